@@ -1,0 +1,57 @@
+"""Offline soft-target datasets for knowledge distillation.
+
+    softlabels.dump(teacher="t.pt", data="digits", out="data/d")   the teacher runs once
+    dataset = softlabels.load("data/d", T=8)                       any temperature, later
+    softlabels.train(dump="data/d", T=8, out="s.pt")               no teacher in memory
+
+Names are loaded when they are first used, so that importing this package is quick.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from softlabels.capture import dump
+    from softlabels.errors import SoftlabelsError
+    from softlabels.logits import DenseLogits, SoftTargets
+    from softlabels.students import evaluate, fit, kd_loss, train
+    from softlabels.targets import SoftDataset, info, load
+    from softlabels.teachers import Teacher
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DenseLogits",
+    "SoftDataset",
+    "SoftTargets",
+    "SoftlabelsError",
+    "Teacher",
+    "__version__",
+    "dump",
+    "evaluate",
+    "fit",
+    "info",
+    "kd_loss",
+    "load",
+    "train",
+]
+
+_HOMES = {
+    "capture": ["dump"],
+    "errors": ["SoftlabelsError"],
+    "logits": ["DenseLogits", "SoftTargets"],
+    "students": ["evaluate", "fit", "kd_loss", "train"],
+    "targets": ["SoftDataset", "info", "load"],
+    "teachers": ["Teacher"],
+}
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"softlabels.{home}"), name)
+    raise AttributeError(f"module 'softlabels' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,142 @@
+"""The command line: parse, call one public verb, print. Results to stdout, words to stderr."""
+
+from typing import Annotated, Any
+
+import typer
+
+import softlabels
+from softlabels import config
+from softlabels.flags import Terminal, make_command
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    help="Run a teacher once, keep its raw logits, train any number of students from them.\n\n"
+    "Begin with `softlabels demo`, or with these:\n\n"
+    "    softlabels fit --data digits --out t.pt\n"
+    "    softlabels dump --teacher t.pt\n"
+    "    softlabels train --T 8\n",
+)
+
+command = make_command(app)
+
+
+@command(config.DemoOptions)
+def demo(terminal: Terminal, **options: Any) -> None:
+    """All three stages on embedded data: teacher, dump, students; a table and a plot.
+
+    Example: `softlabels demo`
+    """
+    from softlabels.demo import run_demo
+
+    text, value = run_demo(terminal.progress, **options)
+    terminal.result(text, value)
+
+
+@command(config.FitOptions)
+def fit(terminal: Terminal, **options: Any) -> None:
+    """Train a teacher, or a baseline, from hard labels.
+
+    Examples: `softlabels fit --data digits --out t.pt`,
+    `softlabels fit --data my.parquet --model mlp:800x800 --dropout 0.5 --jitter 2`
+    """
+    result = softlabels.fit(terminal.progress, **options)
+    terminal.result(_trained(result), {"out": result.out, **result.metrics})
+
+
+@command(config.DumpOptions)
+def dump(terminal: Terminal, **options: Any) -> None:
+    """Run the teacher once and store its raw logits.
+
+    Examples: `softlabels dump --teacher t.pt`,
+    `softlabels dump --teacher w.pt --model mlp:1200x1200 --data my.parquet --out data/my`,
+    `softlabels dump --teacher t.pt --resume`
+    """
+    result = softlabels.dump(terminal.progress, **options)
+    manifest = result.manifest
+    text = f"{result.out}: {manifest.rows:,} rows, {manifest.bytes / 1e6:,.1f} MB"
+    if manifest.statistics.get("labelled"):
+        text += f", teacher's accuracy {manifest.statistics['accuracy']:.4f}"
+    if manifest.skipped:
+        text += f", {len(manifest.skipped)} rows left out (softlabels info names them)"
+    value = {"out": result.out, "rows": manifest.rows, "bytes": manifest.bytes}
+    value |= {"rows_run": result.rows_run, "statistics": manifest.statistics}
+    terminal.result(text, value | {"skipped": manifest.skipped})
+
+
+@command(config.TrainOptions)
+def train(terminal: Terminal, **options: Any) -> None:
+    """Train a student from a dump; no teacher in memory.
+
+    Examples: `softlabels train --T 8`,
+    `softlabels train data/digits-t --T 4 --alpha 1 --student mlp:30x30 --out small.pt`
+    """
+    result = softlabels.train(terminal.progress, **options)
+    terminal.result(_trained(result), {"out": result.out, **result.metrics})
+
+
+@command(config.EvalOptions)
+def eval_(terminal: Terminal, **options: Any) -> None:
+    """Measure a checkpoint: accuracy, NLL and calibration; against a dump, agreement and KL.
+
+    Examples: `softlabels eval s.pt`, `softlabels eval s.pt --against data/digits-t`
+    """
+    found = softlabels.evaluate(terminal.progress, **options)
+    lines = [
+        f"{found['checkpoint']} on {found['data']}, split {found['split']}: {found['errors']} "
+        f"errors of {found['rows']:,}, accuracy {found['accuracy']:.4f}, "
+        f"NLL {found['nll']:.4f} nats, ECE {found['ece']:.4f}"
+    ]
+    if "against" in found:
+        against = found["against"]
+        lines.append(
+            f"against {against['dump']}: agreement {against['agreement']:.4f}, "
+            f"KL {against['kl']:.4f} nats over {against['rows']:,} rows"
+        )
+    terminal.result("\n".join(lines), found)
+
+
+@command(config.InfoOptions)
+def info(terminal: Terminal, **options: Any) -> None:
+    """Say what a dump is: teacher, source, rows, logits, statistics.
+
+    Examples: `softlabels info data/digits-t`, `softlabels info data/digits-t --json`
+    """
+    found = softlabels.info(options["dump"])
+    width = max(map(len, found["facts"]))
+    lines = [f"{name:<{width}}  {value}" for name, value in found["facts"].items()]
+    skipped = [f"  left out: id {s['id']}, {s['reason']}" for s in found["manifest"]["skipped"]]
+    terminal.result("\n".join(lines + skipped), found)
+
+
+def main() -> None:
+    """The entry point of `softlabels` and `python -m softlabels`."""
+    app(prog_name="softlabels")
+
+
+def _trained(result: Any) -> str:
+    metrics = result.metrics
+    text = f"{result.out}: epoch {metrics['epoch']}, loss {metrics['loss']:.4f}"
+    held = metrics["held_out"] or {}
+    if "errors" in held:
+        text += f", {held['errors']} errors of {held['rows']} held-out rows"
+    if "agreement" in held:
+        text += f", agreement with the teacher {held['agreement']:.4f}"
+    return text
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"softlabels {softlabels.__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass

@@ -1,0 +1,224 @@
+"""Each command's options: the only place where a name, a default and its help are written.
+
+The command line and the Python verbs are both made from these frozen dataclasses. They are read
+at the front door and turned into objects there; nothing below sees them.
+"""
+
+import math
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any
+
+from softlabels.errors import UsageError
+
+
+def option(help: str, default: Any = MISSING, *, flag: str = "", positional: bool = False) -> Any:
+    metadata = {"help": help, "flag": flag, "positional": positional}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """Where rows come from and which columns matter."""
+
+    split: str = option("Which split of the data.", "train")
+    revision: str | None = option("A Hub dataset's revision (branch, tag or commit).", None)
+    input_column: str | None = option(
+        "Column that the model sees; several number columns joined by commas. "
+        "Default: the image, or the fixed-length numbers.",
+        None,
+    )
+    label_column: str | None = option(
+        "Column of the hard label. Default: the ClassLabel, or a column named label.", None
+    )
+    id_column: str | None = option(
+        "Column that names each row, whole numbers or text. Default: the row's number.", None
+    )
+    preprocess: str | None = option(
+        "What turns an input into numbers, such as 'grey|resize(28)|scale(255)'.", None
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """How a model is trained, whatever the loss."""
+
+    epochs: int = option("Passes over the training rows.", 20)
+    batch_size: int = option("Rows in a step.", 256)
+    lr: float = option("Peak learning rate of AdamW; warm-up, then a cosine down to 0.", 1e-3)
+    warmup: float = option("Fraction of all steps in which the learning rate rises.", 0.02)
+    weight_decay: float = option("AdamW's weight decay.", 0.0)
+    dropout: float = option("Dropout on hidden units while training.", 0.0)
+    input_dropout: float = option("Dropout on inputs while training.", 0.0)
+    max_norm: float | None = option(
+        "Upper limit of the norm of the weights coming into each hidden unit.", None
+    )
+    rows: int | None = option(
+        "Train on this many rows only, drawn evenly over the classes by the seed.", None
+    )
+    holdout: float = option(
+        "Fraction of the rows kept out of training to choose the best epoch; 0 keeps the last.", 0.1
+    )
+    patience: int | None = option(
+        "Stop after this many epochs without a better held-out score.", None
+    )
+    seed: int = option("Fixes initial weights, order, hold-out and jitter.", 0)
+    device: str = option("auto, cpu, cuda, cuda:1 or mps.", "auto")
+    precision: str = option("float32, or bf16 for faster matrix work.", "float32")
+
+    def __post_init__(self) -> None:
+        _whole(self, "epochs", "batch_size", at_least=1)
+        _whole(self, "rows", "patience", at_least=1)
+        _positive(self, "lr", "max_norm")
+        _fraction(self, "dropout", "input_dropout", "holdout", "warmup", below_one=True)
+        if not self.weight_decay >= 0:
+            raise UsageError(f"--weight-decay is {self.weight_decay}; it must be 0 or more")
+        if self.precision == "fp16":
+            raise UsageError("--precision fp16 is for dumps; train in bf16 or float32")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions(TrainingOptions, SourceOptions):
+    """Train a model from hard labels: a teacher, or a baseline for students."""
+
+    data: str = option("digits (comes along), a file or folder that `datasets` loads, or a Hub id.")
+    model: str = option(
+        "linear, mlp:1200x1200, cnn:32x64, or package.module:factory.", "mlp:1200x1200"
+    )
+    jitter: int = option("Shift images at random by up to this many pixels each way.", 0)
+    out: str = option("The checkpoint to write.", "t.pt")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _whole(self, "jitter", at_least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DumpOptions(SourceOptions):
+    """Run the teacher over the data once and store its raw logits."""
+
+    teacher: str = option(
+        "A checkpoint of `softlabels fit`, a TorchScript archive, a .pt2 program, or a state "
+        "dict (.pt or .safetensors, with --model)."
+    )
+    data: str | None = option(
+        "digits, a file or folder that `datasets` loads, or a Hub id. "
+        "Default: the data that the checkpoint was trained on.",
+        None,
+    )
+    out: str | None = option("The dump's folder. Default: data/DATASET-TEACHER.", None)
+    resume: bool = option("Go on with an unfinished dump.", False)
+    model: str | None = option("The model that a bare state dict belongs to.", None)
+    batch_size: int = option("Rows in a forward pass.", 256)
+    shard_rows: int | None = option("Rows in a shard. Default: about 128 MiB.", None)
+    dtype: str = option("float16 or float32: how a logit is stored.", "float16")
+    with_inputs: bool = option("Store the inputs too, so that the dump stands alone.", False)
+    on_error: str = option("stop, or skip: what to do with an input that can't be read.", "stop")
+    device: str = option("auto, cpu, cuda, cuda:1 or mps.", "auto")
+    precision: str = option("float32, bf16 or fp16 (CUDA): the teacher's matrix work.", "float32")
+    workers: int = option("Threads that read and decode ahead.", 2)
+    trust_pickle: bool = option("Load a teacher's file even though it could run code.", False)
+
+    def __post_init__(self) -> None:
+        _whole(self, "batch_size", "shard_rows", "workers", at_least=1)
+        _one_of(self, "dtype", "float16", "float32")
+        _one_of(self, "on_error", "stop", "skip")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(TrainingOptions):
+    """Train a student from a stored dump; no teacher in memory."""
+
+    dump: str | None = option(
+        "The dump's folder. Default: the newest complete one under data/.", None, positional=True
+    )
+    T: float = option("Temperature of teacher and student in the loss.", 4.0, flag="--T")
+    alpha: float = option("Weight of the soft targets; 1 − alpha goes to the hard labels.", 0.9)
+    student: str = option(
+        "linear, mlp:800x800, cnn:32x64, or package.module:factory.", "mlp:800x800"
+    )
+    source: str | None = option(
+        "Where the inputs are, if not where the dump says: a file, folder or Hub id.", None
+    )
+    preprocess: str | None = option("The student's preprocessing. Default: the teacher's.", None)
+    out: str = option("The checkpoint to write.", "s.pt")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _fraction(self, "alpha")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalOptions(SourceOptions):
+    """Measure a checkpoint on labelled data, and against a dump."""
+
+    checkpoint: str = option("A checkpoint of `softlabels fit` or `train`.", positional=True)
+    data: str | None = option("Default: the data that the checkpoint was trained on.", None)
+    split: str = option("Which split of the data.", "test")
+    against: str | None = option(
+        "A dump's folder: also measure agreement with its teacher, on the dump's rows.", None
+    )
+    model: str | None = option("Confirms the factory that the checkpoint names.", None)
+    batch_size: int = option("Rows in a forward pass.", 1024)
+    device: str = option("auto, cpu, cuda, cuda:1 or mps.", "auto")
+
+    def __post_init__(self) -> None:
+        _whole(self, "batch_size", at_least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoOptions:
+    """Say what a dump is."""
+
+    dump: str = option("The dump's folder.", positional=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoOptions:
+    """All three stages on the embedded digits, in under two minutes on two cores."""
+
+    out: str = option("Folder for what it makes.", "data/demo")
+    seeds: int = option("Students trained for each row of the table.", 5)
+    rows: int = option("Labelled examples that a student sees.", 100)
+    device: str = option("auto, cpu, cuda, cuda:1 or mps.", "auto")
+
+    def __post_init__(self) -> None:
+        _whole(self, "seeds", "rows", at_least=1)
+
+
+def option_names(options: type) -> list[str]:
+    """The fields of an options dataclass, as a YAML file may spell them."""
+    return [f.name for f in fields(options)]
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _whole(options: Any, *names: str, at_least: int) -> None:
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and (value != int(value) or value < at_least):
+            raise UsageError(
+                f"{_flag(name)} is {value}; it must be a whole number, {at_least} or more"
+            )
+
+
+def _positive(options: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and not (value > 0 and math.isfinite(value)):
+            raise UsageError(f"{_flag(name)} is {value}; it must be a finite number above 0")
+
+
+def _fraction(options: Any, *names: str, below_one: bool = False) -> None:
+    for name in names:
+        value = getattr(options, name)
+        if not 0 <= value <= 1 or (below_one and value == 1):
+            upper = "up to but not including 1" if below_one else "to 1"
+            raise UsageError(f"{_flag(name)} is {value}; it must be a number from 0 {upper}")
+
+
+def _one_of(options: Any, name: str, *words: str) -> None:
+    value = getattr(options, name)
+    if value not in words:
+        raise UsageError(f"{_flag(name)} is {value!r}; use {' or '.join(words)}")

@@ -1,0 +1,86 @@
+"""Every error that softlabels raises on purpose.
+
+    SoftlabelsError                exit 1   the work failed
+    ├── UsageError                 exit 2   an option or value is wrong
+    ├── MissingExtra                        an optional library is not installed
+    ├── SourceError                         the data can't be found or understood
+    │   ├── UnreadableInput                 one row can't be decoded
+    │   └── AlignmentError                  rows are not the ones that the teacher saw
+    ├── TeacherError                        the teacher can't be loaded or run
+    │   └── UntrustedPickle                 loading the file could run code
+    ├── TrainingError                       training went wrong
+    ├── LogitsError                         logits that must not be stored
+    └── StoreError                          a dump's folder is not what it should be
+        ├── PlanMismatch                    the folder holds a dump made otherwise
+        ├── IncompleteDump                  shards are missing; the dump can be resumed
+        ├── DamagedDump                     files disagree with their records
+        └── DiskFull                        no space left; what is committed is safe
+
+A message gives the value, what was expected, and the remedy. Only the command line turns an error
+into text and an exit code.
+"""
+
+
+class SoftlabelsError(Exception):
+    """The base of all errors raised on purpose. `exit_code` is the command line's."""
+
+    exit_code = 1
+
+
+class UsageError(SoftlabelsError, ValueError):
+    exit_code = 2
+
+
+class MissingExtra(SoftlabelsError, ImportError):
+    def __init__(self, library: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs {library}, which is not installed: pip install 'softlabels[{extra}]'"
+        )
+
+
+class SourceError(SoftlabelsError):
+    pass
+
+
+class UnreadableInput(SourceError):
+    pass
+
+
+class AlignmentError(SourceError):
+    pass
+
+
+class TeacherError(SoftlabelsError):
+    pass
+
+
+class UntrustedPickle(TeacherError):
+    pass
+
+
+class TrainingError(SoftlabelsError):
+    pass
+
+
+class LogitsError(SoftlabelsError):
+    pass
+
+
+class StoreError(SoftlabelsError):
+    pass
+
+
+class PlanMismatch(StoreError):
+    pass
+
+
+class IncompleteDump(StoreError):
+    pass
+
+
+class DamagedDump(StoreError):
+    pass
+
+
+class DiskFull(StoreError):
+    pass

@@ -1,0 +1,154 @@
+"""From an options dataclass to a command's flags, its YAML file, its errors' exit codes."""
+
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from softlabels.errors import SoftlabelsError, UsageError
+from softlabels.progress import SILENT, Progress
+
+
+class Terminal:
+    """The door of one run to the person or program that called it."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+
+    @property
+    def progress(self) -> Progress:
+        if os.environ.get("RANK", "0") != "0":
+            return SILENT
+        from softlabels.terminal import TerminalProgress
+
+        return TerminalProgress()
+
+    def result(self, text: str, value: dict[str, Any]) -> None:
+        """One JSON object with --json, else words."""
+        print(json.dumps(value, ensure_ascii=False) if self.as_json else text)
+
+
+Body = Callable[..., None]
+
+
+def make_command(app: typer.Typer) -> Callable[[type], Callable[[Body], Body]]:
+    """A decorator that registers a function as a command of `app`, whose flags are the fields of
+    an options dataclass. The function gets a Terminal and the options as keywords; errors become
+    text and exit codes.
+    """
+
+    def command(options: type) -> Callable[[Body], Body]:
+        return lambda body: _register(app, options, body)
+
+    return command
+
+
+def _register(app: typer.Typer, options: type, body: Body) -> Body:
+    def run(**given: Any) -> None:
+        debug = given.pop("debug")
+        terminal = Terminal(given.pop("json"))
+        given.pop("config")
+        guarded(debug, lambda: body(terminal, **given))
+
+    hints = get_type_hints(options)
+    parameters = [_parameter(f, hints[f.name]) for f in fields(options)] + _common()
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__doc__ = body.__doc__
+    app.command(body.__name__.rstrip("_"))(run)
+    return body
+
+
+def guarded(debug: bool, work: Callable[[], None]) -> None:
+    """Run a verb; say its errors on stderr and exit with 1, 2, or 130 after Ctrl-C."""
+    try:
+        work()
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        raise SystemExit(130) from None
+    except SoftlabelsError as error:
+        if debug:
+            raise
+        print(f"softlabels: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except BrokenPipeError:
+        raise SystemExit(1) from None
+    except Exception as error:
+        if debug:
+            raise
+        name = type(error).__name__
+        print(f"softlabels: {name}: {error} (--debug shows where)", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def _parameter(field: Any, hint: Any) -> inspect.Parameter:
+    flag = field.metadata["flag"] or "--" + field.name.replace("_", "-")
+    words = {"help": field.metadata["help"]}
+    door = typer.Argument(**words) if field.metadata["positional"] else typer.Option(flag, **words)
+    return inspect.Parameter(
+        field.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=... if field.default is MISSING else field.default,
+        annotation=Annotated[hint, door],
+    )
+
+
+def _common() -> list[inspect.Parameter]:
+    """The flags of every command."""
+    doors = [
+        (
+            "config",
+            str | None,
+            None,
+            typer.Option(
+                help="A YAML file with these options; a flag beats the file.",
+                callback=_read_config,
+                is_eager=True,
+            ),
+        ),
+        ("json", bool, False, typer.Option("--json", help="Print one JSON object to stdout.")),
+        ("debug", bool, False, typer.Option("--debug", help="Show tracebacks.")),
+    ]
+    return [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[hint, door]
+        )
+        for name, hint, default, door in doors
+    ]
+
+
+def _read_config(context: typer.Context, path: str | None) -> str | None:
+    """Make a YAML file's values the defaults of this command's flags."""
+    if path is None:
+        return None
+    known = [p.name for p in context.command.params if p.name not in ("config", "help")]
+    try:
+        context.default_map = load_config(path, known)
+    except UsageError as error:
+        raise typer.BadParameter(str(error)) from None
+    return path
+
+
+def load_config(path: str, known: list[str | None]) -> dict[str, Any]:
+    """A YAML mapping of option names, with `-` or `_`. Raises UsageError for anything else."""
+    import yaml
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = yaml.safe_load(file) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"can't read {path}: {error}") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} holds {type(content).__name__}; write lines such as 'epochs: 20'")
+    named = {str(key).replace("-", "_"): value for key, value in content.items()}
+    unknown = [key for key in named if key not in known]
+    if unknown:
+        raise UsageError(
+            f"{path} has the unknown option {unknown[0]!r}; known are {', '.join(map(str, known))}"
+        )
+    return named

@@ -1,0 +1,1 @@
+"""Where rows come from: sources, their columns and hashes, preprocessing, views."""

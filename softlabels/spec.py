@@ -1,0 +1,51 @@
+"""The small language that names things: `name`, `name:1200x1200`, `name(2)|other(0.1, 0.3)`.
+
+Literals only; nothing is evaluated.
+"""
+
+import ast
+from dataclasses import dataclass
+
+from softlabels.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Call:
+    """One word of a pipeline with its literal arguments."""
+
+    name: str
+    args: tuple
+
+    def __str__(self) -> str:
+        return f"{self.name}({', '.join(map(repr, self.args))})" if self.args else self.name
+
+
+def parse_pipeline(text: str, what: str) -> list[Call]:
+    """`"grey|resize(28)"` → [Call("grey", ()), Call("resize", (28,))].
+
+    Raises UsageError that quotes the word which can't be read; `what` names the option.
+    """
+    return [_parse_call(part.strip(), what) for part in text.split("|") if part.strip()]
+
+
+def _parse_call(text: str, what: str) -> Call:
+    try:
+        node = ast.parse(text, mode="eval").body
+        if isinstance(node, ast.Name):
+            return Call(node.id, ())
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
+            return Call(node.func.id, tuple(ast.literal_eval(arg) for arg in node.args))
+    except (SyntaxError, ValueError):
+        pass
+    raise UsageError(f"{what}: can't read {text!r}; write name or name(1, 2), joined with |")
+
+
+def parse_widths(text: str, what: str) -> list[int]:
+    """`"1200x1200"` → [1200, 1200]. Raises UsageError unless all are whole numbers above 0."""
+    try:
+        widths = [int(part) for part in text.split("x")]
+    except ValueError:
+        widths = [0]
+    if min(widths) < 1:
+        raise UsageError(f"{what}: can't read {text!r}; write whole widths joined by x: 800x800")
+    return widths

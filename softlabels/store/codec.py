@@ -1,0 +1,62 @@
+"""Logits ↔ Arrow columns. One codec so far: `dense`, all C values of a row as a fixed-size list.
+
+A codec is named in the plan and the manifest by its text (`dense`); another is another class with
+the same three methods, found by `parse_codec`. Shapes: N rows, C classes.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from softlabels.errors import DamagedDump, UsageError
+from softlabels.logits import DenseLogits, cast_for_storage
+
+DTYPES = {"float16": (torch.float16, pa.float16()), "float32": (torch.float32, pa.float32())}
+
+
+@dataclass(frozen=True)
+class DenseCodec:
+    """Raw logits in float16 or float32."""
+
+    classes: int
+    dtype: str
+
+    @property
+    def arrow_type(self) -> pa.DataType:
+        element = pa.field("element", DTYPES[self.dtype][1], nullable=False)
+        return pa.list_(element, self.classes)
+
+    @property
+    def row_bytes(self) -> int:
+        return self.classes * DTYPES[self.dtype][0].itemsize
+
+    def encode(self, logits_NC: Tensor, ids: list) -> tuple[pa.Array, Tensor]:
+        """The column, and the values as stored. Raises LogitsError naming the first bad row."""
+        stored_NC = cast_for_storage(logits_NC, DTYPES[self.dtype][0], ids).cpu().contiguous()
+        flat = pa.array(stored_NC.numpy().reshape(-1))
+        return pa.FixedSizeListArray.from_arrays(flat, type=self.arrow_type), stored_NC
+
+    def decode(self, column: pa.ChunkedArray) -> np.ndarray:
+        """The column → [N, C] in the stored dtype. Raises DamagedDump for another type."""
+        if column.type.field(0).type != DTYPES[self.dtype][1] or column.null_count:
+            raise DamagedDump(f"logits are {column.type}, expected {self.arrow_type}")
+        values = np.empty((len(column), self.classes), dtype=self.dtype)
+        start = 0
+        for chunk in column.chunks:
+            rows = chunk.flatten().to_numpy().reshape(-1, self.classes)
+            values[start : start + len(rows)] = rows
+            start += len(rows)
+        return values
+
+    def wrap(self, values_NC: Tensor) -> DenseLogits:
+        return DenseLogits(values_NC)
+
+
+def parse_codec(name: str, classes: int, dtype: str) -> DenseCodec:
+    """Raises UsageError for a codec or dtype that this version does not know."""
+    if name != "dense" or dtype not in DTYPES:
+        raise UsageError(f"codec {name!r} with {dtype!r} is unknown here; update softlabels")
+    return DenseCodec(classes, dtype)

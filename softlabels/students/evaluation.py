@@ -1,0 +1,138 @@
+"""How good a model is, and how close to its teacher. N rows, C classes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from softlabels.config import EvalOptions
+from softlabels.devices import resolve_device
+from softlabels.errors import SourceError, TeacherError, UsageError
+from softlabels.inputs.examples import Examples
+from softlabels.inputs.preprocess import Preprocess
+from softlabels.inputs.sources import Source, open_source
+from softlabels.logits import DenseLogits
+from softlabels.progress import SILENT, Advance, Progress
+from softlabels.targets import load
+from softlabels.teachers import Teacher, resolve
+
+ECE_BINS = 15
+
+
+@torch.inference_mode()
+def predict(
+    logits: Callable[[Tensor], Tensor],
+    examples: Examples,
+    rows: np.ndarray,
+    device: torch.device,
+    batch_size: int = 1024,
+    advance: Advance = lambda n, note="": None,
+) -> Tensor:
+    """`logits` of the inputs of these rows, batch by batch; float32 [N, C] on the CPU."""
+    parts = []
+    for start in range(0, len(rows), batch_size):
+        part = rows[start : start + batch_size]
+        parts.append(logits(examples.finish(examples.gather(part).to(device))).float().cpu())
+        advance(len(part), "")
+    return torch.cat(parts)
+
+
+def measure(logits_NC: Tensor, labels_N: Tensor) -> dict[str, Any]:
+    """Against hard labels; rows with label −1 are left out.
+
+    rows, errors, accuracy; nll: mean negative log likelihood in nats; ece: expected calibration
+    error with 15 equal bins of confidence (Guo et al. 2017, equation 3).
+    """
+    known = labels_N >= 0
+    logits_NC, labels_N = logits_NC[known], labels_N[known]
+    log_p_NC = DenseLogits(logits_NC).temper(1).log_probs()
+    log_confidence_N, predicted_N = log_p_NC.max(-1)
+    correct_N = predicted_N == labels_N
+    return {
+        "rows": len(labels_N),
+        "errors": int((~correct_N).sum()),
+        "accuracy": float(correct_N.double().mean()),
+        "nll": float(-log_p_NC.gather(1, labels_N[:, None]).double().mean()),
+        "ece": calibration_error(log_confidence_N.exp(), correct_N),
+    }
+
+
+def calibration_error(confidence_N: Tensor, correct_N: Tensor, bins: int = ECE_BINS) -> float:
+    """Σ over bins of (share of rows) · |accuracy − mean confidence|."""
+    which_N = (confidence_N * bins).ceil().clamp(1, bins).long() - 1
+    gap_N = correct_N.double() - confidence_N.double()
+    sums = torch.zeros(bins, dtype=torch.float64).index_add(0, which_N, gap_N)
+    return float(sums.abs().sum() / len(confidence_N))
+
+
+def compare(student_NC: Tensor, teacher_NC: Tensor) -> dict[str, Any]:
+    """Against a teacher's logits: agreement of the top class, and the mean KL(teacher ‖ student)
+    at T = 1 in nats."""
+    return {
+        "agreement": float((student_NC.argmax(-1) == teacher_NC.argmax(-1)).double().mean()),
+        "kl": float(DenseLogits(teacher_NC).temper(1).kl(student_NC).double().mean()),
+    }
+
+
+def evaluate(progress: Progress = SILENT, **options: Any) -> dict[str, Any]:
+    """Measure a checkpoint on labelled data and, with `against`, on a dump's rows.
+
+    Options are those of `softlabels eval` (see `config.EvalOptions`). Returns the measures, with
+    those against the dump under `against`. Raises TeacherError, SourceError or UsageError.
+    """
+    words = EvalOptions(**options)
+    model = resolve(words.checkpoint, model=words.model)
+    if model.kind != "checkpoint" or model.preprocess is None:
+        raise TeacherError(f"{words.checkpoint} is a {model.kind}, not a checkpoint of softlabels")
+    preprocess = Preprocess.parse(words.preprocess or model.preprocess)
+    examples = Examples(_open_source(words, model), preprocess)
+    logits_NC = _predict_all(model, examples, words, progress, "eval")
+    labels_N = examples.labels
+    name = f"{examples.source.data!r}, split {words.split!r},"
+    if not bool((labels_N >= 0).any()):
+        raise SourceError(f"{name} has no labels to measure against")
+    if int(labels_N.max()) >= logits_NC.shape[1]:
+        raise SourceError(
+            f"{name} has the label {int(labels_N.max())}; "
+            f"the model has {logits_NC.shape[1]} classes"
+        )
+    found = {"checkpoint": words.checkpoint, "data": examples.source.data, "split": words.split}
+    found |= measure(logits_NC, labels_N)
+    if words.against is not None:
+        dataset = load(words.against, T=1, preprocess=str(preprocess))
+        student_NC = _predict_all(model, dataset.examples, words, progress, "against")
+        teacher_NC = torch.from_numpy(dataset.reader.logits)
+        if student_NC.shape != teacher_NC.shape:
+            raise UsageError(
+                f"{words.against} has {teacher_NC.shape[1]} classes, the model "
+                f"{student_NC.shape[1]}"
+            )
+        found["against"] = {"dump": words.against, "rows": len(dataset)}
+        found["against"] |= compare(student_NC, teacher_NC)
+    return found
+
+
+def _open_source(words: EvalOptions, model: Teacher) -> Source:
+    """The data as the options say, else as the checkpoint remembers it."""
+    remembered = model.data if words.data is None else {"data": words.data}
+    if "data" not in remembered:
+        raise UsageError(f"{words.checkpoint} does not remember its data; say it with --data")
+    return open_source(
+        remembered["data"],
+        words.split,
+        revision=words.revision or remembered.get("revision"),
+        input_column=words.input_column or remembered.get("input_column"),
+        label_column=words.label_column or remembered.get("label_column"),
+        id_column=words.id_column or remembered.get("id_column"),
+    )
+
+
+def _predict_all(
+    model: Teacher, examples: Examples, words: EvalOptions, progress: Progress, what: str
+) -> Tensor:
+    device = resolve_device(words.device)
+    rows = np.arange(len(examples))
+    with progress.bar(what, len(rows), "rows") as advance:
+        return predict(model.to(device).logits, examples, rows, device, words.batch_size, advance)

@@ -1,0 +1,39 @@
+"""What is in a folder: `info`, and the newest dump of several."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from softlabels.errors import SoftlabelsError, StoreError
+from softlabels.store.card import describe
+from softlabels.store.folder import Folder
+from softlabels.store.manifest import MANIFEST, read_manifest
+
+
+def info(path: str | Path) -> dict[str, Any]:
+    """What a dump is: `facts` in words, and the `manifest` as written.
+
+    Raises IncompleteDump for an unfinished one, StoreError or DamagedDump for no whole dump.
+    """
+    manifest, plan = read_manifest(Folder(path))
+    return {"path": str(path), "facts": describe(manifest, plan), "manifest": asdict(manifest)}
+
+
+def newest_dump(under: str | Path = "data") -> Path:
+    """The complete dump below this folder whose manifest was written last.
+
+    Raises StoreError where there is none.
+    """
+    found = []
+    for manifest in Path(under).glob(f"**/{MANIFEST}"):
+        try:
+            created = read_manifest(Folder(manifest.parent))[0].created
+        except SoftlabelsError:
+            continue
+        found.append((created, manifest.stat().st_mtime_ns, manifest.parent))
+    if not found:
+        raise StoreError(
+            f"no complete dump under {under}/; name its folder, or make one: "
+            f"softlabels dump --teacher t.pt"
+        )
+    return max(found)[-1]

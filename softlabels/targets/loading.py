@@ -1,0 +1,80 @@
+"""`load`: open a dump and join it with its inputs."""
+
+from pathlib import Path
+
+import numpy as np
+
+from softlabels.errors import AlignmentError
+from softlabels.inputs.columns import Columns
+from softlabels.inputs.examples import Examples
+from softlabels.inputs.opening import table_dataset
+from softlabels.inputs.preprocess import Preprocess
+from softlabels.inputs.sources import Source, open_source
+from softlabels.logits import check_temperature
+from softlabels.store.folder import Folder
+from softlabels.store.reader import DumpReader
+from softlabels.targets.soft_dataset import SoftDataset
+
+
+def load(
+    path: str | Path,
+    T: float,
+    *,
+    source: str | None = None,
+    preprocess: str | None = None,
+) -> SoftDataset:
+    """A dump as a torch map-style dataset at temperature T.
+
+    The inputs come from the dump where it holds them, else from the dataset that the dump names,
+    or from `source`. Rows are joined by id and each input's hash is checked before it is used, so
+    order does not matter and other data is refused. `preprocess` replaces the teacher's.
+
+    Raises UsageError for T ≤ 0, NaN or text; StoreError, IncompleteDump or DamagedDump for a
+    folder that is no whole dump; SourceError or AlignmentError where the inputs don't belong.
+    """
+    T = check_temperature(T)
+    reader = DumpReader(Folder(path))
+    text = reader.plan.preprocess if preprocess is None else preprocess
+    found = _open_inputs(reader, source)
+    positions = join(reader.ids, found, str(path))
+    examples = Examples(found, Preprocess.parse(text), positions, reader.hashes)
+    examples.sample()  # a wrong source is refused now, not in the first epoch
+    return SoftDataset(reader, examples, T)
+
+
+def join(ids: np.ndarray, source: Source, dump: str) -> np.ndarray:
+    """Where each id stands in the source, int64 [rows]. Raises AlignmentError for missing ids."""
+    theirs = source.ids
+    if theirs.dtype.kind == ids.dtype.kind:
+        order = np.argsort(theirs, kind="stable")
+        places = np.searchsorted(theirs, ids, sorter=order)
+        places[places == len(theirs)] = 0
+        positions = order[places]
+        missing = np.flatnonzero(theirs[positions] != ids)
+    else:
+        positions, missing = np.zeros(len(ids), np.int64), np.arange(len(ids))
+    if len(missing):
+        shown = ", ".join(str(ids[i]) for i in missing[:5])
+        raise AlignmentError(
+            f"{len(missing)} of {len(ids)} rows of {dump} are not in {source.data!r}, split "
+            f"{source.split!r}: first the ids {shown}. Point --source at the data that was dumped"
+        )
+    return positions
+
+
+def _open_inputs(reader: DumpReader, source: str | None) -> Source:
+    plan = reader.plan
+    recorded = plan.source["columns"]
+    if plan.with_inputs and source is None:
+        names = ["id", "input"] + (["label"] if recorded["label"] is not None else [])
+        columns = Columns(("input",), "label" if recorded["label"] is not None else None, "id")
+        dataset = table_dataset(reader.table(names))
+        return Source(dataset, columns, str(reader.folder), plan.source["split"])
+    return open_source(
+        source or plan.source["data"],
+        plan.source["split"],
+        revision=None if source else plan.source["revision"],
+        input_column=",".join(recorded["inputs"]),
+        label_column=recorded["label"],
+        id_column=recorded["id"],
+    )

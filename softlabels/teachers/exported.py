@@ -1,0 +1,142 @@
+"""Programs of torch.export (.pt2).
+
+Loading one can run code in four ways: pickled weights and constants, the operators that the graph
+names, symbolic sizes (which sympy evaluates) and guards. So the archive is read as data first, and
+whatever is not plainly a tensor program is refused like a pickle.
+"""
+
+import ast
+import io
+import json
+import re
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from softlabels.errors import TeacherError, UntrustedPickle
+from softlabels.teachers.teacher import Teacher, first_line
+
+OPERATORS = re.compile(r"torch\.ops\.\w+(\.\w+)+|_operator\.\w+|torch\.sym_\w+|math\.\w+")
+SYMBOLS = re.compile(r"[a-z]+\d+")
+SIZE_WORDS = {
+    "Symbol", "Integer", "Add", "Mul", "Pow", "Max", "Min", "Mod", "FloorDiv", "CeilDiv",
+    "PythonMod", "CleanDiv", "IntTrueDiv", "TruncToInt", "True", "False",
+}  # fmt: skip
+
+
+def load_exported(
+    path: Path,
+    fingerprint: str,
+    model: str | None,
+    input_shape: Callable[[], Sequence[int]] | None,
+    trust_pickle: bool,
+) -> Teacher:
+    if not trust_pickle:
+        for finding in suspicious_parts(path):
+            raise UntrustedPickle(
+                f"{path} holds {finding}; loading it could run code, so it was not loaded. "
+                f"If you trust whoever made the file, add --trust-pickle"
+            )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            program = torch.export.load(str(path))
+        except Exception as error:  # a damaged archive fails in many ways
+            raise TeacherError(f"{path} can't be loaded: {first_line(error)}") from error
+    module = program.module()
+    batch = _fixed_batch(program)
+    call = None if batch is None else lambda inputs: in_fixed_batches(module, inputs, batch)
+    return Teacher(path.stem, "exported", fingerprint, module, call=call)
+
+
+def in_fixed_batches(module: torch.nn.Module, inputs: Tensor, batch: int) -> Tensor:
+    """Run a program exported for exactly `batch` rows over any number, filling up the last."""
+    missing = -len(inputs) % batch
+    filled = torch.cat([inputs, inputs[:1].expand(missing, *inputs.shape[1:])])
+    return torch.cat([module(part) for part in filled.split(batch)])[: len(inputs)]
+
+
+def _fixed_batch(program: torch.export.ExportedProgram) -> int | None:
+    names = program.graph_signature.user_inputs
+    shapes = [n.meta["val"].shape for n in program.graph.nodes if n.name in names]
+    if len(shapes) != 1:
+        raise TeacherError(f"the program takes {len(shapes)} tensors; a teacher takes one, inputs")
+    return int(shapes[0][0]) if isinstance(shapes[0][0], int) else None
+
+
+def suspicious_parts(path: Path) -> Iterator[str]:
+    """What in the archive could run code when it is loaded, in words."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                content = archive.read(name)
+                if name.endswith(".json"):
+                    yield from _suspicious_json(name, json.loads(content))
+                elif content[:2] == b"PK" or content[:1] == b"\x80":
+                    yield from _suspicious_pickle(name, content)
+    except (zipfile.BadZipFile, json.JSONDecodeError, RecursionError, SyntaxError) as error:
+        raise TeacherError(f"{path} is truncated or damaged: {first_line(error)}") from error
+
+
+def _suspicious_pickle(name: str, content: bytes) -> Iterator[str]:
+    try:
+        torch.load(io.BytesIO(content), weights_only=True)
+    except Exception:
+        yield f"a pickle ({name})"
+
+
+def _suspicious_json(name: str, value: Any, key: str = "") -> Iterator[str]:
+    if isinstance(value, dict):
+        for inner, item in value.items():
+            yield from _suspicious_json(name, item, inner)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _suspicious_json(name, item, key)
+    elif key == "use_pickle" and value:
+        yield f"pickled weights ({name})"
+    elif isinstance(value, str):
+        if key == "target" and not OPERATORS.fullmatch(value):
+            yield f"the operator {value!r}"
+        if key == "expr_str" and not is_plain_size(value):
+            yield f"the size {value!r}"
+        if key == "guards_code" and not is_plain_guard(value):
+            yield f"the guard {value!r}"
+
+
+def is_plain_size(text: str) -> bool:
+    """Whether a symbolic size is arithmetic over symbols, and nothing else."""
+    return _only(text, names=SIZE_WORDS, attributes=set(), strings=SYMBOLS)
+
+
+def is_plain_guard(text: str) -> bool:
+    """Whether a guard compares sizes of the inputs, and does nothing else."""
+    attributes = {"size", "stride", "storage_offset", "shape", "ndim", "numel", "dim"}
+    return _only(text, {"L", "len", "isinstance"} | SIZE_WORDS, attributes, re.compile(r"\w+"))
+
+
+def _only(text: str, names: set[str], attributes: set[str], strings: re.Pattern[str]) -> bool:
+    plain = (
+        ast.Expression | ast.Call | ast.keyword | ast.BinOp | ast.UnaryOp | ast.BoolOp | ast.Compare
+        | ast.Subscript | ast.Load | ast.operator | ast.unaryop | ast.boolop | ast.cmpop
+    )  # fmt: skip
+    try:
+        nodes = list(ast.walk(ast.parse(text, mode="eval")))
+    except SyntaxError:
+        return False
+    for node in nodes:
+        if isinstance(node, ast.Name):
+            fine = node.id in names or bool(SYMBOLS.fullmatch(node.id))
+        elif isinstance(node, ast.Attribute):
+            fine = node.attr in attributes
+        elif isinstance(node, ast.Constant):
+            fine = not isinstance(node.value, str) or bool(strings.fullmatch(node.value))
+        else:
+            fine = isinstance(node, plain)
+        if not fine:
+            return False
+    return True

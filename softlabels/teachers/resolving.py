@@ -1,0 +1,49 @@
+"""Which loader reads a teacher's file. The contents decide, never the name."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from softlabels.errors import TeacherError
+from softlabels.teachers.exported import load_exported
+from softlabels.teachers.sniffing import sniff
+from softlabels.teachers.teacher import Teacher
+from softlabels.teachers.torchscript import load_torchscript
+from softlabels.teachers.weights import load_pickle, load_safetensors
+
+Loader = Callable[[Path, str, str | None, Callable[[], Sequence[int]] | None, bool], Teacher]
+
+LOADERS: dict[str, Loader] = {
+    "torchscript": load_torchscript,
+    "exported": load_exported,
+    "pickle": load_pickle,
+    "safetensors": load_safetensors,
+}
+
+
+def resolve(
+    teacher: str,
+    *,
+    model: str | None = None,
+    input_shape: Callable[[], Sequence[int]] | None = None,
+    trust_pickle: bool = False,
+) -> Teacher:
+    """Load a teacher's file on the CPU, in eval mode.
+
+    `model` builds what a bare state dict belongs to, for inputs of the shape that `input_shape()`
+    gives; it is asked only then.
+    Raises TeacherError for a file that is missing, truncated or no teacher, and UntrustedPickle
+    for one that could run code, unless `trust_pickle`.
+    """
+    path = Path(teacher).expanduser()
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise TeacherError(f"--teacher {teacher} {what}; it should be a file such as t.pt")
+    loader = LOADERS[sniff(path)]
+    return loader(path, file_fingerprint(path), model, input_shape, trust_pickle)
+
+
+def file_fingerprint(path: Path) -> str:
+    """`sha256:` and the hex digest of the file, as `sha256sum` prints it."""
+    with path.open("rb") as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,91 @@
+"""What stage one knows of a teacher. Shapes: N rows, C classes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from softlabels.devices import autocast
+from softlabels.errors import LogitsError, TeacherError
+from softlabels.logits import looks_like_probabilities
+
+
+@dataclass
+class Teacher:
+    """A function from preprocessed inputs [N, …] to logits [N, C], and where it comes from.
+
+    name: for folders; kind: checkpoint, state_dict, torchscript, exported or pickle;
+    fingerprint: `sha256:` of the file; model: the spec where there is one; preprocess, data and
+    class_names: what a checkpoint remembers.
+    """
+
+    name: str
+    kind: str
+    fingerprint: str
+    module: nn.Module
+    model: str | None = None
+    preprocess: str | None = None
+    class_names: list[str] | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+    call: Callable[[Tensor], Any] | None = None
+
+    def to(self, device: torch.device) -> "Teacher":
+        self.module.to(device)
+        return self
+
+    @torch.inference_mode()
+    def logits(self, inputs: Tensor, precision: str = "float32") -> Tensor:
+        """Raw logits, float32 [N, C] (float64 stays), on the inputs' device.
+
+        Raises TeacherError where the teacher rejects the inputs, or gives something else than
+        one row of numbers for each input.
+        """
+        try:
+            with autocast(inputs.device, precision):
+                output = (self.call or self.module)(inputs)
+        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise TeacherError(
+                    f"out of memory with {len(inputs)} rows at once; use a smaller --batch-size"
+                ) from error
+            raise TeacherError(
+                f"the teacher {self.name} can't take inputs of shape {list(inputs.shape[1:])}: "
+                f"{first_line(error)}. Check --data and --preprocess"
+            ) from error
+        output = getattr(output, "logits", output)
+        if isinstance(output, tuple | list) and len(output) == 1:
+            output = output[0]
+        if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(inputs):
+            shape = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise TeacherError(
+                f"the teacher {self.name} gave {shape} for {len(inputs)} inputs; logits are one "
+                f"row of numbers for each input"
+            )
+        return output if output.dtype == torch.float64 else output.float()
+
+    def probe(self, inputs: Tensor, class_names: list[str] | None, precision: str) -> int:
+        """Run a few rows before anything is written; the number of classes.
+
+        Raises TeacherError for another number of classes than the data names, and LogitsError
+        where the teacher applies a softmax itself.
+        """
+        logits_NC = self.logits(inputs, precision)
+        classes = logits_NC.shape[1]
+        if class_names is not None and len(class_names) != classes:
+            raise TeacherError(
+                f"the teacher {self.name} has {classes} classes, the data {len(class_names)} "
+                f"({', '.join(class_names[:3])}, …); use the data that it was trained for"
+            )
+        if classes > 1 and looks_like_probabilities(logits_NC):
+            raise LogitsError(
+                f"the teacher {self.name} gives probabilities (rows sum to 1), so it ends in a "
+                f"softmax. Raw logits are needed: a temperature can't be applied to "
+                f"probabilities. Save the model without its last softmax"
+            )
+        return classes
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
