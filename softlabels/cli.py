@@ -1,5 +1,6 @@
 """The command line: parse, call one public verb, print. Results to stdout, words to stderr."""
 
+import os
 from typing import Annotated, Any
 
 import typer
@@ -113,6 +114,9 @@ def info(terminal: Terminal, **options: Any) -> None:
 
 def main() -> None:
     """The entry point of `softlabels` and `python -m softlabels`."""
+    # Spinning threads make small operations a hundred times slower when other work shares the
+    # cores (docs/decisions.md); it must be said before torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     app(prog_name="softlabels")
 
 

@@ -178,7 +178,7 @@ class DemoOptions:
 
     out: str = option("Folder for what it makes.", "data/demo")
     seeds: int = option("Students trained for each row of the table.", 5)
-    rows: int = option("Labelled examples that a student sees.", 100)
+    rows: int = option("Labelled examples that a student sees.", 150)
     device: str = option("auto, cpu, cuda, cuda:1 or mps.", "auto")
 
     def __post_init__(self) -> None:

@@ -4,7 +4,7 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from typing import Annotated, Any, get_type_hints
 
@@ -134,7 +134,7 @@ def _read_config(context: typer.Context, path: str | None) -> str | None:
     return path
 
 
-def load_config(path: str, known: list[str | None]) -> dict[str, Any]:
+def load_config(path: str, known: Sequence[str | None]) -> dict[str, Any]:
     """A YAML mapping of option names, with `-` or `_`. Raises UsageError for anything else."""
     import yaml
 

@@ -1,9 +1,18 @@
 """How a verb tells what it is doing. Verbs know this door only; the command line paints it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
-Advance = Callable[[int, str], None]
+
+class Advance(Protocol):
+    """`advance(n, note)`: n more units are done; `note` says how it goes."""
+
+    def __call__(self, n: int, note: str = "") -> None: ...
+
+
+def unheard(n: int, note: str = "") -> None:
+    """An `Advance` that nobody listens to."""
 
 
 class Progress:
@@ -14,8 +23,8 @@ class Progress:
 
     @contextmanager
     def bar(self, what: str, total: int, unit: str) -> Iterator[Advance]:
-        """Yields `advance(n, note)`; n units of `total` are done, `note` says how it goes."""
-        yield lambda n, note="": None
+        """Yields the `advance` of a bar of `total` units."""
+        yield unheard
 
 
 SILENT = Progress()

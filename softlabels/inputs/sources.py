@@ -154,7 +154,7 @@ class Source:
         if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
             column = pc.index_in(column, pa.array(self.class_names, column.type))
         try:
-            return np.array(column.cast(pa.int64()).fill_null(-1))
+            return column.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False).copy()
         except pa.ArrowInvalid as error:
             raise SourceError(
                 f"the label column {self.columns.label!r} holds {column.type} values that are no "

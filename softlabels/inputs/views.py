@@ -16,7 +16,7 @@ def counter_random(seed: int, ids_N: np.ndarray, view: int, stream: int) -> np.n
     state_N = np.full(ids_N.shape, seed, dtype=np.uint64)
     with np.errstate(over="ignore"):
         for part in (ids_N.astype(np.uint64), np.uint64(view), np.uint64(stream)):
-            state_N = _mix((state_N + _STEP) ^ _mix(part + _STEP))
+            state_N = _mix((state_N + _STEP) ^ _mix(np.asarray(part + _STEP)))
     return state_N
 
 

@@ -7,9 +7,9 @@ every shard's footer and in the manifest, so that a stray file is known as one.
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin, get_type_hints
 
 from softlabels.errors import DamagedDump, IncompleteDump, PlanMismatch, StoreError
 from softlabels.store.codec import DenseCodec, parse_codec
@@ -177,16 +177,14 @@ def make_record(kind: type[Record], value: Any, where: str) -> Record:
         raise DamagedDump(
             f"{where} has the format {value.get('format')!r}; this softlabels reads {FORMAT}"
         )
-    known = {f.name: f.type for f in fields(kind)}
+    hints = get_type_hints(kind)
     try:
-        record = kind(**{name: value[name] for name in known if name in value})
+        record = kind(**{name: value[name] for name in hints if name in value})
     except TypeError as error:
         raise DamagedDump(f"{where} lacks fields: {error}") from error
-    plain = {int: int, str: str, bool: bool}
-    for name, type_ in known.items():
-        held = getattr(record, name)
-        wanted = plain.get(type_) or getattr(type_, "__origin__", None)  # type: ignore[call-overload]
-        if wanted and (not isinstance(held, wanted) or (wanted is int and held < 0)):
+    for name, hint in hints.items():
+        held, wanted = getattr(record, name), get_origin(hint) or hint
+        if type(held) is not wanted or (wanted is int and held < 0):
             raise DamagedDump(f"{where}: {name} is {held!r}, expected {wanted.__name__}")
     return record
 
@@ -213,7 +211,7 @@ def merge_statistics(parts: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, item in value.items():
         if isinstance(item, dict):
             flat |= _flatten(item, f"{prefix}{key}.")

@@ -30,20 +30,20 @@ class DumpReader:
         """int64 or str [R]."""
         column = self.table(["id"])["id"]
         if self.plan.ids == "int64":
-            return np.array(column)
+            return column.to_numpy().copy()
         return np.array(column.to_pylist(), dtype=np.str_)
 
     @cached_property
     def hashes(self) -> np.ndarray:
         """uint64 [R]."""
-        return np.array(self.table(["input_hash"])["input_hash"])
+        return self.table(["input_hash"])["input_hash"].to_numpy().copy()
 
     @cached_property
     def labels(self) -> np.ndarray | None:
         """int64 [R], −1 for none; None where the source had no labels."""
         if self.plan.source["columns"]["label"] is None:
             return None
-        return np.array(self.table(["label"])["label"])
+        return self.table(["label"])["label"].to_numpy().copy()
 
     @cached_property
     def logits(self) -> np.ndarray:

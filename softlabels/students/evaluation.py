@@ -14,7 +14,7 @@ from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import Source, open_source
 from softlabels.logits import DenseLogits
-from softlabels.progress import SILENT, Advance, Progress
+from softlabels.progress import SILENT, Advance, Progress, unheard
 from softlabels.targets import load
 from softlabels.teachers import Teacher, resolve
 
@@ -28,7 +28,7 @@ def predict(
     rows: np.ndarray,
     device: torch.device,
     batch_size: int = 1024,
-    advance: Advance = lambda n, note="": None,
+    advance: Advance = unheard,
 ) -> Tensor:
     """`logits` of the inputs of these rows, batch by batch; float32 [N, C] on the CPU."""
     parts = []
@@ -98,7 +98,11 @@ def evaluate(progress: Progress = SILENT, **options: Any) -> dict[str, Any]:
             f"{name} has the label {int(labels_N.max())}; "
             f"the model has {logits_NC.shape[1]} classes"
         )
-    found = {"checkpoint": words.checkpoint, "data": examples.source.data, "split": words.split}
+    found: dict[str, Any] = {
+        "checkpoint": words.checkpoint,
+        "data": examples.source.data,
+        "split": words.split,
+    }
     found |= measure(logits_NC, labels_N)
     if words.against is not None:
         dataset = load(words.against, T=1, preprocess=str(preprocess))
@@ -109,8 +113,8 @@ def evaluate(progress: Progress = SILENT, **options: Any) -> dict[str, Any]:
                 f"{words.against} has {teacher_NC.shape[1]} classes, the model "
                 f"{student_NC.shape[1]}"
             )
-        found["against"] = {"dump": words.against, "rows": len(dataset)}
-        found["against"] |= compare(student_NC, teacher_NC)
+        against = {"dump": words.against, "rows": len(dataset)}
+        found["against"] = against | compare(student_NC, teacher_NC)
     return found
 
 
