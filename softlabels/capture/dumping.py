@@ -26,6 +26,7 @@ from softlabels.store.manifest import (
     read_manifest,
     read_plan,
 )
+from softlabels.store.writer import shard_features
 from softlabels.teachers import Teacher, resolve
 
 
@@ -143,7 +144,9 @@ def finish(job: Job) -> Manifest:
             raise StoreError(f"{job.folder}: shard {shard} is not committed; use --resume")
         commits.append(commit)
     manifest = Manifest.derive(job.plan, commits, library_versions())
-    job.folder.write_text(CARD, render_card(manifest, job.plan))
+    feature = job.source.input_feature if job.plan.with_inputs else None
+    card = render_card(manifest, job.plan, shard_features(job.plan, feature))
+    job.folder.write_text(CARD, card)
     job.folder.write_json(MANIFEST, asdict(manifest))
     job.folder.sweep()
     return manifest

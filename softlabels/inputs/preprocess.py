@@ -12,6 +12,7 @@ is cached. Words on numbers run on whole float32 batches, on the device that tra
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,16 +77,17 @@ class Preprocess:
 
 
 def _check_arguments(call: Call) -> None:
-    flat = [
-        number for arg in call.args for number in (arg if isinstance(arg, tuple | list) else (arg,))
-    ]
-    if not all(isinstance(n, int | float) and not isinstance(n, bool) for n in flat):
+    numbers = [number for arg in call.args for number in _flat(arg)]
+    if not all(type(n) in (int, float) for n in numbers):
         raise UsageError(f"--preprocess: {call}: arguments must be numbers")
-    if call.name in ON_PICTURE and not all(isinstance(n, int) and n > 0 for n in flat):
+    if call.name in ON_PICTURE and not all(type(n) is int and n > 0 for n in numbers):
         raise UsageError(f"--preprocess: {call}: sizes must be whole numbers above 0")
-    divisors = flat if call.name == "scale" else np.atleast_1d(call.args[-1])
-    if call.name in ON_NUMBERS and any(n == 0 for n in divisors):
+    if call.name in ON_NUMBERS and 0 in _flat(call.args[-1]):
         raise UsageError(f"--preprocess: {call} divides by 0")
+
+
+def _flat(arg: Any) -> list:
+    return list(arg) if isinstance(arg, tuple | list) else [arg]
 
 
 def _to_grey_or_colour(image: Image.Image) -> Image.Image:

@@ -2,32 +2,29 @@
 
 from typing import Any
 
-import yaml
+import datasets
+from huggingface_hub import DatasetCardData
 
 from softlabels.store.manifest import Manifest, Plan
 
 
-def render_card(manifest: Manifest, plan: Plan) -> str:
+def render_card(manifest: Manifest, plan: Plan, features: datasets.Features) -> str:
     """README.md: YAML that `datasets` and the Hub read, and a page for people.
 
     The number of rows is in it, since `datasets` would load a folder without one of its shards
     in silence otherwise.
     """
+    header = DatasetCardData(tags=["soft-labels", "knowledge-distillation"])
     split = plan.source["split"]
-    header = {
-        "tags": ["soft-labels", "knowledge-distillation"],
-        "configs": [
-            {
-                "config_name": "default",
-                "data_files": [{"split": split, "path": f"data/{split}-*.parquet"}],
-            }
-        ],
-        "dataset_info": {
-            "splits": [{"name": split, "num_bytes": manifest.bytes, "num_examples": manifest.rows}],
-            "download_size": manifest.bytes,
-            "dataset_size": manifest.bytes,
-        },
-    }
+    info = datasets.DatasetInfo(
+        features=features,
+        splits={split: datasets.SplitInfo(split, manifest.bytes, manifest.rows)},
+        download_size=manifest.bytes,
+        dataset_size=manifest.bytes,
+    )
+    datasets.info.DatasetInfosDict(default=info).to_dataset_card_data(header)
+    files = [{"split": split, "path": f"data/{split}-*.parquet"}]
+    header.configs = [{"config_name": "default", "data_files": files}]
     facts = "\n".join(f"| {name} | {value} |" for name, value in describe(manifest, plan).items())
     inputs = (
         "The inputs are in the column `input`."
@@ -36,7 +33,7 @@ def render_card(manifest: Manifest, plan: Plan) -> str:
         f"`input_hash` proves that they are the ones the teacher saw."
     )
     return f"""---
-{yaml.safe_dump(header, sort_keys=False).strip()}
+{header.to_yaml()}
 ---
 
 # Soft targets of {plan.teacher["name"]} on {plan.source["data"]}

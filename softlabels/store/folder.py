@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import PurePosixPath
@@ -115,15 +116,13 @@ class Folder:
 
     @contextmanager
     def _create_remote(self, path: str) -> Iterator[IO[bytes]]:
-        self.fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-        file = self.fs.open(path, "wb", autocommit=False)
-        try:
+        """Written to a local temporary file, then uploaded whole: not every file system can take
+        back a stream that was begun."""
+        with tempfile.NamedTemporaryFile(prefix="softlabels-") as file:
             yield file
-            file.close()
-        except BaseException:
-            file.discard()
-            raise
-        file.commit()
+            file.flush()
+            self.fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+            self.fs.put_file(file.name, path)
 
     def sweep(self) -> None:
         """Remove what killed writers left half written."""

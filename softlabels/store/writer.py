@@ -16,9 +16,8 @@ from softlabels.store.folder import Folder
 from softlabels.store.manifest import Commit, Plan, commit_name, merge_statistics
 
 
-def shard_schema(plan: Plan, input_feature: Any) -> pa.Schema:
-    """The Arrow schema of a shard, with the `datasets` features in its metadata."""
-    codec = plan.make_codec()
+def shard_features(plan: Plan, input_feature: Any) -> datasets.Features:
+    """The columns of a shard as `datasets` knows them."""
     names = plan.source["class_names"]
     features = {
         "id": datasets.Value(plan.ids),
@@ -30,7 +29,13 @@ def shard_schema(plan: Plan, input_feature: Any) -> pa.Schema:
     if plan.with_inputs:
         features["input"] = input_feature
     features["logits"] = datasets.List(datasets.Value(plan.dtype), length=plan.classes)
-    schema = datasets.Features(features).arrow_schema
+    return datasets.Features(features)
+
+
+def shard_schema(plan: Plan, input_feature: Any) -> pa.Schema:
+    """The Arrow schema of a shard, with the `datasets` features in its metadata."""
+    codec = plan.make_codec()
+    schema = shard_features(plan, input_feature).arrow_schema
     for index, name in enumerate(schema.names):
         type_ = codec.arrow_type if name == "logits" else schema.field(name).type
         schema = schema.set(index, pa.field(name, type_, nullable=name == "input"))

@@ -1,0 +1,139 @@
+"""What tests share: small trained files made once, a way to run the command line, toy data."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+from PIL import Image
+
+settings.register_profile("quiet", deadline=None)  # no timed tests
+settings.load_profile("quiet")
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def datasets_cache(tmp_path_factory: pytest.TempPathFactory):
+    """Tests leave nothing in the user's cache of `datasets`."""
+    folder = str(tmp_path_factory.mktemp("hf-cache"))
+    os.environ["HF_DATASETS_CACHE"] = folder
+    if "datasets" in sys.modules:
+        import datasets
+
+        datasets.config.HF_DATASETS_CACHE = Path(folder)
+
+
+class Finished:
+    def __init__(self, done: subprocess.CompletedProcess[str]) -> None:
+        self.code, self.out, self.err = done.returncode, done.stdout, done.stderr
+
+    @property
+    def value(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.out)
+        return found
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Callable[..., Finished]:
+    """`cli("dump", "--teacher", "t.pt")`: a real process in an empty folder."""
+
+    def run(*words: object, cwd: Path = tmp_path, timeout: float = 120) -> Finished:
+        done = subprocess.run(
+            [sys.executable, "-m", "softlabels", *map(str, words)],
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+        )
+        return Finished(done)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with t.pt, a small teacher of digits, and digits-t, its dump. Not to be changed."""
+    import softlabels
+
+    folder = tmp_path_factory.mktemp("made")
+    softlabels.fit(
+        data="digits", model="mlp:64", epochs=15, batch_size=64, lr=3e-3, out=str(folder / "t.pt")
+    )
+    softlabels.dump(
+        teacher=str(folder / "t.pt"), out=str(folder / "digits-t"), shard_rows=500, batch_size=100
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def teacher(made: Path) -> str:
+    return str(made / "t.pt")
+
+
+@pytest.fixture(scope="session")
+def dump_folder(made: Path) -> str:
+    return str(made / "digits-t")
+
+
+def png(values: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(values.astype(np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def vectors(tmp_path: Path) -> str:
+    """A Parquet file of 300 labelled vectors of 6 numbers in 3 classes, no ids."""
+    return make_vectors(tmp_path / "vectors.parquet")
+
+
+def make_vectors(path: Path, rows: int = 300, seed: int = 0, **columns: list) -> str:
+    import datasets
+
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, 3, rows)
+    values = (random.normal(size=(rows, 6)) + labels[:, None]).astype(np.float32)
+    features = datasets.Features(
+        {
+            "x": datasets.List(datasets.Value("float32"), length=6),
+            "label": datasets.ClassLabel(names=["a", "b", "c"]),
+            **{name: datasets.Value("string") for name in columns},
+        }
+    )
+    content = {"x": values.tolist(), "label": labels.tolist(), **columns}
+    datasets.Dataset.from_dict(content, features=features).to_parquet(str(path))
+    return str(path)
+
+
+class Linear(torch.nn.Module):
+    """A teacher for vectors of 6 with chosen outliers: what a row gives is known by hand."""
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.layer = torch.nn.Linear(6, 3)
+        self.scale = scale
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x) * self.scale
+
+
+def save_script(module: torch.nn.Module, path: Path) -> str:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(module).save(str(path))
+    return str(path)

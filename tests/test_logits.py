@@ -1,0 +1,132 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from softlabels.errors import LogitsError, UsageError
+from softlabels.logits import DenseLogits, cast_for_storage, looks_like_probabilities
+from softlabels.students.losses import kd_loss
+
+TEMPERATURES = st.sampled_from([0.5, 1, 2, 4, 8, 20, 100])
+LOGITS = arrays(np.float64, (3, 7), elements=st.floats(-40, 40))
+
+
+def softmax64(z: np.ndarray, T: float) -> np.ndarray:
+    scaled = z / T - (z / T).max(-1, keepdims=True)
+    return np.exp(scaled) / np.exp(scaled).sum(-1, keepdims=True)
+
+
+@given(LOGITS, TEMPERATURES)
+def test_probabilities_are_the_papers_formula(z, T):
+    probs = DenseLogits(torch.from_numpy(z)).temper(T).probs()
+    np.testing.assert_allclose(probs.numpy(), softmax64(z, T), atol=1e-12)
+
+
+@given(LOGITS, TEMPERATURES)
+def test_float32_logits_are_within_1e6(z, T):
+    probs = DenseLogits(torch.from_numpy(z.astype(np.float32))).temper(T).probs()
+    assert probs.dtype == torch.float32
+    np.testing.assert_allclose(probs.numpy(), softmax64(z.astype(np.float32), T), atol=1e-6)
+
+
+@given(LOGITS, LOGITS, TEMPERATURES)
+def test_kl_equals_its_definition(teacher, student, T):
+    found = DenseLogits(torch.from_numpy(teacher)).temper(T).kl(torch.from_numpy(student))
+    expected = torch.nn.functional.kl_div(
+        torch.log_softmax(torch.from_numpy(student) / T, -1),
+        torch.log_softmax(torch.from_numpy(teacher) / T, -1),
+        log_target=True,
+        reduction="none",
+    ).sum(-1)
+    torch.testing.assert_close(found, expected, atol=1e-9, rtol=1e-9)
+
+
+def test_kl_gradient_is_the_difference_of_probabilities():
+    torch.manual_seed(0)
+    teacher, student = torch.randn(4, 5), torch.randn(4, 5, requires_grad=True)
+    DenseLogits(teacher).temper(3).kl(student).sum().backward()
+    p, q = torch.softmax(student / 3, -1), torch.softmax(teacher / 3, -1)
+    torch.testing.assert_close(student.grad, (p - q) / 3)
+
+
+def test_entropy_of_equal_logits_is_log_c():
+    entropy = DenseLogits(torch.zeros(2, 8)).temper(5).entropy()
+    torch.testing.assert_close(entropy, torch.full((2,), math.log(8)))
+
+
+def test_tempering_computes_nothing():
+    values = torch.randn(2, 3)
+    assert DenseLogits(values).temper(8).logits_NC is values
+
+
+@pytest.mark.parametrize("T", [0, -1, float("nan"), float("inf"), "warm", None])
+def test_temperatures_that_are_none(T):
+    with pytest.raises(UsageError, match="temperature"):
+        DenseLogits(torch.zeros(1, 2)).temper(T)
+
+
+@pytest.mark.parametrize("alpha", [-0.1, 1.1, float("nan")])
+def test_alpha_outside(alpha):
+    with pytest.raises(UsageError, match="alpha"):
+        kd_loss(torch.zeros(1, 2), torch.zeros(1, 2), torch.zeros(1).long(), T=1, alpha=alpha)
+
+
+def test_kd_loss_is_the_papers_sum():
+    torch.manual_seed(1)
+    student, teacher, labels = torch.randn(6, 4), torch.randn(6, 4), torch.arange(6) % 4
+    soft = torch.nn.functional.kl_div(
+        torch.log_softmax(student / 8, -1), torch.softmax(teacher / 8, -1), reduction="batchmean"
+    )
+    hard = torch.nn.functional.cross_entropy(student, labels)
+    expected = 0.7 * 64 * soft + 0.3 * hard
+    torch.testing.assert_close(kd_loss(student, teacher, labels, T=8, alpha=0.7), expected)
+
+
+def test_kd_loss_without_labels():
+    student, teacher = torch.randn(6, 4), torch.randn(6, 4)
+    assert kd_loss(student, teacher, T=2, alpha=1).isfinite()
+    with pytest.raises(UsageError, match="labels"):
+        kd_loss(student, teacher, T=2, alpha=0.5)
+
+
+def test_soft_gradients_keep_their_share_when_T_changes():
+    """T² times the soft gradient tends to (z_s − z_t)/C at high T with zero-mean logits (2.1)."""
+    torch.manual_seed(2)
+    teacher = torch.randn(1, 4, dtype=torch.float64)
+    teacher -= teacher.mean()
+    student = torch.zeros(1, 4, dtype=torch.float64, requires_grad=True)
+    kd_loss(student, teacher, T=1000, alpha=1).backward()
+    torch.testing.assert_close(student.grad, -teacher / 4, atol=1e-3, rtol=1e-3)
+
+
+@given(arrays(np.float32, (4, 3), elements=st.floats(-65504, 65504, width=32)))
+@settings(max_examples=50)
+def test_float16_storage_rounds_to_nearest(z):
+    stored = cast_for_storage(torch.from_numpy(z), torch.float16, [0, 1, 2, 3])
+    assert torch.equal(stored, torch.from_numpy(z.astype(np.float16)))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_values_that_are_not_finite_name_their_row(bad):
+    logits = torch.zeros(3, 2)
+    logits[1, 1] = bad
+    with pytest.raises(LogitsError, match="id 'b'"):
+        cast_for_storage(logits, torch.float32, ["a", "b", "c"])
+
+
+def test_float16_overflow_names_row_value_and_remedy():
+    logits = torch.tensor([[1.0, 2.0], [70000.0, 0.0]])
+    with pytest.raises(LogitsError, match=r"70000 .* id 11.*--dtype float32"):
+        cast_for_storage(logits, torch.float16, [10, 11])
+    assert cast_for_storage(logits, torch.float32, [10, 11])[1, 0] == 70000
+
+
+def test_probabilities_are_recognised():
+    z = torch.randn(5, 4)
+    assert looks_like_probabilities(torch.softmax(z, -1))
+    assert not looks_like_probabilities(z)
+    assert not looks_like_probabilities(torch.log_softmax(z, -1))
