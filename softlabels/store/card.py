@@ -14,17 +14,21 @@ def render_card(manifest: Manifest, plan: Plan, features: datasets.Features) -> 
     The number of rows is in it, since `datasets` would load a folder without one of its shards
     in silence otherwise.
     """
-    header = DatasetCardData(tags=["soft-labels", "knowledge-distillation"])
     split = plan.source["split"]
+    files = [{"split": split, "path": f"data/{split}-*.parquet"}]
+    header = DatasetCardData(
+        tags=["soft-labels", "knowledge-distillation"],
+        configs=[{"config_name": "default", "data_files": files}],
+    )
+    splits = datasets.SplitDict()
+    splits.add(datasets.SplitInfo(split, manifest.bytes, manifest.rows))
     info = datasets.DatasetInfo(
         features=features,
-        splits={split: datasets.SplitInfo(split, manifest.bytes, manifest.rows)},
+        splits=splits,
         download_size=manifest.bytes,
         dataset_size=manifest.bytes,
     )
     datasets.info.DatasetInfosDict(default=info).to_dataset_card_data(header)
-    files = [{"split": split, "path": f"data/{split}-*.parquet"}]
-    header.configs = [{"config_name": "default", "data_files": files}]
     facts = "\n".join(f"| {name} | {value} |" for name, value in describe(manifest, plan).items())
     inputs = (
         "The inputs are in the column `input`."
