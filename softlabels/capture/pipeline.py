@@ -139,9 +139,12 @@ class Scribe:
         feature = job.source.input_feature if job.plan.with_inputs else None
         self.schema = shard_schema(job.plan, feature)
         self.open: ShardWriter | None = None
+        self.failed = False
 
     def write(self, batch: Batch, logits_NC: Tensor | None) -> int:
         """Add a batch to its shard; commit the shard after its last. The source rows done."""
+        if self.failed:  # batches may be queued behind the one that failed
+            raise RuntimeError("an earlier batch of this dump could not be written")
         if self.open is None:
             job = self.job
             self.open = ShardWriter(job.folder, job.plan, batch.shard, self.schema).__enter__()
@@ -152,16 +155,17 @@ class Scribe:
                 rows = batch.rows
                 inputs = self._column(rows.cells) if self.job.plan.with_inputs else None
                 self.open.add(rows.ids, rows.labels, rows.hashes, logits_NC, inputs)
+            if batch.last:
+                closing, self.open = self.open, None
+                closing.__exit__(None, None, None)
         except BaseException as error:
             self.abandon(error)
             raise
-        if batch.last:
-            closing, self.open = self.open, None
-            closing.__exit__(None, None, None)
         return len(batch.rows) + len(batch.skipped)
 
     def abandon(self, error: BaseException) -> None:
-        """Drop the open shard: nothing of it is kept. The first failure is the one that counts."""
+        """Drop the open shard: nothing of it is kept, and nothing more is written."""
+        self.failed = True
         if self.open is not None:
             closing, self.open = self.open, None
             closing.__exit__(type(error), error, error.__traceback__)

@@ -117,11 +117,17 @@ class ShardWriter:
             self.parquet.close()
             self._stack.__exit__(kind, error, trace)
             return
-        with self._stack:
-            if self.waiting_rows:
-                self._write(self.waiting_rows)
-            self.parquet.close()
         merged = merge_statistics(self.statistics)
+        start, stop = self.plan.bounds(self.shard)
+        try:
+            with self._stack:
+                assert merged["rows"] + len(self.skipped) == stop - start, "a shard is whole"
+                if self.waiting_rows:
+                    self._write(self.waiting_rows)
+                self.parquet.close()
+        except BaseException:
+            self.file.abandoned = True
+            raise
         self.commit = Commit(
             shard=self.shard,
             plan=self.plan.hash,

@@ -104,10 +104,7 @@ def train(progress: Progress = SILENT, **options: Any) -> TrainResult:
     dataset = load(folder, words.T, source=words.source, preprocess=words.preprocess)
     labels = _labels_for(dataset, words.alpha, folder)
     chosen = "" if words.dump else " (the newest complete dump)"
-    progress.say(
-        f"student {words.student} from {folder}{chosen}: {len(dataset):,} rows, "
-        f"{dataset.reader.plan.classes} classes, T={words.T:g}, alpha={words.alpha:g}"
-    )
+    progress.say(f"from {folder}{chosen} at T={words.T:g}, alpha={words.alpha:g}")
 
     def loss(logits_NC: Tensor, batch: Batch) -> Tensor:
         hard = batch["label"] if labels is not None else None
@@ -176,6 +173,10 @@ class _Job:
             result[0].save(self.out)
 
         trainer = Trainer(model, task, len(self.examples), options, save)
+        progress.say(
+            f"{self.spec} on {trainer.device}: {len(trainer.train_rows):,} rows to train on, "
+            f"{len(trainer.held_rows):,} held out"
+        )
         outcome = trainer.run(progress)
         return TrainResult(self.out, result[0] if result else self.checkpoint(outcome))
 

@@ -1,0 +1,175 @@
+"""The command line as a person or a script meets it: real processes."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from softlabels import config
+from softlabels.cli import app
+from softlabels.flags import load_config
+
+COMMANDS = ["demo", "fit", "dump", "train", "eval", "info"]
+
+
+def test_help_names_every_command_and_every_flag_has_help(cli):
+    done = cli("--help")
+    assert done.code == 0
+    assert all(f" {name} " in done.out for name in COMMANDS)
+    for name in COMMANDS:
+        shown = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200"}).output
+        assert "Example" in shown
+    for options in (config.FitOptions, config.DumpOptions, config.TrainOptions, config.EvalOptions,
+                    config.InfoOptions, config.DemoOptions):  # fmt: skip
+        assert all(f.metadata["help"].endswith(".") for f in options.__dataclass_fields__.values())
+
+
+def test_the_two_lines_of_the_readme(cli, tmp_path):
+    assert cli("fit", "--data", "digits", "--out", "t.pt", "--epochs", 5).code == 0
+    dumped = cli("dump", "--teacher", "t.pt")
+    assert (dumped.code, dumped.out.split(":")[0]) == (0, "data/digits-t")
+    trained = cli("train", "--T", 8, "--epochs", 2)
+    assert trained.code == 0
+    assert trained.out.startswith("s.pt: epoch")
+    assert (tmp_path / "s.pt").exists()
+    measured = cli("eval", "s.pt", "--against", "data/digits-t", "--json").value
+    assert measured["rows"] == 597
+    assert cli("info", "data/digits-t").out.startswith("rows")
+
+
+def test_results_on_stdout_words_on_stderr_json_alone(cli, dump_folder):
+    done = cli("info", dump_folder, "--json")
+    assert done.value["facts"]["classes"] == 10
+    assert done.err == ""
+    train = cli("train", dump_folder, "--student", "linear", "--epochs", 1, "--json")
+    assert set(train.value) >= {"out", "epoch", "loss", "held_out"}
+    assert train.err.count("\n") == 2, "no bar where there is no terminal"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["dump"], 2, "Missing option '--teacher'"),
+        (["dump", "--teacher", "none.pt"], 1, "--teacher none.pt does not exist"),
+        (["train", "--T", "hot"], 2, "not a valid float"),
+        (["train", "x", "--T", "0"], 2, "T is 0"),
+        (["train", "x", "--T", "nan"], 2, "T is nan"),
+        (["train", "x", "--T", "-2"], 2, "T is -2"),
+        (["train", "x", "--alpha", "1.5"], 2, "--alpha is 1.5"),
+        (["train", "x"], 1, "x does not exist"),
+        (["fit", "--data", "digits", "--epochs", "0"], 2, "--epochs is 0"),
+        (["fit", "--data", "digits", "--nonsense"], 2, "No such option"),
+        (["nonsense"], 2, "No such command"),
+        (["dump", "--teacher", "x", "--dtype", "int8"], 2, "use float16 or float32"),
+        (["info", "."], 1, "has no dump in it"),
+    ],
+)
+def test_errors_have_their_exit_code_and_no_traceback(cli, words, code, message):
+    done = cli(*words)
+    assert done.code == code, done.err
+    assert message in done.err
+    assert "Traceback" not in done.err
+    assert done.out == ""
+
+
+def test_debug_shows_the_traceback(cli):
+    done = cli("info", ".", "--debug")
+    assert done.code == 1
+    assert "Traceback" in done.err
+
+
+def test_a_file_beats_the_default_and_a_flag_beats_the_file(cli, tmp_path):
+    path = tmp_path / "fit.yaml"
+    path.write_text(yaml.safe_dump({"data": "digits", "model": "linear", "batch-size": 100,
+                                    "epochs": 2, "out": "a.pt"}))  # fmt: skip
+    import torch
+
+    assert cli("fit", "--config", "fit.yaml").code == 0
+    training = torch.load(tmp_path / "a.pt", weights_only=True)["training"]
+    assert (training["batch_size"], training["epochs"], training["seed"]) == (100, 2, 0)
+    assert cli("fit", "--config", "fit.yaml", "--epochs", 1, "--out", "b.pt").code == 0
+    assert torch.load(tmp_path / "b.pt", weights_only=True)["training"]["epochs"] == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epochz: 3", "unknown option 'epochz'"),
+        ("- a\n- b", "holds list"),
+        ("a: [", "can't read"),
+        ("epochs: many", "not a valid int"),
+    ],
+)
+def test_bad_config_files(cli, tmp_path, text, message):
+    (tmp_path / "c.yaml").write_text(text)
+    done = cli("fit", "--config", "c.yaml", "--data", "digits")
+    assert done.code == 2
+    assert message in " ".join(done.err.replace("│", " ").split())
+    assert cli("fit", "--config", "none.yaml", "--data", "digits").code == 2
+
+
+def test_recipes_are_known_words_and_open_with_their_command():
+    for path in (Path(__file__).parents[1] / "configs").rglob("*.yaml"):
+        text = path.read_text()
+        assert text.startswith("# ")
+        assert f"--config configs/{path.parent.name}/{path.name}" in text
+        command = text.split("softlabels ")[1].split()[0]
+        options = {"fit": config.FitOptions, "dump": config.DumpOptions,
+                   "train": config.TrainOptions}[command]  # fmt: skip
+        assert load_config(str(path), config.option_names(options))
+
+
+def test_a_bar_shows_in_a_terminal_with_rows_speed_and_eta(teacher, tmp_path):
+    reading, writing = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, "-m", "softlabels", "dump", "--teacher", teacher, "--out", "d"],
+        cwd=tmp_path, stderr=writing, stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "120"},
+    )  # fmt: skip
+    os.close(writing)
+    shown = b""
+    while True:
+        try:
+            part = os.read(reading, 65536)
+        except OSError:
+            break
+        if not part:
+            break
+        shown += part
+    assert done.returncode == 0
+    assert "1,200/1,200" in shown.decode()
+    assert "rows/s" in shown.decode()
+    assert done.stdout.startswith("d: 1,200 rows")
+
+
+def test_completion_is_there(cli):
+    environment = os.environ | {"_SOFTLABELS_COMPLETE": "complete_bash", "COMP_WORDS": "softlabels tr",
+                                "COMP_CWORD": "1"}  # fmt: skip
+    done = subprocess.run([sys.executable, "-m", "softlabels"], env=environment,
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.stdout.split() == ["train"]
+
+
+def test_version(cli):
+    assert cli("--version").out.startswith("softlabels 0.")
+
+
+def test_demo_tells_what_it_shows_and_can_run_again(cli, tmp_path):
+    done = cli("demo", "--seeds", 1, "--rows", 60, "--out", "d", "--json")
+    assert done.code == 0
+    value = done.value
+    assert [line["T"] for line in value["students"]] == [None, 1, 2, 4, 8, 20]
+    assert all(0 < line["mean"] < 300 for line in value["students"])
+    assert (tmp_path / value["plot"]).read_bytes()[:4] == b"\x89PNG"
+    assert json.loads((tmp_path / "d" / "demo.json").read_text())["rows"] == 60
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "precious").write_text("x")
+    refused = cli("demo", "--out", "other")
+    assert refused.code == 1
+    assert "holds something else" in refused.err
