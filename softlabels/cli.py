@@ -15,10 +15,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     help="Run a teacher once, keep its raw logits, train any number of students from them.\n\n"
-    "Begin with `softlabels demo`, or with these:\n\n"
-    "    softlabels fit --data digits --out t.pt\n"
-    "    softlabels dump --teacher t.pt\n"
-    "    softlabels train --T 8\n",
+    "Begin with `softlabels demo`, or with these three:\n\n"
+    "- `softlabels fit --data digits --out t.pt`\n"
+    "- `softlabels dump --teacher t.pt`\n"
+    "- `softlabels train --T 8`\n",
 )
 
 command = make_command(app)
@@ -28,7 +28,9 @@ command = make_command(app)
 def demo(terminal: Terminal, **options: Any) -> None:
     """All three stages on embedded data: teacher, dump, students; a table and a plot.
 
-    Example: `softlabels demo`
+    Example:
+
+    - `softlabels demo`
     """
     from softlabels.demo import run_demo
 
@@ -40,8 +42,10 @@ def demo(terminal: Terminal, **options: Any) -> None:
 def fit(terminal: Terminal, **options: Any) -> None:
     """Train a teacher, or a baseline, from hard labels.
 
-    Examples: `softlabels fit --data digits --out t.pt`,
-    `softlabels fit --data my.parquet --model mlp:800x800 --dropout 0.5 --jitter 2`
+    Examples:
+
+    - `softlabels fit --data digits --out t.pt`
+    - `softlabels fit --data my.parquet --model mlp:800x800 --dropout 0.5 --jitter 2`
     """
     result = softlabels.fit(terminal.progress, **options)
     terminal.result(_trained(result), {"out": result.out, **result.metrics})
@@ -51,9 +55,11 @@ def fit(terminal: Terminal, **options: Any) -> None:
 def dump(terminal: Terminal, **options: Any) -> None:
     """Run the teacher once and store its raw logits.
 
-    Examples: `softlabels dump --teacher t.pt`,
-    `softlabels dump --teacher w.pt --model mlp:1200x1200 --data my.parquet --out data/my`,
-    `softlabels dump --teacher t.pt --resume`
+    Examples:
+
+    - `softlabels dump --teacher t.pt`
+    - `softlabels dump --teacher w.pt --model mlp:1200x1200 --data my.parquet --out data/my`
+    - `softlabels dump --teacher t.pt --resume`
     """
     result = softlabels.dump(terminal.progress, **options)
     manifest = result.manifest
@@ -71,8 +77,10 @@ def dump(terminal: Terminal, **options: Any) -> None:
 def train(terminal: Terminal, **options: Any) -> None:
     """Train a student from a dump; no teacher in memory.
 
-    Examples: `softlabels train --T 8`,
-    `softlabels train data/digits-t --T 4 --alpha 1 --student mlp:30x30 --out small.pt`
+    Examples:
+
+    - `softlabels train --T 8`
+    - `softlabels train data/digits-t --T 4 --alpha 1 --student mlp:30x30 --out small.pt`
     """
     result = softlabels.train(terminal.progress, **options)
     terminal.result(_trained(result), {"out": result.out, **result.metrics})
@@ -82,7 +90,10 @@ def train(terminal: Terminal, **options: Any) -> None:
 def eval_(terminal: Terminal, **options: Any) -> None:
     """Measure a checkpoint: accuracy, NLL and calibration; against a dump, agreement and KL.
 
-    Examples: `softlabels eval s.pt`, `softlabels eval s.pt --against data/digits-t`
+    Examples:
+
+    - `softlabels eval s.pt`
+    - `softlabels eval s.pt --against data/digits-t`
     """
     found = softlabels.evaluate(terminal.progress, **options)
     lines = [
@@ -103,7 +114,10 @@ def eval_(terminal: Terminal, **options: Any) -> None:
 def info(terminal: Terminal, **options: Any) -> None:
     """Say what a dump is: teacher, source, rows, logits, statistics.
 
-    Examples: `softlabels info data/digits-t`, `softlabels info data/digits-t --json`
+    Examples:
+
+    - `softlabels info data/digits-t`
+    - `softlabels info data/digits-t --json`
     """
     found = softlabels.info(options["dump"])
     width = max(map(len, found["facts"]))

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
@@ -35,6 +35,8 @@ class Terminal:
 
 Body = Callable[..., None]
 
+PANELS = {"SourceOptions": "Data", "TrainingOptions": "Training"}
+
 
 def make_command(app: typer.Typer) -> Callable[[type], Callable[[Body], Body]]:
     """A decorator that registers a function as a command of `app`, whose flags are the fields of
@@ -56,7 +58,14 @@ def _register(app: typer.Typer, options: type, body: Body) -> Body:
         guarded(debug, lambda: body(terminal, **given))
 
     hints = get_type_hints(options)
-    parameters = [_parameter(f, hints[f.name]) for f in fields(options)] + _common()
+    owners = {
+        name: c for c in reversed(options.__mro__) for name in vars(c).get("__annotations__", ())
+    }
+    own_first = sorted(fields(options), key=lambda f: owners[f.name] is not options)
+    parameters = [
+        _parameter(f, hints[f.name], PANELS.get(owners[f.name].__name__, "Options"))
+        for f in own_first
+    ] + _common()
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__doc__ = body.__doc__
     app.command(body.__name__.rstrip("_"))(run)
@@ -86,16 +95,36 @@ def guarded(debug: bool, work: Callable[[], None]) -> None:
         raise SystemExit(1) from None
 
 
-def _parameter(field: Any, hint: Any) -> inspect.Parameter:
+def _parameter(field: Any, hint: Any, panel: str) -> inspect.Parameter:
     flag = field.metadata["flag"] or "--" + field.name.replace("_", "-")
-    words = {"help": field.metadata["help"]}
-    door = typer.Argument(**words) if field.metadata["positional"] else typer.Option(flag, **words)
+    words: dict[str, Any] = {"help": field.metadata["help"]}
+    for kind, name in ((int, "integer"), (float, "number")):
+        if kind in (hint, *get_args(hint)):
+            words |= {"parser": _number(kind, name), "metavar": f"<{name}>"}
+    if field.metadata["positional"]:
+        door = typer.Argument(**words)
+    else:
+        door = typer.Option(flag, rich_help_panel=panel, **words)
     return inspect.Parameter(
         field.name,
         inspect.Parameter.KEYWORD_ONLY,
         default=... if field.default is MISSING else field.default,
         annotation=Annotated[hint, door],
     )
+
+
+def _number(kind: type, name: str) -> Callable[[Any], Any]:
+    """A parser of numbers whose error gives the value."""
+
+    def parse(value: Any) -> Any:
+        try:
+            if isinstance(value, bool):
+                raise ValueError
+            return kind(value)
+        except (TypeError, ValueError):
+            raise typer.BadParameter(f"{value!r} is not a valid {name}") from None
+
+    return parse
 
 
 def _common() -> list[inspect.Parameter]:
@@ -109,10 +138,21 @@ def _common() -> list[inspect.Parameter]:
                 help="A YAML file with these options; a flag beats the file.",
                 callback=_read_config,
                 is_eager=True,
+                rich_help_panel="General",
             ),
         ),
-        ("json", bool, False, typer.Option("--json", help="Print one JSON object to stdout.")),
-        ("debug", bool, False, typer.Option("--debug", help="Show tracebacks.")),
+        (
+            "json",
+            bool,
+            False,
+            typer.Option("--json", help="Print one JSON object.", rich_help_panel="General"),
+        ),
+        (
+            "debug",
+            bool,
+            False,
+            typer.Option("--debug", help="Show tracebacks.", rich_help_panel="General"),
+        ),
     ]
     return [
         inspect.Parameter(

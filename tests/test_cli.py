@@ -57,7 +57,7 @@ def test_results_on_stdout_words_on_stderr_json_alone(cli, dump_folder):
     [
         (["dump"], 2, "Missing option '--teacher'"),
         (["dump", "--teacher", "none.pt"], 1, "--teacher none.pt does not exist"),
-        (["train", "--T", "hot"], 2, "'hot' is not a valid"),
+        (["train", "--T", "hot"], 2, "'hot' is not a valid number"),
         (["train", "x", "--T", "0"], 2, "T is 0"),
         (["train", "x", "--T", "nan"], 2, "T is nan"),
         (["train", "x", "--T", "-2"], 2, "T is -2"),
@@ -103,7 +103,7 @@ def test_a_file_beats_the_default_and_a_flag_beats_the_file(cli, tmp_path):
         ("epochz: 3", "unknown option 'epochz'"),
         ("- a\n- b", "holds list"),
         ("a: [", "can't read"),
-        ("epochs: many", "'many' is not a valid"),
+        ("epochs: many", "'many' is not a valid integer"),
     ],
 )
 def test_bad_config_files(cli, tmp_path, text, message):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from softlabels.errors import UnreadableInput
-from softlabels.inputs.examples import decode_one, stack
+from softlabels.inputs.examples import as_tensor, decode_image, stack
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import Rows, Source
 from softlabels.store.folder import Folder
@@ -105,10 +105,13 @@ def read_ahead(
 def read(job: Job, shard: int, start: int, stop: int) -> Batch:
     """Read and decode the source rows [start, stop) of a shard."""
     rows = job.source.read(start, stop)
+    last = stop == job.plan.bounds(shard)[1]
+    if isinstance(rows.cells, np.ndarray):
+        return Batch(shard, last, rows, as_tensor(rows.cells), [])
     values, kept, skipped = [], [], []
     for position, (cell, id) in enumerate(zip(rows.cells, rows.ids.tolist(), strict=True)):
         try:
-            values.append(decode_one(cell, job.source.kind, job.preprocess, id))
+            values.append(decode_image(cell, job.preprocess, id))
             kept.append(position)
         except UnreadableInput as error:
             if not job.skip_unreadable:
@@ -119,8 +122,7 @@ def read(job: Job, shard: int, start: int, stop: int) -> Batch:
     if skipped:
         cells = [rows.cells[i] for i in kept]
         rows = Rows(rows.ids[kept], rows.labels[kept], rows.hashes[kept], cells)
-    inputs = stack(values, rows.ids) if values else None
-    return Batch(shard, stop == job.plan.bounds(shard)[1], rows, inputs, skipped)
+    return Batch(shard, last, rows, stack(values, rows.ids) if values else None, skipped)
 
 
 def forward(job: Job, inputs: Tensor) -> Tensor:

@@ -20,10 +20,8 @@ from softlabels.inputs.sources import BLOCK_ROWS, Rows, Source
 CACHE_BYTES = 4 << 30
 
 
-def decode_one(cell: Any, kind: str, preprocess: Preprocess, id: Any) -> np.ndarray:
-    """One cell of a source, ready to be stacked. Raises UnreadableInput that names the id."""
-    if kind != "image":
-        return cell
+def decode_image(cell: bytes, preprocess: Preprocess, id: Any) -> np.ndarray:
+    """An encoded image → uint8 [C, H, W]. Raises UnreadableInput that names the id."""
     try:
         with Image.open(io.BytesIO(cell)) as image:
             return preprocess.on_picture(image)
@@ -31,6 +29,11 @@ def decode_one(cell: Any, kind: str, preprocess: Preprocess, id: Any) -> np.ndar
         raise UnreadableInput(
             f"the image of the row with id {id!s} can't be read: {error}"
         ) from error
+
+
+def as_tensor(values: np.ndarray) -> Tensor:
+    """A tensor that owns its memory: what Arrow gives is not to be written to."""
+    return torch.from_numpy(np.array(values, order="C"))
 
 
 def stack(values: list[np.ndarray], ids: np.ndarray) -> Tensor:
@@ -42,7 +45,7 @@ def stack(values: list[np.ndarray], ids: np.ndarray) -> Tensor:
                 f"id {ids[0]!s} {list(values[0].shape)}; bring images to one size and colour with "
                 f"--preprocess, such as 'rgb|resize(224)|scale(255)'"
             )
-    return torch.from_numpy(np.ascontiguousarray(np.stack(values)))
+    return torch.from_numpy(np.stack(values))
 
 
 def default_preprocess(source: Source) -> Preprocess:
@@ -105,9 +108,10 @@ class Examples:
     def gather_uncached(self, rows: np.ndarray) -> Tensor:
         block = self.source.take(self.positions[rows])
         self._check(block, rows)
-        kind, pre = self.source.kind, self.preprocess
-        values = [decode_one(c, kind, pre, i) for c, i in zip(block.cells, block.ids, strict=True)]
-        return stack(values, block.ids)
+        if isinstance(block.cells, np.ndarray):
+            return as_tensor(block.cells)
+        pairs = zip(block.cells, block.ids, strict=True)
+        return stack([decode_image(cell, self.preprocess, id) for cell, id in pairs], block.ids)
 
     @cached_property
     def _cache(self) -> Tensor | None:

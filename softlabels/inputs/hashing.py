@@ -12,12 +12,23 @@ def hash_bytes(content: bytes) -> int:
     return int.from_bytes(hashlib.sha256(content).digest()[:8], "little")
 
 
-def hash_array(values: np.ndarray) -> int:
-    """The input hash of numbers: `hash_bytes` of a header such as `float32[8,8]` and the values
-    in C order, little-endian."""
+def hash_images(cells: list[bytes]) -> np.ndarray:
+    """The input hashes of encoded images, uint64 [N]."""
+    return np.fromiter(map(hash_bytes, cells), np.uint64, len(cells))
+
+
+def hash_arrays(values: np.ndarray) -> np.ndarray:
+    """The input hashes of N inputs [N, …] that are numbers, uint64 [N]: each is `hash_bytes` of a
+    header such as `float32[8,8]` and the values in C order, little-endian."""
     little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
-    header = f"{values.dtype.name}[{','.join(map(str, values.shape))}]"
-    return hash_bytes(header.encode() + little.tobytes())
+    header = f"{values.dtype.name}[{','.join(map(str, values.shape[1:]))}]".encode()
+    begun = hashlib.sha256(header)
+    found = np.empty(len(values), np.uint64)
+    for row, cell in enumerate(little):
+        digest = begun.copy()
+        digest.update(cell.data)
+        found[row] = int.from_bytes(digest.digest()[:8], "little")
+    return found
 
 
 def encode_ids(ids: np.ndarray) -> bytes:

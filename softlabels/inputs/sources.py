@@ -3,7 +3,7 @@
 Shapes: N rows of a block.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from softlabels.errors import SourceError
 from softlabels.inputs.columns import Columns, find_columns
-from softlabels.inputs.hashing import dataset_fingerprint, hash_array, hash_bytes
+from softlabels.inputs.hashing import dataset_fingerprint, hash_arrays, hash_images
 from softlabels.inputs.opening import dataset_name, open_dataset
 
 BLOCK_ROWS = 4096
@@ -140,11 +140,10 @@ class Source:
         )
         if self.kind == "image":
             cells: Any = _encoded_images(table[self.columns.inputs[0]], ids)
-            hash_cell: Callable[[Any], int] = hash_bytes
+            hashes = hash_images(cells)
         else:
             cells = _numbers([table[name] for name in self.columns.inputs], ids)
-            hash_cell = hash_array
-        hashes = np.fromiter((hash_cell(cell) for cell in cells), np.uint64, len(cells))
+            hashes = hash_arrays(cells)
         return Rows(ids, self._labels(table), hashes, cells)
 
     def _labels(self, table: pa.Table) -> np.ndarray:

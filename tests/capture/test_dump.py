@@ -302,7 +302,7 @@ def test_whatever_fails_stops_the_dump_and_commits_nothing_wrong(
     if place == "read":
         from softlabels.capture import pipeline
 
-        monkeypatch.setattr(pipeline, "decode_one", fails_at(250, pipeline.decode_one))
+        monkeypatch.setattr(pipeline, "decode_image", fails_at(250, pipeline.decode_image))
     elif place == "forward":
         from softlabels.teachers import Teacher
 

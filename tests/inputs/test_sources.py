@@ -8,7 +8,7 @@ import pytest
 
 from softlabels.errors import SourceError, UnreadableInput
 from softlabels.inputs.examples import Examples, default_preprocess
-from softlabels.inputs.hashing import dataset_fingerprint, hash_array, hash_bytes
+from softlabels.inputs.hashing import dataset_fingerprint, hash_arrays, hash_bytes
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import open_source
 from tests.conftest import make_vectors, png
@@ -100,10 +100,15 @@ def test_the_hash_of_an_image_is_that_of_its_file(tmp_path):
 
 
 def test_the_hash_of_numbers_sees_dtype_and_shape():
-    values = np.arange(6, dtype=np.float32)
-    variants = [values, values.astype(np.float64), values.reshape(2, 3), values + 1]
-    assert len({hash_array(v) for v in variants}) == 4
-    assert hash_array(values) == hash_array(values.astype(">f4"))
+    values = np.arange(6, dtype=np.float32).reshape(1, 6)
+    expected = hashlib.sha256(b"float32[6]" + values.tobytes()).digest()[:8]
+    assert hash_arrays(values).tolist() == [int.from_bytes(expected, "little")]
+    variants = [values, values.astype(np.float64), values.reshape(1, 2, 3), values + 1]
+    assert len({int(hash_arrays(v)[0]) for v in variants}) == 4
+    assert hash_arrays(values) == hash_arrays(values.astype(">f4"))
+    assert hash_arrays(values.reshape(3, 2)).tolist() == [
+        int(hash_arrays(row.reshape(1, 2))[0]) for row in values.reshape(3, 2)
+    ]
 
 
 def test_fingerprint_does_not_depend_on_blocks_and_sees_everything():
