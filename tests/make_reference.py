@@ -1,0 +1,50 @@
+"""Writes docs/commands.md from the options. Run: python -m tests.make_reference"""
+
+import inspect
+from dataclasses import MISSING, fields
+from pathlib import Path
+
+from softlabels import cli, config
+
+PAGE = Path(__file__).parents[1] / "docs" / "commands.md"
+COMMANDS = {
+    "demo": (cli.demo, config.DemoOptions),
+    "fit": (cli.fit, config.FitOptions),
+    "dump": (cli.dump, config.DumpOptions),
+    "train": (cli.train, config.TrainOptions),
+    "eval": (cli.eval_, config.EvalOptions),
+    "info": (cli.info, config.InfoOptions),
+}
+INTRO = """# Commands
+
+Written by `python -m tests.make_reference` from the options in `softlabels/config.py`.
+
+Every command also takes `--config FILE.yaml` (the same names; a flag beats the file), `--json` (one
+JSON object on stdout), `--debug` (tracebacks) and `--help`. Words and bars go to stderr, results to
+stdout. Exit status: 0 done; 1 the work failed; 2 wrong usage; 130 stopped by Ctrl-C. Shell completion:
+`softlabels --install-completion`.
+"""
+
+
+def render() -> str:
+    return INTRO + "".join(section(name, *parts) for name, parts in COMMANDS.items())
+
+
+def section(name: str, body: object, options: type) -> str:
+    rows = [row(field) for field in fields(options)]
+    return (
+        f"\n## softlabels {name}\n\n{inspect.getdoc(body)}\n\n"
+        "| option | default | |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+    )
+
+
+def row(field) -> str:
+    flag = field.metadata["flag"] or "--" + field.name.replace("_", "-")
+    name = field.name.upper() if field.metadata["positional"] else flag
+    default = "required" if field.default is MISSING else f"`{field.default}`"
+    default = "" if field.default is None else default
+    return f"| `{name}` | {default} | {field.metadata['help'].replace('|', chr(92) + '|')} |"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(render(), encoding="utf-8")
