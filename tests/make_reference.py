@@ -20,9 +20,9 @@ INTRO = """# Commands
 Written by `python -m tests.make_reference` from the options in `softlabels/config.py`.
 
 Every command also takes `--config FILE.yaml` (the same names; a flag beats the file), `--json` (one
-JSON object on stdout), `--debug` (tracebacks) and `--help`. Words and bars go to stderr, results to
-stdout. Exit status: 0 done; 1 the work failed; 2 wrong usage; 130 stopped by Ctrl-C. Shell completion:
-`softlabels --install-completion`.
+JSON object on stdout), `--debug` (tracebacks) and `--help`. Words and bars go to stderr, results
+to stdout. Exit status: 0 done; 1 the work failed; 2 wrong usage; 130 stopped by Ctrl-C. Shell
+completion: `softlabels --install-completion`.
 """
 
 

@@ -35,3 +35,21 @@ def test_links_lead_somewhere():
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
             assert target.startswith("https://") or (page.parent / target).exists(), (page, target)
+
+
+def test_the_fingerprint_in_the_docs_is_the_one_in_the_plan(dump_folder):
+    import hashlib
+    import json
+
+    import pyarrow.parquet as pq
+
+    text = (ROOT / "docs" / "format.md").read_text(encoding="utf-8")
+    code = re.search(r"```python\n(def fingerprint.*?)```", text, re.DOTALL)
+    names: dict = {"hashlib": hashlib}
+    exec(code[1], names)
+    plan = json.loads(Path(dump_folder, "plan.json").read_text())
+    table = pq.read_table(Path(dump_folder, "data"))
+    assert names["fingerprint"](table) == plan["source"]["fingerprint"]
+    canonical = json.dumps(plan, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    manifest = json.loads(Path(dump_folder, "softlabels.json").read_text())
+    assert manifest["plan_hash"] == "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
