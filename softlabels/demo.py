@@ -143,7 +143,7 @@ def _plot(
     axes.set_xlabel("temperature T")
     axes.set_ylabel("test errors of 597 digits")
     axes.set_title(f"Students that see {words.rows} digits; mean and spread, {words.seeds} seeds")
-    axes.legend()
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, frameon=False)
     path = folder / "errors-by-temperature.png"
     figure.savefig(path, dpi=150)
     return str(path)

@@ -9,10 +9,10 @@ from softlabels.capture.plan import make_plan
 from softlabels.checkpoint import library_versions
 from softlabels.config import DumpOptions
 from softlabels.devices import resolve_device
-from softlabels.errors import DiskFull, StoreError, UsageError
+from softlabels.errors import DiskFull, StoreError
 from softlabels.inputs.examples import Examples, default_preprocess
 from softlabels.inputs.preprocess import Preprocess
-from softlabels.inputs.sources import Source, open_source
+from softlabels.inputs.sources import Source, open_as_told
 from softlabels.progress import SILENT, Progress
 from softlabels.store.card import render_card
 from softlabels.store.folder import Folder
@@ -160,22 +160,8 @@ def default_name(source: Source, teacher: Teacher) -> str:
 
 def _examples(options: DumpOptions, teacher: Teacher | None) -> Examples:
     """The data as the options say, else as the teacher remembers it, preprocessed likewise."""
-    remembered = dict(teacher.data) if teacher else {}
-    if options.data is not None:
-        remembered = {"data": options.data}
-    if "data" not in remembered:
-        raise UsageError(
-            f"{options.teacher} does not remember its data; say it with --data digits, "
-            f"--data FOLDER or --data OWNER/NAME"
-        )
-    source = open_source(
-        remembered["data"],
-        options.split,
-        revision=options.revision or remembered.get("revision"),
-        input_column=options.input_column or remembered.get("input_column"),
-        label_column=options.label_column or remembered.get("label_column"),
-        id_column=options.id_column or remembered.get("id_column"),
-    )
+    remembered = teacher.data | {"class_names": teacher.class_names} if teacher else {}
+    source = open_as_told(options, options.data, options.teacher, remembered)
     text = options.preprocess
     if text is None and teacher is not None:
         text = teacher.preprocess

@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from softlabels.errors import SourceError
+from softlabels.config import SourceOptions
+from softlabels.errors import SourceError, UsageError
 from softlabels.inputs.columns import Columns, find_columns
 from softlabels.inputs.hashing import dataset_fingerprint, hash_arrays, hash_images
 from softlabels.inputs.opening import dataset_name, open_dataset
@@ -48,6 +49,7 @@ class Source:
     data: str
     split: str
     revision: str | None = None
+    known_classes: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -67,13 +69,16 @@ class Source:
 
     @cached_property
     def class_names(self) -> list[str] | None:
-        """From the ClassLabel, or the sorted distinct texts of a text column; None for numbers."""
+        """From the ClassLabel; of a text column the known classes, else its sorted distinct texts;
+        None for numbers."""
         if self.columns.label is None:
             return None
         feature = self.dataset.features[self.columns.label]
         if isinstance(feature, datasets.ClassLabel):
             return list(feature.names)
         if feature.dtype in ("string", "large_string"):
+            if self.known_classes is not None:
+                return list(self.known_classes)
             texts = self._table.select_columns(self.columns.label)[:][self.columns.label]
             return sorted(text for text in pc.unique(texts).to_pylist() if text is not None)
         return None
@@ -146,12 +151,23 @@ class Source:
             hashes = hash_arrays(cells)
         return Rows(ids, self._labels(table), hashes, cells)
 
+    def _class_numbers(self, texts: pa.Array) -> pa.Array:
+        names = self.class_names or []
+        numbers = pc.index_in(texts, pa.array(names, texts.type))
+        strange = texts.filter(pc.and_(numbers.is_null(), texts.is_valid()))
+        if len(strange):
+            raise SourceError(
+                f"the label {strange[0].as_py()!r} in the column {self.columns.label!r} is none of "
+                f"the model's {len(names)} classes: {', '.join(names[:5])}"
+            )
+        return numbers
+
     def _labels(self, table: pa.Table) -> np.ndarray:
         if self.columns.label is None:
             return np.full(len(table), -1, dtype=np.int64)
         column = table[self.columns.label].combine_chunks()
         if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-            column = pc.index_in(column, pa.array(self.class_names, column.type))
+            column = self._class_numbers(column)
         try:
             return column.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False).copy()
         except pa.ArrowInvalid as error:
@@ -169,8 +185,12 @@ def open_source(
     input_column: str | None = None,
     label_column: str | None = None,
     id_column: str | None = None,
+    class_names: list[str] | None = None,
 ) -> Source:
     """Open `data` (see docs/getting-started.md for what it may be).
+
+    `class_names` are a model's: labels that are text are numbered by them, so that a split in which
+    a class is missing gets the same numbers.
 
     Raises SourceError for data that can't be found, is empty, or whose columns leave a choice.
     """
@@ -178,7 +198,33 @@ def open_source(
     if len(dataset) == 0:
         raise SourceError(f"{data!r}, split {split!r}, has no rows")
     columns = find_columns(dataset.features, input_column, label_column, id_column)
-    return Source(dataset, columns, data, split, revision)
+    known = tuple(class_names) if class_names else None
+    return Source(dataset, columns, data, split, revision, known)
+
+
+def open_as_told(
+    options: SourceOptions, data: str | None, model: str, remembered: dict[str, Any]
+) -> Source:
+    """The source that a command's options name, else the one that a model's file remembers.
+
+    Columns that a model remembers go with its own data only. Raises UsageError where neither
+    names the data.
+    """
+    told = {"data": data} if data is not None else remembered
+    if "data" not in told:
+        raise UsageError(
+            f"{model} does not remember its data; say it with --data digits, --data FOLDER or "
+            f"--data OWNER/NAME"
+        )
+    return open_source(
+        told["data"],
+        options.split,
+        revision=options.revision or told.get("revision"),
+        input_column=options.input_column or told.get("input_column"),
+        label_column=options.label_column or told.get("label_column"),
+        id_column=options.id_column or told.get("id_column"),
+        class_names=remembered.get("class_names"),
+    )
 
 
 def _ids(column: pa.ChunkedArray, name: str) -> np.ndarray:

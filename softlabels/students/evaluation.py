@@ -12,11 +12,12 @@ from softlabels.devices import resolve_device
 from softlabels.errors import SourceError, TeacherError, UsageError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocess import Preprocess
-from softlabels.inputs.sources import Source, open_source
+from softlabels.inputs.sources import open_as_told
 from softlabels.logits import DenseLogits
 from softlabels.progress import SILENT, Advance, Progress, unheard
 from softlabels.targets import load
 from softlabels.teachers import Teacher, resolve
+from softlabels.teachers.teacher import check_class_names
 
 ECE_BINS = 15
 
@@ -87,7 +88,10 @@ def evaluate(progress: Progress = SILENT, **options: Any) -> dict[str, Any]:
     if model.kind != "checkpoint" or model.preprocess is None:
         raise TeacherError(f"{words.checkpoint} is a {model.kind}, not a checkpoint of softlabels")
     preprocess = Preprocess.parse(words.preprocess or model.preprocess)
-    examples = Examples(_open_source(words, model), preprocess)
+    remembered = model.data | {"class_names": model.class_names}
+    source = open_as_told(words, words.data, words.checkpoint, remembered)
+    check_class_names(words.checkpoint, model.class_names, source.class_names)
+    examples = Examples(source, preprocess)
     logits_NC = _predict_all(model, examples, words, progress, "eval")
     labels_N = examples.labels
     name = f"{examples.source.data!r}, split {words.split!r},"
@@ -116,21 +120,6 @@ def evaluate(progress: Progress = SILENT, **options: Any) -> dict[str, Any]:
         against = {"dump": words.against, "rows": len(dataset)}
         found["against"] = against | compare(student_NC, teacher_NC)
     return found
-
-
-def _open_source(words: EvalOptions, model: Teacher) -> Source:
-    """The data as the options say, else as the checkpoint remembers it."""
-    remembered = model.data if words.data is None else {"data": words.data}
-    if "data" not in remembered:
-        raise UsageError(f"{words.checkpoint} does not remember its data; say it with --data")
-    return open_source(
-        remembered["data"],
-        words.split,
-        revision=words.revision or remembered.get("revision"),
-        input_column=words.input_column or remembered.get("input_column"),
-        label_column=words.label_column or remembered.get("label_column"),
-        id_column=words.id_column or remembered.get("id_column"),
-    )
 
 
 def _predict_all(

@@ -16,7 +16,7 @@ from softlabels.devices import resolve_device
 from softlabels.errors import SourceError, UsageError
 from softlabels.inputs.examples import Examples, default_preprocess
 from softlabels.inputs.preprocess import Preprocess
-from softlabels.inputs.sources import open_source
+from softlabels.inputs.sources import open_as_told
 from softlabels.inputs.views import draw_shifts, shift
 from softlabels.models import build_model
 from softlabels.progress import SILENT, Progress
@@ -46,14 +46,7 @@ def fit(progress: Progress = SILENT, **options: Any) -> TrainResult:
     dropout, max_norm, jitter, seed, out, … Raises UsageError, SourceError or TrainingError.
     """
     words = FitOptions(**options)
-    source = open_source(
-        words.data,
-        words.split,
-        revision=words.revision,
-        input_column=words.input_column,
-        label_column=words.label_column,
-        id_column=words.id_column,
-    )
+    source = open_as_told(words, words.data, words.out, {})
     if not source.labelled:
         raise SourceError(f"{words.data!r} has no column of labels; name one with --label-column")
     text = words.preprocess

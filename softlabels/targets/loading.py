@@ -77,4 +77,5 @@ def _open_inputs(reader: DumpReader, source: str | None) -> Source:
         input_column=",".join(recorded["inputs"]),
         label_column=recorded["label"],
         id_column=recorded["id"],
+        class_names=plan.source["class_names"],
     )

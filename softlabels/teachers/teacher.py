@@ -71,6 +71,7 @@ class Teacher:
         Raises TeacherError for another number of classes than the data names, and LogitsError
         where the teacher applies a softmax itself.
         """
+        check_class_names(self.name, self.class_names, class_names)
         logits_NC = self.logits(inputs, precision)
         classes = logits_NC.shape[1]
         if class_names is not None and len(class_names) != classes:
@@ -85,6 +86,17 @@ class Teacher:
                 f"probabilities. Save the model without its last softmax"
             )
         return classes
+
+
+def check_class_names(model: str, ours: list[str] | None, theirs: list[str] | None) -> None:
+    """Raises TeacherError where a model and its data name the same classes in another order."""
+    if ours and theirs and ours != theirs and sorted(ours) == sorted(theirs):
+        first = next(i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b)
+        raise TeacherError(
+            f"{model} and the data have the same classes in another order: class {first} is "
+            f"{ours[first]!r} to the model and {theirs[first]!r} in the data. Bring the data's "
+            f"labels into the model's order"
+        )
 
 
 def first_line(error: BaseException) -> str:

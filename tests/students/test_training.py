@@ -14,7 +14,7 @@ import torch
 
 import softlabels
 from softlabels.config import FitOptions
-from softlabels.errors import SourceError, StoreError, TrainingError, UsageError
+from softlabels.errors import SourceError, StoreError, TeacherError, TrainingError, UsageError
 from softlabels.students.evaluation import calibration_error, compare, measure
 from softlabels.students.trainer import choose_rows, learning_rate_factor, limit_norms
 from softlabels.teachers import resolve
@@ -261,3 +261,36 @@ def test_two_processes_train_one_student(dump_folder, tmp_path):
         torch.testing.assert_close(one[name], two[name], atol=1e-4, rtol=1e-3)
     assert len([line for line in done.stdout.splitlines() if line.startswith("{")]) == 1
     assert json.loads(done.stdout.splitlines()[-1])["out"] == "two.pt"
+
+
+def test_text_labels_keep_their_numbers_in_a_split_that_lacks_a_class(tmp_path):
+    rows = [f"{i % 3},{i % 3},{'abc'[i % 3]}" for i in range(90)]
+    (tmp_path / "all.csv").write_text("x,y,label\n" + "\n".join(rows))
+    (tmp_path / "some.csv").write_text("x,y,label\n" + "\n".join(r for r in rows if "a" not in r))
+    (tmp_path / "other.csv").write_text("x,y,label\n1,1,z\n2,2,z\n")
+    out = str(tmp_path / "t.pt")
+    fit(tmp_path / "t.pt", data=str(tmp_path / "all.csv"), model="mlp:16", epochs=60, lr=1e-2)
+    for name, wanted in (("all", 1.0), ("some", 1.0)):
+        words = {"data": str(tmp_path / f"{name}.csv"), "split": "train"}
+        assert softlabels.evaluate(checkpoint=out, **words)["accuracy"] == wanted
+        done = softlabels.dump(teacher=out, out=str(tmp_path / name), **words)
+        assert done.manifest.statistics["accuracy"] == wanted
+    with pytest.raises(SourceError, match=r"the label 'z' .* is none of the model's 3 classes"):
+        softlabels.evaluate(checkpoint=out, data=str(tmp_path / "other.csv"), split="train")
+
+
+def test_classes_in_another_order_are_refused(tmp_path, teacher):
+    import datasets
+
+    from softlabels.inputs.sources import open_source
+
+    digits = open_source("digits").dataset
+    names = datasets.ClassLabel(names=list("1023456789"))
+    path = str(tmp_path / "d.parquet")
+    digits.cast_column("label", names).to_parquet(path)
+    for verb in (
+        lambda: softlabels.dump(teacher=teacher, data=path, out=str(tmp_path / "d")),
+        lambda: softlabels.evaluate(checkpoint=teacher, data=path, split="train"),
+    ):
+        with pytest.raises(TeacherError, match="another order: class 0 is '0' to the model"):
+            verb()
