@@ -11,7 +11,7 @@ import json
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from softlabels.errors import TeacherError, UntrustedPickle
-from softlabels.teachers.teacher import Teacher, first_line
+from softlabels.teachers.teacher import Teacher, TeacherFile, first_line
 
 OPERATORS = re.compile(r"torch\.ops\.\w+(\.\w+)+|_operator\.\w+|torch\.sym_\w+|math\.\w+")
 SYMBOLS = re.compile(r"[a-z]+\d+")
@@ -29,29 +29,23 @@ SIZE_WORDS = {
 }  # fmt: skip
 
 
-def load_exported(
-    path: Path,
-    fingerprint: str,
-    model: str | None,
-    input_shape: Callable[[], Sequence[int]] | None,
-    trust_pickle: bool,
-) -> Teacher:
-    if not trust_pickle:
-        for finding in suspicious_parts(path):
+def load_exported(file: TeacherFile) -> Teacher:
+    if not file.trust_pickle:
+        for finding in suspicious_parts(file.path):
             raise UntrustedPickle(
-                f"{path} holds {finding}; loading it could run code, so it was not loaded. "
+                f"{file.path} holds {finding}; loading it could run code, so it was not loaded. "
                 f"If you trust whoever made the file, add --trust-pickle"
             )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            program = torch.export.load(str(path))
+            program = torch.export.load(str(file.path))
         except Exception as error:  # a damaged archive fails in many ways
-            raise TeacherError(f"{path} can't be loaded: {first_line(error)}") from error
+            raise TeacherError(f"{file.path} can't be loaded: {first_line(error)}") from error
     module = program.module()
     batch = _fixed_batch(program)
     call = None if batch is None else lambda inputs: in_fixed_batches(module, inputs, batch)
-    return Teacher(path.stem, "exported", fingerprint, module, call=call)
+    return Teacher(file.path.stem, "exported", file.fingerprint, module, call=call)
 
 
 def in_fixed_batches(module: torch.nn.Module, inputs: Tensor, batch: int) -> Tensor:

@@ -7,13 +7,11 @@ from pathlib import Path
 from softlabels.errors import TeacherError
 from softlabels.teachers.exported import load_exported
 from softlabels.teachers.sniffing import sniff
-from softlabels.teachers.teacher import Teacher
+from softlabels.teachers.teacher import Teacher, TeacherFile
 from softlabels.teachers.torchscript import load_torchscript
 from softlabels.teachers.weights import load_pickle, load_safetensors
 
-Loader = Callable[[Path, str, str | None, Callable[[], Sequence[int]] | None, bool], Teacher]
-
-LOADERS: dict[str, Loader] = {
+LOADERS: dict[str, Callable[[TeacherFile], Teacher]] = {
     "torchscript": load_torchscript,
     "exported": load_exported,
     "pickle": load_pickle,
@@ -40,7 +38,8 @@ def resolve(
         what = "is a folder" if path.is_dir() else "does not exist"
         raise TeacherError(f"--teacher {teacher} {what}; it should be a file such as t.pt")
     loader = LOADERS[sniff(path)]
-    return loader(path, file_fingerprint(path), model, input_shape, trust_pickle)
+    file = TeacherFile(path, file_fingerprint(path), model, input_shape, trust_pickle)
+    return loader(file)
 
 
 def file_fingerprint(path: Path) -> str:

@@ -1,7 +1,8 @@
 """What stage one knows of a teacher. Shapes: N rows, C classes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,20 @@ from torch import Tensor, nn
 from softlabels.devices import autocast
 from softlabels.errors import LogitsError, TeacherError
 from softlabels.logits import looks_like_probabilities
+
+
+@dataclass(frozen=True)
+class TeacherFile:
+    """What a loader is given: a file, its fingerprint, and what the user said of it.
+
+    model builds what a bare state dict belongs to, for inputs of the shape `input_shape()`.
+    """
+
+    path: Path
+    fingerprint: str
+    model: str | None = None
+    input_shape: Callable[[], Sequence[int]] | None = None
+    trust_pickle: bool = False
 
 
 @dataclass

@@ -3,7 +3,6 @@
 import pickle
 import re
 import zipfile
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,41 +12,27 @@ from torch import Tensor, nn
 from softlabels.checkpoint import Checkpoint
 from softlabels.errors import TeacherError, UntrustedPickle
 from softlabels.models import build_model, is_factory
-from softlabels.teachers.teacher import Teacher, first_line
+from softlabels.teachers.teacher import Teacher, TeacherFile, first_line
 
 
-def load_pickle(
-    path: Path,
-    fingerprint: str,
-    model: str | None,
-    input_shape: Callable[[], Sequence[int]] | None,
-    trust_pickle: bool,
-) -> Teacher:
-    content = read_pickle(path, trust_pickle)
+def load_pickle(file: TeacherFile) -> Teacher:
+    content = read_pickle(file.path, file.trust_pickle)
     if isinstance(content, nn.Module):
-        return Teacher(path.stem, "pickle", fingerprint, content.eval())
+        return Teacher(file.path.stem, "pickle", file.fingerprint, content.eval())
     if isinstance(content, dict) and str(content.get("format", "")).startswith("softlabels-"):
-        return _from_checkpoint(
-            Checkpoint.from_content(content, str(path)), path, fingerprint, model
-        )
-    return _from_state_dict(_find_state_dict(content, path), path, fingerprint, model, input_shape)
+        return _from_checkpoint(Checkpoint.from_content(content, str(file.path)), file)
+    return _from_state_dict(_find_state_dict(content, file.path), file)
 
 
-def load_safetensors(
-    path: Path,
-    fingerprint: str,
-    model: str | None,
-    input_shape: Callable[[], Sequence[int]] | None,
-    trust_pickle: bool,
-) -> Teacher:
+def load_safetensors(file: TeacherFile) -> Teacher:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        weights = load_file(path)
+        weights = load_file(file.path)
     except SafetensorError as error:
-        raise TeacherError(f"{path} is truncated or damaged: {error}") from error
-    return _from_state_dict(weights, path, fingerprint, model, input_shape)
+        raise TeacherError(f"{file.path} is truncated or damaged: {error}") from error
+    return _from_state_dict(weights, file)
 
 
 def read_pickle(path: Path, trust_pickle: bool = False) -> Any:
@@ -83,16 +68,16 @@ def _named_global(error: Exception) -> str:
     return found.group(1) if found else ""
 
 
-def _from_checkpoint(
-    checkpoint: Checkpoint, path: Path, fingerprint: str, model: str | None
-) -> Teacher:
-    if model is not None and model != checkpoint.model:
-        raise TeacherError(f"{path} holds the model {checkpoint.model}; --model says {model}")
+def _from_checkpoint(checkpoint: Checkpoint, file: TeacherFile) -> Teacher:
+    if file.model is not None and file.model != checkpoint.model:
+        raise TeacherError(
+            f"{file.path} holds the model {checkpoint.model}; --model says {file.model}"
+        )
     return Teacher(
-        name=path.stem,
+        name=file.path.stem,
         kind="checkpoint",
-        fingerprint=fingerprint,
-        module=checkpoint.build(allow_factory=model),
+        fingerprint=file.fingerprint,
+        module=checkpoint.build(allow_factory=file.model),
         model=checkpoint.model,
         preprocess=checkpoint.preprocess,
         class_names=checkpoint.class_names,
@@ -116,20 +101,15 @@ def _find_state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     return {str(key).removeprefix("module."): value for key, value in content.items()}
 
 
-def _from_state_dict(
-    weights: dict[str, Tensor],
-    path: Path,
-    fingerprint: str,
-    model: str | None,
-    input_shape: Callable[[], Sequence[int]] | None,
-) -> Teacher:
+def _from_state_dict(weights: dict[str, Tensor], file: TeacherFile) -> Teacher:
+    path, model = file.path, file.model
     if model is None:
         raise TeacherError(
             f"{path} is a bare state dict, which does not say its model: add --model mlp:1200x1200 "
             f"(or linear, cnn:32x64, package.module:factory)"
         )
     classes = list(weights.values())[-1].shape[0] if weights else 0
-    module = build_model(model, input_shape() if input_shape else [1], classes)
+    module = build_model(model, file.input_shape() if file.input_shape else [1], classes)
     if not is_factory(model) and set(weights) != set(module.state_dict()):
         weights = _by_order(weights, module, path, model)
     try:
@@ -137,7 +117,7 @@ def _from_state_dict(
     except RuntimeError as error:
         shown = "; ".join(line.strip() for line in str(error).splitlines()[1:4])
         raise TeacherError(f"the weights in {path} don't fit --model {model}: {shown}") from error
-    return Teacher(path.stem, "state_dict", fingerprint, module.eval(), model=model)
+    return Teacher(path.stem, "state_dict", file.fingerprint, module.eval(), model=model)
 
 
 def _by_order(
