@@ -23,12 +23,12 @@ import numpy as np
 import torch
 
 import softlabels
-from softlabels.capture.dumping import begin, finish, prepare
+from softlabels.capture.ledger import begin, finish
 from softlabels.capture.pipeline import dump_shards
+from softlabels.capture.planning import prepare
 from softlabels.config import DumpOptions, TrainOptions
 from softlabels.devices import resolve_device
 from softlabels.models import build_model
-from softlabels.progress import SILENT
 from softlabels.students.losses import kd_loss
 from softlabels.students.trainer import learning_rate_factor
 
@@ -75,23 +75,23 @@ def dump_ratios(
         out = str(place / f"dump-{next(count)}")
         return DumpOptions(teacher=teacher, model=spec, data=data, out=out, device=str(device))
 
-    job = prepare(options(), SILENT)
-    values = job.source.read(0, rows).cells
+    setup = prepare(options())
+    values = setup.source.read(0, rows).cells
     inputs = torch.from_numpy(np.array(values)).float()
 
     def bare() -> None:
         for part in inputs.split(256):
-            job.teacher.logits(part.to(device))
+            setup.teacher.logits(part.to(device))
         if device.type == "cuda":
             torch.cuda.synchronize()
 
     def pipeline() -> float:
-        made = prepare(options(), SILENT)
-        missing = begin(made, resume=False)
+        made = prepare(options())
+        job = made.job(begin(made, resume=False))
         started = time.perf_counter()
-        for _ in dump_shards(made, missing):
+        for _ in dump_shards(job, range(job.plan.shards)):
             pass
-        finish(made)
+        finish(job)
         return time.perf_counter() - started
 
     def whole() -> None:

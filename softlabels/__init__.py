@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from softlabels.capture import dump
+    from softlabels.capture import dump, verify
     from softlabels.errors import SoftlabelsError
     from softlabels.logits import DenseLogits, SoftTargets
     from softlabels.students import evaluate, fit, kd_loss, train
@@ -34,10 +34,11 @@ __all__ = [
     "kd_loss",
     "load",
     "train",
+    "verify",
 ]
 
 _HOMES = {
-    "capture": ["dump"],
+    "capture": ["dump", "verify"],
     "errors": ["SoftlabelsError"],
     "logits": ["DenseLogits", "SoftTargets"],
     "students": ["evaluate", "fit", "kd_loss", "train"],

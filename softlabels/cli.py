@@ -1,6 +1,7 @@
 """The command line: parse, call one public verb, print. Results to stdout, words to stderr."""
 
 import os
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -63,12 +64,16 @@ def dump(terminal: Terminal, **options: Any) -> None:
     """
     result = softlabels.dump(terminal.progress, **options)
     manifest = result.manifest
+    if manifest is None:
+        text = f"{result.out}: this rank's {result.rows_run:,} rows are done, others go on"
+        terminal.result(text, {"out": result.out, "rows_run": result.rows_run, "complete": False})
+        return
     text = f"{result.out}: {manifest.rows:,} rows, {manifest.bytes / 1e6:,.1f} MB"
     if manifest.statistics.get("labelled"):
         text += f", teacher's accuracy {manifest.statistics['accuracy']:.4f}"
     if manifest.skipped:
         text += f", {len(manifest.skipped)} rows left out (softlabels info names them)"
-    value = {"out": result.out, "rows": manifest.rows, "bytes": manifest.bytes}
+    value = {"out": result.out, "rows": manifest.rows, "bytes": manifest.bytes, "complete": True}
     value |= {"rows_run": result.rows_run, "statistics": manifest.statistics}
     terminal.result(text, value | {"skipped": manifest.skipped})
 
@@ -126,6 +131,22 @@ def info(terminal: Terminal, **options: Any) -> None:
     terminal.result("\n".join(lines + skipped), found)
 
 
+@command(config.VerifyOptions)
+def verify(terminal: Terminal, **options: Any) -> None:
+    """Check a dump; exit 1 on damage, each damaged file named. Nothing is changed.
+
+    Examples:
+
+    - `softlabels verify data/digits-t`
+    - `softlabels verify data/digits-t --source`
+    - `softlabels verify data/digits-t --replay 100 --teacher t.pt`
+    """
+    verdict = softlabels.verify(terminal.progress, **options)
+    terminal.result(_verdict(verdict), asdict(verdict) | {"good": verdict.good})
+    if not verdict.good:
+        raise SystemExit(1)
+
+
 def main() -> None:
     """The entry point of `softlabels` and `python -m softlabels`."""
     # Spinning threads make small operations a hundred times slower when other work shares the
@@ -143,6 +164,31 @@ def _trained(result: Any) -> str:
     if "agreement" in held:
         text += f", agreement with the teacher {held['agreement']:.4f}"
     return text
+
+
+def _verdict(verdict: Any) -> str:
+    lines = [str(finding) for finding in verdict.findings]
+    lines += [f"warning: {warning}" for warning in verdict.warnings]
+    if verdict.replay is not None:
+        found = verdict.replay
+        lines.append(
+            f"replayed {found.rows} rows: largest drift {found.drift:.2g}, of it rounding up to "
+            f"{found.rounding:.2g}; live against live {found.control:.2g}; mean KL {found.kl:.2g} "
+            f"nats, agreement {found.agreement:.4f}"
+        )
+    speed = verdict.bytes / 1e6 / max(verdict.seconds, 1e-9)
+    read = f"{verdict.shards} shards, {verdict.rows:,} rows, {verdict.bytes / 1e6:,.1f} MB"
+    checked = f"{read} checked in {verdict.seconds:.1f} s ({speed:,.0f} MB/s)"
+    if verdict.source_checked:
+        checked += ", every input against the source"
+    if verdict.accuracy is not None:
+        checked += f"; the stored teacher's accuracy {verdict.accuracy:.4f}"
+    count = len(verdict.findings)
+    word = "good" if verdict.good else f"{count} problem{'s' if count > 1 else ''}"
+    lines.append(f"{verdict.path}: {word}; {checked}")
+    if not verdict.good:
+        lines.append("The same softlabels dump with --resume redoes what is damaged or missing.")
+    return "\n".join(lines)
 
 
 def _version(asked: bool) -> None:

@@ -106,7 +106,15 @@ class DumpOptions(SourceOptions):
         None,
     )
     out: str | None = option("The dump's folder. Default: data/DATASET-TEACHER.", None)
-    resume: bool = option("Go on with an unfinished dump.", False)
+    resume: bool = option("Go on with an unfinished dump; redo what is damaged in any.", False)
+    check: str = option(
+        "full, or size: how --resume looks at finished shards. full reads each and compares its "
+        "SHA-256.",
+        "full",
+    )
+    engine: str = option(
+        "local, or ray: who runs the shards. Under torchrun, local is every rank.", "local"
+    )
     model: str | None = option("The model that a bare state dict belongs to.", None)
     batch_size: int = option("Rows in a forward pass.", 256)
     shard_rows: int | None = option("Rows in a shard. Default: about 128 MiB.", None)
@@ -122,6 +130,8 @@ class DumpOptions(SourceOptions):
         _whole(self, "batch_size", "shard_rows", "workers", at_least=1)
         _one_of(self, "dtype", "float16", "float32")
         _one_of(self, "on_error", "stop", "skip")
+        _one_of(self, "check", "full", "size")
+        _one_of(self, "engine", "local", "ray")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +180,30 @@ class InfoOptions:
     """Say what a dump is."""
 
     dump: str = option("The dump's folder.", positional=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyOptions:
+    """Check a dump: its files, and if asked its source and its teacher's answers."""
+
+    dump: str = option("The dump's folder.", positional=True)
+    source: bool = option("Also hash the source's inputs again and compare, row by row.", False)
+    data: str | None = option(
+        "Where the source is, if not where the dump says: a file, folder or Hub id.", None
+    )
+    replay: int | None = option("Also run this many random rows through the teacher again.", None)
+    teacher: str | None = option("The teacher's file, for --replay.", None)
+    model: str | None = option("The model that a bare state dict belongs to.", None)
+    seed: int = option("Chooses the rows of --replay.", 0)
+    batch_size: int = option("Rows in a forward pass.", 256)
+    device: str = option("auto, cpu, cuda, cuda:1 or mps.", "auto")
+    workers: int | None = option("Files read at once. Default: the number of cores.", None)
+    trust_pickle: bool = option("Load a teacher's file even though it could run code.", False)
+
+    def __post_init__(self) -> None:
+        _whole(self, "replay", "batch_size", "workers", at_least=1)
+        if self.replay is not None and self.teacher is None:
+            raise UsageError("--replay needs the teacher's file; name it with --teacher t.pt")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@
     └── StoreError                          a dump's folder is not what it should be
         ├── PlanMismatch                    the folder holds a dump made otherwise
         ├── IncompleteDump                  shards are missing; the dump can be resumed
+        ├── FolderInUse                     another dump writes there at this moment
         ├── DamagedDump                     files disagree with their records
         └── DiskFull                        no space left; what is committed is safe
 
@@ -75,6 +76,10 @@ class PlanMismatch(StoreError):
 
 
 class IncompleteDump(StoreError):
+    pass
+
+
+class FolderInUse(StoreError):
     pass
 
 

@@ -14,6 +14,7 @@ COMMANDS = {
     "train": (cli.train, config.TrainOptions),
     "eval": (cli.eval_, config.EvalOptions),
     "info": (cli.info, config.InfoOptions),
+    "verify": (cli.verify, config.VerifyOptions),
 }
 INTRO = """# Commands
 

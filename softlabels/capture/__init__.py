@@ -1,5 +1,7 @@
-"""Stage one: a plan, a pipeline that dumps a shard, and engines that decide who runs which."""
+"""Stage one: a plan, a pipeline that dumps a shard, and engines that decide who runs which.
+What was dumped is verified here too."""
 
 from softlabels.capture.dumping import DumpResult, dump
+from softlabels.capture.verifying import Verdict, verify
 
-__all__ = ["DumpResult", "dump"]
+__all__ = ["DumpResult", "Verdict", "dump", "verify"]

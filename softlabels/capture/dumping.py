@@ -1,41 +1,39 @@
-"""The verb of stage one."""
+"""The verb of stage one.
 
-from dataclasses import asdict, dataclass, replace
+The order of things: the teacher and the data are opened and tried on each other; the folder is
+claimed; the plan is made, or found to be the same as the one there; finished shards are looked
+at; the missing ones are dumped; the card and the manifest come last. Of several ranks the first
+plans, and the last to finish writes the manifest.
+"""
+
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
-from softlabels.capture.engines import run_here
+from softlabels.capture.engines import ENGINES
+from softlabels.capture.ledger import begin, damaged, finish, is_complete, settle, state
 from softlabels.capture.pipeline import Job
-from softlabels.capture.plan import make_plan
-from softlabels.checkpoint import library_versions
+from softlabels.capture.planning import Setup, make_plan, prepare
+from softlabels.capture.team import Team, join_team
 from softlabels.config import DumpOptions
-from softlabels.devices import resolve_device
-from softlabels.errors import DiskFull, StoreError
-from softlabels.inputs.examples import Examples, default_preprocess
-from softlabels.inputs.preprocess import Preprocess
-from softlabels.inputs.sources import Source, open_as_told
+from softlabels.errors import DiskFull, StoreError, UsageError
 from softlabels.progress import SILENT, Progress
-from softlabels.store.card import render_card
-from softlabels.store.folder import Folder
-from softlabels.store.manifest import (
-    CARD,
-    MANIFEST,
-    PLAN,
-    Commit,
-    Manifest,
-    read_commit,
-    read_manifest,
-    read_plan,
-)
-from softlabels.store.writer import shard_features
-from softlabels.teachers import Teacher, resolve
+from softlabels.store.checking import make_record
+from softlabels.store.claims import claimed, new_run
+from softlabels.store.manifest import read_commits, read_manifest
+from softlabels.store.records import Manifest, Plan
 
 
 @dataclass(frozen=True)
 class DumpResult:
-    """Where the dump is, its manifest, and the rows that this call ran the teacher on."""
+    """Where the dump is, its manifest, and the source rows that this call ran the teacher on.
+
+    The manifest is None where other ranks still have shards to do.
+    """
 
     out: str
-    manifest: Manifest
+    manifest: Manifest | None
     rows_run: int
 
 
@@ -45,129 +43,87 @@ def dump(progress: Progress = SILENT, **options: Any) -> DumpResult:
     Options are those of `softlabels dump` (see `config.DumpOptions`): teacher, data, out, resume,
     batch_size, dtype, with_inputs, …
 
-    Raises TeacherError, SourceError, LogitsError, PlanMismatch, StoreError or DiskFull. Shards
-    that were committed before stay, and `resume=True` goes on from there.
+    Raises TeacherError, SourceError, LogitsError, PlanMismatch, FolderInUse, StoreError or
+    DiskFull. Shards that were committed before stay, and `resume=True` goes on from there.
     """
     words = DumpOptions(**options)
-    job = prepare(words, progress)
-    missing = begin(job, words.resume)
-    if not missing and job.folder.exists(MANIFEST):
-        progress.say(f"{job.folder} is complete already; nothing to do")
-        return DumpResult(str(job.folder), read_manifest(job.folder)[0], 0)
-    try:
-        run_here(job, missing, progress)
+    team = join_team()
+    if team.world > 1 and words.engine != "local":
+        raise UsageError(f"--engine {words.engine} starts its own workers; run it without torchrun")
+    setup = prepare(words)
+    if team.is_first:
+        progress.say(str(setup))
+    with ExitStack() as stack:
+        run = _claim(setup, team, stack, progress)
+        job, missing = _agree(setup, team, progress)
+        if missing is None:
+            progress.say(f"{job.folder} is complete already; nothing to do")
+            return DumpResult(str(job.folder), read_manifest(job.folder)[0], 0)
+        mine = team.part_of(missing)
+        _run(setup, job, mine, run, progress)
         manifest = finish(job)
+        if manifest is None and team.world == 1:
+            raise StoreError(f"{state(job.folder, job.plan)}, the others vanished; use --resume")
+        return DumpResult(str(job.folder), manifest, job.plan.rows_of(mine))
+
+
+def _claim(setup: Setup, team: Team, stack: ExitStack, progress: Progress) -> str:
+    """Enter the folder, the first rank before the others. The run that all of them are of."""
+
+    def lead() -> str:
+        run = new_run()
+        stack.enter_context(claimed(setup.folder, run, 0, progress))
+        return run
+
+    run: str = team.share("run", lead)
+    if not team.is_first:
+        stack.enter_context(claimed(setup.folder, run, team.rank, progress))
+    return run
+
+
+def _agree(setup: Setup, team: Team, progress: Progress) -> tuple[Job, list[int] | None]:
+    """The plan, and the missing shards; None where there is nothing to do.
+
+    Finished shards are divided among the ranks to be looked at; what is missing or damaged is
+    then divided among them to be dumped.
+    """
+    resume = setup.options.resume or team.restarted
+    folder = setup.folder
+    plan = make_record(Plan, team.share("plan", lambda: asdict(begin(setup, resume))), "the plan")
+    if not team.is_first:
+        make_plan(setup, known=plan).check_same(plan, folder)
+    job = setup.job(plan)
+
+    def look() -> list[int] | None:
+        if is_complete(folder, plan) and not resume:
+            return None
+        return list(read_commits(folder, plan))
+
+    done = team.share("done", look)
+    if done is None:
+        return job, None
+    whole = resume and setup.options.check == "full"
+    part = team.part_of(done)
+    found = team.gather("damaged", damaged(job, part, progress) if whole else [])
+
+    def last_word() -> list[int] | None:
+        missing = settle(job, sorted(chain.from_iterable(found)), progress)
+        return missing if missing or not is_complete(folder, plan) else None
+
+    missing = team.share("missing", last_word)
+    team.leave()
+    return job, missing
+
+
+def _run(setup: Setup, job: Job, shards: list[int], run: str, progress: Progress) -> None:
+    try:
+        ENGINES[setup.options.engine](setup, job.plan, shards, run, progress)
     except DiskFull as error:
         raise DiskFull(
-            f"{error}: {_state(job)}. Make room, then run the same command with --resume"
+            f"{error}: {state(job.folder, job.plan)}. Make room, then run the same command with "
+            f"--resume"
         ) from error
     except KeyboardInterrupt:
-        progress.say(f"stopped: {_state(job)}. Go on with the same command and --resume")
+        words = state(job.folder, job.plan)
+        progress.say(f"stopped: {words}. Go on with the same command and --resume")
         raise
-    rows_run = sum(stop - start for start, stop in map(job.plan.bounds, missing))
-    return DumpResult(str(job.folder), manifest, rows_run)
-
-
-def prepare(options: DumpOptions, progress: Progress) -> Job:
-    """Load the teacher, open the data, try one on the other, freeze the plan. Writes nothing."""
-    device = resolve_device(options.device)
-    teacher = resolve(
-        options.teacher,
-        model=options.model,
-        input_shape=lambda: _examples(options, None).input_shape,
-        trust_pickle=options.trust_pickle,
-    ).to(device)
-    examples = _examples(options, teacher)
-    source = examples.source
-    names = source.class_names or (teacher.class_names if source.labelled else None)
-    sample = examples.finish(examples.sample().to(device))
-    classes = teacher.probe(sample, names, options.precision)
-    progress.say(
-        f"teacher {teacher.name} ({teacher.kind}, {classes} classes) on {device}; "
-        f"data {source.name}, split {source.split}: {len(source):,} rows"
-    )
-    plan = make_plan(options, teacher, source, examples.preprocess, classes, names)
-    folder = Folder(options.out or f"data/{default_name(source, teacher)}")
-    earlier = read_plan(folder)
-    if earlier is not None and options.shard_rows is None:
-        plan = replace(plan, shard_rows=earlier.shard_rows)
-    return Job(
-        plan=plan,
-        source=source,
-        teacher=teacher,
-        preprocess=examples.preprocess,
-        folder=folder,
-        device=device,
-        batch_size=options.batch_size,
-        workers=options.workers,
-        skip_unreadable=options.on_error == "skip",
-    )
-
-
-def begin(job: Job, resume: bool) -> list[int]:
-    """Write the plan, or find the same one there. The shards that are still missing.
-
-    Raises PlanMismatch for another dump in the folder, and StoreError for other files in it or
-    for an unfinished dump that `resume` does not ask for.
-    """
-    plan, folder = job.plan, job.folder
-    earlier = read_plan(folder)
-    if earlier is None:
-        others = [name for name in folder.names() if not name.startswith(".")]
-        if others:
-            raise StoreError(
-                f"{folder} is not empty and holds no dump (there is {others[0]!r}); "
-                f"choose another folder with --out"
-            )
-        folder.sweep()
-        folder.write_json(PLAN, asdict(plan))
-        return list(range(plan.shards))
-    plan.check_same(earlier, folder)
-    missing = [i for i in range(plan.shards) if read_commit(folder, plan, i) is None]
-    if missing and not resume:
-        raise StoreError(
-            f"{folder} holds an unfinished dump: {_state(job)}. Add --resume to go on with it, "
-            f"or choose another folder with --out"
-        )
-    if missing and folder.exists(MANIFEST):
-        folder.fs.rm(folder.path(MANIFEST))
-    folder.sweep()
-    return missing
-
-
-def finish(job: Job) -> Manifest:
-    """All shards are committed: write the card, and the manifest last."""
-    commits: list[Commit] = []
-    for shard in range(job.plan.shards):
-        commit = read_commit(job.folder, job.plan, shard)
-        if commit is None:
-            raise StoreError(f"{job.folder}: shard {shard} is not committed; use --resume")
-        commits.append(commit)
-    manifest = Manifest.derive(job.plan, commits, library_versions())
-    feature = job.source.input_feature if job.plan.with_inputs else None
-    card = render_card(manifest, job.plan, shard_features(job.plan, feature))
-    job.folder.write_text(CARD, card)
-    job.folder.write_json(MANIFEST, asdict(manifest))
-    job.folder.sweep()
-    return manifest
-
-
-def default_name(source: Source, teacher: Teacher) -> str:
-    """`digits-t`; splits other than train say so: `digits-test-t`."""
-    split = "" if source.split == "train" else f"-{source.split}"
-    return f"{source.name}{split}-{teacher.name}"
-
-
-def _examples(options: DumpOptions, teacher: Teacher | None) -> Examples:
-    """The data as the options say, else as the teacher remembers it, preprocessed likewise."""
-    remembered = teacher.data | {"class_names": teacher.class_names} if teacher else {}
-    source = open_as_told(options, options.data, options.teacher, remembered)
-    text = options.preprocess
-    if text is None and teacher is not None:
-        text = teacher.preprocess
-    return Examples(source, default_preprocess(source) if text is None else Preprocess.parse(text))
-
-
-def _state(job: Job) -> str:
-    done = sum(read_commit(job.folder, job.plan, i) is not None for i in range(job.plan.shards))
-    return f"{done} of {job.plan.shards} shards are committed and safe"

@@ -1,12 +1,21 @@
 """Who runs which shard. The plan decides what a shard is; an engine only hands them out."""
 
-from softlabels.capture.pipeline import Job, dump_shards
+from collections.abc import Callable
+
+from softlabels.capture.pipeline import dump_shards
+from softlabels.capture.planning import Setup
+from softlabels.capture.ray_workers import run_on_ray
 from softlabels.progress import Progress
+from softlabels.store.records import Plan
+
+Engine = Callable[[Setup, Plan, list[int], str, Progress], None]
 
 
-def run_here(job: Job, missing: list[int], progress: Progress) -> None:
-    """All missing shards in this process, in order."""
-    bounds = [job.plan.bounds(shard) for shard in missing]
-    with progress.bar("dump", sum(stop - start for start, stop in bounds), "rows") as advance:
-        for rows in dump_shards(job, missing):
+def run_here(setup: Setup, plan: Plan, shards: list[int], run: str, progress: Progress) -> None:
+    """All these shards in this process, in order."""
+    with progress.bar("dump", plan.rows_of(shards), "rows") as advance:
+        for rows in dump_shards(setup.job(plan), shards):
             advance(rows, "")
+
+
+ENGINES: dict[str, Engine] = {"local": run_here, "ray": run_on_ray}

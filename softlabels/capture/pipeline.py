@@ -16,12 +16,13 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from softlabels.errors import UnreadableInput
+from softlabels.errors import AlignmentError, UnreadableInput
 from softlabels.inputs.examples import as_tensor, decode_image, stack
+from softlabels.inputs.hashing import Fingerprint
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import Rows, Source
 from softlabels.store.folder import Folder
-from softlabels.store.manifest import Plan
+from softlabels.store.records import Plan
 from softlabels.store.writer import ShardWriter, shard_schema
 from softlabels.teachers import Teacher
 
@@ -48,18 +49,19 @@ class Job:
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of one shard, decoded. `last` closes the shard; `skipped` holds (id, reason)."""
+    """Rows of one shard as the source has them, and the decoded inputs of those at `kept`.
+
+    `start` is the first one's number in the source; `last` closes the shard; `skipped` holds
+    (position in rows, reason).
+    """
 
     shard: int
+    start: int
     last: bool
     rows: Rows
+    kept: np.ndarray
     inputs: Tensor | None
-    skipped: list[tuple[Any, str]]
-
-
-def dump_shard(job: Job, shard: int) -> int:
-    """Dump one shard of the plan and commit it; the rows that it covers. Idempotent."""
-    return sum(dump_shards(job, [shard]))
+    skipped: list[tuple[int, str]]
 
 
 def dump_shards(job: Job, shards: Iterable[int]) -> Iterator[int]:
@@ -107,7 +109,7 @@ def read(job: Job, shard: int, start: int, stop: int) -> Batch:
     rows = job.source.read(start, stop)
     last = stop == job.plan.bounds(shard)[1]
     if isinstance(rows.cells, np.ndarray):
-        return Batch(shard, last, rows, as_tensor(rows.cells), [])
+        return Batch(shard, start, last, rows, np.arange(len(rows)), as_tensor(rows.cells), [])
     values, kept, skipped = [], [], []
     for position, (cell, id) in enumerate(zip(rows.cells, rows.ids.tolist(), strict=True)):
         try:
@@ -118,11 +120,9 @@ def read(job: Job, shard: int, start: int, stop: int) -> Batch:
                 raise UnreadableInput(
                     f"{error} Leave such rows out with --resume --on-error skip"
                 ) from error
-            skipped.append((id, str(error)))
-    if skipped:
-        cells = [rows.cells[i] for i in kept]
-        rows = Rows(rows.ids[kept], rows.labels[kept], rows.hashes[kept], cells)
-    return Batch(shard, last, rows, stack(values, rows.ids) if values else None, skipped)
+            skipped.append((position, str(error)))
+    inputs = stack(values, rows.ids[kept]) if values else None
+    return Batch(shard, start, last, rows, np.array(kept, np.int64), inputs, skipped)
 
 
 def forward(job: Job, inputs: Tensor) -> Tensor:
@@ -134,7 +134,8 @@ def forward(job: Job, inputs: Tensor) -> Tensor:
 
 
 class Scribe:
-    """The writing thread's side: the shard that is open, if any."""
+    """The writing thread's side: the shard that is open, if any, and the fingerprint of its rows
+    so far."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -149,21 +150,25 @@ class Scribe:
             raise RuntimeError("an earlier batch of this dump could not be written")
         if self.open is None:
             job = self.job
+            self.fingerprint = Fingerprint()
             self.open = ShardWriter(job.folder, job.plan, batch.shard, self.schema).__enter__()
         try:
-            for id, reason in batch.skipped:
-                self.open.skip(id, reason)
+            rows = batch.rows
+            self.fingerprint.update(rows.ids, rows.hashes, rows.labels)
+            for entry in _left_out(batch):
+                self.open.skip(entry)
             if logits_NC is not None:
-                rows = batch.rows
+                rows = rows if len(batch.kept) == len(rows) else rows.select(batch.kept)
                 inputs = self._column(rows.cells) if self.job.plan.with_inputs else None
                 self.open.add(rows.ids, rows.labels, rows.hashes, logits_NC, inputs)
             if batch.last:
+                self._check_rows(batch.shard)
                 closing, self.open = self.open, None
                 closing.__exit__(None, None, None)
         except BaseException as error:
             self.abandon(error)
             raise
-        return len(batch.rows) + len(batch.skipped)
+        return len(batch.rows)
 
     def abandon(self, error: BaseException) -> None:
         """Drop the open shard: nothing of it is kept, and nothing more is written."""
@@ -172,11 +177,32 @@ class Scribe:
             closing, self.open = self.open, None
             closing.__exit__(type(error), error, error.__traceback__)
 
+    def _check_rows(self, shard: int) -> None:
+        plan = self.job.plan
+        if self.fingerprint.short != plan.source["shards"][shard]:
+            start, stop = plan.bounds(shard)
+            raise AlignmentError(
+                f"rows {start:,} to {stop - 1:,} of {self.job.source.data!r} are not those of the "
+                f"plan: the data changed after the dump was begun, or this machine has another "
+                f"copy. Nothing of shard {shard} was stored. Bring back the data, then --resume"
+            )
+
     def _column(self, cells: list[bytes] | np.ndarray) -> pa.Array:
         type_ = self.schema.field("input").type
         if isinstance(cells, list):
             return pa.array([{"bytes": cell, "path": None} for cell in cells], type_)
         return pa.array(cells.tolist(), type_)
+
+
+def _left_out(batch: Batch) -> Iterator[dict[str, Any]]:
+    for position, reason in batch.skipped:
+        yield {
+            "id": batch.rows.ids[position].item(),
+            "row": batch.start + position,
+            "input_hash": int(batch.rows.hashes[position]),
+            "label": int(batch.rows.labels[position]),
+            "reason": reason,
+        }
 
 
 def _batches(job: Job, shard: int) -> Iterator[tuple[int, int]]:

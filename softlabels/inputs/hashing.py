@@ -38,14 +38,38 @@ def encode_ids(ids: np.ndarray) -> bytes:
     return b"".join(str(value).encode() + b"\0" for value in ids)
 
 
-def dataset_fingerprint(chunks: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> str:
-    """SHA-256 over the SHA-256 digests of all ids, all input hashes and all labels, in row order.
+class Fingerprint:
+    """The fingerprint of rows in their order: SHA-256 over the digests of all ids, all input
+    hashes and all labels."""
 
-    Each chunk is (ids [N], input hashes uint64 [N], labels int64 [N] with −1 for none).
-    """
-    digests = [hashlib.sha256() for _ in range(3)]
-    for ids, hashes, labels in chunks:
-        digests[0].update(encode_ids(ids))
-        digests[1].update(hashes.astype("<u8").tobytes())
-        digests[2].update(labels.astype("<i8").tobytes())
-    return "sha256:" + hashlib.sha256(b"".join(d.digest() for d in digests)).hexdigest()
+    def __init__(self) -> None:
+        self._digests = [hashlib.sha256() for _ in range(3)]
+
+    def update(self, ids: np.ndarray, hashes: np.ndarray, labels: np.ndarray) -> None:
+        """Go on with ids [N], input hashes uint64 [N] and labels int64 [N], −1 for none."""
+        self._digests[0].update(encode_ids(ids))
+        self._digests[1].update(hashes.astype("<u8").tobytes())
+        self._digests[2].update(labels.astype("<i8").tobytes())
+
+    def hexdigest(self) -> str:
+        return hashlib.sha256(b"".join(d.digest() for d in self._digests)).hexdigest()
+
+    def __str__(self) -> str:
+        return "sha256:" + self.hexdigest()
+
+    @property
+    def short(self) -> str:
+        """The first 16 hex digits: what a plan keeps of each shard's rows."""
+        return self.hexdigest()[:16]
+
+
+def ascending(blocks: Iterable[np.ndarray]) -> bool:
+    """Whether each id, int64 or str, is larger than the one before: then none comes twice."""
+    last = None
+    for ids in blocks:
+        if not len(ids):
+            continue
+        if not (ids[:-1] < ids[1:]).all() or (last is not None and not last < ids[0]):
+            return False
+        last = ids[-1]
+    return True

@@ -3,10 +3,9 @@
 Shapes: N rows of a block.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import datasets
@@ -16,8 +15,9 @@ import pyarrow.compute as pc
 
 from softlabels.config import SourceOptions
 from softlabels.errors import SourceError, UsageError
+from softlabels.inputs.cells import encoded_images, is_text, numbers, read_ids
 from softlabels.inputs.columns import Columns, find_columns
-from softlabels.inputs.hashing import dataset_fingerprint, hash_arrays, hash_images
+from softlabels.inputs.hashing import Fingerprint, ascending, hash_arrays, hash_images
 from softlabels.inputs.opening import dataset_name, open_dataset
 
 BLOCK_ROWS = 4096
@@ -38,6 +38,12 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def select(self, positions: np.ndarray) -> "Rows":
+        """The rows at these positions of the block."""
+        cells = self.cells
+        chosen = [cells[i] for i in positions] if isinstance(cells, list) else cells[positions]
+        return Rows(self.ids[positions], self.labels[positions], self.hashes[positions], chosen)
 
 
 @dataclass(frozen=True)
@@ -89,19 +95,44 @@ class Source:
         if self.columns.id is None:
             return np.arange(len(self), dtype=np.int64)
         column = self._table.select_columns(self.columns.id)[:][self.columns.id]
-        if column.null_count:
-            raise SourceError(f"the id column {self.columns.id!r} has empty cells")
         counts = pc.value_counts(column.combine_chunks())
         twice = counts.filter(pc.greater(counts.field("counts"), 1))
         if len(twice):
             value = twice[0]["values"].as_py()
             raise SourceError(f"the id {value!r} comes {twice[0]['counts']} times; ids are unique")
-        return _ids(column, self.columns.id)
+        return read_ids(column, self.columns.id)
+
+    @property
+    def ids_are_text(self) -> bool:
+        return self.columns.id is not None and is_text(
+            self._table.select_columns(self.columns.id)[:0][self.columns.id].type
+        )
+
+    def check_ids(self) -> None:
+        """Raises SourceError where an id comes twice. Ids that ascend need no memory for it."""
+        if self.columns.id is None:
+            return
+        column = self._table.select_columns(self.columns.id)
+        starts = range(0, len(self), BLOCK_ROWS)
+        tables = (column[start : start + BLOCK_ROWS][self.columns.id] for start in starts)
+        if not ascending(read_ids(table, self.columns.id) for table in tables):
+            _ = replace(self).ids  # of a copy: they are not kept
 
     @cached_property
     def fingerprint(self) -> str:
-        """The dataset fingerprint; reads every row once."""
-        return dataset_fingerprint((r.ids, r.hashes, r.labels) for r in self.blocks())
+        """The fingerprint of all rows; reads each once."""
+        return self.fingerprints(len(self))[0]
+
+    def fingerprints(self, shard_rows: int) -> tuple[str, list[str]]:
+        """The fingerprint of all rows, and the short ones of each `shard_rows` of them."""
+        whole, short = Fingerprint(), []
+        for start in range(0, len(self), shard_rows):
+            shard = Fingerprint()
+            for rows in self.blocks(start, min(start + shard_rows, len(self))):
+                for one in (whole, shard):
+                    one.update(rows.ids, rows.hashes, rows.labels)
+            short.append(shard.short)
+        return str(whole), short
 
     @property
     def input_feature(self) -> Any:
@@ -113,9 +144,11 @@ class Source:
             return datasets.List(feature.feature, length=len(self.read(0, 1).cells[0]))
         return feature
 
-    def blocks(self, rows: int = BLOCK_ROWS) -> Iterator[Rows]:
-        for start in range(0, len(self), rows):
-            yield self.read(start, min(start + rows, len(self)))
+    def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[Rows]:
+        """The rows from `start` up to `stop`, or all, some thousands at a time."""
+        stop = len(self) if stop is None else stop
+        for first in range(start, stop, BLOCK_ROWS):
+            yield self.read(first, min(first + BLOCK_ROWS, stop))
 
     def read(self, start: int, stop: int) -> Rows:
         """The rows from `start` up to `stop`, in the source's order."""
@@ -141,32 +174,32 @@ class Source:
         ids = (
             positions.astype(np.int64)
             if self.columns.id is None
-            else _ids(table[self.columns.id], self.columns.id)
+            else read_ids(table[self.columns.id], self.columns.id)
         )
         if self.kind == "image":
-            cells: Any = _encoded_images(table[self.columns.inputs[0]], ids)
+            cells: Any = encoded_images(table[self.columns.inputs[0]], ids)
             hashes = hash_images(cells)
         else:
-            cells = _numbers([table[name] for name in self.columns.inputs], ids)
+            cells = numbers([table[name] for name in self.columns.inputs], ids)
             hashes = hash_arrays(cells)
         return Rows(ids, self._labels(table), hashes, cells)
 
     def _class_numbers(self, texts: pa.Array) -> pa.Array:
         names = self.class_names or []
-        numbers = pc.index_in(texts, pa.array(names, texts.type))
-        strange = texts.filter(pc.and_(numbers.is_null(), texts.is_valid()))
+        found = pc.index_in(texts, pa.array(names, texts.type))
+        strange = texts.filter(pc.and_(found.is_null(), texts.is_valid()))
         if len(strange):
             raise SourceError(
                 f"the label {strange[0].as_py()!r} in the column {self.columns.label!r} is none of "
                 f"the model's {len(names)} classes: {', '.join(names[:5])}"
             )
-        return numbers
+        return found
 
     def _labels(self, table: pa.Table) -> np.ndarray:
         if self.columns.label is None:
             return np.full(len(table), -1, dtype=np.int64)
         column = table[self.columns.label].combine_chunks()
-        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        if is_text(column.type):
             column = self._class_numbers(column)
         try:
             return column.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False).copy()
@@ -225,66 +258,3 @@ def open_as_told(
         id_column=options.id_column or told.get("id_column"),
         class_names=remembered.get("class_names"),
     )
-
-
-def _ids(column: pa.ChunkedArray, name: str) -> np.ndarray:
-    if pa.types.is_integer(column.type):
-        return column.cast(pa.int64()).to_numpy()
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        return np.array(column.to_pylist(), dtype=np.str_)
-    raise SourceError(f"the id column {name!r} is {column.type}; ids are whole numbers or text")
-
-
-def _encoded_images(column: pa.ChunkedArray, ids: np.ndarray) -> list[bytes]:
-    cells = []
-    for row, cell in enumerate(column.to_pylist()):
-        if cell is None or (cell["bytes"] is None and not cell["path"]):
-            raise SourceError(f"the row with id {ids[row]!s} has no image")
-        content = cell["bytes"]
-        if content is None:
-            try:
-                content = Path(cell["path"]).read_bytes()
-            except OSError as error:
-                raise SourceError(f"the image of the row with id {ids[row]!s}: {error}") from error
-        cells.append(content)
-    return cells
-
-
-def _numbers(columns: Sequence[pa.ChunkedArray], ids: np.ndarray) -> np.ndarray:
-    for column in columns:
-        if column.null_count:
-            row = pc.index(column.is_null(), True).as_py()
-            raise SourceError(f"the row with id {ids[row]!s} has an empty input cell")
-    if len(columns) > 1 or not _is_list(columns[0].type):
-        return np.stack([c.to_numpy().astype(np.float32) for c in columns], axis=1)
-    return _nested(columns[0].combine_chunks(), ids)
-
-
-def _is_list(type: pa.DataType) -> bool:
-    return isinstance(type, pa.BaseExtensionType) or pa.types.is_nested(type)
-
-
-def _nested(array: pa.Array, ids: np.ndarray) -> np.ndarray:
-    """A column of equally long (nested) lists → [N, …] without passing through Python objects."""
-    if isinstance(array, pa.ExtensionArray):
-        array = array.storage
-    shape = [len(array)]
-    while pa.types.is_nested(array.type):
-        lengths = pc.list_value_length(array)
-        if lengths.null_count or len(pc.unique(lengths)) > 1:
-            row = 0 if lengths[0].as_py() is None else _first_other(lengths)
-            row = row * len(ids) // max(1, len(array))
-            raise SourceError(
-                f"the row with id {ids[row]!s} has another number of values than the rows before "
-                f"it; inputs must be equally long"
-            )
-        shape.append(lengths[0].as_py() if len(lengths) else 0)
-        array = array.flatten()
-    if array.null_count:
-        row = pc.index(array.is_null(), True).as_py() * len(ids) // len(array)
-        raise SourceError(f"the row with id {ids[row]!s} has an empty number in its input")
-    return array.to_numpy(zero_copy_only=False).reshape(shape)
-
-
-def _first_other(lengths: pa.Array) -> int:
-    return pc.index(pc.fill_null(pc.not_equal(lengths, lengths[0]), True), True).as_py()

@@ -5,7 +5,7 @@ from typing import Any
 import datasets
 from huggingface_hub import DatasetCardData
 
-from softlabels.store.manifest import Manifest, Plan
+from softlabels.store.records import Manifest, Plan
 
 
 def render_card(manifest: Manifest, plan: Plan, features: datasets.Features) -> str:

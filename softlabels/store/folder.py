@@ -5,7 +5,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import uuid
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import IO, Any
@@ -13,20 +14,39 @@ from typing import IO, Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from softlabels.errors import DamagedDump, DiskFull, StoreError
+from softlabels.errors import DamagedDump, DiskFull, MissingExtra, SoftlabelsError, StoreError
 
 PARTIAL = ".partial"
 MAX_JSON_BYTES = 64 << 20
+EXTRAS = {
+    "s3": ("s3fs", "s3"),
+    "s3a": ("s3fs", "s3"),
+    "gs": ("gcsfs", "gcs"),
+    "gcs": ("gcsfs", "gcs"),
+}
 
 
 class Folder:
-    """`Folder("data/d")` or `Folder("memory://d")`; names inside are relative, with `/`."""
+    """`Folder("data/d")` or `Folder("s3://bucket/d")`; names inside are relative, with `/`.
+
+    `token` tells this opening of the folder from every other one. What fails in a remote file
+    system is raised as StoreError, a full disk as DiskFull.
+    """
 
     def __init__(self, url: str | os.PathLike[str]) -> None:
         self.url = os.fspath(url)
+        self.token = uuid.uuid4().hex[:12]
         try:
-            self.fs, self.root = fsspec.core.url_to_fs(os.path.expanduser(self.url))
-        except (ImportError, ValueError) as error:
+            # other processes write here too, so a remembered listing would be a wrong one
+            self.fs, self.root = fsspec.core.url_to_fs(
+                os.path.expanduser(self.url), use_listings_cache=False
+            )
+        except ImportError as error:
+            scheme = self.url.partition("://")[0]
+            if scheme in EXTRAS:
+                raise MissingExtra(*EXTRAS[scheme], f"{scheme}://") from error
+            raise StoreError(f"can't open {self.url!r}: {error}") from error
+        except ValueError as error:
             raise StoreError(f"can't open {self.url!r}: {error}") from error
 
     def __str__(self) -> str:
@@ -40,38 +60,88 @@ class Folder:
         """The full path of `name`. Raises DamagedDump where a name would lead outside."""
         parts = PurePosixPath(name).parts
         if not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
-            raise DamagedDump(f"{self.url} names the file {name!r}, which lies outside its folder")
+            raise DamagedDump(
+                f"{self.url} names the file {name[:200]!r}, which lies outside its folder"
+            )
         return f"{self.root.rstrip('/')}/{name}"
 
     def exists(self, name: str = "") -> bool:
-        return bool(self.fs.exists(self.path(name) if name else self.root))
+        with self._said(name):
+            return bool(self.fs.exists(self.path(name) if name else self.root))
 
     def names(self) -> list[str]:
         """What lies directly in the folder; empty where there is none."""
-        if not self.fs.exists(self.root):
-            return []
-        found = self.fs.ls(self.root, detail=False)
-        return sorted(name.rstrip("/").rpartition("/")[2] for name in found)
+        return sorted(self._entries(""))
+
+    def files(self, name: str) -> dict[str, int]:
+        """The files directly in the subfolder `name`, and their sizes in bytes."""
+        entries = self._entries(name)
+        return {
+            f"{name}/{short}": int(entry["size"] or 0)
+            for short, entry in sorted(entries.items())
+            if entry["type"] == "file"
+        }
 
     def size(self, name: str) -> int:
-        return int(self.fs.size(self.path(name)))
+        """Raises FileNotFoundError, and DamagedDump for what is no file."""
+        with self._said(name):
+            entry = self.fs.info(self.path(name))
+        if entry["type"] != "file":
+            raise DamagedDump(f"{self.url}/{name} is no file, but a {entry['type']}")
+        return int(entry["size"])
 
     def open(self, name: str) -> IO[bytes]:
-        file: IO[bytes] = self.fs.open(self.path(name), "rb")
+        self.size(name)  # a pipe in a file's place would be waited for without end
+        with self._said(name):
+            file: IO[bytes] = self.fs.open(self.path(name), "rb")
         return file
+
+    @contextmanager
+    def local(self, name: str) -> Iterator[str]:
+        """The path of a local file with this content: the file itself, or a passing copy."""
+        self.size(name)
+        if self.is_local:
+            yield self.path(name)
+            return
+        with tempfile.TemporaryDirectory(prefix="softlabels-") as place:
+            copy = os.path.join(place, "copy")
+            with self._said(name):
+                self.fs.get_file(self.path(name), copy)
+            yield copy
+
+    def delete(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        with self._said(name):
+            if self.fs.exists(self.path(name)):
+                self.fs.rm_file(self.path(name))
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Raises DamagedDump unless the file is a JSON object of sensible size."""
-        try:
-            if self.size(name) > MAX_JSON_BYTES:
-                raise DamagedDump(f"{self.url}/{name} is larger than {MAX_JSON_BYTES} bytes")
-            with self.open(name) as file:
-                value = json.load(file)
-        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise DamagedDump(f"{self.url}/{name} is not JSON: {error}") from error
-        if not isinstance(value, dict):
-            raise DamagedDump(f"{self.url}/{name} holds {type(value).__name__}, not an object")
-        return value
+        if self.size(name) > MAX_JSON_BYTES:
+            raise DamagedDump(f"{self.url}/{name} is larger than {MAX_JSON_BYTES} bytes")
+        with self._said(name):
+            return self._parse(name, self.fs.cat_file(self.path(name)))
+
+    def read_jsons(self, files: dict[str, int]) -> dict[str, dict[str, Any] | DamagedDump]:
+        """Many JSON objects at once, by name; for each that is none, the error."""
+        found: dict[str, Any] = {
+            name: DamagedDump(f"{self.url}/{name} is larger than {MAX_JSON_BYTES} bytes")
+            for name, size in files.items()
+            if size > MAX_JSON_BYTES
+        }
+        paths = {self.path(name): name for name in files if name not in found}
+        with self._said("commits"):
+            contents = self.fs.cat(list(paths), on_error="return") if paths else {}
+        contents = contents if isinstance(contents, dict) else {next(iter(paths)): contents}
+        for path, content in contents.items():
+            name = paths[path]
+            try:
+                if isinstance(content, Exception):
+                    raise DamagedDump(f"{self.url}/{name} can't be read: {content}")
+                found[name] = self._parse(name, content)
+            except DamagedDump as error:
+                found[name] = error
+        return found
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
         self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
@@ -96,12 +166,22 @@ class Folder:
                 raise DiskFull(f"no space left for {self.url}/{name}") from error
             raise
 
+    def sweep(self, alive: Collection[str] = ()) -> None:
+        """Remove what killed writers left half written. `alive` are the tokens of those that
+        write at this moment."""
+        if not self.is_local or not os.path.isdir(self.path(PARTIAL)):
+            return
+        for name in os.listdir(self.path(PARTIAL)):
+            if name not in alive:
+                shutil.rmtree(f"{self.path(PARTIAL)}/{name}", ignore_errors=True)
+        _remove_if_empty(self.path(PARTIAL))
+
     @contextmanager
     def _create_local(self, path: str) -> Iterator[IO[bytes]]:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        waiting = self.path(PARTIAL)
+        self._make_inside(os.path.dirname(path))
+        waiting = f"{self.path(PARTIAL)}/{self.token}"
         os.makedirs(waiting, exist_ok=True)
-        partial = f"{waiting}/{os.getpid()}-{os.path.basename(path)}"
+        partial = f"{waiting}/{os.path.basename(path)}"
         try:
             with open(partial, "wb") as file:
                 yield file
@@ -113,6 +193,16 @@ class Folder:
             if os.path.exists(partial):
                 os.unlink(partial)
             raise
+        finally:
+            _remove_if_empty(waiting)
+            _remove_if_empty(self.path(PARTIAL))
+
+    def _make_inside(self, directory: str) -> None:
+        """Make a directory below the root. Raises DamagedDump where a link leads elsewhere."""
+        os.makedirs(directory, exist_ok=True)
+        root = os.path.realpath(self.root)
+        if os.path.commonpath([root, os.path.realpath(directory)]) != root:
+            raise DamagedDump(f"{directory} is a link to outside of {self.url}; nothing is written")
 
     @contextmanager
     def _create_remote(self, path: str) -> Iterator[IO[bytes]]:
@@ -121,13 +211,53 @@ class Folder:
         with tempfile.NamedTemporaryFile(prefix="softlabels-") as file:
             yield file
             file.flush()
-            self.fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-            self.fs.put_file(file.name, path)
+            with self._said(path[len(self.root) :].lstrip("/")):
+                self.fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+                self.fs.put_file(file.name, path)
 
-    def sweep(self) -> None:
-        """Remove what killed writers left half written."""
-        if self.is_local:
-            shutil.rmtree(self.path(PARTIAL), ignore_errors=True)
+    def _entries(self, name: str) -> dict[str, dict[str, Any]]:
+        path = self.path(name) if name else self.root
+        with self._said(name):
+            try:
+                found = self.fs.ls(path, detail=True)
+            except (FileNotFoundError, NotADirectoryError):
+                return {}
+        # an object store also lists the mark of the folder itself, some the file that `path` is
+        own = path.strip("/")
+        inside = [entry for entry in found if entry["name"].strip("/") != own]
+        return {entry["name"].rstrip("/").rpartition("/")[2]: entry for entry in inside}
+
+    def _parse(self, name: str, content: bytes) -> dict[str, Any]:
+        try:
+            value = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise DamagedDump(f"{self.url}/{name} is not JSON: {error}") from error
+        if not isinstance(value, dict):
+            raise DamagedDump(f"{self.url}/{name} holds {type(value).__name__}, not an object")
+        return value
+
+    @contextmanager
+    def _said(self, name: str) -> Iterator[None]:
+        """What goes wrong in a remote file system, in words: its libraries raise what they like."""
+        try:
+            yield
+        except (SoftlabelsError, FileNotFoundError, NotADirectoryError):
+            raise
+        except Exception as error:
+            if self.is_local:
+                raise
+            where = f"{self.url}/{name}" if name else self.url
+            raise StoreError(
+                f"{where}: {str(error).strip() or type(error).__name__}. What is committed is "
+                f"safe; run the same command with --resume when the store answers again"
+            ) from error
+
+
+def _remove_if_empty(directory: str) -> None:
+    try:
+        os.rmdir(directory)
+    except OSError:
+        return
 
 
 def _sync_directory(path: str) -> None:

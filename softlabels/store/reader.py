@@ -1,14 +1,16 @@
 """A complete dump, read back: columns of all shards in the plan's order. R rows, C classes."""
 
 from functools import cached_property
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from softlabels.errors import DamagedDump
+from softlabels.errors import DamagedDump, UsageError
 from softlabels.store.folder import Folder
 from softlabels.store.manifest import read_manifest
+from softlabels.store.records import Plan
 
 
 class DumpReader:
@@ -21,6 +23,8 @@ class DumpReader:
         self.folder = folder
         self.manifest, self.plan = read_manifest(folder)
         self.codec = self.plan.make_codec()
+        if self.plan.views != ["clean"]:
+            raise UsageError(f"{folder} has the views {self.plan.views}; update softlabels")
 
     def __len__(self) -> int:
         return self.manifest.rows
@@ -48,6 +52,7 @@ class DumpReader:
     @cached_property
     def logits(self) -> np.ndarray:
         """[R, C] in the stored dtype, decoded once."""
+        self._check_sizes()
         values = np.empty((len(self), self.plan.classes), dtype=self.plan.dtype)
         start = 0
         for shard in range(len(self.manifest.shards)):
@@ -62,31 +67,74 @@ class DumpReader:
             self._read(shard, columns) for shard in range(len(self.manifest.shards))
         )
 
+    def _check_sizes(self) -> None:
+        """Before memory is asked for: the files are there and large enough for what is promised."""
+        sizes = self.folder.files("data")
+        for record in self.manifest.shards:
+            where, found = f"{self.folder}/{record['file']}", sizes.get(record["file"])
+            if found is None:
+                raise DamagedDump(f"{where} is missing; {REDO}")
+            if found != record["bytes"] or found < record["rows"] * self.codec.row_bytes:
+                raise DamagedDump(
+                    f"{where} is damaged: it has {found:,} bytes, recorded are "
+                    f"{record['bytes']:,} with {record['rows']:,} rows; {REDO}"
+                )
+
     def _read(self, shard: int, columns: list[str]) -> pa.Table:
         record = self.manifest.shards[shard]
-        name = record.get("file")
-        if name != self.plan.file(shard):
-            raise DamagedDump(f"{self.folder}: shard {shard} is named {name!r} in the manifest")
-        where = f"{self.folder}/{name}"
+        where = f"{self.folder}/{record['file']}"
         try:
-            with self.folder.open(name) as file:
-                parquet = pq.ParquetFile(file, page_checksum_verification=True)
-                self._check_footer(parquet, shard, where)
-                table = parquet.read(columns=columns)
+            with self.folder.open(record["file"]) as file:
+                return read_columns(file, self.plan, shard, record["rows"], columns)
         except FileNotFoundError as error:
             raise DamagedDump(f"{where} is missing; {REDO}") from error
-        except (pa.ArrowInvalid, OSError) as error:
+        except (DamagedDump, *PARQUET_ERRORS) as error:
             raise DamagedDump(f"{where} is damaged: {error}; {REDO}") from error
-        if len(table) != record.get("rows"):
-            raise DamagedDump(f"{where} has {len(table)} rows, not {record.get('rows')}; {REDO}")
-        return table
-
-    def _check_footer(self, parquet: pq.ParquetFile, shard: int, where: str) -> None:
-        footer = parquet.schema_arrow.metadata or {}
-        if footer.get(b"softlabels.plan", b"").decode() != self.plan.hash:
-            raise DamagedDump(f"{where} belongs to another dump; {REDO}")
-        if footer.get(b"softlabels.shard") != str(shard).encode():
-            raise DamagedDump(f"{where} is another shard of this dump; {REDO}")
 
 
-REDO = "remove it, and run the same softlabels dump with --resume: that redoes this shard alone"
+def read_columns(
+    file: IO[bytes] | str, plan: Plan, shard: int, rows: int, columns: list[str]
+) -> pa.Table:
+    """Columns of one shard's file, page checksums verified, after its footer was checked.
+
+    Raises DamagedDump for a file that is not this shard, and one of PARQUET_ERRORS.
+    """
+    with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
+        check_footer(parquet, plan, shard, rows)
+        table = parquet.read(columns=columns)
+    if len(table) != rows or any(table[name].null_count for name in columns if name != "input"):
+        raise DamagedDump(f"it gave {len(table)} rows, or empty cells; expected {rows} whole rows")
+    return table
+
+
+def check_footer(parquet: pq.ParquetFile, plan: Plan, shard: int, rows: int) -> None:
+    """Raises DamagedDump where a footer is not what this shard's must be, or promises more than
+    the file can hold."""
+    footer = parquet.schema_arrow.metadata or {}
+    if footer.get(b"softlabels.plan", b"") != plan.hash.encode():
+        raise DamagedDump("it belongs to another dump")
+    if footer.get(b"softlabels.shard") != str(shard).encode():
+        found = footer.get(b"softlabels.shard", b"none")[:20].decode(errors="replace")
+        raise DamagedDump(f"it is another shard of this dump, number {found}")
+    metadata = parquet.metadata
+    groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+    full, rest = divmod(rows, plan.group_rows)
+    if metadata.num_rows != rows or groups != [plan.group_rows] * full + [rest] * bool(rest):
+        raise DamagedDump(f"its footer tells of {metadata.num_rows} rows, expected are {rows}")
+    schema, logits = parquet.schema_arrow, plan.make_codec().arrow_type
+    wanted = {
+        "id": KINDS[plan.ids],
+        "view": pa.int32(),
+        "input_hash": pa.uint64(),
+        "logits": logits,
+    }
+    if plan.source["columns"]["label"] is not None:
+        wanted["label"] = pa.int64()
+    for name, kind in wanted.items():
+        if schema.names.count(name) != 1 or schema.field(name).type != kind:
+            raise DamagedDump(f"its columns are {', '.join(schema.names)}, or of other types")
+
+
+KINDS = {"int64": pa.int64(), "string": pa.string()}
+PARQUET_ERRORS = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
+REDO = "the same softlabels dump with --resume redoes this shard alone"

@@ -8,12 +8,12 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from torch import Tensor
 
-from softlabels.logits import DenseLogits
 from softlabels.store.folder import Folder
-from softlabels.store.manifest import Commit, Plan, commit_name, merge_statistics
+from softlabels.store.manifest import commit_name
+from softlabels.store.records import Commit, Plan
+from softlabels.store.statistics import describe_logits, merge_statistics
 
 
 def shard_features(plan: Plan, input_feature: Any) -> datasets.Features:
@@ -107,9 +107,9 @@ class ShardWriter:
         while self.waiting_rows >= self.plan.group_rows:
             self._write(self.plan.group_rows)
 
-    def skip(self, id: Any, reason: str) -> None:
-        """Record a row that was left out."""
-        self.skipped.append({"id": id, "reason": reason})
+    def skip(self, entry: dict[str, Any]) -> None:
+        """Record a row that was left out: id, row, input_hash, label, reason."""
+        self.skipped.append(entry)
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if kind is not None:
@@ -145,24 +145,6 @@ class ShardWriter:
         self.parquet.write_table(table.slice(0, rows), row_group_size=rows)
         self.waiting = table.slice(rows).to_batches()
         self.waiting_rows -= rows
-
-
-def describe_logits(stored_NC: Tensor, labels: np.ndarray) -> dict[str, Any]:
-    """Of stored logits: rows, labelled, correct, min, max, mean (of all N·C values) and the mean
-    entropy at T = 1 in nats."""
-    values_NC = stored_NC.float()
-    known = torch.from_numpy(labels >= 0)
-    correct = (values_NC.argmax(-1) == torch.from_numpy(labels))[known].sum()
-    smallest, largest = values_NC.aminmax()
-    return {
-        "rows": len(labels),
-        "labelled": int(known.sum()),
-        "correct": int(correct),
-        "min": float(smallest),
-        "max": float(largest),
-        "mean": float(values_NC.mean(dtype=torch.float64)),
-        "entropy": float(DenseLogits(values_NC).temper(1).entropy().mean(dtype=torch.float64)),
-    }
 
 
 class _HashingFile:

@@ -35,7 +35,7 @@ def load(
     T = check_temperature(T)
     reader = DumpReader(Folder(path))
     text = reader.plan.preprocess if preprocess is None else preprocess
-    found = _open_inputs(reader, source)
+    found = open_inputs(reader, source)
     positions = join(reader.ids, found, str(path))
     examples = Examples(found, Preprocess.parse(text), positions, reader.hashes)
     examples.sample()  # a wrong source is refused now, not in the first epoch
@@ -62,7 +62,8 @@ def join(ids: np.ndarray, source: Source, dump: str) -> np.ndarray:
     return positions
 
 
-def _open_inputs(reader: DumpReader, source: str | None) -> Source:
+def open_inputs(reader: DumpReader, source: str | None) -> Source:
+    """The inputs that a dump holds, else those of the data that it names; or those of `source`."""
     plan = reader.plan
     recorded = plan.source["columns"]
     if plan.with_inputs and source is None:

@@ -8,7 +8,7 @@ import pytest
 
 from softlabels.errors import SourceError, UnreadableInput
 from softlabels.inputs.examples import Examples, default_preprocess
-from softlabels.inputs.hashing import dataset_fingerprint, hash_arrays, hash_bytes
+from softlabels.inputs.hashing import Fingerprint, hash_arrays, hash_bytes
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import open_source
 from tests.conftest import make_vectors, png
@@ -111,16 +111,23 @@ def test_the_hash_of_numbers_sees_dtype_and_shape():
     ]
 
 
+def fingerprint(*blocks) -> str:
+    found = Fingerprint()
+    for block in blocks:
+        found.update(*block)
+    return str(found)
+
+
 def test_fingerprint_does_not_depend_on_blocks_and_sees_everything():
     ids, hashes, labels = np.arange(10), np.arange(10).astype(np.uint64), np.arange(10) % 3
-    whole = dataset_fingerprint([(ids, hashes, labels)])
-    assert whole == dataset_fingerprint(
-        [(ids[:3], hashes[:3], labels[:3]), (ids[3:], hashes[3:], labels[3:])]
+    whole = fingerprint((ids, hashes, labels))
+    assert whole == fingerprint(
+        (ids[:3], hashes[:3], labels[:3]), (ids[3:], hashes[3:], labels[3:])
     )
     swapped = np.array([1, 0, *range(2, 10)])
     for changed in ((ids[swapped], hashes, labels), (ids, hashes[swapped], labels),
                     (ids, hashes, labels[swapped])):  # fmt: skip
-        assert dataset_fingerprint([changed]) != whole
+        assert fingerprint(changed) != whole
 
 
 def test_text_ids_and_ids_twice(tmp_path):

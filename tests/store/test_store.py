@@ -16,23 +16,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from softlabels.errors import DamagedDump, DiskFull, IncompleteDump, PlanMismatch, StoreError
-from softlabels.inputs.hashing import dataset_fingerprint
+from softlabels.inputs.hashing import Fingerprint
+from softlabels.store.checking import make_record
 from softlabels.store.folder import Folder
-from softlabels.store.manifest import (
-    Plan,
-    commit_name,
-    make_record,
-    merge_statistics,
-    read_manifest,
-)
+from softlabels.store.manifest import commit_name, read_manifest
 from softlabels.store.reader import DumpReader
-from softlabels.store.writer import ShardWriter, describe_logits, shard_schema
+from softlabels.store.records import Plan
+from softlabels.store.statistics import describe_logits, merge_statistics
+from softlabels.store.writer import ShardWriter, shard_schema
 
 
 def plan(rows: int, classes: int = 3, dtype: str = "float16", group: int = 16, **words) -> Plan:
     source = {"data": "toy", "split": "train", "revision": None, "class_names": None, "rows": rows,
               "columns": {"inputs": ["x"], "label": "label", "id": None},
-              "fingerprint": "sha256:0"}  # fmt: skip
+              "fingerprint": "sha256:0", "shards": ["0" * 16]}  # fmt: skip
     teacher = {"name": "t", "kind": "checkpoint", "fingerprint": "sha256:1", "model": None}
     return Plan(teacher=teacher, source=source, preprocess="", precision="float32",
                 views=["clean"], codec="dense", dtype=dtype, classes=classes, rows=rows,
@@ -140,9 +137,10 @@ def test_records_agree_with_the_files(dump_folder):
         assert footer[b"softlabels.plan"].decode() == manifest.plan_hash
         assert footer[b"softlabels.shard"] == str(index).encode()
     reader = DumpReader(Folder(dump_folder))
-    assert made.source["fingerprint"] == dataset_fingerprint(
-        [(reader.ids, reader.hashes, reader.labels)]
-    )
+    whole = Fingerprint()
+    whole.update(reader.ids, reader.hashes, reader.labels)
+    assert made.source["fingerprint"] == str(whole)
+    assert len(made.source["shards"]) == 3
 
 
 def test_statistics_are_those_of_all_rows(dump_folder):

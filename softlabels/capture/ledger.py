@@ -1,0 +1,163 @@
+"""What is done in a dump's folder and what is not; the first and the last things written."""
+
+from dataclasses import asdict
+
+from softlabels.capture.pipeline import Job
+from softlabels.capture.planning import Setup, make_plan
+from softlabels.checkpoint import library_versions
+from softlabels.errors import DamagedDump, StoreError
+from softlabels.progress import Progress
+from softlabels.store.audit import check_shards, whose_shard
+from softlabels.store.card import render_card
+from softlabels.store.checking import make_record
+from softlabels.store.claims import alive_tokens
+from softlabels.store.folder import Folder
+from softlabels.store.manifest import (
+    CARD,
+    MANIFEST,
+    PLAN,
+    commit_name,
+    read_commits,
+    read_manifest,
+    read_plan,
+)
+from softlabels.store.records import Commit, Manifest, Plan
+from softlabels.store.writer import shard_features
+
+
+def begin(setup: Setup, resume: bool) -> Plan:
+    """Write the plan, or find the same one there.
+
+    Raises PlanMismatch for another dump in the folder, and StoreError for other files in it or
+    for an unfinished dump that `resume` does not ask for.
+    """
+    folder = setup.folder
+    earlier = _earlier_plan(folder, resume)
+    plan = make_plan(setup, earlier)
+    if earlier is not None:
+        plan.check_same(earlier, folder)
+    elif not _is_own(folder, plan):
+        others = [name for name in folder.names() if not name.startswith(".")]
+        raise StoreError(
+            f"{folder} is not empty and holds no dump (there is {others[0]!r}); "
+            f"choose another folder with --out"
+        )
+    if earlier is not None and not resume and not is_complete(folder, plan):
+        done = len(read_commits(folder, plan))
+        if done < plan.shards or folder.exists(MANIFEST):
+            raise StoreError(
+                f"{folder} holds an unfinished dump: {state(folder, plan)}. Add --resume to go on "
+                f"with it, or choose another folder with --out"
+            )
+    if earlier is None or not folder.exists(PLAN):
+        folder.write_json(PLAN, asdict(plan))
+    return plan
+
+
+def damaged(job: Job, shards: list[int], progress: Progress) -> list[int]:
+    """Those of these finished shards that are no longer what was written: each is read whole."""
+    commits = read_commits(job.folder, job.plan)
+    chosen = [commits[shard] for shard in shards if shard in commits]
+    found = [shard for shard in shards if shard not in commits]
+    with progress.bar("check", sum(c.bytes for c in chosen) >> 20, "MiB") as advance:
+        for checked in check_shards(job.folder, job.plan, chosen, job.workers):
+            advance(commits[checked.shard].bytes >> 20)
+            for finding in checked.findings:
+                progress.say(f"{finding}; it is done again")
+            if checked.findings:
+                found.append(checked.shard)
+    return sorted(found)
+
+
+def settle(job: Job, redo: list[int], progress: Progress) -> list[int]:
+    """Withdraw the commits of shards to be redone and remove what is stale. All missing shards."""
+    folder, plan = job.folder, job.plan
+    for shard in redo:
+        folder.delete(commit_name(shard))
+    _remove_strays(folder, plan, progress)
+    done = read_commits(folder, plan)
+    missing = [shard for shard in range(plan.shards) if shard not in done]
+    if missing:
+        folder.delete(MANIFEST)
+    folder.sweep(alive_tokens(folder))
+    return missing
+
+
+def finish(job: Job) -> Manifest | None:
+    """Write the card, and the manifest last; None where shards are not committed yet."""
+    folder, plan = job.folder, job.plan
+    commits = read_commits(folder, plan)
+    if len(commits) < plan.shards:
+        return None
+    manifest = Manifest.derive(plan, list(commits.values()), library_versions())
+    feature = job.source.input_feature if plan.with_inputs else None
+    folder.write_text(CARD, render_card(manifest, plan, shard_features(plan, feature)))
+    folder.write_json(MANIFEST, asdict(manifest))
+    return manifest
+
+
+def is_complete(folder: Folder, plan: Plan) -> bool:
+    """Whether the manifest and the card are there and agree with the commits and their files."""
+    if not folder.exists(MANIFEST) or not folder.exists(CARD):
+        return False
+    try:
+        manifest, recorded = read_manifest(folder)
+    except DamagedDump:
+        return False
+    commits = read_commits(folder, plan)
+    return recorded == plan and manifest.shards == [c.record for c in commits.values()]
+
+
+def state(folder: Folder, plan: Plan) -> str:
+    return f"{len(read_commits(folder, plan))} of {plan.shards} shards are committed and safe"
+
+
+def _earlier_plan(folder: Folder, resume: bool) -> Plan | None:
+    """The plan in the folder, also where only the manifest still has it."""
+    try:
+        plan = read_plan(folder)
+        if plan is not None or not folder.exists(MANIFEST):
+            return plan
+        return read_manifest(folder)[1]
+    except DamagedDump:
+        if not resume:
+            raise
+        return None
+
+
+def _is_own(folder: Folder, plan: Plan) -> bool:
+    """Whether the folder is empty, or all that was committed in it was committed by this plan."""
+    if not [name for name in folder.names() if not name.startswith(".")]:
+        return True
+    if not folder.exists(PLAN) and not folder.exists(MANIFEST):
+        return False
+    records = folder.read_jsons(folder.files("commits")).values()
+    plans = {r.get("plan") for r in records if isinstance(r, dict)}
+    return plans == {plan.hash}
+
+
+def _remove_strays(folder: Folder, plan: Plan, progress: Progress) -> None:
+    """Copies of this dump's own files under other names. Raises StoreError for anything else."""
+    shards = range(plan.shards)
+    for name in set(folder.files("data")) - {plan.file(shard) for shard in shards}:
+        with folder.open(name) as file:
+            shard = whose_shard(file, plan)
+        _remove_stray(folder, name, shard, progress)
+    for name in set(folder.files("commits")) - {commit_name(shard) for shard in shards}:
+        try:
+            commit = make_record(Commit, folder.read_json(name), name)
+            _remove_stray(
+                folder, name, commit.shard if commit.plan == plan.hash else None, progress
+            )
+        except DamagedDump:
+            _remove_stray(folder, name, None, progress)
+
+
+def _remove_stray(folder: Folder, name: str, shard: int | None, progress: Progress) -> None:
+    if shard is None:
+        raise StoreError(
+            f"{folder}/{name} is no file of this dump, and readers would take it for one. Move it "
+            f"away, then run the same command again"
+        )
+    progress.say(f"{name} is shard {shard} of this dump under another name; it is removed")
+    folder.delete(name)

@@ -1,0 +1,172 @@
+"""The frozen plan of a dump: everything that decides its rows, before the first shard is begun."""
+
+from dataclasses import dataclass
+
+import torch
+
+from softlabels.capture.pipeline import Job
+from softlabels.capture.team import own_device
+from softlabels.config import DumpOptions
+from softlabels.devices import resolve_device
+from softlabels.inputs.examples import Examples, default_preprocess
+from softlabels.inputs.preprocess import Preprocess
+from softlabels.inputs.sources import Source, open_as_told
+from softlabels.store.codec import parse_codec
+from softlabels.store.folder import Folder
+from softlabels.store.records import Plan
+from softlabels.teachers import Teacher, resolve
+
+SHARD_BYTES = 128 << 20
+GROUP_BYTES = 2 << 20
+GROUP_WITH_INPUTS_BYTES = 32 << 20
+MIN_SHARD_ROWS, MAX_SHARD_ROWS = 4096, 262_144
+MAX_GROUP_ROWS = 16_384
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A teacher and its data, opened and tried on each other. Nothing is written yet."""
+
+    options: DumpOptions
+    teacher: Teacher
+    source: Source
+    preprocess: Preprocess
+    classes: int
+    class_names: list[str] | None
+    folder: Folder
+    device: torch.device
+
+    def job(self, plan: Plan) -> Job:
+        return Job(
+            plan=plan,
+            source=self.source,
+            teacher=self.teacher,
+            preprocess=self.preprocess,
+            folder=self.folder,
+            device=self.device,
+            batch_size=self.options.batch_size,
+            workers=self.options.workers,
+            skip_unreadable=self.options.on_error == "skip",
+        )
+
+    def __str__(self) -> str:
+        teacher, source = self.teacher, self.source
+        return (
+            f"teacher {teacher.name} ({teacher.kind}, {self.classes} classes) on {self.device}; "
+            f"data {source.name}, split {source.split}: {len(source):,} rows"
+        )
+
+
+def prepare(options: DumpOptions) -> Setup:
+    """Load the teacher, open the data, and try one on the other.
+
+    Raises TeacherError, SourceError, LogitsError or UsageError where they don't fit together.
+    """
+    device = own_device(resolve_device(options.device))
+    teacher = resolve(
+        options.teacher,
+        model=options.model,
+        input_shape=lambda: _examples(options, None).input_shape,
+        trust_pickle=options.trust_pickle,
+    ).to(device)
+    examples = _examples(options, teacher)
+    source = examples.source
+    names = source.class_names or (teacher.class_names if source.labelled else None)
+    sample = examples.finish(examples.sample().to(device))
+    return Setup(
+        options=options,
+        teacher=teacher,
+        source=source,
+        preprocess=examples.preprocess,
+        classes=teacher.probe(sample, names, options.precision),
+        class_names=names,
+        folder=Folder(options.out or f"data/{default_name(source, teacher)}"),
+        device=device,
+    )
+
+
+def make_plan(setup: Setup, earlier: Plan | None = None, known: Plan | None = None) -> Plan:
+    """The plan that these options and this data give.
+
+    Reads every input once for the fingerprints, unless they are taken from `known`: another
+    rank's plan, whose fingerprints this one's shards will be held against as they are read. With
+    no --shard-rows, those of an `earlier` plan in the folder are kept.
+    """
+    options, source, teacher = setup.options, setup.source, setup.teacher
+    codec = parse_codec("dense", setup.classes, options.dtype)
+    input_bytes = _mean_input_bytes(source) if options.with_inputs else 0
+    given = earlier or known
+    rows = options.shard_rows or (
+        given.shard_rows if given else shard_rows(codec.row_bytes + input_bytes)
+    )
+    if known is None:
+        source.check_ids()
+        fingerprint, shards = source.fingerprints(rows)
+    else:
+        fingerprint, shards = known.source["fingerprint"], known.source["shards"]
+    return Plan(
+        teacher={
+            "name": teacher.name,
+            "kind": teacher.kind,
+            "fingerprint": teacher.fingerprint,
+            "model": teacher.model,
+        },
+        source={
+            "data": source.data,
+            "split": source.split,
+            "revision": source.revision,
+            "columns": {
+                "inputs": list(source.columns.inputs),
+                "label": source.columns.label,
+                "id": source.columns.id,
+            },
+            "class_names": setup.class_names,
+            "rows": len(source),
+            "fingerprint": fingerprint,
+            "shards": shards,
+        },
+        preprocess=str(setup.preprocess),
+        precision=options.precision,
+        views=["clean"],
+        codec="dense",
+        dtype=options.dtype,
+        classes=setup.classes,
+        rows=len(source),
+        shard_rows=rows,
+        group_rows=group_rows(codec.row_bytes, input_bytes),
+        ids="string" if source.ids_are_text else "int64",
+        with_inputs=options.with_inputs,
+    )
+
+
+def shard_rows(row_bytes: int) -> int:
+    """Rows in a shard of about 128 MiB."""
+    return min(MAX_SHARD_ROWS, max(MIN_SHARD_ROWS, SHARD_BYTES // max(1, row_bytes)))
+
+
+def group_rows(logit_bytes: int, input_bytes: int) -> int:
+    """Rows in a row group: logits of about 2 MiB, inputs of at most 32 MiB, a power of two."""
+    rows = min(GROUP_BYTES // logit_bytes, GROUP_WITH_INPUTS_BYTES // max(1, input_bytes))
+    return 1 << max(4, min(MAX_GROUP_ROWS, rows).bit_length() - 1)
+
+
+def default_name(source: Source, teacher: Teacher) -> str:
+    """`digits-t`; splits other than train say so: `digits-test-t`."""
+    split = "" if source.split == "train" else f"-{source.split}"
+    return f"{source.name}{split}-{teacher.name}"
+
+
+def _examples(options: DumpOptions, teacher: Teacher | None) -> Examples:
+    """The data as the options say, else as the teacher remembers it, preprocessed likewise."""
+    remembered = teacher.data | {"class_names": teacher.class_names} if teacher else {}
+    source = open_as_told(options, options.data, options.teacher, remembered)
+    text = options.preprocess
+    if text is None and teacher is not None:
+        text = teacher.preprocess
+    return Examples(source, default_preprocess(source) if text is None else Preprocess.parse(text))
+
+
+def _mean_input_bytes(source: Source) -> int:
+    cells = source.read(0, min(64, len(source))).cells
+    sizes = [len(cell) if isinstance(cell, bytes) else cell.nbytes for cell in cells]
+    return sum(sizes) // len(sizes)

@@ -1,0 +1,108 @@
+"""Shards on a Ray cluster: a pool of actors, one a GPU where there are GPUs, else one a core.
+
+Ray schedules, replaces lost workers and tries their shard again; the plan decides the rest.
+"""
+
+import os
+from contextlib import ExitStack
+from dataclasses import asdict
+from typing import Any
+
+from softlabels.capture.pipeline import dump_shards
+from softlabels.capture.planning import Setup, make_plan, prepare
+from softlabels.config import DumpOptions
+from softlabels.errors import MissingExtra, StoreError
+from softlabels.progress import Progress
+from softlabels.store.checking import make_record
+from softlabels.store.claims import claimed
+from softlabels.store.records import Plan
+from softlabels.teachers.teacher import first_line
+
+TRIES = 3  # of one shard, when its worker is lost
+
+
+class ShardWorker:
+    """The actor: opens teacher and data when it gets its first shard, and again if it was lost."""
+
+    def __init__(self, options: dict[str, Any], plan: dict[str, Any], run: str, rank: int) -> None:
+        self.options, self.plan, self.run, self.rank = options, plan, run, rank
+        self.stack = ExitStack()
+        self.job: Any = None
+
+    def dump(self, shard: int, folder: str) -> int:
+        """Dump one shard and commit it; the rows that it covers."""
+        if self.job is None:
+            if os.path.isdir(folder):
+                os.chdir(folder)  # where the driver's relative paths begin
+            setup = prepare(DumpOptions(**self.options))
+            plan = make_record(Plan, self.plan, "the plan")
+            make_plan(setup, known=plan).check_same(plan, setup.folder)
+            self.stack.enter_context(claimed(setup.folder, self.run, self.rank))
+            self.job = setup.job(plan)
+        return sum(dump_shards(self.job, [shard]))
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def leave(self) -> None:
+        self.stack.close()
+
+
+def run_on_ray(setup: Setup, plan: Plan, shards: list[int], run: str, progress: Progress) -> None:
+    """All these shards on the cluster that RAY_ADDRESS names, else on this machine."""
+    if not shards:
+        return
+    ray = _import_ray()
+    began_here = not ray.is_initialized()
+    if began_here:
+        ray.init(log_to_driver=False, include_dashboard=False, logging_level="error")
+    try:
+        _hand_out(ray, setup, plan, shards, run, progress)
+    except ray.exceptions.RayTaskError as error:
+        raise (error.cause if isinstance(error.cause, Exception) else error) from None
+    except ray.exceptions.RayActorError as error:
+        raise StoreError(
+            f"a worker was lost {TRIES} times with the same shard: {first_line(error)}. What is "
+            f"committed is safe; run the same command with --resume"
+        ) from error
+    finally:
+        if began_here:
+            ray.shutdown()
+
+
+def _hand_out(
+    ray: Any, setup: Setup, plan: Plan, shards: list[int], run: str, progress: Progress
+) -> None:
+    resources = ray.cluster_resources()
+    gpus = int(resources.get("GPU", 0))
+    count = min(len(shards), gpus or int(resources.get("CPU", 1)))
+    actor = ray.remote(
+        num_cpus=1, num_gpus=1 if gpus else 0, max_restarts=-1, max_task_retries=TRIES
+    )(ShardWorker)
+    workers = [actor.remote(vars(setup.options), asdict(plan), run, 1 + i) for i in range(count)]
+    pool = ray.util.ActorPool(workers)
+    progress.say(f"{len(shards)} shards on {count} Ray workers, each with a {_each(gpus)}")
+    here = os.getcwd()
+    try:
+        done = pool.map_unordered(lambda worker, shard: worker.dump.remote(shard, here), shards)
+        with progress.bar("dump", plan.rows_of(shards), "rows") as advance:
+            for rows in done:
+                advance(rows)
+        ray.get([worker.leave.remote() for worker in workers])
+    finally:
+        for worker in workers:
+            ray.kill(worker)
+
+
+def _each(gpus: int) -> str:
+    return "GPU" if gpus else "core"
+
+
+def _import_ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+        import ray.util
+    except ImportError:
+        raise MissingExtra("ray", "ray", "--engine ray") from None
+    return ray

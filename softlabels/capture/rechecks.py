@@ -1,0 +1,143 @@
+"""A finished dump held against its source and its teacher. N rows, C classes."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from softlabels.config import VerifyOptions
+from softlabels.devices import resolve_device
+from softlabels.errors import AlignmentError, TeacherError
+from softlabels.inputs.examples import Examples
+from softlabels.inputs.preprocess import Preprocess
+from softlabels.inputs.sources import BLOCK_ROWS
+from softlabels.logits import DenseLogits
+from softlabels.progress import Progress
+from softlabels.store.reader import DumpReader
+from softlabels.targets.loading import join, open_inputs
+from softlabels.teachers import Teacher, resolve
+
+# How far logits of the same model on the same inputs may be apart, as a part of their spread,
+# where kernels of another machine or batch size add in another order.
+TOLERANCE = {"float32": 1e-3, "fp16": 2e-2, "bf16": 1e-1}
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Stored logits against the teacher's of today, over some rows.
+
+    drift, rounding, control: the largest |stored − live|, the largest error that the stored dtype
+    explains, and the largest |live − live| with other batches; allowed: what is accepted beyond
+    the rounding; wrong: ids of rows that are farther away; kl: mean KL(live ‖ stored) at T = 1 in
+    nats; agreement: of the top class.
+    """
+
+    rows: int
+    drift: float
+    rounding: float
+    control: float
+    allowed: float
+    wrong: list[Any]
+    kl: float
+    agreement: float
+
+
+def recheck_source(reader: DumpReader, data: str | None, progress: Progress) -> list[str]:
+    """Hash every input again and compare, with the labels. What is wrong, in words.
+
+    Raises SourceError where the source can't be opened.
+    """
+    source = open_inputs(reader, data)
+    try:
+        positions = join(reader.ids, source, str(reader.folder))
+    except AlignmentError as error:
+        return [str(error)]
+    wrong: dict[str, list[Any]] = {"inputs": [], "labels": []}
+    with progress.bar("source", len(positions), "rows") as advance:
+        for start in range(0, len(positions), BLOCK_ROWS):
+            part = slice(start, start + BLOCK_ROWS)
+            block = source.take(positions[part])
+            wrong["inputs"] += block.ids[block.hashes != reader.hashes[part]].tolist()
+            if reader.labels is not None:
+                wrong["labels"] += block.ids[block.labels != reader.labels[part]].tolist()
+            advance(len(block))
+    return [
+        f"{len(ids):,} of {len(positions):,} {what} are not what the teacher saw, first those of "
+        f"the rows with id {', '.join(map(str, ids[:5]))}"
+        for what, ids in wrong.items()
+        if ids
+    ]
+
+
+def replay(reader: DumpReader, words: VerifyOptions, progress: Progress) -> Replay:
+    """Run random rows through the teacher again.
+
+    Raises TeacherError for another teacher than the dump's.
+    """
+    assert words.replay is not None
+    assert words.teacher is not None
+    plan = reader.plan
+    source = open_inputs(reader, words.data)
+    positions = join(reader.ids, source, str(reader.folder))
+    examples = Examples(source, Preprocess.parse(plan.preprocess), positions, reader.hashes)
+    device = resolve_device(words.device)
+    teacher = resolve(
+        words.teacher,
+        model=words.model or plan.teacher["model"],
+        input_shape=lambda: examples.input_shape,
+        trust_pickle=words.trust_pickle,
+    ).to(device)
+    if teacher.fingerprint != plan.teacher["fingerprint"]:
+        raise TeacherError(
+            f"{words.teacher} is not this dump's teacher: its file is {teacher.fingerprint}, the "
+            f"dump was made by {plan.teacher['fingerprint']}"
+        )
+    count = min(words.replay, len(reader))
+    rows = np.sort(np.random.default_rng(words.seed).choice(len(reader), count, replace=False))
+    with progress.bar("replay", 2 * count, "rows") as advance:
+
+        def live(order: np.ndarray, batch_size: int) -> Tensor:
+            parts = []
+            for start in range(0, count, batch_size):
+                part = rows[order[start : start + batch_size]]
+                parts.append(_forward(teacher, examples, part, device, plan.precision))
+                advance(len(part))
+            return torch.cat(parts)[torch.from_numpy(np.argsort(order))]
+
+        forwards = np.arange(count)
+        live_NC = live(forwards, words.batch_size)
+        other_NC = live(forwards[::-1].copy(), words.batch_size // 2 + 1)
+    stored_NC = torch.from_numpy(reader.logits).index_select(0, torch.from_numpy(rows))
+    return _compare(stored_NC, live_NC, other_NC, reader.ids[rows], TOLERANCE[plan.precision])
+
+
+def _forward(
+    teacher: Teacher, examples: Examples, rows: np.ndarray, device: torch.device, precision: str
+) -> Tensor:
+    inputs = examples.finish(examples.gather_uncached(rows).to(device))
+    return teacher.logits(inputs, precision).double().cpu()
+
+
+def _compare(
+    stored_NC: Tensor, live_NC: Tensor, other_NC: Tensor, ids: np.ndarray, tolerance: float
+) -> Replay:
+    # half a unit in the last place of the stored value, by its dtype
+    spacing = np.spacing(stored_NC.abs().numpy()).astype(np.float64) / 2
+    rounding_NC = torch.from_numpy(spacing)
+    drift_NC = (stored_NC.double() - live_NC).abs()
+    control = float((live_NC - other_NC).abs().max())
+    spread = float(live_NC.std(-1).mean()) if live_NC.shape[1] > 1 else float(live_NC.abs().mean())
+    allowed = max(10 * control, tolerance * spread)
+    wrong_N = ((drift_NC - rounding_NC) > allowed).any(-1)
+    return Replay(
+        rows=len(ids),
+        drift=float(drift_NC.max()),
+        rounding=float(rounding_NC.max()),
+        control=control,
+        allowed=allowed,
+        wrong=ids[wrong_N.numpy()].tolist(),
+        kl=float(DenseLogits(live_NC).temper(1).kl(stored_NC.double()).mean()),
+        agreement=float((stored_NC.argmax(-1) == live_NC.argmax(-1)).double().mean()),
+    )

@@ -1,0 +1,210 @@
+"""The verb `verify`: whether a dump is what it says, from its bytes to its teacher's answers."""
+
+import math
+import os
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from softlabels.capture.rechecks import Replay, recheck_source, replay
+from softlabels.config import VerifyOptions
+from softlabels.errors import DamagedDump, IncompleteDump, SoftlabelsError
+from softlabels.inputs.hashing import Fingerprint, ascending
+from softlabels.progress import SILENT, Progress
+from softlabels.store.audit import Finding, check_shards, whose_shard
+from softlabels.store.folder import Folder
+from softlabels.store.manifest import (
+    CARD,
+    MANIFEST,
+    PLAN,
+    commit_name,
+    read_manifest,
+    read_plan,
+    read_records,
+)
+from softlabels.store.reader import DumpReader
+from softlabels.store.records import Commit, Manifest, Plan
+
+
+@dataclass
+class Verdict:
+    """What `verify` found. `good` is whether nothing is wrong.
+
+    findings: what is damaged, by file; warnings: what may be meant so; rows, shards, bytes and
+    seconds: what was read, and how long that took; accuracy: the teacher's, counted from the
+    stored logits; source_checked: whether the inputs were hashed again.
+    """
+
+    path: str
+    complete: bool = False
+    findings: list[Finding] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    rows: int = 0
+    shards: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    labelled: int = 0
+    correct: int = 0
+    source_checked: bool = False
+    replay: Replay | None = None
+
+    @property
+    def good(self) -> bool:
+        return not self.findings
+
+    @property
+    def accuracy(self) -> float | None:
+        return self.correct / self.labelled if self.labelled else None
+
+    def report(self, file: str, problem: str) -> None:
+        self.findings.append(Finding(file, problem))
+
+
+def verify(progress: Progress = SILENT, **options: Any) -> Verdict:
+    """Check a dump's structure, counts, ids, hashes and finite values; nothing is changed.
+
+    Options are those of `softlabels verify` (see `config.VerifyOptions`): dump, source, replay,
+    teacher, … Raises StoreError where there is no dump, TeacherError or SourceError where the
+    teacher or the source can't be opened. Damage is not raised: it is in the verdict.
+    """
+    words = VerifyOptions(**options)
+    folder = Folder(words.dump)
+    verdict = Verdict(words.dump)
+    began = time.perf_counter()
+    plan, manifest = _read_records(folder, verdict)
+    if plan is not None:
+        commits = _check_records(folder, plan, manifest, verdict)
+        _find_strays(folder, plan, verdict)
+        _check_files(folder, plan, commits, words.workers or os.cpu_count() or 1, verdict, progress)
+        if manifest is not None:
+            _check_statistics(plan, manifest, verdict)
+    verdict.seconds = time.perf_counter() - began
+    if words.source or words.replay:
+        _go_further(folder, words, verdict, progress)
+    return verdict
+
+
+def _read_records(folder: Folder, verdict: Verdict) -> tuple[Plan | None, Manifest | None]:
+    """The plan, as the manifest or plan.json has it, and the manifest if there is one."""
+    manifest = plan = frozen = None
+    try:
+        manifest, plan = read_manifest(folder)
+        verdict.complete = True
+    except (DamagedDump, IncompleteDump) as error:
+        verdict.report(MANIFEST, f"{error}")
+    try:
+        frozen = read_plan(folder)
+        if frozen is None:
+            verdict.report(PLAN, "is missing")
+        elif plan is not None and frozen != plan:
+            verdict.report(PLAN, "is not the plan that the manifest holds")
+    except DamagedDump as error:
+        verdict.report(PLAN, f"{error}")
+    if verdict.complete and not folder.exists(CARD):
+        verdict.report(CARD, "is missing; without it `datasets` would not notice a missing shard")
+    return plan or frozen, manifest
+
+
+def _check_records(
+    folder: Folder, plan: Plan, manifest: Manifest | None, verdict: Verdict
+) -> list[Commit]:
+    """What to hold the files against: what the manifest says of each shard, else its commit."""
+    records = read_records(folder, plan)
+    if manifest is None:
+        return list(records.values())
+    commits = []
+    for shard, record in enumerate(manifest.shards):
+        commit, name = records.get(shard), commit_name(shard)
+        if commit is None:
+            there = folder.exists(name)
+            verdict.report(name, "is damaged or of another plan" if there else "is missing")
+        elif commit.record != record:
+            verdict.report(name, f"does not agree with {MANIFEST}")
+        start, stop = plan.bounds(shard)
+        skipped = [entry for entry in manifest.skipped if start <= entry["row"] < stop]
+        commits.append(Commit(shard, plan.hash, **record, statistics={}, skipped=skipped))
+    return commits
+
+
+def _find_strays(folder: Folder, plan: Plan, verdict: Verdict) -> None:
+    shards = range(plan.shards)
+    for name in sorted(set(folder.files("data")) - {plan.file(i) for i in shards}):
+        try:
+            with folder.open(name) as file:
+                shard = whose_shard(file, plan)
+        except (SoftlabelsError, OSError):
+            shard = None
+        what = "no file of this dump" if shard is None else f"shard {shard} under another name"
+        verdict.report(name, f"is {what}; readers of the folder would take its rows too")
+    for name in sorted(set(folder.files("commits")) - {commit_name(i) for i in shards}):
+        verdict.report(name, "is no record of this dump")
+
+
+def _check_files(
+    folder: Folder,
+    plan: Plan,
+    commits: list[Commit],
+    workers: int,
+    verdict: Verdict,
+    progress: Progress,
+) -> None:
+    whole, ids_ascend, last = Fingerprint(), True, np.empty(0)
+    with progress.bar("verify", sum(c.bytes for c in commits) >> 20, "MiB") as advance:
+        checks = check_shards(folder, plan, commits, workers)
+        for commit, checked in zip(commits, checks, strict=True):
+            verdict.findings += checked.findings
+            verdict.shards += 1
+            verdict.bytes += commit.bytes
+            verdict.labelled += checked.labelled
+            verdict.correct += checked.correct
+            if checked.planned is not None:
+                verdict.rows += commit.rows
+                whole.update(*checked.planned)
+                ids = checked.planned[0]
+                ids_ascend = ids_ascend and ascending([last, ids] if len(last) else [ids])
+                last = ids[-1:]
+            advance(commit.bytes >> 20)
+    if not verdict.complete or not verdict.good:
+        return
+    if str(whole) != plan.source["fingerprint"]:
+        verdict.report(MANIFEST, "the fingerprint of the source is not that of the rows")
+    if not ids_ascend and len(np.unique(DumpReader(folder).ids)) < verdict.rows:
+        verdict.report(MANIFEST, "an id comes twice")
+
+
+def _check_statistics(plan: Plan, manifest: Manifest, verdict: Verdict) -> None:
+    """The cheap alarm: does the teacher, as stored, know the labels, and is that what is said?"""
+    counted = (verdict.labelled, verdict.correct)
+    recorded = manifest.statistics.get("labelled", 0), manifest.statistics.get("correct", 0)
+    if verdict.good and counted != recorded:
+        verdict.report(
+            MANIFEST, f"tells of {recorded[1]:,} right answers of {recorded[0]:,}; the stored "
+            f"logits give {counted[1]:,} of {counted[0]:,}",
+        )  # fmt: skip
+    guessing = verdict.labelled / plan.classes
+    if verdict.labelled >= 20 and verdict.correct <= guessing + 3 * math.sqrt(guessing):
+        verdict.warnings.append(
+            f"the teacher's accuracy is {verdict.accuracy:.4f}, no better than guessing among "
+            f"{plan.classes} classes: are these the labels and the preprocessing it knows?"
+        )
+
+
+def _go_further(folder: Folder, words: VerifyOptions, verdict: Verdict, progress: Progress) -> None:
+    if not verdict.complete or not verdict.good:
+        verdict.warnings.append("the source and the teacher were not asked: the files come first")
+        return
+    reader = DumpReader(folder)
+    if words.source:
+        for problem in recheck_source(reader, words.data, progress):
+            verdict.report("the source", problem)
+        verdict.source_checked = True
+    if words.replay:
+        verdict.replay = found = replay(reader, words, progress)
+        if found.wrong:
+            shown = ", ".join(map(str, found.wrong[:5]))
+            verdict.report(
+                "logits", f"{len(found.wrong)} of {found.rows} replayed rows are farther from the "
+                f"teacher's answers than {found.allowed:.2g} and the rounding, first id {shown}",
+            )  # fmt: skip

@@ -1,0 +1,83 @@
+"""Where a row group's logits lie in a shard's file, if they lie there as one run of bytes.
+
+A column chunk that our writer made is one uncompressed PLAIN page: a header in Thrift's compact
+encoding (parquet-format, PageHeader and DataPageHeader), the levels, the values. The header is
+read strictly; for whatever is not exactly that, the answer is None and the reader decodes.
+"""
+
+from typing import IO, Any
+
+HEADER_BYTES = 128
+DATA_PAGE, PLAIN = 0, 0
+I32, STRUCT = 5, 12
+
+
+def plain_values(file: IO[bytes], chunk: Any, count: int, row_bytes: int) -> int | None:
+    """The offset in `file` at which `count` rows of `row_bytes` bytes each stand, or None.
+
+    `chunk` is the column chunk's metadata as pyarrow gives it.
+    """
+    if chunk.compression != "UNCOMPRESSED" or chunk.has_dictionary_page:
+        return None
+    start, total, wanted = chunk.data_page_offset, chunk.total_compressed_size, count * row_bytes
+    file.seek(0, 2)
+    if not 0 < start <= start + total <= file.tell() or total < wanted:
+        return None
+    file.seek(start)
+    try:
+        header, length = read_page_header(file.read(HEADER_BYTES))
+    except (IndexError, ValueError):
+        return None
+    one_page = length + header["compressed"] == total and header["compressed"] >= wanted
+    whole = header["values"] == chunk.num_values and header["compressed"] == header["uncompressed"]
+    if not (one_page and whole and (header["type"], header["encoding"]) == (DATA_PAGE, PLAIN)):
+        return None
+    return int(start + total - wanted)
+
+
+def read_page_header(content: bytes) -> tuple[dict[str, int], int]:
+    """A version 1 data page's header without statistics, and its length in bytes.
+
+    Raises ValueError for another header and IndexError for one that is cut off.
+    """
+    found: dict[str, int] = {}
+    at = _read_struct(
+        content, 0, found, {1: "type", 2: "uncompressed", 3: "compressed", 4: "crc"}, inner=5
+    )
+    inside = {1: "values", 2: "encoding", 3: "definition_encoding", 4: "repetition_encoding"}
+    at = _read_struct(content, at, found, inside, inner=None)
+    if content[at] != 0:
+        raise ValueError("more fields than a data page's header has")
+    if not {"type", "uncompressed", "compressed", "values", "encoding"} <= set(found):
+        raise ValueError("fields are missing")
+    return found, at + 1
+
+
+def _read_struct(
+    content: bytes, at: int, found: dict[str, int], names: dict[int, str], inner: int | None
+) -> int:
+    """Read i32 fields up to the end of the struct, or up to the start of the struct `inner`."""
+    field = 0
+    while content[at]:
+        field += content[at] >> 4
+        kind = content[at] & 15
+        at += 1
+        if kind == STRUCT and field == inner:
+            return at
+        if kind != I32 or field not in names or content[at - 1] >> 4 == 0:
+            raise ValueError(f"field {field} of type {kind}")
+        found[names[field]], at = _read_zigzag(content, at)
+    if inner is not None:
+        raise ValueError("no data page's header")
+    return at + 1
+
+
+def _read_zigzag(content: bytes, at: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 35, 7):
+        byte = content[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return (value >> 1) ^ -(value & 1), at
+    raise ValueError("a number of more than 32 bits")
