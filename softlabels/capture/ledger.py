@@ -49,14 +49,19 @@ def begin(setup: Setup, resume: bool) -> Plan:
                 f"{folder} holds an unfinished dump: {state(folder, plan)}. Add --resume to go on "
                 f"with it, or choose another folder with --out"
             )
-    if earlier is None or not folder.exists(PLAN):
+    if _plan_as_written(folder) != plan:
         folder.write_json(PLAN, asdict(plan))
     return plan
 
 
 def damaged(job: Job, shards: list[int], progress: Progress) -> list[int]:
-    """Those of these finished shards that are no longer what was written: each is read whole."""
+    """Those of these finished shards that are no longer what was written: each is read whole.
+    A commit that the manifest contradicts counts as damaged."""
     commits = read_commits(job.folder, job.plan)
+    manifest = _manifest(job.folder)
+    if manifest is not None and manifest[1] == job.plan:
+        records = manifest[0].shards
+        commits = {i: c for i, c in commits.items() if c.record == records[i]}
     chosen = [commits[shard] for shard in shards if shard in commits]
     found = [shard for shard in shards if shard not in commits]
     with progress.bar("check", sum(c.bytes for c in chosen) >> 20, "MiB") as advance:
@@ -98,14 +103,11 @@ def finish(job: Job) -> Manifest | None:
 
 def is_complete(folder: Folder, plan: Plan) -> bool:
     """Whether the manifest and the card are there and agree with the commits and their files."""
-    if not folder.exists(MANIFEST) or not folder.exists(CARD):
-        return False
-    try:
-        manifest, recorded = read_manifest(folder)
-    except DamagedDump:
+    found = _manifest(folder)
+    if found is None or not folder.exists(CARD):
         return False
     commits = read_commits(folder, plan)
-    return recorded == plan and manifest.shards == [c.record for c in commits.values()]
+    return found[1] == plan and found[0].shards == [c.record for c in commits.values()]
 
 
 def state(folder: Folder, plan: Plan) -> str:
@@ -114,14 +116,23 @@ def state(folder: Folder, plan: Plan) -> str:
 
 def _earlier_plan(folder: Folder, resume: bool) -> Plan | None:
     """The plan in the folder, also where only the manifest still has it."""
+    plan = _plan_as_written(folder) if resume else read_plan(folder)
+    manifest = _manifest(folder)
+    return plan if plan is not None or manifest is None else manifest[1]
+
+
+def _plan_as_written(folder: Folder) -> Plan | None:
     try:
-        plan = read_plan(folder)
-        if plan is not None or not folder.exists(MANIFEST):
-            return plan
-        return read_manifest(folder)[1]
+        return read_plan(folder)
     except DamagedDump:
-        if not resume:
-            raise
+        return None
+
+
+def _manifest(folder: Folder) -> tuple[Manifest, Plan] | None:
+    """The manifest and its plan; None where there is no good one."""
+    try:
+        return read_manifest(folder) if folder.exists(MANIFEST) else None
+    except DamagedDump:
         return None
 
 

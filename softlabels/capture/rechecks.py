@@ -22,6 +22,7 @@ from softlabels.teachers import Teacher, resolve
 # How far logits of the same model on the same inputs may be apart, as a part of their spread,
 # where kernels of another machine or batch size add in another order.
 TOLERANCE = {"float32": 1e-3, "fp16": 2e-2, "bf16": 1e-1}
+MOST = 0.2
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Replay:
 
     drift, rounding, control: the largest |stored − live|, the largest error that the stored dtype
     explains, and the largest |live − live| with other batches; allowed: what is accepted beyond
-    the rounding; wrong: ids of rows that are farther away; kl: mean KL(live ‖ stored) at T = 1 in
+    the rounding; wrong: ids of rows that are farther away; steady: whether the teacher agrees with
+    itself; kl: mean KL(live ‖ stored) at T = 1 in
     nats; agreement: of the top class.
     """
 
@@ -40,6 +42,7 @@ class Replay:
     control: float
     allowed: float
     wrong: list[Any]
+    steady: bool
     kl: float
     agreement: float
 
@@ -83,9 +86,10 @@ def replay(reader: DumpReader, words: VerifyOptions, progress: Progress) -> Repl
     positions = join(reader.ids, source, str(reader.folder))
     examples = Examples(source, Preprocess.parse(plan.preprocess), positions, reader.hashes)
     device = resolve_device(words.device)
+    bare = plan.teacher["kind"] == "state_dict"
     teacher = resolve(
         words.teacher,
-        model=words.model or plan.teacher["model"],
+        model=words.model or (plan.teacher["model"] if bare else None),
         input_shape=lambda: examples.input_shape,
         trust_pickle=words.trust_pickle,
     ).to(device)
@@ -129,7 +133,7 @@ def _compare(
     drift_NC = (stored_NC.double() - live_NC).abs()
     control = float((live_NC - other_NC).abs().max())
     spread = float(live_NC.std(-1).mean()) if live_NC.shape[1] > 1 else float(live_NC.abs().mean())
-    allowed = max(10 * control, tolerance * spread)
+    allowed = max(tolerance * spread, min(10 * control, MOST * spread))
     wrong_N = ((drift_NC - rounding_NC) > allowed).any(-1)
     return Replay(
         rows=len(ids),
@@ -138,6 +142,7 @@ def _compare(
         control=control,
         allowed=allowed,
         wrong=ids[wrong_N.numpy()].tolist(),
+        steady=control <= MOST * spread,
         kl=float(DenseLogits(live_NC).temper(1).kl(stored_NC.double()).mean()),
         agreement=float((stored_NC.argmax(-1) == live_NC.argmax(-1)).double().mean()),
     )

@@ -202,6 +202,11 @@ def _go_further(folder: Folder, words: VerifyOptions, verdict: Verdict, progress
         verdict.source_checked = True
     if words.replay:
         verdict.replay = found = replay(reader, words, progress)
+        if not found.steady:
+            verdict.warnings.append(
+                f"the teacher does not agree with itself: the same rows in other batches differ by "
+                f"up to {found.control:.2g}. Is there dropout or batch statistics in it?"
+            )
         if found.wrong:
             shown = ", ".join(map(str, found.wrong[:5]))
             verdict.report(

@@ -64,6 +64,9 @@ def _read_struct(
         at += 1
         if kind == STRUCT and field == inner:
             return at
+        if kind == STRUCT and inner is None and field == 5 and content[at] == 0:
+            at += 1  # statistics with nothing in them
+            continue
         if kind != I32 or field not in names or content[at - 1] >> 4 == 0:
             raise ValueError(f"field {field} of type {kind}")
         found[names[field]], at = _read_zigzag(content, at)
