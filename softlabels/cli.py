@@ -65,8 +65,9 @@ def dump(terminal: Terminal, **options: Any) -> None:
     result = softlabels.dump(terminal.progress, **options)
     manifest = result.manifest
     if manifest is None:
-        text = f"{result.out}: this rank's {result.rows_run:,} rows are done, others go on"
-        terminal.result(text, {"out": result.out, "rows_run": result.rows_run, "complete": False})
+        text = f"{result.out}: rank {result.rank} has done its {result.rows_run:,} rows"
+        value = {"out": result.out, "rank": result.rank, "rows_run": result.rows_run}
+        terminal.result(text, value | {"complete": False})
         return
     text = f"{result.out}: {manifest.rows:,} rows, {manifest.bytes / 1e6:,.1f} MB"
     if manifest.statistics.get("labelled"):

@@ -1,30 +1,37 @@
-"""Processes that tests start and stop: forks of this one, so that they begin at once."""
+"""Processes that tests start and stop. They are forks of a server that has imported what they need
+and done nothing else, so that they begin at once and inherit no threads."""
 
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-FORK = multiprocessing.get_context("fork")
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["softlabels.capture", "torch.distributed", "tests.conftest"])
 
 
-def start(work: Callable[..., Any], **words: Any) -> multiprocessing.Process:
-    """Run `work(**words)` in a process of its own; exit code 3 where it raised."""
-
-    def body() -> None:
-        os.setsid()
-        try:
-            work(**words)
-        except BaseException:
-            os._exit(3)
-        os._exit(0)
-
-    process = FORK.Process(target=body, daemon=True)
+def start(
+    work: Callable[..., Any], environment: dict[str, str] | None = None, **words: Any
+) -> multiprocessing.Process:
+    """Run `work(**words)` in a process of its own; exit code 3 where it raised. `work` has a name
+    in a module."""
+    process = SERVER.Process(target=_body, args=(work, environment or {}, words), daemon=True)
     process.start()
     return process
+
+
+def _body(work: Callable[..., Any], environment: dict[str, str], words: dict[str, Any]) -> None:
+    os.environ |= environment
+    try:
+        work(**words)
+    except BaseException as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        os._exit(3)
+    os._exit(0)
 
 
 def kill(process: multiprocessing.Process) -> bool:

@@ -20,7 +20,7 @@ from softlabels.config import DumpOptions
 from softlabels.errors import DiskFull, StoreError, UsageError
 from softlabels.progress import SILENT, Progress
 from softlabels.store.checking import make_record
-from softlabels.store.claims import claimed, new_run
+from softlabels.store.claims import claimed, is_lost, new_run
 from softlabels.store.manifest import read_commits, read_manifest
 from softlabels.store.records import Manifest, Plan
 
@@ -29,12 +29,13 @@ from softlabels.store.records import Manifest, Plan
 class DumpResult:
     """Where the dump is, its manifest, and the source rows that this call ran the teacher on.
 
-    The manifest is None where other ranks still have shards to do.
+    The manifest is None where other ranks than this one still have shards to do.
     """
 
     out: str
     manifest: Manifest | None
     rows_run: int
+    rank: int = 0
 
 
 def dump(progress: Progress = SILENT, **options: Any) -> DumpResult:
@@ -55,16 +56,16 @@ def dump(progress: Progress = SILENT, **options: Any) -> DumpResult:
         progress.say(str(setup))
     with ExitStack() as stack:
         run = _claim(setup, team, stack, progress)
-        job, missing = _agree(setup, team, progress)
+        job, missing = _agree(setup, team, run, progress)
         if missing is None:
             progress.say(f"{job.folder} is complete already; nothing to do")
-            return DumpResult(str(job.folder), read_manifest(job.folder)[0], 0)
+            return DumpResult(str(job.folder), read_manifest(job.folder)[0], 0, team.rank)
         mine = team.part_of(missing)
         _run(setup, job, mine, run, progress)
         manifest = finish(job)
         if manifest is None and team.world == 1:
             raise StoreError(f"{state(job.folder, job.plan)}, the others vanished; use --resume")
-        return DumpResult(str(job.folder), manifest, job.plan.rows_of(mine))
+        return DumpResult(str(job.folder), manifest, job.plan.rows_of(mine), team.rank)
 
 
 def _claim(setup: Setup, team: Team, stack: ExitStack, progress: Progress) -> str:
@@ -81,7 +82,7 @@ def _claim(setup: Setup, team: Team, stack: ExitStack, progress: Progress) -> st
     return run
 
 
-def _agree(setup: Setup, team: Team, progress: Progress) -> tuple[Job, list[int] | None]:
+def _agree(setup: Setup, team: Team, run: str, progress: Progress) -> tuple[Job, list[int] | None]:
     """The plan, and the missing shards; None where there is nothing to do.
 
     Finished shards are divided among the ranks to be looked at; what is missing or damaged is
@@ -90,27 +91,27 @@ def _agree(setup: Setup, team: Team, progress: Progress) -> tuple[Job, list[int]
     resume = setup.options.resume or team.restarted
     folder = setup.folder
     plan = make_record(Plan, team.share("plan", lambda: asdict(begin(setup, resume))), "the plan")
-    if not team.is_first:
-        make_plan(setup, known=plan).check_same(plan, folder)
     job = setup.job(plan)
 
-    def look() -> list[int] | None:
-        if is_complete(folder, plan) and not resume:
-            return None
-        return list(read_commits(folder, plan))
+    def finished() -> list[int] | None:
+        return list(read_commits(folder, plan)) if resume or not is_complete(folder, plan) else None
 
-    done = team.share("done", look)
+    done = team.share("finished", finished)
     if done is None:
+        team.leave()
         return job, None
-    whole = resume and setup.options.check == "full"
-    part = team.part_of(done)
-    found = team.gather("damaged", damaged(job, part, progress) if whole else [])
 
-    def last_word() -> list[int] | None:
+    def look() -> list[int]:
+        if not team.is_first:
+            make_plan(setup, known=plan).check_same(plan, folder)
+        whole = resume and setup.options.check == "full"
+        return damaged(job, team.part_of(done), progress) if whole else []
+
+    def settled(found: list[list[int]]) -> list[int] | None:
         missing = settle(job, sorted(chain.from_iterable(found)), progress)
         return missing if missing or not is_complete(folder, plan) else None
 
-    missing = team.share("missing", last_word)
+    missing = team.conclude("missing", look, settled, lambda rank: is_lost(folder, run, rank))
     team.leave()
     return job, missing
 

@@ -4,7 +4,8 @@ Ray schedules, replaces lost workers and tries their shard again; the plan decid
 """
 
 import os
-from contextlib import ExitStack
+import sys
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import asdict
 from typing import Any
 
@@ -57,7 +58,8 @@ def run_on_ray(setup: Setup, plan: Plan, shards: list[int], run: str, progress: 
     if began_here:
         ray.init(log_to_driver=False, include_dashboard=False, logging_level="error")
     try:
-        _hand_out(ray, setup, plan, shards, run, progress)
+        with redirect_stdout(sys.stderr):  # where Ray tells of lost workers; results stand alone
+            _hand_out(ray, setup, plan, shards, run, progress)
     except ray.exceptions.RayTaskError as error:
         raise (error.cause if isinstance(error.cause, Exception) else error) from None
     except ray.exceptions.RayActorError as error:

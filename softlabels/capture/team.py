@@ -9,6 +9,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -19,7 +20,7 @@ from softlabels.errors import StoreError, UsageError
 
 MEETING = timedelta(minutes=30)  # to come together
 PLANNING = timedelta(days=2)  # rank 0 reads every input once before the others begin
-LEAVING = 60.0  # seconds
+LEAVING = 20.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -48,16 +49,37 @@ class Team:
             value = make()
         except BaseException as error:
             self.store.set(key, json.dumps({"stopped": str(error) or type(error).__name__}))
+            self.leave()
             raise
         self.store.set(key, json.dumps({"value": value}))
         return value
 
-    def gather(self, key: str, value: Any) -> list[Any]:
-        """Every rank's value, in order of rank, on rank 0; an empty list elsewhere."""
+    def conclude(
+        self,
+        key: str,
+        make: Callable[[], Any],
+        combine: Callable[[list[Any]], Any],
+        is_lost: Callable[[int], bool],
+    ) -> Any:
+        """What rank 0's `combine` gives for the list of every rank's `make()`, on every rank.
+
+        Raises StoreError where another rank raised, or where `is_lost(rank)` before it answered.
+        """
         if self.store is None:
-            return [value]
-        self.store.set(f"{key}/{self.rank}", json.dumps({"value": value}))
-        return [self._get(f"{key}/{r}") for r in range(self.world)] if self.is_first else []
+            return combine([make()])
+        if self.is_first:
+            return self.share(key, lambda: combine(
+                [make(), *(self._answer(key, r, is_lost) for r in range(1, self.world))]
+            ))  # fmt: skip
+        own = f"{key}/{self.rank}"
+        try:
+            value = make()
+        except BaseException as error:
+            self.store.set(own, json.dumps({"stopped": str(error) or type(error).__name__}))
+            self.leave()
+            raise
+        self.store.set(own, json.dumps({"value": value}))
+        return self._get(key)
 
     def part_of(self, shards: list[int]) -> list[int]:
         """This rank's part: every `world`-th."""
@@ -68,18 +90,31 @@ class Team:
         until all have heard the last word."""
         if self.store is None:
             return
-        self.store.add("left", 1)
-        end = time.monotonic() + LEAVING
-        while self.is_first and self.store.add("left", 0) < self.world and time.monotonic() < end:
-            time.sleep(0.05)
+        with suppress(torch.distributed.DistError, RuntimeError):
+            self.store.add("left", 1)
+            end = time.monotonic() + LEAVING
+            while self.is_first and self.store.add("left", 0) < self.world:
+                if time.monotonic() > end:
+                    return
+                time.sleep(0.05)
 
-    def _get(self, key: str) -> Any:
+    def _answer(self, key: str, rank: int, is_lost: Callable[[int], bool]) -> Any:
+        name = f"{key}/{rank}"
+        while not self.store.check([name]):
+            time.sleep(0.2)
+            if is_lost(rank) and not self.store.check([name]):
+                raise StoreError(f"rank {rank} was lost before the dump began; start it again")
+        return self._get(name, rank)
+
+    def _get(self, key: str, rank: int = 0) -> Any:
         try:
             told = json.loads(self.store.get(key))
         except (torch.distributed.DistError, RuntimeError) as error:
             raise StoreError(f"rank {self.rank} lost touch with rank 0: {error}") from error
         if "stopped" in told:
-            raise StoreError(f"rank 0 stopped: {told['stopped']}")
+            if not self.is_first:
+                self.leave()
+            raise StoreError(f"rank {rank} stopped: {told['stopped']}")
         return told["value"]
 
 

@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 
 from softlabels.errors import FolderInUse
 from softlabels.progress import SILENT, Progress
-from softlabels.store.folder import Folder
+from softlabels.store.folder import Folder, make_directory
 
 CLAIMS = ".claims"
 BEAT, LEASE = 5.0, 30.0  # seconds between two signs of life; without one for this long: dead
@@ -45,6 +45,10 @@ class Claim:
         return self.name.partition("/")[2].partition("-")[0]
 
     @property
+    def rank(self) -> int:
+        return int(self.name.split("-")[1])
+
+    @property
     def token(self) -> str:
         return self.name.rpartition("-")[2].removesuffix(".json")
 
@@ -59,7 +63,7 @@ def claimed(folder: Folder, run: str, rank: int = 0, progress: Progress = SILENT
     if any(kind in UNGUARDED for kind in _protocols(folder)):
         yield
         return
-    life: _Life = _LocalLife(folder) if folder.is_local else _RemoteLife(folder)
+    life = _life(folder)
     name = f"{CLAIMS}/{run}-{rank}-{folder.token}.json"
     with ExitStack() as stack:
         for attempt in range(TRIES):
@@ -80,8 +84,14 @@ def claims(folder: Folder) -> list[Claim]:
 
 def alive_tokens(folder: Folder) -> set[str]:
     """The tokens of all processes that write to this folder, as `Folder.sweep` wants them."""
-    life: _Life = _LocalLife(folder) if folder.is_local else _RemoteLife(folder)
+    life = _life(folder)
     return {c.token for c in claims(folder) if c.token == folder.token or life.is_alive(c.name)}
+
+
+def is_lost(folder: Folder, run: str, rank: int) -> bool:
+    """Whether this rank of the run came and died. A rank that did not come yet is not lost."""
+    found = [c for c in claims(folder) if c.run == run and c.rank == rank]
+    return bool(found) and not any(_life(folder).is_alive(c.name) for c in found)
 
 
 def _refuse_others(folder: Folder, life: "_Life", run: str, progress: Progress) -> None:
@@ -94,6 +104,10 @@ def _refuse_others(folder: Folder, life: "_Life", run: str, progress: Progress) 
                 f"until it is done, or choose another folder with --out"
             )
         life.bury(claim.name)
+
+
+def _life(folder: Folder) -> "_Life":
+    return _LocalLife(folder) if folder.is_local else _RemoteLife(folder)
 
 
 def _who(folder: Folder, name: str) -> str:
@@ -144,9 +158,11 @@ class _LocalLife(_Life):
         self.folder = folder
 
     def begin(self, name: str) -> None:
-        os.makedirs(self.folder.path(CLAIMS), exist_ok=True)
         self.lock = self._lock(name)
-        self.lock.acquire(timeout=10)
+        while not self.lock.is_locked:
+            with suppress(FileNotFoundError):  # another that left took the empty folder with it
+                make_directory(self.folder.path(CLAIMS))
+                self.lock.acquire(timeout=10)
         self.folder.write_json(name, _about())  # seen only now, when the lock is held
 
     def end(self, name: str) -> None:

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import PurePosixPath
 from typing import IO, Any
 
@@ -180,7 +180,7 @@ class Folder:
     def _create_local(self, path: str) -> Iterator[IO[bytes]]:
         self._make_inside(os.path.dirname(path))
         waiting = f"{self.path(PARTIAL)}/{self.token}"
-        os.makedirs(waiting, exist_ok=True)
+        make_directory(waiting)
         partial = f"{waiting}/{os.path.basename(path)}"
         try:
             with open(partial, "wb") as file:
@@ -251,6 +251,15 @@ class Folder:
                 f"{where}: {str(error).strip() or type(error).__name__}. What is committed is "
                 f"safe; run the same command with --resume when the store answers again"
             ) from error
+
+
+def make_directory(path: str) -> None:
+    """Make it and what is above it, though others remove the empty ones that they pass."""
+    for _ in range(100):
+        with suppress(FileNotFoundError):
+            os.makedirs(path, exist_ok=True)
+            return
+    os.makedirs(path, exist_ok=True)
 
 
 def _remove_if_empty(directory: str) -> None:

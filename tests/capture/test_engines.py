@@ -1,0 +1,270 @@
+"""Many processes make one dump: ranks that torchrun starts, ranks that meet by themselves, Ray."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import torch
+
+import softlabels
+from softlabels.capture.team import Team, join_team
+from softlabels.errors import MissingExtra, SoftlabelsError, UsageError
+from tests.capture import harm
+from tests.capture.test_trust import Slow, commits
+from tests.processes import kill, start, wait_for
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def slow(tmp_path) -> dict:
+    """24 shards of 50 rows, 20 batches of which take a second."""
+    torch.manual_seed(0)
+    torch.save(Slow().state_dict(), tmp_path / "w.pt")
+    return {"teacher": str(tmp_path / "w.pt"), "model": "tests.capture.test_trust:Slow",
+            "data": "digits", "shard_rows": 50, "batch_size": 25}  # fmt: skip
+
+
+@pytest.fixture
+def calm(slow, tmp_path) -> dict[str, bytes]:
+    softlabels.dump(**slow, out=str(tmp_path / "calm"))
+    return harm.contents(tmp_path / "calm")
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def ranks(world: int, work=softlabels.dump, **words) -> list:
+    """`work(**words)` as each of `world` ranks, in processes that meet over loopback."""
+    meeting = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1",
+               "MASTER_PORT": str(free_port())}  # fmt: skip
+    return [start(work, meeting | {"RANK": str(rank)}, **words) for rank in range(world)]
+
+
+def finish(processes: list) -> list[int]:
+    for process in processes:
+        process.join(60)
+    return [process.exitcode for process in processes]
+
+
+@pytest.mark.parametrize("world", [2, 3, 5])
+def test_any_number_of_ranks_makes_the_same_dump(slow, calm, tmp_path, world):
+    out = tmp_path / "d"
+    assert finish(ranks(world, **slow, out=str(out))) == [0] * world
+    assert harm.contents(out) == calm
+    assert softlabels.verify(dump=str(out)).good
+    assert not (out / ".claims").exists()
+
+
+@pytest.mark.parametrize("lost", [0, 2])
+def test_a_lost_ranks_shards_are_done_on_resume(slow, calm, tmp_path, lost):
+    out = tmp_path / "d"
+    processes = ranks(4, **slow, out=str(out))
+    wait_for(lambda: len(commits(out)) >= 3)
+    assert kill(processes[lost])
+    codes = finish(processes)
+    assert [code for rank, code in enumerate(codes) if rank != lost] == [0, 0, 0]
+    missing = set(range(24)) - commits(out)
+    assert missing
+    assert {shard % 4 for shard in missing} == {lost}
+    assert not (out / "softlabels.json").exists()
+    result = softlabels.dump(**slow, out=str(out), resume=True)
+    assert result.rows_run == 50 * len(missing)
+    assert harm.contents(out) == calm
+
+
+def test_four_ranks_killed_then_one_killed_then_three_leave_nothing_stale(slow, calm, tmp_path):
+    out = tmp_path / "d"
+    for world, enough in ((4, 6), (1, 9)):
+        processes = ranks(world, **slow, out=str(out), resume=True)
+        wait_for(lambda enough=enough: len(commits(out)) >= enough)
+        living = [kill(process) for process in processes]
+        assert any(living)
+        assert not (out / "softlabels.json").exists()
+    assert finish(ranks(3, **slow, out=str(out), resume=True)) == [0, 0, 0]
+    assert harm.contents(out) == calm
+    assert not [p for p in out.iterdir() if p.name.startswith(".")]
+    assert softlabels.verify(dump=str(out)).good
+
+
+def test_damage_is_looked_for_and_redone_by_all_ranks(slow, calm, tmp_path):
+    out = tmp_path / "d"
+    softlabels.dump(**slow, out=str(out))
+    for shard in (1, 5, 6):
+        file = harm.shards(out)[shard]
+        harm.flip(file, file.stat().st_size // 2, 1)
+    before = harm.inodes(out)
+    assert finish(ranks(3, **slow, out=str(out), resume=True)) == [0, 0, 0]
+    redone = {name for name, place in harm.inodes(out).items() if before[name] != place}
+    assert redone == {f"train-{shard:05d}-of-00024.parquet" for shard in (1, 5, 6)}
+    assert harm.contents(out) == calm
+
+
+def test_ranks_that_see_other_data_stop_before_they_store_anything(slow, tmp_path):
+    out = tmp_path / "d"
+    said = tmp_path / "said"
+    words = slow | {"out": str(out), "said": str(said)}
+    assert finish(ranks(3, work=dump_otherwise, **words)) == [3, 3, 3]
+    assert commits(out) == set()
+    assert "rank 1 stopped: " in said.read_text()
+    assert said.read_text().count("dtype is 'float32' and was 'float16'") == 3
+
+
+def dump_otherwise(**words) -> None:
+    """Rank 1 has other options: its plan is another."""
+    if os.environ["RANK"] == "1":
+        words["dtype"] = "float32"
+    dump_aloud(**words)
+
+
+def test_what_stops_the_first_rank_stops_the_others(slow, tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "thesis.tex").write_text("x")
+    said = tmp_path / "said"
+    words = slow | {"out": str(tmp_path / "d"), "said": str(said)}
+    assert finish(ranks(3, work=dump_aloud, **words)) == [3, 3, 3]
+    told = said.read_text()
+    assert told.count("rank 0 stopped: ") == 2
+    assert told.count("holds no dump (there is 'thesis.tex')") == 3
+
+
+def dump_aloud(said: str, **words) -> None:
+    try:
+        softlabels.dump(**words)
+    except SoftlabelsError as error:
+        with open(said, "a") as file:
+            file.write(f"{error}\n")
+        raise
+
+
+def test_a_rank_that_dies_before_the_dump_begins_stops_the_others(slow, tmp_path):
+    out = tmp_path / "d"
+    softlabels.dump(**slow, out=str(out))
+    said = tmp_path / "said"
+    words = slow | {"out": str(out), "resume": True, "said": str(said)}
+    assert finish(ranks(3, work=die_looking, **words)) == [3, 3, -9]
+    assert "rank 2 was lost before the dump began; start it again" in said.read_text()
+    assert softlabels.verify(dump=str(out)).good
+
+
+def die_looking(**words) -> None:
+    """Rank 2 is killed while it looks at finished shards."""
+    from softlabels.capture import dumping
+
+    if os.environ["RANK"] == "2":
+        dumping.damaged = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    dump_aloud(**words)
+
+
+def test_half_an_environment_is_said(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UsageError, match="WORLD_SIZE is 4, but RANK and MASTER_ADDR and"):
+        join_team()
+    monkeypatch.setenv("WORLD_SIZE", "many")
+    with pytest.raises(UsageError, match="WORLD_SIZE is 'many'"):
+        join_team()
+    monkeypatch.delenv("WORLD_SIZE")
+    assert join_team() == Team(0, 1)
+
+
+def torchrun(slow: dict, out: Path, *words: str, world: int = 2) -> subprocess.Popen:
+    options = [w for k, v in slow.items() for w in (f"--{k.replace('_', '-')}", str(v))]
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone",
+        f"--nproc-per-node={world}", *words, "-m", "softlabels", "dump", *options,
+        "--out", str(out), "--json",
+    ]  # fmt: skip
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            text=True)  # fmt: skip
+
+
+def pids(out: Path) -> dict[int, int]:
+    """The processes that write to a dump, by rank."""
+    found = {}
+    for path in out.glob(".claims/*.json"):
+        found[int(path.stem.split("-")[1])] = json.loads(path.read_text())["pid"]
+    return found
+
+
+def test_torchrun(slow, calm, tmp_path):
+    out = tmp_path / "d"
+    said, _ = torchrun(slow, out).communicate(timeout=120)
+    values = [json.loads(line) for line in said.splitlines()]
+    assert sorted(value["rows_run"] for value in values) == [600, 600]
+    assert any(value["complete"] for value in values)
+    assert harm.contents(out) == calm
+
+
+def test_torchrun_starts_lost_ranks_again_and_goes_on(slow, calm, tmp_path):
+    out = tmp_path / "d"
+    process = torchrun(slow, out, "--max-restarts=2")
+    wait_for(lambda: len(commits(out)) >= 3)
+    os.kill(pids(out)[1], signal.SIGKILL)
+    process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert harm.contents(out) == calm
+    assert softlabels.verify(dump=str(out)).good
+
+
+def test_ray_makes_the_same_dump_though_a_worker_is_killed(slow, calm, tmp_path):
+    out = tmp_path / "d"
+    options = [w for k, v in slow.items() for w in (f"--{k.replace('_', '-')}", str(v))]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "softlabels", "dump", *options, "--out", str(out), "--json",
+         "--engine", "ray"],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    wait_for(lambda: len(commits(out)) >= 3, 120)
+    workers = {rank: pid for rank, pid in pids(out).items() if rank > 0}
+    assert len(workers) >= 1
+    victim = workers.popitem()[1]
+    os.kill(victim, signal.SIGKILL)
+    said, words = process.communicate(timeout=120)
+    assert process.returncode == 0, words
+    assert json.loads(said)["rows_run"] == 1200
+    assert "Ray workers, each with a core" in words
+    assert harm.contents(out) == calm
+    assert softlabels.verify(dump=str(out)).good
+    assert not (out / ".claims").exists()
+
+
+def test_ray_says_a_workers_error_as_if_it_were_here(slow, tmp_path, cli):
+    words = slow | {"batch_size": 50, "model": "tests.capture.test_engines:Bad"}
+    options = [w for k, v in words.items() for w in (f"--{k.replace('_', '-')}", v)]
+    done = cli("dump", *options, "--out", tmp_path / "d", "--engine", "ray", cwd=ROOT)
+    assert done.code == 1
+    assert "the teacher gave nan for the row with id 1100" in done.err
+    assert "Traceback" not in done.err
+    assert "ray" not in done.err.splitlines()[-1]
+    assert not (tmp_path / "d" / "softlabels.json").exists()
+
+
+class Bad(Slow):
+    """NaN for one row of digits: the one numbered 1100."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        from softlabels.inputs.sources import open_source
+
+        z = self.layer(x.flatten(1))
+        row = open_source("digits").dataset[1100]["image"]
+        wanted = torch.tensor(list(row.getdata())).float() / 255
+        z[(x.flatten(1) - wanted).abs().sum(-1) < 1e-4] = float("nan")
+        return z
+
+
+def test_ray_where_there_is_none(slow, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'softlabels\[ray\]'"):
+        softlabels.dump(**slow, out=str(tmp_path / "d"), engine="ray")
+    assert commits(tmp_path / "d") == set()
