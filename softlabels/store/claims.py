@@ -12,6 +12,7 @@ made a claim still lives:
 import json
 import os
 import random
+import re
 import socket
 import threading
 import time
@@ -31,6 +32,7 @@ from softlabels.store.folder import Folder, make_directory
 CLAIMS = ".claims"
 BEAT, LEASE = 5.0, 30.0  # seconds between two signs of life; without one for this long: dead
 TRIES = 12
+NAME = re.compile(CLAIMS + r"/\w+-\d+-\w+\.json")
 UNGUARDED = ("hf",)  # where every write is a commit to a repository
 
 
@@ -79,7 +81,7 @@ def claimed(folder: Folder, run: str, rank: int = 0, progress: Progress = SILENT
 
 
 def claims(folder: Folder) -> list[Claim]:
-    return [Claim(name) for name in folder.files(CLAIMS) if name.endswith(".json")]
+    return [Claim(name) for name in folder.files(CLAIMS) if NAME.fullmatch(name)]
 
 
 def alive_tokens(folder: Folder) -> set[str]:
@@ -243,7 +245,7 @@ class _RemoteLife(_Life):
                 self._beat(name)
 
     def _beat(self, name: str) -> None:
-        self.folder.fs.pipe_file(self.folder.path(name), self.about)
+        self.folder.upload(name, self.about)
 
     def _beaten(self, name: str) -> float | None:
         try:
@@ -254,10 +256,7 @@ class _RemoteLife(_Life):
     def _now(self) -> float:
         """The store's clock: the time of an object that was written just now."""
         clock = f"{CLAIMS}/clock-{self.folder.token}"
-        self._beat_clock(clock)
+        self.folder.upload(clock, b"{}")
         found = self._beaten(clock)
         self.folder.delete(clock)
         return found if found is not None else time.time()
-
-    def _beat_clock(self, name: str) -> None:
-        self.folder.fs.pipe_file(self.folder.path(name), b"{}")

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import PurePosixPath
 from typing import IO, Any
@@ -18,6 +19,8 @@ from softlabels.errors import DamagedDump, DiskFull, MissingExtra, SoftlabelsErr
 
 PARTIAL = ".partial"
 MAX_JSON_BYTES = 64 << 20
+OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "hf", "memory"}
+READERS = 16  # small files fetched at once
 EXTRAS = {
     "s3": ("s3fs", "s3"),
     "s3a": ("s3fs", "s3"),
@@ -117,31 +120,15 @@ class Folder:
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Raises DamagedDump unless the file is a JSON object of sensible size."""
-        if self.size(name) > MAX_JSON_BYTES:
-            raise DamagedDump(f"{self.url}/{name} is larger than {MAX_JSON_BYTES} bytes")
+        size = self.size(name)
         with self._said(name):
-            return self._parse(name, self.fs.cat_file(self.path(name)))
+            return self._read_json(name, size)
 
     def read_jsons(self, files: dict[str, int]) -> dict[str, dict[str, Any] | DamagedDump]:
-        """Many JSON objects at once, by name; for each that is none, the error."""
-        found: dict[str, Any] = {
-            name: DamagedDump(f"{self.url}/{name} is larger than {MAX_JSON_BYTES} bytes")
-            for name, size in files.items()
-            if size > MAX_JSON_BYTES
-        }
-        paths = {self.path(name): name for name in files if name not in found}
-        with self._said("commits"):
-            contents = self.fs.cat(list(paths), on_error="return") if paths else {}
-        contents = contents if isinstance(contents, dict) else {next(iter(paths)): contents}
-        for path, content in contents.items():
-            name = paths[path]
-            try:
-                if isinstance(content, Exception):
-                    raise DamagedDump(f"{self.url}/{name} can't be read: {content}")
-                found[name] = self._parse(name, content)
-            except DamagedDump as error:
-                found[name] = error
-        return found
+        """Many JSON objects at once, by name and size; for each that is none, the error."""
+        with ThreadPoolExecutor(READERS) as pool:
+            found = pool.map(self._try_json, files.keys(), files.values())
+            return dict(zip(files, found, strict=True))
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
         self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
@@ -165,6 +152,12 @@ class Folder:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise DiskFull(f"no space left for {self.url}/{name}") from error
             raise
+
+    def upload(self, name: str, content: bytes) -> None:
+        """Write a small object at once, in a remote folder."""
+        with self._said(name, writing=True):
+            self._make_parent(self.path(name))
+            self.fs.pipe_file(self.path(name), content)
 
     def sweep(self, alive: Collection[str] = ()) -> None:
         """Remove what killed writers left half written. `alive` are the tokens of those that
@@ -211,9 +204,16 @@ class Folder:
         with tempfile.NamedTemporaryFile(prefix="softlabels-") as file:
             yield file
             file.flush()
-            with self._said(path[len(self.root) :].lstrip("/")):
-                self.fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+            with self._said(path[len(self.root) :].lstrip("/"), writing=True):
+                self._make_parent(path)
                 self.fs.put_file(file.name, path)
+
+    def _make_parent(self, path: str) -> None:
+        """An object store has no folders; asked for one, it might make a bucket instead."""
+        protocol = self.fs.protocol
+        kinds = (protocol,) if isinstance(protocol, str) else protocol
+        if not OBJECT_STORES & set(kinds):
+            self.fs.makedirs(path.rpartition("/")[0], exist_ok=True)
 
     def _entries(self, name: str) -> dict[str, dict[str, Any]]:
         path = self.path(name) if name else self.root
@@ -227,7 +227,18 @@ class Folder:
         inside = [entry for entry in found if entry["name"].strip("/") != own]
         return {entry["name"].rstrip("/").rpartition("/")[2]: entry for entry in inside}
 
-    def _parse(self, name: str, content: bytes) -> dict[str, Any]:
+    def _try_json(self, name: str, size: int) -> dict[str, Any] | DamagedDump:
+        try:
+            return self._read_json(name, size)
+        except DamagedDump as error:
+            return error
+        except Exception as error:  # whatever the store's library raises
+            return DamagedDump(f"{self.url}/{name} can't be read: {error}")
+
+    def _read_json(self, name: str, size: int) -> dict[str, Any]:
+        if size > MAX_JSON_BYTES:
+            raise DamagedDump(f"{self.url}/{name} is larger than {MAX_JSON_BYTES} bytes")
+        content = self.fs.cat_file(self.path(name), start=0, end=size) if size else b""
         try:
             value = json.loads(content)
         except (ValueError, RecursionError) as error:
@@ -237,14 +248,16 @@ class Folder:
         return value
 
     @contextmanager
-    def _said(self, name: str) -> Iterator[None]:
-        """What goes wrong in a remote file system, in words: its libraries raise what they like."""
+    def _said(self, name: str, writing: bool = False) -> Iterator[None]:
+        """What goes wrong in a remote file system, in words: its libraries raise what they like.
+        A file that is not there is an answer, unless it was to be written."""
         try:
             yield
-        except (SoftlabelsError, FileNotFoundError, NotADirectoryError):
+        except SoftlabelsError:
             raise
         except Exception as error:
-            if self.is_local:
+            absent = isinstance(error, FileNotFoundError | NotADirectoryError)
+            if self.is_local or (absent and not writing):
                 raise
             where = f"{self.url}/{name}" if name else self.url
             raise StoreError(

@@ -1,0 +1,241 @@
+"""Dumps in an object store: a real S3 server on loopback, which fails and is slow when told to."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+import softlabels
+from softlabels.errors import DamagedDump, FolderInUse
+from softlabels.store import claims
+from softlabels.store.folder import Folder
+from softlabels.store.reader import DumpReader
+from tests import s3
+from tests.capture.test_trust import Slow
+from tests.processes import kill, start, wait_for
+
+NAME = [0]
+
+
+@pytest.fixture(scope="module")
+def server():
+    with s3.running() as found:
+        before = {name: os.environ.get(name) for name in found.environment}
+        os.environ.update(found.environment)
+        import s3fs
+
+        s3fs.S3FileSystem.clear_instance_cache()
+        s3fs.S3FileSystem().mkdir(s3.BUCKET)
+        yield found
+        s3fs.S3FileSystem.clear_instance_cache()
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@pytest.fixture
+def out(server) -> str:
+    server.faults.clear()
+    NAME[0] += 1
+    return f"s3://{s3.BUCKET}/dumps/d{NAME[0]}"
+
+
+@pytest.fixture
+def quick(monkeypatch) -> None:
+    """Claims that are seen to be dead soon."""
+    monkeypatch.setattr(claims, "BEAT", 0.5)
+    monkeypatch.setattr(claims, "LEASE", 4.0)
+
+
+def objects(out: str) -> set[str]:
+    folder = Folder(out)
+    found = folder.fs.find(folder.root)
+    return {path.removeprefix(folder.root + "/") for path in found}
+
+
+def test_dump_load_verify_and_resume(teacher, dump_folder, out):
+    softlabels.dump(teacher=teacher, out=out, shard_rows=500, batch_size=100)
+    local, remote = DumpReader(Folder(dump_folder)), DumpReader(Folder(out))
+    assert remote.plan == local.plan
+    assert remote.manifest.shards == local.manifest.shards
+    assert (remote.logits == local.logits).all()
+    assert objects(out) == {str(p) for p in Folder(dump_folder).fs.find(dump_folder)
+                            for p in [p.removeprefix(dump_folder + "/")]}  # fmt: skip
+    dataset = softlabels.load(out, T=4)
+    assert float(dataset[7]["soft_target"].sum()) == pytest.approx(1, abs=1e-6)
+    assert softlabels.verify(dump=out, source=True).good
+    folder = Folder(out)
+    name = remote.plan.file(1)
+    content = bytearray(folder.open(name).read())
+    content[len(content) // 2] ^= 4
+    folder.fs.pipe_file(folder.path(name), bytes(content))
+    folder.delete(remote.plan.file(2))
+    verdict = softlabels.verify(dump=out)
+    assert [finding.file for finding in verdict.findings] == [name, remote.plan.file(2)]
+    result = softlabels.dump(teacher=teacher, out=out, batch_size=100, resume=True)
+    assert result.rows_run == 700
+    assert softlabels.verify(dump=out).good
+    assert DumpReader(Folder(out)).manifest.shards == local.manifest.shards
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [s3.sometimes(500, 3), s3.sometimes(503, 4), s3.sometimes(0.3, 2),
+     s3.sometimes(500, 2, "PUT"), s3.sometimes(503, 2, "GET")],
+    ids=["errors", "slow down", "slow", "puts fail", "gets fail"],
+)  # fmt: skip
+def test_a_store_that_fails_now_and_then(teacher, dump_folder, out, server, fault):
+    server.faults.append(fault)
+    softlabels.dump(teacher=teacher, out=out, shard_rows=500, batch_size=100)
+    found = DumpReader(Folder(out)).manifest
+    server.faults.clear()
+    assert found.shards == DumpReader(Folder(dump_folder)).manifest.shards
+    assert softlabels.verify(dump=out).good
+
+
+@pytest.mark.parametrize("status", [403, 500])
+def test_a_store_that_goes_away_stops_the_dump_and_a_resume_goes_on(
+    teacher, out, server, status, cli
+):
+    """From the third shard on nothing can be written."""
+    fault = s3.sometimes(status, 1, "PUT", "train-00002")
+    server.faults.append(fault)
+    done = cli("dump", "--teacher", teacher, "--out", out, "--shard-rows", 200)
+    assert done.code == 1
+    assert "Traceback" not in done.err
+    assert f"{out}/data/train-00002-of-00006.parquet" in done.err
+    assert "What is committed is safe" in done.err
+    assert "--resume" in done.err
+    found = objects(out)
+    assert {"plan.json", "commits/00000.json", "commits/00001.json"} <= found
+    assert (
+        not {"softlabels.json", "commits/00002.json", "data/train-00002-of-00006.parquet"} & found
+    )
+    server.faults.clear()
+    result = softlabels.dump(teacher=teacher, out=out, shard_rows=200, resume=True)
+    assert result.rows_run == 800
+    assert softlabels.verify(dump=out).good
+
+
+def slow_words(tmp_path) -> dict:
+    torch.manual_seed(0)
+    torch.save(Slow().state_dict(), tmp_path / "w.pt")
+    return {"teacher": str(tmp_path / "w.pt"), "model": "tests.capture.test_trust:Slow",
+            "data": "digits", "shard_rows": 60, "batch_size": 30}  # fmt: skip
+
+
+def dump_quickly(**words) -> None:
+    claims.BEAT, claims.LEASE = 0.5, 4.0
+    softlabels.dump(**words)
+
+
+def test_a_kill_publishes_no_shorter_object_and_the_claim_runs_out(out, server, quick, tmp_path):
+    words = slow_words(tmp_path)
+    for _ in range(3):
+        process = start(dump_quickly, server.environment, **words, out=out, resume=True)
+        before = len(Folder(out).files("commits"))
+        wait_for(lambda b=before: len(Folder(out).files("commits")) >= b + 2)
+        assert kill(process)
+        folder = Folder(out)
+        for name in folder.files("commits"):
+            record = folder.read_json(name)
+            assert folder.size(record["file"]) == record["bytes"]
+    began = time.monotonic()
+    softlabels.dump(**words, out=out, resume=True)
+    assert time.monotonic() - began > 1, "it waited for the claim to run out"
+    assert softlabels.verify(dump=out).good
+    assert not [name for name in objects(out) if name.startswith(".")]
+
+
+def test_of_two_dumps_one_goes_on_and_the_other_is_told(out, server, quick, tmp_path):
+    words = slow_words(tmp_path) | {"out": out}
+    first = start(dump_quickly, server.environment, **words)
+    wait_for(lambda: len(Folder(out).files("commits")) >= 2)
+    with pytest.raises(FolderInUse, match=rf"another dump \(process {first.pid} on"):
+        softlabels.dump(**words, resume=True)
+    first.join(60)
+    assert first.exitcode == 0
+    assert softlabels.verify(dump=out).good
+
+
+def test_two_dumps_at_the_same_moment(out, server, tmp_path):
+    words = slow_words(tmp_path) | {"out": out}
+    both = [start(dump_quickly, server.environment, **words) for _ in range(2)]
+    for process in both:
+        process.join(90)
+    assert sorted(process.exitcode for process in both) == [0, 3]
+    assert softlabels.verify(dump=out).good
+
+
+def test_ranks_share_a_dump_in_a_store(out, server, tmp_path):
+    from tests.capture.test_engines import finish, free_port
+
+    words = slow_words(tmp_path) | {"out": out}
+    meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    both = [
+        start(dump_quickly, server.environment | meeting | {"RANK": str(rank)}, **words)
+        for rank in range(2)
+    ]
+    assert finish(both) == [0, 0]
+    assert softlabels.verify(dump=out).good
+    local = str(tmp_path / "calm")
+    softlabels.dump(**(words | {"out": local}))
+    assert DumpReader(Folder(out)).manifest.shards == DumpReader(Folder(local)).manifest.shards
+
+
+def test_records_are_found_by_listing_not_one_by_one(teacher, out, server):
+    softlabels.dump(teacher=teacher, out=out, shard_rows=20)
+    server.requests.clear()
+    softlabels.dump(teacher=teacher, out=out)
+    assert server.requests["HEAD"] < 30, "none for a shard or a record"
+    assert server.requests["GET"] < 2 * 60 + 30
+
+
+def test_a_bucket_that_is_not_there(teacher, server, cli):
+    done = cli("dump", "--teacher", teacher, "--out", "s3://nowhere/d")
+    assert done.code == 1
+    assert "s3://nowhere/d" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_remote_shard_that_was_swapped_is_refused_when_read(teacher, out):
+    softlabels.dump(teacher=teacher, out=out, shard_rows=600)
+    folder = Folder(out)
+    first, second = (folder.path(name) for name in folder.files("data"))
+    folder.fs.copy(first, second)
+    with pytest.raises(DamagedDump, match="another shard of this dump"):
+        _ = DumpReader(folder).logits
+
+
+def test_what_is_not_installed_is_named():
+    code = """
+import sys
+sys.modules["s3fs"] = sys.modules["gcsfs"] = None
+from softlabels.store.folder import Folder
+for url in ("s3://bucket/d", "gs://bucket/d", "nonsense://x"):
+    try:
+        Folder(url)
+    except Exception as error:
+        print(type(error).__name__, error)
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.splitlines()[:2] == [
+        "MissingExtra s3:// needs s3fs, which is not installed: pip install 'softlabels[s3]'",
+        "MissingExtra gs:// needs gcsfs, which is not installed: pip install 'softlabels[gcs]'",
+    ]
+    assert said.stdout.splitlines()[2].startswith("StoreError can't open 'nonsense://x'")
+
+
+def test_a_record_that_can_not_be_fetched_is_named(teacher, out, server):
+    softlabels.dump(teacher=teacher, out=out, shard_rows=600)
+    server.faults.append(s3.sometimes(403, 1, "GET", "commits/00001"))
+    verdict = softlabels.verify(dump=out)
+    assert [finding.file for finding in verdict.findings] == ["commits/00001.json"]
+    server.faults.clear()
+    assert softlabels.verify(dump=out).good
+    assert np.isfinite(DumpReader(Folder(out)).logits.astype(np.float32)).all()
+    assert json.loads(Folder(out).open("softlabels.json").read())["rows"] == 1200
