@@ -24,6 +24,7 @@ from softlabels.spec import Call, parse_pipeline
 
 ON_PICTURE = {"grey": (0, 0), "rgb": (0, 0), "resize": (1, 2), "center_crop": (1, 2)}
 ON_NUMBERS = {"scale": (1, 1), "normalize": (2, 2)}
+LARGEST = 8192  # pixels a side: a dump's preprocessing may come from strangers
 DEFAULTS = {"image": "scale(255)", "array": ""}
 
 
@@ -80,8 +81,8 @@ def _check_arguments(call: Call) -> None:
     numbers = [number for arg in call.args for number in _flat(arg)]
     if not all(type(n) in (int, float) for n in numbers):
         raise UsageError(f"--preprocess: {call}: arguments must be numbers")
-    if call.name in ON_PICTURE and not all(type(n) is int and n > 0 for n in numbers):
-        raise UsageError(f"--preprocess: {call}: sizes must be whole numbers above 0")
+    if call.name in ON_PICTURE and not all(type(n) is int and 0 < n <= LARGEST for n in numbers):
+        raise UsageError(f"--preprocess: {call}: sizes must be whole numbers from 1 to {LARGEST}")
     if call.name in ON_NUMBERS and 0 in _flat(call.args[-1]):
         raise UsageError(f"--preprocess: {call} divides by 0")
 

@@ -171,7 +171,9 @@ def _row_groups(path: str, plan: Plan, commit: Commit) -> Iterator[np.ndarray]:
         for index in range(parquet.metadata.num_row_groups):
             group = parquet.metadata.row_group(index)
             chunks = map(group.column, range(group.num_columns))
-            chunk = next(c for c in chunks if c.path_in_schema.startswith("logits."))
+            chunk = next((c for c in chunks if c.path_in_schema.startswith("logits.")), None)
+            if chunk is None:
+                raise DamagedDump("a row group of it has no logits")
             offset = plain_values(file, chunk, group.num_rows, codec.row_bytes)
             if offset is None:
                 yield codec.decode(parquet.read_row_group(index, columns=["logits"])["logits"])

@@ -11,7 +11,7 @@ from softlabels.store.statistics import check_statistics
 Record = TypeVar("Record", bound="Plan | Commit | Manifest")
 
 MAX_CLASSES, MAX_ROWS, MAX_SHARDS = 2**24, 2**48, 10**6
-SPLIT = re.compile(r"\w+([.-]\w+)*")
+SPLIT = re.compile(r"(?=.{1,100}$)\w+([.-]\w+)*")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 

@@ -151,6 +151,10 @@ class Folder:
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise DiskFull(f"no space left for {self.url}/{name}") from error
+            if isinstance(error, IsADirectoryError):
+                raise StoreError(
+                    f"{self.url}/{name} is a folder where a file belongs; move it away"
+                ) from error
             raise
 
     def upload(self, name: str, content: bytes) -> None:

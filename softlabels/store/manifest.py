@@ -66,5 +66,7 @@ def read_manifest(folder: Folder) -> tuple[Manifest, Plan]:
         )
     for shard, record in enumerate(manifest.shards):
         if record["file"] != plan.file(shard):
-            raise DamagedDump(f"{folder}: shard {shard} is named {record['file']!r} in {MANIFEST}")
+            raise DamagedDump(
+                f"{folder}: shard {shard} is named {record['file'][:200]!r} in {MANIFEST}"
+            )
     return manifest, plan

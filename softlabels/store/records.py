@@ -81,7 +81,7 @@ class Plan:
         ours, theirs = _flatten(asdict(self)), _flatten(asdict(other))
         mine, found = ours.pop("source.shards"), theirs.pop("source.shards", None)
         told = [
-            f"{key} is {ours.get(key)!r} and was {theirs.get(key)!r}"
+            f"{key} is {_shown(ours.get(key))} and was {_shown(theirs.get(key))}"
             for key in ours | theirs
             if ours.get(key) != theirs.get(key)
         ]
@@ -143,6 +143,11 @@ class Manifest:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             versions=versions,
         )
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}…"
 
 
 def _flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
