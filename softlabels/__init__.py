@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from softlabels.capture import dump, verify
+    from softlabels.capture import dump, plan, verify
     from softlabels.errors import SoftlabelsError
     from softlabels.logits import DenseLogits, SoftTargets
     from softlabels.students import evaluate, fit, kd_loss, train
@@ -33,12 +33,13 @@ __all__ = [
     "info",
     "kd_loss",
     "load",
+    "plan",
     "train",
     "verify",
 ]
 
 _HOMES = {
-    "capture": ["dump", "verify"],
+    "capture": ["dump", "plan", "verify"],
     "errors": ["SoftlabelsError"],
     "logits": ["DenseLogits", "SoftTargets"],
     "students": ["evaluate", "fit", "kd_loss", "train"],

@@ -79,6 +79,23 @@ def dump(terminal: Terminal, **options: Any) -> None:
     terminal.result(text, value | {"skipped": manifest.skipped})
 
 
+@command(config.PlanOptions)
+def plan(terminal: Terminal, **options: Any) -> None:
+    """Say what a dump would be, from a measured sample: rows, shards, bytes, time, free disk.
+
+    Takes the options of `softlabels dump`; writes nothing.
+
+    Examples:
+
+    - `softlabels plan --teacher t.pt`
+    - `softlabels plan --config configs/mnist/dump.yaml`
+    """
+    found = softlabels.plan(terminal.progress, **options)
+    width = max(map(len, found.facts))
+    lines = [f"{name:<{width}}  {value}" for name, value in found.facts.items()]
+    terminal.result("\n".join(lines + found.warnings), asdict(found))
+
+
 @command(config.TrainOptions)
 def train(terminal: Terminal, **options: Any) -> None:
     """Train a student from a dump; no teacher in memory.

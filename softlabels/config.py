@@ -135,6 +135,11 @@ class DumpOptions(SourceOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlanOptions(DumpOptions):
+    """Say what a dump would be; the options are those of the dump."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainOptions(TrainingOptions):
     """Train a student from a stored dump; no teacher in memory."""
 

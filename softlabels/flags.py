@@ -17,20 +17,28 @@ from softlabels.progress import SILENT, Progress
 class Terminal:
     """The door of one run to the person or program that called it."""
 
-    def __init__(self, as_json: bool) -> None:
-        self.as_json = as_json
+    def __init__(self, as_json: bool, log_json: bool) -> None:
+        self.as_json, self.log_json = as_json, log_json
 
     @property
     def progress(self) -> Progress:
-        if os.environ.get("RANK", "0") != "0":
-            return SILENT
-        from softlabels.terminal import TerminalProgress
+        from softlabels.terminal import LogProgress, TerminalProgress
 
-        return TerminalProgress()
+        if self.log_json:
+            return LogProgress()
+        return TerminalProgress() if os.environ.get("RANK", "0") == "0" else SILENT
 
     def result(self, text: str, value: dict[str, Any]) -> None:
         """One JSON object with --json, else words."""
-        print(json.dumps(value, ensure_ascii=False) if self.as_json else text)
+        print(json.dumps(value, ensure_ascii=False, default=str) if self.as_json else text)
+
+    def error(self, text: str, kind: str) -> None:
+        if self.log_json:
+            from softlabels.terminal import log_event
+
+            log_event("error", text=text, kind=kind)
+        else:
+            print(f"softlabels: {text}", file=sys.stderr)
 
 
 Body = Callable[..., None]
@@ -53,9 +61,9 @@ def make_command(app: typer.Typer) -> Callable[[type], Callable[[Body], Body]]:
 def _register(app: typer.Typer, options: type, body: Body) -> Body:
     def run(**given: Any) -> None:
         debug = given.pop("debug")
-        terminal = Terminal(given.pop("json"))
+        terminal = Terminal(given.pop("json"), given.pop("log_json"))
         given.pop("config")
-        guarded(debug, lambda: body(terminal, **given))
+        guarded(debug, terminal, lambda: body(terminal, **given))
 
     hints = get_type_hints(options)
     owners = {
@@ -72,7 +80,7 @@ def _register(app: typer.Typer, options: type, body: Body) -> Body:
     return body
 
 
-def guarded(debug: bool, work: Callable[[], None]) -> None:
+def guarded(debug: bool, terminal: Terminal, work: Callable[[], None]) -> None:
     """Run a verb; say its errors on stderr and exit with 1, 2, or 130 after Ctrl-C."""
     try:
         work()
@@ -83,7 +91,7 @@ def guarded(debug: bool, work: Callable[[], None]) -> None:
     except SoftlabelsError as error:
         if debug:
             raise
-        print(f"softlabels: {error}", file=sys.stderr)
+        terminal.error(str(error), type(error).__name__)
         raise SystemExit(error.exit_code) from None
     except BrokenPipeError:
         raise SystemExit(1) from None
@@ -91,7 +99,7 @@ def guarded(debug: bool, work: Callable[[], None]) -> None:
         if debug:
             raise
         name = type(error).__name__
-        print(f"softlabels: {name}: {error} (--debug shows where)", file=sys.stderr)
+        terminal.error(f"{name}: {error} (--debug shows where)", name)
         raise SystemExit(1) from None
 
 
@@ -146,6 +154,16 @@ def _common() -> list[inspect.Parameter]:
             bool,
             False,
             typer.Option("--json", help="Print one JSON object.", rich_help_panel="General"),
+        ),
+        (
+            "log_json",
+            bool,
+            False,
+            typer.Option(
+                "--log-json",
+                help="Words and progress as JSON lines on stderr.",
+                rich_help_panel="General",
+            ),
         ),
         (
             "debug",

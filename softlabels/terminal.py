@@ -1,7 +1,13 @@
-"""Progress for a person: lines and bars on stderr. Bars only where stderr is a terminal."""
+"""Progress on stderr: bars for a person at a terminal, else a line now and then; or JSON lines."""
 
-from collections.abc import Iterator
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -18,6 +24,9 @@ from rich.text import Text
 
 from softlabels.progress import Advance, Progress
 
+LINE_SECONDS = 60.0  # between two lines of progress where there is no terminal
+JSON_SECONDS = 10.0
+
 
 class TerminalProgress(Progress):
     def __init__(self) -> None:
@@ -28,6 +37,12 @@ class TerminalProgress(Progress):
 
     @contextmanager
     def bar(self, what: str, total: int, unit: str) -> Iterator[Advance]:
+        if not self.console.is_terminal:
+            with _ticking(
+                total, LINE_SECONDS, lambda tick: self.say(_line(what, unit, tick))
+            ) as go:
+                yield go
+            return
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -36,15 +51,71 @@ class TerminalProgress(Progress):
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
         )
-        bars = Bars(*columns, console=self.console, disable=not self.console.is_terminal)
-        with bars:
+        with Bars(*columns, console=self.console) as bars:
             task = bars.add_task(what, total=total, note="")
 
-            def advance(n: int, note: str = "") -> None:
+            def move(n: int, note: str = "") -> None:
                 words = {"note": note} if note else {}
                 bars.update(task, advance=n, **words)  # type: ignore[arg-type]
 
+            yield move
+
+
+class LogProgress(Progress):
+    """One JSON object a line on stderr, for machines that keep logs: `time` (UTC), `event` (say,
+    progress or error), `rank` under torchrun, and what the event tells."""
+
+    def say(self, text: str) -> None:
+        log_event("say", text=text)
+
+    @contextmanager
+    def bar(self, what: str, total: int, unit: str) -> Iterator[Advance]:
+        def write(tick: dict[str, Any]) -> None:
+            log_event("progress", what=what, unit=unit, **tick)
+
+        with _ticking(total, JSON_SECONDS, write) as advance:
             yield advance
+        write({"done": total, "total": total})
+
+
+def log_event(event: str, **told: Any) -> None:
+    ranked = {"rank": int(os.environ["RANK"])} if os.environ.get("RANK", "").isdigit() else {}
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    line = json.dumps({"time": now, "event": event} | ranked | told, ensure_ascii=False)
+    print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _ticking(
+    total: int, every: float, write: Callable[[dict[str, Any]], None]
+) -> Iterator[Advance]:
+    """An `advance` that calls `write` at most every so many seconds, with done, total, per_second,
+    seconds_left and note."""
+    began = last = time.monotonic()
+    done = 0
+
+    def advance(n: int, note: str = "") -> None:
+        nonlocal done, last
+        done += n
+        now = time.monotonic()
+        if now - last >= every:
+            last = now
+            speed = done / (now - began)
+            left = round((total - done) / speed) if speed else None
+            words = {"note": note} if note else {}
+            write({"done": done, "total": total, "per_second": round(speed, 1),
+                   "seconds_left": left} | words)  # fmt: skip
+
+    yield advance
+
+
+def _line(what: str, unit: str, tick: dict[str, Any]) -> str:
+    left = "" if tick["seconds_left"] is None else f", {tick['seconds_left']:,} s left"
+    note = f", {tick['note']}" if "note" in tick else ""
+    return (
+        f"{what}: {tick['done']:,} of {tick['total']:,} {unit}, {tick['per_second']:,.0f} "
+        f"{unit}/s{left}{note}"
+    )
 
 
 class _Speed(ProgressColumn):

@@ -11,6 +11,7 @@ COMMANDS = {
     "demo": (cli.demo, config.DemoOptions),
     "fit": (cli.fit, config.FitOptions),
     "dump": (cli.dump, config.DumpOptions),
+    "plan": (cli.plan, config.PlanOptions),
     "train": (cli.train, config.TrainOptions),
     "eval": (cli.eval_, config.EvalOptions),
     "info": (cli.info, config.InfoOptions),
@@ -21,9 +22,11 @@ INTRO = """# Commands
 Written by `python -m tests.make_reference` from the options in `softlabels/config.py`.
 
 Every command also takes `--config FILE.yaml` (the same names; a flag beats the file), `--json` (one
-JSON object on stdout), `--debug` (tracebacks) and `--help`. Words and bars go to stderr, results
-to stdout. Exit status: 0 done; 1 the work failed; 2 wrong usage; 130 stopped by Ctrl-C. Shell
-completion: `softlabels --install-completion`.
+JSON object on stdout), `--log-json` (words and progress as JSON lines on stderr, for logs that a
+cluster keeps), `--debug` (tracebacks) and `--help`. Words and bars go to stderr, results to stdout;
+where stderr is no terminal, a line of progress comes every minute. Exit status: 0 done; 1 the work
+failed, or `verify` found damage; 2 wrong usage; 130 stopped by Ctrl-C. Shell completion:
+`softlabels --install-completion`.
 """
 
 

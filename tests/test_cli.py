@@ -15,7 +15,7 @@ from softlabels import config
 from softlabels.cli import app
 from softlabels.flags import load_config
 
-COMMANDS = ["demo", "fit", "dump", "train", "eval", "info", "verify"]
+COMMANDS = ["demo", "fit", "dump", "plan", "train", "eval", "info", "verify"]
 
 
 def test_help_names_every_command_and_every_flag_has_help(cli):

@@ -17,7 +17,7 @@ def test_the_reference_is_the_command_line():
     commands = get_command(app).commands
     assert set(commands) == set(make_reference.COMMANDS)
     for name, (_, options) in make_reference.COMMANDS.items():
-        shown = {p.name for p in commands[name].params} - {"config", "json", "debug"}
+        shown = {p.name for p in commands[name].params} - {"config", "json", "log_json", "debug"}
         assert shown == set(options.__dataclass_fields__)
 
 

@@ -77,7 +77,7 @@ def test_softmax_has_one_home():
 def test_public_names_are_pinned():
     assert softlabels.__all__ == [
         "DenseLogits", "SoftDataset", "SoftTargets", "SoftlabelsError", "Teacher", "__version__",
-        "dump", "evaluate", "fit", "info", "kd_loss", "load", "train", "verify",
+        "dump", "evaluate", "fit", "info", "kd_loss", "load", "plan", "train", "verify",
     ]  # fmt: skip
     for name in softlabels.__all__:
         assert getattr(softlabels, name) is not None

@@ -12,6 +12,7 @@ from itertools import chain
 from typing import Any
 
 from softlabels.capture.engines import ENGINES
+from softlabels.capture.estimating import foretell
 from softlabels.capture.ledger import begin, damaged, finish, is_complete, settle, state
 from softlabels.capture.pipeline import Job
 from softlabels.capture.planning import Setup, make_plan, prepare
@@ -60,6 +61,8 @@ def dump(progress: Progress = SILENT, **options: Any) -> DumpResult:
         if missing is None:
             progress.say(f"{job.folder} is complete already; nothing to do")
             return DumpResult(str(job.folder), read_manifest(job.folder)[0], 0, team.rank)
+        if team.is_first:
+            foretell(setup, job.plan, missing, team.world, progress)
         mine = team.part_of(missing)
         _run(setup, job, mine, run, progress)
         manifest = finish(job)

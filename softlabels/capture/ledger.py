@@ -64,9 +64,9 @@ def damaged(job: Job, shards: list[int], progress: Progress) -> list[int]:
         commits = {i: c for i, c in commits.items() if c.record == records[i]}
     chosen = [commits[shard] for shard in shards if shard in commits]
     found = [shard for shard in shards if shard not in commits]
-    with progress.bar("check", sum(c.bytes for c in chosen) >> 20, "MiB") as advance:
+    with progress.bar("check", len(chosen), "shards") as advance:
         for checked in check_shards(job.folder, job.plan, chosen, job.workers):
-            advance(commits[checked.shard].bytes >> 20)
+            advance(1)
             for finding in checked.findings:
                 progress.say(f"{finding}; it is done again")
             if checked.findings:
@@ -98,6 +98,7 @@ def finish(job: Job) -> Manifest | None:
     feature = job.source.input_feature if plan.with_inputs else None
     folder.write_text(CARD, render_card(manifest, plan, shard_features(plan, feature)))
     folder.write_json(MANIFEST, asdict(manifest))
+    folder.sweep(alive_tokens(folder))  # of workers that were lost and replaced
     return manifest
 
 

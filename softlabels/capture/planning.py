@@ -1,6 +1,6 @@
 """The frozen plan of a dump: everything that decides its rows, before the first shard is begun."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -92,18 +92,21 @@ def make_plan(setup: Setup, earlier: Plan | None = None, known: Plan | None = No
     rank's plan, whose fingerprints this one's shards will be held against as they are read. With
     no --shard-rows, those of an `earlier` plan in the folder are kept.
     """
+    plan = draft(setup, earlier or known)
+    if known is None:
+        setup.source.check_ids()
+        fingerprint, shards = setup.source.fingerprints(plan.shard_rows)
+    else:
+        fingerprint, shards = known.source["fingerprint"], known.source["shards"]
+    return replace(plan, source=plan.source | {"fingerprint": fingerprint, "shards": shards})
+
+
+def draft(setup: Setup, earlier: Plan | None = None) -> Plan:
+    """The plan but for the fingerprints of the source; reads a few inputs."""
     options, source, teacher = setup.options, setup.source, setup.teacher
     codec = parse_codec("dense", setup.classes, options.dtype)
     input_bytes = _mean_input_bytes(source) if options.with_inputs else 0
-    given = earlier or known
-    rows = options.shard_rows or (
-        given.shard_rows if given else shard_rows(codec.row_bytes + input_bytes)
-    )
-    if known is None:
-        source.check_ids()
-        fingerprint, shards = source.fingerprints(rows)
-    else:
-        fingerprint, shards = known.source["fingerprint"], known.source["shards"]
+    usual = earlier.shard_rows if earlier else shard_rows(codec.row_bytes + input_bytes)
     return Plan(
         teacher={
             "name": teacher.name,
@@ -122,8 +125,6 @@ def make_plan(setup: Setup, earlier: Plan | None = None, known: Plan | None = No
             },
             "class_names": setup.class_names,
             "rows": len(source),
-            "fingerprint": fingerprint,
-            "shards": shards,
         },
         preprocess=str(setup.preprocess),
         precision=options.precision,
@@ -132,7 +133,7 @@ def make_plan(setup: Setup, earlier: Plan | None = None, known: Plan | None = No
         dtype=options.dtype,
         classes=setup.classes,
         rows=len(source),
-        shard_rows=rows,
+        shard_rows=options.shard_rows or usual,
         group_rows=group_rows(codec.row_bytes, input_bytes),
         ids="string" if source.ids_are_text else "int64",
         with_inputs=options.with_inputs,

@@ -20,7 +20,7 @@ from softlabels.errors import StoreError, UsageError
 
 MEETING = timedelta(minutes=30)  # to come together
 PLANNING = timedelta(days=2)  # rank 0 reads every input once before the others begin
-LEAVING = 20.0  # seconds
+LEAVING = 5.0  # seconds, for ranks that wait already to read what they wait for
 
 
 @dataclass(frozen=True)

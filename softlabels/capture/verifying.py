@@ -151,7 +151,7 @@ def _check_files(
     progress: Progress,
 ) -> None:
     whole, ids_ascend, last = Fingerprint(), True, np.empty(0)
-    with progress.bar("verify", sum(c.bytes for c in commits) >> 20, "MiB") as advance:
+    with progress.bar("verify", len(commits), "shards") as advance:
         checks = check_shards(folder, plan, commits, workers)
         for commit, checked in zip(commits, checks, strict=True):
             verdict.findings += checked.findings
@@ -165,7 +165,7 @@ def _check_files(
                 ids = checked.planned[0]
                 ids_ascend = ids_ascend and ascending([last, ids] if len(last) else [ids])
                 last = ids[-1:]
-            advance(commit.bytes >> 20)
+            advance(1)
     if not verdict.complete or not verdict.good:
         return
     if str(whole) != plan.source["fingerprint"]:

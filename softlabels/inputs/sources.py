@@ -127,12 +127,17 @@ class Source:
         """The fingerprint of all rows, and the short ones of each `shard_rows` of them."""
         whole, short = Fingerprint(), []
         for start in range(0, len(self), shard_rows):
-            shard = Fingerprint()
-            for rows in self.blocks(start, min(start + shard_rows, len(self))):
-                for one in (whole, shard):
-                    one.update(rows.ids, rows.hashes, rows.labels)
-            short.append(shard.short)
+            short.append(self.short_fingerprint(start, min(start + shard_rows, len(self)), whole))
         return str(whole), short
+
+    def short_fingerprint(self, start: int, stop: int, whole: Fingerprint | None = None) -> str:
+        """The short fingerprint of the rows from `start` up to `stop`, which also go to `whole`."""
+        found = Fingerprint()
+        for rows in self.blocks(start, stop):
+            for one in (found, whole):
+                if one is not None:
+                    one.update(rows.ids, rows.hashes, rows.labels)
+        return found.short
 
     @property
     def input_feature(self) -> Any:

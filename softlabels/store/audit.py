@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 from softlabels.errors import DamagedDump, SoftlabelsError
 from softlabels.inputs.cells import read_ids
 from softlabels.inputs.hashing import Fingerprint
-from softlabels.progress import Advance, unheard
 from softlabels.store.folder import Folder
 from softlabels.store.pages import plain_values
 from softlabels.store.reader import PARQUET_ERRORS, check_footer, read_columns
@@ -48,20 +47,20 @@ class Checked:
 
 
 def check_shards(
-    folder: Folder, plan: Plan, commits: list[Commit], workers: int, advance: Advance = unheard
+    folder: Folder, plan: Plan, commits: list[Commit], workers: int
 ) -> Iterator[Checked]:
-    """`check_shard` of several shards at once, in order; `advance` counts bytes."""
+    """`check_shard` of several shards at once, in order."""
     with ThreadPoolExecutor(workers, thread_name_prefix="check") as pool:
         waiting = []
         for commit in commits:
-            waiting.append(pool.submit(check_shard, folder, plan, commit, advance))
+            waiting.append(pool.submit(check_shard, folder, plan, commit))
             if len(waiting) > 2 * workers:
                 yield waiting.pop(0).result()
         for future in waiting:
             yield future.result()
 
 
-def check_shard(folder: Folder, plan: Plan, commit: Commit, advance: Advance = unheard) -> Checked:
+def check_shard(folder: Folder, plan: Plan, commit: Commit) -> Checked:
     """Size, SHA-256, footer, rows against the plan's fingerprint, finite values."""
     found = Checked(commit.shard)
 
@@ -75,7 +74,7 @@ def check_shard(folder: Folder, plan: Plan, commit: Commit, advance: Advance = u
             longer = "longer than" if size > commit.bytes else "truncated: less than"
             return report(f"has {size:,} bytes, {longer} the recorded {commit.bytes:,}")
         with folder.local(commit.file) as path:
-            digest = _sha256(path, advance)
+            digest = _sha256(path)
             if digest != commit.sha256:
                 return report(_whose(path, plan, commit))
             _check_content(path, plan, commit, found)
@@ -183,13 +182,12 @@ def _row_groups(path: str, plan: Plan, commit: Commit) -> Iterator[np.ndarray]:
             yield values.reshape(group.num_rows, plan.classes)
 
 
-def _sha256(path: str, advance: Advance) -> str:
+def _sha256(path: str) -> str:
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(CHUNK))
     with open(path, "rb", buffering=0) as file:
         while read := file.readinto(buffer):
             digest.update(buffer[:read])
-            advance(read)
     return digest.hexdigest()
 
 

@@ -17,7 +17,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -100,7 +100,7 @@ def _refuse_others(folder: Folder, life: "_Life", run: str, progress: Progress) 
     for claim in claims(folder):
         if claim.run == run:
             continue
-        if life.is_alive(claim.name, lambda words: progress.say(f"{folder}: {words}")):
+        if life.is_alive(claim.name, 0.3, lambda words: progress.say(f"{folder}: {words}")):
             raise FolderInUse(
                 f"{folder} is being written by another dump ({_who(folder, claim.name)}). Wait "
                 f"until it is done, or choose another folder with --out"
@@ -138,6 +138,13 @@ def _protocols(folder: Folder) -> tuple[str, ...]:
     return (found,) if isinstance(found, str) else tuple(found)
 
 
+def unheard(words: str) -> None:
+    """Nobody waits to be told."""
+
+
+Waiting = Callable[[str], None]
+
+
 class _Life:
     """How a claim is held, and how one sees whether another's holder lives."""
 
@@ -147,7 +154,9 @@ class _Life:
     def end(self, name: str) -> None:
         raise NotImplementedError
 
-    def is_alive(self, name: str, waiting: Any = lambda words: None) -> bool:
+    def is_alive(self, name: str, patience: float = 0.0, waiting: Waiting = unheard) -> bool:
+        """Whether the holder lives. With no patience, a claim that another process looks at in
+        this very moment may seem alive."""
         raise NotImplementedError
 
     def bury(self, name: str) -> None:
@@ -168,9 +177,7 @@ class _LocalLife(_Life):
         self.folder.write_json(name, _about())  # seen only now, when the lock is held
 
     def end(self, name: str) -> None:
-        for claim in claims(self.folder):  # of workers that were lost and replaced
-            if claim.name != name and not self.is_alive(claim.name):
-                self.bury(claim.name)
+        self._bury_the_dead(name)
         with suppress(OSError):
             os.unlink(self.folder.path(name))
         self.lock.release()
@@ -179,14 +186,22 @@ class _LocalLife(_Life):
         with suppress(OSError):
             os.rmdir(self.folder.path(CLAIMS))
 
-    def is_alive(self, name: str, waiting: Any = lambda words: None) -> bool:
+    def is_alive(self, name: str, patience: float = 0.0, waiting: Waiting = unheard) -> bool:
         if not os.path.exists(self._lock_path(name)):
             return False
         try:
-            with self._lock(name).acquire(timeout=0.3):  # another may be asking just now
+            with self._lock(name).acquire(timeout=patience, poll_interval=0.02):
                 return False
         except Timeout:
             return True
+
+    def _bury_the_dead(self, own: str) -> None:
+        """Workers that were lost and replaced, and locks of processes killed while they came or
+        left."""
+        names = {name.rpartition(".")[0] + ".json" for name in self.folder.files(CLAIMS)}
+        for name in names - {own}:
+            if not self.is_alive(name):
+                self.bury(name)
 
     def bury(self, name: str) -> None:
         for path in (self.folder.path(name), self._lock_path(name)):
@@ -218,7 +233,7 @@ class _RemoteLife(_Life):
         with suppress(Exception):
             self.folder.delete(name)
 
-    def is_alive(self, name: str, waiting: Any = lambda words: None) -> bool:
+    def is_alive(self, name: str, patience: float = 0.0, waiting: Waiting = unheard) -> bool:
         """Waits for a sign of life of a claim that is not old enough to be dead for sure."""
         first = self._beaten(name)
         told = False

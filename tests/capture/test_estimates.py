@@ -1,0 +1,95 @@
+"""What is said before a dump begins, and how a cluster's logs see it."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+import softlabels
+from softlabels import terminal
+from softlabels.capture.estimating import size_words, time_words
+from tests.conftest import Linear, make_vectors, save_script
+
+
+@pytest.mark.parametrize("words", [{}, {"with_inputs": True}, {"dtype": "float32"}])
+def test_a_plan_is_near_what_the_dump_is(tmp_path, words):
+    data = make_vectors(tmp_path / "v.parquet", rows=5000)
+    script = save_script(Linear(), tmp_path / "s.pt")
+    options = {"teacher": script, "data": data, "shard_rows": 1000, "out": str(tmp_path / "d")}
+    found = softlabels.plan(**options, **words)
+    assert not Path(found.out).exists()
+    assert (found.rows, found.shards, found.shard_rows) == (5000, 5, 1000)
+    assert found.free > 1e6
+    assert found.warnings == []
+    manifest = softlabels.dump(**options, **words).manifest
+    assert manifest is not None
+    assert manifest.bytes == pytest.approx(found.bytes, rel=0.25)
+    assert found.seconds == pytest.approx(5000 / found.rows_per_second)
+
+
+def test_the_command_and_the_first_lines_of_a_dump(teacher, cli):
+    planned = cli("plan", "--teacher", teacher, "--shard-rows", 500)
+    assert planned.code == 0
+    assert "shards      3 of up to 500 rows" in planned.out
+    assert "free there" in planned.out
+    assert set(cli("plan", "--teacher", teacher, "--json").value) == {
+        "out", "rows", "shards", "shard_rows", "bytes", "seconds", "rows_per_second", "free",
+    }  # fmt: skip
+    dumped = cli("dump", "--teacher", teacher, "--shard-rows", 500, "--out", "d")
+    assert "1,200 rows, 3 shards, about " in dumped.err
+    assert " free" in dumped.err
+    assert cli("plan", "--teacher", "none.pt").code == 1
+
+
+def test_a_disk_that_is_too_small_is_said_before(teacher, tmp_path, monkeypatch):
+    import shutil
+
+    real = shutil.disk_usage
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: real(path)._replace(free=1000))
+    found = softlabels.plan(teacher=teacher, out=str(tmp_path / "d"))
+    assert found.free == 1000
+    assert "are needed and 1 kB are free; a dump that fills the disk stops" in found.warnings[0]
+
+
+def test_logs_that_a_cluster_keeps(teacher, cli, tmp_path):
+    done = cli("dump", "--teacher", teacher, "--out", "d", "--log-json", "--json")
+    events = [json.loads(line) for line in done.err.splitlines()]
+    assert done.value["rows"] == 1200
+    assert {event["event"] for event in events} == {"say", "progress"}
+    assert events[-1] | {"time": ""} == {
+        "time": "", "event": "progress", "what": "dump", "unit": "rows", "done": 1200,
+        "total": 1200,
+    }  # fmt: skip
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "y").write_text("")
+    failed = cli("dump", "--teacher", teacher, "--out", "x", "--log-json")
+    last = json.loads(failed.err.splitlines()[-1])
+    assert (failed.code, last["event"], last["kind"]) == (1, "error", "StoreError")
+    assert "holds no dump" in last["text"]
+
+
+def test_progress_without_a_terminal_is_a_line_now_and_then(monkeypatch, capsys):
+    monkeypatch.setattr(terminal, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(terminal, "JSON_SECONDS", 0.0)
+    with terminal.TerminalProgress().bar("dump", 1000, "rows") as advance:
+        advance(250)
+    said = capsys.readouterr().err
+    assert said.startswith("dump: 250 of 1,000 rows, ")
+    assert said.rstrip().endswith(" s left")
+    monkeypatch.setitem(os.environ, "RANK", "3")
+    with terminal.LogProgress().bar("dump", 1000, "rows") as advance:
+        advance(250, "loss 2")
+    first, last = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (first["done"], first["total"], first["rank"], first["note"]) == (250, 1000, 3, "loss 2")
+    assert {"per_second", "seconds_left", "time"} <= set(first)
+    assert last["done"] == 1000
+
+
+def test_words_for_sizes_and_times():
+    assert [size_words(n) for n in (0, 12, 62_300, 1.5e9, 2e12, 3e15)] == [
+        "0 bytes", "12 bytes", "62.3 kB", "1.5 GB", "2.0 TB", "3,000.0 TB",
+    ]  # fmt: skip
+    assert [time_words(s) for s in (0.2, 30, 600, 7200 * 3, 86400 * 6)] == [
+        "a second or less", "about 30 s", "about 10 min", "about 6 h", "about 6.0 days",
+    ]  # fmt: skip
