@@ -55,20 +55,28 @@ def dump(progress: Progress = SILENT, **options: Any) -> DumpResult:
     setup = prepare(words)
     if team.is_first:
         progress.say(str(setup))
-    with ExitStack() as stack:
-        run = _claim(setup, team, stack, progress)
-        job, missing = _agree(setup, team, run, progress)
-        if missing is None:
-            progress.say(f"{job.folder} is complete already; nothing to do")
-            return DumpResult(str(job.folder), read_manifest(job.folder)[0], 0, team.rank)
-        if team.is_first:
-            foretell(setup, job.plan, missing, team.world, progress)
-        mine = team.part_of(missing)
-        _run(setup, job, mine, run, progress)
-        manifest = finish(job)
-        if manifest is None and team.world == 1:
-            raise StoreError(f"{state(job.folder, job.plan)}, the others vanished; use --resume")
-        return DumpResult(str(job.folder), manifest, job.plan.rows_of(mine), team.rank)
+    try:
+        with ExitStack() as stack:
+            return _dump(setup, team, stack, progress)
+    except DiskFull as error:
+        raise DiskFull(f"{error}. Make room, then run the same command with --resume") from error
+
+
+def _dump(setup: Setup, team: Team, stack: ExitStack, progress: Progress) -> DumpResult:
+    run = _claim(setup, team, stack, progress)
+    job, missing = _agree(setup, team, run, progress)
+    out = str(job.folder)
+    if missing is None:
+        progress.say(f"{out} is complete already; nothing to do")
+        return DumpResult(out, read_manifest(job.folder)[0], 0, team.rank)
+    if team.is_first:
+        foretell(setup, job.plan, missing, team.world, progress)
+    mine = team.part_of(missing)
+    _run(setup, job, mine, run, progress)
+    manifest = finish(job)
+    if manifest is None and team.world == 1:
+        raise StoreError(f"{state(job.folder, job.plan)}, the others vanished; use --resume")
+    return DumpResult(out, manifest, job.plan.rows_of(mine), team.rank)
 
 
 def _claim(setup: Setup, team: Team, stack: ExitStack, progress: Progress) -> str:
@@ -123,10 +131,7 @@ def _run(setup: Setup, job: Job, shards: list[int], run: str, progress: Progress
     try:
         ENGINES[setup.options.engine](setup, job.plan, shards, run, progress)
     except DiskFull as error:
-        raise DiskFull(
-            f"{error}: {state(job.folder, job.plan)}. Make room, then run the same command with "
-            f"--resume"
-        ) from error
+        raise DiskFull(f"{error}: {state(job.folder, job.plan)}") from error
     except KeyboardInterrupt:
         words = state(job.folder, job.plan)
         progress.say(f"stopped: {words}. Go on with the same command and --resume")

@@ -77,13 +77,13 @@ def damaged(job: Job, shards: list[int], progress: Progress) -> list[int]:
 def settle(job: Job, redo: list[int], progress: Progress) -> list[int]:
     """Withdraw the commits of shards to be redone and remove what is stale. All missing shards."""
     folder, plan = job.folder, job.plan
-    for shard in redo:
-        folder.delete(commit_name(shard))
-    _remove_strays(folder, plan, progress)
-    done = read_commits(folder, plan)
+    _remove_strays(folder, plan, progress)  # first, since it may refuse
+    done = set(read_commits(folder, plan)) - set(redo)
     missing = [shard for shard in range(plan.shards) if shard not in done]
     if missing:
         folder.delete(MANIFEST)
+    for shard in redo:
+        folder.delete(commit_name(shard))
     folder.sweep(alive_tokens(folder))
     return missing
 

@@ -47,7 +47,8 @@ def ranks(world: int, work=softlabels.dump, **words) -> list:
     """`work(**words)` as each of `world` ranks, in processes that meet over loopback."""
     meeting = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1",
                "MASTER_PORT": str(free_port())}  # fmt: skip
-    return [start(work, meeting | {"RANK": str(rank)}, **words) for rank in range(world)]
+    places = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world)]
+    return [start(work, meeting | place, **words) for place in places]
 
 
 def finish(processes: list) -> list[int]:

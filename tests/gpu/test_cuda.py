@@ -32,3 +32,21 @@ def test_a_student_learns_on_the_gpu(dump_folder, tmp_path, precision):
                      device="cuda", precision=precision, out=out)  # fmt: skip
     assert softlabels.evaluate(checkpoint=out, device="cuda")["accuracy"] > 0.85
     assert torch.load(out, weights_only=True)["state_dict"]["layers.0.weight"].device.type == "cpu"
+
+
+def test_the_gpus_answers_are_those_that_the_cpu_stored(dump_folder, teacher):
+    verdict = softlabels.verify(dump=dump_folder, replay=300, teacher=teacher, device="cuda")
+    assert verdict.good
+    assert verdict.replay is not None
+    assert verdict.replay.steady
+
+
+def test_ranks_take_their_own_gpus(teacher, tmp_path):
+    from tests.capture.test_engines import finish, ranks
+
+    words = {"teacher": teacher, "shard_rows": 100, "device": "cuda"}
+    assert finish(ranks(2, **words, out=str(tmp_path / "two"))) == [0, 0]
+    softlabels.dump(**words, out=str(tmp_path / "one"))
+    difference = logits(tmp_path / "two") - logits(tmp_path / "one")
+    assert abs(difference).max() < 2e-2
+    assert softlabels.verify(dump=str(tmp_path / "two")).good
