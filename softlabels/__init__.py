@@ -11,12 +11,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from softlabels.capture import dump, plan, verify
+    from softlabels.capture import dump, plan
     from softlabels.errors import SoftlabelsError
     from softlabels.logits import DenseLogits, SoftTargets
     from softlabels.students import evaluate, fit, kd_loss, train
     from softlabels.targets import SoftDataset, info, load
     from softlabels.teachers import Teacher
+    from softlabels.verification import verify
 
 __version__ = "0.1.0"
 
@@ -39,12 +40,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "capture": ["dump", "plan", "verify"],
+    "capture": ["dump", "plan"],
     "errors": ["SoftlabelsError"],
     "logits": ["DenseLogits", "SoftTargets"],
     "students": ["evaluate", "fit", "kd_loss", "train"],
     "targets": ["SoftDataset", "info", "load"],
     "teachers": ["Teacher"],
+    "verification": ["verify"],
 }
 
 

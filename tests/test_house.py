@@ -16,7 +16,7 @@ FLOORS = {
     "progress": 1,
     "inputs": 2, "teachers": 2, "store": 2,
     "capture": 3, "targets": 3,
-    "students": 4,
+    "students": 4, "verification": 4,
     "demo": 5, "flags": 5, "terminal": 5, "cli": 5, "__main__": 5,
 }  # fmt: skip
 MODULES = sorted(ROOT.rglob("*.py"))

@@ -10,7 +10,7 @@ from softlabels.progress import Progress
 from softlabels.store.audit import check_shards, whose_shard
 from softlabels.store.card import render_card
 from softlabels.store.checking import make_record
-from softlabels.store.claims import alive_tokens
+from softlabels.store.claims import sweep
 from softlabels.store.folder import Folder
 from softlabels.store.manifest import (
     CARD,
@@ -84,7 +84,7 @@ def settle(job: Job, redo: list[int], progress: Progress) -> list[int]:
         folder.delete(MANIFEST)
     for shard in redo:
         folder.delete(commit_name(shard))
-    folder.sweep(alive_tokens(folder))
+    sweep(folder)
     return missing
 
 
@@ -98,7 +98,7 @@ def finish(job: Job) -> Manifest | None:
     feature = job.source.input_feature if plan.with_inputs else None
     folder.write_text(CARD, render_card(manifest, plan, shard_features(plan, feature)))
     folder.write_json(MANIFEST, asdict(manifest))
-    folder.sweep(alive_tokens(folder))  # of workers that were lost and replaced
+    sweep(folder)  # of workers that were lost and replaced
     return manifest
 
 

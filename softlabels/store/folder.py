@@ -59,6 +59,11 @@ class Folder:
     def is_local(self) -> bool:
         return isinstance(self.fs, LocalFileSystem)
 
+    @property
+    def protocols(self) -> set[str]:
+        found = self.fs.protocol
+        return {found} if isinstance(found, str) else set(found)
+
     def path(self, name: str) -> str:
         """The full path of `name`. Raises DamagedDump where a name would lead outside."""
         parts = PurePosixPath(name).parts
@@ -163,15 +168,14 @@ class Folder:
             self._make_parent(self.path(name))
             self.fs.pipe_file(self.path(name), content)
 
-    def sweep(self, alive: Collection[str] = ()) -> None:
-        """Remove what killed writers left half written. `alive` are the tokens of those that
-        write at this moment."""
-        if not self.is_local or not os.path.isdir(self.path(PARTIAL)):
+    def remove_partial(self, kept: Collection[str]) -> None:
+        """Remove what writers left half written, but for those with these tokens."""
+        place = self.path(PARTIAL)
+        if not self.is_local or not os.path.isdir(place):
             return
-        for name in os.listdir(self.path(PARTIAL)):
-            if name not in alive:
-                shutil.rmtree(f"{self.path(PARTIAL)}/{name}", ignore_errors=True)
-        _remove_if_empty(self.path(PARTIAL))
+        for name in set(os.listdir(place)) - set(kept):
+            shutil.rmtree(f"{place}/{name}", ignore_errors=True)
+        _remove_if_empty(place)
 
     @contextmanager
     def _create_local(self, path: str) -> Iterator[IO[bytes]]:
@@ -214,9 +218,7 @@ class Folder:
 
     def _make_parent(self, path: str) -> None:
         """An object store has no folders; asked for one, it might make a bucket instead."""
-        protocol = self.fs.protocol
-        kinds = (protocol,) if isinstance(protocol, str) else protocol
-        if not OBJECT_STORES & set(kinds):
+        if not OBJECT_STORES & self.protocols:
             self.fs.makedirs(path.rpartition("/")[0], exist_ok=True)
 
     def _entries(self, name: str) -> dict[str, dict[str, Any]]:

@@ -12,7 +12,7 @@ import torch
 
 import softlabels
 from softlabels.errors import DamagedDump, FolderInUse
-from softlabels.store import claims
+from softlabels.store import lives
 from softlabels.store.folder import Folder
 from softlabels.store.reader import DumpReader
 from tests import s3
@@ -47,8 +47,8 @@ def out(server) -> str:
 @pytest.fixture
 def quick(monkeypatch) -> None:
     """Claims that are seen to be dead soon."""
-    monkeypatch.setattr(claims, "BEAT", 0.5)
-    monkeypatch.setattr(claims, "LEASE", 4.0)
+    monkeypatch.setattr(lives, "BEAT", 0.5)
+    monkeypatch.setattr(lives, "LEASE", 4.0)
 
 
 def objects(out: str) -> set[str]:
@@ -129,7 +129,7 @@ def slow_words(tmp_path) -> dict:
 
 
 def dump_quickly(**words) -> None:
-    claims.BEAT, claims.LEASE = 0.5, 4.0
+    lives.BEAT, lives.LEASE = 0.5, 4.0
     softlabels.dump(**words)
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from softlabels.capture.rechecks import Replay, recheck_source, replay
 from softlabels.config import VerifyOptions
 from softlabels.errors import DamagedDump, IncompleteDump, SoftlabelsError
 from softlabels.inputs.hashing import Fingerprint, ascending
@@ -26,6 +25,7 @@ from softlabels.store.manifest import (
 )
 from softlabels.store.reader import DumpReader
 from softlabels.store.records import Commit, Manifest, Plan
+from softlabels.verification.rechecks import Replay, recheck_source, replay
 
 
 @dataclass
