@@ -268,7 +268,7 @@ class Folder:
             where = f"{self.url}/{name}" if name else self.url
             raise StoreError(
                 f"{where}: {str(error).strip() or type(error).__name__}. What is committed is "
-                f"safe; run the same command with --resume when the store answers again"
+                f"safe; try again when the store answers, a dump with --resume"
             ) from error
 
 
