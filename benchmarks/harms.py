@@ -237,7 +237,7 @@ def bucket() -> Iterator[s3.S3]:
     with s3.running() as server:
         os.environ.update(server.environment)
         s3fs.S3FileSystem.clear_instance_cache()
-        s3fs.S3FileSystem().mkdir(s3.BUCKET)
+        s3fs.S3FileSystem().makedirs(s3.BUCKET, exist_ok=True)  # servers of one process share it
         yield server
         s3fs.S3FileSystem.clear_instance_cache()
 

@@ -37,6 +37,10 @@ class MissingExtra(SoftlabelsError, ImportError):
         super().__init__(
             f"{purpose} needs {library}, which is not installed: pip install 'softlabels[{extra}]'"
         )
+        self._parts = library, extra, purpose
+
+    def __reduce__(self) -> tuple:
+        return type(self), self._parts
 
 
 class SourceError(SoftlabelsError):

@@ -52,19 +52,20 @@ def dump(progress: Progress = SILENT, **options: Any) -> DumpResult:
     team = join_team()
     if team.world > 1 and words.engine != "local":
         raise UsageError(f"--engine {words.engine} starts its own workers; run it without torchrun")
-    setup = prepare(words)
-    if team.is_first:
-        progress.say(str(setup))
     try:
         with ExitStack() as stack:
-            return _dump(setup, team, stack, progress)
+            return _dump(words, team, stack, progress)
     except DiskFull as error:
         raise DiskFull(f"{error}. Make room, then run the same command with --resume") from error
 
 
-def _dump(setup: Setup, team: Team, stack: ExitStack, progress: Progress) -> DumpResult:
-    run = _claim(setup, team, stack, progress)
-    job, missing = _agree(setup, team, run, progress)
+def _dump(words: DumpOptions, team: Team, stack: ExitStack, progress: Progress) -> DumpResult:
+    with team.meeting():
+        setup = prepare(words)
+        if team.is_first:
+            progress.say(str(setup))
+        run = _claim(setup, team, stack, progress)
+        job, missing = _agree(setup, team, progress)
     out = str(job.folder)
     if missing is None:
         progress.say(f"{out} is complete already; nothing to do")
@@ -81,27 +82,30 @@ def _dump(setup: Setup, team: Team, stack: ExitStack, progress: Progress) -> Dum
 
 def _claim(setup: Setup, team: Team, stack: ExitStack, progress: Progress) -> str:
     """Enter the folder, the first rank before the others. The run that all of them are of."""
+    folder = setup.folder
 
     def lead() -> str:
         run = new_run()
-        stack.enter_context(claimed(setup.folder, run, 0, progress))
+        stack.enter_context(claimed(folder, run, 0, progress))
         return run
 
     run: str = team.share("run", lead)
     if not team.is_first:
-        stack.enter_context(claimed(setup.folder, run, team.rank, progress))
+        stack.enter_context(claimed(folder, run, team.rank, progress))
+    team.came(lambda rank: is_lost(folder, run, rank))
     return run
 
 
-def _agree(setup: Setup, team: Team, run: str, progress: Progress) -> tuple[Job, list[int] | None]:
+def _agree(setup: Setup, team: Team, progress: Progress) -> tuple[Job, list[int] | None]:
     """The plan, and the missing shards; None where there is nothing to do.
 
     Finished shards are divided among the ranks to be looked at; what is missing or damaged is
     then divided among them to be dumped.
     """
-    resume = setup.options.resume or team.restarted
+    resume = setup.options.resume or team.resumes
     folder = setup.folder
     plan = make_record(Plan, team.share("plan", lambda: asdict(begin(setup, resume))), "the plan")
+    team.begun()
     job = setup.job(plan)
 
     def finished() -> list[int] | None:
@@ -109,7 +113,6 @@ def _agree(setup: Setup, team: Team, run: str, progress: Progress) -> tuple[Job,
 
     done = team.share("finished", finished)
     if done is None:
-        team.leave()
         return job, None
 
     def look() -> list[int]:
@@ -122,9 +125,7 @@ def _agree(setup: Setup, team: Team, run: str, progress: Progress) -> tuple[Job,
         missing = settle(job, sorted(chain.from_iterable(found)), progress)
         return missing if missing or not is_complete(folder, plan) else None
 
-    missing = team.conclude("missing", look, settled, lambda rank: is_lost(folder, run, rank))
-    team.leave()
-    return job, missing
+    return job, team.conclude("missing", look, settled)
 
 
 def _run(setup: Setup, job: Job, shards: list[int], run: str, progress: Progress) -> None:

@@ -1,5 +1,6 @@
 """What is done in a dump's folder and what is not; the first and the last things written."""
 
+from contextlib import suppress
 from dataclasses import asdict
 
 from softlabels.capture.pipeline import Job
@@ -8,7 +9,7 @@ from softlabels.checkpoint import library_versions
 from softlabels.errors import DamagedDump, StoreError
 from softlabels.progress import Progress
 from softlabels.store.audit import check_shards, whose_shard
-from softlabels.store.card import render_card
+from softlabels.store.card import card_is_good, render_card
 from softlabels.store.checking import make_record
 from softlabels.store.claims import sweep
 from softlabels.store.folder import Folder
@@ -103,12 +104,12 @@ def finish(job: Job) -> Manifest | None:
 
 
 def is_complete(folder: Folder, plan: Plan) -> bool:
-    """Whether the manifest and the card are there and agree with the commits and their files."""
+    """Whether manifest and card are what the commits make of them, and every file is there."""
     found = _manifest(folder)
-    if found is None or not folder.exists(CARD):
+    if found is None or found[1] != plan or not card_is_good(folder, *found):
         return False
     commits = read_commits(folder, plan)
-    return found[1] == plan and found[0].shards == [c.record for c in commits.values()]
+    return found[0].agrees(Manifest.derive(plan, list(commits.values()), {}))
 
 
 def state(folder: Folder, plan: Plan) -> str:
@@ -141,8 +142,6 @@ def _is_own(folder: Folder, plan: Plan) -> bool:
     """Whether the folder is empty, or all that was committed in it was committed by this plan."""
     if not [name for name in folder.names() if not name.startswith(".")]:
         return True
-    if not folder.exists(PLAN) and not folder.exists(MANIFEST):
-        return False
     records = folder.read_jsons(folder.files("commits")).values()
     plans = {r.get("plan") for r in records if isinstance(r, dict)}
     return plans == {plan.hash}
@@ -151,18 +150,21 @@ def _is_own(folder: Folder, plan: Plan) -> bool:
 def _remove_strays(folder: Folder, plan: Plan, progress: Progress) -> None:
     """Copies of this dump's own files under other names. Raises StoreError for anything else."""
     shards = range(plan.shards)
-    for name in set(folder.files("data")) - {plan.file(shard) for shard in shards}:
-        with folder.open(name) as file:
-            shard = whose_shard(file, plan)
+    files = folder.files("data")
+    for name in sorted(set(folder.names("data")) - {plan.file(shard) for shard in shards}):
+        shard = None
+        if name in files:
+            with folder.open(name) as file:
+                shard = whose_shard(file, plan)
         _remove_stray(folder, name, shard, progress)
-    for name in set(folder.files("commits")) - {commit_name(shard) for shard in shards}:
-        try:
-            commit = make_record(Commit, folder.read_json(name), name)
-            _remove_stray(
-                folder, name, commit.shard if commit.plan == plan.hash else None, progress
-            )
-        except DamagedDump:
-            _remove_stray(folder, name, None, progress)
+    files = folder.files("commits")
+    for name in sorted(set(folder.names("commits")) - {commit_name(shard) for shard in shards}):
+        shard = None
+        with suppress(DamagedDump):
+            if name in files:
+                commit = make_record(Commit, folder.read_json(name), name)
+                shard = commit.shard if commit.plan == plan.hash else None
+        _remove_stray(folder, name, shard, progress)
 
 
 def _remove_stray(folder: Folder, name: str, shard: int | None, progress: Progress) -> None:

@@ -8,9 +8,11 @@ from softlabels.capture.pipeline import Job
 from softlabels.capture.team import own_device
 from softlabels.config import DumpOptions
 from softlabels.devices import resolve_device
+from softlabels.errors import UsageError
 from softlabels.inputs.examples import Examples, default_preprocess
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import Source, open_as_told
+from softlabels.store.checking import MAX_SHARDS
 from softlabels.store.codec import parse_codec
 from softlabels.store.folder import Folder
 from softlabels.store.records import Plan
@@ -107,6 +109,12 @@ def draft(setup: Setup, earlier: Plan | None = None) -> Plan:
     codec = parse_codec("dense", setup.classes, options.dtype)
     input_bytes = _mean_input_bytes(source) if options.with_inputs else 0
     usual = earlier.shard_rows if earlier else shard_rows(codec.row_bytes + input_bytes)
+    least = -(-len(source) // MAX_SHARDS)
+    if (options.shard_rows or usual) < least:
+        raise UsageError(
+            f"--shard-rows is {options.shard_rows}; {len(source):,} rows would be more than "
+            f"{MAX_SHARDS:,} shards: use {least} or more"
+        )
     return Plan(
         teacher={
             "name": teacher.name,

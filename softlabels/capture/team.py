@@ -2,14 +2,15 @@
 
 torchrun, accelerate and Slurm tell a process its RANK and WORLD_SIZE, and where rank 0 can be
 met. The ranks meet there once, through torch's key-value store, and never again: no process
-group, no collective that could hang when a rank dies later.
+group, no collective that could hang when a rank dies later. Whoever fails during the meeting says
+so, and whoever is lost is missed, so that nobody waits in vain.
 """
 
 import json
 import os
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -18,110 +19,143 @@ import torch
 
 from softlabels.errors import StoreError, UsageError
 
-MEETING = timedelta(minutes=30)  # to come together
-PLANNING = timedelta(days=2)  # rank 0 reads every input once before the others begin
-LEAVING = 5.0  # seconds, for ranks that wait already to read what they wait for
+COMING = 1800.0  # seconds for a rank to open its teacher and data
+LEAVING = 60.0  # seconds in which the store's host waits for ranks that never came
+PAUSE, LOOK = 0.05, 2.0  # seconds between two looks at the store, and at who lives
 
 
-@dataclass(frozen=True)
+def nobody(rank: int) -> bool:
+    """No rank is lost, as far as is known."""
+    return False
+
+
+@dataclass
 class Team:
-    """One process alone, or one of `world` ranks."""
+    """One process alone, or one of `world` ranks.
+
+    resumes: an earlier attempt of the same run began the dump, and torchrun started it again;
+    is_lost: whether a rank that came is gone.
+    """
 
     rank: int = 0
     world: int = 1
     store: Any = None
-    restarted: bool = False
+    resumes: bool = False
+    hosts_store: bool = False
+    is_lost: Callable[[int], bool] = nobody
 
     @property
     def is_first(self) -> bool:
         return self.rank == 0
 
-    def share(self, key: str, make: Callable[[], Any]) -> Any:
-        """What `make()` gives on rank 0, on every rank. It must be JSON.
-
-        Raises StoreError on the other ranks where rank 0 raised.
-        """
-        if self.store is None:
-            return make()
-        if not self.is_first:
-            return self._get(key)
+    @contextmanager
+    def meeting(self) -> Iterator[None]:
+        """The block in which ranks ask each other. Who leaves it by an exception tells the others
+        why, and they raise StoreError."""
         try:
-            value = make()
+            yield
         except BaseException as error:
-            self.store.set(key, json.dumps({"stopped": str(error) or type(error).__name__}))
-            self.leave()
+            self._tell(f"stopped/{self.rank}", str(error) or type(error).__name__)
             raise
-        self.store.set(key, json.dumps({"value": value}))
+        finally:
+            self._leave()
+
+    def share(self, key: str, make: Callable[[], Any]) -> Any:
+        """What `make()` gives on rank 0, on every rank. It must be JSON."""
+        if not self.is_first:
+            return self._wait(key, 0)
+        value = make()
+        self._tell(key, value)
         return value
 
     def conclude(
-        self,
-        key: str,
-        make: Callable[[], Any],
-        combine: Callable[[list[Any]], Any],
-        is_lost: Callable[[int], bool],
+        self, key: str, make: Callable[[], Any], combine: Callable[[list[Any]], Any]
     ) -> Any:
-        """What rank 0's `combine` gives for the list of every rank's `make()`, on every rank.
-
-        Raises StoreError where another rank raised, or where `is_lost(rank)` before it answered.
-        """
-        if self.store is None:
-            return combine([make()])
-        if self.is_first:
-            return self.share(key, lambda: combine(
-                [make(), *(self._answer(key, r, is_lost) for r in range(1, self.world))]
-            ))  # fmt: skip
-        own = f"{key}/{self.rank}"
-        try:
-            value = make()
-        except BaseException as error:
-            self.store.set(own, json.dumps({"stopped": str(error) or type(error).__name__}))
-            self.leave()
-            raise
-        self.store.set(own, json.dumps({"value": value}))
-        return self._get(key)
+        """What rank 0's `combine` gives for the list of every rank's `make()`, on every rank."""
+        if not self.is_first:
+            self._tell(f"{key}/{self.rank}", make())
+            return self._wait(key, 0)
+        values = [make()] + [self._wait(f"{key}/{r}", r) for r in range(1, self.world)]
+        return self.share(key, lambda: combine(values))
 
     def part_of(self, shards: list[int]) -> list[int]:
         """This rank's part: every `world`-th."""
         return shards[self.rank :: self.world]
 
-    def leave(self) -> None:
-        """Nothing more is asked of the others. Rank 0 may be the store's host, and stays a moment
-        until all have heard the last word."""
+    def came(self, is_lost: Callable[[int], bool]) -> None:
+        """This rank has claimed the folder; from now on it can be missed."""
+        self.is_lost = is_lost
+        self._tell(f"came/{self.rank}", True)
+
+    def begun(self) -> None:
+        """The dump is begun: if torchrun starts this run again, it goes on with it."""
+        if self.store is not None:
+            _root(self.store).set("softlabels/begun", "1")
+
+    def _tell(self, key: str, value: Any) -> None:
+        if self.store is not None:
+            with self._touch():
+                self.store.set(key, json.dumps(value))
+
+    def _wait(self, key: str, rank: int) -> Any:
+        """What `rank` tells as `key`. Rank 0 hears of everybody's failure, the others of its."""
+        began = looked = time.monotonic()
+        others = range(1, self.world) if self.is_first else [0]
+        while not self._has(key):
+            for other in others:
+                if self._has(f"stopped/{other}"):
+                    raise StoreError(f"rank {other} stopped: {self._get(f'stopped/{other}')}")
+            time.sleep(PAUSE)
+            now = time.monotonic()
+            if now - looked < LOOK:
+                continue
+            looked, came = now, self._has(f"came/{rank}")
+            if came and self.is_lost(rank) and not self._has(key):
+                raise StoreError(f"rank {rank} was lost before the dump began; start it again")
+            if not came and now - began > COMING:
+                raise StoreError(f"rank {rank} did not come in {COMING / 60:.0f} minutes")
+        return self._get(key)
+
+    def _leave(self) -> None:
+        """Nothing more is asked. Where rank 0 is the store's host, it stays for whoever still has
+        to hear its last word."""
         if self.store is None:
             return
-        with suppress(torch.distributed.DistError, RuntimeError):
-            self.store.add("left", 1)
-            end = time.monotonic() + LEAVING
-            while self.is_first and self.store.add("left", 0) < self.world:
-                if time.monotonic() > end:
-                    return
-                time.sleep(0.05)
+        with suppress(StoreError):
+            self._tell(f"left/{self.rank}", True)
+            began = time.monotonic()
+            waited_for = set(range(1, self.world)) if self.hosts_store else set()
+            while waited_for:
+                late = time.monotonic() - began > LEAVING
+                waited_for = {r for r in waited_for if not self._is_gone(r, late)}
+                time.sleep(PAUSE)
 
-    def _answer(self, key: str, rank: int, is_lost: Callable[[int], bool]) -> Any:
-        name = f"{key}/{rank}"
-        while not self.store.check([name]):
-            time.sleep(0.2)
-            if is_lost(rank) and not self.store.check([name]):
-                raise StoreError(f"rank {rank} was lost before the dump began; start it again")
-        return self._get(name, rank)
+    def _is_gone(self, rank: int, late: bool) -> bool:
+        if self._has(f"left/{rank}"):
+            return True
+        return self.is_lost(rank) if self._has(f"came/{rank}") else late
 
-    def _get(self, key: str, rank: int = 0) -> Any:
+    def _has(self, key: str) -> bool:
+        with self._touch():
+            return bool(self.store.check([key]))
+
+    def _get(self, key: str) -> Any:
+        with self._touch():
+            return json.loads(self.store.get(key))
+
+    @contextmanager
+    def _touch(self) -> Iterator[None]:
         try:
-            told = json.loads(self.store.get(key))
+            yield
         except (torch.distributed.DistError, RuntimeError) as error:
-            raise StoreError(f"rank {self.rank} lost touch with rank 0: {error}") from error
-        if "stopped" in told:
-            if not self.is_first:
-                self.leave()
-            raise StoreError(f"rank {rank} stopped: {told['stopped']}")
-        return told["value"]
+            first = str(error).splitlines()[0]
+            raise StoreError(f"rank {self.rank} lost touch with the others: {first}") from error
 
 
 def join_team() -> Team:
     """The team that the environment tells of. Raises UsageError for half an environment."""
-    world = _number("WORLD_SIZE", 1)
-    if world == 1:
+    world, elastic = _number("WORLD_SIZE", 1), "TORCHELASTIC_RUN_ID" in os.environ
+    if world == 1 and not elastic:
         return Team()
     missing = [n for n in ("RANK", "MASTER_ADDR", "MASTER_PORT") if n not in os.environ]
     if missing:
@@ -131,13 +165,20 @@ def join_team() -> Team:
         )
     rank = _number("RANK", 0)
     try:
-        store, rank, world = next(torch.distributed.rendezvous("env://", timeout=MEETING))
+        meeting = torch.distributed.rendezvous("env://", timeout=timedelta(seconds=COMING))
+        store, rank, world = next(meeting)
     except (torch.distributed.DistError, RuntimeError, ValueError) as error:
-        raise StoreError(f"rank {rank} of {world} found no other: {error}") from error
-    store.set_timeout(PLANNING)
+        first = str(error).splitlines()[0]
+        raise StoreError(f"rank {rank} of {world} found no other: {first}") from error
     restarts = _number("TORCHELASTIC_RESTART_COUNT", 0)
-    store = torch.distributed.PrefixStore(f"softlabels/{restarts}", store)
-    return Team(rank, world, store, restarted=restarts > 0)
+    agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    return Team(
+        rank=rank,
+        world=world,
+        store=torch.distributed.PrefixStore(f"softlabels/{restarts}", store),
+        resumes=restarts > 0 and bool(_root(store).check(["softlabels/begun"])),
+        hosts_store=rank == 0 and not agent,
+    )
 
 
 def own_device(device: torch.device) -> torch.device:
@@ -145,6 +186,13 @@ def own_device(device: torch.device) -> torch.device:
     if device.type != "cuda" or device.index is not None or "LOCAL_RANK" not in os.environ:
         return device
     return torch.device("cuda", _number("LOCAL_RANK", 0) % torch.cuda.device_count())
+
+
+def _root(store: Any) -> Any:
+    """The store below the prefixes that torchrun gives to each attempt."""
+    while isinstance(store, torch.distributed.PrefixStore):
+        store = store.underlying_store
+    return store
 
 
 def _number(name: str, default: int) -> int:

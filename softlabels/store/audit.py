@@ -132,7 +132,14 @@ def _check_content(path: str, plan: Plan, commit: Commit, found: Checked) -> Non
         start += len(values_NC)
     if start != commit.rows:
         raise DamagedDump(f"it has the logits of {start} rows, expected are {commit.rows}")
-    found.planned = _planned(plan, commit, ids, table["input_hash"].to_numpy(), labels)
+    planned = _planned(plan, commit, ids, table["input_hash"].to_numpy(), labels)
+    told = commit.statistics
+    if told.get("rows") and (told["labelled"], told["correct"]) != (found.labelled, found.correct):
+        raise DamagedDump(
+            f"its record tells of {told['correct']:,} right answers of {told['labelled']:,}; the "
+            f"logits give {found.correct:,} of {found.labelled:,}"
+        )
+    found.planned = planned
 
 
 def _planned(
@@ -146,6 +153,9 @@ def _planned(
         raise DamagedDump(
             f"it has {len(ids)} rows and {len(skipped)} left out; the plan gives it {stop - start}"
         )
+    places = {entry["row"] for entry in skipped}
+    if len(places) < len(skipped) or any(not start <= row < stop for row in places):
+        raise DamagedDump("the rows that were left out of it are not rows of it")
     planned = (
         _put_back(ids, skipped, start, "id"),
         _put_back(hashes, skipped, start, "input_hash"),

@@ -3,8 +3,11 @@
 from typing import Any
 
 import datasets
+import yaml
 from huggingface_hub import DatasetCardData
 
+from softlabels.store.folder import MAX_JSON_BYTES, Folder
+from softlabels.store.manifest import CARD
 from softlabels.store.records import Manifest, Plan
 
 
@@ -59,6 +62,23 @@ dataset = softlabels.load("PATH", T=4)   # dataset[0]["soft_target"] sums to 1
 Without softlabels, `datasets.load_dataset("PATH")` gives the same rows, and the soft targets at
 temperature T are `softmax(logits / T)`.
 """
+
+
+def card_is_good(folder: Folder, manifest: Manifest, plan: Plan) -> bool:
+    """Whether the card's header tells `datasets` of this dump's files and rows. What people wrote
+    below it is theirs."""
+    try:
+        if folder.size(CARD) > MAX_JSON_BYTES:
+            return False
+        with folder.open(CARD) as file:
+            _, header, _ = file.read().decode().split("---\n", 2)
+        told = yaml.safe_load(header)
+        splits = [(s["name"], s["num_examples"]) for s in told["dataset_info"]["splits"]]
+        files = [f["path"] for config in told["configs"] for f in config["data_files"]]
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError):
+        return False
+    split = plan.source["split"]
+    return splits == [(split, manifest.rows)] and files == [f"data/{split}-*.parquet"]
 
 
 def describe(manifest: Manifest, plan: Plan) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from softlabels.store.statistics import check_statistics
 
 Record = TypeVar("Record", bound="Plan | Commit | Manifest")
 
-MAX_CLASSES, MAX_ROWS, MAX_SHARDS = 2**24, 2**48, 10**6
+MAX_CLASSES, MAX_ROWS, MAX_SHARDS = 2**24, 2**48, 200_000
+SHARD_FIELDS = ("file", "rows", "bytes", "sha256")
 SPLIT = re.compile(r"(?=.{1,100}$)\w+([.-]\w+)*")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -23,6 +24,8 @@ def make_record(kind: type[Record], value: Any, where: str) -> Record:
         shown = str(value.get("format"))[:80]
         raise DamagedDump(f"{where} has the format {shown!r}; this softlabels reads {FORMAT}")
     hints = get_type_hints(kind)
+    if kind is Manifest and isinstance(value.get("shards"), list):
+        value = value | {"shards": [_known(shard) for shard in value["shards"]]}
     try:
         record = kind(**{name: value[name] for name in hints if name in value})
     except TypeError as error:
@@ -36,6 +39,11 @@ def make_record(kind: type[Record], value: Any, where: str) -> Record:
     except (KeyError, TypeError, AttributeError) as error:
         raise DamagedDump(f"{where} lacks what a {kind.__name__.lower()} has: {error}") from error
     return record
+
+
+def _known(shard: Any) -> Any:
+    """A manifest's entry of a shard without fields of later versions."""
+    return {n: shard[n] for n in SHARD_FIELDS if n in shard} if isinstance(shard, dict) else shard
 
 
 def _check_plan(plan: Plan, where: str) -> None:
@@ -59,6 +67,7 @@ def _check_plan(plan: Plan, where: str) -> None:
     }
     _apply(rules, where)
     _apply({"shard_rows": plan.shards <= MAX_SHARDS}, where)
+    _apply({"text": _is_utf8(plan)}, where)
     _apply({"source.shards": _all_text(source["shards"])
             and len(source["shards"]) == plan.shards}, where)  # fmt: skip
 
@@ -101,6 +110,13 @@ def _apply(rules: dict[str, Any], where: str) -> None:
     for name, fine in rules.items():
         if not fine:
             raise DamagedDump(f"{where}: {name} is not what it can be")
+
+
+def _is_utf8(plan: Plan) -> bool:
+    try:
+        return bool(plan.hash)
+    except UnicodeEncodeError:  # lone surrogates can stand in JSON
+        return False
 
 
 def _count(value: Any) -> bool:

@@ -5,7 +5,6 @@ welcome each other; a process of another run turns back while the one that claim
 """
 
 import random
-import re
 import time
 import uuid
 from collections.abc import Iterator
@@ -14,11 +13,10 @@ from dataclasses import dataclass
 
 from softlabels.errors import FolderInUse
 from softlabels.progress import SILENT, Progress
-from softlabels.store.folder import Folder
-from softlabels.store.lives import CLAIMS, Life, life_in
+from softlabels.store.folder import PARTIAL, Folder
+from softlabels.store.lives import CLAIMS, NAME, Life, life_in
 
 TRIES = 12
-NAME = re.compile(CLAIMS + r"/\w+-\d+-\w+\.json")
 UNGUARDED = {"hf"}  # where every write is a commit to a repository
 
 
@@ -51,6 +49,7 @@ def claimed(folder: Folder, run: str, rank: int = 0, progress: Progress = SILENT
     if UNGUARDED & folder.protocols:
         yield
         return
+    folder.refuse_links(CLAIMS, PARTIAL, "data", "commits")
     life = life_in(folder)
     name = f"{CLAIMS}/{run}-{rank}-{folder.token}.json"
     with ExitStack() as stack:
@@ -66,7 +65,8 @@ def claimed(folder: Folder, run: str, rank: int = 0, progress: Progress = SILENT
 
 
 def claims(folder: Folder) -> list[Claim]:
-    return [Claim(name) for name in folder.files(CLAIMS) if NAME.fullmatch(name)]
+    names = [name for name in folder.files(CLAIMS) if name.endswith(".json")]
+    return [Claim(name) for name in names if NAME.fullmatch(name)]
 
 
 def sweep(folder: Folder) -> None:
@@ -78,9 +78,12 @@ def sweep(folder: Folder) -> None:
 
 
 def is_lost(folder: Folder, run: str, rank: int) -> bool:
-    """Whether this rank of the run came and died. A rank that did not come yet is not lost."""
+    """Whether no process lives that claimed the folder as this rank of the run."""
+    if UNGUARDED & folder.protocols:
+        return False
+    life = life_in(folder)
     found = [c for c in claims(folder) if c.run == run and c.rank == rank]
-    return bool(found) and not any(life_in(folder).is_alive(c.name) for c in found)
+    return not any(life.is_alive(c.name) for c in found)
 
 
 def _refuse_others(folder: Folder, life: Life, run: str, progress: Progress) -> None:

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -16,10 +17,12 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from softlabels.errors import DamagedDump, DiskFull, MissingExtra, SoftlabelsError, StoreError
+from softlabels.store.local_files import appearing, make_directory, remove_if_empty
 
 PARTIAL = ".partial"
 MAX_JSON_BYTES = 64 << 20
 OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "hf", "memory"}
+TOKEN = re.compile("[0-9a-f]{12}")
 READERS = 16  # small files fetched at once
 EXTRAS = {
     "s3": ("s3fs", "s3"),
@@ -77,9 +80,9 @@ class Folder:
         with self._said(name):
             return bool(self.fs.exists(self.path(name) if name else self.root))
 
-    def names(self) -> list[str]:
-        """What lies directly in the folder; empty where there is none."""
-        return sorted(self._entries(""))
+    def names(self, name: str = "") -> list[str]:
+        """What lies directly in the folder or its subfolder `name`, of whatever kind."""
+        return sorted(f"{name}/{short}" if name else short for short in self._entries(name))
 
     def files(self, name: str) -> dict[str, int]:
         """The files directly in the subfolder `name`, and their sizes in bytes."""
@@ -129,8 +132,9 @@ class Folder:
         with self._said(name):
             return self._read_json(name, size)
 
-    def read_jsons(self, files: dict[str, int]) -> dict[str, dict[str, Any] | DamagedDump]:
-        """Many JSON objects at once, by name and size; for each that is none, the error."""
+    def read_jsons(self, files: dict[str, int]) -> dict[str, dict[str, Any] | StoreError]:
+        """Many JSON objects at once, by name and size. For one that is none, DamagedDump; for one
+        that can't be fetched, StoreError."""
         with ThreadPoolExecutor(READERS) as pool:
             found = pool.map(self._try_json, files.keys(), files.values())
             return dict(zip(files, found, strict=True))
@@ -155,7 +159,8 @@ class Folder:
                 yield file
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise DiskFull(f"no space left for {self.url}/{name}") from error
+                place = "" if self.is_local else f" in {tempfile.gettempdir()}, before its upload"
+                raise DiskFull(f"no space left for {self.url}/{name}{place}") from error
             if isinstance(error, IsADirectoryError):
                 raise StoreError(
                     f"{self.url}/{name} is a folder where a file belongs; move it away"
@@ -171,39 +176,34 @@ class Folder:
     def remove_partial(self, kept: Collection[str]) -> None:
         """Remove what writers left half written, but for those with these tokens."""
         place = self.path(PARTIAL)
-        if not self.is_local or not os.path.isdir(place):
-            return
-        for name in set(os.listdir(place)) - set(kept):
-            shutil.rmtree(f"{place}/{name}", ignore_errors=True)
-        _remove_if_empty(place)
+        self.refuse_links(PARTIAL)
+        with suppress(FileNotFoundError):
+            for name in set(os.listdir(place)) - set(kept):
+                if TOKEN.fullmatch(name):
+                    shutil.rmtree(f"{place}/{name}", ignore_errors=True)
+        remove_if_empty(place)
 
     @contextmanager
     def _create_local(self, path: str) -> Iterator[IO[bytes]]:
-        self._make_inside(os.path.dirname(path))
+        make_directory(os.path.dirname(path))
+        self.refuse_links(PARTIAL, os.path.relpath(os.path.dirname(path), self.root))
         waiting = f"{self.path(PARTIAL)}/{self.token}"
-        make_directory(waiting)
-        partial = f"{waiting}/{os.path.basename(path)}"
         try:
-            with open(partial, "wb") as file:
+            with appearing(path, waiting) as file:
                 yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-            _sync_directory(os.path.dirname(path))
-        except BaseException:
-            if os.path.exists(partial):
-                os.unlink(partial)
-            raise
         finally:
-            _remove_if_empty(waiting)
-            _remove_if_empty(self.path(PARTIAL))
+            remove_if_empty(waiting)
+            remove_if_empty(self.path(PARTIAL))
 
-    def _make_inside(self, directory: str) -> None:
-        """Make a directory below the root. Raises DamagedDump where a link leads elsewhere."""
-        os.makedirs(directory, exist_ok=True)
+    def refuse_links(self, *names: str) -> None:
+        """Raises DamagedDump where one of these subfolders is a link that leads elsewhere: nothing
+        outside is written or removed."""
         root = os.path.realpath(self.root)
-        if os.path.commonpath([root, os.path.realpath(directory)]) != root:
-            raise DamagedDump(f"{directory} is a link to outside of {self.url}; nothing is written")
+        for name in names if self.is_local else ():
+            if os.path.commonpath([root, os.path.realpath(f"{self.root}/{name}")]) != root:
+                raise DamagedDump(
+                    f"{self.url}/{name} is a link to outside of {self.url}; nothing is written"
+                )
 
     @contextmanager
     def _create_remote(self, path: str) -> Iterator[IO[bytes]]:
@@ -231,15 +231,28 @@ class Folder:
         # an object store also lists the mark of the folder itself, some the file that `path` is
         own = path.strip("/")
         inside = [entry for entry in found if entry["name"].strip("/") != own]
-        return {entry["name"].rstrip("/").rpartition("/")[2]: entry for entry in inside}
+        return {
+            entry["name"].rstrip("/").rpartition("/")[2]: self._followed(entry) for entry in inside
+        }
 
-    def _try_json(self, name: str, size: int) -> dict[str, Any] | DamagedDump:
+    def _followed(self, entry: dict[str, Any]) -> dict[str, Any]:
+        """A link as what it leads to: the cache of the Hub is made of them."""
+        if entry.get("islink"):
+            with suppress(OSError):
+                found: dict[str, Any] = self.fs.info(entry["name"])
+                return found
+        return entry
+
+    def _try_json(self, name: str, size: int) -> dict[str, Any] | StoreError:
         try:
-            return self._read_json(name, size)
-        except DamagedDump as error:
+            with self._said(name):
+                return self._read_json(name, size)
+        except StoreError as error:
             return error
-        except Exception as error:  # whatever the store's library raises
-            return DamagedDump(f"{self.url}/{name} can't be read: {error}")
+        except FileNotFoundError:
+            return DamagedDump(f"{self.url}/{name} vanished")
+        except OSError as error:
+            return StoreError(f"{self.url}/{name} can't be read: {error}")
 
     def _read_json(self, name: str, size: int) -> dict[str, Any]:
         if size > MAX_JSON_BYTES:
@@ -270,28 +283,3 @@ class Folder:
                 f"{where}: {str(error).strip() or type(error).__name__}. What is committed is "
                 f"safe; try again when the store answers, a dump with --resume"
             ) from error
-
-
-def make_directory(path: str) -> None:
-    """Make it and what is above it, though others remove the empty ones that they pass."""
-    for _ in range(100):
-        with suppress(FileNotFoundError):
-            os.makedirs(path, exist_ok=True)
-            return
-    os.makedirs(path, exist_ok=True)
-
-
-def _remove_if_empty(directory: str) -> None:
-    try:
-        os.rmdir(directory)
-    except OSError:
-        return
-
-
-def _sync_directory(path: str) -> None:
-    if os.name == "posix":
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

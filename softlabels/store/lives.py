@@ -7,6 +7,7 @@ was left by a process that died.
 
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -17,9 +18,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from softlabels.store.folder import Folder, make_directory
+from softlabels.store.folder import Folder
+from softlabels.store.local_files import make_directory
 
 CLAIMS = ".claims"
+NAME = re.compile(CLAIMS + r"/\w+-\d+-\w+\.(json|lock)")
 BEAT, LEASE = 5.0, 30.0  # seconds between two signs of life; without one for this long: dead
 
 
@@ -68,7 +71,8 @@ class LocalLife(Life):
             with suppress(FileNotFoundError):  # another that left took the empty folder with it
                 make_directory(self.folder.path(CLAIMS))
                 self.lock.acquire(timeout=10)
-        self.folder.write_json(name, _about())  # seen only now, when the lock is held
+        with open(self.folder.path(name), "w") as file:  # seen only now, when the lock is held
+            json.dump(_about(), file)
 
     def end(self, name: str) -> None:
         self._bury_the_dead(name)
@@ -86,14 +90,14 @@ class LocalLife(Life):
         try:
             with self._lock(name).acquire(timeout=patience, poll_interval=0.02):
                 return False
-        except Timeout:
+        except (Timeout, PermissionError):  # another user's lock can't even be asked
             return True
 
     def _bury_the_dead(self, own: str) -> None:
         """Workers that were lost and replaced, and locks of processes killed while they came or
         left."""
-        names = {name.rpartition(".")[0] + ".json" for name in self.folder.files(CLAIMS)}
-        for name in names - {own}:
+        names = [name for name in self.folder.files(CLAIMS) if NAME.fullmatch(name)]
+        for name in {name.rpartition(".")[0] + ".json" for name in names} - {own}:
             if not self.is_alive(name):
                 self.bury(name)
 

@@ -19,13 +19,22 @@ def read_plan(folder: Folder) -> Plan | None:
     return make_record(Plan, folder.read_json(PLAN), f"{folder}/{PLAN}")
 
 
-def read_records(folder: Folder, plan: Plan) -> dict[int, Commit]:
-    """The commits of this plan, by shard. Those that can't be read, or are of another plan, are
-    left out: their shards count as missing."""
+def read_records(
+    folder: Folder, plan: Plan, unread: dict[str, StoreError] | None = None
+) -> dict[int, Commit]:
+    """The commits of this plan, by shard. Those that are damaged, or of another plan, are left
+    out: their shards count as missing.
+
+    Raises StoreError where one can't be fetched; with `unread`, it is put there, by name.
+    """
     expected = {commit_name(shard): shard for shard in range(plan.shards)}
     there = {n: size for n, size in folder.files("commits").items() if n in expected}
     found = {}
     for name, value in folder.read_jsons(there).items():
+        if isinstance(value, StoreError) and not isinstance(value, DamagedDump):
+            if unread is None:
+                raise value
+            unread[name] = value
         try:
             commit = make_record(Commit, value, f"{folder}/{name}")
         except DamagedDump:

@@ -61,6 +61,18 @@ class DumpReader:
             start += len(part)
         return values
 
+    def logits_of(self, rows: np.ndarray) -> np.ndarray:
+        """The logits of these rows (ascending), one shard in memory at a time."""
+        starts = np.cumsum([0, *(record["rows"] for record in self.manifest.shards)])
+        shards = np.searchsorted(starts, rows, side="right") - 1
+        parts = [
+            self.codec.decode(self._read(int(shard), ["logits"])["logits"])[
+                rows[shards == shard] - starts[shard]
+            ]
+            for shard in np.unique(shards)
+        ]
+        return np.concatenate(parts)
+
     def table(self, columns: list[str]) -> pa.Table:
         """These columns of all shards."""
         return pa.concat_tables(

@@ -7,7 +7,7 @@ every shard's footer and in the manifest, so that a stray file is known as one.
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -143,6 +143,10 @@ class Manifest:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             versions=versions,
         )
+
+    def agrees(self, other: "Manifest") -> bool:
+        """Whether both tell the same, whenever and by whatever versions they were written."""
+        return replace(self, created=other.created, versions=other.versions) == other
 
 
 def _shown(value: Any) -> str:

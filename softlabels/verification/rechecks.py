@@ -113,7 +113,7 @@ def replay(reader: DumpReader, words: VerifyOptions, progress: Progress) -> Repl
         forwards = np.arange(count)
         live_NC = live(forwards, words.batch_size)
         other_NC = live(forwards[::-1].copy(), words.batch_size // 2 + 1)
-    stored_NC = torch.from_numpy(reader.logits).index_select(0, torch.from_numpy(rows))
+    stored_NC = torch.from_numpy(reader.logits_of(rows))
     return _compare(stored_NC, live_NC, other_NC, reader.ids[rows], TOLERANCE[plan.precision])
 
 

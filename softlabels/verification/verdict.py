@@ -3,16 +3,18 @@
 import math
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from softlabels.config import VerifyOptions
-from softlabels.errors import DamagedDump, IncompleteDump, SoftlabelsError
+from softlabels.errors import DamagedDump, IncompleteDump, SoftlabelsError, StoreError
 from softlabels.inputs.hashing import Fingerprint, ascending
 from softlabels.progress import SILENT, Progress
 from softlabels.store.audit import Finding, check_shards, whose_shard
+from softlabels.store.card import card_is_good
 from softlabels.store.folder import Folder
 from softlabels.store.manifest import (
     CARD,
@@ -78,8 +80,7 @@ def verify(progress: Progress = SILENT, **options: Any) -> Verdict:
         commits = _check_records(folder, plan, manifest, verdict)
         _find_strays(folder, plan, verdict)
         _check_files(folder, plan, commits, words.workers or os.cpu_count() or 1, verdict, progress)
-        if manifest is not None:
-            _check_statistics(plan, manifest, verdict)
+        _raise_the_alarm(plan, verdict)
     verdict.seconds = time.perf_counter() - began
     if words.source or words.replay:
         _go_further(folder, words, verdict, progress)
@@ -102,8 +103,11 @@ def _read_records(folder: Folder, verdict: Verdict) -> tuple[Plan | None, Manife
             verdict.report(PLAN, "is not the plan that the manifest holds")
     except DamagedDump as error:
         verdict.report(PLAN, f"{error}")
-    if verdict.complete and not folder.exists(CARD):
-        verdict.report(CARD, "is missing; without it `datasets` would not notice a missing shard")
+    if manifest is not None and plan is not None and not card_is_good(folder, manifest, plan):
+        what = (
+            "its header does not tell of this dump's rows" if folder.exists(CARD) else "is missing"
+        )
+        verdict.report(CARD, f"{what}; without it `datasets` would not notice a missing shard")
     return plan or frozen, manifest
 
 
@@ -111,34 +115,42 @@ def _check_records(
     folder: Folder, plan: Plan, manifest: Manifest | None, verdict: Verdict
 ) -> list[Commit]:
     """What to hold the files against: what the manifest says of each shard, else its commit."""
-    records = read_records(folder, plan)
+    unread: dict[str, StoreError] = {}
+    records = read_records(folder, plan, unread)
     if manifest is None:
         return list(records.values())
+    skipped: dict[int, list[dict[str, Any]]] = {}
+    for entry in manifest.skipped:
+        skipped.setdefault(entry["row"] // plan.shard_rows, []).append(entry)
     commits = []
     for shard, record in enumerate(manifest.shards):
         commit, name = records.get(shard), commit_name(shard)
-        if commit is None:
+        if name in unread:
+            verdict.report(name, str(unread[name]))
+        elif commit is None:
             there = folder.exists(name)
             verdict.report(name, "is damaged or of another plan" if there else "is missing")
         elif commit.record != record:
             verdict.report(name, f"does not agree with {MANIFEST}")
-        start, stop = plan.bounds(shard)
-        skipped = [entry for entry in manifest.skipped if start <= entry["row"] < stop]
-        commits.append(Commit(shard, plan.hash, **record, statistics={}, skipped=skipped))
+        statistics = commit.statistics if commit else {}
+        kept = skipped.get(shard, [])
+        commits.append(Commit(shard, plan.hash, **record, statistics=statistics, skipped=kept))
+    if len(records) == plan.shards and verdict.good:
+        derived = Manifest.derive(plan, list(records.values()), {})
+        if not manifest.agrees(derived):
+            verdict.report(MANIFEST, "does not tell what the commits of its shards tell")
     return commits
 
 
 def _find_strays(folder: Folder, plan: Plan, verdict: Verdict) -> None:
     shards = range(plan.shards)
-    for name in sorted(set(folder.files("data")) - {plan.file(i) for i in shards}):
-        try:
-            with folder.open(name) as file:
-                shard = whose_shard(file, plan)
-        except (SoftlabelsError, OSError):
-            shard = None
+    for name in sorted(set(folder.names("data")) - {plan.file(i) for i in shards}):
+        shard = None
+        with suppress(SoftlabelsError, OSError), folder.open(name) as file:
+            shard = whose_shard(file, plan)
         what = "no file of this dump" if shard is None else f"shard {shard} under another name"
         verdict.report(name, f"is {what}; readers of the folder would take its rows too")
-    for name in sorted(set(folder.files("commits")) - {commit_name(i) for i in shards}):
+    for name in sorted(set(folder.names("commits")) - {commit_name(i) for i in shards}):
         verdict.report(name, "is no record of this dump")
 
 
@@ -174,15 +186,8 @@ def _check_files(
         verdict.report(MANIFEST, "an id comes twice")
 
 
-def _check_statistics(plan: Plan, manifest: Manifest, verdict: Verdict) -> None:
-    """The cheap alarm: does the teacher, as stored, know the labels, and is that what is said?"""
-    counted = (verdict.labelled, verdict.correct)
-    recorded = manifest.statistics.get("labelled", 0), manifest.statistics.get("correct", 0)
-    if verdict.good and counted != recorded:
-        verdict.report(
-            MANIFEST, f"tells of {recorded[1]:,} right answers of {recorded[0]:,}; the stored "
-            f"logits give {counted[1]:,} of {counted[0]:,}",
-        )  # fmt: skip
+def _raise_the_alarm(plan: Plan, verdict: Verdict) -> None:
+    """The cheap alarm: does the teacher, as stored, know the labels better than chance?"""
     guessing = verdict.labelled / plan.classes
     if verdict.labelled >= 20 and verdict.correct <= guessing + 3 * math.sqrt(guessing):
         verdict.warnings.append(

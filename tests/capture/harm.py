@@ -114,6 +114,37 @@ def cut_the_plan(folder: Path) -> list[str]:
     return ["plan.json"]
 
 
+def forge_the_statistics(folder: Path) -> list[str]:
+    """A commit that tells of other right answers than the logits give."""
+    record = folder / "commits" / "00001.json"
+    told = json.loads(record.read_text())
+    told["statistics"]["correct"] = 3
+    record.write_text(json.dumps(told))
+    return [shards(folder)[1].name, "softlabels.json"]
+
+
+def forge_the_manifest(folder: Path) -> list[str]:
+    """A manifest that tells of another entropy than its commits."""
+    file = folder / "softlabels.json"
+    told = json.loads(file.read_text())
+    told["statistics"]["entropy"] += 1
+    file.write_text(json.dumps(told))
+    return [file.name]
+
+
+def link_another(folder: Path) -> list[str]:
+    """One more file for readers of the folder, by a link."""
+    other = folder / "data" / "train-00099-of-00100.parquet"
+    other.symlink_to(shards(folder)[0].name)
+    return [other.name]
+
+
+def cut_the_card(folder: Path) -> list[str]:
+    file = folder / "README.md"
+    file.write_text(file.read_text()[:200])
+    return [file.name]
+
+
 def lose_the_card(folder: Path) -> list[str]:
     (folder / "README.md").unlink()
     return ["README.md"]
@@ -122,6 +153,7 @@ def lose_the_card(folder: Path) -> list[str]:
 HARMS: list[Callable[[Path], list[str]]] = [
     truncate, flip_a_logit, flip_anywhere, delete, rename, swap, copy, empty, lose_a_record,
     cut_a_record, forge_a_record, cut_the_manifest, lose_the_plan, cut_the_plan, lose_the_card,
+    forge_the_statistics, forge_the_manifest, link_another, cut_the_card,
 ]  # fmt: skip
 
 

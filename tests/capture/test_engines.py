@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -166,6 +167,52 @@ def die_looking(**words) -> None:
     dump_aloud(**words)
 
 
+def test_a_rank_that_fails_before_it_comes_stops_the_others(slow, tmp_path):
+    said = tmp_path / "said"
+    words = slow | {"out": str(tmp_path / "d"), "said": str(said)}
+    assert finish(ranks(3, work=dump_without_a_teacher, **words)) == [3, 3, 3]
+    assert said.read_text().count("rank 1 stopped: --teacher none.pt does not exist") == 2
+    assert commits(tmp_path / "d") == set()
+
+
+def dump_without_a_teacher(**words) -> None:
+    if os.environ["RANK"] == "1":
+        words["teacher"] = "none.pt"
+    dump_aloud(**words)
+
+
+def test_a_rank_that_never_comes_is_not_waited_for_without_end(slow, tmp_path):
+    said = tmp_path / "said"
+    words = slow | {"out": str(tmp_path / "d"), "said": str(said)}
+    assert finish(ranks(2, work=dump_or_die_young, **words)) == [3, -9]
+    assert "rank 1 did not come in 0 minutes" in said.read_text()
+
+
+def dump_or_die_young(**words) -> None:
+    """Rank 1 is killed while it opens its teacher, when rank 0 does not know of it yet."""
+    from softlabels.capture import dumping, team
+
+    team.COMING, team.LEAVING = 4.0, 1.0
+    if os.environ["RANK"] == "1":
+        dumping.prepare = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    dump_aloud(**words)
+
+
+def test_a_rank_that_is_slow_to_come_hears_the_last_word(slow, tmp_path):
+    out = tmp_path / "d"
+    softlabels.dump(**slow, out=str(out))
+    assert finish(ranks(2, work=dump_late, **slow, out=str(out))) == [0, 0]
+
+
+def dump_late(**words) -> None:
+    from softlabels.capture import dumping
+
+    real = dumping.prepare
+    if os.environ["RANK"] == "1":
+        dumping.prepare = lambda options: (time.sleep(6), real(options))[1]
+    softlabels.dump(**words)
+
+
 def test_half_an_environment_is_said(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
     for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
@@ -218,6 +265,22 @@ def test_torchrun_starts_lost_ranks_again_and_goes_on(slow, calm, tmp_path):
     assert softlabels.verify(dump=str(out)).good
 
 
+def test_torchrun_with_one_rank_goes_on_too_but_only_with_what_it_began(slow, calm, tmp_path):
+    out = tmp_path / "d"
+    process = torchrun(slow, out, "--max-restarts=1", world=1)
+    wait_for(lambda: len(commits(out)) >= 3)
+    os.kill(pids(out)[0], signal.SIGKILL)
+    process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert harm.contents(out) == calm
+    (out / "softlabels.json").unlink()
+    (out / "commits" / "00003.json").unlink()
+    refused = torchrun(slow, out, "--max-restarts=1", world=1)
+    words = refused.communicate(timeout=120)[1]
+    assert refused.returncode != 0
+    assert words.count("Add --resume to go on") == 2, "the second attempt is no resume either"
+
+
 def test_ray_makes_the_same_dump_though_a_worker_is_killed(slow, calm, tmp_path):
     out = tmp_path / "d"
     options = [w for k, v in slow.items() for w in (f"--{k.replace('_', '-')}", str(v))]
@@ -262,6 +325,13 @@ class Bad(Slow):
         wanted = torch.tensor(list(row.getdata())).float() / 255
         z[(x.flatten(1) - wanted).abs().sum(-1) < 1e-4] = float("nan")
         return z
+
+
+def test_errors_of_workers_can_travel():
+    import pickle
+
+    error = MissingExtra("s3fs", "s3", "s3://")
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
 def test_ray_where_there_is_none(slow, tmp_path, monkeypatch):

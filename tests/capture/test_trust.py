@@ -21,6 +21,7 @@ from softlabels.errors import (
     PlanMismatch,
     SourceError,
     StoreError,
+    UsageError,
 )
 from softlabels.store.claims import claimed
 from softlabels.store.folder import Folder
@@ -275,15 +276,47 @@ def test_a_damaged_plan_is_not_guessed_at(tmp_path):
         softlabels.dump(**(words | {"shard_rows": 20}))
 
 
-def test_a_link_that_leads_out_of_the_folder_is_not_followed(tmp_path):
+@pytest.mark.parametrize("name", ["commits", "data", ".partial", ".claims"])
+def test_a_link_that_leads_out_of_the_folder_is_not_followed(tmp_path, name):
     words = unfinished(vectors_dump(tmp_path))
+    harm.truncate(tmp_path / "d")
     outside = tmp_path / "outside"
-    (tmp_path / "d" / "commits").rename(outside)
-    (tmp_path / "d" / "commits").symlink_to(outside)
-    kept = sorted(outside.iterdir())
-    with pytest.raises(DamagedDump, match="is a link to outside"):
+    place = tmp_path / "d" / name
+    place.rename(outside) if place.exists() else outside.mkdir()
+    place.symlink_to(outside)
+    (outside / "0123456789ab").mkdir()
+    (outside / "report-2024-final.json").write_text("{}")
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    with pytest.raises(DamagedDump, match=r"is a link to outside of .*nothing is written"):
         softlabels.dump(**words)
-    assert sorted(outside.iterdir()) == kept
+    found = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert {p for p in found if p.is_file()} == {p for p in kept if p.is_file()}
+    assert sorted(outside.iterdir()) == sorted(p for p in kept if p.parent == outside)
+
+
+def test_only_what_a_writer_left_is_swept(tmp_path):
+    words = vectors_dump(tmp_path)
+    partial = tmp_path / "d" / ".partial"
+    for name in ("0123456789ab", "thesis"):
+        (partial / name).mkdir(parents=True)
+        (partial / name / "file").write_text("x")
+    softlabels.dump(**words)
+    assert [path.name for path in partial.iterdir()] == ["thesis"]
+
+
+def test_an_unfinished_dump_that_lost_its_plan_goes_on(tmp_path):
+    words = unfinished(vectors_dump(tmp_path))
+    harm.lose_the_plan(tmp_path / "d")
+    assert softlabels.dump(**words).rows_run == 25
+    assert softlabels.verify(dump=words["out"]).good
+
+
+def test_too_many_shards_are_refused_before(tmp_path, monkeypatch):
+    from softlabels.capture import planning
+
+    monkeypatch.setattr(planning, "MAX_SHARDS", 3)
+    with pytest.raises(UsageError, match="more than 3 shards: use 34 or more"):
+        softlabels.dump(**vectors_dump(tmp_path))
 
 
 def test_memory_does_not_grow_with_the_rows(tmp_path):

@@ -317,15 +317,46 @@ def test_a_page_header_is_read_or_refused(content):
 
 
 def test_values_are_read_in_place_from_our_own_dumps(dump_folder, monkeypatch):
-    import softlabels.store.audit as audit
-
     def refuse(*_):
         raise AssertionError("decoded")
 
-    monkeypatch.setattr(audit.DumpReader if hasattr(audit, "DumpReader") else DumpReader,
-                        "table", refuse)  # fmt: skip
     monkeypatch.setattr("softlabels.store.codec.DenseCodec.decode", refuse)
     assert softlabels.verify(dump=dump_folder).good
+
+
+def test_a_replay_reads_only_the_shards_of_its_rows(dump_folder, teacher, monkeypatch):
+    read = []
+    real = DumpReader._read
+
+    def noted(self, shard, columns):
+        read.append((shard, *columns))
+        return real(self, shard, columns)
+
+    monkeypatch.setattr(DumpReader, "_read", noted)
+    assert softlabels.verify(dump=dump_folder, replay=1, teacher=teacher).good
+    assert len([entry for entry in read if "logits" in entry]) == 1
+
+
+def test_a_dump_made_of_links_is_as_good_as_its_files(dump_folder, teacher, tmp_path):
+    """As the cache of the Hub lays it out: every file is a link into another folder."""
+    blobs = Path(shutil.copytree(dump_folder, tmp_path / "blobs"))
+    snapshot = tmp_path / "snapshot"
+    for path in blobs.rglob("*"):
+        if path.is_file():
+            link = snapshot / path.relative_to(blobs)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(path)
+    assert softlabels.verify(dump=str(snapshot)).good
+    assert softlabels.load(snapshot, T=2).reader.logits.shape == (1200, 10)
+    assert resume(teacher, snapshot) == 0
+
+
+def test_what_people_write_into_the_card_is_theirs(copied, teacher):
+    card = copied / "README.md"
+    card.write_text(card.read_text() + "\nMade on a rainy Tuesday.\n")
+    assert softlabels.verify(dump=str(copied)).good
+    assert resume(teacher, copied) == 0
+    assert card.read_text().endswith("rainy Tuesday.\n")
 
 
 def test_a_folder_that_is_not_local_is_verified(teacher):

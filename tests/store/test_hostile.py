@@ -132,6 +132,14 @@ def lying_footer(folder: Path) -> None:
     forge_shard(folder, sink.getvalue().to_pybytes())
 
 
+def lost_rows(folder: Path) -> None:
+    """An unfinished dump whose commit tells of a row far away."""
+    (folder / "softlabels.json").unlink()
+    record = folder / "commits" / "00001.json"
+    entry = {"id": 1, "row": 10**12, "input_hash": 1, "label": 1, "reason": "x"}
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"skipped": [entry]}))
+
+
 FIRST = "data/train-00000-of-00003.parquet"
 HOSTILE: dict[str, Callable[[Path], Any]] = {
     "a name that leads up": name_of_shard("../../victim"),
@@ -173,6 +181,8 @@ HOSTILE: dict[str, Callable[[Path], Any]] = {
     "no UTF-8": text_of("softlabels.json", b'{"format": "\xff\xfe"}'),
     "a deep plan": text_of("plan.json", "[" * 2_000_000),
     "a deep record": text_of("commits/00001.json", '{"a":' * 500_000),
+    "text that is none": plan_with(preprocess="\ud800"),
+    "rows left out that are not there": lost_rows,
     "a manifest of a terabyte": replaced("softlabels.json", sparse),
     "a plan of a terabyte": replaced("plan.json", sparse),
     "a record of a terabyte": replaced("commits/00001.json", sparse),

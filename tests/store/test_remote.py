@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import softlabels
-from softlabels.errors import DamagedDump, FolderInUse
-from softlabels.store import lives
+from softlabels.errors import DamagedDump, FolderInUse, StoreError
+from softlabels.store import claims, lives
 from softlabels.store.folder import Folder
 from softlabels.store.reader import DumpReader
 from tests import s3
@@ -171,6 +171,16 @@ def test_two_dumps_at_the_same_moment(out, server, tmp_path):
     assert softlabels.verify(dump=out).good
 
 
+def test_many_who_write_cost_a_sweep_no_time(out, quick):
+    """Sweeping is for local folders; it asked each claim for a sign of life."""
+    folder = Folder(out)
+    for rank in range(20):
+        folder.upload(f".claims/run-{rank}-{rank:012x}.json", b"{}")
+    began = time.monotonic()
+    claims.sweep(folder)
+    assert time.monotonic() - began < 1
+
+
 def test_ranks_share_a_dump_in_a_store(out, server, tmp_path):
     from tests.capture.test_engines import finish, free_port
 
@@ -230,9 +240,13 @@ for url in ("s3://bucket/d", "gs://bucket/d", "nonsense://x"):
     assert said.stdout.splitlines()[2].startswith("StoreError can't open 'nonsense://x'")
 
 
-def test_a_record_that_can_not_be_fetched_is_named(teacher, out, server):
+def test_a_record_that_can_not_be_fetched_is_named_and_not_taken_for_lost(teacher, out, server):
     softlabels.dump(teacher=teacher, out=out, shard_rows=600)
     server.faults.append(s3.sometimes(403, 1, "GET", "commits/00001"))
+    before = objects(out)
+    with pytest.raises(StoreError, match=r"commits/00001\.json"):
+        softlabels.dump(teacher=teacher, out=out, shard_rows=600, resume=True)
+    assert objects(out) == before
     verdict = softlabels.verify(dump=out)
     assert [finding.file for finding in verdict.findings] == ["commits/00001.json"]
     server.faults.clear()
