@@ -29,6 +29,7 @@ from softlabels.capture.planning import prepare
 from softlabels.config import DumpOptions, TrainOptions
 from softlabels.devices import resolve_device
 from softlabels.models import build_model
+from softlabels.progress import SILENT
 from softlabels.students.losses import kd_loss
 from softlabels.students.trainer import learning_rate_factor
 
@@ -87,7 +88,7 @@ def dump_ratios(
 
     def pipeline() -> float:
         made = prepare(options())
-        job = made.job(begin(made, resume=False))
+        job = made.job(begin(made, False, SILENT))
         started = time.perf_counter()
         for _ in dump_shards(job, range(job.plan.shards)):
             pass

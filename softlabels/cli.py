@@ -1,6 +1,7 @@
 """The command line: parse, call one public verb, print. Results to stdout, words to stderr."""
 
 import os
+import signal
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -8,7 +9,9 @@ import typer
 
 import softlabels
 from softlabels import config
-from softlabels.flags import Terminal, make_command
+from softlabels.flags import Terminal, Terminated, make_command
+
+SHOWN = 20  # findings in a terminal
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -76,6 +79,8 @@ def dump(terminal: Terminal, **options: Any) -> None:
         text += f", {len(manifest.skipped)} rows left out (softlabels info names them)"
     value = {"out": result.out, "rows": manifest.rows, "bytes": manifest.bytes, "complete": True}
     value |= {"rows_run": result.rows_run, "statistics": manifest.statistics}
+    if result.rank and not result.rows_run:
+        return  # a rank that had nothing to do; rank 0 tells
     terminal.result(text, value | {"skipped": manifest.skipped})
 
 
@@ -170,7 +175,13 @@ def main() -> None:
     # Spinning threads make small operations a hundred times slower when other work shares the
     # cores (docs/decisions.md); it must be said before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    signal.signal(signal.SIGTERM, _terminated)
     app(prog_name="softlabels")
+
+
+def _terminated(number: int, frame: Any) -> None:
+    """Slurm, Kubernetes and torchrun end a process so: it says what is safe, as after Ctrl-C."""
+    raise Terminated
 
 
 def _trained(result: Any) -> str:
@@ -185,26 +196,30 @@ def _trained(result: Any) -> str:
 
 
 def _verdict(verdict: Any) -> str:
-    lines = [str(finding) for finding in verdict.findings]
+    from softlabels.words import counted, size_words
+
+    findings = verdict.findings
+    lines = [str(finding) for finding in findings[:SHOWN]]
+    if findings[SHOWN:]:
+        lines.append(f"… and {len(findings) - SHOWN} more (all of them with --json)")
     lines += [f"warning: {warning}" for warning in verdict.warnings]
     if verdict.replay is not None:
         found = verdict.replay
         lines.append(
-            f"replayed {found.rows} rows: largest drift {found.drift:.2g}, of it rounding up to "
-            f"{found.rounding:.2g}; live against live {found.control:.2g}; mean KL {found.kl:.2g} "
-            f"nats, agreement {found.agreement:.4f}"
+            f"replayed {counted(found.rows, 'row')}: farthest from the stored {found.drift:.2g} "
+            f"(rounding explains {found.rounding:.2g}; live against live {found.control:.2g}); "
+            f"mean KL {found.kl:.2g} nats, agreement {found.agreement:.4f}"
         )
-    speed = verdict.bytes / 1e6 / max(verdict.seconds, 1e-9)
-    read = f"{verdict.shards} shards, {verdict.rows:,} rows, {verdict.bytes / 1e6:,.1f} MB"
-    checked = f"{read} checked in {verdict.seconds:.1f} s ({speed:,.0f} MB/s)"
+    speed = size_words(verdict.bytes / max(verdict.seconds, 1e-9))
+    rows, shards = counted(verdict.rows, "row"), counted(verdict.shards, "shard")
+    said = f"{rows} of {shards} checked, {size_words(verdict.bytes)} at {speed}/s"
     if verdict.source_checked:
-        checked += ", every input against the source"
-    if verdict.accuracy is not None:
-        checked += f"; the stored teacher's accuracy {verdict.accuracy:.4f}"
-    count = len(verdict.findings)
-    word = "good" if verdict.good else f"{count} problem{'s' if count > 1 else ''}"
-    lines.append(f"{verdict.path}: {word}; {checked}")
-    if not verdict.good:
+        said += ", every input against the source"
+    if verdict.accuracy is not None and verdict.good:
+        said += f"; the stored teacher's accuracy {verdict.accuracy:.4f}"
+    word = "good" if verdict.good else counted(len(findings), "problem")
+    lines.append(f"{verdict.path}: {word}; {said}")
+    if any(finding.redone for finding in findings):
         lines.append("The same softlabels dump with --resume redoes what is damaged or missing.")
     return "\n".join(lines)
 

@@ -209,6 +209,10 @@ class VerifyOptions:
         _whole(self, "replay", "batch_size", "workers", at_least=1)
         if self.replay is not None and self.teacher is None:
             raise UsageError("--replay needs the teacher's file; name it with --teacher t.pt")
+        if self.teacher is not None and self.replay is None:
+            raise UsageError("--teacher is for --replay; add --replay 100")
+        if self.data is not None and not (self.source or self.replay):
+            raise UsageError("--data is for --source and --replay; add one of them")
 
 
 @dataclass(frozen=True, kw_only=True)

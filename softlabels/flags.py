@@ -14,6 +14,10 @@ from softlabels.errors import SoftlabelsError, UsageError
 from softlabels.progress import SILENT, Progress
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: stop as after Ctrl-C, with another exit code."""
+
+
 class Terminal:
     """The door of one run to the person or program that called it."""
 
@@ -30,7 +34,9 @@ class Terminal:
 
     def result(self, text: str, value: dict[str, Any]) -> None:
         """One JSON object with --json, else words."""
-        print(json.dumps(value, ensure_ascii=False, default=str) if self.as_json else text)
+        said = json.dumps(value, ensure_ascii=False, default=str) if self.as_json else text
+        sys.stdout.write(said + "\n")  # at once: ranks may speak at the same time
+        sys.stdout.flush()
 
     def error(self, text: str, kind: str) -> None:
         if self.log_json:
@@ -81,13 +87,14 @@ def _register(app: typer.Typer, options: type, body: Body) -> Body:
 
 
 def guarded(debug: bool, terminal: Terminal, work: Callable[[], None]) -> None:
-    """Run a verb; say its errors on stderr and exit with 1, 2, or 130 after Ctrl-C."""
+    """Run a verb; say its errors on stderr and exit with 1, 2, 130 after Ctrl-C, 143 after
+    SIGTERM."""
     try:
         work()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         if debug:
             raise
-        raise SystemExit(130) from None
+        raise SystemExit(143 if isinstance(stop, Terminated) else 130) from None
     except SoftlabelsError as error:
         if debug:
             raise

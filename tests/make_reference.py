@@ -25,7 +25,8 @@ Every command also takes `--config FILE.yaml` (the same names; a flag beats the 
 JSON object on stdout), `--log-json` (words and progress as JSON lines on stderr, for logs that a
 cluster keeps), `--debug` (tracebacks) and `--help`. Words and bars go to stderr, results to stdout;
 where stderr is no terminal, a line of progress comes every minute. Exit status: 0 done; 1 the work
-failed, or `verify` found damage; 2 wrong usage; 130 stopped by Ctrl-C. Shell completion:
+failed, or `verify` found damage; 2 wrong usage; 130 stopped by Ctrl-C; 143 by SIGTERM. An
+error is words on stderr (a JSON line with `--log-json`), and nothing on stdout. Shell completion:
 `softlabels --install-completion`.
 """
 

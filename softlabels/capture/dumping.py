@@ -24,6 +24,7 @@ from softlabels.store.checking import make_record
 from softlabels.store.claims import claimed, is_lost, new_run
 from softlabels.store.manifest import read_commits, read_manifest
 from softlabels.store.records import Manifest, Plan
+from softlabels.words import counted
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,9 @@ def _agree(setup: Setup, team: Team, progress: Progress) -> tuple[Job, list[int]
     """
     resume = setup.options.resume or team.resumes
     folder = setup.folder
-    plan = make_record(Plan, team.share("plan", lambda: asdict(begin(setup, resume))), "the plan")
+    plan = make_record(
+        Plan, team.share("plan", lambda: asdict(begin(setup, resume, progress))), "the plan"
+    )
     team.begun()
     job = setup.job(plan)
 
@@ -123,7 +126,12 @@ def _agree(setup: Setup, team: Team, progress: Progress) -> tuple[Job, list[int]
 
     def settled(found: list[list[int]]) -> list[int] | None:
         missing = settle(job, sorted(chain.from_iterable(found)), progress)
-        return missing if missing or not is_complete(folder, plan) else None
+        if missing and resume:
+            progress.say(f"to do: {counted(len(missing), 'shard')} of {plan.shards:,}")
+        if missing or is_complete(folder, plan):
+            return missing or None
+        progress.say("every shard is there; card and manifest are written again")
+        return missing
 
     return job, team.conclude("missing", look, settled)
 

@@ -7,13 +7,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from softlabels.capture.pipeline import dump_shards
 from softlabels.capture.planning import Setup, draft, prepare
 from softlabels.config import PlanOptions
 from softlabels.errors import SoftlabelsError
 from softlabels.progress import SILENT, Progress
 from softlabels.store.folder import Folder
+from softlabels.store.manifest import read_commits, read_plan
 from softlabels.store.records import Plan
+from softlabels.words import counted, size_words, time_words
 
 SAMPLE_SECONDS, SAMPLE_BATCHES = 1.0, 8
 
@@ -60,24 +64,42 @@ def plan(progress: Progress = SILENT, **options: Any) -> Estimate:
     """What `dump` with these options would be; nothing is written where it would go.
 
     Options are those of `softlabels plan`, which are those of `dump` (see `config.DumpOptions`).
-    A few batches are read, run through the teacher and encoded. Raises what `dump` would raise.
+    A few batches are read, run through the teacher and encoded; of a dump that is there already,
+    what is left counts. Raises what `dump` would raise, but does not look at all inputs.
     """
     setup = prepare(PlanOptions(**options))
     progress.say(str(setup))
-    drafted = draft(setup)
-    return estimate(setup, drafted, list(range(drafted.shards)), 1)
+    drafted, missing = _left(setup, progress)
+    return estimate(setup, drafted, missing, 1)
+
+
+def _left(setup: Setup, progress: Progress) -> tuple[Plan, list[int]]:
+    """The plan without looking at all inputs, and the shards that a dump in the folder lacks."""
+    folder = setup.folder
+    earlier = read_plan(folder)
+    plan = draft(setup, earlier)
+    if earlier is None:
+        return plan, list(range(plan.shards))
+    told = {name: earlier.source[name] for name in ("fingerprint", "shards")}
+    plan = replace(plan, source=plan.source | told).named_as(earlier)
+    plan.check_same(earlier, folder)
+    done = read_commits(folder, plan)
+    progress.say(f"{folder} holds {len(done):,} of its {counted(plan.shards, 'shard')} already")
+    return plan, [shard for shard in range(plan.shards) if shard not in done]
 
 
 def foretell(setup: Setup, plan: Plan, missing: list[int], world: int, progress: Progress) -> None:
     """Say the estimate before a dump begins. What fails here will fail, and be said, there."""
-    if not missing or setup.options.engine != "local":
+    if not missing:
         return
     try:
         found = estimate(setup, plan, missing, world)
     except (SoftlabelsError, OSError):
         return
     facts = found.facts
-    words = [f"{facts['rows']} rows", f"{found.shards:,} shards", facts["size"], facts["time"]]
+    words = [counted(found.rows, "row"), counted(found.shards, "shard"), facts["size"]]
+    if setup.options.engine == "local":  # other machines have other speeds
+        words.append(facts["time"])
     progress.say(", ".join(words) + (f", {facts['free there']} free" if found.free else ""))
     for warning in found.warnings:
         progress.say(warning)
@@ -86,28 +108,36 @@ def foretell(setup: Setup, plan: Plan, missing: list[int], world: int, progress:
 def estimate(setup: Setup, plan: Plan, missing: list[int], world: int) -> Estimate:
     """Of these shards, divided among `world` processes like this one."""
     batch = setup.options.batch_size
-    seconds, stored = _sample(setup, plan, batch)
-    count = int(min(SAMPLE_BATCHES, SAMPLE_SECONDS / max(seconds, 1e-6)))
-    rows = min(batch, len(setup.source))
+    sample = _sample(setup, plan, batch)
+    count = int(min(SAMPLE_BATCHES, SAMPLE_SECONDS / max(sample.seconds, 1e-6)))
     if count > 1 and len(setup.source) > batch:
-        rows = min(batch * count, len(setup.source))
-        seconds, stored = _sample(setup, plan, rows)
-    speed = rows / max(seconds, 1e-9)
-    wanted = plan.rows_of(missing)
+        sample = _sample(setup, plan, batch * count)
+    speed = sample.rows / max(sample.seconds, 1e-9)
+    rows = plan.rows_of(missing)
     return Estimate(
         out=str(setup.folder),
-        rows=wanted,
+        rows=rows,
         shards=len(missing),
         shard_rows=plan.shard_rows,
-        bytes=round(stored / rows * wanted),
-        seconds=wanted / speed / world,
+        bytes=round(rows * sample.row_bytes + len(missing) * sample.shard_bytes),
+        seconds=rows / speed / world,
         rows_per_second=speed,
         free=_free(setup.folder),
     )
 
 
-def _sample(setup: Setup, plan: Plan, rows: int) -> tuple[float, int]:
-    """Dump the first rows as one shard into a passing folder: seconds, and bytes of the file."""
+@dataclass(frozen=True)
+class _Sample:
+    """Rows that were dumped, how long that took, bytes that each of them and a file itself cost."""
+
+    rows: int
+    seconds: float
+    row_bytes: float
+    shard_bytes: int
+
+
+def _sample(setup: Setup, plan: Plan, rows: int) -> _Sample:
+    """Dump the first rows as one shard into a passing folder."""
     rows = min(rows, len(setup.source))
     told = plan.source | {"shards": [setup.source.short_fingerprint(0, rows)]}
     small = replace(plan, rows=rows, shard_rows=rows, source=told)
@@ -116,7 +146,11 @@ def _sample(setup: Setup, plan: Plan, rows: int) -> tuple[float, int]:
         began = time.perf_counter()
         for _ in dump_shards(job, [0]):
             pass
-        return time.perf_counter() - began, job.folder.size(small.file(0))
+        seconds = time.perf_counter() - began
+        file = small.file(0)
+        footer = pq.read_metadata(job.folder.path(file))
+        groups = [footer.row_group(i).total_byte_size for i in range(footer.num_row_groups)]
+        return _Sample(rows, seconds, sum(groups) / rows, job.folder.size(file) - sum(groups))
 
 
 def _free(folder: Folder) -> int | None:
@@ -126,20 +160,3 @@ def _free(folder: Folder) -> int | None:
     while not place.exists():
         place = place.parent
     return shutil.disk_usage(place).free
-
-
-def size_words(count: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}" if count < 100 else f"{count:.0f} {unit}"
-        count /= 1000
-    return f"{count:,.1f} TB"
-
-
-def time_words(seconds: float) -> str:
-    if seconds < 90:
-        return f"about {seconds:.0f} s" if seconds >= 1 else "a second or less"
-    for unit, length in (("min", 60), ("h", 3600)):
-        if seconds < 90 * length or (unit == "h" and seconds < 48 * length):
-            return f"about {seconds / length:.0f} {unit}"
-    return f"about {seconds / 86400:.1f} days"

@@ -26,7 +26,7 @@ from softlabels.store.records import Commit, Manifest, Plan
 from softlabels.store.writer import shard_features
 
 
-def begin(setup: Setup, resume: bool) -> Plan:
+def begin(setup: Setup, resume: bool, progress: Progress) -> Plan:
     """Write the plan, or find the same one there.
 
     Raises PlanMismatch for another dump in the folder, and StoreError for other files in it or
@@ -51,6 +51,8 @@ def begin(setup: Setup, resume: bool) -> Plan:
                 f"with it, or choose another folder with --out"
             )
     if _plan_as_written(folder) != plan:
+        if earlier is not None or folder.exists(PLAN):
+            progress.say(f"{PLAN} was lost or damaged; it is written again")
         folder.write_json(PLAN, asdict(plan))
     return plan
 
@@ -170,8 +172,8 @@ def _remove_strays(folder: Folder, plan: Plan, progress: Progress) -> None:
 def _remove_stray(folder: Folder, name: str, shard: int | None, progress: Progress) -> None:
     if shard is None:
         raise StoreError(
-            f"{folder}/{name} is no file of this dump, and readers would take it for one. Move it "
-            f"away, then run the same command again"
+            f"{folder}/{name} is no file of this dump and does not belong there. Move it away, "
+            f"then run the same command again"
         )
     progress.say(f"{name} is shard {shard} of this dump under another name; it is removed")
     folder.delete(name)

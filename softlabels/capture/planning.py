@@ -100,7 +100,9 @@ def make_plan(setup: Setup, earlier: Plan | None = None, known: Plan | None = No
         fingerprint, shards = setup.source.fingerprints(plan.shard_rows)
     else:
         fingerprint, shards = known.source["fingerprint"], known.source["shards"]
-    return replace(plan, source=plan.source | {"fingerprint": fingerprint, "shards": shards})
+    plan = replace(plan, source=plan.source | {"fingerprint": fingerprint, "shards": shards})
+    given = earlier or known
+    return plan if given is None else plan.named_as(given)
 
 
 def draft(setup: Setup, earlier: Plan | None = None) -> Plan:

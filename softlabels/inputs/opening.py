@@ -32,8 +32,13 @@ def open_dataset(data: str, split: str, revision: str | None = None) -> datasets
     path = Path(data).expanduser()
     if data == EMBEDDED and not path.exists():
         return _open_embedded(split)
-    if not path.exists() and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", data):
-        raise SourceError(f"no file or folder {data!r}, and it can't be a Hub id (owner/name)")
+    is_id = re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", data) and path.suffix.lower() not in BUILDERS
+    if not path.exists() and not is_id:
+        where = "" if path.is_absolute() else f" in {Path.cwd()}"
+        raise SourceError(
+            f"no file or folder {data!r}{where}, and it can't be a Hub id (owner/name). Say where "
+            f"the data is (--data, or --source for a dump's)"
+        )
     with _quiet():
         try:
             if path.exists():

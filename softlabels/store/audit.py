@@ -29,6 +29,7 @@ class Finding:
 
     file: str
     problem: str
+    redone: bool = True  # whether --resume mends it
 
     def __str__(self) -> str:
         return f"{self.file}: {self.problem}"
@@ -42,6 +43,7 @@ class Checked:
     shard: int
     findings: list[Finding] = field(default_factory=list)
     planned: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+    read: int = 0  # bytes
     labelled: int = 0
     correct: int = 0
 
@@ -75,11 +77,14 @@ def check_shard(folder: Folder, plan: Plan, commit: Commit) -> Checked:
             return report(f"has {size:,} bytes, {longer} the recorded {commit.bytes:,}")
         with folder.local(commit.file) as path:
             digest = _sha256(path)
+            found.read = size
             if digest != commit.sha256:
                 return report(_whose(path, plan, commit))
             _check_content(path, plan, commit, found)
     except FileNotFoundError:
         return report("is missing")
+    except PermissionError as error:
+        found.findings.append(Finding(commit.file, f"can't be read: {error.strerror}", False))
     except (SoftlabelsError, *PARQUET_ERRORS) as error:
         return report(str(error))
     return found

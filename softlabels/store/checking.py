@@ -109,7 +109,7 @@ def _check_skipped(skipped: list[Any], where: str) -> None:
 def _apply(rules: dict[str, Any], where: str) -> None:
     for name, fine in rules.items():
         if not fine:
-            raise DamagedDump(f"{where}: {name} is not what it can be")
+            raise DamagedDump(f"{where}: {name} is not as the format wants it")
 
 
 def _is_utf8(plan: Plan) -> bool:

@@ -4,6 +4,7 @@ A claim is a file `.claims/RUN-RANK-TOKEN.json`. Processes with the same RUN are
 welcome each other; a process of another run turns back while the one that claimed lives.
 """
 
+import errno
 import random
 import time
 import uuid
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
-from softlabels.errors import FolderInUse
+from softlabels.errors import DiskFull, FolderInUse, StoreError
 from softlabels.progress import SILENT, Progress
 from softlabels.store.folder import PARTIAL, Folder
 from softlabels.store.lives import CLAIMS, NAME, Life, life_in
@@ -49,14 +50,17 @@ def claimed(folder: Folder, run: str, rank: int = 0, progress: Progress = SILENT
     if UNGUARDED & folder.protocols:
         yield
         return
-    folder.refuse_links(CLAIMS, PARTIAL, "data", "commits")
+    with _writable(folder):
+        folder.refuse_links(CLAIMS, PARTIAL, "data", "commits")
     life = life_in(folder)
     name = f"{CLAIMS}/{run}-{rank}-{folder.token}.json"
     with ExitStack() as stack:
         for attempt in range(TRIES):
-            _refuse_others(folder, life, run, progress)
-            stack.enter_context(_hold(life, name))
-            if not [c for c in claims(folder) if c.run != run and life.is_alive(c.name)]:
+            with _writable(folder):
+                _refuse_others(folder, life, run, progress)
+                stack.enter_context(_hold(life, name))
+                alone = not [c for c in claims(folder) if c.run != run and life.is_alive(c.name)]
+            if alone:
                 yield
                 return
             stack.close()  # both came at the same moment: both step back, and one comes first
@@ -105,10 +109,32 @@ def _who(folder: Folder, name: str) -> str:
     return "it has just begun"
 
 
+def writer_of(folder: Folder) -> str | None:
+    """Who writes to a local folder at this moment, in words."""
+    if folder.is_local:
+        for claim in claims(folder):
+            if life_in(folder).is_alive(claim.name):
+                return _who(folder, claim.name)
+    return None
+
+
+@contextmanager
+def _writable(folder: Folder) -> Iterator[None]:
+    """Raises StoreError, or DiskFull, where nothing can be written into the folder."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"no space left for {folder}") from error
+        raise StoreError(
+            f"can't write in {folder}: {error.strerror or error}; choose another folder with --out"
+        ) from error
+
+
 @contextmanager
 def _hold(life: Life, name: str) -> Iterator[None]:
-    life.begin(name)
     try:
+        life.begin(name)
         yield
     finally:
         life.end(name)

@@ -42,6 +42,8 @@ class Folder:
     def __init__(self, url: str | os.PathLike[str]) -> None:
         self.url = os.fspath(url)
         self.token = uuid.uuid4().hex[:12]
+        if re.match(r"\w{2,}:/(?!/)", self.url):
+            raise StoreError(f"{self.url!r} has one slash after the colon; an address has two")
         try:
             # other processes write here too, so a remembered listing would be a wrong one
             self.fs, self.root = fsspec.core.url_to_fs(
@@ -77,8 +79,17 @@ class Folder:
         return f"{self.root.rstrip('/')}/{name}"
 
     def exists(self, name: str = "") -> bool:
+        path = self.path(name) if name else self.root
         with self._said(name):
-            return bool(self.fs.exists(self.path(name) if name else self.root))
+            if not self.is_local:
+                return bool(self.fs.exists(path))
+            try:
+                os.stat(path)
+            except PermissionError as error:
+                raise StoreError(f"can't read {path}: {error.strerror}") from error
+            except OSError:
+                return False
+            return True
 
     def names(self, name: str = "") -> list[str]:
         """What lies directly in the folder or its subfolder `name`, of whatever kind."""
@@ -279,7 +290,11 @@ class Folder:
             if self.is_local or (absent and not writing):
                 raise
             where = f"{self.url}/{name}" if name else self.url
+            remedy = (
+                "What is committed is safe; try again when the store answers, a dump with --resume"
+            )
+            if "Credentials" in type(error).__name__:
+                remedy = "Set what the store's client looks for, such as AWS_PROFILE"
             raise StoreError(
-                f"{where}: {str(error).strip() or type(error).__name__}. What is committed is "
-                f"safe; try again when the store answers, a dump with --resume"
+                f"{where}: {str(error).strip() or type(error).__name__}. {remedy}"
             ) from error

@@ -67,10 +67,11 @@ class LocalLife(Life):
 
     def begin(self, name: str) -> None:
         self.lock = self._lock(name)
-        while not self.lock.is_locked:
+        for _ in range(20):
+            make_directory(self.folder.path(CLAIMS))
             with suppress(FileNotFoundError):  # another that left took the empty folder with it
-                make_directory(self.folder.path(CLAIMS))
                 self.lock.acquire(timeout=10)
+                break
         with open(self.folder.path(name), "w") as file:  # seen only now, when the lock is held
             json.dump(_about(), file)
 
@@ -78,6 +79,8 @@ class LocalLife(Life):
         self._bury_the_dead(name)
         with suppress(OSError):
             os.unlink(self.folder.path(name))
+        if not self.lock.is_locked:
+            return
         self.lock.release()
         with suppress(OSError):
             os.unlink(self._lock_path(name))
@@ -117,6 +120,7 @@ class RemoteLife(Life):
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
         self.stopped = threading.Event()
+        self.thread: threading.Thread | None = None
 
     def begin(self, name: str) -> None:
         self.about = json.dumps(_about()).encode()
@@ -126,7 +130,8 @@ class RemoteLife(Life):
 
     def end(self, name: str) -> None:
         self.stopped.set()
-        self.thread.join()
+        if self.thread is not None:
+            self.thread.join()
         self.stopped.clear()
         with suppress(Exception):
             self.folder.delete(name)

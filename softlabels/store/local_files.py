@@ -27,7 +27,7 @@ def appearing(path: str, waiting: str) -> Iterator[IO[bytes]]:
 
 def make_directory(path: str) -> None:
     """Make it and what is above it, though others remove the empty ones that they pass."""
-    for _ in range(100):
+    for _ in range(20):
         with suppress(FileNotFoundError):
             os.makedirs(path, exist_ok=True)
             return

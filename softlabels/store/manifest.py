@@ -1,5 +1,7 @@
 """The records as they lie in a folder: found, read, checked against each other and the files."""
 
+import os
+
 from softlabels.errors import DamagedDump, IncompleteDump, StoreError
 from softlabels.store.checking import make_record
 from softlabels.store.folder import Folder
@@ -57,6 +59,8 @@ def read_manifest(folder: Folder) -> tuple[Manifest, Plan]:
     if not folder.exists(MANIFEST):
         plan = read_plan(folder)
         if plan is None:
+            if folder.is_local and os.path.isfile(folder.root):
+                raise StoreError(f"{folder} is a file; a dump is a folder")
             what = "has no dump in it" if folder.exists() else "does not exist"
             raise StoreError(f"{folder} {what}; make one with softlabels dump --out {folder}")
         raise IncompleteDump(

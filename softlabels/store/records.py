@@ -68,13 +68,24 @@ class Plan:
     def make_codec(self) -> DenseCodec:
         return parse_codec(self.codec, self.classes, self.dtype)
 
+    def named_as(self, other: "Plan") -> "Plan":
+        """This plan with the other's names for the same teacher and the same data: where a file
+        lies, and what it is called, decides nothing."""
+        teacher, source = self.teacher, self.source
+        if teacher["fingerprint"] == other.teacher["fingerprint"]:
+            teacher = teacher | {"name": other.teacher["name"]}
+        if source["fingerprint"] == other.source["fingerprint"]:
+            kept = {name: other.source[name] for name in ("data", "revision")}
+            source = source | kept
+        return replace(self, teacher=teacher, source=source)
+
     def check_same(self, other: "Plan", where: object) -> None:
         """Raises PlanMismatch that names each field in which `other`, found there, differs."""
         differing = self._differences(other)
         if differing:
             raise PlanMismatch(
-                f"{where} holds a dump made otherwise: {'; '.join(differing[:4])}. Choose another "
-                f"folder with --out, or remove that one"
+                f"{where} holds a dump made otherwise: {'; '.join(differing[:4])}. Give the "
+                f"options that it was made with, or choose another folder with --out"
             )
 
     def _differences(self, other: "Plan") -> list[str]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from softlabels.devices import autocast
-from softlabels.errors import LogitsError, TeacherError
+from softlabels.errors import LogitsError, SoftlabelsError, TeacherError
 from softlabels.logits import looks_like_probabilities
 
 
@@ -60,6 +60,8 @@ class Teacher:
         try:
             with autocast(inputs.device, precision):
                 output = (self.call or self.module)(inputs)
+        except SoftlabelsError:
+            raise
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise TeacherError(

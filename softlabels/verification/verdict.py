@@ -15,6 +15,7 @@ from softlabels.inputs.hashing import Fingerprint, ascending
 from softlabels.progress import SILENT, Progress
 from softlabels.store.audit import Finding, check_shards, whose_shard
 from softlabels.store.card import card_is_good
+from softlabels.store.claims import writer_of
 from softlabels.store.folder import Folder
 from softlabels.store.manifest import (
     CARD,
@@ -60,8 +61,8 @@ class Verdict:
     def accuracy(self) -> float | None:
         return self.correct / self.labelled if self.labelled else None
 
-    def report(self, file: str, problem: str) -> None:
-        self.findings.append(Finding(file, problem))
+    def report(self, file: str, problem: str, redone: bool = True) -> None:
+        self.findings.append(Finding(file, problem, redone))
 
 
 def verify(progress: Progress = SILENT, **options: Any) -> Verdict:
@@ -93,8 +94,11 @@ def _read_records(folder: Folder, verdict: Verdict) -> tuple[Plan | None, Manife
     try:
         manifest, plan = read_manifest(folder)
         verdict.complete = True
-    except (DamagedDump, IncompleteDump) as error:
-        verdict.report(MANIFEST, f"{error}")
+    except DamagedDump as error:
+        verdict.report(MANIFEST, _without_name(folder, MANIFEST, error))
+    except IncompleteDump as error:
+        writer = writer_of(folder)
+        verdict.report(MANIFEST, f"{error}" if writer is None else f"is being made by {writer}")
     try:
         frozen = read_plan(folder)
         if frozen is None:
@@ -102,13 +106,17 @@ def _read_records(folder: Folder, verdict: Verdict) -> tuple[Plan | None, Manife
         elif plan is not None and frozen != plan:
             verdict.report(PLAN, "is not the plan that the manifest holds")
     except DamagedDump as error:
-        verdict.report(PLAN, f"{error}")
+        verdict.report(PLAN, _without_name(folder, PLAN, error))
     if manifest is not None and plan is not None and not card_is_good(folder, manifest, plan):
         what = (
             "its header does not tell of this dump's rows" if folder.exists(CARD) else "is missing"
         )
         verdict.report(CARD, f"{what}; without it `datasets` would not notice a missing shard")
     return plan or frozen, manifest
+
+
+def _without_name(folder: Folder, name: str, error: Exception) -> str:
+    return str(error).removeprefix(f"{folder}/{name}").lstrip(":, ")
 
 
 def _check_records(
@@ -126,12 +134,13 @@ def _check_records(
     for shard, record in enumerate(manifest.shards):
         commit, name = records.get(shard), commit_name(shard)
         if name in unread:
-            verdict.report(name, str(unread[name]))
+            verdict.report(name, _without_name(folder, name, unread[name]), redone=False)
         elif commit is None:
             there = folder.exists(name)
             verdict.report(name, "is damaged or of another plan" if there else "is missing")
         elif commit.record != record:
-            verdict.report(name, f"does not agree with {MANIFEST}")
+            other = ", ".join(key for key in record if commit.record[key] != record[key])
+            verdict.report(name, f"does not agree with {MANIFEST} in {other}")
         statistics = commit.statistics if commit else {}
         kept = skipped.get(shard, [])
         commits.append(Commit(shard, plan.hash, **record, statistics=statistics, skipped=kept))
@@ -149,9 +158,12 @@ def _find_strays(folder: Folder, plan: Plan, verdict: Verdict) -> None:
         with suppress(SoftlabelsError, OSError), folder.open(name) as file:
             shard = whose_shard(file, plan)
         what = "no file of this dump" if shard is None else f"shard {shard} under another name"
-        verdict.report(name, f"is {what}; readers of the folder would take its rows too")
+        split = f"data/{plan.source['split']}-"
+        read = name.startswith(split) and name.endswith(".parquet")
+        more = "; readers of the folder would take its rows too" if read else ""
+        verdict.report(name, f"is {what}{more}", redone=shard is not None)
     for name in sorted(set(folder.names("commits")) - {commit_name(i) for i in shards}):
-        verdict.report(name, "is no record of this dump")
+        verdict.report(name, "is no record of this dump", redone=False)
 
 
 def _check_files(
@@ -168,7 +180,7 @@ def _check_files(
         for commit, checked in zip(commits, checks, strict=True):
             verdict.findings += checked.findings
             verdict.shards += 1
-            verdict.bytes += commit.bytes
+            verdict.bytes += checked.read
             verdict.labelled += checked.labelled
             verdict.correct += checked.correct
             if checked.planned is not None:
@@ -203,7 +215,7 @@ def _go_further(folder: Folder, words: VerifyOptions, verdict: Verdict, progress
     reader = DumpReader(folder)
     if words.source:
         for problem in recheck_source(reader, words.data, progress):
-            verdict.report("the source", problem)
+            verdict.report("the source", problem, redone=False)
         verdict.source_checked = True
     if words.replay:
         verdict.replay = found = replay(reader, words, progress)
@@ -217,4 +229,5 @@ def _go_further(folder: Folder, words: VerifyOptions, verdict: Verdict, progress
             verdict.report(
                 "logits", f"{len(found.wrong)} of {found.rows} replayed rows are farther from the "
                 f"teacher's answers than {found.allowed:.2g} and the rounding, first id {shown}",
+                redone=False,
             )  # fmt: skip

@@ -8,7 +8,8 @@ import pytest
 
 import softlabels
 from softlabels import terminal
-from softlabels.capture.estimating import size_words, time_words
+from softlabels.errors import PlanMismatch
+from softlabels.words import counted, size_words, time_words
 from tests.conftest import Linear, make_vectors, save_script
 
 
@@ -86,7 +87,28 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(monkeypatch, capsys)
     assert last["done"] == 1000
 
 
+def test_a_plan_looks_at_what_is_there(teacher, dump_folder, tmp_path):
+    import shutil
+
+    copy = Path(shutil.copytree(dump_folder, tmp_path / "copy"))
+    assert softlabels.plan(teacher=teacher, out=str(copy)).rows == 0
+    (copy / "commits" / "00001.json").unlink()
+    found = softlabels.plan(teacher=teacher, out=str(copy))
+    assert (found.rows, found.shards, found.shard_rows) == (500, 1, 500)
+    with pytest.raises(PlanMismatch, match=r"shard_rows is 400 and was 500.*Give the options"):
+        softlabels.plan(teacher=teacher, out=str(copy), shard_rows=400)
+
+
+def test_many_small_shards_cost_more(teacher, tmp_path):
+    options = {"teacher": teacher, "shard_rows": 10, "out": str(tmp_path / "d")}
+    found = softlabels.plan(**options)
+    manifest = softlabels.dump(**options).manifest
+    assert manifest is not None
+    assert manifest.bytes == pytest.approx(found.bytes, rel=0.1)
+
+
 def test_words_for_sizes_and_times():
+    assert [counted(n, "shard") for n in (0, 1, 1200)] == ["0 shards", "1 shard", "1,200 shards"]
     assert [size_words(n) for n in (0, 12, 62_300, 1.5e9, 2e12, 3e15)] == [
         "0 bytes", "12 bytes", "62.3 kB", "1.5 GB", "2.0 TB", "3,000.0 TB",
     ]  # fmt: skip

@@ -224,6 +224,46 @@ def test_whatever_else_changed_before_a_resume_is_named(tmp_path):
     assert softlabels.dump(**words).rows_run == 25
 
 
+def test_the_same_data_and_teacher_in_another_place_go_on(tmp_path):
+    """Where a file lies and what it is called decides nothing: the fingerprints do."""
+    words = unfinished(vectors_dump(tmp_path))
+    for name in ("data", "teacher"):
+        path = Path(words[name])
+        words[name] = str(path.rename(path.with_name("moved-" + path.name)))
+    assert softlabels.dump(**words).rows_run == 25
+    assert softlabels.verify(dump=words["out"], source=True, data=words["data"]).good
+
+
+@pytest.mark.parametrize("kind", ["a broken link", "a file", "a folder of the system"])
+def test_a_folder_that_can_not_be_is_said_at_once(vectors, tmp_path, kind):
+    out = tmp_path / "d"
+    if kind == "a broken link":
+        out.symlink_to("nowhere")
+    elif kind == "a file":
+        out.write_text("x")
+    else:
+        out = Path("/proc/d")
+    script = save_script(Linear(), tmp_path / "s.pt")
+    with pytest.raises(StoreError, match=r"can't write in .*choose another folder with --out"):
+        softlabels.dump(teacher=script, data=vectors, out=str(out))
+
+
+def test_sigterm_says_what_is_safe_and_leaves_no_claim(slow, tmp_path):
+    out = tmp_path / "d"
+    options = [w for k, v in slow.items() for w in (f"--{k.replace('_', '-')}", str(v))]
+    with subprocess.Popen(
+        [sys.executable, "-m", "softlabels", "dump", *options, "--out", str(out)],
+        cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        wait_for(lambda: len(commits(out)) >= 2)
+        process.terminate()
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 143
+    assert "shards are committed and safe. Go on with the same command and --resume" in said
+    assert "Traceback" not in said
+    assert not [name for name in Folder(out).names() if name.startswith(".")]
+
+
 def test_data_that_change_while_the_dump_runs_are_refused(tmp_path, monkeypatch):
     """The rows of the third shard are others when they are read than when the plan was made."""
     from softlabels.inputs.sources import Source

@@ -38,7 +38,7 @@ def test_a_good_dump_is_good(dump_folder, cli):
     before = harm.contents(Path(dump_folder))
     done = cli("verify", dump_folder)
     assert (done.code, done.err) == (0, "")
-    assert "digits-t: good; 3 shards, 1,200 rows" in done.out
+    assert "digits-t: good; 1,200 rows of 3 shards checked" in done.out
     value = cli("verify", dump_folder, "--source", "--json").value
     assert value["good"]
     assert (value["rows"], value["shards"], value["source_checked"]) == (1200, 3, True)
@@ -109,10 +109,39 @@ def test_an_unfinished_dump_is_not_good_but_what_is_there_is_checked(copied):
     assert any("2 of 3 shards are committed" in str(finding) for finding in verdict.findings)
 
 
+def test_a_dump_that_is_being_made_is_said_to_be(copied, cli):
+    from softlabels.store.claims import claimed
+
+    (copied / "softlabels.json").unlink()
+    with claimed(Folder(copied), "run"):
+        verdict = softlabels.verify(dump=str(copied))
+    assert any("is being made by process" in finding.problem for finding in verdict.findings)
+
+
+def test_what_is_not_read_is_not_counted(copied, cli):
+    for file in harm.shards(copied):
+        file.unlink()
+    done = cli("verify", "copy", cwd=copied.parent)
+    assert "copy: 3 problems; 0 rows of 3 shards checked, 0 bytes at" in done.out
+    (copied / "data" / "notes.txt").write_text("mine")
+    (copied / "commits" / "notes.txt").write_text("mine")
+    told = {f.file: f.redone for f in softlabels.verify(dump=str(copied)).findings}
+    assert (told["data/notes.txt"], told["commits/notes.txt"]) == (False, False)
+
+
+def test_options_that_say_nothing_alone(dump_folder, teacher):
+    for words, message in (({"data": "digits"}, "--data is for --source and --replay"),
+                           ({"teacher": teacher}, "--teacher is for --replay")):  # fmt: skip
+        with pytest.raises(UsageError, match=message):
+            softlabels.verify(dump=dump_folder, **words)
+
+
 def test_no_dump_at_all(tmp_path, cli):
     done = cli("verify", "none")
     assert done.code == 1
     assert "none does not exist" in done.err
+    (tmp_path / "file").write_text("x")
+    assert "file is a file; a dump is a folder" in cli("verify", "file").err
 
 
 def test_records_that_agree_among_themselves_and_lie(dump_folder, tmp_path):

@@ -1,0 +1,24 @@
+"""Numbers as people read them."""
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 shard`, `1,200 rows`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def size_words(count: float) -> str:
+    """Bytes in decimal units."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}" if count < 100 else f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} TB"
+
+
+def time_words(seconds: float) -> str:
+    if seconds < 90:
+        return f"about {seconds:.0f} s" if seconds >= 1 else "a second or less"
+    for unit, length in (("min", 60), ("h", 3600)):
+        if seconds < 90 * length or (unit == "h" and seconds < 48 * length):
+            return f"about {seconds / length:.0f} {unit}"
+    return f"about {seconds / 86400:.1f} days"
