@@ -1,10 +1,9 @@
 """From what a person writes after --data to a `datasets` dataset of one split."""
 
-import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.resources import files
+from importlib.resources import as_file, files
 from pathlib import Path
 
 import datasets
@@ -62,8 +61,8 @@ def dataset_name(data: str) -> str:
 def _open_embedded(split: str) -> datasets.Dataset:
     if split not in ("train", "test"):
         raise SourceError(f"digits has no split {split!r}; it has train and test")
-    content = (files("softlabels") / "embedded" / f"digits-{split}.parquet").read_bytes()
-    return table_dataset(pq.read_table(io.BytesIO(content)))
+    with as_file(files("softlabels") / "embedded" / f"digits-{split}.parquet") as path:
+        return table_dataset(pq.read_table(path))
 
 
 def table_dataset(table: pa.Table) -> datasets.Dataset:

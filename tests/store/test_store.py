@@ -15,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import softlabels
 from softlabels.errors import DamagedDump, DiskFull, IncompleteDump, PlanMismatch, StoreError
 from softlabels.inputs.hashing import Fingerprint
 from softlabels.store.checking import make_record
@@ -268,3 +269,26 @@ def test_a_full_disk_is_named(tmp_path, monkeypatch):
     with pytest.raises(DiskFull, match=r"no space left for .*x\.json"):
         folder.write_json("x.json", {})
     assert not (tmp_path / "x.json").exists()
+
+
+@pytest.mark.parametrize("where", ["memory://threads/d", "local"])
+def test_arrows_threads_never_hold_what_belongs_to_python(teacher, tmp_path, monkeypatch, where):
+    """They let go of it while the interpreter ends, and the process aborted after a good answer."""
+    out = str(tmp_path / "d") if where == "local" else where
+    softlabels.dump(teacher=teacher, out=out)
+    seen = []
+    real = pq.ParquetFile
+
+    class Noted(real):
+        def __init__(self, source, **words):
+            self.named = isinstance(source, str)
+            super().__init__(source, **words)
+
+        def read(self, columns, use_threads=True):
+            seen.append(self.named or not use_threads)
+            return super().read(columns=columns, use_threads=use_threads)
+
+    monkeypatch.setattr(pq, "ParquetFile", Noted)
+    reader = DumpReader(Folder(out))
+    assert len(reader.ids) == len(reader.logits) == 1200
+    assert seen == [True, True]
