@@ -166,5 +166,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def inodes(folder: Path) -> dict[str, int]:
-    return {p.name: os.stat(p).st_ino for p in shards(folder)}
+def places(folder: Path) -> dict[str, tuple[int, int]]:
+    """What changes when a shard is written again: its place on the disk, and its time."""
+    found = {path.name: os.stat(path) for path in shards(folder)}
+    return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in found.items()}

@@ -104,9 +104,9 @@ def test_damage_is_looked_for_and_redone_by_all_ranks(slow, calm, tmp_path):
     for shard in (1, 5, 6):
         file = harm.shards(out)[shard]
         harm.flip(file, file.stat().st_size // 2, 1)
-    before = harm.inodes(out)
+    before = harm.places(out)
     assert finish(ranks(3, **slow, out=str(out), resume=True)) == [0, 0, 0]
-    redone = {name for name, place in harm.inodes(out).items() if before[name] != place}
+    redone = {name for name, place in harm.places(out).items() if before[name] != place}
     assert redone == {f"train-{shard:05d}-of-00024.parquet" for shard in (1, 5, 6)}
     assert harm.contents(out) == calm
 
