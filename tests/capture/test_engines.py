@@ -17,7 +17,7 @@ import softlabels
 from softlabels.capture.team import Team, join_team
 from softlabels.errors import MissingExtra, SoftlabelsError, UsageError
 from tests.capture import harm
-from tests.capture.test_trust import Slow, commits
+from tests.capture.test_trust import Slow, commits, slow_words
 from tests.processes import kill, start, wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -26,10 +26,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def slow(tmp_path) -> dict:
     """24 shards of 50 rows, 20 batches of which take a second."""
-    torch.manual_seed(0)
-    torch.save(Slow().state_dict(), tmp_path / "w.pt")
-    return {"teacher": str(tmp_path / "w.pt"), "model": "tests.capture.test_trust:Slow",
-            "data": "digits", "shard_rows": 50, "batch_size": 25}  # fmt: skip
+    return slow_words(tmp_path, shard_rows=50, batch_size=25)
 
 
 @pytest.fixture

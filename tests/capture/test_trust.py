@@ -90,13 +90,17 @@ class Slow(torch.nn.Module):
         return self.layer(x.flatten(1))
 
 
-@pytest.fixture
-def slow(tmp_path) -> dict:
-    """A dump that takes some seconds: 40 batches of 50 ms."""
+def slow_words(tmp_path: Path, shard_rows: int = 60, batch_size: int = 30) -> dict:
+    """The options of a dump of digits that takes 50 ms a batch, some seconds in all."""
     torch.manual_seed(0)
     torch.save(Slow().state_dict(), tmp_path / "w.pt")
     return {"teacher": str(tmp_path / "w.pt"), "model": "tests.capture.test_trust:Slow",
-            "data": "digits", "shard_rows": 60, "batch_size": 30}  # fmt: skip
+            "data": "digits", "shard_rows": shard_rows, "batch_size": batch_size}  # fmt: skip
+
+
+@pytest.fixture
+def slow(tmp_path) -> dict:
+    return slow_words(tmp_path)
 
 
 @pytest.mark.parametrize("both", [{}, {"resume": True}])

@@ -8,7 +8,6 @@ import time
 
 import numpy as np
 import pytest
-import torch
 
 import softlabels
 from softlabels.errors import DamagedDump, FolderInUse, StoreError
@@ -16,7 +15,7 @@ from softlabels.store import claims, lives
 from softlabels.store.folder import Folder
 from softlabels.store.reader import DumpReader
 from tests import s3
-from tests.capture.test_trust import Slow
+from tests.capture.test_trust import slow_words
 from tests.processes import kill, start, wait_for
 
 NAME = [0]
@@ -119,13 +118,6 @@ def test_a_store_that_goes_away_stops_the_dump_and_a_resume_goes_on(
     result = softlabels.dump(teacher=teacher, out=out, shard_rows=200, resume=True)
     assert result.rows_run == 800
     assert softlabels.verify(dump=out).good
-
-
-def slow_words(tmp_path) -> dict:
-    torch.manual_seed(0)
-    torch.save(Slow().state_dict(), tmp_path / "w.pt")
-    return {"teacher": str(tmp_path / "w.pt"), "model": "tests.capture.test_trust:Slow",
-            "data": "digits", "shard_rows": 60, "batch_size": 30}  # fmt: skip
 
 
 def dump_quickly(**words) -> None:
