@@ -1,5 +1,6 @@
 """Where a model runs and in which precision."""
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -22,6 +23,14 @@ def resolve_device(name: str) -> torch.device:
         here = f"only cpu and {found.type}" if found else "only cpu"
         raise UsageError(f"--device is {name!r}, but this machine has {here}; use --device auto")
     return device
+
+
+def own_device(device: torch.device) -> torch.device:
+    """On a machine with several ranks: this rank's GPU, where no other was named."""
+    rank = os.environ.get("LOCAL_RANK", "")
+    if device.type != "cuda" or device.index is not None or not rank.isdigit():
+        return device
+    return torch.device("cuda", int(rank) % torch.cuda.device_count())
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:

@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from softlabels.capture.pipeline import Job
-from softlabels.capture.team import own_device
 from softlabels.config import DumpOptions
-from softlabels.devices import resolve_device
+from softlabels.devices import own_device, resolve_device
 from softlabels.errors import UsageError
 from softlabels.inputs.examples import Examples, default_preprocess
 from softlabels.inputs.preprocess import Preprocess
@@ -110,7 +109,9 @@ def draft(setup: Setup, earlier: Plan | None = None) -> Plan:
     options, source, teacher = setup.options, setup.source, setup.teacher
     codec = parse_codec("dense", setup.classes, options.dtype)
     input_bytes = _mean_input_bytes(source) if options.with_inputs else 0
-    usual = earlier.shard_rows if earlier else shard_rows(codec.row_bytes + input_bytes)
+    groups = group_rows(codec.row_bytes, input_bytes)
+    usual = shard_rows(codec.row_bytes + input_bytes, groups)
+    usual = earlier.shard_rows if earlier else usual
     least = -(-len(source) // MAX_SHARDS)
     if (options.shard_rows or usual) < least:
         raise UsageError(
@@ -144,15 +145,17 @@ def draft(setup: Setup, earlier: Plan | None = None) -> Plan:
         classes=setup.classes,
         rows=len(source),
         shard_rows=options.shard_rows or usual,
-        group_rows=group_rows(codec.row_bytes, input_bytes),
+        group_rows=groups,
         ids="string" if source.ids_are_text else "int64",
         with_inputs=options.with_inputs,
     )
 
 
-def shard_rows(row_bytes: int) -> int:
-    """Rows in a shard of about 128 MiB."""
-    return min(MAX_SHARD_ROWS, max(MIN_SHARD_ROWS, SHARD_BYTES // max(1, row_bytes)))
+def shard_rows(row_bytes: int, groups: int) -> int:
+    """Rows in a shard of about 128 MiB: whole row groups, so that a row's group is found by one
+    division."""
+    rows = min(MAX_SHARD_ROWS, max(MIN_SHARD_ROWS, SHARD_BYTES // max(1, row_bytes)))
+    return max(1, rows // groups) * groups
 
 
 def group_rows(logit_bytes: int, input_bytes: int) -> int:

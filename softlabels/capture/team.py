@@ -181,13 +181,6 @@ def join_team() -> Team:
     )
 
 
-def own_device(device: torch.device) -> torch.device:
-    """On a machine with several ranks: this rank's GPU, where no other was named."""
-    if device.type != "cuda" or device.index is not None or "LOCAL_RANK" not in os.environ:
-        return device
-    return torch.device("cuda", _number("LOCAL_RANK", 0) % torch.cuda.device_count())
-
-
 def _root(store: Any) -> Any:
     """The store below the prefixes that torchrun gives to each attempt."""
     while isinstance(store, torch.distributed.PrefixStore):

@@ -16,6 +16,7 @@ from softlabels.errors import DamagedDump, SoftlabelsError
 from softlabels.inputs.cells import read_ids
 from softlabels.inputs.hashing import Fingerprint
 from softlabels.store.folder import Folder
+from softlabels.store.mapping import logits_chunk
 from softlabels.store.pages import plain_values
 from softlabels.store.reader import PARQUET_ERRORS, check_footer, read_columns
 from softlabels.store.records import Commit, Plan
@@ -76,7 +77,7 @@ def check_shard(folder: Folder, plan: Plan, commit: Commit) -> Checked:
             longer = "longer than" if size > commit.bytes else "truncated: less than"
             return report(f"has {size:,} bytes, {longer} the recorded {commit.bytes:,}")
         with folder.local(commit.file) as path:
-            digest = _sha256(path)
+            digest = sha256_of(path)
             found.read = size
             if digest != commit.sha256:
                 return report(_whose(path, plan, commit))
@@ -184,11 +185,7 @@ def _row_groups(path: str, plan: Plan, commit: Commit) -> Iterator[np.ndarray]:
         check_footer(parquet, plan, commit.shard, commit.rows)
         for index in range(parquet.metadata.num_row_groups):
             group = parquet.metadata.row_group(index)
-            chunks = map(group.column, range(group.num_columns))
-            chunk = next((c for c in chunks if c.path_in_schema.startswith("logits.")), None)
-            if chunk is None:
-                raise DamagedDump("a row group of it has no logits")
-            offset = plain_values(file, chunk, group.num_rows, codec.row_bytes)
+            offset = plain_values(file, logits_chunk(group), group.num_rows, codec.row_bytes)
             if offset is None:
                 yield codec.decode(parquet.read_row_group(index, columns=["logits"])["logits"])
                 continue
@@ -197,7 +194,8 @@ def _row_groups(path: str, plan: Plan, commit: Commit) -> Iterator[np.ndarray]:
             yield values.reshape(group.num_rows, plan.classes)
 
 
-def _sha256(path: str) -> str:
+def sha256_of(path: str) -> str:
+    """Of a file's bytes, in hex."""
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(CHUNK))
     with open(path, "rb", buffering=0) as file:

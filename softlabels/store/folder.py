@@ -49,12 +49,10 @@ class Folder:
             self.fs, self.root = fsspec.core.url_to_fs(
                 os.path.expanduser(self.url), use_listings_cache=False
             )
-        except ImportError as error:
+        except (ImportError, ValueError) as error:
             scheme = self.url.partition("://")[0]
-            if scheme in EXTRAS:
+            if isinstance(error, ImportError) and scheme in EXTRAS:
                 raise MissingExtra(*EXTRAS[scheme], f"{scheme}://") from error
-            raise StoreError(f"can't open {self.url!r}: {error}") from error
-        except ValueError as error:
             raise StoreError(f"can't open {self.url!r}: {error}") from error
 
     def __str__(self) -> str:
@@ -126,16 +124,18 @@ class Folder:
             yield self.path(name)
             return
         with tempfile.TemporaryDirectory(prefix="softlabels-") as place:
-            copy = os.path.join(place, "copy")
-            with self._said(name):
-                self.fs.get_file(self.path(name), copy)
-            yield copy
+            self.download(name, f"{place}/copy")
+            yield f"{place}/copy"
+
+    def download(self, name: str, path: str) -> None:
+        """A remote file's content into the local file `path`."""
+        with self._said(name):
+            self.fs.get_file(self.path(name), path)
 
     def delete(self, name: str) -> None:
         """Remove a file, if it is there."""
-        with self._said(name):
-            if self.fs.exists(self.path(name)):
-                self.fs.rm_file(self.path(name))
+        with self._said(name), suppress(FileNotFoundError):
+            self.fs.rm_file(self.path(name))
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Raises DamagedDump unless the file is a JSON object of sensible size."""

@@ -49,18 +49,6 @@ class DumpReader:
             return None
         return self.table(["label"])["label"].to_numpy().copy()
 
-    @cached_property
-    def logits(self) -> np.ndarray:
-        """[R, C] in the stored dtype, decoded once."""
-        self._check_sizes()
-        values = np.empty((len(self), self.plan.classes), dtype=self.plan.dtype)
-        start = 0
-        for shard in range(len(self.manifest.shards)):
-            part = self.codec.decode(self._read(shard, ["logits"])["logits"])
-            values[start : start + len(part)] = part
-            start += len(part)
-        return values
-
     def logits_of(self, rows: np.ndarray) -> np.ndarray:
         """The logits of these rows (ascending), one shard in memory at a time."""
         starts = np.cumsum([0, *(record["rows"] for record in self.manifest.shards)])
@@ -79,18 +67,23 @@ class DumpReader:
             self._read(shard, columns) for shard in range(len(self.manifest.shards))
         )
 
-    def _check_sizes(self) -> None:
-        """Before memory is asked for: the files are there and large enough for what is promised."""
-        sizes = self.folder.files("data")
-        for record in self.manifest.shards:
-            where, found = f"{self.folder}/{record['file']}", sizes.get(record["file"])
-            if found is None:
-                raise DamagedDump(f"{where} is missing; {REDO}")
-            if found != record["bytes"] or found < record["rows"] * self.codec.row_bytes:
-                raise DamagedDump(
-                    f"{where} is damaged: it has {found:,} bytes, recorded are "
-                    f"{record['bytes']:,} with {record['rows']:,} rows; {REDO}"
-                )
+    def checked_path(self, shard: int) -> str:
+        """The path of a shard's file in a local folder, which is there and as large as recorded,
+        and so large enough for the rows that are promised. Raises DamagedDump."""
+        record = self.manifest.shards[shard]
+        where = f"{self.folder}/{record['file']}"
+        try:
+            found = self.folder.size(record["file"])
+        except FileNotFoundError:
+            raise DamagedDump(f"{where} is missing; {REDO}") from None
+        except OSError as error:
+            raise DamagedDump(f"{where} can't be read: {error.strerror}; {REDO}") from error
+        if found != record["bytes"]:
+            raise DamagedDump(
+                f"{where} is damaged: it has {found:,} bytes, recorded are {record['bytes']:,}; "
+                f"{REDO}"
+            )
+        return self.folder.path(record["file"])
 
     def _read(self, shard: int, columns: list[str]) -> pa.Table:
         record = self.manifest.shards[shard]

@@ -1,0 +1,97 @@
+"""Work that is done once for each of many items, in the background, what is waited for first."""
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+
+class Filler:
+    """Runs `work(item)` for items 0 … count − 1 in threads, once each.
+
+    `need(items)` waits for some of them and puts them first. An exception in `work` stops the rest
+    and is raised by whatever is called next. In a forked child the threads are not there; it does
+    by itself what it needs. The threads end with the main thread, at the next item.
+    """
+
+    def __init__(self, work: Callable[[int], None], count: int, threads: int) -> None:
+        self.work = work
+        self.done = np.zeros(count, bool)
+        self.threads = threads
+        self._begun = np.zeros(count, bool)
+        self._urgent: deque[int] = deque()
+        self._next = 0
+        self._failure: BaseException | None = None
+        self._changed = threading.Condition()
+        self._process: int | None = None
+        self._stopped = False
+
+    @property
+    def complete(self) -> bool:
+        return bool(self.done.all())
+
+    def start(self) -> None:
+        """Begin in the background, if that has not happened yet."""
+        if self._process is None:
+            self._process = os.getpid()
+            for _ in range(min(self.threads, len(self.done))):
+                threading.Thread(target=self._run, name="softlabels-fill").start()
+
+    def stop(self) -> None:
+        """Leave undone what is not begun."""
+        self._stopped = True
+
+    def check(self) -> None:
+        """Raises what failed in the background."""
+        if self._failure is not None:
+            raise self._failure
+
+    def need(self, items: Iterable[int]) -> None:
+        """Return when these are done."""
+        self.start()
+        missing = [item for item in items if not self.done[item]]
+        if self._process != os.getpid():
+            for item in missing:
+                self.work(item)
+                self.done[item] = True
+            return
+        with self._changed:
+            self._urgent.extend(item for item in missing if not self._begun[item])
+            self._changed.wait_for(lambda: self._failure is not None or self.done[missing].all())
+        self.check()
+
+    def wait(self) -> None:
+        """Return when all are done."""
+        self.need(np.flatnonzero(~self.done).tolist())
+
+    def _run(self) -> None:
+        main = threading.main_thread()
+        while main.is_alive() and not self._stopped:
+            item = self._take()
+            if item is None:
+                return
+            try:
+                self.work(item)
+            except BaseException as error:
+                self._failure = error
+            with self._changed:
+                self.done[item] = self._failure is None
+                self._changed.notify_all()
+
+    def _take(self) -> int | None:
+        with self._changed:
+            if self._failure is not None:
+                return None
+            while self._urgent:
+                item = self._urgent.popleft()
+                if not self._begun[item]:
+                    self._begun[item] = True
+                    return item
+            while self._next < len(self.done):
+                item, self._next = self._next, self._next + 1
+                if not self._begun[item]:
+                    self._begun[item] = True
+                    return item
+            return None

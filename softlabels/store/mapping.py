@@ -1,0 +1,49 @@
+"""A shard's file mapped into memory, and where in it each row group's logits lie."""
+
+import mmap
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from softlabels.errors import DamagedDump
+from softlabels.store.gathering import Region
+from softlabels.store.pages import plain_values
+from softlabels.store.reader import check_footer
+from softlabels.store.records import Plan
+
+
+def map_file(path: str, writable: bool = False) -> Region:
+    """A file's bytes as memory. Raises OSError, and ValueError for an empty file."""
+    with open(path, "r+b" if writable else "rb") as file:
+        access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
+        return Region.of(mmap.mmap(file.fileno(), 0, access=access))
+
+
+def map_logits(path: str, plan: Plan, shard: int, rows: int) -> tuple[Region, np.ndarray] | None:
+    """The mapped file and the address of each row group's logits, int64 [groups]; None where one
+    of them does not lie there as one run of bytes, and must be decoded.
+
+    Raises DamagedDump for a file that is not this shard, and one of PARQUET_ERRORS.
+    """
+    region = map_file(path)
+    with pq.ParquetFile(path) as parquet:
+        check_footer(parquet, plan, shard, rows)
+        offsets = []
+        for index in range(parquet.metadata.num_row_groups):
+            group = parquet.metadata.row_group(index)
+            row_bytes = plan.make_codec().row_bytes
+            offset = plain_values(region.owner, logits_chunk(group), group.num_rows, row_bytes)
+            if offset is None:
+                return None
+            offsets.append(offset)
+    return region, np.array(offsets, np.int64) + region.address
+
+
+def logits_chunk(group: Any) -> Any:
+    """The metadata of a row group's column chunk of logits. Raises DamagedDump without one."""
+    chunks = map(group.column, range(group.num_columns))
+    found = next((c for c in chunks if c.path_in_schema.startswith("logits.")), None)
+    if found is None:
+        raise DamagedDump("a row group of it has no logits")
+    return found
