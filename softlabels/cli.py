@@ -170,6 +170,26 @@ def verify(terminal: Terminal, **options: Any) -> None:
         raise SystemExit(1)
 
 
+@command(config.CacheOptions)
+def cache(terminal: Terminal, **options: Any) -> None:
+    """List what is kept on this disk for faster loading: decoded shards, copies of remote dumps.
+
+    $SOFTLABELS_CACHE is its place, $SOFTLABELS_CACHE_GB the most that it may hold.
+
+    Examples:
+
+    - `softlabels cache`
+    - `softlabels cache --clear`
+    """
+    from softlabels.targets.cache import LocalCache
+
+    found = LocalCache()
+    freed = found.clear() if options["clear"] else None
+    entries = [asdict(entry) for entry in found.entries()]
+    value = {"place": str(found.place), "bytes": found.bytes, "budget": found.budget}
+    terminal.result(_cached(value, entries, freed), value | {"entries": entries, "freed": freed})
+
+
 def main() -> None:
     """The entry point of `softlabels` and `python -m softlabels`."""
     # Spinning threads make small operations a hundred times slower when other work shares the
@@ -222,6 +242,15 @@ def _verdict(verdict: Any) -> str:
     if any(finding.redone for finding in findings):
         lines.append("The same softlabels dump with --resume redoes what is damaged or missing.")
     return "\n".join(lines)
+
+
+def _cached(value: dict[str, Any], entries: list[dict[str, Any]], freed: int | None) -> str:
+    from softlabels.words import size_words
+
+    lines = [f"{size_words(entry['bytes']):>8}  {entry['words']}" for entry in entries]
+    lines += [] if freed is None else [f"{size_words(freed)} removed"]
+    held, budget = size_words(value["bytes"]), size_words(value["budget"])
+    return "\n".join([*lines, f"{value['place']}: {held} of at most {budget}"])
 
 
 def _version(asked: bool) -> None:

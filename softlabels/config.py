@@ -155,11 +155,22 @@ class TrainOptions(TrainingOptions):
         "Where the inputs are, if not where the dump says: a file, folder or Hub id.", None
     )
     preprocess: str | None = option("The student's preprocessing. Default: the teacher's.", None)
+    keep: str = option(
+        "auto, gpu, ram or disk: where logits are read from. auto: the GPU if they fit, else disk, "
+        "which is mapped into memory.",
+        "auto",
+    )
+    cache: bool = option(
+        "Keep decoded shards and copies of remote dumps on this disk (see softlabels cache).",
+        True,
+        flag="--cache/--no-cache",
+    )
     out: str = option("The checkpoint to write.", "s.pt")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _fraction(self, "alpha")
+        _one_of(self, "keep", "auto", "gpu", "ram", "disk")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,6 +224,13 @@ class VerifyOptions:
             raise UsageError("--teacher is for --replay; add --replay 100")
         if self.data is not None and not (self.source or self.replay):
             raise UsageError("--data is for --source and --replay; add one of them")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheOptions:
+    """List what is kept on this disk for faster loading, or clear it."""
+
+    clear: bool = option("Remove it all. It is made again where it is needed.", False)
 
 
 @dataclass(frozen=True, kw_only=True)

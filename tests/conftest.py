@@ -24,8 +24,9 @@ os.environ["HF_DATASETS_OFFLINE"] = "1"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def datasets_cache(tmp_path_factory: pytest.TempPathFactory):
-    """Tests leave nothing in the user's cache of `datasets`."""
+def caches(tmp_path_factory: pytest.TempPathFactory):
+    """Tests leave nothing in the user's caches."""
+    os.environ["SOFTLABELS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     folder = str(tmp_path_factory.mktemp("hf-cache"))
     os.environ["HF_DATASETS_CACHE"] = folder
     if "datasets" in sys.modules:
@@ -137,3 +138,15 @@ def save_script(module: torch.nn.Module, path: Path) -> str:
         warnings.simplefilter("ignore")
         torch.jit.script(module).save(str(path))
     return str(path)
+
+
+def whole(dataset) -> torch.Tensor:
+    """All logits as a loaded dataset gives them, [R, C], every file checked."""
+    logits = dataset.logits.gather(np.arange(len(dataset)))
+    dataset.logits.settle()
+    return logits
+
+
+def every(reader) -> np.ndarray:
+    """All logits of a dump, decoded, [R, C]."""
+    return reader.logits_of(np.arange(len(reader)))

@@ -16,6 +16,7 @@ COMMANDS = {
     "eval": (cli.eval_, config.EvalOptions),
     "info": (cli.info, config.InfoOptions),
     "verify": (cli.verify, config.VerifyOptions),
+    "cache": (cli.cache, config.CacheOptions),
 }
 INTRO = """# Commands
 

@@ -24,7 +24,11 @@ def test_the_reference_is_the_command_line():
 def test_every_flag_in_the_docs_exists():
     known = {"--help", "--version", "--install-completion", "--no-isolation"}
     for command in get_command(app).commands.values():
-        known |= {option for parameter in command.params for option in parameter.opts}
+        known |= {
+            option
+            for parameter in command.params
+            for option in parameter.opts + parameter.secondary_opts
+        }
     for page in PAGES:
         for line in page.read_text(encoding="utf-8").splitlines():
             words = line.partition("softlabels ")[2]

@@ -4,20 +4,24 @@ Shapes: N rows asked for; inputs are [N, C, H, W] images (uint8) or [N, …] num
 """
 
 import io
-from concurrent.futures import ThreadPoolExecutor
+import mmap
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from softlabels.errors import AlignmentError, SourceError, UnreadableInput
+from softlabels.filling import Filler
 from softlabels.inputs.preprocess import DEFAULTS, Preprocess
 from softlabels.inputs.sources import BLOCK_ROWS, Rows, Source
 
-CACHE_BYTES = 4 << 30
+CACHE_BYTES = 4 << 30  # and at most a quarter of the memory that is free
+DECODERS = 2  # threads
 
 
 def decode_image(cell: bytes, preprocess: Preprocess, id: Any) -> np.ndarray:
@@ -56,7 +60,8 @@ class Examples:
     """Inputs and labels of chosen source rows, decoded once where they fit into memory.
 
     `positions` [rows] are the source rows in question; with `hashes` [rows], an input is refused
-    unless it hashes to the same value.
+    unless it hashes to the same value. Decoded inputs are kept in memory that forked processes
+    share; what is not there yet is decoded when it is asked for, and in the background.
     """
 
     def __init__(
@@ -70,6 +75,10 @@ class Examples:
         self.preprocess = preprocess
         self.positions = np.arange(len(source)) if positions is None else positions
         self.hashes = hashes
+        self.device: torch.device | None = None  # where decoded inputs are kept, if not here
+
+    def __reduce__(self) -> tuple:
+        return Examples, (self.source, self.preprocess, self.positions, self.hashes)
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -95,11 +104,20 @@ class Examples:
                     raise
         raise AssertionError("a source has at least one row")
 
+    @cached_property
+    def decoded_bytes(self) -> int:
+        """What all decoded inputs would take."""
+        first = self.sample(1)
+        return first.numel() * first.element_size() * len(self)
+
     def gather(self, rows: np.ndarray) -> Tensor:
         """The inputs of these rows as stored: uint8 images or raw numbers, [N, …]."""
-        if self._cache is None:
+        kept = self._kept
+        if kept is None:
             return self.gather_uncached(rows)
-        return self._cache.index_select(0, torch.from_numpy(rows))
+        if self.device is not None and get_worker_info() is None:
+            return kept.on(self.device).index_select(0, torch.from_numpy(rows).to(self.device))
+        return kept.gather(rows)
 
     def finish(self, batch: Tensor) -> Tensor:
         """What `gather` gave → float32 model inputs, on the batch's device."""
@@ -114,21 +132,10 @@ class Examples:
         return stack([decode_image(cell, self.preprocess, id) for cell, id in pairs], block.ids)
 
     @cached_property
-    def _cache(self) -> Tensor | None:
-        first = self.sample(1)
-        if first.numel() * first.element_size() * len(self) > CACHE_BYTES:
+    def _kept(self) -> "_Kept | None":
+        if self.decoded_bytes > min(CACHE_BYTES, psutil.virtual_memory().available // 4):
             return None
-        blocks = [
-            np.arange(start, min(start + BLOCK_ROWS, len(self)))
-            for start in range(0, len(self), BLOCK_ROWS)
-        ]
-        cache = torch.empty((len(self), *first.shape[1:]), dtype=first.dtype)
-        with ThreadPoolExecutor(2) as pool:  # decoding images releases the interpreter's lock
-            for rows, values in zip(blocks, pool.map(self.gather_uncached, blocks), strict=True):
-                if values.shape[1:] != first.shape[1:]:
-                    stack([first[0].numpy(), values[0].numpy()], self.source.ids[[0, rows[0]]])
-                cache[rows[0] : rows[-1] + 1] = values
-        return cache
+        return _Kept(self)
 
     def _check(self, block: Rows, rows: np.ndarray) -> None:
         if self.hashes is None:
@@ -141,3 +148,57 @@ class Examples:
                 f"with id {shown}. Point --source at the data that was dumped: "
                 f"{self.source.data!r} has changed or is another dataset"
             )
+
+
+class _Kept:
+    """The decoded inputs of all rows, and which of them are there already."""
+
+    def __init__(self, examples: Examples) -> None:
+        self.examples = examples
+        first = examples.sample(1)
+        kind, shape = first.numpy().dtype, first.shape[1:]
+        self.values = torch.from_numpy(_shared(len(examples), kind, shape))
+        self.done = _shared(len(examples), np.dtype(bool), ())
+        self.complete = False
+        blocks = -(-len(examples) // BLOCK_ROWS)
+        self.filler = Filler(self._decode_block, blocks, DECODERS)
+
+    def gather(self, rows: np.ndarray) -> Tensor:
+        if not self.complete:
+            self.filler.check()
+            missing = rows[~self.done[rows]]
+            if len(missing):
+                self._decode(missing)
+            else:
+                self.complete = bool(self.done.all())
+            if get_worker_info() is None:  # a worker decodes its own batches only
+                self.filler.start()
+        return self.values.index_select(0, torch.from_numpy(rows))
+
+    def on(self, device: torch.device) -> Tensor:
+        if self.values.device != device:
+            self.filler.wait()
+            self.values = self.values.to(device)
+        return self.values
+
+    def _decode_block(self, block: int) -> None:
+        rows = np.arange(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, len(self.done)))
+        missing = rows[~self.done[rows]]
+        if len(missing):
+            self._decode(missing)
+
+    def _decode(self, rows: np.ndarray) -> None:
+        values = self.examples.gather_uncached(rows)
+        if values.shape[1:] != self.values.shape[1:]:
+            ids = self.examples.source.ids[self.examples.positions[[0, rows[0]]]]
+            stack([self.values[0].numpy(), values[0].numpy()], ids)
+        self.values[torch.from_numpy(rows)] = values
+        self.done[rows] = True
+
+
+def _shared(rows: int, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+    """Zeros that this process shares with those that it forks."""
+    size = rows * int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    return np.frombuffer(mmap.mmap(-1, max(1, size)), dtype)[: size // dtype.itemsize].reshape(
+        rows, *shape
+    )

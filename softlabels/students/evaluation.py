@@ -110,8 +110,10 @@ def evaluate(progress: Progress = SILENT, **options: Any) -> dict[str, Any]:
     found |= measure(logits_NC, labels_N)
     if words.against is not None:
         dataset = load(words.against, T=1, preprocess=str(preprocess))
+        assert dataset.examples is not None, "they were asked for"
         student_NC = _predict_all(model, dataset.examples, words, progress, "against")
-        teacher_NC = torch.from_numpy(dataset.reader.logits)
+        teacher_NC = dataset.logits.gather(np.arange(len(dataset)))
+        dataset.logits.settle()
         if student_NC.shape != teacher_NC.shape:
             raise UsageError(
                 f"{words.against} has {teacher_NC.shape[1]} classes, the model "

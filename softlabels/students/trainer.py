@@ -7,7 +7,7 @@ share of every batch, and gradients are averaged.
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +20,9 @@ from softlabels.config import TrainingOptions
 from softlabels.devices import autocast, resolve_device
 from softlabels.errors import TrainingError, UsageError
 from softlabels.progress import Advance, Progress
-from softlabels.targets.soft_dataset import permutation
+from softlabels.targets.orders import permutation
 
-Batch = dict[str, Any]
+Batch = Mapping[str, Any]
 
 SAVE_SECONDS = 30.0
 
@@ -40,12 +40,11 @@ class Score:
 class Task:
     """What is learned. Rows are positions, int64.
 
-    take: rows and epoch → a batch on the CPU; inputs: a batch on the device → model inputs;
-    loss: logits and a batch → a scalar; score: a model and held-out rows → how good it is.
+    take: rows, epoch and device → a batch there, with `input` as the model gets it; loss: logits
+    and a batch → a scalar; score: a model and held-out rows → how good it is.
     """
 
-    take: Callable[[np.ndarray, int], Batch]
-    inputs: Callable[[Batch], Tensor]
+    take: Callable[[np.ndarray, int, torch.device], Batch]
     loss: Callable[[Tensor, Batch], Tensor]
     score: Callable[[nn.Module, np.ndarray], Score]
     labels: np.ndarray | None
@@ -168,9 +167,9 @@ class Trainer:
 
     def _step(self, rows: np.ndarray, epoch: int) -> Tensor:
         mine = rows[self.accelerator.process_index :: self.accelerator.num_processes]
-        batch = to_device(self.task.take(mine, epoch), self.device)
+        batch = self.task.take(mine, epoch, self.device)
         with autocast(self.device, self.options.precision):
-            logits_NC = self.wrapped(self.task.inputs(batch))
+            logits_NC = self.wrapped(batch["input"])
         loss = self.task.loss(logits_NC, batch)
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(loss)
@@ -222,10 +221,3 @@ def limit_norms(model: nn.Module, largest: float) -> None:
     layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
     for layer in layers[:-1]:
         layer.weight.copy_(torch.renorm(layer.weight, p=2, dim=0, maxnorm=largest))
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    return {
-        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-        for name, value in batch.items()
-    }

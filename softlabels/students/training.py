@@ -56,11 +56,12 @@ def fit(progress: Progress = SILENT, **options: Any) -> TrainResult:
     if words.jitter and len(examples.input_shape) != 3:
         raise UsageError(f"--jitter shifts images; these inputs are {examples.input_shape}")
 
-    def take(rows: np.ndarray, epoch: int) -> Batch:
+    def take(rows: np.ndarray, epoch: int, device: torch.device) -> Batch:
         inputs = examples.gather(rows)
         if words.jitter:
             inputs = shift(inputs, draw_shifts(words.jitter, words.seed, rows, epoch))
-        return {"input": inputs, "label": labels[torch.from_numpy(rows)]}
+        label = labels[torch.from_numpy(rows)].to(device, non_blocking=True)
+        return {"input": examples.finish(inputs.to(device, non_blocking=True)), "label": label}
 
     data = {
         "data": words.data,
@@ -94,7 +95,18 @@ def train(progress: Progress = SILENT, **options: Any) -> TrainResult:
     """
     words = TrainOptions(**options)
     folder = words.dump or str(newest_dump())
-    dataset = load(folder, words.T, source=words.source, preprocess=words.preprocess)
+    dataset = load(
+        folder,
+        words.T,
+        source=words.source,
+        preprocess=words.preprocess,
+        keep=words.keep,
+        device=words.device,
+        cache=words.cache,
+        progress=progress,
+    )
+    examples = dataset.examples
+    assert examples is not None, "they were asked for"
     labels = _labels_for(dataset, words.alpha, folder)
     chosen = "" if words.dump else " (the newest complete dump)"
     progress.say(f"from {folder}{chosen} at T={words.T:g}, alpha={words.alpha:g}")
@@ -119,7 +131,7 @@ def train(progress: Progress = SILENT, **options: Any) -> TrainResult:
     }
     job = _Job(
         spec=words.student,
-        examples=dataset.examples,
+        examples=examples,
         labels=labels,
         teacher=dataset,
         classes=plan.classes,
@@ -128,7 +140,11 @@ def train(progress: Progress = SILENT, **options: Any) -> TrainResult:
         out=words.out,
         options=words,
     )
-    return job.run(loss, lambda rows, epoch: dataset.take_raw(rows), progress)
+
+    def take(rows: np.ndarray, epoch: int, device: torch.device) -> Batch:
+        return dataset.take(rows).to(device, non_blocking=True)
+
+    return job.run(loss, take, progress)
 
 
 @dataclass(frozen=True)
@@ -154,7 +170,6 @@ class _Job:
         check_model(model.to(device), self.examples, device, self.classes, self.spec)
         task = Task(
             take=take,
-            inputs=lambda batch: self.examples.finish(batch["input"]),
             loss=loss,
             score=self.score,
             labels=None if self.labels is None else self.labels.numpy(),
@@ -182,8 +197,7 @@ class _Job:
         if self.labels is not None:
             found |= measure(logits_NC, self.labels[chosen])
         if self.teacher is not None:
-            stored = torch.from_numpy(self.teacher.reader.logits)
-            found |= compare(logits_NC, stored[chosen])
+            found |= compare(logits_NC, self.teacher.logits.gather(rows).cpu())
         return found
 
     def score(self, model: nn.Module, rows: np.ndarray) -> Score:

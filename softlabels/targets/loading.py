@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from softlabels.devices import own_device, resolve_device
 from softlabels.errors import AlignmentError
 from softlabels.inputs.columns import Columns
 from softlabels.inputs.examples import Examples
@@ -11,8 +12,12 @@ from softlabels.inputs.opening import table_dataset
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import Source, open_source
 from softlabels.logits import check_temperature
+from softlabels.progress import SILENT, Progress
 from softlabels.store.folder import Folder
 from softlabels.store.reader import DumpReader
+from softlabels.targets.cache import LocalCache
+from softlabels.targets.kept_logits import KeptLogits, choose_keep
+from softlabels.targets.mirror import local_copy
 from softlabels.targets.soft_dataset import SoftDataset
 
 
@@ -20,26 +25,52 @@ def load(
     path: str | Path,
     T: float,
     *,
+    inputs: bool = True,
     source: str | None = None,
     preprocess: str | None = None,
+    keep: str = "auto",
+    device: str = "cpu",
+    cache: bool | str | Path = True,
+    progress: Progress = SILENT,
 ) -> SoftDataset:
     """A dump as a torch map-style dataset at temperature T.
 
     The inputs come from the dump where it holds them, else from the dataset that the dump names,
-    or from `source`. Rows are joined by id and each input's hash is checked before it is used, so
-    order does not matter and other data is refused. `preprocess` replaces the teacher's.
+    or from `source`; `inputs=False` leaves them out. Rows are joined by id and each input's hash is
+    checked before it is used, so order does not matter and other data is refused. `preprocess`
+    replaces the teacher's.
 
-    Raises UsageError for T ≤ 0, NaN or text; StoreError, IncompleteDump or DamagedDump for a
-    folder that is no whole dump; SourceError or AlignmentError where the inputs don't belong.
+    keep: where logits are read from. `disk` maps files, own shards as they are and others once
+    decoded; `ram` copies into memory; `gpu` onto `device`; `auto` is gpu where that is CUDA and has
+    the room, else disk. cache: the folder for decoded shards and copies of remote dumps, True for
+    the usual one ($SOFTLABELS_CACHE, or ~/.cache/softlabels), False for none.
+
+    Raises UsageError for T ≤ 0, NaN or text and for a `keep` that can't be; StoreError,
+    IncompleteDump or DamagedDump for a folder that is no whole dump; SourceError or AlignmentError
+    where the inputs don't belong.
     """
     T = check_temperature(T)
-    reader = DumpReader(Folder(path))
+    place = None if cache is False else LocalCache(None if cache is True else cache)
+    folder = Folder(path)
+    if place is not None and not folder.is_local:
+        folder = local_copy(folder, place, progress)
+    reader = DumpReader(folder)
+    on = own_device(resolve_device(device))
+    logits = KeptLogits(reader, place, keep, on)
+    examples = join_inputs(reader, source, preprocess) if inputs else None
+    if examples is not None and choose_keep(keep, examples.decoded_bytes, on) == "gpu":
+        examples.device = on
+    return SoftDataset(reader, logits, examples, T)
+
+
+def join_inputs(reader: DumpReader, source: str | None, preprocess: str | None) -> Examples:
+    """The inputs of a dump's rows, in their order."""
     text = reader.plan.preprocess if preprocess is None else preprocess
     found = open_inputs(reader, source)
-    positions = join(reader.ids, found, str(path))
+    positions = join(reader.ids, found, str(reader.folder))
     examples = Examples(found, Preprocess.parse(text), positions, reader.hashes)
     examples.sample()  # a wrong source is refused now, not in the first epoch
-    return SoftDataset(reader, examples, T)
+    return examples
 
 
 def join(ids: np.ndarray, source: Source, dump: str) -> np.ndarray:

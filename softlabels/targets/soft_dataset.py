@@ -3,7 +3,6 @@
 Shapes: N rows of a batch, C classes.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,20 +11,28 @@ import torch
 from torch.utils.data import Dataset
 
 from softlabels.inputs.examples import Examples
+from softlabels.inputs.preprocess import Preprocess
 from softlabels.logits import check_temperature
 from softlabels.store.reader import DumpReader
+from softlabels.targets.batch import Batch, Row, Rows
+from softlabels.targets.batches import Batches
+from softlabels.targets.kept_logits import KeptLogits
+from softlabels.targets.orders import Order, order_text
 
 
 @dataclass(frozen=True, eq=False)
 class SoftDataset(Dataset):
     """A torch map-style dataset over a dump. Made by `softlabels.load`.
 
-    A row is a dict: id (int or str), view (int), input (float32 tensor, preprocessed), label (int,
-    −1 for none), logits (stored dtype [C]) and soft_target (float32 [C], summing to 1 at T).
+    A row is a mapping: id (int or str), view (int), input (float32 tensor, preprocessed), label
+    (int, −1 for none), logits (stored dtype [C]) and soft_target (float32 [C], summing to 1 at T).
+    `batches` gives whole batches; so does a DataLoader over it, whose collate function finds them
+    ready. Without inputs (`load(…, inputs=False)`) rows have no `input`.
     """
 
     reader: DumpReader
-    examples: Examples
+    logits: KeptLogits
+    examples: Examples | None
     T: float
 
     def __len__(self) -> int:
@@ -44,60 +51,62 @@ class SoftDataset(Dataset):
         """The same rows at another temperature, in O(1), sharing everything."""
         return replace(self, T=check_temperature(T))
 
-    def __getitem__(self, row: int) -> dict[str, Any]:
+    def __getitem__(self, row: int) -> Row:
         if not -len(self) <= row < len(self):
             raise IndexError(f"row {row} of a dump with {len(self)} rows")
         return self.__getitems__([row % len(self)])[0]
 
-    def __getitems__(self, rows: list[int]) -> list[dict[str, Any]]:
+    def __getitems__(self, rows: list[int]) -> Rows:
         """Many rows at once: a DataLoader asks for its batches this way."""
-        batch = self.take(np.asarray(rows))
-        ids, labels = batch["id"], batch["label"]
-        return [
-            {name: values[i] for name, values in batch.items()}
-            | {"id": _plain(ids[i]), "view": 0, "label": int(labels[i])}
-            for i in range(len(rows))
-        ]
+        return Rows(self.take(np.asarray(rows)))
 
     def batches(
-        self, batch_size: int, *, shuffle: bool = False, seed: int = 0, epoch: int = 0
-    ) -> Iterator[dict[str, Any]]:
-        """Batches with the keys of a row, stacked; the last may be short.
+        self,
+        batch_size: int,
+        *,
+        shuffle: bool | str = False,
+        seed: int = 0,
+        epoch: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        drop_last: bool = False,
+        workers: int = 0,
+        pin_memory: bool = False,
+    ) -> Batches:
+        """An epoch of whole batches; the last may be short.
 
-        The order is a function of (seed, epoch) alone. Ids that are text stay a list of str.
+        The order is a function of (seed, epoch) alone. shuffle: True is a permutation of all rows;
+        `"blocks(64, 512)"` mixes 512 random blocks of 64 neighbours at a time, for dumps larger
+        than memory (see `orders`). rank, world: this process's share. workers: processes that read
+        ahead; worth it where images are decoded, not for logits. Raises UsageError.
         """
-        order = permutation(len(self), seed, epoch) if shuffle else np.arange(len(self))
-        for start in range(0, len(order), batch_size):
-            yield self.take(order[start : start + batch_size])
+        return Batches(
+            self.take,
+            Order(order_text(shuffle), self.logits.groups.row_bounds, seed, epoch),
+            batch_size,
+            rank=rank,
+            world=world,
+            drop_last=drop_last,
+            workers=workers,
+            pin_memory=pin_memory,
+            identity=self.reader.manifest.plan_hash,
+            ahead=self.logits.read_ahead if "blocks" in order_text(shuffle) else None,
+            settle=self.logits.settle,
+        )
 
-    def take(self, rows: np.ndarray) -> dict[str, Any]:
-        """These rows as one batch."""
-        batch = self.take_raw(rows)
-        logits = self.reader.codec.wrap(batch["logits"])
-        return batch | {
-            "input": self.examples.finish(batch["input"]),
-            "soft_target": logits.temper(self.T).probs(),
-        }
-
-    def take_raw(self, rows: np.ndarray) -> dict[str, Any]:
-        """These rows as one batch without the work that belongs on the training device: inputs
-        before the numeric part of the preprocessing, no soft targets."""
+    def take(self, rows: np.ndarray) -> Batch:
+        """These rows as one batch. rows: int64 [N], from 0 to len − 1."""
         reader = self.reader
         ids = reader.ids[rows]
         labels = np.full(len(rows), -1) if reader.labels is None else reader.labels[rows]
-        return {
-            "id": torch.from_numpy(ids) if ids.dtype.kind == "i" else ids.tolist(),
-            "view": torch.zeros(len(rows), dtype=torch.int32),
-            "input": self.examples.gather(rows),
-            "label": torch.from_numpy(labels),
-            "logits": torch.from_numpy(reader.logits).index_select(0, torch.from_numpy(rows)),
+        columns: dict[str, Any] = {
+            "id": torch.from_numpy(ids) if ids.dtype.kind == "i" else ids.tolist()
         }
+        if self.examples is not None:
+            columns["input"] = self.examples.gather(rows)
+        columns |= {"label": torch.from_numpy(labels), "logits": self.logits.gather(rows)}
+        preprocess = NOTHING if self.examples is None else self.examples.preprocess
+        return Batch(columns, self.T, preprocess)
 
 
-def permutation(rows: int, seed: int, epoch: int) -> np.ndarray:
-    """The order of an epoch, int64 [rows]: a function of its arguments alone."""
-    return np.random.default_rng([seed, epoch]).permutation(rows)
-
-
-def _plain(value: Any) -> int | str:
-    return value if isinstance(value, str) else int(value)
+NOTHING = Preprocess((), ())

@@ -21,6 +21,7 @@ from softlabels.errors import SoftlabelsError
 from softlabels.store.checking import make_record
 from softlabels.store.records import Plan
 from tests.capture import harm
+from tests.conftest import whole
 from tests.processes import start
 
 Json = dict[str, Any]
@@ -208,7 +209,7 @@ def open_in_all_ways(folder: str, teacher: str, log: str) -> None:
     doors: dict[str, Callable[[], Any]] = {
         "info": lambda: softlabels.info(folder),
         "load": lambda: softlabels.load(folder, T=2)[0],
-        "logits": lambda: softlabels.load(folder, T=2).reader.logits.sum(),
+        "logits": lambda: whole(softlabels.load(folder, T=2)),
         "verify": lambda: softlabels.verify(dump=folder, source=True).good or _not_good(),
         "resume": lambda: softlabels.dump(teacher=teacher, out=folder, resume=True),
     }
@@ -274,7 +275,7 @@ def open_mutants(folder: str, seeds: list[int], log: str) -> None:
         softlabels.verify(dump=folder)
         try:
             dataset = softlabels.load(folder, T=2)
-            assert dataset.reader.logits.shape == (1200, 10)
+            assert whole(dataset).shape == (1200, 10)
         except SoftlabelsError:
             continue
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10

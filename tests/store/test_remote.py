@@ -16,6 +16,7 @@ from softlabels.store.folder import Folder
 from softlabels.store.reader import DumpReader
 from tests import s3
 from tests.capture.test_trust import slow_words
+from tests.conftest import every
 from tests.processes import kill, start, wait_for
 
 NAME = [0]
@@ -61,7 +62,7 @@ def test_dump_load_verify_and_resume(teacher, dump_folder, out):
     local, remote = DumpReader(Folder(dump_folder)), DumpReader(Folder(out))
     assert remote.plan == local.plan
     assert remote.manifest.shards == local.manifest.shards
-    assert (remote.logits == local.logits).all()
+    assert (every(remote) == every(local)).all()
     assert objects(out) == {str(p) for p in Folder(dump_folder).fs.find(dump_folder)
                             for p in [p.removeprefix(dump_folder + "/")]}  # fmt: skip
     dataset = softlabels.load(out, T=4)
@@ -210,7 +211,7 @@ def test_a_remote_shard_that_was_swapped_is_refused_when_read(teacher, out):
     first, second = (folder.path(name) for name in folder.files("data"))
     folder.fs.copy(first, second)
     with pytest.raises(DamagedDump, match="another shard of this dump"):
-        _ = DumpReader(folder).logits
+        every(DumpReader(folder))
 
 
 def test_what_is_not_installed_is_named():
@@ -243,5 +244,5 @@ def test_a_record_that_can_not_be_fetched_is_named_and_not_taken_for_lost(teache
     assert [finding.file for finding in verdict.findings] == ["commits/00001.json"]
     server.faults.clear()
     assert softlabels.verify(dump=out).good
-    assert np.isfinite(DumpReader(Folder(out)).logits.astype(np.float32)).all()
+    assert np.isfinite(every(DumpReader(Folder(out))).astype(np.float32)).all()
     assert json.loads(Folder(out).open("softlabels.json").read())["rows"] == 1200

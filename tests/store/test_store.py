@@ -25,6 +25,7 @@ from softlabels.store.reader import DumpReader
 from softlabels.store.records import Plan
 from softlabels.store.statistics import describe_logits, merge_statistics
 from softlabels.store.writer import ShardWriter, shard_schema
+from tests.conftest import every
 
 
 def plan(rows: int, classes: int = 3, dtype: str = "float16", group: int = 16, **words) -> Plan:
@@ -146,11 +147,11 @@ def test_records_agree_with_the_files(dump_folder):
 
 def test_statistics_are_those_of_all_rows(dump_folder):
     reader = DumpReader(Folder(dump_folder))
-    whole = describe_logits(torch.from_numpy(reader.logits), reader.labels)
+    whole = describe_logits(torch.from_numpy(every(reader)), reader.labels)
     found = reader.manifest.statistics
     for name, value in whole.items():
         assert found[name] == pytest.approx(value, rel=1e-6), name
-    z = reader.logits.astype(np.float64)
+    z = every(reader).astype(np.float64)
     p = np.exp(z - z.max(-1, keepdims=True))
     p /= p.sum(-1, keepdims=True)
     assert found["entropy"] == pytest.approx(-(p * np.log(p)).sum(-1).mean(), rel=1e-4)
@@ -205,7 +206,7 @@ def test_a_manifest_with_other_names_or_types(dump_folder, tmp_path):
     original["shards"][0]["file"] = "../../../etc/passwd"
     (copy / "softlabels.json").write_text(json.dumps(original))
     with pytest.raises(DamagedDump, match="is named"):
-        _ = DumpReader(Folder(copy)).logits
+        DumpReader(Folder(copy))
 
 
 def test_damage_is_found_when_read(dump_folder, tmp_path):
@@ -233,7 +234,7 @@ def test_damage_is_found_when_read(dump_folder, tmp_path):
     }
     for name, (change, message) in cases.items():
         with pytest.raises(DamagedDump, match=message):
-            _ = damaged(name, change).logits
+            every(damaged(name, change))
 
 
 def test_plans_that_differ_say_in_what():
@@ -290,5 +291,5 @@ def test_arrows_threads_never_hold_what_belongs_to_python(teacher, tmp_path, mon
 
     monkeypatch.setattr(pq, "ParquetFile", Noted)
     reader = DumpReader(Folder(out))
-    assert len(reader.ids) == len(reader.logits) == 1200
+    assert len(reader.ids) == len(every(reader)) == 1200
     assert seen == [True, True]

@@ -1,0 +1,175 @@
+"""Whole batches of an epoch, shared out over ranks and workers, resumable in its middle.
+
+Step k of an epoch takes the rows at the positions [k·B, (k+1)·B) of its order, B = batch_size ·
+world; rank r takes every world-th of them, from the r-th on. So no row is missing and none comes
+twice, ranks take equally many steps, and neither depends on the number of workers. A last step
+with fewer rows than ranks is joined with the one before.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from softlabels.errors import UsageError
+from softlabels.targets.batch import Batch
+from softlabels.targets.orders import Order
+
+Take = Callable[[np.ndarray], Batch]
+
+
+class Batches(IterableDataset):
+    """Iterate over it for the batches of one epoch; `len()` is the number of steps.
+
+    take: rows → a batch; ahead: told of rows that will be asked for soon; settle: called when an
+    epoch has been read to its end. Given to a DataLoader, say `batch_size=None`.
+
+    `state_dict()` after a batch, and `load_state_dict()` into one made alike, with whatever number
+    of workers: the next batch is the one that would have come. `set_epoch()` chooses another
+    order, and begins at its start.
+    """
+
+    def __init__(
+        self,
+        take: Take,
+        order: Order,
+        batch_size: int,
+        *,
+        rank: int = 0,
+        world: int = 1,
+        drop_last: bool = False,
+        workers: int = 0,
+        pin_memory: bool = False,
+        identity: str = "",
+        ahead: Callable[[np.ndarray], None] | None = None,
+        settle: Callable[[], None] = lambda: None,
+    ) -> None:
+        if batch_size < 1:
+            raise UsageError(f"batch_size is {batch_size}; it must be a whole number, 1 or more")
+        if not 0 <= rank < world:
+            raise UsageError(f"rank is {rank} of a world of {world}; ranks count from 0")
+        if len(order) < world:
+            raise UsageError(f"{len(order)} rows can't be shared by {world} ranks")
+        self.take, self.order, self.batch_size = take, order, batch_size
+        self.rank, self.world, self.drop_last = rank, world, drop_last
+        self.workers, self.pin_memory = workers, pin_memory
+        self.identity, self.ahead, self.settle = identity, ahead, settle
+        self._position = 0  # rows of the epoch that all ranks have got
+        self._resumed = False
+
+    @property
+    def epoch(self) -> int:
+        return self.order.epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch. Its place in the middle is kept if it is the one that was loaded."""
+        if epoch != self.order.epoch:
+            self.order = replace(self.order, epoch=epoch)
+            self._position, self._resumed = 0, False
+
+    def __len__(self) -> int:
+        """Steps of a whole epoch, the same for each rank."""
+        return len(self._steps(0))
+
+    def __iter__(self) -> Iterator[Batch]:
+        if not self._resumed:
+            self._position = 0
+        self._resumed = False
+        if self.workers and get_worker_info() is None:
+            return self._from_workers()
+        return self._here()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where in which epoch the last batch ended; plain numbers and text."""
+        return {
+            "position": self._position,
+            "epoch": self.order.epoch,
+            "seed": self.order.seed,
+            "shuffle": self.order.text,
+            "rows": len(self.order),
+            "data": self.identity,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on there. Raises UsageError for the state of other rows or another shuffle."""
+        ours = self.state_dict()
+        for name in ("data", "rows", "shuffle"):
+            if state[name] != ours[name]:
+                raise UsageError(
+                    f"this state is of batches whose {name} is {state[name]!r}; here it is "
+                    f"{ours[name]!r}"
+                )
+        self.order = replace(self.order, seed=state["seed"], epoch=state["epoch"])
+        self._position, self._resumed = state["position"], True
+
+    def _steps(self, start: int) -> list[tuple[int, int]]:
+        """The positions [start, stop) of each step from this one on."""
+        rows, size = len(self.order), self.batch_size * self.world
+        stops = list(range(start + size, rows + 1, size))
+        done = stops[-1] if stops else start
+        if not self.drop_last and done < rows:
+            if rows - done < self.world and stops:
+                stops[-1] = rows
+            else:
+                stops.append(rows)
+        return list(zip([start, *stops], stops, strict=False))
+
+    def _here(self) -> Iterator[Batch]:
+        worker = get_worker_info()
+        first, every = (worker.id, worker.num_workers) if worker else (0, 1)
+        steps = self._steps(self._position)[first::every]
+        with _Ahead(self.order, self.ahead) as ahead:
+            for start, stop in steps:
+                ahead.reaching(stop)
+                batch = self.take(self.order.part(start, stop)[self.rank :: self.world])
+                self._position = stop
+                yield batch
+        self.settle()
+
+    def _from_workers(self) -> Iterator[Batch]:
+        steps = self._steps(self._position)
+        copy = self._copy_for_workers()
+        loader = DataLoader(
+            copy, batch_size=None, num_workers=self.workers, pin_memory=self.pin_memory
+        )
+        for (_, stop), batch in zip(steps, loader, strict=True):
+            self._position = stop
+            yield batch
+
+    def _copy_for_workers(self) -> "Batches":
+        copy = object.__new__(Batches)
+        copy.__dict__.update(self.__dict__, _resumed=True, workers=0)
+        return copy
+
+
+class _Ahead:
+    """One thread that reads the window of blocks after the one that batches are drawn from."""
+
+    def __init__(self, order: Order, read: Callable[[np.ndarray], None] | None) -> None:
+        self.order, self.read = order, read
+        self.window = -1
+        self.pending: Future[None] | None = None
+
+    def __enter__(self) -> "_Ahead":
+        self.pool = ThreadPoolExecutor(1, thread_name_prefix="ahead") if self.read else None
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self.pool:
+            self.pool.shutdown(wait=True, cancel_futures=True)
+
+    def reaching(self, position: int) -> None:
+        """A batch that ends here is about to be taken."""
+        if self.pool is None or self.read is None:
+            return
+        starts = self.order.window_starts
+        window = int(np.searchsorted(starts, position, side="left")) - 1
+        if window > self.window:
+            if self.pending:
+                self.pending.result()
+            self.window = window
+            if window + 2 < len(starts):
+                self.pending = self.pool.submit(self.read, self.order.window(window + 1))

@@ -1,0 +1,208 @@
+"""The local cache: decoded logits, copies of remote dumps, and which files were seen to be whole.
+
+    PLACE/rows/SHA256.rows      a shard's logits, one row after the other; SHA256 is its file's
+    PLACE/rows/SHA256.json      what that is, for people
+    PLACE/copies/NAME/          a remote dump's manifest and shards
+    PLACE/verified/NAME         an empty file: this file, as it was then, had the recorded SHA-256
+
+PLACE is $SOFTLABELS_CACHE, else ~/.cache/softlabels. Every file appears whole or not at all. Who
+makes one holds the lock beside it; a process that ends lets go of it.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from softlabels.errors import DiskFull, UsageError
+from softlabels.store.gathering import Region
+from softlabels.store.mapping import map_file
+from softlabels.words import size_words
+
+PLACE, BUDGET = "SOFTLABELS_CACHE", "SOFTLABELS_CACHE_GB"
+
+
+@dataclass(frozen=True)
+class About:
+    """What a file of decoded logits is: of which dump and shard, rows and bytes."""
+
+    dump: str
+    file: str
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Something in the cache: where, how large, when last used (seconds since 1970), what it is."""
+
+    path: str
+    bytes: int
+    used: float
+    words: str
+
+
+class Making:
+    """A file of decoded logits on its way: memory to be filled, then `publish`. Holds its lock."""
+
+    def __init__(self, path: str, about: About, lock: FileLock) -> None:
+        self.path, self.about, self._lock = path, about, lock
+        self.process = os.getpid()
+        self.published = False
+        with open(f"{path}.partial", "wb") as file:
+            # a full disk is an error now, where it would be a crash later, in mapped memory
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, about.bytes)
+            else:
+                file.truncate(about.bytes)
+        self.region: Region = map_file(f"{path}.partial", writable=True)
+
+    def publish(self) -> None:
+        """Flush it to the disk and give it its name."""
+        self.region.owner.flush()
+        Path(self.path).with_suffix(".json").write_text(json.dumps(asdict(self.about)))
+        os.replace(f"{self.path}.partial", self.path)
+        self.published = True
+        self._lock.release()
+
+    def abandon(self) -> None:
+        with suppress(OSError):
+            os.unlink(f"{self.path}.partial")
+        self._lock.release()
+
+
+class LocalCache:
+    """`place` and `budget` (bytes) are the environment's where they are not given.
+
+    Without a budget, the cache takes at most half of the disk that is free or its own. Raises
+    UsageError where $SOFTLABELS_CACHE_GB is no number.
+    """
+
+    def __init__(self, place: str | os.PathLike[str] | None = None, budget: int | None = None):
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        self.place = Path(place or os.environ.get(PLACE) or Path(home) / "softlabels")
+        self._budget = budget
+        if budget is None and (told := os.environ.get(BUDGET)):
+            try:
+                self._budget = int(float(told) * 1e9)
+            except ValueError:
+                raise UsageError(f"{BUDGET} is {told!r}; it must be a number of GB") from None
+
+    @property
+    def budget(self) -> int:
+        """The most bytes that the cache may hold."""
+        if self._budget is not None:
+            return self._budget
+        existing = next(p for p in (self.place, *self.place.absolute().parents) if p.exists())
+        return (shutil.disk_usage(existing).free + self.bytes) // 2
+
+    @property
+    def bytes(self) -> int:
+        return sum(entry.bytes for entry in self.entries())
+
+    def find(self, sha256: str, size: int) -> str | None:
+        """The file with the decoded logits of the shard with this hash."""
+        path = self._rows(sha256)
+        try:
+            if os.path.getsize(path) == size:
+                os.utime(path)
+                return path
+        except OSError:
+            pass
+        return None
+
+    def make(self, sha256: str, about: About, kept: Collection[str]) -> Making | None:
+        """Begin such a file; None while another process makes it.
+
+        What was used longest ago makes room, but for the shards `kept`. Raises DiskFull where the
+        budget, or the disk, is too small; OSError where the place can't be written to.
+        """
+        path = self._rows(sha256)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        lock = FileLock(f"{path}.lock", thread_local=False)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            return None
+        try:
+            self.make_room(about.bytes, about.dump, [self._rows(one) for one in kept])
+            return Making(path, about, lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    def make_room(self, size: int, what: str, kept: Collection[str] = ()) -> None:
+        """Remove what was used longest ago until `size` bytes more are within the budget."""
+        entries = sorted(self.entries(), key=lambda entry: entry.used)
+        excess = sum(entry.bytes for entry in entries) + size - self.budget
+        for entry in entries:
+            if excess > 0 and entry.path not in kept:
+                remove(entry)
+                excess -= entry.bytes
+        if excess > 0:
+            raise DiskFull(
+                f"the cache {self.place} may hold {size_words(self.budget)}; for {what} it needs "
+                f"{size_words(excess)} more. Make room, set {BUDGET} to a larger number of GB, or "
+                f"{PLACE} to another disk, or do without: --no-cache"
+            )
+
+    def entries(self) -> list[Entry]:
+        """Everything in it that takes space."""
+        found = []
+        for path in sorted(self.place.glob("rows/*.rows")) + sorted(self.place.glob("copies/*/")):
+            with suppress(OSError, ValueError):
+                found.append(_entry(path))
+        return found
+
+    def clear(self) -> int:
+        """Remove everything; the bytes that were freed. Who uses a file keeps it while he does."""
+        freed = 0
+        for entry in self.entries():
+            remove(entry)
+            freed += entry.bytes
+        for part in ("rows", "copies", "verified"):
+            shutil.rmtree(self.place / part, ignore_errors=True)
+        return freed
+
+    def is_verified(self, path: str, sha256: str) -> bool:
+        """Whether this very file, unchanged since, was once seen to have this hash."""
+        return self._mark(path, sha256).exists()
+
+    def remember_verified(self, path: str, sha256: str) -> None:
+        with suppress(OSError):  # then it is read again next time
+            self._mark(path, sha256).parent.mkdir(parents=True, exist_ok=True)
+            self._mark(path, sha256).touch()
+
+    def _rows(self, sha256: str) -> str:
+        return str(self.place / "rows" / f"{sha256}.rows")
+
+    def _mark(self, path: str, sha256: str) -> Path:
+        found = os.stat(path)
+        text = f"{sha256} {found.st_dev} {found.st_ino} {found.st_size} {found.st_mtime_ns}"
+        return self.place / "verified" / hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def remove(entry: Entry) -> None:
+    if os.path.isdir(entry.path):
+        shutil.rmtree(entry.path, ignore_errors=True)
+        return
+    for path in (Path(entry.path), Path(entry.path).with_suffix(".json")):
+        path.unlink(missing_ok=True)
+
+
+def _entry(path: Path) -> Entry:
+    if path.is_dir():
+        about, used = path / "about.json", (path / "about.json").stat().st_mtime
+        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        return Entry(str(path), size, used, f"copy of {json.loads(about.read_text())['dump']}")
+    words, found = "decoded logits", path.stat()
+    with suppress(OSError, ValueError):
+        shard = About(**json.loads(path.with_suffix(".json").read_text()))
+        words = f"decoded from {shard.dump}/{shard.file}"
+    return Entry(str(path), found.st_blocks * 512, found.st_mtime, words)

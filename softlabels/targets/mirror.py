@@ -1,0 +1,66 @@
+"""A remote dump copied into the local cache, once, each file checked against its recorded hash."""
+
+import hashlib
+import json
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+
+from filelock import FileLock
+
+from softlabels.errors import DamagedDump
+from softlabels.progress import SILENT, Progress
+from softlabels.store.audit import sha256_of
+from softlabels.store.folder import Folder
+from softlabels.store.manifest import MANIFEST, read_manifest
+from softlabels.store.reader import REDO
+from softlabels.targets.cache import LocalCache
+
+CONNECTIONS = 8
+
+
+def local_copy(folder: Folder, cache: LocalCache, progress: Progress = SILENT) -> Folder:
+    """The same dump on this disk: what is missing of it is fetched, several files at once.
+
+    One process fetches, others wait. Raises DamagedDump for a file with other bytes than recorded,
+    StoreError where one can't be fetched, DiskFull where the cache has no room.
+    """
+    manifest, _ = read_manifest(folder)
+    content = json.dumps(asdict(manifest), sort_keys=True)
+    place = cache.place / "copies" / hashlib.sha256(content.encode()).hexdigest()[:32]
+    os.makedirs(place / "data", exist_ok=True)
+    with FileLock(f"{place}.lock"):
+        missing = [r for r in manifest.shards if not (place / r["file"]).exists()]
+        if missing:
+            (place / "about.json").write_text(
+                json.dumps({"dump": folder.url, "rows": manifest.rows, "bytes": manifest.bytes})
+            )
+            cache.make_room(sum(r["bytes"] for r in missing), str(folder), [str(place)])
+            _fetch(folder, Folder(place), missing, cache, progress)
+        if not (place / MANIFEST).exists():
+            Folder(place).write_json(MANIFEST, asdict(manifest))
+        os.utime(place / "about.json", (time.time(),) * 2)
+    return Folder(place)
+
+
+def _fetch(
+    folder: Folder, to: Folder, records: list[dict], cache: LocalCache, progress: Progress
+) -> None:
+    def fetch(record: dict) -> int:
+        name = record["file"]
+        try:
+            folder.size(name)
+            with to.create(name) as file:
+                folder.download(name, file.name)
+                if sha256_of(file.name) != record["sha256"]:
+                    raise DamagedDump(f"{folder}/{name} has other bytes than recorded; {REDO}")
+        except FileNotFoundError as error:
+            raise DamagedDump(f"{folder}/{name} is missing; {REDO}") from error
+        cache.remember_verified(to.path(name), record["sha256"])
+        return int(record["bytes"])
+
+    total = sum(record["bytes"] for record in records) // 1_000_000
+    with progress.bar("fetch", total, "MB") as advance, ThreadPoolExecutor(CONNECTIONS) as pool:
+        for size in pool.map(fetch, records):
+            advance(size // 1_000_000)

@@ -1,0 +1,137 @@
+"""One shard's logits on their way into memory of ours, row group by row group.
+
+`fill(group)` puts a row group (counted from the shard's first) in its place and gives the region
+and the addresses of the row groups that are there now: that one, or all of them.
+"""
+
+import ctypes
+import os
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from softlabels.errors import DamagedDump
+from softlabels.store.audit import sha256_of
+from softlabels.store.decoding import ShardDecoder
+from softlabels.store.gathering import Region
+from softlabels.store.mapping import map_file
+from softlabels.store.reader import REDO, DumpReader
+from softlabels.targets.cache import About, LocalCache, Making
+
+POLL_SECONDS = 0.02
+
+Placed = tuple[slice, Region, np.ndarray]
+
+
+class ShardRows:
+    """`values(group)` are a row group's logits [N, C], or its bytes; they go into new memory."""
+
+    def __init__(
+        self, rows: int, group_rows: int, row_bytes: int, values: Callable[[int], np.ndarray]
+    ) -> None:
+        self.rows, self.row_bytes, self.values = rows, row_bytes, values
+        self.starts = np.arange(0, rows, group_rows, dtype=np.int64) * row_bytes
+        self.target: Making | Region | None = None
+        self._done: set[int] = set()
+        self.renew()
+
+    def renew(self) -> None:
+        """In a forked child: a lock that nobody holds."""
+        self._lock = threading.Lock()
+
+    @property
+    def bytes(self) -> int:
+        return self.rows * self.row_bytes
+
+    def fill(self, group: int) -> Placed:
+        """Raises DamagedDump."""
+        with self._lock:
+            target = self.target = self.target or self.open()
+        if target is None or (isinstance(target, Making) and target.published):
+            return self.whole()
+        region = target.region if isinstance(target, Making) else target
+        self._write(group, region)
+        with self._lock:
+            self._done.add(group)
+            last = len(self._done) == len(self.starts)
+        if last:
+            self.close()
+        return slice(group, group + 1), region, region.address + self.starts[group : group + 1]
+
+    def _write(self, group: int, region: Region) -> None:
+        values = np.ascontiguousarray(self.values(group))
+        start = int(self.starts[group])
+        stop = int(self.starts[group + 1]) if group + 1 < len(self.starts) else self.bytes
+        if values.nbytes != stop - start:
+            raise DamagedDump(f"a row group gave {values.nbytes} bytes, not {stop - start}; {REDO}")
+        ctypes.memmove(region.address + start, values.ctypes.data, values.nbytes)
+
+    def open(self) -> Making | Region | None:
+        return Region.of(np.empty(self.bytes, np.uint8))
+
+    def close(self) -> None:
+        """All row groups are there."""
+
+    def whole(self) -> Placed:
+        raise AssertionError("memory of this process is not filled by others")
+
+
+class DecodedShard(ShardRows):
+    """A shard that is decoded once, into the cache where there is one, else into memory."""
+
+    def __init__(self, reader: DumpReader, shard: int, cache: LocalCache | None) -> None:
+        record, plan = reader.manifest.shards[shard], reader.plan
+        self.decoder = ShardDecoder(reader.folder, plan, shard, record["rows"])
+        super().__init__(
+            record["rows"], plan.group_rows, reader.codec.row_bytes, self.decoder.decode
+        )
+        self.record, self.cache = record, cache
+        self.path = reader.folder.path(record["file"])
+        self.dump = str(reader.folder)
+        self.kept = [one["sha256"] for one in reader.manifest.shards]
+
+    def find(self) -> Placed | None:
+        """The shard's rows where they are in the cache."""
+        path = self.cache and self.cache.find(self.record["sha256"], self.bytes)
+        if not path:
+            return None
+        try:
+            region = map_file(path)
+        except (OSError, ValueError):  # removed at this moment
+            return None
+        return slice(0, len(self.starts)), region, region.address + self.starts
+
+    def open(self) -> Making | Region | None:
+        """None where another process has made it by now."""
+        if self.cache is None:
+            return super().open()
+        about = About(self.dump, self.record["file"], self.rows, self.bytes)
+        while self.find() is None:
+            making = self.cache.make(self.record["sha256"], about, self.kept)
+            if making is not None:
+                return making
+            time.sleep(POLL_SECONDS)
+        return None
+
+    def whole(self) -> Placed:
+        found = self.find()
+        if found is None:  # it was there, and was removed: begin again
+            with self._lock:
+                self.target, self._done = None, set()
+            return self.fill(0)
+        return found
+
+    def close(self) -> None:
+        """The pages were sound; now the file as a whole. Then others may have it."""
+        good = sha256_of(self.path) == self.record["sha256"]
+        if isinstance(self.target, Making) and self.target.process == os.getpid():
+            if good:
+                self.target.publish()
+            else:
+                self.target.abandon()
+        if not good:
+            raise DamagedDump(
+                f"{self.path} has other bytes than were written (SHA-256 differs); {REDO}"
+            )

@@ -1,0 +1,222 @@
+"""Where logits are read from: mapped files, the cache, memory. And that they are the right ones."""
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+import softlabels
+from softlabels.errors import DamagedDump, DiskFull, UsageError
+from softlabels.targets import kept_logits
+from softlabels.targets.cache import LocalCache
+from tests.conftest import whole
+from tests.dumps import OTHER_WRITERS, change, make_dump
+from tests.processes import kill, start, wait_for
+
+LOGITS = np.random.default_rng(3).normal(size=(1000, 10)).astype(np.float16)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch) -> LocalCache:
+    monkeypatch.setenv("SOFTLABELS_CACHE", str(tmp_path / "cache"))
+    return LocalCache()
+
+
+def load(folder: Path, **words):
+    return softlabels.load(folder, T=2, inputs=False, **words)
+
+
+def same(a: torch.Tensor, b: np.ndarray) -> bool:
+    return a.dtype == torch.from_numpy(b).dtype and np.array_equal(a.numpy(), b)
+
+
+@settings(max_examples=60)
+@given(
+    rows=st.integers(1, 90), classes=st.integers(1, 40), group=st.sampled_from([1, 4, 16, 64]),
+    shard_rows=st.integers(1, 100), dtype=st.sampled_from(["float16", "float32"]),
+    writer=st.sampled_from([None, *OTHER_WRITERS]), keep=st.sampled_from(["disk", "ram"]),
+    seed=st.integers(0, 99),
+)  # fmt: skip
+def test_whatever_the_pages_the_values_are_those_that_pyarrow_reads(
+    tmp_path_factory, rows, classes, group, shard_rows, dtype, writer, keep, seed
+):
+    folder = tmp_path_factory.mktemp("d")
+    random = np.random.default_rng(seed)
+    logits = random.normal(size=(rows, classes)).astype(dtype)
+    make_dump(folder, logits, group, max(shard_rows, rows // 8), OTHER_WRITERS.get(writer))
+    dataset = load(folder, keep=keep)
+    chosen = random.integers(0, rows, random.integers(1, 300))
+    batch = dataset.take(chosen)
+    parts = [pq.read_table(path) for path in sorted((folder / "data").iterdir())]
+    flat = [part["logits"].combine_chunks().flatten().to_numpy() for part in parts]
+    stored = np.concatenate(flat).reshape(rows, classes)
+    assert same(batch["logits"], stored[chosen])
+    assert batch["id"].tolist() == chosen.tolist()
+    assert same(whole(dataset), logits)
+    shutil.rmtree(folder)
+
+
+def test_what_lies_in_place_is_mapped_and_nothing_is_copied(tmp_path, cache):
+    dataset = load(make_dump(tmp_path / "d", LOGITS, shard_rows=300))
+    assert same(whole(dataset), LOGITS)
+    assert cache.entries() == []
+    assert not dataset.logits.shards, "nothing to decode or to copy"
+
+
+@pytest.mark.parametrize("writer", OTHER_WRITERS)
+def test_other_pages_are_decoded_once_into_the_cache(tmp_path, cache, writer, monkeypatch):
+    folder = make_dump(tmp_path / "d", LOGITS, 16, 300, OTHER_WRITERS[writer])
+    assert same(whole(load(folder)), LOGITS)
+    assert sorted(e.words for e in cache.entries()) == [
+        f"decoded from {folder}/data/train-0000{i}-of-00004.parquet" for i in range(4)
+    ]
+    again = load(folder)
+    monkeypatch.setattr("softlabels.store.decoding.ShardDecoder.decode", None)
+    assert same(whole(again), LOGITS)
+
+
+def test_a_flipped_bit_is_told_before_the_first_epoch_ends_and_again_next_time(tmp_path):
+    folder = make_dump(tmp_path / "d", LOGITS, shard_rows=300)
+    damaged = folder / "data" / "train-00002-of-00004.parquet"
+    chunk = pq.ParquetFile(damaged).metadata.row_group(3).column(4)
+    change(damaged, lambda b: b.__setitem__(chunk.data_page_offset + 300, 0x55))
+    for _ in range(2):
+        with pytest.raises(DamagedDump, match=r"train-00002-of-.* \(SHA-256 .*--resume"):
+            list(load(folder).batches(100, shuffle=True))
+        with pytest.raises(DamagedDump, match="SHA-256"):
+            list(load(folder).batches(100, workers=2))
+
+
+def test_damage_to_other_pages_is_told_too_and_not_cached(tmp_path, cache):
+    folder = make_dump(tmp_path / "d", LOGITS, 16, 300, OTHER_WRITERS["zstd"])
+    damaged = folder / "data" / "train-00001-of-00004.parquet"
+    change(damaged, lambda b: b.__setitem__(len(b) // 2, b[len(b) // 2] ^ 4))
+    with pytest.raises(DamagedDump, match="train-00001-of-00004"):
+        whole(load(folder))
+    assert not [e for e in cache.entries() if "00001-of" in e.words]
+    (folder / "data" / "train-00003-of-00004.parquet").unlink()
+    with pytest.raises(DamagedDump, match=r"train-00003-of-00004\.parquet is missing"):
+        load(folder)
+
+
+def test_a_good_file_is_hashed_once_and_a_changed_one_again(tmp_path, monkeypatch):
+    folder = make_dump(tmp_path / "d", LOGITS, shard_rows=300)
+    hashed = []
+    real = kept_logits.sha256_of
+    monkeypatch.setattr(kept_logits, "sha256_of", lambda p: hashed.append(Path(p).name) or real(p))
+    whole(load(folder))
+    assert len(hashed) == 4
+    whole(load(folder))
+    assert len(hashed) == 4
+    path = folder / "data" / "train-00001-of-00004.parquet"
+    path.write_bytes(path.read_bytes())
+    whole(load(folder))
+    assert hashed[4:] == [path.name]
+    whole(load(folder, cache=False))
+    assert len(hashed) == 9, "without a cache nothing is remembered"
+
+
+def test_no_cache_writes_nothing(tmp_path, cache):
+    folder = make_dump(tmp_path / "d", LOGITS, 16, 300, OTHER_WRITERS["zstd"])
+    before = sorted(p for p in tmp_path.rglob("*") if cache.place not in p.parents)
+    assert same(whole(load(folder, cache=False)), LOGITS)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert same(whole(load(folder, cache=tmp_path / "elsewhere")), LOGITS)
+    assert len(LocalCache(tmp_path / "elsewhere").entries()) == 4
+
+
+def test_a_cache_that_can_not_be_written_is_no_obstacle(tmp_path, monkeypatch):
+    folder = make_dump(tmp_path / "d", LOGITS, shard_rows=300)
+    (tmp_path / "file").write_text("")
+    assert same(whole(load(folder, cache=tmp_path / "file" / "below")), LOGITS)
+
+
+def test_the_budget_holds_and_the_oldest_make_room(tmp_path, monkeypatch):
+    size = LOGITS.nbytes  # in whole blocks of the disk
+    folders = [
+        make_dump(tmp_path / str(i), LOGITS + np.float16(i), 16, None, OTHER_WRITERS["zstd"])
+        for i in range(3)
+    ]
+    monkeypatch.setenv("SOFTLABELS_CACHE_GB", str(2.6 * size / 1e9))
+    for i, folder in enumerate(folders):
+        assert same(whole(load(folder)), LOGITS + np.float16(i))
+        time.sleep(0.02)
+    held = [e.words for e in LocalCache().entries()]
+    assert len(held) == 2
+    assert not any(f"from {folders[0]}/" in words for words in held)
+    monkeypatch.setenv("SOFTLABELS_CACHE_GB", "0.000001")
+    with pytest.raises(DiskFull, match=r"may hold 1 kB.*SOFTLABELS_CACHE_GB.*--no-cache"):
+        whole(load(folders[0]))
+    monkeypatch.setenv("SOFTLABELS_CACHE_GB", "much")
+    with pytest.raises(UsageError, match="'much'"):
+        load(folders[0])
+
+
+def read_all(folder: str, log: str) -> None:
+    dataset = softlabels.load(folder, T=2, inputs=False)
+    for epoch in range(2):
+        found = torch.cat([b["logits"] for b in dataset.batches(64, shuffle=True, epoch=epoch)])
+        ids = torch.cat([b["id"] for b in dataset.batches(64, shuffle=True, epoch=epoch)])
+        stored = np.load(folder + "/../logits.npy")
+        assert np.array_equal(found.numpy(), stored[ids.numpy()])
+    Path(log).write_text("good")
+
+
+def test_processes_share_the_cache_though_one_is_killed(tmp_path, cache):
+    logits = np.random.default_rng(0).normal(size=(40_000, 50)).astype(np.float16)
+    np.save(tmp_path / "logits.npy", logits)
+    folder = make_dump(tmp_path / "d", logits, 64, 8000, OTHER_WRITERS["zstd"])
+    logs = [tmp_path / f"log{i}" for i in range(4)]
+    processes = [start(read_all, folder=str(folder), log=str(log)) for log in logs]
+    wait_for(lambda: list(cache.place.glob("rows/*.partial")) or cache.entries())
+    kill(processes[0])
+    for process in processes[1:]:
+        process.join(60)
+    assert [log.read_text() for log in logs[1:]] == ["good"] * 3
+    assert len(cache.entries()) == 5
+    assert not list(cache.place.glob("rows/*.partial"))
+
+
+def test_workers_of_a_dataloader_decode_too(tmp_path):
+    folder = make_dump(tmp_path / "d", LOGITS, 16, 300, OTHER_WRITERS["zstd"])
+    dataset = load(folder)
+    for _ in range(2):
+        loader = DataLoader(dataset, batch_size=100, num_workers=2)
+        assert same(torch.cat([batch["logits"] for batch in loader]), LOGITS)
+    assert same(whole(dataset), LOGITS)
+
+
+def test_a_spawned_worker_opens_the_dump_again(dump_folder):
+    dataset = softlabels.load(dump_folder, T=2)
+    loader = DataLoader(dataset, batch_size=600, num_workers=1, multiprocessing_context="spawn")
+    inputs = torch.cat([batch["input"] for batch in loader])
+    assert torch.equal(inputs, dataset.take(np.arange(1200))["input"])
+
+
+def test_words_that_can_not_be(tmp_path):
+    folder = make_dump(tmp_path / "d", LOGITS)
+    with pytest.raises(UsageError, match=r"--keep is 'tape'; use one of auto, gpu, ram, disk"):
+        load(folder, keep="tape")
+    with pytest.raises(UsageError, match=r"--keep gpu needs CUDA and this is cpu; use --keep ram"):
+        load(folder, keep="gpu")
+
+
+def test_the_cache_command(tmp_path, cli, cache):
+    folder = make_dump(tmp_path / "d", LOGITS, 16, 500, OTHER_WRITERS["zstd"])
+    whole(load(folder))
+    said = cli("cache")
+    assert said.out.count(f"decoded from {folder}/data/train-0000") == 2
+    assert f"{cache.place}: " in said.out
+    assert cli("cache", "--json").value["entries"][0]["bytes"] > 0
+    assert "removed" in cli("cache", "--clear").out
+    assert cli("cache", "--json").value["entries"] == []
+    assert same(whole(load(folder)), LOGITS)
+    assert os.listdir(cache.place / "rows")
