@@ -165,6 +165,14 @@ class TrainOptions(TrainingOptions):
         True,
         flag="--cache/--no-cache",
     )
+    streaming: bool = option(
+        "Read row groups as they are needed and keep none, wherever the dump lies.", False
+    )
+    shuffle: str = option(
+        "full, or 'blocks(64, 512)': 512 random blocks of 64 neighbours mixed at a time, for dumps "
+        "larger than memory. Streaming mixes 16 row groups.",
+        "full",
+    )
     out: str = option("The checkpoint to write.", "s.pt")
 
     def __post_init__(self) -> None:

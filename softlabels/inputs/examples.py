@@ -157,7 +157,8 @@ class _Kept:
         self.examples = examples
         first = examples.sample(1)
         kind, shape = first.numpy().dtype, first.shape[1:]
-        self.values = torch.from_numpy(_shared(len(examples), kind, shape))
+        self.memory = _shared(len(examples), kind, shape)
+        self.values = torch.from_numpy(self.memory)
         self.done = _shared(len(examples), np.dtype(bool), ())
         self.complete = False
         blocks = -(-len(examples) // BLOCK_ROWS)
@@ -189,10 +190,10 @@ class _Kept:
 
     def _decode(self, rows: np.ndarray) -> None:
         values = self.examples.gather_uncached(rows)
-        if values.shape[1:] != self.values.shape[1:]:
+        if values.shape[1:] != self.memory.shape[1:]:
             ids = self.examples.source.ids[self.examples.positions[[0, rows[0]]]]
-            stack([self.values[0].numpy(), values[0].numpy()], ids)
-        self.values[torch.from_numpy(rows)] = values
+            stack([self.memory[0], values[0].numpy()], ids)
+        self.memory[rows] = values.numpy()  # a tensor made in inference mode can't be written to
         self.done[rows] = True
 
 

@@ -6,7 +6,8 @@ import datasets
 import yaml
 from huggingface_hub import DatasetCardData
 
-from softlabels.store.folder import MAX_JSON_BYTES, Folder
+from softlabels.store.folder import Folder
+from softlabels.store.json_objects import MAX_JSON_BYTES
 from softlabels.store.manifest import CARD
 from softlabels.store.records import Manifest, Plan
 

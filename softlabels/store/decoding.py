@@ -1,13 +1,14 @@
-"""Row groups of logits that don't lie in their file as they are: compressed, or of other writers.
+"""Row groups that don't lie in memory as they are: compressed, of other writers, or elsewhere.
 
 Shapes: N rows of a row group, C classes.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import io
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from softlabels.errors import DamagedDump
@@ -15,42 +16,100 @@ from softlabels.store.folder import Folder
 from softlabels.store.reader import PARQUET_ERRORS, REDO, check_footer
 from softlabels.store.records import Plan
 
+FOOTER_BYTES = 64 << 10
+MAGIC = b"PAR1"
+
 
 class ShardDecoder:
     """Decodes row groups of one shard, page checksums verified; several threads may at once.
 
-    A file elsewhere is read by ranges.
+    Of a file elsewhere, the footer is fetched once, and each row group by one request.
     """
 
     def __init__(self, folder: Folder, plan: Plan, shard: int, rows: int) -> None:
         self.folder, self.plan, self.shard, self.rows = folder, plan, shard, rows
+        self.name = plan.file(shard)
         self.codec = plan.make_codec()
 
     def decode(self, group: int) -> np.ndarray:
         """The logits of a row group, [N, C] in the stored dtype. Raises DamagedDump."""
-        name = self.plan.file(self.shard)
+        return self.codec.decode(self.table(group, ["logits"])["logits"])
+
+    def table(self, group: int, columns: Sequence[str]) -> pa.Table:
+        """These columns of a row group, without empty cells but in `input`. Raises DamagedDump."""
+        where = f"{self.folder}/{self.name}"
         try:
-            with self._opened(self._metadata) as parquet:
-                table = parquet.read_row_group(group, columns=["logits"], use_threads=False)
-            return self.codec.decode(table["logits"])
+            source = self._part(group, columns) if self._footer else self.folder.path(self.name)
+            with pq.ParquetFile(
+                source, metadata=self._metadata, page_checksum_verification=True
+            ) as parquet:
+                table = parquet.read_row_group(group, columns=list(columns), use_threads=False)
         except FileNotFoundError as error:
-            raise DamagedDump(f"{self.folder}/{name} is missing; {REDO}") from error
+            raise DamagedDump(f"{where} is missing; {REDO}") from error
         except (DamagedDump, *PARQUET_ERRORS) as error:
-            raise DamagedDump(f"{self.folder}/{name} is damaged: {error}; {REDO}") from error
+            raise DamagedDump(f"{where} is damaged: {error}; {REDO}") from error
+        if any(table[name].null_count for name in columns if name != "input"):
+            raise DamagedDump(f"{where} is damaged: it has empty cells; {REDO}")
+        return table
+
+    @cached_property
+    def _size(self) -> int:
+        return self.folder.size(self.name)
 
     @cached_property
     def _metadata(self) -> pq.FileMetaData:
-        with self._opened(None) as parquet:
+        source = io.BytesIO(self._footer) if self._footer else self.folder.path(self.name)
+        with pq.ParquetFile(source) as parquet:
             check_footer(parquet, self.plan, self.shard, self.rows)
             return parquet.metadata
 
-    @contextmanager
-    def _opened(self, metadata: pq.FileMetaData | None) -> Iterator[pq.ParquetFile]:
-        name = self.plan.file(self.shard)
-        words = {"metadata": metadata, "page_checksum_verification": True}
+    @cached_property
+    def _footer(self) -> bytes:
+        """The end of a file elsewhere, from its footer on; empty for a local one."""
         if self.folder.is_local:
-            with pq.ParquetFile(self.folder.path(name), **words) as parquet:
-                yield parquet
-            return
-        with self.folder.open(name) as file, pq.ParquetFile(file, **words) as parquet:
-            yield parquet
+            return b""
+        size = self._size
+        end = self.folder.read_range(self.name, max(0, size - FOOTER_BYTES), size)
+        length = int.from_bytes(end[-8:-4], "little") + 8
+        if len(end) < length <= size:
+            end = self.folder.read_range(self.name, size - length, size)
+        return MAGIC + end[-length:]
+
+    def _part(self, group: int, columns: Sequence[str]) -> "_Part":
+        """The bytes of these columns of a row group, and of what lies between them."""
+        found = self._metadata.row_group(group)
+        chunks = [found.column(i) for i in range(found.num_columns)]
+        chosen = [c for c in chunks if c.path_in_schema.partition(".")[0] in columns]
+        starts = [c.dictionary_page_offset or c.data_page_offset for c in chosen]
+        ends = [start + c.total_compressed_size for start, c in zip(starts, chosen, strict=True)]
+        size = self._size
+        if not 0 < min(starts) <= max(ends) <= size:
+            raise DamagedDump("a row group is said to lie outside of it")
+        return _Part(self.folder.read_range(self.name, min(starts), max(ends)), min(starts), size)
+
+
+class _Part(io.RawIOBase):
+    """A file of `size` bytes of which only `content`, from `start` on, is there."""
+
+    def __init__(self, content: bytes, start: int, size: int) -> None:
+        self.content, self.start, self.size, self.at = content, start, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self.at = offset + (0, self.at, self.size)[whence]
+        return self.at
+
+    def tell(self) -> int:
+        return self.at
+
+    def read(self, size: int = -1) -> bytes:
+        first = self.at - self.start
+        if first < 0 or size < 0 or first + size > len(self.content):
+            raise OSError(f"bytes {self.at} to {self.at + size} were not fetched")
+        self.at += size
+        return self.content[first : first + size]

@@ -17,10 +17,10 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from softlabels.errors import DamagedDump, DiskFull, MissingExtra, SoftlabelsError, StoreError
+from softlabels.store.json_objects import MAX_JSON_BYTES, parse_object
 from softlabels.store.local_files import appearing, make_directory, remove_if_empty
 
 PARTIAL = ".partial"
-MAX_JSON_BYTES = 64 << 20
 OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "hf", "memory"}
 TOKEN = re.compile("[0-9a-f]{12}")
 READERS = 16  # small files fetched at once
@@ -131,6 +131,12 @@ class Folder:
         """A remote file's content into the local file `path`."""
         with self._said(name):
             self.fs.get_file(self.path(name), path)
+
+    def read_range(self, name: str, start: int, stop: int) -> bytes:
+        """The bytes from `start` up to `stop` of a remote file, by one request."""
+        with self._said(name):
+            content: bytes = self.fs.cat_file(self.path(name), start=start, end=stop)
+        return content
 
     def delete(self, name: str) -> None:
         """Remove a file, if it is there."""
@@ -269,13 +275,7 @@ class Folder:
         if size > MAX_JSON_BYTES:
             raise DamagedDump(f"{self.url}/{name} is larger than {MAX_JSON_BYTES} bytes")
         content = self.fs.cat_file(self.path(name), start=0, end=size) if size else b""
-        try:
-            value = json.loads(content)
-        except (ValueError, RecursionError) as error:
-            raise DamagedDump(f"{self.url}/{name} is not JSON: {error}") from error
-        if not isinstance(value, dict):
-            raise DamagedDump(f"{self.url}/{name} holds {type(value).__name__}, not an object")
-        return value
+        return parse_object(content, f"{self.url}/{name}")
 
     @contextmanager
     def _said(self, name: str, writing: bool = False) -> Iterator[None]:

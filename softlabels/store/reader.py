@@ -42,10 +42,14 @@ class DumpReader:
         """uint64 [R]."""
         return self.table(["input_hash"])["input_hash"].to_numpy().copy()
 
+    @property
+    def labelled(self) -> bool:
+        return self.plan.source["columns"]["label"] is not None
+
     @cached_property
     def labels(self) -> np.ndarray | None:
         """int64 [R], −1 for none; None where the source had no labels."""
-        if self.plan.source["columns"]["label"] is None:
+        if not self.labelled:
             return None
         return self.table(["label"])["label"].to_numpy().copy()
 

@@ -7,7 +7,8 @@ share of every batch, and gradients are averaged.
 import math
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ from softlabels.config import TrainingOptions
 from softlabels.devices import autocast, resolve_device
 from softlabels.errors import TrainingError, UsageError
 from softlabels.progress import Advance, Progress
-from softlabels.targets.orders import permutation
+from softlabels.targets.batches import steps
 
 Batch = Mapping[str, Any]
 
@@ -40,14 +41,18 @@ class Score:
 class Task:
     """What is learned. Rows are positions, int64.
 
-    take: rows, epoch and device → a batch there, with `input` as the model gets it; loss: logits
-    and a batch → a scalar; score: a model and held-out rows → how good it is.
+    order: training rows and epoch → the same rows as they come in that epoch; take: rows, epoch and
+    device → a batch there, with `input` as the model gets it, begun one batch ahead with `ahead`;
+    loss: logits and a batch → a scalar; score: a model and held-out rows → how good it is.
     """
+
+    order: Callable[[np.ndarray, int], np.ndarray]
 
     take: Callable[[np.ndarray, int, torch.device], Batch]
     loss: Callable[[Tensor, Batch], Tensor]
     score: Callable[[nn.Module, np.ndarray], Score]
     labels: np.ndarray | None
+    ahead: bool = False
 
 
 @dataclass
@@ -119,9 +124,10 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             model.parameters(), lr=options.lr, weight_decay=options.weight_decay
         )
-        steps = options.epochs * math.ceil(len(self.train_rows) / options.batch_size)
+        each = len(steps(len(self.train_rows), options.batch_size, self.accelerator.num_processes))
+        total_steps = options.epochs * each
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: learning_rate_factor(step, steps, options.warmup)
+            self.optimizer, lambda step: learning_rate_factor(step, total_steps, options.warmup)
         )
         self.best: tuple[float, ...] = (math.inf,)
         self.outcome = Outcome({}, 0, len(self.train_rows), [])
@@ -150,13 +156,11 @@ class Trainer:
 
     def _train_epoch(self, epoch: int, advance: Advance) -> float:
         self.wrapped.train()
-        order = self.train_rows[permutation(len(self.train_rows), self.options.seed, epoch)]
+        order = self.task.order(self.train_rows, epoch)
         losses = []
-        for start in range(0, len(order), self.options.batch_size):
-            rows = order[start : start + self.options.batch_size]
-            if len(rows) >= self.accelerator.num_processes:
-                losses.append(self._step(rows, epoch))
-            advance(len(rows), "")
+        for rows, batch in self._batches(order, epoch):
+            losses.append(self._step(batch))
+            advance(rows, "")
         mean = float(torch.stack(losses).mean())
         if not math.isfinite(mean):
             raise TrainingError(
@@ -165,9 +169,26 @@ class Trainer:
             )
         return mean
 
-    def _step(self, rows: np.ndarray, epoch: int) -> Tensor:
-        mine = rows[self.accelerator.process_index :: self.accelerator.num_processes]
-        batch = self.task.take(mine, epoch, self.device)
+    def _batches(self, order: np.ndarray, epoch: int) -> Iterator[tuple[int, Batch]]:
+        """This process's share of each batch, and how many rows all of them have."""
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        parts = [order[s:t] for s, t in steps(len(order), self.options.batch_size, world)]
+
+        def take(rows: np.ndarray) -> tuple[int, Batch]:
+            return len(rows), self.task.take(rows[rank::world], epoch, self.device)
+
+        if not self.task.ahead:
+            yield from map(take, parts)
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:
+            waiting = [pool.submit(take, part) for part in parts[:1]]
+            for part in [*parts[1:], None]:
+                now = waiting.pop()
+                if part is not None:
+                    waiting.append(pool.submit(take, part))
+                yield now.result()
+
+    def _step(self, batch: Batch) -> Tensor:
         with autocast(self.device, self.options.precision):
             logits_NC = self.wrapped(batch["input"])
         loss = self.task.loss(logits_NC, batch)

@@ -24,6 +24,7 @@ from softlabels.students.evaluation import compare, measure, predict
 from softlabels.students.losses import hard_loss, kd_loss
 from softlabels.students.trainer import Batch, Outcome, Score, Task, Trainer, seed_everything
 from softlabels.targets import SoftDataset, load, newest_dump
+from softlabels.targets.orders import permutation
 from softlabels.teachers.teacher import first_line
 
 
@@ -84,7 +85,11 @@ def fit(progress: Progress = SILENT, **options: Any) -> TrainResult:
         out=words.out,
         options=words,
     )
-    return job.run(lambda logits_NC, batch: hard_loss(logits_NC, batch["label"]), take, progress)
+
+    def loss(logits_NC: Tensor, batch: Batch) -> Tensor:
+        return hard_loss(logits_NC, batch["label"])
+
+    return job.run(loss, take, lambda rows, epoch: mixed(rows, words.seed, epoch), progress)
 
 
 def train(progress: Progress = SILENT, **options: Any) -> TrainResult:
@@ -103,6 +108,7 @@ def train(progress: Progress = SILENT, **options: Any) -> TrainResult:
         keep=words.keep,
         device=words.device,
         cache=words.cache,
+        streaming=words.streaming,
         progress=progress,
     )
     examples = dataset.examples
@@ -144,7 +150,17 @@ def train(progress: Progress = SILENT, **options: Any) -> TrainResult:
     def take(rows: np.ndarray, epoch: int, device: torch.device) -> Batch:
         return dataset.take(rows).to(device, non_blocking=True)
 
-    return job.run(loss, take, progress)
+    def order(rows: np.ndarray, epoch: int) -> np.ndarray:
+        found = dataset.order(words.shuffle, words.seed, epoch)
+        if found.text == "full":
+            return mixed(rows, words.seed, epoch)
+        chosen = np.zeros(len(dataset), bool)
+        chosen[rows] = True
+        every = found.part(0, len(dataset))
+        return every[chosen[every]]
+
+    ahead = dataset.order(words.shuffle).text != "full"
+    return job.run(loss, take, order, progress, ahead)
 
 
 @dataclass(frozen=True)
@@ -161,7 +177,9 @@ class _Job:
     out: str
     options: TrainingOptions
 
-    def run(self, loss: Any, take: Any, progress: Progress) -> TrainResult:
+    def run(
+        self, loss: Any, take: Any, order: Any, progress: Progress, ahead: bool = False
+    ) -> TrainResult:
         options = self.options
         seed_everything(options.seed)
         shape = self.examples.input_shape
@@ -169,7 +187,9 @@ class _Job:
         device = resolve_device(options.device)
         check_model(model.to(device), self.examples, device, self.classes, self.spec)
         task = Task(
+            order=order,
             take=take,
+            ahead=ahead,
             loss=loss,
             score=self.score,
             labels=None if self.labels is None else self.labels.numpy(),
@@ -248,6 +268,10 @@ def check_model(
         raise UsageError(
             f"model {spec} gave {shape} for {len(sample)} inputs; expected {[len(sample), classes]}"
         )
+
+
+def mixed(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    return rows[permutation(len(rows), seed, epoch)]
 
 
 def _all_labels(examples: Examples, data: str) -> Tensor:

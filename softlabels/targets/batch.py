@@ -18,6 +18,9 @@ from softlabels.logits import DenseLogits
 
 Columns = dict[str, Any]
 
+KEYS = ("id", "view", "input", "label", "logits", "soft_target")
+ALWAYS = ("view", "soft_target")
+
 
 @dataclass(frozen=True, eq=False)
 class Batch(Mapping[str, Any]):
@@ -39,8 +42,7 @@ class Batch(Mapping[str, Any]):
         return self._made[name]
 
     def __iter__(self) -> Iterator[str]:
-        first, *others = self.columns
-        return iter((first, "view", *others, "soft_target"))
+        return iter(name for name in KEYS if name in ALWAYS or name in self.columns)
 
     def __len__(self) -> int:
         return len(self.columns) + 2

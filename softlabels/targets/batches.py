@@ -21,6 +21,21 @@ from softlabels.targets.orders import Order
 Take = Callable[[np.ndarray], Batch]
 
 
+def steps(
+    rows: int, size: int, world: int, start: int = 0, drop_last: bool = False
+) -> list[tuple[int, int]]:
+    """The positions [start, stop) of each step of `size` rows, from this position on, so that each
+    of `world` ranks gets some."""
+    stops = list(range(start + size, rows + 1, size))
+    done = stops[-1] if stops else start
+    if not drop_last and done < rows:
+        if rows - done < world and stops:
+            stops[-1] = rows
+        else:
+            stops.append(rows)
+    return list(zip([start, *stops], stops, strict=False))
+
+
 class Batches(IterableDataset):
     """Iterate over it for the batches of one epoch; `len()` is the number of steps.
 
@@ -106,16 +121,8 @@ class Batches(IterableDataset):
         self._position, self._resumed = state["position"], True
 
     def _steps(self, start: int) -> list[tuple[int, int]]:
-        """The positions [start, stop) of each step from this one on."""
-        rows, size = len(self.order), self.batch_size * self.world
-        stops = list(range(start + size, rows + 1, size))
-        done = stops[-1] if stops else start
-        if not self.drop_last and done < rows:
-            if rows - done < self.world and stops:
-                stops[-1] = rows
-            else:
-                stops.append(rows)
-        return list(zip([start, *stops], stops, strict=False))
+        size = self.batch_size * self.world
+        return steps(len(self.order), size, self.world, start, self.drop_last)
 
     def _here(self) -> Iterator[Batch]:
         worker = get_worker_info()

@@ -7,6 +7,7 @@ next batch, at the latest by `settle`. N rows asked for, C classes.
 """
 
 import os
+from typing import Any
 
 import numpy as np
 import psutil
@@ -94,6 +95,19 @@ class KeptLogits:
         if self._on_gpu:
             return self._device_rows().index_select(0, torch.from_numpy(rows).to(self.device))
         return self._from_memory(rows)
+
+    def columns(self, rows: np.ndarray) -> dict[str, Any]:
+        """These rows, in their order: id, label and logits."""
+        ids, labels = self.reader.ids[rows], self.reader.labels
+        return {
+            "id": torch.from_numpy(ids) if ids.dtype.kind == "i" else ids.tolist(),
+            "label": torch.from_numpy(np.full(len(rows), -1) if labels is None else labels[rows]),
+            "logits": self.gather(rows),
+        }
+
+    def order_text(self, text: str) -> str:
+        """Every order is possible here."""
+        return text
 
     def settle(self) -> None:
         """Return when all that was read has been checked. Raises DamagedDump."""

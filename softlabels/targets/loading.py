@@ -2,23 +2,19 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from softlabels.devices import own_device, resolve_device
-from softlabels.errors import AlignmentError
-from softlabels.inputs.columns import Columns
-from softlabels.inputs.examples import Examples
-from softlabels.inputs.opening import table_dataset
+from softlabels.errors import UsageError
 from softlabels.inputs.preprocess import Preprocess
-from softlabels.inputs.sources import Source, open_source
 from softlabels.logits import check_temperature
 from softlabels.progress import SILENT, Progress
 from softlabels.store.folder import Folder
 from softlabels.store.reader import DumpReader
 from softlabels.targets.cache import LocalCache
+from softlabels.targets.joining import Join, JoinedInputs, StoredInputs, join_inputs, named_source
 from softlabels.targets.kept_logits import KeptLogits, choose_keep
 from softlabels.targets.mirror import local_copy
 from softlabels.targets.soft_dataset import SoftDataset
+from softlabels.targets.streaming import StreamedInputs, StreamedRows
 
 
 def load(
@@ -31,6 +27,7 @@ def load(
     keep: str = "auto",
     device: str = "cpu",
     cache: bool | str | Path = True,
+    streaming: bool = False,
     progress: Progress = SILENT,
 ) -> SoftDataset:
     """A dump as a torch map-style dataset at temperature T.
@@ -45,6 +42,9 @@ def load(
     the room, else disk. cache: the folder for decoded shards and copies of remote dumps, True for
     the usual one ($SOFTLABELS_CACHE, or ~/.cache/softlabels), False for none.
 
+    streaming: row groups are read as they are needed, wherever the dump lies, and only the last few
+    kept; shuffled batches mix 16 row groups at a time. A remote dump without a cache is streamed.
+
     Raises UsageError for T ≤ 0, NaN or text and for a `keep` that can't be; StoreError,
     IncompleteDump or DamagedDump for a folder that is no whole dump; SourceError or AlignmentError
     where the inputs don't belong.
@@ -52,62 +52,38 @@ def load(
     T = check_temperature(T)
     place = None if cache is False else LocalCache(None if cache is True else cache)
     folder = Folder(path)
+    if streaming or (place is None and not folder.is_local):
+        if keep not in ("auto", "disk"):
+            raise UsageError(f"--keep is {keep!r}, but a streamed dump is not kept; leave it out")
+        return _streamed(DumpReader(folder), T, inputs, source, preprocess)
     if place is not None and not folder.is_local:
         folder = local_copy(folder, place, progress)
     reader = DumpReader(folder)
     on = own_device(resolve_device(device))
     logits = KeptLogits(reader, place, keep, on)
-    examples = join_inputs(reader, source, preprocess) if inputs else None
+    examples = join_inputs(reader, source, _preprocess(reader, preprocess)) if inputs else None
     if examples is not None and choose_keep(keep, examples.decoded_bytes, on) == "gpu":
         examples.device = on
     return SoftDataset(reader, logits, examples, T)
 
 
-def join_inputs(reader: DumpReader, source: str | None, preprocess: str | None) -> Examples:
-    """The inputs of a dump's rows, in their order."""
-    text = reader.plan.preprocess if preprocess is None else preprocess
-    found = open_inputs(reader, source)
-    positions = join(reader.ids, found, str(reader.folder))
-    examples = Examples(found, Preprocess.parse(text), positions, reader.hashes)
-    examples.sample()  # a wrong source is refused now, not in the first epoch
-    return examples
+def _streamed(
+    reader: DumpReader, T: float, inputs: bool, source: str | None, preprocess: str | None
+) -> SoftDataset:
+    plan, words = reader.plan, _preprocess(reader, preprocess)
+    columns = ["id", "input_hash"] + ["label"] * reader.labelled
+    find: StoredInputs | JoinedInputs | None = None
+    if inputs and plan.with_inputs and source is None:
+        columns.append("input")
+        find = StoredInputs(plan, str(reader.folder), words)
+    elif inputs:
+        find = JoinedInputs(Join(named_source(plan, source), str(reader.folder)), words)
+    rows = StreamedRows(reader, find, columns)
+    examples = StreamedInputs(rows, words) if inputs else None
+    if examples is not None:
+        examples.sample()  # a wrong source is refused now
+    return SoftDataset(reader, rows, examples, T)
 
 
-def join(ids: np.ndarray, source: Source, dump: str) -> np.ndarray:
-    """Where each id stands in the source, int64 [rows]. Raises AlignmentError for missing ids."""
-    theirs = source.ids
-    if theirs.dtype.kind == ids.dtype.kind:
-        order = np.argsort(theirs, kind="stable")
-        places = np.searchsorted(theirs, ids, sorter=order)
-        places[places == len(theirs)] = 0
-        positions = order[places]
-        missing = np.flatnonzero(theirs[positions] != ids)
-    else:
-        positions, missing = np.zeros(len(ids), np.int64), np.arange(len(ids))
-    if len(missing):
-        shown = ", ".join(str(ids[i]) for i in missing[:5])
-        raise AlignmentError(
-            f"{len(missing)} of {len(ids)} rows of {dump} are not in {source.data!r}, split "
-            f"{source.split!r}: first the ids {shown}. Point --source at the data that was dumped"
-        )
-    return positions
-
-
-def open_inputs(reader: DumpReader, source: str | None) -> Source:
-    """The inputs that a dump holds, else those of the data that it names; or those of `source`."""
-    plan = reader.plan
-    recorded = plan.source["columns"]
-    if plan.with_inputs and source is None:
-        names = ["id", "input"] + (["label"] if recorded["label"] is not None else [])
-        columns = Columns(("input",), "label" if recorded["label"] is not None else None, "id")
-        dataset = table_dataset(reader.table(names))
-        return Source(dataset, columns, str(reader.folder), plan.source["split"])
-    return open_source(
-        source or plan.source["data"],
-        plan.source["split"],
-        revision=None if source else plan.source["revision"],
-        input_column=",".join(recorded["inputs"]),
-        label_column=recorded["label"],
-        id_column=recorded["id"],
-        class_names=plan.source["class_names"],
-    )
+def _preprocess(reader: DumpReader, told: str | None) -> Preprocess:
+    return Preprocess.parse(reader.plan.preprocess if told is None else told)

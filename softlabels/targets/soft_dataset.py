@@ -4,10 +4,8 @@ Shapes: N rows of a batch, C classes.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import torch
 from torch.utils.data import Dataset
 
 from softlabels.inputs.examples import Examples
@@ -18,6 +16,7 @@ from softlabels.targets.batch import Batch, Row, Rows
 from softlabels.targets.batches import Batches
 from softlabels.targets.kept_logits import KeptLogits
 from softlabels.targets.orders import Order, order_text
+from softlabels.targets.streaming import StreamedRows
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +30,7 @@ class SoftDataset(Dataset):
     """
 
     reader: DumpReader
-    logits: KeptLogits
+    logits: KeptLogits | StreamedRows
     examples: Examples | None
     T: float
 
@@ -45,7 +44,7 @@ class SoftDataset(Dataset):
 
     @property
     def labelled(self) -> bool:
-        return self.reader.labels is not None
+        return self.reader.labelled
 
     def with_temperature(self, T: float) -> "SoftDataset":
         """The same rows at another temperature, in O(1), sharing everything."""
@@ -80,9 +79,10 @@ class SoftDataset(Dataset):
         than memory (see `orders`). rank, world: this process's share. workers: processes that read
         ahead; worth it where images are decoded, not for logits. Raises UsageError.
         """
+        order = self.order(shuffle, seed, epoch)
         return Batches(
             self.take,
-            Order(order_text(shuffle), self.logits.groups.row_bounds, seed, epoch),
+            order,
             batch_size,
             rank=rank,
             world=world,
@@ -90,23 +90,22 @@ class SoftDataset(Dataset):
             workers=workers,
             pin_memory=pin_memory,
             identity=self.reader.manifest.plan_hash,
-            ahead=self.logits.read_ahead if "blocks" in order_text(shuffle) else None,
+            ahead=self.logits.read_ahead if "blocks" in order.text else None,
             settle=self.logits.settle,
         )
 
     def take(self, rows: np.ndarray) -> Batch:
         """These rows as one batch. rows: int64 [N], from 0 to len − 1."""
-        reader = self.reader
-        ids = reader.ids[rows]
-        labels = np.full(len(rows), -1) if reader.labels is None else reader.labels[rows]
-        columns: dict[str, Any] = {
-            "id": torch.from_numpy(ids) if ids.dtype.kind == "i" else ids.tolist()
-        }
-        if self.examples is not None:
-            columns["input"] = self.examples.gather(rows)
-        columns |= {"label": torch.from_numpy(labels), "logits": self.logits.gather(rows)}
         preprocess = NOTHING if self.examples is None else self.examples.preprocess
+        columns = self.logits.columns(rows)
+        if self.examples is not None and "input" not in columns:
+            columns["input"] = self.examples.gather(rows)
         return Batch(columns, self.T, preprocess)
+
+    def order(self, shuffle: bool | str, seed: int = 0, epoch: int = 0) -> Order:
+        """The order of an epoch's rows. Raises UsageError for one that this dataset can't give."""
+        text = self.logits.order_text(order_text(shuffle))
+        return Order(text, self.logits.groups.row_bounds, seed, epoch)
 
 
 NOTHING = Preprocess((), ())

@@ -16,7 +16,7 @@ from softlabels.inputs.sources import BLOCK_ROWS
 from softlabels.logits import DenseLogits
 from softlabels.progress import Progress
 from softlabels.store.reader import DumpReader
-from softlabels.targets.loading import join, open_inputs
+from softlabels.targets.joining import Join, open_inputs
 from softlabels.teachers import Teacher, resolve
 
 # How far logits of the same model on the same inputs may be apart, as a part of their spread,
@@ -54,7 +54,7 @@ def recheck_source(reader: DumpReader, data: str | None, progress: Progress) -> 
     """
     source = open_inputs(reader, data)
     try:
-        positions = join(reader.ids, source, str(reader.folder))
+        positions = Join(source, str(reader.folder)).positions(reader.ids)
     except AlignmentError as error:
         return [str(error)]
     wrong: dict[str, list[Any]] = {"inputs": [], "labels": []}
@@ -83,7 +83,7 @@ def replay(reader: DumpReader, words: VerifyOptions, progress: Progress) -> Repl
     assert words.teacher is not None
     plan = reader.plan
     source = open_inputs(reader, words.data)
-    positions = join(reader.ids, source, str(reader.folder))
+    positions = Join(source, str(reader.folder)).positions(reader.ids)
     examples = Examples(source, Preprocess.parse(plan.preprocess), positions, reader.hashes)
     device = resolve_device(words.device)
     bare = plan.teacher["kind"] == "state_dict"

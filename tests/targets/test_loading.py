@@ -16,7 +16,7 @@ import softlabels
 from softlabels.errors import AlignmentError, IncompleteDump, SourceError, StoreError, UsageError
 from softlabels.inputs.sources import open_source
 from softlabels.targets import newest_dump
-from softlabels.targets.loading import join
+from softlabels.targets.joining import Join
 from softlabels.targets.orders import permutation
 from tests.conftest import Linear, make_vectors, save_script
 
@@ -146,12 +146,12 @@ def test_join_by_numbers_and_across_kinds():
     class Here:
         ids, data, split = np.array([5, 2**60, 7]), "here", "train"
 
-    assert join(np.array([7, 5]), Here, "d").tolist() == [2, 0]
-    assert join(np.array([2**60]), Here, "d").tolist() == [1]
+    assert Join(Here, "d").positions(np.array([7, 5])).tolist() == [2, 0]
+    assert Join(Here, "d").positions(np.array([2**60])).tolist() == [1]
     with pytest.raises(AlignmentError, match="1 of 2"):
-        join(np.array([5, 2**60 + 1]), Here, "d")
+        Join(Here, "d").positions(np.array([5, 2**60 + 1]))
     with pytest.raises(AlignmentError, match="2 of 2"):
-        join(np.array(["5", "7"]), Here, "d")
+        Join(Here, "d").positions(np.array(["5", "7"]))
 
 
 def test_a_missing_source_says_so(tmp_path):

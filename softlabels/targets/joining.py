@@ -1,0 +1,120 @@
+"""A dump's rows and the inputs that belong to them: joined by id, checked by hash."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+from torch import Tensor
+
+from softlabels.errors import AlignmentError
+from softlabels.inputs.cells import read_ids
+from softlabels.inputs.columns import Columns
+from softlabels.inputs.examples import Examples
+from softlabels.inputs.opening import table_dataset
+from softlabels.inputs.preprocess import Preprocess
+from softlabels.inputs.sources import Source, open_source
+from softlabels.store.reader import DumpReader
+from softlabels.store.records import Plan
+
+
+@dataclass(frozen=True)
+class Join:
+    """Finds rows of a dump in a source."""
+
+    source: Source
+    dump: str
+
+    @cached_property
+    def _order(self) -> np.ndarray:
+        return np.argsort(self.source.ids, kind="stable")
+
+    def positions(self, ids: np.ndarray) -> np.ndarray:
+        """Where each id stands in the source, int64 [N]. Raises AlignmentError for missing ids."""
+        theirs = self.source.ids
+        if theirs.dtype.kind == ids.dtype.kind:
+            places = np.searchsorted(theirs, ids, sorter=self._order)
+            places[places == len(theirs)] = 0
+            positions = self._order[places]
+            missing = np.flatnonzero(theirs[positions] != ids)
+        else:
+            positions, missing = np.zeros(len(ids), np.int64), np.arange(len(ids))
+        if len(missing):
+            shown = ", ".join(str(ids[i]) for i in missing[:5])
+            raise AlignmentError(
+                f"{len(missing)} of {len(ids)} rows of {self.dump} are not in "
+                f"{self.source.data!r}, split {self.source.split!r}: first the ids {shown}. Point "
+                f"--source at the data that was dumped"
+            )
+        return positions
+
+
+def join_inputs(reader: DumpReader, source: str | None, preprocess: Preprocess) -> Examples:
+    """The inputs of all rows of a dump, in their order."""
+    found = open_inputs(reader, source)
+    positions = Join(found, str(reader.folder)).positions(reader.ids)
+    examples = Examples(found, preprocess, positions, reader.hashes)
+    examples.sample()  # a wrong source is refused now, not in the first epoch
+    return examples
+
+
+@dataclass(frozen=True)
+class StoredInputs:
+    """The inputs of a table of rows which holds them."""
+
+    plan: Plan
+    dump: str
+    preprocess: Preprocess
+
+    def __call__(self, table: pa.Table) -> Callable[[np.ndarray], Tensor]:
+        source = stored_source(table.select(stored_names(self.plan)), self.plan, self.dump)
+        hashes = table["input_hash"].to_numpy()
+        return Examples(source, self.preprocess, None, hashes).gather_uncached
+
+
+@dataclass(frozen=True)
+class JoinedInputs:
+    """The inputs of a table of rows, from a source."""
+
+    join: Join
+    preprocess: Preprocess
+
+    def __call__(self, table: pa.Table) -> Callable[[np.ndarray], Tensor]:
+        positions = self.join.positions(read_ids(table["id"], "id"))
+        hashes = table["input_hash"].to_numpy()
+        return Examples(self.join.source, self.preprocess, positions, hashes).gather_uncached
+
+
+def open_inputs(reader: DumpReader, source: str | None) -> Source:
+    """The inputs that a dump holds, else those of the data that it names; or those of `source`."""
+    plan = reader.plan
+    if plan.with_inputs and source is None:
+        return stored_source(reader.table(stored_names(plan)), plan, str(reader.folder))
+    return named_source(plan, source)
+
+
+def stored_names(plan: Plan) -> list[str]:
+    return ["id", "input"] + ["label"] * (plan.source["columns"]["label"] is not None)
+
+
+def stored_source(table: pa.Table, plan: Plan, dump: str) -> Source:
+    """The rows of a dump that holds its inputs, as a source."""
+    label = "label" if "label" in table.column_names else None
+    return Source(
+        table_dataset(table), Columns(("input",), label, "id"), dump, plan.source["split"]
+    )
+
+
+def named_source(plan: Plan, source: str | None) -> Source:
+    """The data that a plan names, or `source`, seen through the plan's columns."""
+    recorded = plan.source["columns"]
+    return open_source(
+        source or plan.source["data"],
+        plan.source["split"],
+        revision=None if source else plan.source["revision"],
+        input_column=",".join(recorded["inputs"]),
+        label_column=recorded["label"],
+        id_column=recorded["id"],
+        class_names=plan.source["class_names"],
+    )

@@ -1,0 +1,112 @@
+"""Dumps that are read row group by row group, here or elsewhere, and nothing is written."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+import softlabels
+from softlabels.errors import AlignmentError, DamagedDump, UsageError
+from tests.dumps import OTHER_WRITERS, change, make_dump
+from tests.targets.test_loading import rewritten, vectors_dump
+
+LOGITS = np.random.default_rng(3).normal(size=(1000, 10)).astype(np.float16)
+
+
+def load(folder, **words):
+    return softlabels.load(folder, T=2, streaming=True, **{"inputs": False} | words)
+
+
+def ids(batches) -> list[list[int]]:
+    return [batch["id"].tolist() for batch in batches]
+
+
+@settings(max_examples=25)
+@given(
+    writer=st.sampled_from([None, *OTHER_WRITERS]), group=st.sampled_from([7, 16, 300]),
+    shard_rows=st.integers(200, 1000), seed=st.integers(0, 99), shuffle=st.booleans(),
+)  # fmt: skip
+def test_streamed_rows_are_the_stored_ones(
+    tmp_path_factory, writer, group, shard_rows, seed, shuffle
+):
+    folder = tmp_path_factory.mktemp("d")
+    make_dump(folder, LOGITS, group, shard_rows, OTHER_WRITERS.get(writer))
+    seen = []
+    for batch in load(folder).batches(64, shuffle=shuffle, seed=seed):
+        rows = batch["id"].numpy()
+        assert np.array_equal(batch["logits"].numpy(), LOGITS[rows])
+        assert batch["label"].tolist() == (rows % 10).tolist()
+        seen += rows.tolist()
+    assert sorted(seen) == list(range(1000))
+    assert (seen == list(range(1000))) is not shuffle
+
+
+def test_nothing_is_written(tmp_path):
+    folder = make_dump(tmp_path / "d", LOGITS, 16, 300, OTHER_WRITERS["zstd"])
+    before = sorted(tmp_path.rglob("*"))
+    list(load(folder, cache=tmp_path / "cache").batches(64, shuffle=True))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_same_batches_for_any_number_of_workers_and_from_the_middle(tmp_path):
+    dataset = load(make_dump(tmp_path / "d", LOGITS, 16, 300))
+    whole = ids(dataset.batches(30, shuffle=True, seed=3))
+    assert ids(dataset.batches(30, shuffle=True, seed=3, workers=2)) == whole
+    loader = DataLoader(
+        dataset.batches(30, shuffle=True, seed=3), batch_size=None, num_workers=1,
+        multiprocessing_context="spawn",
+    )  # fmt: skip
+    assert ids(loader) == whole
+    batches = dataset.batches(30, shuffle=True, seed=3)
+    begun = [b["id"].tolist() for _, b in zip(range(11), batches, strict=False)]
+    other = dataset.batches(30, shuffle=True, workers=1)
+    other.load_state_dict(batches.state_dict())
+    assert begun + ids(other) == whole
+    ranks = [ids(dataset.batches(30, shuffle=True, rank=r, world=3)) for r in range(3)]
+    assert sorted(n for rank in ranks for batch in rank for n in batch) == list(range(1000))
+
+
+def test_only_the_last_row_groups_are_kept(tmp_path):
+    dataset = load(make_dump(tmp_path / "d", LOGITS, 4, 300))
+    for _ in dataset.batches(30, shuffle=True):
+        assert len(dataset.logits._held) <= 48 < 250
+    with pytest.raises(UsageError, match=r"'blocks\(64, 512\)'; a streamed dump has none and bloc"):
+        dataset.batches(30, shuffle="blocks(64, 512)")
+    with pytest.raises(UsageError, match="a streamed dump is not kept"):
+        load(tmp_path / "d", keep="ram")
+
+
+def test_a_damaged_page_is_told_when_it_is_read(tmp_path):
+    folder = make_dump(tmp_path / "d", LOGITS, 16, 300)
+    change(
+        folder / "data" / "train-00001-of-00004.parquet",
+        lambda b: b.__setitem__(len(b) // 2, b[len(b) // 2] ^ 4),
+    )
+    with pytest.raises(DamagedDump, match=r"train-00001-of-00004\.parquet is damaged"):
+        list(load(folder).batches(64))
+
+
+@pytest.mark.parametrize("with_inputs", [False, True])
+def test_inputs_are_joined_and_checked(tmp_path, with_inputs):
+    data, out = vectors_dump(tmp_path, with_inputs=with_inputs)
+    expected = softlabels.load(out, T=2).take(np.arange(60))
+    dataset = load(out, inputs=True)
+    for batch in dataset.batches(7, shuffle=True):
+        rows = [int(id[1:]) for id in batch["id"]]
+        assert torch.equal(batch["input"], expected["input"][rows])
+        assert torch.equal(batch["soft_target"], expected["soft_target"][rows])
+    other = rewritten(data, lambda d: d.map(lambda r: {"x": [v + 1 for v in r["x"]]}))
+    with pytest.raises(AlignmentError, match="not what the teacher saw"):
+        load(out, inputs=True, source=other)
+
+
+def test_a_student_learns_from_a_stream(dump_folder, tmp_path, monkeypatch):
+    words = {"dump": dump_folder, "T": 4, "epochs": 15, "batch_size": 64, "lr": 1e-2}
+    words["student"] = "linear"
+    streamed = softlabels.train(**words, streaming=True, out=str(tmp_path / "a.pt"))
+    kept = softlabels.train(**words, out=str(tmp_path / "b.pt"))
+    assert streamed.metrics["trained_rows"] == kept.metrics["trained_rows"] == 1080
+    accuracy = [r.metrics["held_out"]["accuracy"] for r in (streamed, kept)]
+    assert min(accuracy) > 0.7
