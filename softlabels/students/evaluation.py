@@ -15,7 +15,8 @@ from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import open_as_told
 from softlabels.logits import DenseLogits
 from softlabels.progress import SILENT, Advance, Progress, unheard
-from softlabels.targets import load
+from softlabels.targets.loading import load
+from softlabels.targets.soft_dataset import Dump
 from softlabels.teachers import Teacher, resolve
 from softlabels.teachers.teacher import check_class_names
 
@@ -110,6 +111,7 @@ def evaluate(progress: Progress = SILENT, **options: Any) -> dict[str, Any]:
     found |= measure(logits_NC, labels_N)
     if words.against is not None:
         dataset = load(words.against, T=1, preprocess=str(preprocess))
+        assert isinstance(dataset, Dump), "one folder was named"
         assert dataset.examples is not None, "they were asked for"
         student_NC = _predict_all(model, dataset.examples, words, progress, "against")
         teacher_NC = dataset.logits.gather(np.arange(len(dataset)))

@@ -43,7 +43,8 @@ class Task:
 
     order: training rows and epoch → the same rows as they come in that epoch; take: rows, epoch and
     device → a batch there, with `input` as the model gets it, begun one batch ahead with `ahead`;
-    loss: logits and a batch → a scalar; score: a model and held-out rows → how good it is.
+    loss: logits and a batch → a scalar; score: a model and held-out rows → how good it is; settle:
+    called after each epoch, raises what was found wrong with its data.
     """
 
     order: Callable[[np.ndarray, int], np.ndarray]
@@ -52,6 +53,7 @@ class Task:
     loss: Callable[[Tensor, Batch], Tensor]
     score: Callable[[nn.Module, np.ndarray], Score]
     labels: np.ndarray | None
+    settle: Callable[[], None]
     ahead: bool = False
 
 
@@ -161,6 +163,7 @@ class Trainer:
         for rows, batch in self._batches(order, epoch):
             losses.append(self._step(batch))
             advance(rows, "")
+        self.task.settle()
         mean = float(torch.stack(losses).mean())
         if not math.isfinite(mean):
             raise TrainingError(

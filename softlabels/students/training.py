@@ -23,8 +23,10 @@ from softlabels.progress import SILENT, Progress
 from softlabels.students.evaluation import compare, measure, predict
 from softlabels.students.losses import hard_loss, kd_loss
 from softlabels.students.trainer import Batch, Outcome, Score, Task, Trainer, seed_everything
-from softlabels.targets import SoftDataset, load, newest_dump
+from softlabels.targets import newest_dump
+from softlabels.targets.loading import load
 from softlabels.targets.orders import permutation
+from softlabels.targets.soft_dataset import Dump
 from softlabels.teachers.teacher import first_line
 
 
@@ -111,6 +113,7 @@ def train(progress: Progress = SILENT, **options: Any) -> TrainResult:
         streaming=words.streaming,
         progress=progress,
     )
+    assert isinstance(dataset, Dump), "one folder was named"
     examples = dataset.examples
     assert examples is not None, "they were asked for"
     labels = _labels_for(dataset, words.alpha, folder)
@@ -170,7 +173,7 @@ class _Job:
     spec: str
     examples: Examples
     labels: Tensor | None
-    teacher: SoftDataset | None
+    teacher: Dump | None
     classes: int
     class_names: list[str] | None
     data: dict[str, Any]
@@ -190,6 +193,7 @@ class _Job:
             order=order,
             take=take,
             ahead=ahead,
+            settle=lambda: None if self.teacher is None else self.teacher.settle(),
             loss=loss,
             score=self.score,
             labels=None if self.labels is None else self.labels.numpy(),
@@ -285,7 +289,7 @@ def _all_labels(examples: Examples, data: str) -> Tensor:
     return labels
 
 
-def _labels_for(dataset: SoftDataset, alpha: float, folder: str) -> Tensor | None:
+def _labels_for(dataset: Dump, alpha: float, folder: str) -> Tensor | None:
     stored = dataset.reader.labels
     if stored is not None and (stored >= 0).any():
         return torch.from_numpy(stored)

@@ -28,7 +28,8 @@ class Batch(Mapping[str, Any]):
 
     id: int64 [N], or a list of str; view: int32 [N]; input: float32 [N, …], preprocessed; label:
     int64 [N], −1 for none; logits: [N, C] in their stored dtype; soft_target: float32 [N, C], rows
-    summing to 1 at T. A dump without its inputs has no `input`.
+    summing to 1 at T. A dump without its inputs has no `input`. Of dumps side by side, logits and
+    soft_target are dicts of such tensors.
     """
 
     columns: Columns
@@ -49,7 +50,7 @@ class Batch(Mapping[str, Any]):
 
     @property
     def rows(self) -> int:
-        return len(self.columns["logits"])
+        return len(self.columns["label"])
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         """The batch on a device; nothing is preprocessed or tempered yet."""
@@ -60,23 +61,25 @@ class Batch(Mapping[str, Any]):
         return self._each(Tensor.pin_memory)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        changed = {
-            name: change(value) if isinstance(value, Tensor) else value
-            for name, value in self.columns.items()
-        }
+        changed = {name: _each(value, change) for name, value in self.columns.items()}
         return Batch(changed, self.T, self.preprocess)
 
     def _make(self, name: str) -> Any:
         if name == "soft_target":
-            return DenseLogits(self.columns["logits"]).temper(self.T).probs()
+            return _each(self.columns["logits"], lambda z: DenseLogits(z).temper(self.T).probs())
         if name == "view":
-            logits_NC = self.columns["logits"]
-            return torch.zeros(len(logits_NC), dtype=torch.int32, device=logits_NC.device)
+            return torch.zeros(self.rows, dtype=torch.int32, device=self.columns["label"].device)
         value = self.columns[name]
         return self.preprocess.on_numbers(value) if name == "input" else value
 
     def __reduce__(self) -> tuple:
         return Batch, (self.columns, self.T, self.preprocess)
+
+
+def _each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, dict):
+        return {name: _each(part, change) for name, part in value.items()}
+    return change(value) if isinstance(value, Tensor) else value
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +90,10 @@ class Row(Mapping[str, Any]):
     position: int
 
     def __getitem__(self, name: str) -> Any:
-        value = self.batch[name][self.position]
+        value = self.batch[name]
+        if isinstance(value, dict):
+            return {key: part[self.position] for key, part in value.items()}
+        value = value[self.position]
         return value.item() if name in ("id", "view", "label") and hasattr(value, "item") else value
 
     def __iter__(self) -> Iterator[str]:

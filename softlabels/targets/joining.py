@@ -19,6 +19,17 @@ from softlabels.store.reader import DumpReader
 from softlabels.store.records import Plan
 
 
+def find_ids(among: np.ndarray, ids: np.ndarray, order: np.ndarray | None = None) -> np.ndarray:
+    """Where each id stands among others, int64 [N]; −1 where it doesn't. `order` sorts those."""
+    if among.dtype.kind != ids.dtype.kind or not len(among):
+        return np.full(len(ids), -1)
+    order = np.argsort(among, kind="stable") if order is None else order
+    places = np.searchsorted(among, ids, sorter=order)
+    places[places == len(among)] = 0
+    positions = order[places]
+    return np.where(among[positions] == ids, positions, -1)
+
+
 @dataclass(frozen=True)
 class Join:
     """Finds rows of a dump in a source."""
@@ -27,19 +38,13 @@ class Join:
     dump: str
 
     @cached_property
-    def _order(self) -> np.ndarray:
+    def _sorted(self) -> np.ndarray:
         return np.argsort(self.source.ids, kind="stable")
 
     def positions(self, ids: np.ndarray) -> np.ndarray:
         """Where each id stands in the source, int64 [N]. Raises AlignmentError for missing ids."""
-        theirs = self.source.ids
-        if theirs.dtype.kind == ids.dtype.kind:
-            places = np.searchsorted(theirs, ids, sorter=self._order)
-            places[places == len(theirs)] = 0
-            positions = self._order[places]
-            missing = np.flatnonzero(theirs[positions] != ids)
-        else:
-            positions, missing = np.zeros(len(ids), np.int64), np.arange(len(ids))
+        positions = find_ids(self.source.ids, ids, self._sorted)
+        missing = np.flatnonzero(positions < 0)
         if len(missing):
             shown = ", ".join(str(ids[i]) for i in missing[:5])
             raise AlignmentError(

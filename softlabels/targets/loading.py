@@ -1,5 +1,7 @@
 """`load`: open a dump and join it with its inputs."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from softlabels.devices import own_device, resolve_device
@@ -13,12 +15,13 @@ from softlabels.targets.cache import LocalCache
 from softlabels.targets.joining import Join, JoinedInputs, StoredInputs, join_inputs, named_source
 from softlabels.targets.kept_logits import KeptLogits, choose_keep
 from softlabels.targets.mirror import local_copy
-from softlabels.targets.soft_dataset import SoftDataset
+from softlabels.targets.several import Concatenated, SideBySide
+from softlabels.targets.soft_dataset import Dump, SoftDataset
 from softlabels.targets.streaming import StreamedInputs, StreamedRows
 
 
 def load(
-    path: str | Path,
+    path: str | Path | Sequence[str | Path] | Mapping[str, str | Path],
     T: float,
     *,
     inputs: bool = True,
@@ -31,6 +34,10 @@ def load(
     progress: Progress = SILENT,
 ) -> SoftDataset:
     """A dump as a torch map-style dataset at temperature T.
+
+    path: a folder or an address. A list of them is one dataset, one dump's rows after the other's;
+    a dict of them stands side by side: several teachers over the same rows, joined by id, whose
+    `logits` and `soft_target` are dicts with its keys.
 
     The inputs come from the dump where it holds them, else from the dataset that the dump names,
     or from `source`; `inputs=False` leaves them out. Rows are joined by id and each input's hash is
@@ -50,40 +57,69 @@ def load(
     where the inputs don't belong.
     """
     T = check_temperature(T)
-    place = None if cache is False else LocalCache(None if cache is True else cache)
+    opening = Opening(inputs, source, preprocess, keep, device, cache, streaming, progress)
+    if not isinstance(path, str | Path) and not path:
+        raise UsageError("no dump is named; name a folder, an address, or several")
+    if isinstance(path, Mapping):
+        (name, first), *others = path.items()
+        without = replace(opening, inputs=False)
+        dumps = {other: open_dump(where, T, without) for other, where in others}
+        return SideBySide(T, {name: open_dump(first, T, opening)} | dumps)
+    if not isinstance(path, str | Path):
+        return Concatenated(T, [open_dump(one, T, opening) for one in path])
+    return open_dump(path, T, opening)
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How a dump is opened; see `load`."""
+
+    inputs: bool
+    source: str | None
+    preprocess: str | None
+    keep: str
+    device: str
+    cache: bool | str | Path
+    streaming: bool
+    progress: Progress
+
+
+def open_dump(path: str | Path, T: float, how: Opening) -> Dump:
+    """One dump."""
+    place = None if how.cache is False else LocalCache(None if how.cache is True else how.cache)
     folder = Folder(path)
-    if streaming or (place is None and not folder.is_local):
-        if keep not in ("auto", "disk"):
-            raise UsageError(f"--keep is {keep!r}, but a streamed dump is not kept; leave it out")
-        return _streamed(DumpReader(folder), T, inputs, source, preprocess)
+    if how.streaming or (place is None and not folder.is_local):
+        if how.keep not in ("auto", "disk"):
+            raise UsageError(f"--keep is {how.keep!r}; a streamed dump is not kept, leave it out")
+        return _streamed(DumpReader(folder), T, how)
     if place is not None and not folder.is_local:
-        folder = local_copy(folder, place, progress)
+        folder = local_copy(folder, place, how.progress)
     reader = DumpReader(folder)
-    on = own_device(resolve_device(device))
-    logits = KeptLogits(reader, place, keep, on)
-    examples = join_inputs(reader, source, _preprocess(reader, preprocess)) if inputs else None
-    if examples is not None and choose_keep(keep, examples.decoded_bytes, on) == "gpu":
-        examples.device = on
-    return SoftDataset(reader, logits, examples, T)
+    device = own_device(resolve_device(how.device))
+    logits = KeptLogits(reader, place, how.keep, device)
+    if not how.inputs:
+        return Dump(T, reader, logits, None)
+    examples = join_inputs(reader, how.source, _preprocess(reader, how))
+    if choose_keep(how.keep, examples.decoded_bytes, device) == "gpu":
+        examples.device = device
+    return Dump(T, reader, logits, examples)
 
 
-def _streamed(
-    reader: DumpReader, T: float, inputs: bool, source: str | None, preprocess: str | None
-) -> SoftDataset:
-    plan, words = reader.plan, _preprocess(reader, preprocess)
+def _streamed(reader: DumpReader, T: float, how: Opening) -> Dump:
+    plan, words = reader.plan, _preprocess(reader, how)
     columns = ["id", "input_hash"] + ["label"] * reader.labelled
     find: StoredInputs | JoinedInputs | None = None
-    if inputs and plan.with_inputs and source is None:
+    if how.inputs and plan.with_inputs and how.source is None:
         columns.append("input")
         find = StoredInputs(plan, str(reader.folder), words)
-    elif inputs:
-        find = JoinedInputs(Join(named_source(plan, source), str(reader.folder)), words)
+    elif how.inputs:
+        find = JoinedInputs(Join(named_source(plan, how.source), str(reader.folder)), words)
     rows = StreamedRows(reader, find, columns)
-    examples = StreamedInputs(rows, words) if inputs else None
+    examples = StreamedInputs(rows, words) if how.inputs else None
     if examples is not None:
         examples.sample()  # a wrong source is refused now
-    return SoftDataset(reader, rows, examples, T)
+    return Dump(T, reader, rows, examples)
 
 
-def _preprocess(reader: DumpReader, told: str | None) -> Preprocess:
-    return Preprocess.parse(reader.plan.preprocess if told is None else told)
+def _preprocess(reader: DumpReader, how: Opening) -> Preprocess:
+    return Preprocess.parse(reader.plan.preprocess if how.preprocess is None else how.preprocess)

@@ -1,9 +1,11 @@
-"""Rows of a dump with their inputs, tempered when they are asked for.
+"""Rows with their inputs and soft targets, tempered when they are asked for.
 
 Shapes: N rows of a batch, C classes.
 """
 
+from abc import abstractmethod
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -18,10 +20,12 @@ from softlabels.targets.kept_logits import KeptLogits
 from softlabels.targets.orders import Order, order_text
 from softlabels.targets.streaming import StreamedRows
 
+NOTHING = Preprocess((), ())
+
 
 @dataclass(frozen=True, eq=False)
 class SoftDataset(Dataset):
-    """A torch map-style dataset over a dump. Made by `softlabels.load`.
+    """A torch map-style dataset over one dump or several. Made by `softlabels.load`.
 
     A row is a mapping: id (int or str), view (int), input (float32 tensor, preprocessed), label
     (int, −1 for none), logits (stored dtype [C]) and soft_target (float32 [C], summing to 1 at T).
@@ -29,22 +33,39 @@ class SoftDataset(Dataset):
     ready. Without inputs (`load(…, inputs=False)`) rows have no `input`.
     """
 
-    reader: DumpReader
-    logits: KeptLogits | StreamedRows
-    examples: Examples | None
     T: float
 
-    def __len__(self) -> int:
-        return len(self.reader)
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def columns(self, rows: np.ndarray) -> dict[str, Any]:
+        """The raw columns of these rows, int64 [N], in their order."""
+
+    @abstractmethod
+    def order(self, shuffle: bool | str, seed: int = 0, epoch: int = 0) -> Order:
+        """The order of an epoch's rows. Raises UsageError for one that this dataset can't give."""
+
+    @abstractmethod
+    def read_ahead(self, rows: np.ndarray) -> None:
+        """Bring these rows nearer: they will be asked for soon."""
+
+    @abstractmethod
+    def settle(self) -> None:
+        """Return when all files that were read have been checked. Raises DamagedDump."""
 
     @property
-    def class_names(self) -> list[str] | None:
-        names: list[str] | None = self.reader.plan.source["class_names"]
-        return names
+    @abstractmethod
+    def identity(self) -> str:
+        """What the rows are: the same for the same plans."""
 
     @property
-    def labelled(self) -> bool:
-        return self.reader.labelled
+    @abstractmethod
+    def class_names(self) -> list[str] | None: ...
+
+    @property
+    @abstractmethod
+    def preprocess(self) -> Preprocess: ...
 
     def with_temperature(self, T: float) -> "SoftDataset":
         """The same rows at another temperature, in O(1), sharing everything."""
@@ -58,6 +79,10 @@ class SoftDataset(Dataset):
     def __getitems__(self, rows: list[int]) -> Rows:
         """Many rows at once: a DataLoader asks for its batches this way."""
         return Rows(self.take(np.asarray(rows)))
+
+    def take(self, rows: np.ndarray) -> Batch:
+        """These rows as one batch. rows: int64 [N], from 0 to len − 1."""
+        return Batch(self.columns(rows), self.T, self.preprocess)
 
     def batches(
         self,
@@ -89,23 +114,48 @@ class SoftDataset(Dataset):
             drop_last=drop_last,
             workers=workers,
             pin_memory=pin_memory,
-            identity=self.reader.manifest.plan_hash,
-            ahead=self.logits.read_ahead if "blocks" in order.text else None,
-            settle=self.logits.settle,
+            identity=self.identity,
+            ahead=self.read_ahead if "blocks" in order.text else None,
+            settle=self.settle,
         )
 
-    def take(self, rows: np.ndarray) -> Batch:
-        """These rows as one batch. rows: int64 [N], from 0 to len − 1."""
-        preprocess = NOTHING if self.examples is None else self.examples.preprocess
+
+@dataclass(frozen=True, eq=False)
+class Dump(SoftDataset):
+    """One dump's rows, with the inputs that belong to them."""
+
+    reader: DumpReader
+    logits: KeptLogits | StreamedRows
+    examples: Examples | None
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def columns(self, rows: np.ndarray) -> dict[str, Any]:
         columns = self.logits.columns(rows)
         if self.examples is not None and "input" not in columns:
             columns["input"] = self.examples.gather(rows)
-        return Batch(columns, self.T, preprocess)
+        return columns
 
     def order(self, shuffle: bool | str, seed: int = 0, epoch: int = 0) -> Order:
-        """The order of an epoch's rows. Raises UsageError for one that this dataset can't give."""
         text = self.logits.order_text(order_text(shuffle))
         return Order(text, self.logits.groups.row_bounds, seed, epoch)
 
+    def read_ahead(self, rows: np.ndarray) -> None:
+        self.logits.read_ahead(rows)
 
-NOTHING = Preprocess((), ())
+    def settle(self) -> None:
+        self.logits.settle()
+
+    @property
+    def identity(self) -> str:
+        return self.reader.manifest.plan_hash
+
+    @property
+    def class_names(self) -> list[str] | None:
+        names: list[str] | None = self.reader.plan.source["class_names"]
+        return names
+
+    @property
+    def preprocess(self) -> Preprocess:
+        return NOTHING if self.examples is None else self.examples.preprocess

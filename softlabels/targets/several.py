@@ -1,0 +1,181 @@
+"""Several dumps as one dataset: one after the other, or side by side. N rows, C classes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from softlabels.errors import AlignmentError, UsageError
+from softlabels.inputs.preprocess import Preprocess
+from softlabels.targets.joining import find_ids
+from softlabels.targets.orders import Order, order_text
+from softlabels.targets.soft_dataset import Dump, SoftDataset
+from softlabels.targets.streaming import StreamedRows
+
+ONE_SOURCE = "Side by side stand dumps of one source"
+
+
+@dataclass(frozen=True, eq=False)
+class Concatenated(SoftDataset):
+    """The rows of one dump after those of the other: splits, or parts, of what a teacher said."""
+
+    parts: Sequence[Dump]
+
+    def __post_init__(self) -> None:
+        first = self.parts[0]
+        for other in self.parts[1:]:
+            for what, ours, theirs in (
+                ("classes", first.reader.plan.classes, other.reader.plan.classes),
+                ("class names", first.class_names, other.class_names),
+                ("dtype", first.reader.plan.dtype, other.reader.plan.dtype),
+                ("kind of ids", first.reader.plan.ids, other.reader.plan.ids),
+                ("preprocessing", str(first.preprocess), str(other.preprocess)),
+            ):
+                if ours != theirs:
+                    raise UsageError(
+                        f"{first.reader.folder} and {other.reader.folder} can't be one dataset: "
+                        f"{what} {_short(ours)} and {_short(theirs)}"
+                    )
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @cached_property
+    def _starts(self) -> np.ndarray:
+        return np.concatenate([[0], np.cumsum([len(part) for part in self.parts])])
+
+    def columns(self, rows: np.ndarray) -> dict[str, Any]:
+        which = np.searchsorted(self._starts, rows, side="right") - 1
+        places = [np.flatnonzero(which == i) for i in range(len(self.parts))]
+        found = [
+            part.columns(rows[place] - start)
+            for part, place, start in zip(self.parts, places, self._starts, strict=False)
+            if len(place)
+        ]
+        back = np.empty(len(rows), np.int64)
+        back[np.concatenate(places)] = np.arange(len(rows))
+        return {name: _stacked([part[name] for part in found], back) for name in found[0]}
+
+    def order(self, shuffle: bool | str, seed: int = 0, epoch: int = 0) -> Order:
+        orders = [part.order(shuffle, seed, epoch) for part in self.parts]
+        bounds = [order.bounds[:-1] for order in orders]
+        moved = [b + start for b, start in zip(bounds, self._starts, strict=False)]
+        return Order(orders[0].text, np.concatenate([*moved, self._starts[-1:]]), seed, epoch)
+
+    def read_ahead(self, rows: np.ndarray) -> None:
+        for part, start in zip(self.parts, self._starts, strict=False):
+            inside = rows[(rows >= start) & (rows < start + len(part))]
+            if len(inside):
+                part.read_ahead(inside - start)
+
+    def settle(self) -> None:
+        for part in self.parts:
+            part.settle()
+
+    @property
+    def identity(self) -> str:
+        return " ".join(part.identity for part in self.parts)
+
+    @property
+    def class_names(self) -> list[str] | None:
+        return self.parts[0].class_names
+
+    @property
+    def preprocess(self) -> Preprocess:
+        return self.parts[0].preprocess
+
+
+@dataclass(frozen=True, eq=False)
+class SideBySide(SoftDataset):
+    """Several teachers over the same rows, joined by id, each input hash the same.
+
+    The rows and inputs are the first dump's. `logits` and `soft_target` are mappings from each
+    dump's name to its tensor [N, C]; classes and dtypes may differ.
+    """
+
+    dumps: Mapping[str, Dump]
+
+    def __post_init__(self) -> None:
+        if any(isinstance(dump.logits, StreamedRows) for dump in self.dumps.values()):
+            raise UsageError("streamed dumps can't stand side by side; leave out streaming")
+        _ = self._positions  # refused now, not in the first batch
+
+    def __len__(self) -> int:
+        return len(self._first)
+
+    @property
+    def _first(self) -> Dump:
+        return next(iter(self.dumps.values()))
+
+    @cached_property
+    def _positions(self) -> dict[int, np.ndarray | None]:
+        """Of each dump, where the first one's rows stand in it; None where they are the same."""
+        ours, found = self._first.reader, {}
+        for dump in self.dumps.values():
+            theirs = dump.reader
+            where = find_ids(theirs.ids, ours.ids)
+            missing = np.flatnonzero(where < 0)
+            if len(missing):
+                shown = ", ".join(str(ours.ids[i]) for i in missing[:5])
+                raise AlignmentError(
+                    f"{len(missing)} of {len(ours.ids)} rows of {ours.folder} are not in "
+                    f"{theirs.folder}: first the ids {shown}. {ONE_SOURCE}"
+                )
+            other = np.flatnonzero(theirs.hashes[where] != ours.hashes)
+            if len(other):
+                shown = ", ".join(str(ours.ids[i]) for i in other[:5])
+                raise AlignmentError(
+                    f"{len(other)} rows of {ours.folder} and {theirs.folder} have the same id and "
+                    f"other inputs: first the ids {shown}. {ONE_SOURCE}"
+                )
+            found[id(dump)] = None if np.array_equal(where, np.arange(len(where))) else where
+        return found
+
+    def columns(self, rows: np.ndarray) -> dict[str, Any]:
+        columns = self._first.columns(rows)
+        logits = {}
+        for name, dump in self.dumps.items():
+            where = self._positions[id(dump)]
+            own = dump is self._first
+            theirs = rows if where is None else where[rows]
+            logits[name] = columns["logits"] if own else dump.logits.gather(theirs)
+        return columns | {"logits": logits}
+
+    def order(self, shuffle: bool | str, seed: int = 0, epoch: int = 0) -> Order:
+        return self._first.order(order_text(shuffle), seed, epoch)
+
+    def read_ahead(self, rows: np.ndarray) -> None:
+        for dump in self.dumps.values():
+            where = self._positions[id(dump)]
+            dump.read_ahead(rows if where is None else where[rows])
+
+    def settle(self) -> None:
+        for dump in self.dumps.values():
+            dump.settle()
+
+    @property
+    def identity(self) -> str:
+        return " ".join(f"{name}={dump.identity}" for name, dump in self.dumps.items())
+
+    @property
+    def class_names(self) -> list[str] | None:
+        return self._first.class_names
+
+    @property
+    def preprocess(self) -> Preprocess:
+        return self._first.preprocess
+
+
+def _stacked(parts: list[Any], back: np.ndarray) -> Any:
+    if isinstance(parts[0], list):
+        everything = [value for part in parts for value in part]
+        return [everything[i] for i in back]
+    return torch.cat(parts).index_select(0, torch.from_numpy(back).to(parts[0].device))
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
