@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from softlabels.errors import SoftlabelsError
     from softlabels.logits import DenseLogits, SoftTargets
     from softlabels.students import evaluate, fit, kd_loss, train
-    from softlabels.targets import SoftDataset, info, load
+    from softlabels.targets import SoftDataset, info, load, with_soft_targets
     from softlabels.teachers import Teacher
     from softlabels.verification import verify
 
@@ -37,6 +37,7 @@ __all__ = [
     "plan",
     "train",
     "verify",
+    "with_soft_targets",
 ]
 
 _HOMES = {
@@ -44,7 +45,7 @@ _HOMES = {
     "errors": ["SoftlabelsError"],
     "logits": ["DenseLogits", "SoftTargets"],
     "students": ["evaluate", "fit", "kd_loss", "train"],
-    "targets": ["SoftDataset", "info", "load"],
+    "targets": ["SoftDataset", "info", "load", "with_soft_targets"],
     "teachers": ["Teacher"],
     "verification": ["verify"],
 }

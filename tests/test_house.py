@@ -78,6 +78,7 @@ def test_public_names_are_pinned():
     assert softlabels.__all__ == [
         "DenseLogits", "SoftDataset", "SoftTargets", "SoftlabelsError", "Teacher", "__version__",
         "dump", "evaluate", "fit", "info", "kd_loss", "load", "plan", "train", "verify",
+        "with_soft_targets",
     ]  # fmt: skip
     for name in softlabels.__all__:
         assert getattr(softlabels, name) is not None

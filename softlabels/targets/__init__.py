@@ -3,5 +3,6 @@
 from softlabels.targets.describing import info, newest_dump
 from softlabels.targets.loading import load
 from softlabels.targets.soft_dataset import SoftDataset
+from softlabels.targets.transform import with_soft_targets
 
-__all__ = ["SoftDataset", "info", "load", "newest_dump"]
+__all__ = ["SoftDataset", "info", "load", "newest_dump", "with_soft_targets"]
