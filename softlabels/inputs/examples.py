@@ -5,6 +5,8 @@ Shapes: N rows asked for; inputs are [N, C, H, W] images (uint8) or [N, …] num
 
 import io
 import mmap
+import os
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
 
@@ -21,7 +23,9 @@ from softlabels.inputs.preprocess import DEFAULTS, Preprocess
 from softlabels.inputs.sources import BLOCK_ROWS, Rows, Source
 
 CACHE_BYTES = 4 << 30  # and at most a quarter of the memory that is free
-DECODERS = 2  # threads
+DECODERS = max(2, min(8, os.cpu_count() or 1))  # threads
+KEPT_ROWS = 256  # decoded at a time in the background
+PARALLEL_BYTES = 1 << 20  # of encoded images: below it, threads cost more than they give
 
 
 def decode_image(cell: bytes, preprocess: Preprocess, id: Any) -> np.ndarray:
@@ -128,8 +132,28 @@ class Examples:
         self._check(block, rows)
         if isinstance(block.cells, np.ndarray):
             return as_tensor(block.cells)
-        pairs = zip(block.cells, block.ids, strict=True)
-        return stack([decode_image(cell, self.preprocess, id) for cell, id in pairs], block.ids)
+        return stack(self._decode_images(block), block.ids)
+
+    def prepare(self) -> None:
+        """Refuse a wrong source now, not in the first epoch, and set aside the memory that forked
+        processes share."""
+        self.sample()
+        _ = self.kept
+
+    @property
+    def kept(self) -> bool:
+        """Whether decoded inputs fit into memory and stay there."""
+        return self._kept is not None
+
+    def _decode_images(self, block: Rows) -> list[np.ndarray]:
+        def decode(cell: bytes, id: Any) -> np.ndarray:
+            return decode_image(cell, self.preprocess, id)
+
+        many = sum(map(len, block.cells)) > PARALLEL_BYTES
+        if not many or get_worker_info() is not None:
+            return list(map(decode, block.cells, block.ids))
+        with ThreadPoolExecutor(DECODERS) as pool:  # decoders let go of the interpreter's lock
+            return list(pool.map(decode, block.cells, block.ids))
 
     @cached_property
     def _kept(self) -> "_Kept | None":
@@ -161,8 +185,8 @@ class _Kept:
         self.values = torch.from_numpy(self.memory)
         self.done = _shared(len(examples), np.dtype(bool), ())
         self.complete = False
-        blocks = -(-len(examples) // BLOCK_ROWS)
-        self.filler = Filler(self._decode_block, blocks, DECODERS)
+        blocks = -(-len(examples) // KEPT_ROWS)
+        self.filler = Filler(self._decode_block, blocks, 2)
 
     def gather(self, rows: np.ndarray) -> Tensor:
         if not self.complete:
@@ -183,7 +207,7 @@ class _Kept:
         return self.values
 
     def _decode_block(self, block: int) -> None:
-        rows = np.arange(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, len(self.done)))
+        rows = np.arange(block * KEPT_ROWS, min((block + 1) * KEPT_ROWS, len(self.done)))
         missing = rows[~self.done[rows]]
         if len(missing):
             self._decode(missing)

@@ -6,6 +6,7 @@
     scale(d)                divide by d                          on numbers
     normalize(mean, std)    (x − mean) / std; numbers, or one    on numbers
                             tuple entry a channel
+    tokens                  whole numbers stay whole: int64      on numbers, alone
 
 Words on the picture come first: they give uint8 [C, H, W], one input at a time, and that is what
 is cached. Words on numbers run on whole float32 batches, on the device that trains.
@@ -23,7 +24,7 @@ from softlabels.errors import UsageError
 from softlabels.spec import Call, parse_pipeline
 
 ON_PICTURE = {"grey": (0, 0), "rgb": (0, 0), "resize": (1, 2), "center_crop": (1, 2)}
-ON_NUMBERS = {"scale": (1, 1), "normalize": (2, 2)}
+ON_NUMBERS = {"scale": (1, 1), "normalize": (2, 2), "tokens": (0, 0)}
 LARGEST = 8192  # pixels a side: a dump's preprocessing may come from strangers
 DEFAULTS = {"image": "scale(255)", "array": ""}
 
@@ -52,6 +53,8 @@ class Preprocess:
             if call.name in ON_PICTURE and numbers:
                 raise UsageError(f"--preprocess: {call} must come before {numbers[0]}")
             (picture if call.name in ON_PICTURE else numbers).append(call)
+        if len(picture) + len(numbers) > 1 and any(call.name == "tokens" for call in numbers):
+            raise UsageError(f"--preprocess: tokens stands alone, not in {text!r}")
         return cls(tuple(picture), tuple(numbers))
 
     def __str__(self) -> str:
@@ -66,7 +69,14 @@ class Preprocess:
         return values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
 
     def on_numbers(self, batch: Tensor) -> Tensor:
-        """[N, …] of any dtype → float32 [N, …], on the same device."""
+        """[N, …] of any dtype → float32 [N, …] on the same device; int64 with `tokens`.
+
+        Raises UsageError for tokens that are not whole numbers.
+        """
+        if self.numbers and self.numbers[0].name == "tokens":
+            if batch.is_floating_point():
+                raise UsageError(f"--preprocess tokens: the inputs are {batch.dtype}, not whole")
+            return batch.long()
         x = batch.float()
         for call in self.numbers:
             if call.name == "scale":
@@ -83,7 +93,7 @@ def _check_arguments(call: Call) -> None:
         raise UsageError(f"--preprocess: {call}: arguments must be numbers")
     if call.name in ON_PICTURE and not all(type(n) is int and 0 < n <= LARGEST for n in numbers):
         raise UsageError(f"--preprocess: {call}: sizes must be whole numbers from 1 to {LARGEST}")
-    if call.name in ON_NUMBERS and 0 in _flat(call.args[-1]):
+    if call.name in ON_NUMBERS and call.args and 0 in _flat(call.args[-1]):
         raise UsageError(f"--preprocess: {call} divides by 0")
 
 

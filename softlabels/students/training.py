@@ -162,7 +162,7 @@ def train(progress: Progress = SILENT, **options: Any) -> TrainResult:
         every = found.part(0, len(dataset))
         return every[chosen[every]]
 
-    ahead = dataset.order(words.shuffle).text != "full"
+    ahead = dataset.order(words.shuffle).text != "full" or not examples.kept
     return job.run(loss, take, order, progress, ahead)
 
 

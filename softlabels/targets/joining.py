@@ -60,7 +60,7 @@ def join_inputs(reader: DumpReader, source: str | None, preprocess: Preprocess) 
     found = open_inputs(reader, source)
     positions = Join(found, str(reader.folder)).positions(reader.ids)
     examples = Examples(found, preprocess, positions, reader.hashes)
-    examples.sample()  # a wrong source is refused now, not in the first epoch
+    examples.prepare()
     return examples
 
 

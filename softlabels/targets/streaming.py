@@ -154,6 +154,10 @@ class StreamedInputs(Examples):
 
     gather_uncached = gather
 
+    @property
+    def kept(self) -> bool:
+        return False
+
 
 def _ids(column: pa.ChunkedArray) -> Tensor | list[str]:
     if pa.types.is_integer(column.type):

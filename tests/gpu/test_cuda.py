@@ -7,12 +7,13 @@ import torch
 import softlabels
 from softlabels.store.folder import Folder
 from softlabels.store.reader import DumpReader
+from tests.conftest import every
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 
 
 def logits(folder) -> np.ndarray:
-    return DumpReader(Folder(folder)).logits.astype(np.float32)
+    return every(DumpReader(Folder(folder))).astype(np.float32)
 
 
 @pytest.mark.parametrize(
@@ -50,3 +51,26 @@ def test_ranks_take_their_own_gpus(teacher, tmp_path):
     difference = logits(tmp_path / "two") - logits(tmp_path / "one")
     assert abs(difference).max() < 2e-2
     assert softlabels.verify(dump=str(tmp_path / "two")).good
+
+
+@pytest.mark.parametrize("keep", ["auto", "gpu", "ram", "disk"])
+def test_batches_are_the_same_wherever_they_are_kept(dump_folder, keep):
+    kept = softlabels.load(dump_folder, T=4, keep=keep, device="cuda")
+    expected = softlabels.load(dump_folder, T=4)
+    on_gpu = keep in ("auto", "gpu")
+    pairs = zip(kept.batches(100, shuffle=True), expected.batches(100, shuffle=True), strict=True)
+    for batch, other in pairs:
+        assert batch["logits"].is_cuda == on_gpu
+        assert batch["input"].is_cuda == on_gpu
+        moved = batch.to("cuda", non_blocking=True)
+        for name in ("id", "label", "logits", "input", "soft_target"):
+            torch.testing.assert_close(moved[name].cpu(), other[name])
+
+
+def test_pinned_batches_of_workers(dump_folder):
+    dataset = softlabels.load(dump_folder, T=4)
+    loader = torch.utils.data.DataLoader(dataset, batch_size=100, num_workers=2, pin_memory=True)
+    for batch in loader:
+        assert batch["logits"].is_pinned()
+        assert batch.to("cuda", non_blocking=True)["soft_target"].is_cuda
+    assert next(iter(dataset.batches(9, workers=1, pin_memory=True)))["logits"].is_pinned()

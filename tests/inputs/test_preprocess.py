@@ -12,7 +12,7 @@ from softlabels.inputs.views import counter_random, draw_shifts, shift
 
 @pytest.mark.parametrize(
     "text", ["", "scale(255)", "grey|resize(28)|scale(255)", "rgb|resize(2, 3)|center_crop(2)",
-             "scale(255)|normalize((0.5, 0.4, 0.3), (0.1, 0.2, 0.3))"],
+             "scale(255)|normalize((0.5, 0.4, 0.3), (0.1, 0.2, 0.3))", "tokens"],
 )  # fmt: skip
 def test_text_round_trips(text):
     assert str(Preprocess.parse(text)) == text
@@ -30,6 +30,9 @@ def test_text_round_trips(text):
         ("resize('a')", "must be numbers"),
         ("scale(__import__('os').getpid())", "can't read"),
         ("scale(255", "can't read"),
+        ("tokens(3)", "has not 0 arguments"),
+        ("tokens|scale(2)", "tokens stands alone"),
+        ("grey|tokens", "tokens stands alone"),
     ],
 )
 def test_what_can_not_be_parsed(text, message):
@@ -78,3 +81,11 @@ def test_shift_moves_and_fills_with_zero():
     assert moved[1, 0].tolist() == [[2, 3, 0], [5, 6, 0], [8, 9, 0]]
     assert torch.equal(moved[2], batch[2])
     assert moved.dtype == torch.uint8
+
+
+def test_tokens_stay_whole_numbers():
+    tokens = torch.tensor([[2**40, 5]], dtype=torch.int64)
+    assert torch.equal(Preprocess.parse("tokens").on_numbers(tokens), tokens)
+    assert Preprocess.parse("tokens").on_numbers(tokens.int() % 7).dtype == torch.int64
+    with pytest.raises(UsageError, match=r"the inputs are torch\.float32, not whole"):
+        Preprocess.parse("tokens").on_numbers(tokens.float())

@@ -8,15 +8,17 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 import softlabels
 from softlabels.errors import DamagedDump, FolderInUse, StoreError
 from softlabels.store import claims, lives
 from softlabels.store.folder import Folder
 from softlabels.store.reader import DumpReader
+from softlabels.targets.cache import LocalCache
 from tests import s3
 from tests.capture.test_trust import slow_words
-from tests.conftest import every
+from tests.conftest import every, whole
 from tests.processes import kill, start, wait_for
 
 NAME = [0]
@@ -246,3 +248,62 @@ def test_a_record_that_can_not_be_fetched_is_named_and_not_taken_for_lost(teache
     assert softlabels.verify(dump=out).good
     assert np.isfinite(every(DumpReader(Folder(out))).astype(np.float32)).all()
     assert json.loads(Folder(out).open("softlabels.json").read())["rows"] == 1200
+
+
+def test_a_remote_dump_is_fetched_once_and_then_mapped(teacher, out, server, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOFTLABELS_CACHE", str(tmp_path / "cache"))
+    softlabels.dump(teacher=teacher, out=out, shard_rows=500)
+    expected = every(DumpReader(Folder(out)))
+    assert np.array_equal(whole(softlabels.load(out, T=4)).numpy(), expected)
+    server.requests.clear()
+    dataset = softlabels.load(out, T=4)
+    assert np.array_equal(whole(dataset).numpy(), expected)
+    assert server.requests["GET"] <= 2, "the manifest alone"
+    assert not dataset.logits.shards, "mapped in place"
+    assert [entry.words for entry in LocalCache().entries()] == [f"copy of {out}"]
+    folder = Folder(out)
+    name = folder.fs.find(folder.path("data"))[1]
+    content = bytearray(folder.fs.cat_file(name))
+    content[700] ^= 1
+    folder.fs.pipe_file(name, bytes(content))
+    LocalCache().clear()
+    with pytest.raises(DamagedDump, match=r"s3://.*00001-of-00003.* other bytes than recorded"):
+        softlabels.load(out, T=4)
+    folder.fs.rm_file(name)
+    with pytest.raises(DamagedDump, match=r"00001-of-00003\.parquet is missing"):
+        softlabels.load(out, T=4)
+
+
+def test_processes_fetch_a_remote_dump_once_between_them(teacher, out, server, tmp_path):
+    softlabels.dump(teacher=teacher, out=out, shard_rows=100)
+    place, fetched = str(tmp_path / "cache"), []
+    server.faults.append(lambda method, path: fetched.append(path) if method == "GET" else None)
+    processes = [start(load_with_cache, out=out, place=place) for _ in range(3)]
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert len([path for path in fetched if path.endswith(".parquet")]) == 12
+
+
+def load_with_cache(out: str, place: str) -> None:
+    assert len(whole(softlabels.load(out, T=4, cache=place))) == 1200
+
+
+@pytest.mark.parametrize("with_inputs", [False, True])
+def test_streaming_from_a_store_takes_a_request_a_row_group(
+    teacher, out, server, tmp_path, monkeypatch, with_inputs
+):
+    monkeypatch.setenv("SOFTLABELS_CACHE", str(tmp_path / "cache"))
+    softlabels.dump(teacher=teacher, out=out, shard_rows=300, with_inputs=with_inputs)
+    groups = 4 * -(-300 // DumpReader(Folder(out)).plan.group_rows)
+    expected = softlabels.load(out, T=4).take(np.arange(1200))
+    for words in ({"streaming": True}, {"cache": False}):
+        dataset = softlabels.load(out, T=4, **words)
+        server.requests.clear()
+        batches = list(dataset.batches(100, shuffle=True))
+        assert server.requests["GET"] <= groups + 4, "and a footer of each shard"
+        for batch in batches:
+            for name in ("input", "label", "logits"):
+                assert torch.equal(batch[name], expected[name][batch["id"]])
+    result = softlabels.train(dump=out, T=4, epochs=1, streaming=True, out=str(tmp_path / "s.pt"))
+    assert result.metrics["trained_rows"] == 1080
