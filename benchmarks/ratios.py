@@ -113,7 +113,7 @@ def training_ratio(place: Path, device: torch.device, repeats: int) -> dict:
     dump = str(next(place.glob("dump-*/softlabels.json")).parent)
     dataset = softlabels.load(dump, T=4)
     rows = np.arange(len(dataset))
-    everything = dataset.take_raw(rows)
+    everything = dataset.take(rows)
     inputs, logits = everything["input"].to(device), everything["logits"].to(device)
     words = TrainOptions(dump=dump, epochs=2, holdout=0, alpha=1, T=4, device=str(device),
                          out=str(place / "s.pt"))  # fmt: skip
@@ -128,7 +128,7 @@ def training_ratio(place: Path, device: torch.device, repeats: int) -> dict:
         started = time.perf_counter()
         for _ in range(2):
             for part in torch.randperm(len(rows), device=device).split(256):
-                loss = kd_loss(model(inputs[part].float()), logits[part], T=4, alpha=1)
+                loss = kd_loss(model(inputs[part]), logits[part], T=4, alpha=1)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
@@ -143,7 +143,7 @@ def training_ratio(place: Path, device: torch.device, repeats: int) -> dict:
 
     def reading() -> None:
         opened = softlabels.load(dump, T=4)
-        opened.take_raw(rows[:256])
+        _ = opened.take(rows[:256])["input"]
 
     opening = median_seconds(reading, repeats)
     result = compare("800-800 student, tensors over store", in_memory, from_store, repeats)
