@@ -130,8 +130,8 @@ class Batches(IterableDataset):
         steps = self._steps(self._position)[first::every]
         with _Ahead(self.order, self.ahead) as ahead:
             for start, stop in steps:
-                ahead.reaching(stop)
                 batch = self.take(self.order.part(start, stop)[self.rank :: self.world])
+                ahead.reaching(stop)  # after the first take, which opens what is read
                 self._position = stop
                 yield batch
         self.settle()
@@ -169,7 +169,7 @@ class _Ahead:
             self.pool.shutdown(wait=True, cancel_futures=True)
 
     def reaching(self, position: int) -> None:
-        """A batch that ends here is about to be taken."""
+        """A batch that ends here was taken."""
         if self.pool is None or self.read is None:
             return
         starts = self.order.window_starts

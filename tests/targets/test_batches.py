@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+import time
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader, Subset
 import softlabels
 from softlabels.errors import UsageError
 from softlabels.targets.batch import Batch
+from softlabels.targets.kept_logits import KeptLogits
 from softlabels.targets.orders import Order
 from tests.dumps import make_dump
 
@@ -54,6 +56,19 @@ def test_an_order_has_every_row_once_and_its_parts_fit_together(
     starts = order.window_starts.tolist()
     for window, expected in zip(windows, seen, strict=True):
         assert sorted(flat(parts)[starts[window] : starts[window + 1]]) == expected
+
+
+def test_nothing_is_read_ahead_before_the_logits_are_open(dataset, monkeypatch):
+    gather = KeptLogits.gather
+
+    def slow(self: KeptLogits, rows: np.ndarray) -> torch.Tensor:
+        time.sleep(0.02)
+        return gather(self, rows)
+
+    monkeypatch.setattr(KeptLogits, "gather", slow)
+    unopened = pickle.loads(pickle.dumps(dataset))
+    batches = unopened.batches(8, shuffle="blocks(4, 3)")
+    assert sorted(flat(ids(batches))) == list(range(103))
 
 
 @pytest.mark.parametrize("text", ORDERS[1:-1])
