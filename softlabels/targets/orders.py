@@ -50,9 +50,11 @@ class Order:
             return self._permutation[start:stop]
         first = int(np.searchsorted(self.window_starts, start, side="right")) - 1
         last = int(np.searchsorted(self.window_starts, stop, side="left"))
-        rows = np.concatenate([self._windows(window) for window in range(first, last)])
-        begin = start - int(self.window_starts[first])
-        return rows[begin : begin + stop - start]
+        pieces = []
+        for window in range(first, last):
+            begin = int(self.window_starts[window])
+            pieces.append(self._windows(window)[max(0, start - begin) : stop - begin])
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     @cached_property
     def window_starts(self) -> np.ndarray:
