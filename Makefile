@@ -1,12 +1,14 @@
 # make demo    build the environment, run the main job on embedded data
 # make test    build the environment, run the tests
 # make check   lint and types, as CI runs them
-# make bench   the ratios of benchmarks/RESULTS.md, some minutes
+# make bench   the ratios of benchmarks/RESULTS.md beside other formats, half an hour
 PYTHON ?= python3
 VENV   ?= .venv
 PYTEST_ARGS ?= -n 2
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+RIVALS := $(VENV)/rivals
+BENCH_STAMP := $(VENV)/.bench-installed
 
 .PHONY: demo test check bench clean
 
@@ -21,14 +23,21 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(STAMP)
+bench: $(BENCH_STAMP)
 	$(BIN)/python -m benchmarks.ratios
+	PYTHONPATH=$(RIVALS) $(BIN)/python -m benchmarks.loading
 
 $(STAMP): constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "softlabels needs Python 3.11 or newer; try make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt pip hatchling editables
 	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[dev,plot,ray,s3]'
+	touch $@
+
+$(BENCH_STAMP): $(STAMP) constraints-bench.txt
+	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[bench]'
+	rm -rf $(RIVALS)
+	$(BIN)/python -m pip install -q --no-deps --target $(RIVALS) -r constraints-bench.txt
 	touch $@
 
 clean:

@@ -1,0 +1,318 @@
+"""Stored logits in batches of 256: speed, first batch, bytes and memory, beside other formats.
+
+    python -m benchmarks.loading [--rows 200000] [--repeats 5] [--quick] [--only WORD] [--json FILE]
+
+Every way of reading is measured in turn, A B C A B C …, with one torch thread. A ratio is the
+median of the rounds' ratios, with the smallest and largest beside it. Files lie in the page cache,
+into which they were read from the disk, except where it says cold. The limit is a bare memory map
+from which torch gathers rows by a permutation; it makes that permutation and holds one batch, as
+the others do; it is measured again before each of them. Nothing here is a test. A quarter of an
+hour on two cores.
+"""
+
+import argparse
+import gc
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import datasets
+import torch
+
+import softlabels
+from benchmarks import offline
+from benchmarks.page_cache import drop, read_again
+from benchmarks.rivals import BATCH, SLOW_SHARE, Way, missing, ours, ways, write
+
+CLASSES = (10, 1000)
+SPEEDS = ("sequential", "shuffled", "of the limit", "of the limit, by CPU time")
+MAPPED, LIMIT = "softlabels, mapped", "memory map, index_select"
+MEMORY_SHARE = 4  # memory is measured at a quarter of the rows, and at five times that
+GOALS: list[tuple[str, str, float, Callable[[dict], float]]] = [
+    ("shuffled, mapped over bare memory map, C=1000", "at least", 0.9,
+     lambda found: found["speed, C=1000"][MAPPED]["of the limit"]["median"]),
+    ("shuffled, mapped over datasets in torch format, C=1000", "at least", 8,
+     lambda found: found["speed, C=1000"]["datasets, torch format"]["mapped over it"]["median"]),
+    ("first batch of a dump never seen, mapped, C=1000, s", "at most", 0.2,
+     lambda found: found["first batch, C=1000"][MAPPED]["never seen"]["median"]),
+    ("first batch of a dump never seen, decoded, C=1000, s", "at most", 1.0,
+     lambda found: found["first batch, C=1000"]["… from zstd, decoded"]["never seen"]["median"]),
+    ("first epoch with decoding over later ones, C=1000", "at most", 4,
+     lambda found: found["decoding, C=1000, … from zstd, decoded"]["ratio"]["median"]),
+    ("training from the store over tensors in memory", "at least", 0.97,
+     lambda found: found["training"]["batches over tensors"]["median"]),
+    ("memory for each further row, mapped, bytes (a row has 2,000)", "at most", 32,
+     lambda found: found["memory"][MAPPED]["bytes a further row"]),
+]  # fmt: skip
+
+
+class Bench:
+    """Where files lie, how long a measure may last (seconds), what was found."""
+
+    def __init__(self, place: Path, rows: int, repeats: int, least: float, most: float) -> None:
+        self.place, self.rows, self.repeats = place, rows, repeats
+        self.least, self.most = least, most
+        self.found: dict[str, Any] = {}
+
+    def folder(self, classes: int, rows: int | None = None) -> Path:
+        """Everything in every format; with `rows`, that many in fewer formats."""
+        folder = self.place / f"C{classes}-{rows or 'all'}"
+        if not folder.exists():
+            folder.mkdir()
+            write(folder, rows or self.rows, classes, only_ours=rows is not None)
+            read_again(folder)
+        return folder
+
+    def fresh(self) -> Path:
+        return Path(tempfile.mkdtemp(dir=self.place, prefix="cache-"))
+
+    def speed(self) -> None:
+        """Sequential and shuffled epochs, and their shares of the limit, measured just before."""
+        for classes in CLASSES:
+            everyone = [w for w in ways(self.folder(classes)) if "dictionary" not in w.name]
+            cache = self.fresh()
+            stores = [way.open(cache) for way in everyone]
+            for way, store in zip(everyone, stores, strict=True):
+                self.rate(way, store, True, 0)
+                way.settle(store)
+            found: dict = {way.name: {name: [] for name in SPEEDS} for way in everyone}
+            for turn in range(1, self.repeats + 1):
+                for way, store in zip(everyone, stores, strict=True):
+                    sequential, _ = self.rate(way, store, False, turn)
+                    most, least_cpu = self.rate(everyone[0], stores[0], True, turn)
+                    shuffled, cpu = self.rate(way, store, True, turn)
+                    figures = sequential, shuffled, shuffled / most, least_cpu / cpu
+                    for name, figure in zip(SPEEDS, figures, strict=True):
+                        found[way.name][name].append(figure)
+            self.found[f"speed, C={classes}"] = {
+                way.name: {
+                    "bytes a row": way.bytes / self.rows_of(way),
+                    "mapped over it": spread(ratios(found, MAPPED, way.name)),
+                    **{name: spread(figures) for name, figures in found[way.name].items()},
+                }
+                for way in everyone
+            }
+            show_speed(classes, self.found[f"speed, C={classes}"])
+
+    def rows_of(self, way: Way) -> int:
+        few = way.name.startswith(("webdataset", "mosaicml"))
+        return max(BATCH, self.rows // SLOW_SHARE) if few else self.rows
+
+    def rate(
+        self, way: Way, store: Any, shuffle: bool, epoch: int, once: bool = False
+    ) -> tuple[float, float]:
+        """Thousand rows/s, and this process's CPU seconds for a thousand: whole epochs for some
+        time (or once), or a part of one that lasts too long."""
+        rows, elapsed, began, cpu = 0, 0.0, time.perf_counter(), time.process_time()
+        while elapsed < (0 if once and rows else self.least):
+            for batch in way.batches(store, shuffle, epoch):
+                rows += len(batch)
+                if (elapsed := time.perf_counter() - began) > self.most:
+                    break
+            elapsed = time.perf_counter() - began
+        return rows / elapsed / 1000, (time.process_time() - cpu) / rows * 1000
+
+    def first_batch(self) -> None:
+        """Seconds from nothing to the first shuffled batch: never seen (an empty cache), again."""
+        for classes in CLASSES:
+            everyone = [w for w in ways(self.folder(classes)) if "2 workers" not in w.name]
+            taken: dict = {way.name: {"never seen": [], "again": []} for way in everyone}
+            for _ in range(self.repeats):
+                for way in everyone:
+                    cache = self.fresh()
+                    for kind in ("never seen", "again"):
+                        taken[way.name][kind].append(first_batch(way, cache))
+            found = {
+                name: {kind: spread(found) for kind, found in kinds.items()}
+                for name, kinds in taken.items()
+            }
+            self.found[f"first batch, C={classes}"] = found
+            print(f"\n| seconds to the first shuffled batch, C={classes} | never seen | again |")
+            print("|---|---|---|")
+            for name, kinds in found.items():
+                print(f"| {name} | {words_of(kinds['never seen'])} | {words_of(kinds['again'])} |")
+
+    def decoding(self) -> None:
+        """An epoch that decodes, over later ones of the same rows."""
+        chosen = [(classes, way) for classes in CLASSES for way in ours(self.folder(classes))
+                  if "decoded" in way.name]  # fmt: skip
+        taken: dict = {f"C={classes}, {way.name}": [] for classes, way in chosen}
+        for _ in range(self.repeats):
+            for classes, way in chosen:
+                taken[f"C={classes}, {way.name}"].append(one_of_each(way, self.fresh()))
+        print("\n| shuffled | first epoch, s | later, s | ratio |\n|---|---|---|---|")
+        for name, pairs in taken.items():
+            found = {
+                "first, s": spread([first for first, _ in pairs]),
+                "later, s": spread([later for _, later in pairs]),
+                "ratio": spread([first / later for first, later in pairs]),
+            }
+            self.found[f"decoding, {name}"] = found
+            print(f"| {name} | {' | '.join(words_of(found[kind]) for kind in found)} |")
+
+    def memory(self) -> None:
+        """The growth of anonymous memory over two epochs, in a process of its own."""
+        few = self.rows // MEMORY_SHARE
+        print(f"\n| peak MiB beyond the start, C=1000 | {few:,} rows | {5 * few:,} | bytes a row |")
+        print("|---|---|---|---|")
+        self.found["memory"] = {}
+        for name in [way.name for way in ways(self.folder(1000, few))]:
+            small, large = (
+                watch(self.folder(1000, rows), name, self.fresh()) for rows in (few, 5 * few)
+            )
+            each = (large - small) * 2**20 / (4 * few)
+            self.found["memory"][name] = {
+                f"{few} rows": small, f"{5 * few} rows": large, "bytes a further row": each,
+            }  # fmt: skip
+            print(f"| {name} | {small:.1f} | {large:.1f} | {each:.0f} |", flush=True)
+
+    def cold(self) -> None:
+        """Shuffled rows from files that are not in the page cache."""
+        folder, cache = self.folder(1000), self.fresh()
+        names = (LIMIT, MAPPED, "… shuffle='blocks(64, 512)'")
+        chosen = [way for way in ways(folder) if way.name in names]
+        taken: dict = {way.name: [] for way in chosen}
+        stayed = 0.0
+        for turn in range(self.repeats + 1):
+            for way in chosen:
+                if turn:
+                    stayed = max(stayed, drop(way.files))
+                store = way.open(cache)
+                speed, _ = self.rate(way, store, True, turn, once=True)
+                way.settle(store)  # in turn 0 it is hashed, and is known to be whole from then on
+                taken[way.name] += [speed] if turn else []
+                del store
+                gc.collect()
+        self.found["cold files"] = {name: spread(found) for name, found in taken.items()}
+        self.found["cold files"] |= {"share of pages that stayed in memory": stayed}
+        print("\n| cold files, shuffled, C=1000 | thousand rows/s |\n|---|---|")
+        for name, speeds in taken.items():
+            print(f"| {name} | {words_of(spread(speeds))} |")
+        print(
+            f"At most {stayed:.1%} of a way's pages stayed in memory when its files were dropped."
+        )
+
+    def training(self) -> None:
+        self.found |= offline.measure(self.place, self.repeats, quick=self.most < 1)
+
+
+def first_batch(way: Way, cache: Path) -> float:
+    began = time.perf_counter()
+    store = way.open(cache)
+    reading = iter(way.batches(store, True, 0))
+    next(reading)
+    taken = time.perf_counter() - began
+    way.settle(store)
+    del reading, store
+    gc.collect()
+    return taken
+
+
+def one_of_each(way: Way, cache: Path) -> tuple[float, float]:
+    """Seconds of the first epoch with its opening, and of a later one (the median of three)."""
+    began = time.perf_counter()
+    store = way.open(cache)
+    for _ in way.batches(store, True, 0):
+        pass
+    first = time.perf_counter() - began
+    later = []
+    for epoch in (1, 2, 3):
+        began = time.perf_counter()
+        for _ in way.batches(store, True, epoch):
+            pass
+        later.append(time.perf_counter() - began)
+    way.settle(store)
+    return first, statistics.median(later)
+
+
+def watch(folder: Path, name: str, cache: Path) -> float:
+    """MiB of the same way in a process of its own, its second epoch too."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.memory", str(folder), name, str(cache)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return float(done.stdout.split()[-1])
+
+
+def ratios(found: dict, a: str, b: str) -> list[float]:
+    return [x / y for x, y in zip(found[a]["shuffled"], found[b]["shuffled"], strict=True)]
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def words_of(found: dict[str, float]) -> str:
+    median, least, most = (short(found[key]) for key in ("median", "min", "max"))
+    return f"{median} ({least} to {most})"
+
+
+def short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def show_speed(classes: int, found: dict) -> None:
+    print(f"\n| thousand rows/s, C={classes} | {' | '.join(SPEEDS)} | bytes a row |")
+    print("|---|---|---|---|---|---|")
+    for name, one in found.items():
+        cells = [words_of(one[kind]) for kind in SPEEDS]
+        if "workers" in name:
+            cells[-1] = ""  # other processes' time is not in it
+        print(f"| {name} | {' | '.join(cells)} | {one['bytes a row']:.0f} |", flush=True)
+
+
+def show_goals(found: dict) -> None:
+    print("\n| goal | bound | found | |\n|---|---|---|---|")
+    found["goals"] = {}
+    for name, kind, bound, figure in GOALS:
+        try:
+            value = found["goals"][name] = figure(found)
+        except KeyError:  # that part was left out
+            continue
+        met = value >= bound if kind == "at least" else value <= bound
+        print(f"| {name} | {kind} {bound} | {value:.3g} | {'met' if met else 'not met'} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the rows, two rounds")
+    parser.add_argument("--only", default="", help="parts whose name holds this")
+    parser.add_argument("--json", type=Path)
+    words = parser.parse_args()
+    if words.quick:
+        words.rows, words.repeats = words.rows // 10, 2
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity_error()
+    torch.set_num_threads(1)
+    print(f"softlabels {softlabels.__version__}, torch {torch.__version__}, 1 thread, "
+          f"OMP_WAIT_POLICY={os.environ['OMP_WAIT_POLICY']}, {os.cpu_count()} cores, "
+          f"{words.rows:,} rows, float16, batches of {BATCH}")  # fmt: skip
+    print("\n".join(missing()))
+    least, most = (0.1, 0.5) if words.quick else (0.4, 1.5)
+    with tempfile.TemporaryDirectory() as place:
+        bench = Bench(Path(place), words.rows, words.repeats, least, most)
+        parts = (bench.speed, bench.first_batch, bench.decoding, bench.memory, bench.cold,
+                 bench.training)  # fmt: skip
+        for part in parts:
+            if words.only in part.__name__:
+                part()
+    show_goals(bench.found)
+    if words.json:
+        words.json.write_text(json.dumps(bench.found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
