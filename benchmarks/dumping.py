@@ -1,0 +1,117 @@
+"""What storing costs: CPU time of a dump's shards over the same loop whose logits are dropped.
+
+    python -m benchmarks.dumping [--threads 1] [--repeats 5] [--only NAME] [--json FILE]
+
+Both read, hash and forward the same batches of 256 by the same threads; the loop without a sink
+brings each batch's logits to the CPU and forgets them. What is left is casting, checking,
+describing, encoding, hashing and writing. CPU time of all threads of the process is what counts:
+where every core is busy, a thread that writes beside the forward pass gains nothing.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import datasets
+import torch
+
+from benchmarks.ratios import TEACHERS, compare, make_data
+from softlabels.capture.ledger import begin
+from softlabels.capture.pipeline import (
+    WRITES_IN_FLIGHT,
+    Job,
+    _batches,
+    dump_shards,
+    forward,
+    read,
+    read_ahead,
+)
+from softlabels.capture.planning import prepare
+from softlabels.config import DumpOptions
+from softlabels.models import build_model
+from softlabels.progress import SILENT
+
+
+def main() -> None:
+    datasets.disable_progress_bars()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--only", default="", help="teachers whose name holds this")
+    parser.add_argument("--json", type=Path)
+    words = parser.parse_args()
+    torch.set_num_threads(words.threads)
+    print(f"torch {torch.__version__}, {words.threads} thread(s), cpu; CPU time")
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, (spec, shape, classes, rows) in TEACHERS.items():
+            if words.only in name:
+                place = Path(folder) / name.replace(" ", "")
+                found[name] = storing_ratio(name, place, spec, shape, classes, rows, words.repeats)
+    if words.json:
+        words.json.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def storing_ratio(
+    name: str, place: Path, spec: str, shape: list[int], classes: int, rows: int, repeats: int
+) -> dict:
+    place.mkdir()
+    data, teacher = str(place / "data.parquet"), str(place / "t.pt")
+    make_data(data, shape, rows)
+    torch.manual_seed(0)
+    torch.save(build_model(spec, shape, classes).state_dict(), teacher)
+    numbers = count()
+
+    def job() -> Job:
+        out = str(place / f"dump-{next(numbers)}")
+        made = prepare(DumpOptions(teacher=teacher, model=spec, data=data, out=out, device="cpu"))
+        return made.job(begin(made, False, SILENT))
+
+    def stored() -> float:
+        made = job()
+        started = time.process_time()
+        for _ in dump_shards(made, range(made.plan.shards)):
+            pass
+        used = time.process_time() - started
+        shutil.rmtree(str(made.folder))  # or each run would be charged for fresh page cache
+        return used
+
+    def dropped() -> float:
+        made = job()
+        started = time.process_time()
+        drop_shards(made)
+        return time.process_time() - started
+
+    return compare(f"{name}: stored over dropped", stored, dropped, repeats)
+
+
+def drop_shards(job: Job) -> None:
+    """`dump_shards` of every shard, with nothing at its end."""
+    tasks = (
+        (shard, start, stop)
+        for shard in range(job.plan.shards)
+        for start, stop in _batches(job, shard)
+    )
+    pending: deque[Future[int]] = deque()
+    with ThreadPoolExecutor(job.workers) as readers, ThreadPoolExecutor(1) as sink:
+        for batch in read_ahead(readers, lambda task: read(job, *task), tasks, 2 * job.workers):
+            assert batch.inputs is not None
+            pending.append(sink.submit(lambda logits_NC: len(logits_NC.cpu()),
+                                       forward(job, batch.inputs)))  # fmt: skip
+            while len(pending) > WRITES_IN_FLIGHT or (pending and pending[0].done()):
+                pending.popleft().result()
+        while pending:
+            pending.popleft().result()
+
+
+if __name__ == "__main__":
+    main()
