@@ -12,6 +12,7 @@ runs on the batch where it is asked for, on the batch's device, in float32 (floa
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -85,7 +86,9 @@ def cast_for_storage(logits_NC: Tensor, dtype: torch.dtype, ids: list) -> Tensor
     Raises LogitsError for NaN, for ±inf, and for a value that `dtype` rounds to ±inf.
     """
     stored_NC = logits_NC.to(dtype)
-    if bool(torch.isfinite(stored_NC).all()):
+    # rounding keeps the order and aminmax hands on NaN, so that the two ends speak for all
+    ends = torch.stack(logits_NC.aminmax()).to(dtype) if logits_NC.numel() else logits_NC
+    if bool(torch.isfinite(ends).all()):
         return stored_NC
     if not bool(torch.isfinite(logits_NC).all()):
         row = int((~torch.isfinite(logits_NC)).any(-1).nonzero()[0])
@@ -102,6 +105,20 @@ def cast_for_storage(logits_NC: Tensor, dtype: torch.dtype, ids: list) -> Tensor
         f"{torch.finfo(torch.float16).max:g}. Nothing of its shard was stored. "
         f"Store these logits with --dtype float32, in another folder"
     )
+
+
+def entropy_at_one(z_NC: np.ndarray, top_N: np.ndarray, spare_NC: np.ndarray) -> np.ndarray:
+    """What `DenseLogits(z).temper(1).entropy()` is, float32 [N], for a thread that counts its time.
+
+    With d = z − max z it is log Σ eᵈ − Σ eᵈ·d / Σ eᵈ: one exp, numpy's, which is twice as fast as
+    torch's. `top_N` are the top classes. z and `spare_NC`, float32 [N, C], are overwritten, so
+    that no memory is asked for.
+    """
+    z_NC -= np.take_along_axis(z_NC, top_N[:, None], -1)
+    np.exp(z_NC, out=spare_NC)
+    total_N = spare_NC.sum(-1)
+    expected_N: np.ndarray = np.einsum("nc,nc->n", spare_NC, z_NC) / total_N
+    return np.log(total_N) - expected_N
 
 
 def looks_like_probabilities(logits_NC: Tensor) -> bool:

@@ -8,7 +8,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from softlabels.errors import LogitsError, UsageError
-from softlabels.logits import DenseLogits, cast_for_storage, looks_like_probabilities
+from softlabels.logits import (
+    DenseLogits,
+    cast_for_storage,
+    entropy_at_one,
+    looks_like_probabilities,
+)
 from softlabels.students.losses import kd_loss
 
 TEMPERATURES = st.sampled_from([0.5, 1, 2, 4, 8, 20, 100])
@@ -108,6 +113,41 @@ def test_soft_gradients_keep_their_share_when_T_changes():
 def test_float16_storage_rounds_to_nearest(z):
     stored = cast_for_storage(torch.from_numpy(z), torch.float16, [0, 1, 2, 3])
     assert torch.equal(stored, torch.from_numpy(z.astype(np.float16)))
+
+
+@given(
+    z=arrays(np.float64, (3, 2), elements=st.one_of(
+        st.floats(width=64), st.floats(65500, 65540), st.floats(-65540, -65500),
+        st.floats(3.4028e38, 3.4029e38))),
+    source=st.sampled_from([np.float32, np.float64]),
+    kept=st.sampled_from([np.float16, np.float32]),
+)  # fmt: skip
+def test_exactly_what_rounds_to_no_number_is_refused(z, source, kept):
+    with np.errstate(all="ignore"):
+        z = z.astype(source)
+        expected = z.astype(kept)
+    dtype = torch.from_numpy(expected).dtype
+    if np.isfinite(expected).all():
+        assert cast_for_storage(torch.from_numpy(z), dtype, [0, 1, 2]).numpy().tobytes() == (
+            expected.tobytes()
+        )
+    else:
+        row = int(np.flatnonzero(~np.isfinite(expected).all(-1))[0])
+        if not np.isfinite(z).all():
+            row = int(np.flatnonzero(~np.isfinite(z).all(-1))[0])
+        with pytest.raises(LogitsError, match=f"id {row}"):
+            cast_for_storage(torch.from_numpy(z), dtype, [0, 1, 2])
+
+
+def test_the_entropy_is_that_of_the_probabilities():
+    torch.manual_seed(3)
+    z = torch.cat([torch.randn(5, 7), torch.tensor([[9e4] + [0.0] * 6, [1.0] * 7])])
+    q = torch.softmax(z.double() / 3, -1)
+    exact = -(q * torch.where(q > 0, q, 1).log()).sum(-1)
+    torch.testing.assert_close(DenseLogits(z).temper(3).entropy(), exact.float())
+    values = (z / 3).numpy()
+    found = entropy_at_one(values, values.argmax(-1), np.empty_like(values))
+    torch.testing.assert_close(torch.from_numpy(found), exact.float())
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])

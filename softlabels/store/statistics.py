@@ -8,27 +8,64 @@ import torch
 from torch import Tensor
 
 from softlabels.errors import DamagedDump
-from softlabels.logits import DenseLogits
+from softlabels.logits import entropy_at_one
 
 COUNTS, MEASURES = ("rows", "labelled", "correct"), ("min", "max", "mean", "entropy", "accuracy")
 
 
+BLOCK_VALUES = 1 << 18  # float32 that the processor's cache holds
+
+
+class LogitStatistics:
+    """Of the stored logits of several sets of rows, what `describe_logits` says of each.
+
+    Rows are looked at a block at a time, in memory that is kept: asking for it anew would cost as
+    much as the work.
+    """
+
+    def __init__(self, classes: int) -> None:
+        self.parts: list[dict[str, Any]] = []
+        self._rows = max(1, BLOCK_VALUES // classes)
+        self._values = np.empty((self._rows, classes), np.float32)
+        self._spare = np.empty_like(self._values)
+
+    def add(self, stored_NC: Tensor, labels: np.ndarray) -> None:
+        """Stored logits [N, C] on the CPU, and their labels int64 [N], −1 for none."""
+        for start in range(0, len(labels), self._rows):
+            part = slice(start, start + self._rows)
+            self.parts.append(self._describe(stored_NC[part], labels[part]))
+
+    @property
+    def merged(self) -> dict[str, Any]:
+        return merge_statistics(self.parts)
+
+    def _describe(self, stored_NC: Tensor, labels: np.ndarray) -> dict[str, Any]:
+        rows = len(labels)
+        values_NC = self._values[:rows]
+        values = torch.from_numpy(values_NC).copy_(stored_NC)
+        smallest, largest = values.aminmax()
+        total = values.sum(-1).sum(dtype=torch.float64)
+        top = values_NC.argmax(-1)
+        known = labels >= 0
+        return {
+            "rows": rows,
+            "labelled": int(known.sum()),
+            "correct": int(((top == labels) & known).sum()),
+            "min": float(smallest),
+            "max": float(largest),
+            "mean": float(total) / values_NC.size,
+            "entropy": float(
+                entropy_at_one(values_NC, top, self._spare[:rows]).mean(dtype=np.float64)
+            ),
+        }
+
+
 def describe_logits(stored_NC: Tensor, labels: np.ndarray) -> dict[str, Any]:
-    """Of stored logits: rows, labelled, correct, min, max, mean (of all N·C values) and the mean
-    entropy at T = 1 in nats."""
-    values_NC = stored_NC.float()
-    known = torch.from_numpy(labels >= 0)
-    correct = (values_NC.argmax(-1) == torch.from_numpy(labels))[known].sum()
-    smallest, largest = values_NC.aminmax()
-    return {
-        "rows": len(labels),
-        "labelled": int(known.sum()),
-        "correct": int(correct),
-        "min": float(smallest),
-        "max": float(largest),
-        "mean": float(values_NC.mean(dtype=torch.float64)),
-        "entropy": float(DenseLogits(values_NC).temper(1).entropy().mean(dtype=torch.float64)),
-    }
+    """Of stored logits: rows, labelled, correct, accuracy (where labelled), min, max, mean (of all
+    N·C values) and the mean entropy at T = 1 in nats."""
+    statistics = LogitStatistics(stored_NC.shape[1])
+    statistics.add(stored_NC, labels)
+    return statistics.merged
 
 
 def merge_statistics(parts: list[dict[str, Any]]) -> dict[str, Any]:

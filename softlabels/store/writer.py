@@ -13,7 +13,7 @@ from torch import Tensor
 from softlabels.store.folder import Folder
 from softlabels.store.manifest import commit_name
 from softlabels.store.records import Commit, Plan
-from softlabels.store.statistics import describe_logits, merge_statistics
+from softlabels.store.statistics import LogitStatistics
 
 
 def shard_features(plan: Plan, input_feature: Any) -> datasets.Features:
@@ -59,7 +59,7 @@ class ShardWriter:
         self.codec = plan.make_codec()
         self.waiting: list[pa.RecordBatch] = []
         self.waiting_rows = 0
-        self.statistics: list[dict[str, Any]] = []
+        self.statistics = LogitStatistics(plan.classes)
         self.skipped: list[dict[str, Any]] = []
         self.commit: Commit | None = None
 
@@ -103,7 +103,7 @@ class ShardWriter:
         arrays = [columns[name] for name in self.schema.names]
         self.waiting.append(pa.record_batch(arrays, schema=self.schema))
         self.waiting_rows += len(ids)
-        self.statistics.append(describe_logits(stored_NC, labels))
+        self.statistics.add(stored_NC, labels)
         while self.waiting_rows >= self.plan.group_rows:
             self._write(self.plan.group_rows)
 
@@ -117,7 +117,7 @@ class ShardWriter:
             self.parquet.close()
             self._stack.__exit__(kind, error, trace)
             return
-        merged = merge_statistics(self.statistics)
+        merged = self.statistics.merged
         start, stop = self.plan.bounds(self.shard)
         try:
             with self._stack:
