@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from softlabels.errors import DamagedDump, UsageError
+from softlabels.errors import DamagedDump, LogitsError, UsageError
 from softlabels.logits import DenseLogits, cast_for_storage
 
 DTYPES = {"float16": (torch.float16, pa.float16()), "float32": (torch.float32, pa.float32())}
@@ -33,11 +33,15 @@ class DenseCodec:
     def row_bytes(self) -> int:
         return self.classes * DTYPES[self.dtype][0].itemsize
 
-    def encode(self, logits_NC: Tensor, ids: list) -> tuple[pa.Array, Tensor]:
-        """The column, and the values as stored. Raises LogitsError naming the first bad row."""
-        stored_NC = cast_for_storage(logits_NC, DTYPES[self.dtype][0], ids).cpu().contiguous()
-        flat = pa.array(stored_NC.numpy().reshape(-1))
-        return pa.FixedSizeListArray.from_arrays(flat, type=self.arrow_type), stored_NC
+    def encode(self, logits_NC: Tensor, ids: list) -> Tensor:
+        """The values as stored, [N, C] on the CPU. Raises LogitsError naming the first bad row,
+        or for another number of classes."""
+        if logits_NC.shape[1] != self.classes:
+            raise LogitsError(
+                f"the teacher gave {logits_NC.shape[1]} logits for the row with id {ids[0]!r}; "
+                f"before, it gave {self.classes}"
+            )
+        return cast_for_storage(logits_NC, DTYPES[self.dtype][0], ids).cpu().contiguous()
 
     def decode(self, column: pa.ChunkedArray) -> np.ndarray:
         """The column → [N, C] in the stored dtype. Raises DamagedDump for another type."""

@@ -1,18 +1,18 @@
 """One shard, written atomically: rows go in, a commit record comes out. N rows of a block."""
 
-import hashlib
 from contextlib import ExitStack
-from typing import IO, Any
+from typing import Any
 
 import datasets
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import torch
 from torch import Tensor
 
 from softlabels.store.folder import Folder
 from softlabels.store.manifest import commit_name
 from softlabels.store.records import Commit, Plan
+from softlabels.store.shard_file import ShardFile
 from softlabels.store.statistics import LogitStatistics
 
 
@@ -57,28 +57,18 @@ class ShardWriter:
         }
         self.schema = schema.with_metadata((schema.metadata or {}) | footer)
         self.codec = plan.make_codec()
-        self.waiting: list[pa.RecordBatch] = []
-        self.waiting_rows = 0
         self.statistics = LogitStatistics(plan.classes)
         self.skipped: list[dict[str, Any]] = []
         self.commit: Commit | None = None
+        self._others: list[pa.RecordBatch] = []
+        self._labels = np.empty(plan.group_rows, np.int64)
+        self._logits_NC = np.empty((plan.group_rows, plan.classes), plan.dtype)
+        self._waiting = 0  # rows of the group that is being filled
 
     def __enter__(self) -> "ShardWriter":
         with ExitStack() as stack:
             raw = stack.enter_context(self.folder.create(self.plan.file(self.shard)))
-            self.file = _HashingFile(raw)
-            self.parquet = pq.ParquetWriter(
-                pa.PythonFile(self.file, mode="w"),
-                self.schema,
-                compression="none",
-                use_dictionary=False,
-                write_statistics=["id"],
-                write_page_index=True,
-                write_page_checksum=True,
-                write_batch_size=self.plan.group_rows,
-                max_rows_per_page=self.plan.group_rows,
-                data_page_size=1 << 30,
-            )
+            self.file = ShardFile(raw, self.schema, self.plan.group_rows)
             self._stack = stack.pop_all()
         return self
 
@@ -91,21 +81,26 @@ class ShardWriter:
         inputs: pa.Array | None = None,
     ) -> None:
         """Rows of view 0. Raises LogitsError where a row's logits must not be stored."""
-        column, stored_NC = self.codec.encode(logits_NC, ids.tolist())
+        stored_NC = self.codec.encode(logits_NC, ids.tolist()).numpy()
         columns: dict[str, Any] = {
             "id": pa.array(ids.tolist() if ids.dtype.kind == "U" else ids),
             "view": pa.array(np.zeros(len(ids), np.int32)),
             "input_hash": pa.array(hashes),
             "label": pa.array(labels),
             "input": inputs,
-            "logits": column,
         }
-        arrays = [columns[name] for name in self.schema.names]
-        self.waiting.append(pa.record_batch(arrays, schema=self.schema))
-        self.waiting_rows += len(ids)
-        self.statistics.add(stored_NC, labels)
-        while self.waiting_rows >= self.plan.group_rows:
-            self._write(self.plan.group_rows)
+        schema = self.file.others
+        batch = pa.record_batch([columns[name] for name in schema.names], schema=schema)
+        done = 0
+        while done < len(ids):
+            rows = min(len(ids) - done, self.plan.group_rows - self._waiting)
+            place, part = slice(self._waiting, self._waiting + rows), slice(done, done + rows)
+            self._logits_NC[place], self._labels[place] = stored_NC[part], labels[part]
+            self._others.append(batch.slice(done, rows))
+            self._waiting += rows
+            done += rows
+            if self._waiting == self.plan.group_rows:
+                self._write()
 
     def skip(self, entry: dict[str, Any]) -> None:
         """Record a row that was left out: id, row, input_hash, label, reason."""
@@ -113,73 +108,37 @@ class ShardWriter:
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if kind is not None:
-            self.file.abandoned = True
-            self.parquet.close()
+            self.file.abandon()
             self._stack.__exit__(kind, error, trace)
             return
-        merged = self.statistics.merged
         start, stop = self.plan.bounds(self.shard)
-        try:
-            with self._stack:
-                assert merged["rows"] + len(self.skipped) == stop - start, "a shard is whole"
-                if self.waiting_rows:
-                    self._write(self.waiting_rows)
-                self.parquet.close()
-        except BaseException:
-            self.file.abandoned = True
-            raise
+        with self._stack:
+            try:
+                if self._waiting:
+                    self._write()
+                statistics = self.statistics.merged
+                whole = statistics["rows"] + len(self.skipped) == stop - start
+                assert whole, "a shard is whole"
+                self.file.close()
+            except BaseException:
+                self.file.abandon()
+                raise
+        written = self.file.file
         self.commit = Commit(
             shard=self.shard,
             plan=self.plan.hash,
             file=self.plan.file(self.shard),
-            rows=merged["rows"],
-            bytes=self.file.size,
-            sha256=self.file.sha256.hexdigest(),
-            statistics=merged,
+            rows=statistics["rows"],
+            bytes=written.size,
+            sha256=written.sha256.hexdigest(),
+            statistics=statistics,
             skipped=self.skipped,
         )
         self.folder.write_json(commit_name(self.shard), vars(self.commit))
 
-    def _write(self, rows: int) -> None:
-        table = pa.Table.from_batches(self.waiting).combine_chunks()
-        self.parquet.write_table(table.slice(0, rows), row_group_size=rows)
-        self.waiting = table.slice(rows).to_batches()
-        self.waiting_rows -= rows
-
-
-class _HashingFile:
-    """A binary file that is written once, front to back, and hashed on the way."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file = file
-        self.sha256 = hashlib.sha256()
-        self.size = 0
-        self.closed = False
-        self.abandoned = False
-
-    def write(self, content: Any) -> int:
-        view = memoryview(content)
-        if self.abandoned:
-            return view.nbytes
-        self.file.write(view)
-        self.sha256.update(view)
-        self.size += view.nbytes
-        return view.nbytes
-
-    def tell(self) -> int:
-        return self.size
-
-    def flush(self) -> None:
-        self.file.flush()
-
-    def close(self) -> None:
-        self.closed = True
-
-    def writable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return False
-
-    def seekable(self) -> bool:
-        return False
+    def _write(self) -> None:
+        rows, self._waiting = self._waiting, 0
+        others = pa.Table.from_batches(self._others, self.file.others).combine_chunks()
+        self._others = []
+        self.statistics.add(torch.from_numpy(self._logits_NC[:rows]), self._labels[:rows])
+        self.file.write(others, self._logits_NC[:rows])

@@ -9,7 +9,8 @@ from torch.utils.data import DataLoader
 
 import softlabels
 from softlabels.errors import AlignmentError, DamagedDump, UsageError
-from tests.dumps import OTHER_WRITERS, change, make_dump
+from tests.capture import harm
+from tests.dumps import OTHER_WRITERS, make_dump
 from tests.targets.test_loading import rewritten, vectors_dump
 
 LOGITS = np.random.default_rng(3).normal(size=(1000, 10)).astype(np.float16)
@@ -80,10 +81,7 @@ def test_only_the_last_row_groups_are_kept(tmp_path):
 
 def test_a_damaged_page_is_told_when_it_is_read(tmp_path):
     folder = make_dump(tmp_path / "d", LOGITS, 16, 300)
-    change(
-        folder / "data" / "train-00001-of-00004.parquet",
-        lambda b: b.__setitem__(len(b) // 2, b[len(b) // 2] ^ 4),
-    )
+    harm.flip_a_logit(folder)
     with pytest.raises(DamagedDump, match=r"train-00001-of-00004\.parquet is damaged"):
         list(load(folder).batches(64))
 

@@ -1,0 +1,194 @@
+"""A shard's Parquet file, written front to back: Arrow writes every column but the logits, their
+pages are laid in between, and the footer is Arrow's with the logits added.
+
+Arrow numbers its bytes as if it were alone. A row group's offsets are moved by what was laid in
+before it; those of the page index, which comes after all row groups, are written anew.
+Field numbers are those of parquet-format's parquet.thrift.
+"""
+
+import hashlib
+import io
+from contextlib import suppress
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from softlabels.store.logits_chunk import LogitsChunk, write_chunk
+from softlabels.store.thrift import Struct, i32, i64, read_struct, write_struct
+
+MAGIC = b"PAR1"
+SCHEMA, ROWS, ROW_GROUPS = 2, 3, 4  # of FileMetaData
+COLUMNS, UNPACKED, OFFSET, STORED = 1, 2, 5, 6  # of RowGroup
+METADATA, OFFSET_INDEX, COLUMN_INDEX = 3, 4, 6  # of ColumnChunk; an index's length is the next
+PAGE_OFFSETS = (9, 10, 11)  # of ColumnMetaData: data, index and dictionary page
+PAGES, PAGE_OFFSET = 1, 1  # of OffsetIndex, of PageLocation
+
+
+class ShardFile:
+    """Row groups go in one by one; `close` makes a file of it. `schema` ends with the logits.
+
+    Of each column there is one page in a row group, without dictionary, with its checksum.
+    """
+
+    def __init__(
+        self, file: IO[bytes], schema: pa.Schema, group_rows: int, compact: bool = False
+    ) -> None:
+        assert schema.names[-1] == "logits"
+        self.file = HashingFile(file)
+        self.schema, self.compact = schema, compact
+        self.others = schema.remove(len(schema) - 1)
+        self._sink = _Sink(self.file)
+        self._parquet = pq.ParquetWriter(
+            pa.PythonFile(self._sink, mode="w"),
+            self.others,
+            compression="none",
+            use_dictionary=False,
+            write_statistics=["id"],
+            write_page_index=True,
+            write_page_checksum=True,
+            write_batch_size=group_rows,
+            max_rows_per_page=group_rows,
+            data_page_size=1 << 30,
+        )
+        self._moved: list[int] = []
+        self._chunks: list[LogitsChunk] = []
+
+    def write(self, others: pa.Table, values_NC: np.ndarray) -> None:
+        """One row group: the other columns, and the logits as they are stored."""
+        assert len(others) == len(values_NC)
+        self._moved.append(self.file.size - self._sink.size)
+        self._parquet.write_table(others, row_group_size=len(others))
+        self._chunks.append(write_chunk(self.file, values_NC, self.compact))
+
+    def abandon(self) -> None:
+        """Let Arrow end; what it still writes goes nowhere."""
+        self._sink.file = io.BytesIO()
+        with suppress(OSError, pa.ArrowException):  # it may have failed already
+            self._parquet.close()
+
+    def close(self) -> None:
+        """Write the page index and the footer."""
+        start = self._sink.size
+        self._sink.file = rest = io.BytesIO()
+        self._parquet.close()
+        tail = rest.getvalue()
+        whole, ours = _footer(_empty_file(self.schema)), _footer(tail)
+        kind = whole[SCHEMA][1][1][-1][1]
+        groups = ours[ROW_GROUPS][1][1]
+        for group, moved, chunk in zip(groups, self._moved, self._chunks, strict=True):
+            _move_pages(group, moved)
+            _add_chunk(group, chunk, kind)
+        for group in groups:
+            for column in _columns(group):
+                if COLUMN_INDEX in column:
+                    self._write_index(
+                        column, COLUMN_INDEX, _index(column, COLUMN_INDEX, tail, start)
+                    )
+        for group, moved, chunk in zip(groups, self._moved, self._chunks, strict=True):
+            for column in _columns(group)[:-1]:
+                index, _ = read_struct(_index(column, OFFSET_INDEX, tail, start))
+                for page in index[PAGES][1][1]:
+                    _add(page, PAGE_OFFSET, moved)
+                self._write_index(column, OFFSET_INDEX, write_struct(index))
+            self._write_index(_columns(group)[-1], OFFSET_INDEX, write_struct(chunk.offset_index()))
+        footer = write_struct(whole | {ROWS: ours[ROWS], ROW_GROUPS: ours[ROW_GROUPS]})
+        self.file.write(footer + len(footer).to_bytes(4, "little") + MAGIC)
+
+    def _write_index(self, column: Struct, field: int, content: bytes) -> None:
+        column |= {field: i64(self.file.size), field + 1: i32(len(content))}
+        self.file.write(content)
+
+
+def _index(column: Struct, field: int, tail: bytes, start: int) -> bytes:
+    """The bytes of a column's index as Arrow wrote them, in a tail that began at `start`."""
+    offset, length = column[field][1] - start, column[field + 1][1]
+    assert 0 <= offset <= offset + length <= len(tail)
+    return tail[offset : offset + length]
+
+
+def _columns(group: Struct) -> list[Struct]:
+    columns: list[Struct] = group[COLUMNS][1][1]
+    return columns
+
+
+def _add(fields: Struct, number: int, more: int) -> None:
+    kind, value = fields[number]
+    fields[number] = kind, value + more
+
+
+def _move_pages(group: Struct, moved: int) -> None:
+    _add(group, OFFSET, moved)
+    for column in _columns(group):
+        for number in PAGE_OFFSETS:
+            if number in column[METADATA][1]:
+                _add(column[METADATA][1], number, moved)
+
+
+def _add_chunk(group: Struct, chunk: LogitsChunk, kind: tuple[int, Any]) -> None:
+    _columns(group).append(chunk.column(kind))
+    _add(group, UNPACKED, chunk.size)
+    _add(group, STORED, chunk.stored)
+
+
+def _footer(file: bytes) -> Struct:
+    """Parquet's FileMetaData, from the end of a file."""
+    length = int.from_bytes(file[-8:-4], "little")
+    footer, end = read_struct(file, len(file) - 8 - length)
+    assert end == len(file) - 8
+    return footer
+
+
+def _empty_file(schema: pa.Schema) -> bytes:
+    file = io.BytesIO()
+    pq.write_table(schema.empty_table(), file, compression="none", use_dictionary=False)
+    return file.getvalue()
+
+
+class HashingFile:
+    """A binary file that is written once, front to back, and hashed on the way."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.sha256 = hashlib.sha256()
+        self.size = 0
+
+    def write(self, content: Any) -> None:
+        view = memoryview(content)
+        self.file.write(view)
+        self.sha256.update(view)
+        self.size += view.nbytes
+
+
+class _Sink:
+    """What Arrow takes for its file. `size` counts its bytes alone."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+        self.size = 0
+        self.closed = False
+
+    def write(self, content: Any) -> int:
+        length = memoryview(content).nbytes
+        self.file.write(content)
+        self.size += length
+        return length
+
+    def tell(self) -> int:
+        return self.size
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.closed = True
+
+    def writable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return False
+
+    def seekable(self) -> bool:
+        return False
