@@ -35,7 +35,7 @@ def make_plan(
     return Plan(teacher=teacher, source=source, preprocess="", precision="float32",
                 views=["clean"], codec="dense", dtype=dtype, classes=classes, rows=rows,
                 group_rows=group, ids="int64", with_inputs=False,
-                **{"shard_rows": rows} | words)  # fmt: skip
+                **{"shard_rows": rows, "compact": False} | words)  # fmt: skip
 
 
 def write_shard(

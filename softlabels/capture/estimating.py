@@ -149,8 +149,12 @@ def _sample(setup: Setup, plan: Plan, rows: int) -> _Sample:
         seconds = time.perf_counter() - began
         file = small.file(0)
         footer = pq.read_metadata(job.folder.path(file))
-        groups = [footer.row_group(i).total_byte_size for i in range(footer.num_row_groups)]
-        return _Sample(rows, seconds, sum(groups) / rows, job.folder.size(file) - sum(groups))
+        pages = 0
+        if footer.num_row_groups:
+            last = footer.row_group(footer.num_row_groups - 1)
+            chunk = last.column(last.num_columns - 1)  # the rows end with these logits
+            pages = chunk.data_page_offset + chunk.total_compressed_size
+        return _Sample(rows, seconds, pages / rows, job.folder.size(file) - pages)
 
 
 def _free(folder: Folder) -> int | None:

@@ -94,7 +94,8 @@ def describe(manifest: Manifest, plan: Plan) -> dict[str, Any]:
         "source's fingerprint": plan.source["fingerprint"],
         "views": ", ".join(plan.views),
         "preprocessing": plan.preprocess or "none",
-        "logits": f"{plan.codec}, {plan.dtype}, teacher run in {plan.precision}",
+        "logits": f"{plan.codec}, {plan.dtype}{', compact' * plan.compact}, teacher run in "
+        f"{plan.precision}",
         "inputs stored": "yes" if plan.with_inputs else "no",
         "shards": f"{plan.shards}, {manifest.bytes / 1e6:,.1f} MB",
     }

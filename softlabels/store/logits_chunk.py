@@ -12,12 +12,13 @@ values together are packed with zstd. See parquet-format, Encodings.md. Shapes: 
 
 import zlib
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
+from softlabels.store.compact_pages import BYTE_STREAM_SPLIT, RLE, pack_page
+from softlabels.store.levels import page_levels
+from softlabels.store.pages import DATA_PAGE, PLAIN
 from softlabels.store.thrift import (
     BINARY,
     I32,
@@ -28,40 +29,12 @@ from softlabels.store.thrift import (
     i64,
     listed,
     struct,
-    varint,
     write_struct,
 )
 
 ALIGNMENT = 64
-DATA_PAGE, PLAIN, RLE, BYTE_STREAM_SPLIT = 0, 0, 3, 9
 UNCOMPRESSED, ZSTD = 0, 6
-ZSTD_LEVEL = 1
 PATH = [b"logits", b"list", b"element"]
-PACKED_UP_TO = 32  # classes up to which a bit a value is shorter than runs
-
-
-@lru_cache(maxsize=8)
-def page_levels(rows: int, classes: int) -> bytes:
-    """The levels of `rows` lists of `classes` values each, none of them null, as a version 1 page
-    has them.
-
-    A repetition level is 0 where a list begins and 1 in it: eight of them packed, then a run of
-    ones. Every definition level is 1.
-    """
-    count = rows * classes
-    if classes == 1:
-        repetition = varint(count << 1) + b"\0"
-    elif classes <= PACKED_UP_TO:
-        eights = -(-count // 8)
-        bits = np.ones(eights * 8, np.uint8)
-        bits[:count:classes] = 0
-        repetition = varint(eights << 1 | 1) + np.packbits(bits, bitorder="little").tobytes()
-    else:
-        repetition = (b"\x03\xfe" + varint(classes - 8 << 1) + b"\x01") * rows
-    return b"".join(
-        len(levels).to_bytes(4, "little") + levels
-        for levels in (repetition, varint(count << 1) + b"\x01")
-    )
 
 
 @dataclass(frozen=True)
@@ -119,7 +92,7 @@ def write_chunk(file: Any, values_NC: np.ndarray, compact: bool) -> LogitsChunk:
     unpacked = len(levels) + values_NC.nbytes
     little = np.ascontiguousarray(values_NC, values_NC.dtype.newbyteorder("<"))
     plain: Any = little.reshape(-1).view(np.uint8)
-    parts = [_packed(levels, little)] if compact else [memoryview(levels), memoryview(plain)]
+    parts = [pack_page(levels, values_NC)] if compact else [memoryview(levels), memoryview(plain)]
     body, crc = sum(part.nbytes for part in parts), 0
     for part in parts:
         crc = zlib.crc32(part, crc)
@@ -130,15 +103,6 @@ def write_chunk(file: Any, values_NC: np.ndarray, compact: bool) -> LogitsChunk:
     for part in (memoryview(header), *parts):
         file.write(part)
     return chunk
-
-
-def _packed(levels: bytes, values_NC: np.ndarray) -> memoryview:
-    width = values_NC.dtype.itemsize
-    body = np.empty(len(levels) + values_NC.nbytes, np.uint8)
-    body[: len(levels)] = np.frombuffer(levels, np.uint8)
-    split = body[len(levels) :].reshape(width, -1)
-    split[:] = values_NC.reshape(-1).view(np.uint8).reshape(-1, width).T
-    return memoryview(pa.Codec("zstd", compression_level=ZSTD_LEVEL).compress(body))
 
 
 def _header(values: int, unpacked: int, body: int, crc: int, encoding: int) -> bytes:

@@ -40,6 +40,7 @@ class Plan:
     group_rows: int
     ids: str
     with_inputs: bool
+    compact: bool
     format: str = FORMAT
 
     @property

@@ -23,13 +23,15 @@ SCHEMA, ROWS, ROW_GROUPS = 2, 3, 4  # of FileMetaData
 COLUMNS, UNPACKED, OFFSET, STORED = 1, 2, 5, 6  # of RowGroup
 METADATA, OFFSET_INDEX, COLUMN_INDEX = 3, 4, 6  # of ColumnChunk; an index's length is the next
 PAGE_OFFSETS = (9, 10, 11)  # of ColumnMetaData: data, index and dictionary page
+INCOMPRESSIBLE = ("input_hash", "input.bytes")  # noise, and images that are encoded already
 PAGES, PAGE_OFFSET = 1, 1  # of OffsetIndex, of PageLocation
 
 
 class ShardFile:
     """Row groups go in one by one; `close` makes a file of it. `schema` ends with the logits.
 
-    Of each column there is one page in a row group, without dictionary, with its checksum.
+    Of each column there is one page in a row group, without dictionary, with its checksum; packed
+    with zstd where it is `compact`.
     """
 
     def __init__(
@@ -43,7 +45,7 @@ class ShardFile:
         self._parquet = pq.ParquetWriter(
             pa.PythonFile(self._sink, mode="w"),
             self.others,
-            compression="none",
+            compression=self._compression() if compact else "none",
             use_dictionary=False,
             write_statistics=["id"],
             write_page_index=True,
@@ -54,6 +56,11 @@ class ShardFile:
         )
         self._moved: list[int] = []
         self._chunks: list[LogitsChunk] = []
+
+    def _compression(self) -> dict[str, str]:
+        schema = pq.ParquetFile(io.BytesIO(_empty_file(self.others))).schema
+        paths = [schema.column(i).path for i in range(len(schema))]
+        return {path: "none" if path in INCOMPRESSIBLE else "zstd" for path in paths}
 
     def write(self, others: pa.Table, values_NC: np.ndarray) -> None:
         """One row group: the other columns, and the logits as they are stored."""

@@ -45,8 +45,8 @@ def shard_schema(plan: Plan, input_feature: Any) -> pa.Schema:
 class ShardWriter:
     """Use as a context: an exception inside leaves neither a file nor a commit.
 
-    Row groups have the plan's length and one page a column, uncompressed and without dictionary,
-    so that a reader can map the logits in place.
+    Row groups have the plan's length and one page a column. Unless the plan is compact, pages are
+    uncompressed and PLAIN, so that a reader can map the logits in place.
     """
 
     def __init__(self, folder: Folder, plan: Plan, shard: int, schema: pa.Schema) -> None:
@@ -68,7 +68,7 @@ class ShardWriter:
     def __enter__(self) -> "ShardWriter":
         with ExitStack() as stack:
             raw = stack.enter_context(self.folder.create(self.plan.file(self.shard)))
-            self.file = ShardFile(raw, self.schema, self.plan.group_rows)
+            self.file = ShardFile(raw, self.schema, self.plan.group_rows, self.plan.compact)
             self._stack = stack.pop_all()
         return self
 

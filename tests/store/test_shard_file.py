@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from softlabels.errors import LogitsError
 from softlabels.store.folder import Folder
-from softlabels.store.logits_chunk import page_levels
+from softlabels.store.levels import page_levels
 from softlabels.store.manifest import commit_name
 from softlabels.store.pages import plain_values, read_page_header
 from softlabels.store.shard_file import ShardFile
@@ -36,7 +36,9 @@ def features(ids: str, inputs: str | None, classes: int, dtype: str) -> datasets
     return datasets.Features(found)
 
 
-def lay(ids: str, inputs: str | None, logits: np.ndarray, group: int) -> tuple[bytes, pa.Table]:
+def lay(
+    ids: str, inputs: str | None, logits: np.ndarray, group: int, compact: bool = False
+) -> tuple[bytes, pa.Table]:
     """A file laid together, and the table that it holds."""
     rows, classes = logits.shape
     schema = features(ids, inputs, classes, str(logits.dtype)).arrow_schema
@@ -61,7 +63,7 @@ def lay(ids: str, inputs: str | None, logits: np.ndarray, group: int) -> tuple[b
         )
     table = pa.table([columns[name] for name in schema.names], schema=schema)
     file = io.BytesIO()
-    shard = ShardFile(file, schema, group)
+    shard = ShardFile(file, schema, group, compact)
     for start in range(0, rows, group):
         part = table.slice(start, group)
         shard.write(part.drop_columns("logits").combine_chunks(), logits[start : start + group])
@@ -78,14 +80,15 @@ SHARDS = {
     "rows": st.integers(0, 90), "classes": st.integers(1, 70),
     "group": st.sampled_from([1, 8, 16, 64]), "dtype": st.sampled_from(["float16", "float32"]),
     "ids": st.sampled_from(["int64", "string"]), "inputs": st.sampled_from([None, *INPUTS]),
+    "compact": st.booleans(),
 }  # fmt: skip
 
 
 @settings(max_examples=60, deadline=None)
 @given(**SHARDS)
-def test_arrow_reads_what_was_laid_together(rows, classes, group, dtype, ids, inputs):
+def test_arrow_reads_what_was_laid_together(rows, classes, group, dtype, ids, inputs, compact):
     logits = drawn(rows, classes, dtype)
-    content, table = lay(ids, inputs, logits, group)
+    content, table = lay(ids, inputs, logits, group, compact)
     with pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True) as file:
         found, metadata = file.read(), file.metadata
     whole = io.BytesIO()
@@ -93,7 +96,7 @@ def test_arrow_reads_what_was_laid_together(rows, classes, group, dtype, ids, in
     expected = pq.read_table(whole)
     assert found.schema.equals(expected.schema, check_metadata=True)
     assert found.equals(expected)
-    assert lay(ids, inputs, logits, group)[0] == content
+    assert lay(ids, inputs, logits, group, compact)[0] == content
     assert metadata.num_rows == rows
     for index in range(metadata.num_row_groups):
         group_ = metadata.row_group(index)
@@ -104,6 +107,10 @@ def test_arrow_reads_what_was_laid_together(rows, classes, group, dtype, ids, in
         last = chunks[-1]
         assert last.path_in_schema == "logits.list.element"
         row_bytes = logits[0].nbytes
+        assert last.compression == ("ZSTD" if compact else "UNCOMPRESSED")
+        if compact:
+            assert plain_values(io.BytesIO(content), last, group_.num_rows, row_bytes) is None
+            continue
         at = plain_values(io.BytesIO(content), last, group_.num_rows, row_bytes)
         assert at is not None
         assert at % 64 == 0

@@ -28,7 +28,9 @@ from softlabels.store.writer import ShardWriter, shard_schema
 from tests.conftest import every
 
 
-def plan(rows: int, classes: int = 3, dtype: str = "float16", group: int = 16, **words) -> Plan:
+def plan(
+    rows: int, classes: int = 3, dtype: str = "float16", group: int = 16, compact: bool = False
+) -> Plan:
     source = {"data": "toy", "split": "train", "revision": None, "class_names": None, "rows": rows,
               "columns": {"inputs": ["x"], "label": "label", "id": None},
               "fingerprint": "sha256:0", "shards": ["0" * 16]}  # fmt: skip
@@ -36,7 +38,7 @@ def plan(rows: int, classes: int = 3, dtype: str = "float16", group: int = 16, *
     return Plan(teacher=teacher, source=source, preprocess="", precision="float32",
                 views=["clean"], codec="dense", dtype=dtype, classes=classes, rows=rows,
                 shard_rows=rows, group_rows=group, ids="int64", with_inputs=False,
-                **words)  # fmt: skip
+                compact=compact)  # fmt: skip
 
 
 def write(folder: Folder, plan: Plan, logits: np.ndarray, batch: int = 7) -> None:
