@@ -14,7 +14,9 @@ from softlabels.store.manifest import read_records
 from softlabels.store.records import Commit, Manifest, Plan
 from softlabels.store.writer import ShardWriter, shard_schema
 
+COMPACT: dict = {}
 OTHER_WRITERS = {
+    "compact": COMPACT,
     "zstd": {"compression": "zstd"},
     "snappy, with a dictionary": {"compression": "snappy", "use_dictionary": True},
     "version 2 pages": {"compression": "none", "data_page_version": "2.0"},
@@ -54,16 +56,19 @@ def make_dump(
     where: Path, logits: np.ndarray, group: int = 16, shard_rows: int | None = None,
     rewritten: dict | None = None,
 ) -> Path:  # fmt: skip
-    """A whole dump of these logits; `rewritten` by another writer of Parquet, with these words."""
+    """A whole dump of these logits: plain, ours but compact (`COMPACT`), or `rewritten` by another
+    writer of Parquet, with these words."""
     rows, classes = logits.shape
-    plan = make_plan(rows, classes, str(logits.dtype), group, shard_rows=shard_rows or rows)
+    compact = rewritten is COMPACT
+    plan = make_plan(rows, classes, str(logits.dtype), group, shard_rows=shard_rows or rows,
+                     compact=compact)  # fmt: skip
     plan = replace(plan, source=plan.source | {"shards": ["0" * 16] * plan.shards})
     folder = Folder(where)
     folder.write_json("plan.json", vars(plan))
     for shard in range(plan.shards):
         write_shard(folder, plan, shard, logits)
     commits = list(read_records(folder, plan).values())
-    if rewritten is not None:
+    if rewritten is not None and not compact:
         commits = [rewrite(Path(where), commit, group, rewritten) for commit in commits]
     folder.write_json("softlabels.json", vars(Manifest.derive(plan, commits, {})))
     return Path(where)

@@ -16,8 +16,7 @@ from softlabels.errors import DamagedDump, SoftlabelsError
 from softlabels.inputs.cells import read_ids
 from softlabels.inputs.hashing import Fingerprint
 from softlabels.store.folder import Folder
-from softlabels.store.mapping import logits_chunk
-from softlabels.store.pages import plain_values
+from softlabels.store.pages import logits_chunk, plain_values
 from softlabels.store.reader import PARQUET_ERRORS, check_footer, read_columns
 from softlabels.store.records import Commit, Plan
 

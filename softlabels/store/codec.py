@@ -43,11 +43,15 @@ class DenseCodec:
             )
         return cast_for_storage(logits_NC, DTYPES[self.dtype][0], ids).cpu().contiguous()
 
-    def decode(self, column: pa.ChunkedArray) -> np.ndarray:
-        """The column → [N, C] in the stored dtype. Raises DamagedDump for another type."""
+    def decode(self, column: pa.ChunkedArray, out: np.ndarray | None = None) -> np.ndarray:
+        """The column → [N, C] in the stored dtype, in `out` where that is given. Raises DamagedDump
+        for another type, or another number of rows than `out` has."""
         if column.type.field(0).type != DTYPES[self.dtype][1] or column.null_count:
             raise DamagedDump(f"logits are {column.type}, expected {self.arrow_type}")
-        values = np.empty((len(column), self.classes), dtype=self.dtype)
+        shape = (len(column), self.classes)
+        if out is not None and out.shape != shape:
+            raise DamagedDump(f"a row group has {shape[0]} rows, expected are {len(out)}")
+        values = np.empty(shape, dtype=self.dtype) if out is None else out
         start = 0
         for chunk in column.chunks:
             rows = chunk.flatten().to_numpy().reshape(-1, self.classes)

@@ -31,6 +31,11 @@ class Region:
         return cls(owner, seen.ctypes.data, seen.size)
 
 
+def bytes_at(address: int, size: int) -> np.ndarray:
+    """Memory as uint8 [size]. The caller keeps it alive, and looks at nothing else in between."""
+    return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
+
+
 @dataclass(frozen=True)
 class _View:
     """The bytes from the lowest address on, as overlapping rows, and for each row group where its
@@ -101,10 +106,7 @@ class RowGroups:
     def bytes_of(self, group: int) -> np.ndarray:
         """A row group's bytes where they lie, uint8 [rows · row_bytes]."""
         start, stop = self.bounds(group)
-        size = (stop - start) * self.row_bytes
-        return np.ctypeslib.as_array(
-            (ctypes.c_uint8 * size).from_address(int(self.addresses[group]))
-        )
+        return bytes_at(int(self.addresses[group]), (stop - start) * self.row_bytes)
 
     def absent(self, rows: np.ndarray) -> np.ndarray:
         """The row groups of these rows that are not here."""
@@ -128,8 +130,7 @@ class RowGroups:
         addresses = self.addresses.copy()  # first: others may add regions, and then place groups
         base = min(region.address for region in self.regions)
         span = max(region.address + region.size for region in self.regions) - base
-        everything = np.ctypeslib.as_array((ctypes.c_uint8 * span).from_address(base))
-        rows = torch.from_numpy(everything).as_strided(
+        rows = torch.from_numpy(bytes_at(base, span)).as_strided(
             (span - self.row_bytes + 1, self.row_bytes), (1, 1)
         )
         before = np.arange(len(self)) * (self.group_rows * self.row_bytes)

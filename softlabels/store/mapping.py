@@ -1,14 +1,12 @@
 """A shard's file mapped into memory, and where in it each row group's logits lie."""
 
 import mmap
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from softlabels.errors import DamagedDump
 from softlabels.store.gathering import Region
-from softlabels.store.pages import plain_values
+from softlabels.store.pages import logits_chunk, plain_values
 from softlabels.store.reader import check_footer
 from softlabels.store.records import Plan
 
@@ -38,12 +36,3 @@ def map_logits(path: str, plan: Plan, shard: int, rows: int) -> tuple[Region, np
                 return None
             offsets.append(offset)
     return region, np.array(offsets, np.int64) + region.address
-
-
-def logits_chunk(group: Any) -> Any:
-    """The metadata of a row group's column chunk of logits. Raises DamagedDump without one."""
-    chunks = map(group.column, range(group.num_columns))
-    found = next((c for c in chunks if c.path_in_schema.startswith("logits.")), None)
-    if found is None:
-        raise DamagedDump("a row group of it has no logits")
-    return found

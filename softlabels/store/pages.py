@@ -7,9 +7,20 @@ read strictly; for whatever is not exactly that, the answer is None and the read
 
 from typing import IO, Any
 
+from softlabels.errors import DamagedDump
+
 HEADER_BYTES = 128
 DATA_PAGE, PLAIN = 0, 0
 I32, STRUCT = 5, 12
+
+
+def logits_chunk(group: Any) -> Any:
+    """The metadata of a row group's column chunk of logits. Raises DamagedDump without one."""
+    chunks = map(group.column, range(group.num_columns))
+    found = next((c for c in chunks if c.path_in_schema.startswith("logits.")), None)
+    if found is None:
+        raise DamagedDump("a row group of it has no logits")
+    return found
 
 
 def plain_values(file: IO[bytes], chunk: Any, count: int, row_bytes: int) -> int | None:

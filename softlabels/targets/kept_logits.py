@@ -144,7 +144,10 @@ class KeptLogits:
         if self.keep == "ram":
             count, row_bytes = record["rows"], self.groups.row_bytes
             self.shards[shard] = ShardRows(
-                count, self.groups.group_rows, row_bytes, lambda i: self.groups.bytes_of(groups[i])
+                count,
+                self.groups.group_rows,
+                row_bytes,
+                lambda i, out: np.copyto(out, self.groups.bytes_of(groups[i])),
             )
 
     def _place(self, shard: int, placed: Placed) -> None:

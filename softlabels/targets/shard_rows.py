@@ -4,7 +4,6 @@
 and the addresses of the row groups that are there now: that one, or all of them.
 """
 
-import ctypes
 import os
 import threading
 import time
@@ -15,7 +14,7 @@ import numpy as np
 from softlabels.errors import DamagedDump
 from softlabels.store.audit import sha256_of
 from softlabels.store.decoding import ShardDecoder
-from softlabels.store.gathering import Region
+from softlabels.store.gathering import Region, bytes_at
 from softlabels.store.mapping import map_file
 from softlabels.store.reader import REDO, DumpReader
 from softlabels.targets.cache import About, LocalCache, Making
@@ -26,12 +25,13 @@ Placed = tuple[slice, Region, np.ndarray]
 
 
 class ShardRows:
-    """`values(group)` are a row group's logits [N, C], or its bytes; they go into new memory."""
+    """`write(group, out)` puts a row group's bytes into `out`, uint8 [rows · row_bytes], which is
+    part of new memory."""
 
     def __init__(
-        self, rows: int, group_rows: int, row_bytes: int, values: Callable[[int], np.ndarray]
+        self, rows: int, group_rows: int, row_bytes: int, write: Callable[[int, np.ndarray], object]
     ) -> None:
-        self.rows, self.row_bytes, self.values = rows, row_bytes, values
+        self.rows, self.row_bytes, self.write = rows, row_bytes, write
         self.starts = np.arange(0, rows, group_rows, dtype=np.int64) * row_bytes
         self.target: Making | Region | None = None
         self._done: set[int] = set()
@@ -52,21 +52,15 @@ class ShardRows:
         if target is None or (isinstance(target, Making) and target.published):
             return self.whole()
         region = target.region if isinstance(target, Making) else target
-        self._write(group, region)
+        start = int(self.starts[group])
+        stop = int(self.starts[group + 1]) if group + 1 < len(self.starts) else self.bytes
+        self.write(group, bytes_at(region.address + start, stop - start))
         with self._lock:
             self._done.add(group)
             last = len(self._done) == len(self.starts)
         if last:
             self.close()
         return slice(group, group + 1), region, region.address + self.starts[group : group + 1]
-
-    def _write(self, group: int, region: Region) -> None:
-        values = np.ascontiguousarray(self.values(group))
-        start = int(self.starts[group])
-        stop = int(self.starts[group + 1]) if group + 1 < len(self.starts) else self.bytes
-        if values.nbytes != stop - start:
-            raise DamagedDump(f"a row group gave {values.nbytes} bytes, not {stop - start}; {REDO}")
-        ctypes.memmove(region.address + start, values.ctypes.data, values.nbytes)
 
     def open(self) -> Making | Region | None:
         return Region.of(np.empty(self.bytes, np.uint8))
@@ -84,13 +78,15 @@ class DecodedShard(ShardRows):
     def __init__(self, reader: DumpReader, shard: int, cache: LocalCache | None) -> None:
         record, plan = reader.manifest.shards[shard], reader.plan
         self.decoder = ShardDecoder(reader.folder, plan, shard, record["rows"])
-        super().__init__(
-            record["rows"], plan.group_rows, reader.codec.row_bytes, self.decoder.decode
-        )
+        super().__init__(record["rows"], plan.group_rows, reader.codec.row_bytes, self._decode)
         self.record, self.cache = record, cache
         self.path = reader.folder.path(record["file"])
         self.dump = str(reader.folder)
         self.kept = [one["sha256"] for one in reader.manifest.shards]
+
+    def _decode(self, group: int, out: np.ndarray) -> None:
+        codec = self.decoder.codec
+        self.decoder.decode(group, out.view(codec.dtype).reshape(-1, codec.classes))
 
     def find(self) -> Placed | None:
         """The shard's rows where they are in the cache."""
