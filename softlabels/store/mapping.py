@@ -11,11 +11,10 @@ from softlabels.store.reader import check_footer
 from softlabels.store.records import Plan
 
 
-def map_file(path: str, writable: bool = False) -> Region:
+def map_file(path: str) -> Region:
     """A file's bytes as memory. Raises OSError, and ValueError for an empty file."""
-    with open(path, "r+b" if writable else "rb") as file:
-        access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
-        return Region.of(mmap.mmap(file.fileno(), 0, access=access))
+    with open(path, "rb") as file:
+        return Region.of(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def map_logits(path: str, plan: Plan, shard: int, rows: int) -> tuple[Region, np.ndarray] | None:

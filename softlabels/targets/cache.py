@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 from filelock import FileLock, Timeout
 
 from softlabels.errors import DiskFull, UsageError
@@ -49,7 +50,11 @@ class Entry:
 
 
 class Making:
-    """A file of decoded logits on its way: memory to be filled, then `publish`. Holds its lock."""
+    """A file of decoded logits on its way: `write` its parts, then `publish`. Holds its lock.
+
+    `region` is the file mapped: what is written appears there. Writing into the map itself would
+    cost a page fault for every 4 KiB, more than decoding them.
+    """
 
     def __init__(self, path: str, about: About, lock: FileLock) -> None:
         self.path, self.about, self._lock = path, about, lock
@@ -61,17 +66,27 @@ class Making:
                 os.posix_fallocate(file.fileno(), 0, about.bytes)
             else:
                 file.truncate(about.bytes)
-        self.region: Region = map_file(f"{path}.partial", writable=True)
+        self.region: Region = map_file(f"{path}.partial")
+        self._file = open(f"{path}.partial", "r+b", buffering=0)  # noqa: SIM115
+
+    def write(self, start: int, values: np.ndarray) -> None:
+        """Put these bytes, uint8, at this place of the file."""
+        view = memoryview(values.data)
+        while len(view):
+            done = os.pwrite(self._file.fileno(), view, start)
+            view, start = view[done:], start + done
 
     def publish(self) -> None:
         """Flush it to the disk and give it its name."""
-        self.region.owner.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
         Path(self.path).with_suffix(".json").write_text(json.dumps(asdict(self.about)))
         os.replace(f"{self.path}.partial", self.path)
         self.published = True
         self._lock.release()
 
     def abandon(self) -> None:
+        self._file.close()
         with suppress(OSError):
             os.unlink(f"{self.path}.partial")
         self._lock.release()

@@ -51,10 +51,15 @@ class ShardRows:
             target = self.target = self.target or self.open()
         if target is None or (isinstance(target, Making) and target.published):
             return self.whole()
-        region = target.region if isinstance(target, Making) else target
         start = int(self.starts[group])
         stop = int(self.starts[group + 1]) if group + 1 < len(self.starts) else self.bytes
-        self.write(group, bytes_at(region.address + start, stop - start))
+        if isinstance(target, Making):
+            region, out = target.region, np.empty(stop - start, np.uint8)
+            self.write(group, out)
+            target.write(start, out)
+        else:
+            region = target
+            self.write(group, bytes_at(region.address + start, stop - start))
         with self._lock:
             self._done.add(group)
             last = len(self._done) == len(self.starts)
@@ -120,11 +125,12 @@ class DecodedShard(ShardRows):
         return found
 
     def close(self) -> None:
-        """The pages were sound; now the file as a whole. Then others may have it."""
+        """The pages were sound; now the file as a whole. Then others may have it, when the disk
+        has it: nobody waits for that."""
         good = sha256_of(self.path) == self.record["sha256"]
         if isinstance(self.target, Making) and self.target.process == os.getpid():
             if good:
-                self.target.publish()
+                threading.Thread(target=self.target.publish, name="softlabels-publish").start()
             else:
                 self.target.abandon()
         if not good:
