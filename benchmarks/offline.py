@@ -1,6 +1,6 @@
 """A student on stored logits: beside tensors in memory, and beside its teacher in the loop.
 
-A part of `benchmarks.loading`. All students take their steps in turn, ten at a time, so that what
+A part of `benchmarks.loading`. All students take their steps in turn, a few at a time, so that what
 else the machine does falls on each alike. 784 float inputs, C = 10, a teacher mlp:1200x1200, a
 student mlp:800x800, AdamW, T = 4, batches of 256. N rows of a batch.
 """
@@ -22,7 +22,7 @@ from benchmarks.ratios import make_data
 from softlabels.models import build_model
 from softlabels.targets.orders import permutation
 
-BATCH, T, CHUNK = 256, 4.0, 10
+BATCH, T, CHUNK = 256, 4.0, 5
 TEACHER, STUDENT, INPUTS, CLASSES = "mlp:1200x1200", "mlp:800x800", 784, 10
 EPOCHS = (1, 10, 50)
 
@@ -37,16 +37,15 @@ class Learner:
         self.source = source
         self.model = build_model(STUDENT, [INPUTS], CLASSES)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3)
-        self.seconds = 0.0
+        self.seconds = self.cpu = 0.0
 
     def begin(self, epoch: int) -> None:
-        began = time.perf_counter()
         self.pairs = self.source(epoch)
-        self.seconds = time.perf_counter() - began
+        self.seconds = self.cpu = 0.0
 
     def go_on(self) -> bool:
         """Some steps; False at the epoch's end."""
-        began, steps = time.perf_counter(), 0
+        began, cpu, steps = time.perf_counter(), time.process_time(), 0
         for input_NX, logits_NC in islice(self.pairs, CHUNK):
             loss = softlabels.kd_loss(self.model(input_NX), logits_NC, T=T, alpha=1)
             self.optimizer.zero_grad(set_to_none=True)
@@ -54,6 +53,7 @@ class Learner:
             self.optimizer.step()
             steps += 1
         self.seconds += time.perf_counter() - began
+        self.cpu += time.process_time() - cpu
         return steps == CHUNK
 
 
@@ -87,19 +87,19 @@ def measure(place: Path, repeats: int, quick: bool) -> dict:
     return _report(_train(sources, repeats), _read(sources, repeats), dumping[1:], opening, rows)
 
 
-def _train(sources: dict[str, Callable[[int], Pairs]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each epoch of each."""
+def _train(sources: dict[str, Callable[[int], Pairs]], repeats: int) -> dict[str, np.ndarray]:
+    """Seconds and CPU seconds of each epoch of each, [epochs, 2]."""
     learners = {name: Learner(source) for name, source in sources.items()}
-    taken: dict[str, list[float]] = {name: [] for name in sources}
+    taken: dict[str, list] = {name: [] for name in sources}
     for epoch in range(repeats + 1):
         for learner in learners.values():
             learner.begin(epoch)
         going = list(learners.values())
         while going:
-            going = [learner for learner in going if learner.go_on()]
+            going = [learner for learner in going[1:] + going[:1] if learner.go_on()]
         for name, learner in learners.items():
-            taken[name] += [learner.seconds] if epoch else []
-    return taken
+            taken[name] += [[learner.seconds, learner.cpu]] if epoch else []
+    return {name: np.array(epochs) for name, epochs in taken.items()}
 
 
 def _read(sources: dict[str, Callable[[int], Pairs]], repeats: int) -> dict[str, float]:
@@ -114,22 +114,25 @@ def _read(sources: dict[str, Callable[[int], Pairs]], repeats: int) -> dict[str,
 
 
 def _report(
-    taken: dict[str, list[float]], reading: dict[str, float], dumping: list[float],
+    taken: dict[str, np.ndarray], reading: dict[str, float], dumping: list[float],
     opening: float, rows: int,
 ) -> dict:  # fmt: skip
     steps, found = -(-rows // BATCH), {}
-    print(f"\n| student, {rows:,} rows | steps/s | of tensors in memory | reading, µs a batch |")
-    print("|---|---|---|---|")
+    heads = "steps/s | of tensors in memory | by CPU time | reading, µs a batch"
+    print(f"\n| student, {rows:,} rows | {heads} |\n|---|---|---|---|---|")
     for name, seconds in taken.items():
-        ratios = [ours / other for ours, other in zip(taken["tensors"], seconds, strict=True)]
+        wall, cpu = (taken["tensors"] / seconds).T
+        speed = steps / float(np.median(seconds[:, 0]))
         found[f"{name} over tensors"] = {
-            "median": statistics.median(ratios), "min": min(ratios), "max": max(ratios),
-            "steps/s": steps / statistics.median(seconds), "reading, µs": reading[name],
+            **_spread(wall), "by CPU time": _spread(cpu), "steps/s": speed,
+            "reading, µs": reading[name],
         }  # fmt: skip
-        one = found[f"{name} over tensors"]
-        print(f"| {name} | {one['steps/s']:.1f} | {one['median']:.3f} ({one['min']:.3f} to "
-              f"{one['max']:.3f}) | {reading[name]:.0f} |")  # fmt: skip
-    epoch, online = (statistics.median(taken[name]) for name in ("batches", "teacher in the loop"))
+        shares = " | ".join(f"{np.median(x):.3f} ({x.min():.3f} to {x.max():.3f})"
+                            for x in (wall, cpu))  # fmt: skip
+        print(f"| {name} | {speed:.1f} | {shares} | {reading[name]:.0f} |")
+    epoch, online = (
+        float(np.median(taken[name][:, 0])) for name in ("batches", "teacher in the loop")
+    )
     dump = statistics.median(dumping)
     print(f"\nMeasured: a dump {dump:.2f} s, opening {opening:.2f} s, an epoch from it "
           f"{epoch:.2f} s, one with the teacher in the loop {online:.2f} s.")  # fmt: skip
@@ -146,6 +149,10 @@ def _report(
         "offline": {"dump": dump, "opening": opening, "epoch": epoch, "online epoch": online,
                     "totals, computed": totals},
     }  # fmt: skip
+
+
+def _spread(values: np.ndarray) -> dict[str, float]:
+    return {"median": float(np.median(values)), "min": values.min(), "max": values.max()}
 
 
 def _tensors(input_RX: Tensor, logits_RC: Tensor) -> Callable[[int], Pairs]:
