@@ -6,8 +6,8 @@ Every way of reading is measured in turn, A B C A B C …, with one torch thread
 median of the rounds' ratios, with the smallest and largest beside it. Files lie in the page cache,
 into which they were read from the disk, except where it says cold. The limit is a bare memory map
 from which torch gathers rows by a permutation; it makes that permutation and holds one batch, as
-the others do; it is measured again before each of them. Nothing here is a test. A quarter of an
-hour on two cores.
+the others do. Each shuffled epoch is read beside it, in turns of some milliseconds. Nothing here is
+a test. A quarter of an hour on two cores.
 """
 
 import argparse
@@ -32,11 +32,12 @@ import torch
 
 import softlabels
 from benchmarks import offline
+from benchmarks.pace import Pace
 from benchmarks.page_cache import drop, read_again
 from benchmarks.rivals import BATCH, SLOW_SHARE, Way, missing, ours, ways, write
 
 CLASSES = (10, 1000)
-SPEEDS = ("sequential", "shuffled", "of the limit", "of the limit, by CPU time")
+SPEEDS = ("sequential", "shuffled", "of the limit")
 MAPPED, LIMIT = "softlabels, mapped", "memory map, index_select"
 MEMORY_SHARE = 4  # memory is measured at a quarter of the rows, and at five times that
 GOALS: list[tuple[str, str, float, Callable[[dict], float]]] = [
@@ -58,11 +59,11 @@ GOALS: list[tuple[str, str, float, Callable[[dict], float]]] = [
 
 
 class Bench:
-    """Where files lie, how long a measure may last (seconds), what was found."""
+    """Where files lie, how many rows they have, and what was found."""
 
     def __init__(self, place: Path, rows: int, repeats: int, least: float, most: float) -> None:
         self.place, self.rows, self.repeats = place, rows, repeats
-        self.least, self.most = least, most
+        self.pace = Pace(least, most)
         self.found: dict[str, Any] = {}
 
     def folder(self, classes: int, rows: int | None = None) -> Path:
@@ -78,21 +79,20 @@ class Bench:
         return Path(tempfile.mkdtemp(dir=self.place, prefix="cache-"))
 
     def speed(self) -> None:
-        """Sequential and shuffled epochs, and their shares of the limit, measured just before."""
+        """Sequential and shuffled epochs, and the latter's shares of the limit."""
         for classes in CLASSES:
             everyone = [w for w in ways(self.folder(classes)) if "dictionary" not in w.name]
             cache = self.fresh()
             stores = [way.open(cache) for way in everyone]
             for way, store in zip(everyone, stores, strict=True):
-                self.rate(way, store, True, 0)
+                self.pace.rate(way, store, True, 0)
                 way.settle(store)
             found: dict = {way.name: {name: [] for name in SPEEDS} for way in everyone}
             for turn in range(1, self.repeats + 1):
                 for way, store in zip(everyone, stores, strict=True):
-                    sequential, _ = self.rate(way, store, False, turn)
-                    most, least_cpu = self.rate(everyone[0], stores[0], True, turn)
-                    shuffled, cpu = self.rate(way, store, True, turn)
-                    figures = sequential, shuffled, shuffled / most, least_cpu / cpu
+                    sequential = self.pace.rate(way, store, False, turn)
+                    shuffled, most = self.pace.beside(everyone[0], stores[0], way, store, turn)
+                    figures = sequential, shuffled, shuffled / most
                     for name, figure in zip(SPEEDS, figures, strict=True):
                         found[way.name][name].append(figure)
             self.found[f"speed, C={classes}"] = {
@@ -108,20 +108,6 @@ class Bench:
     def rows_of(self, way: Way) -> int:
         few = way.name.startswith(("webdataset", "mosaicml"))
         return max(BATCH, self.rows // SLOW_SHARE) if few else self.rows
-
-    def rate(
-        self, way: Way, store: Any, shuffle: bool, epoch: int, once: bool = False
-    ) -> tuple[float, float]:
-        """Thousand rows/s, and this process's CPU seconds for a thousand: whole epochs for some
-        time (or once), or a part of one that lasts too long."""
-        rows, elapsed, began, cpu = 0, 0.0, time.perf_counter(), time.process_time()
-        while elapsed < (0 if once and rows else self.least):
-            for batch in way.batches(store, shuffle, epoch):
-                rows += len(batch)
-                if (elapsed := time.perf_counter() - began) > self.most:
-                    break
-            elapsed = time.perf_counter() - began
-        return rows / elapsed / 1000, (time.process_time() - cpu) / rows * 1000
 
     def first_batch(self) -> None:
         """Seconds from nothing to the first shuffled batch: never seen (an empty cache), again."""
@@ -189,7 +175,7 @@ class Bench:
                 if turn:
                     stayed = max(stayed, drop(way.files))
                 store = way.open(cache)
-                speed, _ = self.rate(way, store, True, turn, once=True)
+                speed = self.pace.rate(way, store, True, turn, once=True)
                 way.settle(store)  # in turn 0 it is hashed, and is known to be whole from then on
                 taken[way.name] += [speed] if turn else []
                 del store
@@ -204,7 +190,7 @@ class Bench:
         )
 
     def training(self) -> None:
-        self.found |= offline.measure(self.place, self.repeats, quick=self.most < 1)
+        self.found |= offline.measure(self.place, self.repeats, quick=self.pace.most < 1)
 
 
 def first_batch(way: Way, cache: Path) -> float:
@@ -264,11 +250,9 @@ def short(value: float) -> str:
 
 def show_speed(classes: int, found: dict) -> None:
     print(f"\n| thousand rows/s, C={classes} | {' | '.join(SPEEDS)} | bytes a row |")
-    print("|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|")
     for name, one in found.items():
         cells = [words_of(one[kind]) for kind in SPEEDS]
-        if "workers" in name:
-            cells[-1] = ""  # other processes' time is not in it
         print(f"| {name} | {' | '.join(cells)} | {one['bytes a row']:.0f} |", flush=True)
 
 

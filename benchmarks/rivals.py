@@ -40,13 +40,15 @@ REWRITTEN = {
 @dataclass(frozen=True)
 class Way:
     """open(cache): a store, opened with this folder for whatever is cached; batches(store, shuffle,
-    epoch): its batches [N, C]; files: where it lies; settle(store): background work is over."""
+    epoch): its batches [N, C]; files: where it lies; settle(store): background work is over;
+    alone: threads or processes of its own read on while nobody asks."""
 
     name: str
     files: Path
     open: Callable[[Path], Any]
     batches: Callable[[Any, bool, int], Iterator[Tensor]]
     settle: Callable[[Any], None] = lambda store: None
+    alone: bool = False
 
     @property
     def bytes(self) -> int:
@@ -121,7 +123,8 @@ def _our(name: str, dump: Path, batches: Callable, **words: Any) -> Way:
     def open_dump(cache: Path) -> softlabels.SoftDataset:
         return softlabels.load(dump, T=4, inputs=False, cache=cache, **words)
 
-    return Way(name, dump / "data", open_dump, batches, lambda store: store.logits.settle())
+    alone = "blocks" in name or "workers" in name
+    return Way(name, dump / "data", open_dump, batches, lambda store: store.logits.settle(), alone)
 
 
 def _batches(how: bool | str) -> Callable:
@@ -226,8 +229,11 @@ def _from_mds(store: dict, shuffle: bool, epoch: int) -> Iterator[Tensor]:
     if shuffle not in store:
         words = {name: store[name] for name in ("local", "batch_size")}
         store[shuffle] = _streaming().StreamingDataset(shuffle=shuffle, **words)
-    for batch in DataLoader(store[shuffle], BATCH):
-        yield batch["logits"]
+    try:
+        for batch in DataLoader(store[shuffle], BATCH):
+            yield batch["logits"]
+    finally:
+        store[shuffle]._iterator.exit()  # else its threads look for the files after they are gone
 
 
 def _streaming() -> ModuleType:
