@@ -25,6 +25,12 @@ class Region:
     address: int
     size: int
 
+    def advise(self, start: int, size: int) -> None:
+        """Ask the system to read this part of a mapped file."""
+        if isinstance(self.owner, mmap.mmap) and hasattr(mmap, "MADV_WILLNEED"):
+            first = start // mmap.PAGESIZE * mmap.PAGESIZE
+            self.owner.madvise(mmap.MADV_WILLNEED, first, start + size - first)
+
     @classmethod
     def of(cls, owner: np.ndarray | mmap.mmap) -> "Region":
         seen = np.frombuffer(owner, np.uint8)
@@ -43,6 +49,7 @@ class _View:
 
     bytes: Tensor
     origins: np.ndarray
+    base: int
 
 
 @dataclass
@@ -121,6 +128,20 @@ class RowGroups:
         starts += padded * self.row_bytes
         return view.bytes.index_select(0, torch.from_numpy(starts))
 
+    def advise(self, rows: np.ndarray) -> None:
+        """Ask the system to read what is mapped of these rows, ascending, into memory. Does not
+        wait."""
+        view = self._view or self._look()
+        padded = self._padded(rows)
+        starts = view.base + view.origins[padded // self.group_rows] + padded * self.row_bytes
+        ends = starts + self.row_bytes
+        breaks = np.flatnonzero(starts[1:] != ends[:-1])
+        runs = zip(starts[np.append(0, breaks + 1)], ends[np.append(breaks, -1)], strict=True)
+        for start, end in runs:
+            for region in self.regions:
+                if region.address <= start < region.address + region.size:
+                    region.advise(int(start) - region.address, int(end - start))
+
     def _padded(self, rows: np.ndarray) -> np.ndarray:
         if self._padding is None:
             return rows
@@ -134,7 +155,7 @@ class RowGroups:
             (span - self.row_bytes + 1, self.row_bytes), (1, 1)
         )
         before = np.arange(len(self)) * (self.group_rows * self.row_bytes)
-        view = _View(rows, addresses - base - before)
+        view = _View(rows, addresses - base - before, base)
         if addresses.all():  # else more are to come
             self._view = view
         return view

@@ -32,7 +32,7 @@ class Batch(Mapping[str, Any]):
     soft_target are dicts of such tensors.
     """
 
-    columns: Columns
+    columns: Columns  # a function stands for a column that is looked up when it is read
     T: float
     preprocess: Preprocess
     _made: Columns = field(default_factory=dict, repr=False)
@@ -50,7 +50,12 @@ class Batch(Mapping[str, Any]):
 
     @property
     def rows(self) -> int:
-        return len(self.columns["label"])
+        return len(self._any_logits)
+
+    @property
+    def _any_logits(self) -> Tensor:
+        found = self.columns["logits"]
+        return next(iter(found.values())) if isinstance(found, dict) else found
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         """The batch on a device; nothing is preprocessed or tempered yet."""
@@ -61,19 +66,23 @@ class Batch(Mapping[str, Any]):
         return self._each(Tensor.pin_memory)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        changed = {name: _each(value, change) for name, value in self.columns.items()}
+        changed = {name: _each(self._raw(name), change) for name in self.columns}
         return Batch(changed, self.T, self.preprocess)
+
+    def _raw(self, name: str) -> Any:
+        value = self.columns[name]
+        return value() if callable(value) else value
 
     def _make(self, name: str) -> Any:
         if name == "soft_target":
             return _each(self.columns["logits"], lambda z: DenseLogits(z).temper(self.T).probs())
         if name == "view":
-            return torch.zeros(self.rows, dtype=torch.int32, device=self.columns["label"].device)
-        value = self.columns[name]
+            return torch.zeros(self.rows, dtype=torch.int32, device=self._any_logits.device)
+        value = self._raw(name)
         return self.preprocess.on_numbers(value) if name == "input" else value
 
     def __reduce__(self) -> tuple:
-        return Batch, (self.columns, self.T, self.preprocess)
+        return Batch, ({n: self._raw(n) for n in self.columns}, self.T, self.preprocess)
 
 
 def _each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:

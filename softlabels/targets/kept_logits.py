@@ -97,13 +97,21 @@ class KeptLogits:
         return self._from_memory(rows)
 
     def columns(self, rows: np.ndarray) -> dict[str, Any]:
-        """These rows, in their order: id, label and logits."""
-        ids, labels = self.reader.ids[rows], self.reader.labels
+        """These rows, in their order: id, label and logits. Few look at ids, and with α = 1 nobody
+        at labels, so these are looked up when they are read: a tenth of a batch's time."""
         return {
-            "id": torch.from_numpy(ids) if ids.dtype.kind == "i" else ids.tolist(),
-            "label": torch.from_numpy(np.full(len(rows), -1) if labels is None else labels[rows]),
+            "id": lambda: self._ids(rows),
+            "label": lambda: self._labels(rows),
             "logits": self.gather(rows),
         }
+
+    def _ids(self, rows: np.ndarray) -> Tensor | list[str]:
+        ids = self.reader.ids[rows]
+        return torch.from_numpy(ids) if ids.dtype.kind == "i" else ids.tolist()
+
+    def _labels(self, rows: np.ndarray) -> Tensor:
+        labels = self.reader.labels
+        return torch.from_numpy(np.full(len(rows), -1) if labels is None else labels[rows])
 
     def order_text(self, text: str) -> str:
         """Every order is possible here."""
@@ -117,9 +125,9 @@ class KeptLogits:
                 self._filler.wait()
 
     def read_ahead(self, rows: np.ndarray) -> None:
-        """Bring these rows from the disk into memory, where they are mapped."""
-        for start in range(0, len(rows), BLOCK_ROWS):
-            self._from_memory(rows[start : start + BLOCK_ROWS])
+        """Bring these rows, ascending, from the disk into memory, where they are mapped."""
+        if self._all_here and not self._on_gpu:
+            self.groups.advise(rows)
 
     def _open(self, shard: int) -> None:
         """Place what lies in its file, or in the cache, where it lies."""

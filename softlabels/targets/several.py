@@ -170,6 +170,7 @@ class SideBySide(SoftDataset):
 
 
 def _stacked(parts: list[Any], back: np.ndarray) -> Any:
+    parts = [part() if callable(part) else part for part in parts]
     if isinstance(parts[0], list):
         everything = [value for part in parts for value in part]
         return [everything[i] for i in back]
