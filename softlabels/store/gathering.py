@@ -8,13 +8,17 @@ N rows asked for.
 
 import ctypes
 import mmap
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+MADV_POPULATE_READ = 22
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,10 +30,19 @@ class Region:
     size: int
 
     def advise(self, start: int, size: int) -> None:
-        """Ask the system to read this part of a mapped file."""
-        if isinstance(self.owner, mmap.mmap) and hasattr(mmap, "MADV_WILLNEED"):
+        """Ask the system to read this part of a mapped file from the disk."""
+        self._madvise(getattr(mmap, "MADV_WILLNEED", None), start, size)
+
+    def populate(self, start: int, size: int) -> None:
+        """Map the pages of this part now, where the system can (Linux 5.14): one call for what
+        would be a fault every 64 KiB in the thread that reads."""
+        self._madvise(MADV_POPULATE_READ if sys.platform == "linux" else None, start, size)
+
+    def _madvise(self, advice: int | None, start: int, size: int) -> None:
+        if isinstance(self.owner, mmap.mmap) and advice is not None:
             first = start // mmap.PAGESIZE * mmap.PAGESIZE
-            self.owner.madvise(mmap.MADV_WILLNEED, first, start + size - first)
+            with suppress(OSError):
+                self.owner.madvise(advice, first, start + size - first)
 
     @classmethod
     def of(cls, owner: np.ndarray | mmap.mmap) -> "Region":

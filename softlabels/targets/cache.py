@@ -86,6 +86,8 @@ class Making:
         self._lock.release()
 
     def abandon(self) -> None:
+        if self._file.closed:
+            return
         self._file.close()
         with suppress(OSError):
             os.unlink(f"{self.path}.partial")

@@ -118,11 +118,14 @@ class KeptLogits:
         return text
 
     def settle(self) -> None:
-        """Return when all that was read has been checked. Raises DamagedDump."""
+        """Return when all that was read has been checked: mapped files by their hash, decoded pages
+        by their checksums. Raises DamagedDump."""
         if self._process == os.getpid():
             self._checker.wait()
-            if len(self.in_place) < len(self.records):
-                self._filler.wait()
+            self._filler.check()
+        for shard in self.shards.values():
+            if shard.problem is not None:
+                raise shard.problem
 
     def read_ahead(self, rows: np.ndarray) -> None:
         """Bring these rows, ascending, from the disk into memory, where they are mapped."""
@@ -212,7 +215,12 @@ class KeptLogits:
         shard = self.groups.shard_of(group)
         if shard in self.in_place or not self.groups.addresses[group]:
             local = group - self.groups.of_shard(shard).start
-            self._place(shard, self.shards[shard].fill(local))
+            try:
+                self._place(shard, self.shards[shard].fill(local))
+            except BaseException:
+                for begun in self.shards.values():
+                    begun.abandon()
+                raise
 
     def _is_verified(self, shard: int) -> bool:
         record = self.records[shard]

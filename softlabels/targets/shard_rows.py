@@ -21,6 +21,8 @@ from softlabels.targets.cache import About, LocalCache, Making
 
 POLL_SECONDS = 0.02
 
+_thread = threading.local()
+
 Placed = tuple[slice, Region, np.ndarray]
 
 
@@ -34,6 +36,7 @@ class ShardRows:
         self.rows, self.row_bytes, self.write = rows, row_bytes, write
         self.starts = np.arange(0, rows, group_rows, dtype=np.int64) * row_bytes
         self.target: Making | Region | None = None
+        self.problem: DamagedDump | None = None
         self._done: set[int] = set()
         self.renew()
 
@@ -54,9 +57,10 @@ class ShardRows:
         start = int(self.starts[group])
         stop = int(self.starts[group + 1]) if group + 1 < len(self.starts) else self.bytes
         if isinstance(target, Making):
-            region, out = target.region, np.empty(stop - start, np.uint8)
+            region, out = target.region, self._scratch(stop - start)
             self.write(group, out)
             target.write(start, out)
+            region.populate(start, stop - start)
         else:
             region = target
             self.write(group, bytes_at(region.address + start, stop - start))
@@ -67,11 +71,21 @@ class ShardRows:
             self.close()
         return slice(group, group + 1), region, region.address + self.starts[group : group + 1]
 
+    def _scratch(self, size: int) -> np.ndarray:
+        """Memory of this thread, used again: fresh memory costs more than decoding into it."""
+        if getattr(_thread, "scratch", None) is None or len(_thread.scratch) < size:
+            _thread.scratch = np.empty(size, np.uint8)
+        found: np.ndarray = _thread.scratch[:size]
+        return found
+
     def open(self) -> Making | Region | None:
         return Region.of(np.empty(self.bytes, np.uint8))
 
     def close(self) -> None:
         """All row groups are there."""
+
+    def abandon(self) -> None:
+        """They never will be."""
 
     def whole(self) -> Placed:
         raise AssertionError("memory of this process is not filled by others")
@@ -125,15 +139,24 @@ class DecodedShard(ShardRows):
         return found
 
     def close(self) -> None:
-        """The pages were sound; now the file as a whole. Then others may have it, when the disk
-        has it: nobody waits for that."""
-        good = sha256_of(self.path) == self.record["sha256"]
+        """All pages were sound. Let others have the shard once its file was hashed and the disk has
+        what was decoded; nobody waits for that."""
+        threading.Thread(target=self._publish, name="softlabels-publish").start()
+
+    def _publish(self) -> None:
+        try:
+            if sha256_of(self.path) != self.record["sha256"]:
+                self.problem = DamagedDump(
+                    f"{self.path} has other bytes than were written (SHA-256 differs), though its "
+                    f"pages are sound; {REDO}"
+                )
+            elif isinstance(self.target, Making) and self.target.process == os.getpid():
+                self.target.publish()
+        except OSError:
+            pass  # the file was removed, or the cache's disk fails: next time it is decoded again
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Let others begin it anew."""
         if isinstance(self.target, Making) and self.target.process == os.getpid():
-            if good:
-                threading.Thread(target=self.target.publish, name="softlabels-publish").start()
-            else:
-                self.target.abandon()
-        if not good:
-            raise DamagedDump(
-                f"{self.path} has other bytes than were written (SHA-256 differs); {REDO}"
-            )
+            self.target.abandon()
