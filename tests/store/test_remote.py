@@ -278,7 +278,8 @@ def test_processes_fetch_a_remote_dump_once_between_them(teacher, out, server, t
     softlabels.dump(teacher=teacher, out=out, shard_rows=100)
     place, fetched = str(tmp_path / "cache"), []
     server.faults.append(lambda method, path: fetched.append(path) if method == "GET" else None)
-    processes = [start(load_with_cache, out=out, place=place) for _ in range(3)]
+    words = {"out": out, "place": place, "environment": server.environment}
+    processes = [start(load_with_cache, **words) for _ in range(3)]
     for process in processes:
         process.join(60)
     assert [process.exitcode for process in processes] == [0, 0, 0]

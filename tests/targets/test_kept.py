@@ -174,7 +174,8 @@ def test_processes_share_the_cache_though_one_is_killed(tmp_path, cache):
     np.save(tmp_path / "logits.npy", logits)
     folder = make_dump(tmp_path / "d", logits, 64, 8000, OTHER_WRITERS["zstd"])
     logs = [tmp_path / f"log{i}" for i in range(4)]
-    processes = [start(read_all, folder=str(folder), log=str(log)) for log in logs]
+    here = {"SOFTLABELS_CACHE": str(cache.place)}
+    processes = [start(read_all, here, folder=str(folder), log=str(log)) for log in logs]
     wait_for(lambda: list(cache.place.glob("rows/*.partial")) or cache.entries())
     kill(processes[0])
     for process in processes[1:]:
