@@ -26,12 +26,13 @@ from torch.utils.data import DataLoader
 import softlabels
 from softlabels.capture.planning import group_rows, shard_rows
 from softlabels.targets.orders import permutation
-from tests.dumps import make_dump
+from tests.dumps import COMPACT, make_dump
 
 BATCH = 256
 SLOW_SHARE = 10  # formats of one row at a time hold a tenth of the rows
 BLOCK = 20_000  # rows that are drawn; more repeat them
 REWRITTEN = {
+    "compact": COMPACT,
     "zstd": {"compression": "zstd", "use_dictionary": False},
     "zstd-dictionary": {"compression": "zstd"},  # pyarrow's own default, and so that of datasets
 }
@@ -111,9 +112,11 @@ def ours(place: Path) -> list[Way]:
     return [
         _our("softlabels, mapped", place / "dump", _batches(True)),
         _our("… keep='ram'", place / "dump", _batches(True), keep="ram"),
+        _our("… --compact, decoded", place / "compact", _batches(True)),
         _our("… from zstd, decoded", place / "zstd", _batches(True)),
         _our("… from zstd with a dictionary, decoded", place / "zstd-dictionary", _batches(True)),
         _our("… shuffle='blocks(64, 512)'", place / "dump", _batches("blocks(64, 512)")),
+        _our("… streaming", place / "dump", _batches("blocks"), streaming=True),
         _our("… DataLoader", place / "dump", _through_loader(0)),
         _our("… DataLoader, 2 workers", place / "dump", _through_loader(2)),
     ]
@@ -123,8 +126,8 @@ def _our(name: str, dump: Path, batches: Callable, **words: Any) -> Way:
     def open_dump(cache: Path) -> softlabels.SoftDataset:
         return softlabels.load(dump, T=4, inputs=False, cache=cache, **words)
 
-    alone = "blocks" in name or "workers" in name
-    return Way(name, dump / "data", open_dump, batches, lambda store: store.logits.settle(), alone)
+    alone = any(word in name for word in ("blocks", "workers", "streaming"))
+    return Way(name, dump / "data", open_dump, batches, lambda store: store.settle(), alone)
 
 
 def _batches(how: bool | str) -> Callable:

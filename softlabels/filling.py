@@ -7,6 +7,24 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+opening = threading.Lock()  # held while what threads share is set up; a forked child gets its own
+
+
+def _renew() -> None:
+    global opening
+    opening = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)
+
+
+def cores() -> int:
+    """The processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
 
 class Filler:
     """Runs `work(item)` for items 0 … count − 1 in threads, once each.
@@ -26,11 +44,6 @@ class Filler:
         self._failure: BaseException | None = None
         self._changed = threading.Condition()
         self._process: int | None = None
-        self._stopped = False
-
-    @property
-    def complete(self) -> bool:
-        return bool(self.done.all())
 
     def start(self) -> None:
         """Begin in the background, if that has not happened yet."""
@@ -38,10 +51,6 @@ class Filler:
             self._process = os.getpid()
             for _ in range(min(self.threads, len(self.done))):
                 threading.Thread(target=self._run, name="softlabels-fill").start()
-
-    def stop(self) -> None:
-        """Leave undone what is not begun."""
-        self._stopped = True
 
     def check(self) -> None:
         """Raises what failed in the background."""
@@ -68,7 +77,7 @@ class Filler:
 
     def _run(self) -> None:
         main = threading.main_thread()
-        while main.is_alive() and not self._stopped:
+        while main.is_alive():
             item = self._take()
             if item is None:
                 return

@@ -4,8 +4,8 @@ Shapes: N rows of a row group, C classes.
 """
 
 import io
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +32,9 @@ class ShardDecoder:
         self.folder, self.plan, self.shard, self.rows = folder, plan, shard, rows
         self.name = plan.file(shard)
         self.codec = plan.make_codec()
+        # no cached_property: in Python 3.11 it holds a lock for all objects, which a process forked
+        # meanwhile would wait for without end
+        self._known: dict[str, Any] = {}
 
     def decode(self, group: int, out: np.ndarray | None = None) -> np.ndarray:
         """The logits of a row group, [N, C] in the stored dtype, written to `out` where it is
@@ -72,20 +75,33 @@ class ShardDecoder:
             return None  # Arrow will say what is wrong
         return unpack_chunk(content, rows, self.plan.classes, self.plan.dtype, out)
 
-    @cached_property
-    def _size(self) -> int:
-        return self.folder.size(self.name)
+    def _once(self, name: str, find: Callable[[], Any]) -> Any:
+        if name not in self._known:
+            self._known[name] = find()
+        return self._known[name]
 
-    @cached_property
+    @property
+    def _size(self) -> int:
+        size: int = self._once("size", lambda: self.folder.size(self.name))
+        return size
+
+    @property
     def _metadata(self) -> pq.FileMetaData:
+        return self._once("metadata", self._read_metadata)
+
+    @property
+    def _footer(self) -> bytes:
+        """The end of a file elsewhere, from its footer on; empty for a local one."""
+        footer: bytes = self._once("footer", self._read_footer)
+        return footer
+
+    def _read_metadata(self) -> pq.FileMetaData:
         source = io.BytesIO(self._footer) if self._footer else self.folder.path(self.name)
         with pq.ParquetFile(source) as parquet:
             check_footer(parquet, self.plan, self.shard, self.rows)
             return parquet.metadata
 
-    @cached_property
-    def _footer(self) -> bytes:
-        """The end of a file elsewhere, from its footer on; empty for a local one."""
+    def _read_footer(self) -> bytes:
         if self.folder.is_local:
             return b""
         size = self._size

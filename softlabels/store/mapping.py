@@ -1,6 +1,7 @@
 """A shard's file mapped into memory, and where in it each row group's logits lie."""
 
 import mmap
+from contextlib import suppress
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -9,6 +10,20 @@ from softlabels.store.gathering import Region
 from softlabels.store.pages import logits_chunk, plain_values
 from softlabels.store.reader import check_footer
 from softlabels.store.records import Plan
+
+SPARE_FILES = 1024
+
+
+def allow_open_files(more: int) -> None:
+    """A map keeps its file open: raise this process's limit where the system lets it."""
+    with suppress(ImportError, OSError, ValueError):  # not everywhere is there such a limit
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != resource.RLIM_INFINITY and soft < more + SPARE_FILES:
+            wanted = more + SPARE_FILES
+            most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
 def map_file(path: str) -> Region:

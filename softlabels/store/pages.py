@@ -12,6 +12,7 @@ from softlabels.errors import DamagedDump
 HEADER_BYTES = 128
 DATA_PAGE, PLAIN = 0, 0
 I32, STRUCT = 5, 12
+WIDTHS = {"FIXED_LEN_BYTE_ARRAY": 2, "FLOAT": 4}  # float16, float32
 
 
 def logits_chunk(group: Any) -> Any:
@@ -31,6 +32,8 @@ def plain_values(file: IO[bytes], chunk: Any, count: int, row_bytes: int) -> int
     if chunk.compression != "UNCOMPRESSED" or chunk.has_dictionary_page:
         return None
     start, total, wanted = chunk.data_page_offset, chunk.total_compressed_size, count * row_bytes
+    if chunk.num_values * WIDTHS.get(chunk.physical_type, 0) != wanted:
+        return None  # a list is null, or of another length
     file.seek(0, 2)
     if not 0 < start <= start + total <= file.tell() or total < wanted:
         return None
@@ -43,7 +46,11 @@ def plain_values(file: IO[bytes], chunk: Any, count: int, row_bytes: int) -> int
     whole = header["values"] == chunk.num_values and header["compressed"] == header["uncompressed"]
     if not (one_page and whole and (header["type"], header["encoding"]) == (DATA_PAGE, PLAIN)):
         return None
-    return int(start + total - wanted)
+    values = start + length
+    for _ in range(2):  # repetition levels, definition levels
+        file.seek(values)
+        values += 4 + int.from_bytes(file.read(4), "little")
+    return int(values) if values + wanted == start + total else None  # else a value is null
 
 
 def read_page_header(content: bytes) -> tuple[dict[str, int], int]:

@@ -1,8 +1,9 @@
 """Stage two: a stored dump as a torch dataset, at any temperature."""
 
+from softlabels.targets.batches import as_it_is
 from softlabels.targets.describing import info, newest_dump
 from softlabels.targets.loading import load
 from softlabels.targets.soft_dataset import SoftDataset
 from softlabels.targets.transform import with_soft_targets
 
-__all__ = ["SoftDataset", "info", "load", "newest_dump", "with_soft_targets"]
+__all__ = ["SoftDataset", "as_it_is", "info", "load", "newest_dump", "with_soft_targets"]

@@ -40,7 +40,8 @@ class Batches(IterableDataset):
     """Iterate over it for the batches of one epoch; `len()` is the number of steps.
 
     take: rows → a batch; ahead: told of rows that will be asked for soon; settle: called when an
-    epoch has been read to its end. Given to a DataLoader, say `batch_size=None`.
+    epoch has been read to its end. Given to a DataLoader, say `batch_size=None` and
+    `collate_fn=softlabels.targets.as_it_is`: its own would make a dict of each batch.
 
     `state_dict()` after a batch, and `load_state_dict()` into one made alike, with whatever number
     of workers: the next batch is the one that would have come. `set_epoch()` chooses another
@@ -98,7 +99,13 @@ class Batches(IterableDataset):
         return self._here()
 
     def state_dict(self) -> dict[str, Any]:
-        """Where in which epoch the last batch ended; plain numbers and text."""
+        """Where in which epoch the last batch ended; plain numbers and text.
+
+        Raises UsageError in one of several workers, each of which knows its own batches only.
+        """
+        worker = get_worker_info()
+        if worker is not None and worker.num_workers > 1:
+            raise UsageError("a worker can't tell how far all are; use batches(…, workers=2)")
         return {
             "position": self._position,
             "epoch": self.order.epoch,
@@ -112,11 +119,14 @@ class Batches(IterableDataset):
         """Go on there. Raises UsageError for the state of other rows or another shuffle."""
         ours = self.state_dict()
         for name in ("data", "rows", "shuffle"):
-            if state[name] != ours[name]:
+            if state.get(name) != ours[name]:
                 raise UsageError(
-                    f"this state is of batches whose {name} is {state[name]!r}; here it is "
+                    f"this state is of batches whose {name} is {state.get(name)!r}; here it is "
                     f"{ours[name]!r}"
                 )
+        position = state.get("position")
+        if type(position) is not int or not 0 <= position <= len(self.order):
+            raise UsageError(f"this state's position is {position!r}, of {len(self.order)} rows")
         self.order = replace(self.order, seed=state["seed"], epoch=state["epoch"])
         self._position, self._resumed = state["position"], True
 
@@ -140,7 +150,11 @@ class Batches(IterableDataset):
         steps = self._steps(self._position)
         copy = self._copy_for_workers()
         loader = DataLoader(
-            copy, batch_size=None, num_workers=self.workers, pin_memory=self.pin_memory
+            copy,
+            batch_size=None,
+            num_workers=self.workers,
+            pin_memory=self.pin_memory,
+            collate_fn=as_it_is,
         )
         for (_, stop), batch in zip(steps, loader, strict=True):
             self._position = stop
@@ -150,6 +164,11 @@ class Batches(IterableDataset):
         copy = object.__new__(Batches)
         copy.__dict__.update(self.__dict__, _resumed=True, workers=0)
         return copy
+
+
+def as_it_is(batch: Any) -> Any:
+    """A DataLoader's collate function for batches that are whole already."""
+    return batch
 
 
 class _Ahead:

@@ -9,10 +9,12 @@ PLACE is $SOFTLABELS_CACHE, else ~/.cache/softlabels. Every file appears whole o
 makes one holds the lock beside it; a process that ends lets go of it.
 """
 
+import errno
 import hashlib
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -58,16 +60,18 @@ class Making:
 
     def __init__(self, path: str, about: About, lock: FileLock) -> None:
         self.path, self.about, self._lock = path, about, lock
+        self.partial = f"{path}.{os.getpid()}-{uuid.uuid4().hex[:8]}.partial"
         self.process = os.getpid()
         self.published = False
-        with open(f"{path}.partial", "wb") as file:
-            # a full disk is an error now, where it would be a crash later, in mapped memory
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, about.bytes)
-            else:
-                file.truncate(about.bytes)
-        self.region: Region = map_file(f"{path}.partial")
-        self._file = open(f"{path}.partial", "r+b", buffering=0)  # noqa: SIM115
+        self._file = open(self.partial, "w+b", buffering=0)  # noqa: SIM115
+        try:
+            self._file.truncate(about.bytes)
+            if hasattr(os, "posix_fallocate"):  # a full disk is told now, not at the last write
+                os.posix_fallocate(self._file.fileno(), 0, about.bytes)
+            self.region: Region = map_file(self.partial)
+        except BaseException:
+            self.abandon()
+            raise
 
     def write(self, start: int, values: np.ndarray) -> None:
         """Put these bytes, uint8, at this place of the file."""
@@ -81,16 +85,15 @@ class Making:
         os.fsync(self._file.fileno())
         self._file.close()
         Path(self.path).with_suffix(".json").write_text(json.dumps(asdict(self.about)))
-        os.replace(f"{self.path}.partial", self.path)
+        os.replace(self.partial, self.path)
         self.published = True
         self._lock.release()
 
     def abandon(self) -> None:
-        if self._file.closed:
-            return
+        """Give up what is not published; others may begin anew."""
         self._file.close()
         with suppress(OSError):
-            os.unlink(f"{self.path}.partial")
+            os.unlink(self.partial)
         self._lock.release()
 
 
@@ -135,24 +138,40 @@ class LocalCache:
         return None
 
     def make(self, sha256: str, about: About, kept: Collection[str]) -> Making | None:
-        """Begin such a file; None while another process makes it.
+        """Begin such a file; None while another process makes it, and where the place can't be
+        written to.
 
         What was used longest ago makes room, but for the shards `kept`. Raises DiskFull where the
-        budget, or the disk, is too small; OSError where the place can't be written to.
+        budget, or the disk, is too small.
         """
         path = self._rows(sha256)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        lock = FileLock(f"{path}.lock", thread_local=False)
         try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            lock = FileLock(f"{path}.lock", thread_local=False)
             lock.acquire(blocking=False)
-        except Timeout:
+        except (Timeout, OSError):
             return None
         try:
+            self._sweep(path)
             self.make_room(about.bytes, about.dump, [self._rows(one) for one in kept])
             return Making(path, about, lock)
+        except OSError as error:
+            lock.release()
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DiskFull(
+                    f"no space left for {self.place}; make room, set {PLACE} to another disk, or "
+                    f"do without: --no-cache"
+                ) from error
+            return None
         except BaseException:
             lock.release()
             raise
+
+    def _sweep(self, path: str) -> None:
+        """Remove what a process that died left half made; the lock is ours."""
+        for partial in self.place.glob(f"rows/{os.path.basename(path)}.*.partial"):
+            with suppress(OSError):
+                partial.unlink()
 
     def make_room(self, size: int, what: str, kept: Collection[str] = ()) -> None:
         """Remove what was used longest ago until `size` bytes more are within the budget."""
@@ -183,8 +202,13 @@ class LocalCache:
         for entry in self.entries():
             remove(entry)
             freed += entry.bytes
-        for part in ("rows", "copies", "verified"):
-            shutil.rmtree(self.place / part, ignore_errors=True)
+        for path in self.place.glob("rows/*.rows.*.partial"):
+            name = path.name.partition(".rows.")[0] + ".rows"
+            lock = FileLock(self.place / "rows" / f"{name}.lock")
+            with suppress(Timeout, OSError), lock.acquire(blocking=False):
+                freed += path.stat().st_blocks * 512
+                path.unlink()
+        shutil.rmtree(self.place / "verified", ignore_errors=True)
         return freed
 
     def is_verified(self, path: str, sha256: str) -> bool:

@@ -6,6 +6,7 @@ what a batch waits for first. Files are hashed in the background too, once; dama
 next batch, at the latest by `settle`. N rows asked for, C classes.
 """
 
+import errno
 import os
 from typing import Any
 
@@ -15,21 +16,23 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from softlabels.errors import DamagedDump, UsageError
-from softlabels.filling import Filler
+from softlabels import filling
+from softlabels.errors import DamagedDump, StoreError, UsageError
+from softlabels.filling import Filler, cores
 from softlabels.store.audit import sha256_of
 from softlabels.store.codec import DTYPES
 from softlabels.store.gathering import RowGroups
-from softlabels.store.mapping import map_logits
+from softlabels.store.mapping import allow_open_files, map_logits
 from softlabels.store.reader import PARQUET_ERRORS, REDO, DumpReader
 from softlabels.targets.cache import LocalCache
 from softlabels.targets.shard_rows import DecodedShard, Placed, ShardRows
 from softlabels.words import size_words
 
 KEEPS = ("auto", "gpu", "ram", "disk")
-SHARE = 0.5  # of the free memory, on the device or here, that is taken unasked
+SHARE = 0.4  # of the free memory, on the device or here, that is taken unasked
 DECODERS = 8  # threads at most
 BLOCK_ROWS = 16_384
+NO_DAMAGE = (errno.EMFILE, errno.ENFILE, errno.EACCES, errno.ENOMEM)
 
 
 def choose_keep(keep: str, size: int, device: torch.device) -> str:
@@ -75,6 +78,7 @@ class KeptLogits:
         self.groups = RowGroups([r["rows"] for r in self.records], plan.group_rows, row_bytes)
         self.in_place: list[int] = []
         self.shards: dict[int, ShardRows] = {}
+        allow_open_files(len(self.records))
         for shard in range(len(self.records)):
             self._open(shard)
         ours = sum(shard.bytes for shard in self.shards.values())
@@ -91,7 +95,13 @@ class KeptLogits:
     def gather(self, rows: np.ndarray) -> Tensor:
         """The logits of these rows, [N, C] in the stored dtype; on the device with keep gpu."""
         if self._process != os.getpid():
-            self._begin()
+            with filling.opening:
+                if self._process != os.getpid():
+                    self._begin()
+        if self._to_settle > 0:
+            self._to_settle -= len(rows)
+            if self._to_settle <= 0:  # about an epoch, whoever asks: damage is told by now
+                self._checker.wait()
         if self._on_gpu:
             return self._device_rows().index_select(0, torch.from_numpy(rows).to(self.device))
         return self._from_memory(rows)
@@ -139,6 +149,8 @@ class KeptLogits:
         try:
             found = map_logits(path, reader.plan, shard, record["rows"])
         except (DamagedDump, *PARQUET_ERRORS) as error:
+            if getattr(error, "errno", None) in NO_DAMAGE:
+                raise StoreError(f"{path} can't be mapped: {error}") from error
             raise DamagedDump(f"{path} is damaged: {error}; {REDO}") from error
         if found is None:
             memory_only = self.keep in ("ram", "gpu")
@@ -170,7 +182,6 @@ class KeptLogits:
 
     def _begin(self) -> None:
         """In this process: what remains to be hashed, and to be decoded or copied."""
-        self._process = os.getpid()
         worker = get_worker_info()
         self._on_gpu = self.keep == "gpu" and worker is None
         alone = worker is None or worker.id == 0  # of several workers, one hashes
@@ -178,17 +189,19 @@ class KeptLogits:
         self._checker = Filler(
             lambda item: self._verify(self._to_check[item]), len(self._to_check), 1
         )
-        for filling in self.shards.values():
-            filling.renew()
+        for shard in self.shards.values():
+            shard.renew()
         pending = [g for shard in self.shards for g in self.groups.of_shard(shard)]
         self._pending = sorted(pending, key=lambda g: (self.groups.addresses[g] > 0, g))
         self._items = {group: item for item, group in enumerate(self._pending)}
-        threads = min(DECODERS, len(os.sched_getaffinity(0)))
+        threads = min(DECODERS, cores())
         self._filler = Filler(self._fill, len(self._pending), threads)
         self._all_here = self.groups.all_here
+        self._to_settle = len(self) // (worker.num_workers if worker else 1)
         self._checker.start()
         if worker is None:
             self._filler.start()
+        self._process = os.getpid()
 
     def _from_memory(self, rows: np.ndarray) -> Tensor:
         self._checker.check()

@@ -51,7 +51,9 @@ def _fetch(
         name = record["file"]
         try:
             folder.size(name)
-            with to.create(name) as file:
+            with Folder(to.root).create(
+                name
+            ) as file:  # a thread's own place for what is unfinished
                 folder.download(name, file.name)
                 if sha256_of(file.name) != record["sha256"]:
                     raise DamagedDump(f"{folder}/{name} has other bytes than recorded; {REDO}")

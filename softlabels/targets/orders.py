@@ -39,6 +39,9 @@ class Order:
     def __post_init__(self) -> None:
         parse_order(self.text)
 
+    def __reduce__(self) -> tuple:
+        return Order, (self.text, self.bounds, self.seed, self.epoch)
+
     def __len__(self) -> int:
         return int(self.bounds[-1])
 

@@ -63,7 +63,8 @@ class Concatenated(SoftDataset):
         orders = [part.order(shuffle, seed, epoch) for part in self.parts]
         bounds = [order.bounds[:-1] for order in orders]
         moved = [b + start for b, start in zip(bounds, self._starts, strict=False)]
-        return Order(orders[0].text, np.concatenate([*moved, self._starts[-1:]]), seed, epoch)
+        text = "blocks" if any(order.text == "blocks" for order in orders) else orders[0].text
+        return Order(text, np.concatenate([*moved, self._starts[-1:]]), seed, epoch)
 
     def read_ahead(self, rows: np.ndarray) -> None:
         for part, start in zip(self.parts, self._starts, strict=False):
@@ -111,10 +112,10 @@ class SideBySide(SoftDataset):
         return next(iter(self.dumps.values()))
 
     @cached_property
-    def _positions(self) -> dict[int, np.ndarray | None]:
+    def _positions(self) -> dict[str, np.ndarray | None]:
         """Of each dump, where the first one's rows stand in it; None where they are the same."""
         ours, found = self._first.reader, {}
-        for dump in self.dumps.values():
+        for name, dump in self.dumps.items():
             theirs = dump.reader
             where = find_ids(theirs.ids, ours.ids)
             missing = np.flatnonzero(where < 0)
@@ -131,14 +132,14 @@ class SideBySide(SoftDataset):
                     f"{len(other)} rows of {ours.folder} and {theirs.folder} have the same id and "
                     f"other inputs: first the ids {shown}. {ONE_SOURCE}"
                 )
-            found[id(dump)] = None if np.array_equal(where, np.arange(len(where))) else where
+            found[name] = None if np.array_equal(where, np.arange(len(where))) else where
         return found
 
     def columns(self, rows: np.ndarray) -> dict[str, Any]:
         columns = self._first.columns(rows)
         logits = {}
         for name, dump in self.dumps.items():
-            where = self._positions[id(dump)]
+            where = self._positions[name]
             own = dump is self._first
             theirs = rows if where is None else where[rows]
             logits[name] = columns["logits"] if own else dump.logits.gather(theirs)
@@ -148,8 +149,8 @@ class SideBySide(SoftDataset):
         return self._first.order(order_text(shuffle), seed, epoch)
 
     def read_ahead(self, rows: np.ndarray) -> None:
-        for dump in self.dumps.values():
-            where = self._positions[id(dump)]
+        for name, dump in self.dumps.items():
+            where = self._positions[name]
             dump.read_ahead(rows if where is None else where[rows])
 
     def settle(self) -> None:

@@ -6,7 +6,6 @@ and the addresses of the row groups that are there now: that one, or all of them
 
 import os
 import threading
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -18,8 +17,6 @@ from softlabels.store.gathering import Region, bytes_at
 from softlabels.store.mapping import map_file
 from softlabels.store.reader import REDO, DumpReader
 from softlabels.targets.cache import About, LocalCache, Making
-
-POLL_SECONDS = 0.02
 
 _thread = threading.local()
 
@@ -119,16 +116,14 @@ class DecodedShard(ShardRows):
         return slice(0, len(self.starts)), region, region.address + self.starts
 
     def open(self) -> Making | Region | None:
-        """None where another process has made it by now."""
+        """None where another process has made it by now. Where another is at it, or the cache can't
+        be written to, the rows go into memory: who waited for each other would wait for ever."""
         if self.cache is None:
             return super().open()
+        if self.find() is not None:
+            return None
         about = About(self.dump, self.record["file"], self.rows, self.bytes)
-        while self.find() is None:
-            making = self.cache.make(self.record["sha256"], about, self.kept)
-            if making is not None:
-                return making
-            time.sleep(POLL_SECONDS)
-        return None
+        return self.cache.make(self.record["sha256"], about, self.kept) or super().open()
 
     def whole(self) -> Placed:
         found = self.find()

@@ -4,12 +4,15 @@ Shapes: N rows of a batch, C classes.
 """
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 from torch.utils.data import Dataset
 
+from softlabels.errors import UsageError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.logits import check_temperature
@@ -72,16 +75,20 @@ class SoftDataset(Dataset):
         return replace(self, T=check_temperature(T))
 
     def __getitem__(self, row: int) -> Row:
-        if not -len(self) <= row < len(self):
-            raise IndexError(f"row {row} of a dump with {len(self)} rows")
-        return self.__getitems__([row % len(self)])[0]
+        return self.__getitems__([row])[0]
 
     def __getitems__(self, rows: list[int]) -> Rows:
         """Many rows at once: a DataLoader asks for its batches this way."""
-        return Rows(self.take(np.asarray(rows)))
+        return Rows(self.take(rows))
 
-    def take(self, rows: np.ndarray) -> Batch:
-        """These rows as one batch. rows: int64 [N], from 0 to len − 1."""
+    def take(self, rows: Sequence[int] | np.ndarray | Tensor) -> Batch:
+        """These rows as one batch. rows: whole numbers [N]; −1 is the last row.
+
+        Raises IndexError for a row that is not there, UsageError for what is no row's number.
+        """
+        return self._take(checked_rows(rows, len(self)))
+
+    def _take(self, rows: np.ndarray) -> Batch:
         return Batch(self.columns(rows), self.T, self.preprocess)
 
     def batches(
@@ -106,7 +113,7 @@ class SoftDataset(Dataset):
         """
         order = self.order(shuffle, seed, epoch)
         return Batches(
-            self.take,
+            self._take,
             order,
             batch_size,
             rank=rank,
@@ -118,6 +125,21 @@ class SoftDataset(Dataset):
             ahead=self.read_ahead if "blocks" in order.text else None,
             settle=self.settle,
         )
+
+
+def checked_rows(rows: Sequence[int] | np.ndarray | Tensor, count: int) -> np.ndarray:
+    """The numbers of rows as int64 from 0 to count − 1, copied: the caller's array may change."""
+    found = np.array(rows.cpu().numpy() if isinstance(rows, Tensor) else rows)
+    if found.size == 0:
+        return np.zeros(0, np.int64)
+    if found.dtype.kind not in "iu" or found.ndim != 1:
+        raise UsageError(
+            f"rows are {found.dtype} {list(found.shape)}; give a list of whole numbers"
+        )
+    if found.min() < -count or found.max() >= count:
+        row = found[(found < -count) | (found >= count)][0]
+        raise IndexError(f"row {row} of a dump with {count} rows")
+    return found.astype(np.int64) % count
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,11 +17,13 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from softlabels import filling
 from softlabels.errors import UsageError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.store.codec import DTYPES
 from softlabels.store.decoding import ShardDecoder
+from softlabels.store.folder import Folder
 from softlabels.store.gathering import RowGroups
 from softlabels.store.reader import DumpReader
 from softlabels.targets.orders import HELD_GROUPS
@@ -115,17 +117,27 @@ class StreamedRows:
 
     def _ask(self, group: int) -> "Future[Group]":
         if self._process != os.getpid():
-            self._process = os.getpid()
-            self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="stream")
-            self._held: OrderedDict[int, Future[Group]] = OrderedDict()
-            self._lock = Lock()
+            with filling.opening:
+                if self._process != os.getpid():
+                    self._begin()
         with self._lock:
-            if group not in self._held:
+            held = self._held.get(group)
+            if held is None or (held.done() and held.exception() is not None):
                 self._held[group] = self._pool.submit(self._decode, group)
                 while len(self._held) > KEPT:
                     self._held.popitem(last=False)
             self._held.move_to_end(group)
             return self._held[group]
+
+    def _begin(self) -> None:
+        if self._process is not None:  # forked: clients of object stores don't live on
+            folder = Folder(self.reader.folder.url)
+            for decoder in self.decoders:
+                decoder.folder = folder
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="stream")
+        self._held: OrderedDict[int, Future[Group]] = OrderedDict()
+        self._lock = Lock()
+        self._process = os.getpid()
 
     def _decode(self, group: int) -> Group:
         shard = self.groups.shard_of(group)

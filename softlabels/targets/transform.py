@@ -51,7 +51,9 @@ class _Transform:
 
     def _rows(self, ids: np.ndarray) -> np.ndarray:
         known = self.found.reader.ids
-        if self.order is not None:
+        if ids.dtype.kind != known.dtype.kind:
+            rows = np.full(len(ids), -1)
+        elif self.order is not None:
             rows = find_ids(known, ids, self.order)
         else:
             rows = np.where((ids >= 0) & (ids < len(known)), ids, -1)

@@ -14,9 +14,12 @@ from torch.utils.data import DataLoader, Subset
 
 import softlabels
 from softlabels.errors import UsageError
+from softlabels.store.gathering import RowGroups
+from softlabels.targets import as_it_is
 from softlabels.targets.batch import Batch
 from softlabels.targets.kept_logits import KeptLogits
 from softlabels.targets.orders import Order
+from softlabels.targets.soft_dataset import checked_rows
 from tests.dumps import make_dump
 
 ORDERS = ["none", "full", "blocks", "blocks(4, 3)", "blocks(1, 1)"]
@@ -175,8 +178,11 @@ def test_state_of_other_rows_is_refused(dataset, dump_folder):
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_a_dataloader_over_batches_keeps_their_order(dataset, workers):
     batches = dataset.batches(10, shuffle=True, seed=4)
-    loader = DataLoader(batches, batch_size=None, num_workers=workers)
+    loader = DataLoader(batches, None, num_workers=workers, collate_fn=as_it_is)
     assert ids(loader) == ids(batches)
+    assert {type(batch) for batch in loader} == {Batch}
+    found = dataset.batches(10, shuffle=True, seed=4, workers=workers)
+    assert {type(batch) for batch in found} == {Batch}
     assert ids(dataset.batches(10, shuffle=True, seed=4, workers=workers)) == ids(batches)
 
 
@@ -257,3 +263,50 @@ def test_text_ids_stay_text(tmp_path):
     assert dataset[3]["id"] == "r3"
     batch = next(iter(DataLoader(dataset, batch_size=3, num_workers=1)))
     assert batch["id"] == ["r0", "r1", "r2"]
+
+
+@pytest.mark.parametrize("kind", ["int32", "uint64", "int64", "list", "tensor"])
+def test_rows_may_be_asked_for_by_any_whole_numbers(dataset, kind):
+    rows = [5, 0, 102, 77]
+    asked = {"list": rows, "tensor": torch.tensor(rows)}.get(kind)
+    asked = np.array(rows, kind) if asked is None else asked
+    batch, expected = dataset.take(asked), dataset.take(np.array(rows))
+    if kind == "int32":
+        asked[:] = 1  # the batch does not change with it
+    assert batch["id"].tolist() == rows
+    assert torch.equal(batch["logits"], expected["logits"])
+    back = dataset.take([-1, -103, -3])
+    assert back["id"].tolist() == [102, 0, 100]
+    assert torch.equal(back["logits"], dataset.take([102, 0, 100])["logits"])
+    assert dataset.take([])["logits"].shape == (0, 3)
+
+
+def test_a_product_of_rows_and_bytes_does_not_overflow():
+    groups = RowGroups([3_000_000], 1024, 2000)
+    padded = checked_rows(np.array([2_200_000], np.int32), 3_000_000)
+    assert (groups._padded(padded) * groups.row_bytes).tolist() == [4_400_000_000]
+
+
+def test_rows_that_are_none(dataset):
+    for rows in ([103], [0, -104]):
+        with pytest.raises(IndexError, match=f"row {rows[-1]} of a dump with 103 rows"):
+            dataset.take(rows)
+    for rows in (np.ones(103, bool), [0.5], [[1]]):
+        with pytest.raises(UsageError, match="give a list of whole numbers"):
+            dataset.take(rows)
+
+
+@pytest.mark.parametrize("text", ORDERS)
+def test_batches_travel_to_other_processes_after_they_were_used(dataset, text):
+    batches = dataset.batches(10, shuffle=text)
+    found = ids(batches)
+    assert ids(pickle.loads(pickle.dumps(batches))) == found
+
+
+def test_states_that_can_not_be(dataset):
+    batches = dataset.batches(10)
+    for change in ({"position": -3}, {"position": 104}, {"position": None}):
+        with pytest.raises(UsageError, match="this state's position is"):
+            batches.load_state_dict(batches.state_dict() | change)
+    with pytest.raises(UsageError, match="whose data is None"):
+        batches.load_state_dict({})

@@ -1,9 +1,14 @@
 """Where logits are read from: mapped files, the cache, memory. And that they are the right ones."""
 
 import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -13,8 +18,9 @@ from torch.utils.data import DataLoader
 
 import softlabels
 from softlabels.errors import DamagedDump, DiskFull, UsageError
+from softlabels.store.pages import logits_chunk, plain_values
 from softlabels.targets import kept_logits
-from softlabels.targets.cache import LocalCache
+from softlabels.targets.cache import About, LocalCache
 from tests.conftest import whole
 from tests.dumps import OTHER_WRITERS, change, make_dump
 from tests.processes import kill, start, wait_for
@@ -221,3 +227,97 @@ def test_the_cache_command(tmp_path, cli, cache):
     assert cli("cache", "--json").value["entries"] == []
     assert same(whole(load(folder)), LOGITS)
     wait_for(lambda: len(cache.entries()) == 2)
+
+
+def read_twice(folder: str, seed: int) -> None:
+    """Two loads of one dump, their shards asked for in another order than another process does."""
+    dataset = softlabels.load(folder, T=2, inputs=False)
+    rows = np.random.default_rng(seed).permutation(len(dataset))
+    for at in range(0, len(rows), 8):
+        part = rows[at : at + 8]
+        assert dataset.take(part)["logits"][:, 0].tolist() == (part % 1000).tolist()
+
+
+def test_processes_that_want_each_others_shards_do_not_wait_for_ever(tmp_path, cache):
+    logits = np.tile(np.arange(6000)[:, None] % 1000, (1, 8)).astype(np.float16)
+    folder = make_dump(tmp_path / "d", logits, 16, 30, OTHER_WRITERS["zstd"])
+    here = {"SOFTLABELS_CACHE": str(cache.place)}
+    processes = [start(read_twice, here, folder=str(folder), seed=seed) for seed in (1, 2)]
+    first, second = load(folder), load(folder)
+    rows = np.random.default_rng(3).permutation(6000)
+    for at in range(0, 6000, 8):
+        assert torch.equal(
+            first.take(rows[at : at + 8])["logits"], second.take(rows[-at - 8 :][:8])["logits"]
+        ) is np.array_equal(rows[at : at + 8] % 1000, rows[-at - 8 :][:8] % 1000)
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
+
+
+def test_clearing_the_cache_while_it_is_filled_publishes_nothing_unfinished(tmp_path, cache):
+    about = About("d", "f", 4, 4096)
+    first = cache.make("k", about, [])
+    assert cache.make("k", about, []) is None, "while another is at it"
+    LocalCache(cache.place).clear()
+    first.write(0, np.full(4096, 7, np.uint8))
+    first.publish()
+    assert set(Path(cache.find("k", 4096)).read_bytes()) == {7}
+    cache.clear()
+    second = cache.make("k", about, [])
+    assert cache.find("k", 4096) is None
+    second.abandon()
+    assert not list(cache.place.glob("rows/*.partial"))
+
+
+@pytest.mark.parametrize("what", ["list", "element"])
+def test_a_page_with_a_null_is_not_mapped(tmp_path, what):
+    folder = make_dump(tmp_path / "d", LOGITS, 1000)
+    path = next((folder / "data").iterdir())
+    table = pq.read_table(path)
+    rows = table["logits"].to_pylist()
+    rows[400] = None if what == "list" else [None, *rows[400][1:]]
+    nullable = table.schema.field("logits").with_type(pa.list_(pa.float16(), 10))
+    column = pa.array(rows, nullable.type)
+    schema = table.schema.set(table.schema.names.index("logits"), nullable.with_nullable(True))
+    arrays = [column if n == "logits" else table[n] for n in table.column_names]
+    pq.write_table(pa.Table.from_arrays(arrays, schema=schema), path, compression="none",
+                   use_dictionary=False, data_page_size=1 << 30)  # fmt: skip
+    with pq.ParquetFile(path) as parquet:
+        chunk = logits_chunk(parquet.metadata.row_group(0))
+    with open(path, "rb") as file:
+        assert plain_values(file, chunk, 1000, 20) is None
+
+
+def test_many_threads_may_ask_first(tmp_path):
+    for _ in range(5):
+        dataset = load(make_dump(tmp_path / "d", LOGITS, 4, 20))
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda i, d=dataset: d.take([i])["logits"], range(64)))
+        assert np.array_equal(torch.cat(found).numpy(), LOGITS[:64])
+        shutil.rmtree(tmp_path / "d")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_plain_dataloader_tells_of_damage_within_about_an_epoch(tmp_path, workers, monkeypatch):
+    folder = make_dump(tmp_path / "d", LOGITS, shard_rows=300)
+    damaged = folder / "data" / "train-00003-of-00004.parquet"
+    change(damaged, lambda b: b.__setitem__(len(b) // 2, b[len(b) // 2] ^ 4))
+    real = kept_logits.sha256_of
+    monkeypatch.setattr(kept_logits, "sha256_of", lambda p: time.sleep(0.2) or real(p))
+    loader = DataLoader(load(folder, cache=False), batch_size=50, num_workers=workers)
+    with pytest.raises(DamagedDump, match="SHA-256"):
+        list(loader)
+
+
+def test_too_many_open_files_are_no_damage(tmp_path):
+    folder = make_dump(tmp_path / "d", LOGITS, 4, 4)
+    script = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200));"
+        "import softlabels; softlabels.load(sys.argv[1], T=1, inputs=False)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, folder], capture_output=True, text=True)
+    assert "StoreError" in done.stderr
+    assert "Too many open files" in done.stderr
+    assert "damaged" not in done.stderr
+    more = script.replace("(200, 200)", "(200, 2000)")
+    subprocess.run([sys.executable, "-c", more, folder], check=True)

@@ -1,5 +1,6 @@
 """Several dumps as one dataset: one after the other, or side by side."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,8 @@ def test_two_teachers_side_by_side(tmp_path):
         targets = batch["soft_target"]["large"]
         assert torch.equal(targets, torch.softmax(large.float() / 2, -1))
         assert batch.to("meta")["logits"]["small"].device.type == "meta"
+    other = pickle.loads(pickle.dumps(dataset))
+    assert torch.equal(other[5]["logits"]["large"], dataset[5]["logits"]["large"])
     row = dataset[3]
     assert row["id"] == "r3"
     assert row["soft_target"]["small"].shape == (3,)
