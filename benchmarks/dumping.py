@@ -5,7 +5,9 @@
 Both read, hash and forward the same batches of 256 by the same threads; the loop without a sink
 brings each batch's logits to the CPU and forgets them. What is left is casting, checking,
 describing, encoding, hashing and writing. CPU time of all threads of the process is what counts:
-where every core is busy, a thread that writes beside the forward pass gains nothing.
+where every core is busy, a thread that writes beside the forward pass gains nothing. A dump's
+writing thread alone, over all else in the same run, is the steadier figure: the pairs differ by
+what the machine does meanwhile.
 """
 
 import argparse
@@ -18,17 +20,22 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
+from statistics import median
+from unittest.mock import patch
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import datasets
 import torch
+from torch import Tensor
 
 from benchmarks.ratios import TEACHERS, compare, make_data
 from softlabels.capture.ledger import begin
 from softlabels.capture.pipeline import (
     WRITES_IN_FLIGHT,
+    Batch,
     Job,
+    Scribe,
     _batches,
     dump_shards,
     forward,
@@ -85,13 +92,39 @@ def storing_ratio(
         shutil.rmtree(str(made.folder))  # or each run would be charged for fresh page cache
         return used
 
+    def writing() -> float:
+        """Of one dump, the CPU time of the writing thread over that of all else."""
+        made, used, write = job(), [0.0], Scribe.write
+
+        def timed(scribe: Scribe, batch: Batch, logits_NC: Tensor | None) -> int:
+            began = time.thread_time()
+            try:
+                return write(scribe, batch, logits_NC)
+            finally:
+                used[0] += time.thread_time() - began
+
+        with patch.object(Scribe, "write", timed):
+            started = time.process_time()
+            for _ in dump_shards(made, range(made.plan.shards)):
+                pass
+            total = time.process_time() - started
+        shutil.rmtree(str(made.folder))
+        return used[0] / (total - used[0])
+
     def dropped() -> float:
         made = job()
         started = time.process_time()
         drop_shards(made)
         return time.process_time() - started
 
-    return compare(f"{name}: stored over dropped", stored, dropped, repeats)
+    found = compare(f"{name}: stored over dropped", stored, dropped, repeats)
+    shares = sorted(writing() for _ in range(repeats))
+    print(
+        f"{'  the writing thread over all else':<42} {median(shares):8.4f}   "
+        f"({shares[0]:.4f} to {shares[-1]:.4f})",
+        flush=True,
+    )
+    return found | {"writing": median(shares), "writing_all": shares}
 
 
 def drop_shards(job: Job) -> None:

@@ -18,6 +18,9 @@ from torch import Tensor
 
 from softlabels.errors import LogitsError, UsageError
 
+# half a step beyond the largest number, where rounding to even goes up
+ROUNDS_TO_INFINITY = {torch.float16: 65520.0, torch.float32: 2.0**128 - 2.0**103}
+
 
 def check_temperature(T: float) -> float:
     """`T` as a float. Raises UsageError unless it is a finite number above 0."""
@@ -86,9 +89,9 @@ def cast_for_storage(logits_NC: Tensor, dtype: torch.dtype, ids: list) -> Tensor
     Raises LogitsError for NaN, for ±inf, and for a value that `dtype` rounds to ±inf.
     """
     stored_NC = logits_NC.to(dtype)
-    # rounding keeps the order and aminmax hands on NaN, so that the two ends speak for all
-    ends = torch.stack(logits_NC.aminmax()).to(dtype) if logits_NC.numel() else logits_NC
-    if bool(torch.isfinite(ends).all()):
+    # aminmax hands on NaN, so that the two ends speak for all
+    ends = torch.stack(logits_NC.aminmax()).tolist() if logits_NC.numel() else []
+    if all(abs(end) < ROUNDS_TO_INFINITY[dtype] for end in ends):
         return stored_NC
     if not bool(torch.isfinite(logits_NC).all()):
         row = int((~torch.isfinite(logits_NC)).any(-1).nonzero()[0])

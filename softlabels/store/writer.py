@@ -60,8 +60,7 @@ class ShardWriter:
         self.statistics = LogitStatistics(plan.classes)
         self.skipped: list[dict[str, Any]] = []
         self.commit: Commit | None = None
-        self._others: list[pa.RecordBatch] = []
-        self._labels = np.empty(plan.group_rows, np.int64)
+        self._others: list[tuple[Any, ...]] = []
         self._logits_NC = np.empty((plan.group_rows, plan.classes), plan.dtype)
         self._waiting = 0  # rows of the group that is being filled
 
@@ -82,21 +81,13 @@ class ShardWriter:
     ) -> None:
         """Rows of view 0. Raises LogitsError where a row's logits must not be stored."""
         stored_NC = self.codec.encode(logits_NC, ids.tolist()).numpy()
-        columns: dict[str, Any] = {
-            "id": pa.array(ids.tolist() if ids.dtype.kind == "U" else ids),
-            "view": pa.array(np.zeros(len(ids), np.int32)),
-            "input_hash": pa.array(hashes),
-            "label": pa.array(labels),
-            "input": inputs,
-        }
-        schema = self.file.others
-        batch = pa.record_batch([columns[name] for name in schema.names], schema=schema)
         done = 0
         while done < len(ids):
             rows = min(len(ids) - done, self.plan.group_rows - self._waiting)
             place, part = slice(self._waiting, self._waiting + rows), slice(done, done + rows)
-            self._logits_NC[place], self._labels[place] = stored_NC[part], labels[part]
-            self._others.append(batch.slice(done, rows))
+            self._logits_NC[place] = stored_NC[part]
+            some = None if inputs is None else inputs.slice(done, rows)
+            self._others.append((ids[part], hashes[part], labels[part], some))
             self._waiting += rows
             done += rows
             if self._waiting == self.plan.group_rows:
@@ -138,7 +129,17 @@ class ShardWriter:
 
     def _write(self) -> None:
         rows, self._waiting = self._waiting, 0
-        others = pa.Table.from_batches(self._others, self.file.others).combine_chunks()
+        *numbers, inputs = zip(*self._others, strict=True)
         self._others = []
-        self.statistics.add(torch.from_numpy(self._logits_NC[:rows]), self._labels[:rows])
+        ids, hashes, labels = map(np.concatenate, numbers)
+        columns: dict[str, Any] = {
+            "id": pa.array(ids.tolist() if ids.dtype.kind == "U" else ids),
+            "view": pa.array(np.zeros(rows, np.int32)),
+            "input_hash": pa.array(hashes),
+            "label": pa.array(labels),
+            "input": None if inputs[0] is None else pa.chunked_array(inputs).combine_chunks(),
+        }
+        schema = self.file.others
+        others = pa.table([columns[name] for name in schema.names], schema=schema)
+        self.statistics.add(torch.from_numpy(self._logits_NC[:rows]), labels)
         self.file.write(others, self._logits_NC[:rows])
