@@ -84,7 +84,7 @@ class Filler:
             try:
                 self.work(item)
             except BaseException as error:
-                self._failure = error
+                self._failure = self._failure or error  # the first; others may follow from it
             with self._changed:
                 self.done[item] = self._failure is None
                 self._changed.notify_all()

@@ -114,7 +114,7 @@ class RowGroups:
 
     def place(self, groups: range, addresses: np.ndarray, region: Region) -> None:
         """Say where these row groups lie, from now on."""
-        if region not in self.regions[-1:]:
+        if region not in self.regions:
             self.regions.append(region)
         self.addresses[groups.start : groups.stop] = addresses
         self._view = None

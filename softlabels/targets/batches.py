@@ -6,6 +6,7 @@ twice, ranks take equally many steps, and neither depends on the number of worke
 with fewer rows than ranks is joined with the one before.
 """
 
+import copy
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -137,9 +138,9 @@ class Batches(IterableDataset):
     def _here(self) -> Iterator[Batch]:
         worker = get_worker_info()
         first, every = (worker.id, worker.num_workers) if worker else (0, 1)
-        steps = self._steps(self._position)[first::every]
+        mine = self._steps(self._position)[first::every]
         with _Ahead(self.order, self.ahead) as ahead:
-            for start, stop in steps:
+            for start, stop in mine:
                 batch = self.take(self.order.part(start, stop)[self.rank :: self.world])
                 ahead.reaching(stop)  # after the first take, which opens what is read
                 self._position = stop
@@ -147,23 +148,18 @@ class Batches(IterableDataset):
         self.settle()
 
     def _from_workers(self) -> Iterator[Batch]:
-        steps = self._steps(self._position)
-        copy = self._copy_for_workers()
+        theirs = copy.copy(self)
+        theirs._resumed = True
         loader = DataLoader(
-            copy,
+            theirs,
             batch_size=None,
             num_workers=self.workers,
             pin_memory=self.pin_memory,
             collate_fn=as_it_is,
         )
-        for (_, stop), batch in zip(steps, loader, strict=True):
+        for (_, stop), batch in zip(self._steps(self._position), loader, strict=True):
             self._position = stop
             yield batch
-
-    def _copy_for_workers(self) -> "Batches":
-        copy = object.__new__(Batches)
-        copy.__dict__.update(self.__dict__, _resumed=True, workers=0)
-        return copy
 
 
 def as_it_is(batch: Any) -> Any:

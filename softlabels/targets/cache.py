@@ -98,17 +98,17 @@ class Making:
 
 
 class LocalCache:
-    """`place` and `budget` (bytes) are the environment's where they are not given.
+    """`place` is the environment's where it is not given.
 
-    Without a budget, the cache takes at most half of the disk that is free or its own. Raises
-    UsageError where $SOFTLABELS_CACHE_GB is no number.
+    Without $SOFTLABELS_CACHE_GB, the cache takes at most half of the disk that is free or its own.
+    Raises UsageError where that is no number.
     """
 
-    def __init__(self, place: str | os.PathLike[str] | None = None, budget: int | None = None):
+    def __init__(self, place: str | os.PathLike[str] | None = None) -> None:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         self.place = Path(place or os.environ.get(PLACE) or Path(home) / "softlabels")
-        self._budget = budget
-        if budget is None and (told := os.environ.get(BUDGET)):
+        self._budget: int | None = None
+        if told := os.environ.get(BUDGET):
             try:
                 self._budget = int(float(told) * 1e9)
             except ValueError:

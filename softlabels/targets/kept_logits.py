@@ -29,7 +29,7 @@ from softlabels.targets.shard_rows import DecodedShard, Placed, ShardRows
 from softlabels.words import size_words
 
 KEEPS = ("auto", "gpu", "ram", "disk")
-SHARE = 0.4  # of the free memory, on the device or here, that is taken unasked
+SHARE = 0.4  # of the device's free memory, that `auto` takes at most
 DECODERS = 8  # threads at most
 BLOCK_ROWS = 16_384
 NO_DAMAGE = (errno.EMFILE, errno.ENFILE, errno.EACCES, errno.ENOMEM)
@@ -85,7 +85,7 @@ class KeptLogits:
         if self.keep == "ram":
             check_memory(ours, "use --keep disk")
         elif self.cache is None and ours:
-            check_memory(ours, "leave out --no-cache, or shuffle by groups")
+            check_memory(ours, "leave out --no-cache, or use --streaming")
         self._on_device: Tensor | None = None
         self._process: int | None = None
 

@@ -51,9 +51,8 @@ def _fetch(
         name = record["file"]
         try:
             folder.size(name)
-            with Folder(to.root).create(
-                name
-            ) as file:  # a thread's own place for what is unfinished
+            own = Folder(to.root)  # each thread with its own place for what is unfinished
+            with own.create(name) as file:
                 folder.download(name, file.name)
                 if sha256_of(file.name) != record["sha256"]:
                     raise DamagedDump(f"{folder}/{name} has other bytes than recorded; {REDO}")

@@ -20,8 +20,9 @@ from softlabels.store.folder import Folder
 from softlabels.store.reader import DumpReader
 from tests.capture import harm
 from tests.conftest import every
+from tests.dumps import make_plan as plan
+from tests.dumps import write_shard
 from tests.store.test_shard_file import drawn, lay
-from tests.store.test_store import plan, write
 
 
 def chunk_of(content: bytes, group: int = 0) -> bytes:
@@ -179,7 +180,7 @@ def test_bytes_of_a_row(tmp_path):
     for compact in (False, True):
         folder = Folder(tmp_path / str(compact))
         made = plan(2048, 1000, group=1024, compact=compact)
-        write(folder, made, logits.astype(np.float16), 256)
+        write_shard(folder, made, 0, logits.astype(np.float16), 256)
         sizes[compact] = folder.size(made.file(0)) / 2048 / 2000
     assert sizes[False] < 1.02
     assert sizes[True] < 0.87

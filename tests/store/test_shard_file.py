@@ -19,7 +19,8 @@ from softlabels.store.pages import plain_values, read_page_header
 from softlabels.store.shard_file import ShardFile
 from softlabels.store.thrift import read_struct, write_struct
 from softlabels.store.writer import ShardWriter, shard_schema
-from tests.store.test_store import plan, write
+from tests.dumps import make_plan as plan
+from tests.dumps import write_shard
 
 INPUTS = {
     "numbers": (datasets.List(datasets.Value("float32"), length=3), [[1.0, 2.5, -3.0], None]),
@@ -186,7 +187,7 @@ def test_the_size_of_batches_changes_no_byte(tmp_path_factory, batch):
     commits = []
     for size in (7, batch):
         folder = Folder(tmp_path_factory.mktemp("d"))
-        write(folder, plan(50), logits, size)
+        write_shard(folder, plan(50), 0, logits, size)
         commits.append(folder.read_json(commit_name(0)))
     assert commits[0] == commits[1]
 
@@ -196,7 +197,7 @@ def wide_dump(tmp_path_factory):
     """Three row groups of 50 classes in one shard, and the logits."""
     folder = Folder(tmp_path_factory.mktemp("wide"))
     logits = drawn(150, 50, "float16")
-    write(folder, plan(150, 50, group=64), logits)
+    write_shard(folder, plan(150, 50, group=64), 0, logits, 7)
     return f"{folder}/data/train-00000-of-00001.parquet", logits
 
 

@@ -26,28 +26,8 @@ from softlabels.store.records import Plan
 from softlabels.store.statistics import describe_logits, merge_statistics
 from softlabels.store.writer import ShardWriter, shard_schema
 from tests.conftest import every
-
-
-def plan(
-    rows: int, classes: int = 3, dtype: str = "float16", group: int = 16, compact: bool = False
-) -> Plan:
-    source = {"data": "toy", "split": "train", "revision": None, "class_names": None, "rows": rows,
-              "columns": {"inputs": ["x"], "label": "label", "id": None},
-              "fingerprint": "sha256:0", "shards": ["0" * 16]}  # fmt: skip
-    teacher = {"name": "t", "kind": "checkpoint", "fingerprint": "sha256:1", "model": None}
-    return Plan(teacher=teacher, source=source, preprocess="", precision="float32",
-                views=["clean"], codec="dense", dtype=dtype, classes=classes, rows=rows,
-                shard_rows=rows, group_rows=group, ids="int64", with_inputs=False,
-                compact=compact)  # fmt: skip
-
-
-def write(folder: Folder, plan: Plan, logits: np.ndarray, batch: int = 7) -> None:
-    ids, labels = np.arange(plan.rows), np.arange(plan.rows) % plan.classes
-    with ShardWriter(folder, plan, 0, shard_schema(plan, None)) as writer:
-        for start in range(0, plan.rows, batch):
-            part = slice(start, start + batch)
-            writer.add(ids[part], labels[part], ids[part].astype(np.uint64),
-                       torch.from_numpy(logits[part]))  # fmt: skip
+from tests.dumps import make_plan as plan
+from tests.dumps import write_shard
 
 
 def fail_after(folder: Folder, plan: Plan, rows: int) -> None:
@@ -66,7 +46,7 @@ def test_what_is_written_is_read_bit_for_bit(tmp_path_factory, rows, classes, gr
     folder = Folder(tmp_path_factory.mktemp("d"))
     logits = np.random.default_rng(rows).normal(size=(rows, classes)).astype(np.float32) * 9
     made = plan(rows, classes, dtype, group)
-    write(folder, made, logits, batch)
+    write_shard(folder, made, 0, logits, batch)
     file = pq.ParquetFile(f"{folder}/{made.file(0)}", page_checksum_verification=True)
     column = file.read(columns=["logits"])["logits"]
     found = made.make_codec().decode(column)
@@ -79,7 +59,7 @@ def test_pages_can_be_mapped_in_place(tmp_path):
     """Each row group holds its logits as one run of bytes, as the format promises."""
     folder, made = Folder(tmp_path), plan(100, classes=5, group=32)
     logits = np.random.default_rng(0).normal(size=(100, 5)).astype(np.float16)
-    write(folder, made, logits)
+    write_shard(folder, made, 0, logits, 7)
     path = tmp_path / made.file(0)
     content, metadata = path.read_bytes(), pq.ParquetFile(path).metadata
     for group in range(metadata.num_row_groups):
@@ -174,7 +154,7 @@ def test_a_folder_that_is_not_local():
     with pytest.raises(RuntimeError, match="boom"):
         fail_after(folder, made, 20)
     assert not folder.exists(made.file(0))
-    write(folder, made, logits)
+    write_shard(folder, made, 0, logits, 7)
     with folder.open(made.file(0)) as file:
         table = pq.read_table(file, columns=["logits"])
     assert made.make_codec().decode(table["logits"]).tobytes() == logits.tobytes()
