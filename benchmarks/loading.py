@@ -53,6 +53,10 @@ GOALS: list[tuple[str, str, float, Callable[[dict], float]]] = [
      lambda found: found["decoding, C=1000, … --compact, decoded"]["ratio"]["median"]),
     ("training from the store over tensors in memory", "at least", 0.97,
      lambda found: found["training"]["batches over tensors"]["median"]),
+    ("bytes a row over raw float16, C=1000", "at most", 1.01,
+     lambda found: found["speed, C=1000"][MAPPED]["bytes a row"] / 2000),
+    ("… with --compact", "at most", 0.86,
+     lambda found: found["speed, C=1000"]["… --compact, decoded"]["bytes a row"] / 2000),
     ("memory for each further row, mapped, bytes (a row has 2,000)", "at most", 32,
      lambda found: found["memory"][MAPPED]["bytes a further row"]),
 ]  # fmt: skip

@@ -23,15 +23,16 @@ SCHEMA, ROWS, ROW_GROUPS = 2, 3, 4  # of FileMetaData
 COLUMNS, UNPACKED, OFFSET, STORED = 1, 2, 5, 6  # of RowGroup
 METADATA, OFFSET_INDEX, COLUMN_INDEX = 3, 4, 6  # of ColumnChunk; an index's length is the next
 PAGE_OFFSETS = (9, 10, 11)  # of ColumnMetaData: data, index and dictionary page
-INCOMPRESSIBLE = ("input_hash", "input.bytes")  # noise, and images that are encoded already
+SMALL = ("id", "view", "label")  # columns that pack to a third and cost nothing to
+NOISE = ("input_hash", "input.bytes")  # and images that are encoded already
 PAGES, PAGE_OFFSET = 1, 1  # of OffsetIndex, of PageLocation
 
 
 class ShardFile:
     """Row groups go in one by one; `close` makes a file of it. `schema` ends with the logits.
 
-    Of each column there is one page in a row group, without dictionary, with its checksum; packed
-    with zstd where it is `compact`.
+    Of each column there is one page in a row group, without dictionary, with its checksum. Ids,
+    views and labels are packed with zstd; all but noise where it is `compact`.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class ShardFile:
         self._parquet = pq.ParquetWriter(
             pa.PythonFile(self._sink, mode="w"),
             self.others,
-            compression=self._compression() if compact else "none",
+            compression=self._compression(),
             use_dictionary=False,
             write_statistics=["id"],
             write_page_index=True,
@@ -60,7 +61,8 @@ class ShardFile:
     def _compression(self) -> dict[str, str]:
         schema = pq.ParquetFile(io.BytesIO(_empty_file(self.others))).schema
         paths = [schema.column(i).path for i in range(len(schema))]
-        return {path: "none" if path in INCOMPRESSIBLE else "zstd" for path in paths}
+        packed = {path for path in paths if path in SMALL or (self.compact and path not in NOISE)}
+        return {path: "zstd" if path in packed else "none" for path in paths}
 
     def write(self, others: pa.Table, values_NC: np.ndarray) -> None:
         """One row group: the other columns, and the logits as they are stored."""

@@ -45,8 +45,8 @@ def shard_schema(plan: Plan, input_feature: Any) -> pa.Schema:
 class ShardWriter:
     """Use as a context: an exception inside leaves neither a file nor a commit.
 
-    Row groups have the plan's length and one page a column. Unless the plan is compact, pages are
-    uncompressed and PLAIN, so that a reader can map the logits in place.
+    Row groups have the plan's length and one page a column. Unless the plan is compact, those of
+    logits are uncompressed and PLAIN, so that a reader can map them in place.
     """
 
     def __init__(self, folder: Folder, plan: Plan, shard: int, schema: pa.Schema) -> None:

@@ -105,6 +105,7 @@ def test_arrow_reads_what_was_laid_together(rows, classes, group, dtype, ids, in
         assert group_.total_byte_size == sum(c.total_uncompressed_size for c in chunks)
         assert all(c.has_offset_index for c in chunks)
         assert chunks[0].has_column_index
+        assert [c.compression for c in chunks[:2]] == ["ZSTD", "UNCOMPRESSED"]  # id, input_hash
         last = chunks[-1]
         assert last.path_in_schema == "logits.list.element"
         row_bytes = logits[0].nbytes
@@ -125,7 +126,8 @@ def test_the_footer_is_the_one_that_arrow_would_write(rows, classes, group):
     """But for places and sizes; so that nothing that a reader may look for is missing."""
     content, table = lay("int64", None, drawn(rows, classes, "float16"), group)
     file = io.BytesIO()
-    pq.write_table(table, file, row_group_size=group, compression="none", use_dictionary=False,
+    pack = {"id": "zstd", "input_hash": "none", "logits.list.element": "none"}
+    pq.write_table(table, file, row_group_size=group, compression=pack, use_dictionary=False,
                    write_statistics=["id"], write_page_index=True, write_page_checksum=True,
                    write_batch_size=group, max_rows_per_page=group)  # fmt: skip
     ours, theirs = footer(content), footer(file.getvalue())
