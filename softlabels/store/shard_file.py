@@ -19,6 +19,7 @@ from softlabels.store.logits_chunk import LogitsChunk, write_chunk
 from softlabels.store.thrift import Struct, i32, i64, read_struct, write_struct
 
 MAGIC = b"PAR1"
+BLOCK_BYTES = 4 << 20
 SCHEMA, ROWS, ROW_GROUPS = 2, 3, 4  # of FileMetaData
 COLUMNS, UNPACKED, OFFSET, STORED = 1, 2, 5, 6  # of RowGroup
 METADATA, OFFSET_INDEX, COLUMN_INDEX = 3, 4, 6  # of ColumnChunk; an index's length is the next
@@ -104,6 +105,7 @@ class ShardFile:
             self._write_index(_columns(group)[-1], OFFSET_INDEX, write_struct(chunk.offset_index()))
         footer = write_struct(whole | {ROWS: ours[ROWS], ROW_GROUPS: ours[ROW_GROUPS]})
         self.file.write(footer + len(footer).to_bytes(4, "little") + MAGIC)
+        self.file.flush()
 
     def _write_index(self, column: Struct, field: int, content: bytes) -> None:
         column |= {field: i64(self.file.size), field + 1: i32(len(content))}
@@ -156,18 +158,35 @@ def _empty_file(schema: pa.Schema) -> bytes:
 
 
 class HashingFile:
-    """A binary file that is written once, front to back, and hashed on the way."""
+    """A binary file that is written once, front to back, and hashed on the way.
+
+    It is written in whole blocks, so that the page cache holds it in huge pages (Linux 6.16 on
+    ext4, earlier on XFS): written row group by row group it would be in pieces of 4 KiB to 1 MiB,
+    from which a reader gathers up to a third more slowly until the file is read from the disk.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
         self.sha256 = hashlib.sha256()
         self.size = 0
+        self._block = memoryview(bytearray(BLOCK_BYTES))
 
     def write(self, content: Any) -> None:
-        view = memoryview(content)
-        self.file.write(view)
+        view = memoryview(content).cast("B")
         self.sha256.update(view)
-        self.size += view.nbytes
+        done = 0
+        while done < view.nbytes:
+            start = self.size % BLOCK_BYTES
+            part = view[done : done + BLOCK_BYTES - start]
+            self._block[start : start + len(part)] = part
+            done += len(part)
+            self.size += len(part)
+            if self.size % BLOCK_BYTES == 0:
+                self.file.write(self._block)
+
+    def flush(self) -> None:
+        """Write the last block, which is short."""
+        self.file.write(self._block[: self.size % BLOCK_BYTES])
 
 
 class _Sink:
