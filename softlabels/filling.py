@@ -57,6 +57,11 @@ class Filler:
         if self._failure is not None:
             raise self._failure
 
+    @property
+    def over(self) -> bool:
+        """Nothing is left to do, or will be done."""
+        return self._failure is not None or bool(self.done.all())
+
     def need(self, items: Iterable[int]) -> None:
         """Return when these are done."""
         self.start()

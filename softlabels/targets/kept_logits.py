@@ -25,7 +25,7 @@ from softlabels.store.gathering import RowGroups
 from softlabels.store.mapping import allow_open_files, map_logits
 from softlabels.store.reader import PARQUET_ERRORS, REDO, DumpReader
 from softlabels.targets.cache import LocalCache
-from softlabels.targets.shard_rows import DecodedShard, Placed, ShardRows
+from softlabels.targets.shard_rows import DecodedShard, Placed, Publisher, ShardRows
 from softlabels.words import size_words
 
 KEEPS = ("auto", "gpu", "ram", "disk")
@@ -189,8 +189,9 @@ class KeptLogits:
         self._checker = Filler(
             lambda item: self._verify(self._to_check[item]), len(self._to_check), 1
         )
+        publisher = Publisher(lambda: self._filler.over)
         for shard in self.shards.values():
-            shard.renew()
+            shard.renew(publisher)
         pending = [g for shard in self.shards for g in self.groups.of_shard(shard)]
         self._pending = sorted(pending, key=lambda g: (self.groups.addresses[g] > 0, g))
         self._items = {group: item for item, group in enumerate(self._pending)}

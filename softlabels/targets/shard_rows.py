@@ -6,6 +6,8 @@ and the addresses of the row groups that are there now: that one, or all of them
 
 import os
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 
 import numpy as np
@@ -17,6 +19,11 @@ from softlabels.store.gathering import Region, bytes_at
 from softlabels.store.mapping import map_file
 from softlabels.store.reader import REDO, DumpReader
 from softlabels.targets.cache import About, LocalCache, Making
+
+HUGE_BYTES = 2 << 20
+MOST_PADDED = 1.05
+BACKLOG = 8  # shards that wait to be hashed
+LOOK_SECONDS = 0.02
 
 _thread = threading.local()
 
@@ -31,19 +38,23 @@ class ShardRows:
         self, rows: int, group_rows: int, row_bytes: int, write: Callable[[int, np.ndarray], object]
     ) -> None:
         self.rows, self.row_bytes, self.write = rows, row_bytes, write
-        self.starts = np.arange(0, rows, group_rows, dtype=np.int64) * row_bytes
+        self.stride = _stride(group_rows * row_bytes)
+        self.group_bytes = group_rows * row_bytes
+        self.starts = np.arange(-(-rows // group_rows), dtype=np.int64) * self.stride
         self.target: Making | Region | None = None
         self.problem: DamagedDump | None = None
         self._done: set[int] = set()
-        self.renew()
+        self.renew(Publisher(lambda: True))
 
-    def renew(self) -> None:
-        """In a forked child: a lock that nobody holds."""
-        self._lock = threading.Lock()
+    def renew(self, publisher: "Publisher") -> None:
+        """In a forked child: a lock that nobody holds, and a publisher whose thread is there."""
+        self._lock, self.publisher = threading.Lock(), publisher
 
     @property
     def bytes(self) -> int:
-        return self.rows * self.row_bytes
+        """Of all row groups, and of what lies between them."""
+        before = len(self.starts) - 1
+        return self.rows * self.row_bytes + before * (self.stride - self.group_bytes)
 
     def fill(self, group: int) -> Placed:
         """Raises DamagedDump."""
@@ -52,15 +63,16 @@ class ShardRows:
         if target is None or (isinstance(target, Making) and target.published):
             return self.whole()
         start = int(self.starts[group])
-        stop = int(self.starts[group + 1]) if group + 1 < len(self.starts) else self.bytes
+        room = min(self.stride, self.bytes - start)
+        size = min(self.group_bytes, room)
         if isinstance(target, Making):
-            region, out = target.region, self._scratch(stop - start)
-            self.write(group, out)
+            region, out = target.region, self._scratch(room)
+            self.write(group, out[:size])
             target.write(start, out)
-            region.populate(start, stop - start)
+            region.populate(start, room)
         else:
             region = target
-            self.write(group, bytes_at(region.address + start, stop - start))
+            self.write(group, bytes_at(region.address + start, size))
         with self._lock:
             self._done.add(group)
             last = len(self._done) == len(self.starts)
@@ -86,6 +98,43 @@ class ShardRows:
 
     def whole(self) -> Placed:
         raise AssertionError("memory of this process is not filled by others")
+
+
+class Publisher:
+    """One thread that does what `add` is given, one after the other: not before `quiet()`, since
+    hashing takes the cores that decoding needs, unless BACKLOG wait."""
+
+    def __init__(self, quiet: Callable[[], bool]) -> None:
+        self.quiet = quiet
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._lock = threading.Lock()
+        self._runs = False
+
+    def add(self, publish: Callable[[], None]) -> None:
+        with self._lock:
+            self._waiting.append(publish)
+            starts, self._runs = not self._runs, True
+        if starts:
+            threading.Thread(target=self._run, name="softlabels-publish").start()
+
+    def _run(self) -> None:
+        main = threading.main_thread()
+        while True:
+            while not self.quiet() and len(self._waiting) < BACKLOG and main.is_alive():
+                time.sleep(LOOK_SECONDS)
+            with self._lock:
+                if not self._waiting:
+                    self._runs = False
+                    return
+                publish = self._waiting.popleft()
+            publish()
+
+
+def _stride(size: int) -> int:
+    """From one row group to the next: in whole huge pages where little is lost by it, so that each
+    is written into the page cache, and lies there, as one piece."""
+    whole = -(-size // HUGE_BYTES) * HUGE_BYTES
+    return whole if whole <= MOST_PADDED * size else size
 
 
 class DecodedShard(ShardRows):
@@ -136,7 +185,7 @@ class DecodedShard(ShardRows):
     def close(self) -> None:
         """All pages were sound. Let others have the shard once its file was hashed and the disk has
         what was decoded; nobody waits for that."""
-        threading.Thread(target=self._publish, name="softlabels-publish").start()
+        self.publisher.add(self._publish)
 
     def _publish(self) -> None:
         try:
@@ -147,8 +196,8 @@ class DecodedShard(ShardRows):
                 )
             elif isinstance(self.target, Making) and self.target.process == os.getpid():
                 self.target.publish()
-        except OSError:
-            pass  # the file was removed, or the cache's disk fails: next time it is decoded again
+        except (OSError, ValueError):
+            pass  # the file was removed, the cache's disk fails, or it was abandoned: next time again
         self.abandon()
 
     def abandon(self) -> None:

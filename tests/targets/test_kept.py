@@ -88,11 +88,18 @@ def test_other_pages_are_decoded_once_into_the_cache(tmp_path, cache, writer, mo
     assert same(whole(again), LOGITS)
 
 
+def flip_a_logit(path: Path) -> None:
+    with pq.ParquetFile(path) as parquet:
+        chunk = logits_chunk(parquet.metadata.row_group(0))
+    start = chunk.dictionary_page_offset or chunk.data_page_offset
+    place = start + chunk.total_compressed_size - 9
+    change(path, lambda b: b.__setitem__(place, b[place] ^ 4))
+
+
 def test_a_flipped_bit_is_told_before_the_first_epoch_ends_and_again_next_time(tmp_path):
     folder = make_dump(tmp_path / "d", LOGITS, shard_rows=300)
     damaged = folder / "data" / "train-00002-of-00004.parquet"
-    chunk = pq.ParquetFile(damaged).metadata.row_group(3).column(4)
-    change(damaged, lambda b: b.__setitem__(chunk.data_page_offset + 300, 0x55))
+    flip_a_logit(damaged)
     for _ in range(2):
         with pytest.raises(DamagedDump, match=r"train-00002-of-.* \(SHA-256 .*--resume"):
             list(load(folder).batches(100, shuffle=True))
@@ -103,7 +110,7 @@ def test_a_flipped_bit_is_told_before_the_first_epoch_ends_and_again_next_time(t
 def test_damage_to_other_pages_is_told_too_and_not_cached(tmp_path, cache):
     folder = make_dump(tmp_path / "d", LOGITS, 16, 300, OTHER_WRITERS["zstd"])
     damaged = folder / "data" / "train-00001-of-00004.parquet"
-    change(damaged, lambda b: b.__setitem__(len(b) // 2, b[len(b) // 2] ^ 4))
+    flip_a_logit(damaged)
     with pytest.raises(DamagedDump, match="train-00001-of-00004"):
         whole(load(folder))
     assert not [e for e in cache.entries() if "00001-of" in e.words]
@@ -302,7 +309,7 @@ def test_many_threads_may_ask_first(tmp_path):
 def test_a_plain_dataloader_tells_of_damage_within_about_an_epoch(tmp_path, workers, monkeypatch):
     folder = make_dump(tmp_path / "d", LOGITS, shard_rows=300)
     damaged = folder / "data" / "train-00003-of-00004.parquet"
-    change(damaged, lambda b: b.__setitem__(len(b) // 2, b[len(b) // 2] ^ 4))
+    flip_a_logit(damaged)
     real = kept_logits.sha256_of
     monkeypatch.setattr(kept_logits, "sha256_of", lambda p: time.sleep(0.2) or real(p))
     loader = DataLoader(load(folder, cache=False), batch_size=50, num_workers=workers)
