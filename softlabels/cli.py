@@ -185,7 +185,7 @@ def cache(terminal: Terminal, **options: Any) -> None:
 
     found = LocalCache()
     freed = found.clear() if options["clear"] else None
-    entries = [asdict(entry) for entry in found.entries()]
+    entries = [asdict(entry) | {"words": entry.words} for entry in found.entries()]
     value = {"place": str(found.place), "bytes": found.bytes, "budget": found.budget}
     terminal.result(_cached(value, entries, freed), value | {"entries": entries, "freed": freed})
 

@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from PIL import Image
 from torch import Tensor
@@ -21,6 +20,7 @@ from softlabels.errors import AlignmentError, SourceError, UnreadableInput
 from softlabels.filling import Filler
 from softlabels.inputs.preprocess import DEFAULTS, Preprocess
 from softlabels.inputs.sources import BLOCK_ROWS, Rows, Source
+from softlabels.memory import free_memory
 
 CACHE_BYTES = 4 << 30  # and at most a quarter of the memory that is free
 DECODERS = max(2, min(8, os.cpu_count() or 1))  # threads
@@ -157,7 +157,7 @@ class Examples:
 
     @cached_property
     def _kept(self) -> "_Kept | None":
-        if self.decoded_bytes > min(CACHE_BYTES, psutil.virtual_memory().available // 4):
+        if self.decoded_bytes > min(CACHE_BYTES, free_memory() // 4):
             return None
         return _Kept(self)
 

@@ -33,6 +33,10 @@ class Region:
         """Ask the system to read this part of a mapped file from the disk."""
         self._madvise(getattr(mmap, "MADV_WILLNEED", None), start, size)
 
+    def expect_random(self) -> None:
+        """Read only what is asked for from the disk, nothing around it."""
+        self._madvise(getattr(mmap, "MADV_RANDOM", None), 0, self.size)
+
     def populate(self, start: int, size: int) -> None:
         """Map the pages of this part now, where the system can (Linux 5.14): one call for what
         would be a fault every 64 KiB in the thread that reads."""

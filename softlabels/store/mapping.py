@@ -39,13 +39,14 @@ def map_logits(path: str, plan: Plan, shard: int, rows: int) -> tuple[Region, np
     Raises DamagedDump for a file that is not this shard, and one of PARQUET_ERRORS.
     """
     region = map_file(path)
-    with pq.ParquetFile(path) as parquet:
+    # not read through the map: there the system would read megabytes around each page's header
+    with open(path, "rb", buffering=0) as file, pq.ParquetFile(path) as parquet:
         check_footer(parquet, plan, shard, rows)
         offsets = []
         for index in range(parquet.metadata.num_row_groups):
             group = parquet.metadata.row_group(index)
             row_bytes = plan.make_codec().row_bytes
-            offset = plain_values(region.owner, logits_chunk(group), group.num_rows, row_bytes)
+            offset = plain_values(file, logits_chunk(group), group.num_rows, row_bytes)
             if offset is None:
                 return None
             offsets.append(offset)

@@ -141,8 +141,8 @@ class Batches(IterableDataset):
         mine = self._steps(self._position)[first::every]
         with _Ahead(self.order, self.ahead) as ahead:
             for start, stop in mine:
+                ahead.reaching(start, stop)
                 batch = self.take(self.order.part(start, stop)[self.rank :: self.world])
-                ahead.reaching(stop)  # after the first take, which opens what is read
                 self._position = stop
                 yield batch
         self.settle()
@@ -168,11 +168,12 @@ def as_it_is(batch: Any) -> Any:
 
 
 class _Ahead:
-    """One thread that reads the window of blocks after the one that batches are drawn from."""
+    """One thread that reads the window of blocks after the one that batches are drawn from; the
+    first one too."""
 
     def __init__(self, order: Order, read: Callable[[np.ndarray], None] | None) -> None:
         self.order, self.read = order, read
-        self.window = -1
+        self.read_to = -1  # the last window that was asked for
         self.pending: Future[None] | None = None
 
     def __enter__(self) -> "_Ahead":
@@ -183,15 +184,17 @@ class _Ahead:
         if self.pool:
             self.pool.shutdown(wait=True, cancel_futures=True)
 
-    def reaching(self, position: int) -> None:
-        """A batch that ends here was taken."""
+    def reaching(self, start: int, stop: int) -> None:
+        """These are the positions of the next batch."""
         if self.pool is None or self.read is None:
             return
         starts = self.order.window_starts
-        window = int(np.searchsorted(starts, position, side="left")) - 1
-        if window > self.window:
-            if self.pending:
-                self.pending.result()
-            self.window = window
-            if window + 2 < len(starts):
-                self.pending = self.pool.submit(self.read, self.order.window(window + 1))
+        first = int(np.searchsorted(starts, start, side="right")) - 1
+        last = int(np.searchsorted(starts, stop, side="left")) - 1
+        if last < self.read_to:
+            return
+        if self.pending:
+            self.pending.result()
+        for window in range(max(first, self.read_to + 1), min(last + 2, len(starts) - 1)):
+            self.pending = self.pool.submit(self.read, self.order.window(window))
+        self.read_to = last + 1

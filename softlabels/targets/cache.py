@@ -2,7 +2,7 @@
 
     PLACE/rows/SHA256.rows      a shard's logits, one row after the other; SHA256 is its file's
     PLACE/rows/SHA256.json      what that is, for people
-    PLACE/copies/NAME/          a remote dump's manifest and shards
+    PLACE/copies/NAME/          a remote dump's manifest and shards; who uses it holds NAME.used
     PLACE/verified/NAME         an empty file: this file, as it was then, had the recorded SHA-256
 
 PLACE is $SOFTLABELS_CACHE, else ~/.cache/softlabels. Every file appears whole or not at all. Who
@@ -14,7 +14,9 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
+import weakref
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -28,7 +30,13 @@ from softlabels.store.gathering import Region
 from softlabels.store.mapping import map_file
 from softlabels.words import size_words
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 PLACE, BUDGET = "SOFTLABELS_CACHE", "SOFTLABELS_CACHE_GB"
+LOOK_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -43,12 +51,22 @@ class About:
 
 @dataclass(frozen=True)
 class Entry:
-    """Something in the cache: where, how large, when last used (seconds since 1970), what it is."""
+    """Something in the cache: where, how large, when last used (seconds since 1970)."""
 
     path: str
     bytes: int
     used: float
-    words: str
+
+    @property
+    def words(self) -> str:
+        """What it is."""
+        path = Path(self.path)
+        with suppress(OSError, ValueError):
+            if path.is_dir():
+                return f"copy of {json.loads((path / 'about.json').read_text())['dump']}"
+            shard = About(**json.loads(path.with_suffix(".json").read_text()))
+            return f"decoded from {shard.dump}/{shard.file}"
+        return "a copy" if path.is_dir() else "decoded logits"
 
 
 class Making:
@@ -108,6 +126,7 @@ class LocalCache:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         self.place = Path(place or os.environ.get(PLACE) or Path(home) / "softlabels")
         self._budget: int | None = None
+        self._room, self._looked = 0, 0.0  # bytes left when the budget was looked at last
         if told := os.environ.get(BUDGET):
             try:
                 self._budget = int(float(told) * 1e9)
@@ -175,12 +194,16 @@ class LocalCache:
 
     def make_room(self, size: int, what: str, kept: Collection[str] = ()) -> None:
         """Remove what was used longest ago until `size` bytes more are within the budget."""
+        now = time.monotonic()
+        if size <= self._room and now < self._looked + LOOK_SECONDS:
+            self._room -= size  # thousands of shards don't list each other
+            return
         entries = sorted(self.entries(), key=lambda entry: entry.used)
         excess = sum(entry.bytes for entry in entries) + size - self.budget
         for entry in entries:
-            if excess > 0 and entry.path not in kept:
-                remove(entry)
+            if excess > 0 and entry.path not in kept and remove(entry):
                 excess -= entry.bytes
+        self._room, self._looked = -excess, now
         if excess > 0:
             raise DiskFull(
                 f"the cache {self.place} may hold {size_words(self.budget)}; for {what} it needs "
@@ -192,16 +215,16 @@ class LocalCache:
         """Everything in it that takes space."""
         found = []
         for path in sorted(self.place.glob("rows/*.rows")) + sorted(self.place.glob("copies/*/")):
-            with suppress(OSError, ValueError):
+            with suppress(OSError):
                 found.append(_entry(path))
         return found
 
     def clear(self) -> int:
-        """Remove everything; the bytes that were freed. Who uses a file keeps it while he does."""
+        """Remove everything but copies in use; the bytes that were freed. Who uses decoded logits
+        keeps them while he does."""
         freed = 0
         for entry in self.entries():
-            remove(entry)
-            freed += entry.bytes
+            freed += entry.bytes * remove(entry)
         for path in self.place.glob("rows/*.rows.*.partial"):
             name = path.name.partition(".rows.")[0] + ".rows"
             lock = FileLock(self.place / "rows" / f"{name}.lock")
@@ -229,21 +252,34 @@ class LocalCache:
         return self.place / "verified" / hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def remove(entry: Entry) -> None:
-    if os.path.isdir(entry.path):
+def hold(copy: str | os.PathLike[str], user: object) -> None:
+    """Keep this copy from being removed, by whatever process, as long as `user` lives."""
+    if fcntl is not None:
+        file = open(f"{copy}.used", "w")  # noqa: SIM115
+        fcntl.flock(file, fcntl.LOCK_SH)
+        weakref.finalize(user, file.close)
+
+
+def remove(entry: Entry) -> bool:
+    """Whether it was removed; not a copy that is in use. Decoded logits that are in use stay in
+    memory."""
+    if not os.path.isdir(entry.path):
+        for path in (Path(entry.path), Path(entry.path).with_suffix(".json")):
+            path.unlink(missing_ok=True)
+        return True
+    with open(f"{entry.path}.used", "w") as file:
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
         shutil.rmtree(entry.path, ignore_errors=True)
-        return
-    for path in (Path(entry.path), Path(entry.path).with_suffix(".json")):
-        path.unlink(missing_ok=True)
+    return True
 
 
 def _entry(path: Path) -> Entry:
     if path.is_dir():
-        about, used = path / "about.json", (path / "about.json").stat().st_mtime
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        return Entry(str(path), size, used, f"copy of {json.loads(about.read_text())['dump']}")
-    words, found = "decoded logits", path.stat()
-    with suppress(OSError, ValueError):
-        shard = About(**json.loads(path.with_suffix(".json").read_text()))
-        words = f"decoded from {shard.dump}/{shard.file}"
-    return Entry(str(path), found.st_blocks * 512, found.st_mtime, words)
+        return Entry(str(path), size, (path / "about.json").stat().st_mtime)
+    found = path.stat()
+    return Entry(str(path), found.st_blocks * 512, found.st_mtime)

@@ -11,7 +11,6 @@ import os
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
@@ -19,6 +18,7 @@ from torch.utils.data import get_worker_info
 from softlabels import filling
 from softlabels.errors import DamagedDump, StoreError, UsageError
 from softlabels.filling import Filler, cores
+from softlabels.memory import free_memory
 from softlabels.store.audit import sha256_of
 from softlabels.store.codec import DTYPES
 from softlabels.store.gathering import RowGroups
@@ -30,6 +30,7 @@ from softlabels.words import size_words
 
 KEEPS = ("auto", "gpu", "ram", "disk")
 SHARE = 0.4  # of the device's free memory, that `auto` takes at most
+MAPPED_SHARE = 0.5  # of the free memory, beyond which mapped files won't stay in it
 DECODERS = 8  # threads at most
 BLOCK_ROWS = 16_384
 NO_DAMAGE = (errno.EMFILE, errno.ENFILE, errno.EACCES, errno.ENOMEM)
@@ -54,7 +55,7 @@ def choose_keep(keep: str, size: int, device: torch.device) -> str:
 
 def check_memory(size: int, remedy: str) -> None:
     """Raises UsageError where `size` bytes are more than this machine has free."""
-    free = psutil.virtual_memory().available
+    free = free_memory()
     if size > free:
         raise UsageError(
             f"the logits need {size_words(size)} of memory, {size_words(free)} are free; {remedy}"
@@ -76,6 +77,7 @@ class KeptLogits:
         self.dtype, row_bytes = DTYPES[plan.dtype][0], reader.codec.row_bytes
         self.keep = choose_keep(keep, len(reader) * row_bytes, device)
         self.groups = RowGroups([r["rows"] for r in self.records], plan.group_rows, row_bytes)
+        self._large = len(reader) * row_bytes > MAPPED_SHARE * free_memory()
         self.in_place: list[int] = []
         self.shards: dict[int, ShardRows] = {}
         allow_open_files(len(self.records))
@@ -94,10 +96,7 @@ class KeptLogits:
 
     def gather(self, rows: np.ndarray) -> Tensor:
         """The logits of these rows, [N, C] in the stored dtype; on the device with keep gpu."""
-        if self._process != os.getpid():
-            with filling.opening:
-                if self._process != os.getpid():
-                    self._begin()
+        self._ready()
         if self._to_settle > 0:
             self._to_settle -= len(rows)
             if self._to_settle <= 0:  # about an epoch, whoever asks: damage is told by now
@@ -139,6 +138,7 @@ class KeptLogits:
 
     def read_ahead(self, rows: np.ndarray) -> None:
         """Bring these rows, ascending, from the disk into memory, where they are mapped."""
+        self._ready()
         if self._all_here and not self._on_gpu:
             self.groups.advise(rows)
 
@@ -162,7 +162,7 @@ class KeptLogits:
             return
         region, addresses = found
         groups = self.groups.of_shard(shard)
-        self.groups.place(groups, addresses, region)
+        self._place(shard, (slice(None), region, addresses))
         self.in_place.append(shard)
         if self.keep == "ram":
             count, row_bytes = record["rows"], self.groups.row_bytes
@@ -175,10 +175,18 @@ class KeptLogits:
 
     def _place(self, shard: int, placed: Placed) -> None:
         which, region, addresses = placed
+        if self._large:
+            region.expect_random()
         self.groups.place(self.groups.of_shard(shard)[which], addresses, region)
 
     def __reduce__(self) -> tuple:
         return KeptLogits, (self.reader, self.cache, self.keep, self.device)
+
+    def _ready(self) -> None:
+        if self._process != os.getpid():
+            with filling.opening:
+                if self._process != os.getpid():
+                    self._begin()
 
     def _begin(self) -> None:
         """In this process: what remains to be hashed, and to be decoded or copied."""

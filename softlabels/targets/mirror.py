@@ -15,7 +15,7 @@ from softlabels.store.audit import sha256_of
 from softlabels.store.folder import Folder
 from softlabels.store.manifest import MANIFEST, read_manifest
 from softlabels.store.reader import REDO
-from softlabels.targets.cache import LocalCache
+from softlabels.targets.cache import LocalCache, hold
 
 CONNECTIONS = 8
 
@@ -30,18 +30,20 @@ def local_copy(folder: Folder, cache: LocalCache, progress: Progress = SILENT) -
     content = json.dumps(asdict(manifest), sort_keys=True)
     place = cache.place / "copies" / hashlib.sha256(content.encode()).hexdigest()[:32]
     os.makedirs(place / "data", exist_ok=True)
+    found = Folder(place)
+    hold(place, found)
     with FileLock(f"{place}.lock"):
         missing = [r for r in manifest.shards if not (place / r["file"]).exists()]
         if missing:
+            cache.make_room(sum(r["bytes"] for r in missing), str(folder), [str(place)])
             (place / "about.json").write_text(
                 json.dumps({"dump": folder.url, "rows": manifest.rows, "bytes": manifest.bytes})
             )
-            cache.make_room(sum(r["bytes"] for r in missing), str(folder), [str(place)])
-            _fetch(folder, Folder(place), missing, cache, progress)
+            _fetch(folder, found, missing, cache, progress)
         if not (place / MANIFEST).exists():
-            Folder(place).write_json(MANIFEST, asdict(manifest))
+            found.write_json(MANIFEST, asdict(manifest))
         os.utime(place / "about.json", (time.time(),) * 2)
-    return Folder(place)
+    return found
 
 
 def _fetch(

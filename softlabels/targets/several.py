@@ -48,6 +48,8 @@ class Concatenated(SoftDataset):
         return np.concatenate([[0], np.cumsum([len(part) for part in self.parts])])
 
     def columns(self, rows: np.ndarray) -> dict[str, Any]:
+        if not len(rows):
+            return self.parts[0].columns(rows)
         which = np.searchsorted(self._starts, rows, side="right") - 1
         places = [np.flatnonzero(which == i) for i in range(len(self.parts))]
         found = [

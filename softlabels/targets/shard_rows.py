@@ -197,7 +197,7 @@ class DecodedShard(ShardRows):
             elif isinstance(self.target, Making) and self.target.process == os.getpid():
                 self.target.publish()
         except (OSError, ValueError):
-            pass  # the file was removed, the cache's disk fails, or it was abandoned: next time again
+            pass  # removed, abandoned, or the cache's disk fails: next time it is decoded again
         self.abandon()
 
     def abandon(self) -> None:

@@ -74,10 +74,12 @@ class StreamedRows:
         """These rows, in their order: id, input, label and logits."""
         groups = np.searchsorted(self._bounds, rows, side="right") - 1
         numbers, where = np.unique(groups, return_inverse=True)
+        if not len(rows):
+            numbers = np.zeros(1, np.int64)  # none of its rows, but its dtypes
         asked = [self._ask(int(group)) for group in numbers]
         found = [future.result() for future in asked]
         order = np.argsort(where, kind="stable")
-        parts = np.split(order, np.cumsum(np.bincount(where))[:-1])
+        parts = np.split(order, np.cumsum(np.bincount(where, minlength=len(numbers)))[:-1])
         local = [rows[p] - self._bounds[g] for p, g in zip(parts, numbers, strict=True)]
         logits = torch.empty(len(rows), self.reader.plan.classes,
                              dtype=DTYPES[self.reader.plan.dtype][0])  # fmt: skip

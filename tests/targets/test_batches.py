@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -72,6 +73,33 @@ def test_nothing_is_read_ahead_before_the_logits_are_open(dataset, monkeypatch):
     unopened = pickle.loads(pickle.dumps(dataset))
     batches = unopened.batches(8, shuffle="blocks(4, 3)")
     assert sorted(flat(ids(batches))) == list(range(103))
+
+
+class AtOnce(ThreadPoolExecutor):
+    """Does what it is given before it says that it got it."""
+
+    def submit(self, work, *args):
+        future = super().submit(work, *args)
+        future.result()
+        return future
+
+
+def test_each_window_is_read_before_its_first_batch_and_once(dataset, monkeypatch):
+    told = []
+    monkeypatch.setattr("softlabels.targets.batches.ThreadPoolExecutor", AtOnce)
+    monkeypatch.setattr(KeptLogits, "read_ahead", lambda self, rows: told.extend(rows.tolist()))
+    batches = dataset.batches(8, shuffle="blocks(4, 3)")
+    for number, batch in enumerate(batches):
+        assert set(batch["id"].tolist()) <= set(told)
+        if number == 4:
+            break
+    assert len(set(told)) == len(told) < 103
+    told.clear()
+    again = dataset.batches(8, shuffle="blocks(4, 3)")
+    again.load_state_dict(batches.state_dict())
+    for batch in again:
+        assert set(batch["id"].tolist()) <= set(told)
+    assert len(set(told)) == len(told)
 
 
 @pytest.mark.parametrize("text", ORDERS[1:-1])

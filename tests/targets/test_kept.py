@@ -1,5 +1,6 @@
 """Where logits are read from: mapped files, the cache, memory. And that they are the right ones."""
 
+import gc
 import shutil
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -170,6 +172,48 @@ def test_the_budget_holds_and_the_oldest_make_room(tmp_path, monkeypatch):
     monkeypatch.setenv("SOFTLABELS_CACHE_GB", "much")
     with pytest.raises(UsageError, match="'much'"):
         load(folders[0])
+
+
+def copy_to_memory(folder: Path, name: str) -> str:
+    fs = fsspec.filesystem("memory")
+    fs.put(f"{folder}/", f"/{name}/", recursive=True)
+    return f"memory://{name}"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it takes flock")
+def test_a_copy_that_is_in_use_makes_no_room(tmp_path, cache, monkeypatch):
+    folders = [make_dump(tmp_path / n, LOGITS + i, shard_rows=500) for i, n in enumerate("ab")]
+    addresses = [copy_to_memory(folder, f"kept-{folder.name}") for folder in folders]
+    size = sum(path.stat().st_size for path in (folders[0] / "data").iterdir())
+    monkeypatch.setenv("SOFTLABELS_CACHE_GB", str(1.5 * size / 1e9))
+    first = load(addresses[0])
+    with pytest.raises(DiskFull, match="SOFTLABELS_CACHE_GB"):
+        load(addresses[1])
+    assert cache.clear() == 0
+    assert first.take([3, 999])["id"].tolist() == [3, 999]
+    del first
+    gc.collect()
+    assert load(addresses[1]).take([3, 999])["id"].tolist() == [3, 999]
+    assert [entry.words for entry in cache.entries()] == [f"copy of {addresses[1]}"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc")
+@pytest.mark.parametrize("large", [False, True])
+def test_of_a_dump_beyond_memory_only_what_is_asked_for_is_read(tmp_path, monkeypatch, large):
+    """A row would bring megabytes around it, which push out what is needed next."""
+    monkeypatch.setattr(kept_logits, "free_memory", lambda: LOGITS.nbytes * (1 if large else 9))
+    folder = make_dump(tmp_path / "d", LOGITS, shard_rows=500)
+    dataset = load(folder)
+    flags = [
+        part.partition("VmFlags:")[2].split("\n")[0].split()
+        for part in Path("/proc/self/smaps").read_text().split(str(folder / "data"))[1:]
+    ]
+    assert len(flags) == 2
+    assert all(("rr" in found) == large for found in flags)  # MADV_RANDOM
+    for shuffle in (False, True, "blocks(4, 8)"):
+        rows = [b["id"] for b in dataset.batches(64, shuffle=shuffle)]
+        assert sorted(torch.cat(rows).tolist()) == list(range(1000))
+    assert same(whole(dataset), LOGITS)
 
 
 def read_all(folder: str, log: str) -> None:

@@ -44,6 +44,15 @@ def test_one_after_the_other(tmp_path):
         dataset.batches(9).load_state_dict(one)
 
 
+def test_no_rows_are_an_empty_batch(tmp_path):
+    a, b = (make_dump(tmp_path / name, logits(20)) for name in "ab")
+    for where, words in ((a, {}), (a, {"streaming": True}), ([a, b], {}), ({"a": a, "b": b}, {})):
+        batch = softlabels.load(where, T=2, inputs=False, **words).take([])
+        found = batch["logits"]["b"] if isinstance(where, dict) else batch["logits"]
+        assert (found.shape, found.dtype) == ((0, 5), torch.float16)
+        assert len(batch["id"]) == len(batch["label"]) == 0
+
+
 def test_splits_with_their_inputs(teacher, dump_folder, tmp_path):
     softlabels.dump(teacher=teacher, split="test", out=str(tmp_path / "test"))
     dataset = softlabels.load([dump_folder, tmp_path / "test"], T=4)

@@ -1,0 +1,49 @@
+"""How much memory this process may still take."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+V2 = "memory.max", "memory.current", ("inactive_file", "active_file")
+V1 = (
+    "memory.limit_in_bytes",
+    "memory.usage_in_bytes",
+    ("total_inactive_file", "total_active_file"),
+)
+
+
+def free_memory() -> int:
+    """Bytes: what the machine has free, or the control group of this process (a container, a job of
+    a cluster), whichever is less. What the page cache holds counts as free."""
+    return min([psutil.virtual_memory().available, *group_memory()])
+
+
+def group_memory(root: Path = Path("/")) -> Iterator[int]:
+    """Bytes free in each control group that limits this process. Linux, versions 1 and 2."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, place = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        top, names = (
+            (root / "sys/fs/cgroup/memory", V1) if controllers else (root / "sys/fs/cgroup", V2)
+        )
+        group = top / place.lstrip("/")
+        for folder in (group, *group.parents):
+            if folder.is_relative_to(top):
+                yield from _free(folder, *names)
+
+
+def _free(folder: Path, limit: str, usage: str, cache: tuple[str, ...]) -> Iterator[int]:
+    try:
+        most = int((folder / limit).read_text())  # "max" is none
+        used = int((folder / usage).read_text())
+        lines = (folder / "memory.stat").read_text().splitlines()
+    except (OSError, ValueError):
+        return
+    counts = dict(line.split() for line in lines)
+    yield max(0, most - used + sum(int(counts.get(name, 0)) for name in cache))
