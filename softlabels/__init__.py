@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from softlabels.capture import dump, plan
     from softlabels.errors import SoftlabelsError
+    from softlabels.hub import pull, push
     from softlabels.logits import DenseLogits, SoftTargets
     from softlabels.students import evaluate, fit, kd_loss, train
     from softlabels.targets import SoftDataset, info, load, with_soft_targets
@@ -35,6 +36,8 @@ __all__ = [
     "kd_loss",
     "load",
     "plan",
+    "pull",
+    "push",
     "train",
     "verify",
     "with_soft_targets",
@@ -43,6 +46,7 @@ __all__ = [
 _HOMES = {
     "capture": ["dump", "plan"],
     "errors": ["SoftlabelsError"],
+    "hub": ["pull", "push"],
     "logits": ["DenseLogits", "SoftTargets"],
     "students": ["evaluate", "fit", "kd_loss", "train"],
     "targets": ["SoftDataset", "info", "load", "with_soft_targets"],

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import softlabels
-from softlabels import config
+from softlabels import cli_hub, config
 from softlabels.flags import Terminal, Terminated, make_command
 
 SHOWN = 20  # findings in a terminal
@@ -188,6 +188,9 @@ def cache(terminal: Terminal, **options: Any) -> None:
     entries = [asdict(entry) | {"words": entry.words} for entry in found.entries()]
     value = {"place": str(found.place), "bytes": found.bytes, "budget": found.budget}
     terminal.result(_cached(value, entries, freed), value | {"entries": entries, "freed": freed})
+
+
+cli_hub.add_commands(command)
 
 
 def main() -> None:

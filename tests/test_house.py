@@ -16,8 +16,8 @@ FLOORS = {
     "progress": 1, "words": 1, "filling": 1, "memory": 1,
     "inputs": 2, "teachers": 2, "store": 2,
     "capture": 3, "targets": 3,
-    "students": 4, "verification": 4,
-    "demo": 5, "flags": 5, "terminal": 5, "cli": 5, "__main__": 5,
+    "students": 4, "verification": 4, "hub": 4,
+    "demo": 5, "flags": 5, "terminal": 5, "cli": 5, "cli_hub": 5, "__main__": 5,
 }  # fmt: skip
 MODULES = sorted(ROOT.rglob("*.py"))
 HEAVY = ["timm", "transformers", "onnxruntime", "ray", "matplotlib", "torch", "datasets", "pyarrow"]
@@ -77,7 +77,8 @@ def test_softmax_has_one_home():
 def test_public_names_are_pinned():
     assert softlabels.__all__ == [
         "DenseLogits", "SoftDataset", "SoftTargets", "SoftlabelsError", "Teacher", "__version__",
-        "dump", "evaluate", "fit", "info", "kd_loss", "load", "plan", "train", "verify",
+        "dump", "evaluate", "fit", "info", "kd_loss", "load", "plan", "pull", "push", "train",
+        "verify",
         "with_soft_targets",
     ]  # fmt: skip
     for name in softlabels.__all__:

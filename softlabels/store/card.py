@@ -11,9 +11,20 @@ from softlabels.store.json_objects import MAX_JSON_BYTES
 from softlabels.store.manifest import CARD
 from softlabels.store.records import Manifest, Plan
 
+BEGIN = (
+    "<!-- softlabels: written by the program, up to the end mark; what is elsewhere is yours -->"
+)
+END = "<!-- softlabels: end -->"
+
 
 def render_card(manifest: Manifest, plan: Plan, features: datasets.Features) -> str:
-    """README.md: YAML that `datasets` and the Hub read, and a page for people.
+    """README.md: YAML that `datasets` and the Hub read, and a page for people."""
+    header = card_header(manifest, plan, features)
+    return f"---\n{header.to_yaml()}\n---\n\n{card_body(manifest, plan, 'PATH')}"
+
+
+def card_header(manifest: Manifest, plan: Plan, features: datasets.Features) -> DatasetCardData:
+    """What `datasets` and the Hub read.
 
     The number of rows is in it, since `datasets` would load a folder without one of its shards
     in silence otherwise.
@@ -22,6 +33,7 @@ def render_card(manifest: Manifest, plan: Plan, features: datasets.Features) -> 
     files = [{"split": split, "path": f"data/{split}-*.parquet"}]
     header = DatasetCardData(
         tags=["soft-labels", "knowledge-distillation"],
+        size_categories=[_size_category(manifest.rows)],
         configs=[{"config_name": "default", "data_files": files}],
     )
     splits = datasets.SplitDict()
@@ -33,18 +45,24 @@ def render_card(manifest: Manifest, plan: Plan, features: datasets.Features) -> 
         dataset_size=manifest.bytes,
     )
     datasets.info.DatasetInfosDict(default=info).to_dataset_card_data(header)
+    return header
+
+
+def card_body(manifest: Manifest, plan: Plan, path: str, more: str = "") -> str:
+    """A page for people, between two marks. `path` is what names the dump for its readers; `more`
+    is put before how to use it."""
     facts = "\n".join(f"| {name} | {value} |" for name, value in describe(manifest, plan).items())
+    source = plan.source["data"]
     inputs = (
         "The inputs are in the column `input`."
         if plan.with_inputs
-        else f"The inputs are not here: rows join with `{plan.source['data']}` by `id`, and "
-        f"`input_hash` proves that they are the ones the teacher saw."
+        else f"The inputs are not here: rows join with `{source}` by `id`, and `input_hash` proves "
+        f"that they are the ones the teacher saw. Where your copy of it has another name, say "
+        f"`source=`, or `--source`."
     )
-    return f"""---
-{header.to_yaml()}
----
+    return f"""{BEGIN}
 
-# Soft targets of {plan.teacher["name"]} on {plan.source["data"]}
+# Soft targets of {plan.teacher["name"]} on {source}
 
 A teacher's raw logits, one row for each example. No temperature is in them: apply any when loading.
 
@@ -53,16 +71,35 @@ A teacher's raw logits, one row for each example. No temperature is in them: app
 {facts}
 
 {inputs}
+{more}
+## Use
+
+Train a student, with no teacher in memory:
+
+    pip install softlabels
+    softlabels train {path} --T 8
 
 ```python
 import softlabels
 
-dataset = softlabels.load("PATH", T=4)   # dataset[0]["soft_target"] sums to 1
+dataset = softlabels.load("{path}", T=4)   # dataset[0]["soft_target"] sums to 1
 ```
 
-Without softlabels, `datasets.load_dataset("PATH")` gives the same rows, and the soft targets at
+Without softlabels, `datasets.load_dataset("{path}")` gives the same rows, and the soft targets at
 temperature T are `softmax(logits / T)`.
+
+{END}
 """
+
+
+def _size_category(rows: int) -> str:
+    """The Hub's word for it."""
+    steps = [(10**power, word) for power, word in zip(range(3, 12), SIZES, strict=False)]
+    return next((word for limit, word in steps if rows < limit), SIZES[-1])
+
+
+SIZES = ["n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B",
+         "1B<n<10B", "10B<n<100B", "100B<n<1T"]  # fmt: skip
 
 
 def card_is_good(folder: Folder, manifest: Manifest, plan: Plan) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 from softlabels.errors import SoftlabelsError, StoreError
 from softlabels.store.card import describe
 from softlabels.store.folder import Folder
+from softlabels.store.hub_address import dump_folder
 from softlabels.store.manifest import MANIFEST, read_manifest
 
 
@@ -15,7 +16,7 @@ def info(path: str | Path) -> dict[str, Any]:
 
     Raises IncompleteDump for an unfinished one, StoreError or DamagedDump for no whole dump.
     """
-    manifest, plan = read_manifest(Folder(path))
+    manifest, plan = read_manifest(dump_folder(path, "manifest"))
     return {"path": str(path), "facts": describe(manifest, plan), "manifest": asdict(manifest)}
 
 

@@ -9,7 +9,7 @@ from softlabels.errors import UsageError
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.logits import check_temperature
 from softlabels.progress import SILENT, Progress
-from softlabels.store.folder import Folder
+from softlabels.store.hub_address import dump_folder
 from softlabels.store.reader import DumpReader
 from softlabels.targets.cache import LocalCache
 from softlabels.targets.joining import Join, JoinedInputs, StoredInputs, join_inputs, named_source
@@ -35,7 +35,8 @@ def load(
 ) -> SoftDataset:
     """A dump as a torch map-style dataset at temperature T.
 
-    path: a folder or an address. A list of them is one dataset, one dump's rows after the other's;
+    path: a folder, an address such as s3://…, or ORG/NAME[@REVISION] on the Hugging Face Hub. A
+    list of them is one dataset, one dump's rows after the other's;
     a dict of them stands side by side: several teachers over the same rows, joined by id, whose
     `logits` and `soft_target` are dicts with its keys.
 
@@ -87,7 +88,8 @@ class Opening:
 def open_dump(path: str | Path, T: float, how: Opening) -> Dump:
     """One dump."""
     place = None if how.cache is False else LocalCache(None if how.cache is True else how.cache)
-    folder = Folder(path)
+    streamed = how.streaming or place is None
+    folder = dump_folder(path, "nothing" if streamed else "all", how.progress)
     if how.streaming or (place is None and not folder.is_local):
         if how.keep not in ("auto", "disk"):
             raise UsageError(f"--keep is {how.keep!r}; a streamed dump is not kept, leave it out")

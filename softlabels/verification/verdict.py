@@ -17,6 +17,7 @@ from softlabels.store.audit import Finding, check_shards, whose_shard
 from softlabels.store.card import card_is_good
 from softlabels.store.claims import writer_of
 from softlabels.store.folder import Folder
+from softlabels.store.hub_address import dump_folder
 from softlabels.store.manifest import (
     CARD,
     MANIFEST,
@@ -73,7 +74,7 @@ def verify(progress: Progress = SILENT, **options: Any) -> Verdict:
     teacher or the source can't be opened. Damage is not raised: it is in the verdict.
     """
     words = VerifyOptions(**options)
-    folder = Folder(words.dump)
+    folder = dump_folder(words.dump, progress=progress)
     verdict = Verdict(words.dump)
     began = time.perf_counter()
     plan, manifest = _read_records(folder, verdict)

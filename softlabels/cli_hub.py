@@ -1,0 +1,55 @@
+"""The commands that publish and fetch."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from softlabels.flags import Terminal
+from softlabels.hub.options import PullOptions, PushOptions
+
+
+def add_commands(command: Callable[[type], Callable]) -> None:
+    """Enter them in the command line, which `command` makes."""
+    command(PushOptions)(push)
+    command(PullOptions)(pull)
+
+
+def push(terminal: Terminal, **options: Any) -> None:
+    """Publish a dump on the Hugging Face Hub, once it was verified.
+
+    Log in with `hf auth login`, or set HF_TOKEN.
+
+    Examples:
+
+    - `softlabels push data/digits-t ORG/digits-soft --license cc-by-4.0`
+    - `softlabels push data/digits-t ORG/digits-soft --dry-run`
+    """
+    import softlabels
+
+    done = softlabels.push(terminal.progress, **options)
+    if done.commit:
+        text = f"{done.url}: {len(done.files)} files, {done.bytes / 1e6:,.1f} MB sent"
+    elif done.files or done.removed:
+        names = [f"send    {name}" for name in done.files] + [f"remove  {n}" for n in done.removed]
+        text = "\n".join([*names, f"{done.bytes / 1e6:,.1f} MB would go to {done.url}"])
+    else:
+        text = f"{done.url}: nothing has changed, nothing was sent"
+    terminal.result(text, asdict(done))
+
+
+def pull(terminal: Terminal, **options: Any) -> None:
+    """Fetch a dump from the Hugging Face Hub and check every file of it.
+
+    `softlabels train ORG/NAME` and the other commands fetch for themselves what they need.
+
+    Examples:
+
+    - `softlabels pull ORG/digits-soft`
+    - `softlabels pull ORG/digits-soft --revision v1 --out data/digits-soft`
+    """
+    import softlabels
+
+    done = softlabels.pull(terminal.progress, **options)
+    text = f"{done.path}: {done.manifest.rows:,} rows, {done.manifest.bytes / 1e6:,.1f} MB, whole"
+    terminal.result(text, {"path": done.path, "commit": done.commit, "rows": done.manifest.rows,
+                           "bytes": done.manifest.bytes})  # fmt: skip

@@ -1,0 +1,48 @@
+"""A dump without the inputs that it holds: the same rows, hashes and logits under another plan."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from softlabels.progress import SILENT, Progress
+from softlabels.store.card import render_card
+from softlabels.store.folder import Folder
+from softlabels.store.manifest import CARD, MANIFEST, PLAN, commit_name
+from softlabels.store.reader import DumpReader
+from softlabels.store.records import Commit, Manifest
+from softlabels.store.writer import ShardWriter, shard_features, shard_schema
+
+
+def without_inputs(reader: DumpReader, to: Folder, progress: Progress = SILENT) -> Folder:
+    """Write it to an empty local folder; the same dump gives the same bytes each time.
+
+    Raises DamagedDump for a dump that is not what its records say.
+    """
+    plan = replace(reader.plan, with_inputs=False)
+    schema = shard_schema(plan, None)
+    columns = ["id", "input_hash", "logits"] + ["label"] * reader.labelled
+    to.write_json(PLAN, vars(plan))
+    commits = []
+    with progress.bar("without inputs", len(reader), "rows") as advance:
+        for shard, record in enumerate(reader.manifest.shards):
+            table = reader.shard_table(shard, columns)
+            text = plan.ids == "string"
+            ids = np.array(table["id"].to_pylist(), dtype=np.str_ if text else np.int64)
+            labels = table["label"].to_numpy() if reader.labelled else np.full(len(ids), -1)
+            logits_NC = torch.from_numpy(reader.codec.decode(table["logits"]))
+            with ShardWriter(to, plan, shard, schema) as writer:
+                writer.add(ids, labels, table["input_hash"].to_numpy(), logits_NC)
+                for entry in reader.manifest.skipped:
+                    start, stop = plan.bounds(shard)
+                    if start <= entry["row"] < stop:
+                        writer.skip(entry)
+            assert isinstance(writer.commit, Commit)
+            commits.append(writer.commit)
+            to.write_json(commit_name(shard), vars(writer.commit))
+            advance(record["rows"])
+    manifest = Manifest.derive(plan, commits, reader.manifest.versions)
+    manifest = replace(manifest, created=reader.manifest.created)
+    to.write_text(CARD, render_card(manifest, plan, shard_features(plan, None)))
+    to.write_json(MANIFEST, vars(manifest))
+    return to

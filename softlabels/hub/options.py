@@ -1,0 +1,41 @@
+"""The options of push and pull."""
+
+from dataclasses import dataclass
+
+from softlabels.config import option
+from softlabels.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushOptions:
+    """Publish a dump on the Hugging Face Hub, once it was verified."""
+
+    dump: str = option("The dump's folder.", positional=True)
+    repo: str = option("The dataset on the Hub, as ORG/NAME; made if it is not there.",
+                       positional=True)  # fmt: skip
+    private: bool = option("Make it private, if it is made now.", False)
+    revision: str | None = option("The branch to push to; made if it is not there.", None)
+    license: str | None = option("The licence of the labels, such as cc-by-4.0.", None)
+    include_inputs: bool = option("Publish the inputs too, where the dump holds them.", False)
+    labels_only: bool = option("Publish the dump without the inputs that it holds.", False)
+    dry_run: bool = option("Say what would be sent; send nothing.", False)
+
+    def __post_init__(self) -> None:
+        if self.include_inputs and self.labels_only:
+            raise UsageError("--include-inputs and --labels-only exclude each other; give one")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PullOptions:
+    """Fetch a dump from the Hugging Face Hub and check every file of it."""
+
+    repo: str = option("The dataset on the Hub, as ORG/NAME or ORG/NAME@REVISION.",
+                       positional=True)  # fmt: skip
+    out: str | None = option(
+        "A folder for it. Default: the Hub client's cache, from where it is used by its name.", None
+    )
+    revision: str | None = option("A branch, tag or commit.", None)
+
+    def __post_init__(self) -> None:
+        if self.revision is not None and "@" in self.repo:
+            raise UsageError(f"{self.repo} names a revision already; leave out --revision")

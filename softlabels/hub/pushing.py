@@ -1,0 +1,210 @@
+"""The verb `push`: a verified dump becomes a dataset on the Hub, in as few commits as it takes."""
+
+import hashlib
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
+from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.hf_api import RepoFile
+
+from softlabels.errors import DamagedDump, UsageError
+from softlabels.hub.calibration import calibrate
+from softlabels.hub.labels_only import without_inputs
+from softlabels.hub.options import PushOptions
+from softlabels.hub.page import render_page
+from softlabels.progress import SILENT, Progress
+from softlabels.store.audit import sha256_of
+from softlabels.store.folder import Folder
+from softlabels.store.hub_address import HubAddress, quiet, said
+from softlabels.store.manifest import CARD, MANIFEST, PLAN, commit_name, read_manifest
+from softlabels.store.reader import DumpReader
+from softlabels.verification import verify
+
+Operation = CommitOperationAdd | CommitOperationCopy | CommitOperationDelete
+
+COMMIT_FILES = 200  # shards in a commit
+UPLOAD_FILES = 8  # shards between two ticks of the bar
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What was published where. `commit` is None where nothing had changed, and of a dry run."""
+
+    repo: str
+    url: str
+    commit: str | None
+    files: list[str]
+    bytes: int
+    removed: list[str]
+    unchanged: int
+
+
+def push(progress: Progress = SILENT, **options: Any) -> Pushed:
+    """Publish a dump. Options are those of `softlabels push`.
+
+    It is verified first. Files that the repository has already are not sent again, also after a
+    push that was cut off; the last commit brings the manifest, which makes the dataset complete.
+    Raises DamagedDump and IncompleteDump for a dump that is not whole, UsageError for one with
+    inputs where it isn't said whether to publish them, StoreError where the Hub refuses or can't be
+    reached.
+    """
+    words = PushOptions(**options)
+    address = HubAddress.parse(f"hf://datasets/{words.repo}")
+    if address is None or address.revision:
+        raise UsageError(f"{words.repo!r} is no name of a dataset; write ORG/NAME")
+    folder = Folder(words.dump)
+    if not folder.is_local:
+        raise UsageError(f"{folder} is elsewhere; push a dump from this disk")
+    _, plan = read_manifest(folder)
+    _check(words.dump, progress)
+    if not plan.with_inputs or words.include_inputs:
+        return _publish(folder, address, words, progress)
+    if not words.labels_only:
+        raise UsageError(
+            f"{folder} holds the inputs of {plan.source['data']}; say --include-inputs if their "
+            f"licence lets you publish them, else --labels-only"
+        )
+    with tempfile.TemporaryDirectory(prefix="softlabels-") as place:
+        bare = without_inputs(DumpReader(folder), Folder(place), progress)
+        return _publish(bare, address, words, progress)
+
+
+def _check(dump: str, progress: Progress) -> None:
+    verdict = verify(progress, dump=dump)
+    if not verdict.good:
+        first = verdict.findings[0]
+        raise DamagedDump(
+            f"{dump} is damaged, and was not pushed: {first.file} {first.problem}; "
+            f"softlabels verify {dump} tells everything"
+        )
+
+
+def _publish(folder: Folder, address: HubAddress, words: PushOptions, progress: Progress) -> Pushed:
+    api = HfApi()
+    branch = HubAddress(address.repo, words.revision)
+    url = f"{api.endpoint}/datasets/{address.repo}"
+    with said(branch), quiet():
+        if not words.dry_run:
+            api.create_repo(address.repo, repo_type="dataset", private=words.private or None,
+                            exist_ok=True)  # fmt: skip
+            if words.revision:
+                api.create_branch(address.repo, repo_type="dataset", branch=words.revision,
+                                  exist_ok=True)  # fmt: skip
+        head, there = _look(api, branch)
+        card = _card(api, folder, branch, words, head if CARD in there else None)
+        changed, stale = _compare(folder, card, there)
+        sent = sum(len(c) if isinstance(c, bytes) else Path(c).stat().st_size
+                   for c in changed.values())  # fmt: skip
+        result = Pushed(address.repo, url, None, sorted(changed), sent, stale,
+                        len(_files(folder)) + 1 - len(changed))  # fmt: skip
+        if words.dry_run or not (changed or stale):
+            return result
+        commit = _send(api, branch, changed, stale, head, MANIFEST in there, progress)
+    return Pushed(**vars(result) | {"commit": commit})
+
+
+def _look(api: HfApi, at: HubAddress) -> tuple[str | None, dict[str, RepoFile]]:
+    """The commit that the branch is at, and the files that it has; nothing where it isn't."""
+    try:
+        head = api.dataset_info(at.repo, revision=at.revision).sha
+        tree = list(api.list_repo_tree(at.repo, repo_type="dataset", revision=head, recursive=True))
+    except RepositoryNotFoundError:
+        return None, {}  # a dry run
+    except EntryNotFoundError:
+        return head, {}
+    return head, {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
+
+
+def _card(
+    api: HfApi, folder: Folder, at: HubAddress, words: PushOptions, head: str | None
+) -> bytes:
+    """The card to be; the one that is there is kept in what is not ours."""
+    manifest, plan = read_manifest(folder)
+    before = folder.path(CARD)
+    if head is not None:
+        before = api.hf_hub_download(at.repo, CARD, repo_type="dataset", revision=head)
+    text = Path(before).read_text(encoding="utf-8")
+    calibration = calibrate(DumpReader(folder))
+    page = render_page(folder, manifest, plan, at.repo, words.license, calibration, text)
+    return page.encode()
+
+
+def _files(folder: Folder) -> dict[str, str]:
+    """All files of a dump but its card, each with its SHA-256 where that is on record."""
+    manifest, plan = read_manifest(folder)
+    records = {commit_name(shard): "" for shard in range(plan.shards)}
+    shards = {record["file"]: record["sha256"] for record in manifest.shards}
+    return {PLAN: ""} | records | shards | {MANIFEST: ""}
+
+
+def _compare(
+    folder: Folder, card: bytes, there: dict[str, RepoFile]
+) -> tuple[dict[str, str | bytes], list[str]]:
+    """What has to be sent, by name, and which files of another dump have to go."""
+    files = _files(folder)
+    changed: dict[str, str | bytes] = {}
+    for name, sha256 in files.items():
+        if not _same(there.get(name), folder.path(name), sha256):
+            changed[name] = folder.path(name)
+    if CARD not in there or there[CARD].blob_id != _blob_id(card):
+        changed[CARD] = card
+    ours = ("data/", "commits/")
+    return changed, sorted(n for n in there if n.startswith(ours) and n not in files)
+
+
+def _same(entry: RepoFile | None, path: str, sha256: str) -> bool:
+    if entry is None or entry.size != Path(path).stat().st_size:
+        return False
+    if entry.lfs is not None:
+        return bool(entry.lfs.sha256 == (sha256 or sha256_of(path)))
+    return bool(entry.blob_id == _blob_id(Path(path).read_bytes()))
+
+
+def _blob_id(content: bytes) -> str:
+    """Git's name of a file's content."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def _send(
+    api: HfApi,
+    at: HubAddress,
+    changed: dict[str, str | bytes],
+    stale: list[str],
+    head: str | None,
+    was_complete: bool,
+    progress: Progress,
+) -> str:
+    """Upload, then commit; the id of the last commit.
+
+    Where one commit would be too large, the first of them takes the manifest away and the last one
+    brings it: in between, the dataset is seen to be incomplete.
+    """
+    adds = {name: CommitOperationAdd(name, content) for name, content in changed.items()}
+    shards = [adds[name] for name in sorted(adds) if name.startswith("data/")]
+    others = [adds[name] for name in sorted(adds) if not name.startswith("data/")]
+    total = sum(add.upload_info.size for add in shards) // 1_000_000
+    with progress.bar("upload", total, "MB") as advance:
+        for start in range(0, len(shards), UPLOAD_FILES):
+            part = shards[start : start + UPLOAD_FILES]
+            api.preupload_lfs_files(at.repo, part, repo_type="dataset", revision=at.revision)
+            advance(sum(add.upload_info.size for add in part) // 1_000_000)
+    pieces: list[list[Operation]] = [
+        [*shards[start : start + COMMIT_FILES]] for start in range(0, len(shards), COMMIT_FILES)
+    ] or [[]]
+    pieces[-1] += [*(CommitOperationDelete(name) for name in stale), *others]
+    if was_complete and len(pieces) > 1:
+        pieces[0].append(CommitOperationDelete(MANIFEST))
+    for number, piece in enumerate(pieces, 1):
+        made = api.create_commit(
+            at.repo,
+            piece,
+            commit_message=f"Soft labels, {number} of {len(pieces)}",
+            repo_type="dataset",
+            revision=at.revision,
+            parent_commit=head,
+        )
+        head = made.oid
+    return str(head)

@@ -1,0 +1,184 @@
+"""Dumps on the Hugging Face Hub: ORG/NAME, or ORG/NAME@REVISION with a branch, tag or commit.
+
+A revision is looked up once and stands for one commit from then on, so that nothing changes while
+it is read. Files are fetched by the Hub's own client, into its own cache: what was cut off goes on,
+and without a network what is there is used.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import hf_hub_download, is_offline_mode
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import (
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+)
+
+from softlabels.errors import DiskFull, IncompleteDump, SoftlabelsError, StoreError, UsageError
+from softlabels.progress import SILENT, Progress
+from softlabels.store.folder import Folder
+from softlabels.store.manifest import CARD, MANIFEST, PLAN, commit_name, read_manifest
+
+ADDRESS = re.compile(r"(?:hf://datasets/)?([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+CONNECTIONS = 8
+
+
+@dataclass(frozen=True)
+class HubAddress:
+    """A dataset's repository on the Hub and a revision of it."""
+
+    repo: str
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.repo}@{self.revision}" if self.revision else self.repo
+
+    @classmethod
+    def parse(cls, text: str) -> "HubAddress | None":
+        """None for what is none, or may be a folder here: one that exists, or whose parent does."""
+        found = ADDRESS.fullmatch(text)
+        if found is None:
+            return None
+        here = not text.startswith("hf://") and (
+            os.path.exists(text) or os.path.isdir(os.path.dirname(text))
+        )
+        return None if here or text.startswith((".", "~")) else cls(found[1], found[2])
+
+
+def dump_folder(
+    path: str | os.PathLike[str], want: str = "all", progress: Progress = SILENT
+) -> Folder:
+    """The folder of a dump that someone named: a folder, an address such as s3://…, or a Hub id.
+
+    Of a dump on the Hub, `want` is what must be on this disk: `all` its files, its `manifest`, or
+    `nothing`, to read it where it lies. Raises StoreError where it can't be had.
+    """
+    address = HubAddress.parse(os.fspath(path))
+    if address is None:
+        return Folder(path)
+    copy = fetch_manifest(address)
+    if want == "nothing" and not is_offline_mode():
+        return Folder(f"hf://datasets/{address.repo}@{commit_of(copy)}")
+    if want != "manifest":
+        fetch_files(address, copy, progress)
+    return copy
+
+
+def fetch_manifest(address: HubAddress) -> Folder:
+    """The copy of a dump in the Hub client's cache, with its manifest; without a network, as it was
+    when it was seen last. Raises StoreError, and IncompleteDump for a push that isn't finished."""
+    try:
+        return Folder(Path(_get(address, MANIFEST, address.revision)).parent)
+    except LocalEntryNotFoundError as error:
+        offline = " (HF_HUB_OFFLINE is set)" if is_offline_mode() else ""
+        raise StoreError(
+            f"{address} is no folder here; the Hub can't be reached{offline}, and its client has "
+            f"no copy: {_first_line(error)}"
+        ) from error
+    except EntryNotFoundError as error:
+        raise IncompleteDump(
+            f"{address} has no {MANIFEST}: it is no dump, or its push isn't finished; the same "
+            f"softlabels push goes on"
+        ) from error
+
+
+def fetch_files(address: HubAddress, copy: Folder, progress: Progress = SILENT) -> None:
+    """All files that its manifest names, several at once. Hashes are not looked at: readers do."""
+    commit = commit_of(copy)
+    manifest, plan = read_manifest(copy)
+    sizes = {record["file"]: record["bytes"] for record in manifest.shards}
+    others = [PLAN, CARD, *map(commit_name, range(plan.shards))]
+
+    def get(name: str) -> int:
+        try:
+            _get(address, name, commit)
+        except EntryNotFoundError as error:
+            if name == CARD:
+                return 0
+            raise StoreError(f"{address}/{name} can't be fetched: {_first_line(error)}") from error
+        return sizes.get(name, 0) // 1_000_000
+
+    total = sum(sizes.values()) // 1_000_000
+    with progress.bar("fetch", total, "MB") as advance, ThreadPoolExecutor(CONNECTIONS) as pool:
+        for size in pool.map(get, [*sizes, *others]):
+            advance(size)
+
+
+def commit_of(copy: Folder) -> str:
+    """The commit that a copy in the Hub client's cache is of."""
+    return os.path.basename(copy.root)
+
+
+def _get(address: HubAddress, name: str, revision: str | None) -> str:
+    with said(address), quiet():
+        found: str = hf_hub_download(address.repo, name, repo_type="dataset", revision=revision)
+        return found
+
+
+@contextmanager
+def said(address: HubAddress) -> Iterator[None]:
+    """What the Hub's client raises, in words, but for a file that is missing. Tokens are in none of
+    its messages."""
+    where = str(address)
+    login = "log in with hf auth login, or set HF_TOKEN"
+    try:
+        yield
+    except (SoftlabelsError, EntryNotFoundError):
+        raise
+    except HFValidationError as error:
+        raise UsageError(f"{where} is no name of a dataset on the Hub: {error}") from error
+    except RevisionNotFoundError as error:
+        raise StoreError(f"{address.repo} has no revision {address.revision!r}") from error
+    except RepositoryNotFoundError as error:
+        raise StoreError(
+            f"{address.repo} is no folder here, and no dataset of the Hub that you may read; if it "
+            f"is private, {login}"
+        ) from error
+    except HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else 0
+        told = {
+            401: f"the Hub doesn't know you; {login}",
+            403: f"your token may not do this there; {login} of one that may",
+            412: "someone else changed it meanwhile; nothing is lost, run it again",
+        }
+        raise StoreError(f"{where}: {told.get(status, _first_line(error))}") from error
+    except OSError as error:
+        if error.errno == 28:
+            raise DiskFull(f"no space left for {where}") from error
+        raise StoreError(f"{where}: the Hub can't be reached: {_first_line(error)}") from error
+    except Exception as error:  # its HTTP library's own
+        if "http" not in type(error).__module__:
+            raise
+        raise StoreError(f"{where}: the Hub can't be reached: {_first_line(error)}") from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the client's own bars."""
+    shown = not are_progress_bars_disabled()
+    if shown:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            enable_progress_bars()
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
