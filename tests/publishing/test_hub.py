@@ -1,0 +1,305 @@
+"""Published and used: the real clients of the Hub against a stand-in on loopback."""
+
+import io
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import softlabels
+from softlabels.errors import (
+    AlignmentError,
+    DamagedDump,
+    IncompleteDump,
+    StoreError,
+    UsageError,
+)
+from tests.conftest import Linear, save_script
+from tests.hub import OWNER, READER, Hub, client
+from tests.loopback import once
+from tests.processes import wait_for
+from tests.publishing import work
+
+SHARDS = 6
+RECORDS = {"README.md", "plan.json", "softlabels.json"}
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    with Hub(tmp_path_factory.mktemp("hub")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def owner(hub, tmp_path_factory):
+    with client(environment(hub, tmp_path_factory.mktemp("owner"))) as run:
+        yield run
+
+
+@pytest.fixture(scope="module")
+def stranger(hub, tmp_path_factory):
+    """Another process, another account, empty caches."""
+    with client(environment(hub, tmp_path_factory.mktemp("stranger"), READER)) as run:
+        yield run
+
+
+def environment(hub: Hub, home: Path, user: str = OWNER) -> dict[str, str]:
+    return hub.environment(home, user=user) | {"SOFTLABELS_CACHE": str(home / "softlabels")}
+
+
+@pytest.fixture(scope="module")
+def original(teacher, tmp_path_factory) -> Path:
+    """Six shards of 200 digits."""
+    folder = tmp_path_factory.mktemp("original") / "d"
+    softlabels.dump(teacher=teacher, out=str(folder), shard_rows=200)
+    return folder
+
+
+@pytest.fixture
+def folder(original, tmp_path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "d"))
+
+
+@pytest.fixture
+def repo(hub, tmp_path) -> str:
+    hub.forget()
+    return f"{OWNER}/{tmp_path.name}"
+
+
+def stored(folder: Path) -> list[list[float]]:
+    dataset = softlabels.load(folder, T=1, inputs=False)
+    return dataset.take(np.arange(len(dataset)))["logits"].tolist()
+
+
+def shard(number: int) -> str:
+    return f"data/train-{number:05}-of-{SHARDS:05}.parquet"
+
+
+def test_a_stranger_trains_from_what_was_pushed(hub, owner, stranger, folder, repo, cli, tmp_path):
+    pushed = owner(work.push, str(folder), repo, license="cc-by-4.0")
+    assert set(pushed["files"]) == {
+        *RECORDS, *map(shard, range(SHARDS)), *(f"commits/{i:05}.json" for i in range(SHARDS)),
+    }  # fmt: skip
+    assert len(hub.commits(repo)) == 2, "the repository's own, and one of ours"
+    assert hub.commits(repo)[0].oid == pushed["commit"]
+    uploads = hub.requests["PUT", "upload"]
+    assert uploads == SHARDS
+    assert sum(hub.requests.values()) - 2 * uploads <= 12
+    rows = stranger(work.rows_of, repo)
+    assert len(rows) == 1200
+    assert [row["logits"] for row in rows] == stored(folder)
+    hub.forget()
+    assert stranger(work.first_logits, repo) == stored(folder)
+    assert hub.requests["GET", "cdn"] == 0, "what `datasets` fetched is used"
+    hub.forget()
+    assert stranger(work.first_logits, repo) == stored(folder)
+    assert dict(hub.requests) == {("HEAD", "resolve"): 1}, "nothing is fetched twice"
+    assert stranger(work.first_logits, repo, streaming=True, inputs=False) == stored(folder)
+    home = tmp_path / "third"
+    done = work.command(environment(hub, home, READER), "train", repo, "--T", 8, "--epochs", 1,
+                        "--student", "linear", "--out", "s.pt", cwd=tmp_path)  # fmt: skip
+    said, errors = done.communicate(timeout=60)
+    assert (done.returncode, "agreement with the teacher" in said) == (0, True), errors
+    assert f"from {repo} at T=8" in errors
+
+
+def test_what_is_there_is_not_sent_again(hub, owner, stranger, folder, repo):
+    owner(work.push, str(folder), repo)
+    before = stranger(work.first_logits, repo)
+    owner(work.tag, repo, "v1")
+    hub.forget()
+    again = owner(work.push, str(folder), repo)
+    assert (again["commit"], again["files"], again["bytes"]) == (None, [], 0)
+    assert hub.received["PUT", "upload"] == hub.requests["POST", "commit"] == 0
+    work.redo_shard(folder, 3, lambda logits: logits + 0.125)
+    changed = owner(work.push, str(folder), repo)
+    assert set(changed["files"]) == {
+        shard(3), "commits/00003.json", "softlabels.json", "README.md",
+    }  # fmt: skip
+    assert hub.received["PUT", "upload"] == (folder / shard(3)).stat().st_size
+    after = stranger(work.first_logits, repo)
+    assert after == stored(folder)
+    assert after != before
+    assert stranger(work.first_logits, f"{repo}@v1") == before, "a revision is pinned"
+
+
+def test_a_push_that_is_killed_goes_on(hub, owner, folder, repo, tmp_path):
+    hub.faults.append(hang_after(3))
+    process = work.command(environment(hub, tmp_path / "home"), "push", folder, repo, cwd=tmp_path)
+    wait_for(lambda: hub.requests["PUT", "upload"] >= 4)
+    process.kill()
+    process.communicate()
+    assert set(hub.files(repo)) <= {".gitattributes"}
+    sent = hub.received["PUT", "upload"]
+    assert sent > 0
+    hub.forget()
+    owner(work.push, str(folder), repo)
+    size = sum((folder / shard(i)).stat().st_size for i in range(SHARDS))
+    assert (
+        0
+        < hub.received["PUT", "upload"]
+        <= size - 3 * min((folder / shard(i)).stat().st_size for i in range(SHARDS))
+    )
+    assert set(hub.files(repo)) >= {shard(i) for i in range(SHARDS)}
+
+
+def hang_after(count: int):
+    """The uploads after so many never end."""
+    seen = []
+
+    def fault(method: str, path: str):
+        if method == "PUT" and "/upload" in path:
+            seen.append(path)
+            return "hang" if len(seen) > count else None
+        return None
+
+    return fault
+
+
+def test_many_shards_take_several_commits_and_only_the_last_is_whole(hub, owner, folder, repo):
+    owner(work.push, str(folder), repo)
+    for number in range(SHARDS):
+        work.redo_shard(folder, number, lambda logits: logits - 0.25)
+    owner(work.push_in_pieces, str(folder), repo, 2)
+    newest = hub.commits(repo)
+    assert ["softlabels.json" in commit.files for commit in newest] == [
+        True, False, False, True, False,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("harm", ["flipped", "swapped"])
+def test_a_shard_that_was_tampered_with_is_refused(hub, owner, stranger, folder, repo, harm):
+    owner(work.push, str(folder), repo)
+    other = (folder / shard(0)).read_bytes()
+
+    def change(content: bytes) -> bytes:
+        if harm == "swapped":
+            return (other + content)[: len(content)]
+        return content[: len(content) // 2] + b"!" + content[len(content) // 2 + 1 :]
+
+    hub.tamper(repo, shard(2), change)
+    with pytest.raises(DamagedDump, match="train-00002-of-00006"):
+        stranger(work.first_logits, repo)
+    with pytest.raises(DamagedDump, match=r"train-00002.* has other bytes than its record tells"):
+        stranger(work.pull, repo)
+
+
+def test_what_the_owner_wrote_stays(hub, owner, folder, repo):
+    owner(work.push, str(folder), repo, license="mit")
+    card = hub.files(repo)["README.md"].decode()
+    assert "license: mit" in card
+    assert f"softlabels train {repo} --T 8" in card
+    mine = card.replace("license: mit", "license: apache-2.0\npretty_name: My digits\nlanguage: en")
+    mine = mine.replace("tags:\n", "tags:\n- mine\n", 1)
+    mine = mine.replace("<!-- softlabels: end -->", "<!-- softlabels: end -->\n\nCite me.")
+    mine = mine.replace("# Soft targets of t on digits", "# I was here")
+    owner(work.upload, repo, mine.encode(), "README.md")
+    owner(work.push, str(folder), repo)
+    found = hub.files(repo)["README.md"].decode()
+    for words in ("apache-2.0", "My digits", "- mine", "- soft-labels", "\nCite me."):
+        assert found.count(words) == 1, words
+    assert "I was here" not in found, "between the marks, the program writes"
+    assert "# Soft targets of t on digits" in found
+    hub.forget()
+    assert owner(work.push, str(folder), repo)["commit"] is None
+
+
+def test_a_dump_that_is_not_whole_is_not_pushed(hub, owner, folder, repo):
+    content = bytearray((folder / shard(1)).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / shard(1)).write_bytes(content)
+    with pytest.raises(DamagedDump, match=r"damaged, and was not pushed: data/train-00001"):
+        owner(work.push, str(folder), repo)
+    (folder / "softlabels.json").unlink()
+    with pytest.raises(IncompleteDump, match="--resume"):
+        owner(work.push, str(folder), repo)
+    assert sum(hub.requests.values()) == 0
+
+
+def test_inputs_are_published_only_if_that_is_said(hub, owner, stranger, teacher, tmp_path, repo):
+    folder = tmp_path / "with"
+    softlabels.dump(teacher=teacher, out=str(folder), shard_rows=500, with_inputs=True)
+    with pytest.raises(UsageError, match=r"--include-inputs .* else --labels-only"):
+        owner(work.push, str(folder), repo)
+    assert owner(work.push, str(folder), repo, labels_only=True)["commit"]
+    assert owner(work.push, str(folder), repo, labels_only=True)["commit"] is None
+    rows = stranger(work.rows_of, repo)
+    assert set(rows[0]) == {"id", "view", "input_hash", "label", "logits"}
+    assert [row["logits"] for row in rows] == stored(folder)
+    assert stranger(work.first_logits, repo) == stored(folder)
+    owner(work.push, str(folder), f"{repo}-all", include_inputs=True)
+    assert "input" in stranger(work.rows_of, f"{repo}-all")[0]
+
+
+def test_labels_join_with_a_source_of_the_hub(hub, owner, stranger, repo, tmp_path):
+    """By id and hash: with the revision that the teacher saw, and with no other."""
+    source = f"{OWNER}/{tmp_path.name}-source"
+    x = np.random.default_rng(0).normal(size=(300, 6)).astype(np.float32)
+
+    def table(values: np.ndarray) -> bytes:
+        file = io.BytesIO()
+        lists = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), 6)
+        pq.write_table(pa.table({"x": lists, "label": np.arange(300) % 3}), file)
+        return file.getvalue()
+
+    owner(work.publish_source, source, {"data/train-0.parquet": table(x)})
+    owner(work.tag, source, "seen")
+    words = {"teacher": save_script(Linear(), tmp_path / "t.ts"), "data": source,
+             "revision": "seen", "out": str(tmp_path / "d")}  # fmt: skip
+    owner(work.dump, **words)
+    owner(work.push, str(tmp_path / "d"), repo)
+    assert f"--data {source} --split train --revision seen" in hub.files(repo)["README.md"].decode()
+    assert len(stranger(work.first_logits, repo)) == 300
+    owner(work.upload, source, table(x + 1), "data/train-0.parquet")
+    assert len(stranger(work.first_logits, repo)) == 300
+    with pytest.raises(AlignmentError, match="not what the teacher saw"):
+        stranger(work.first_logits, repo, source=source)
+
+
+def test_refusals_say_what_to_do_and_no_token(hub, owner, stranger, folder, repo, tmp_path):
+    cases = [
+        (lambda: stranger(work.push, str(folder), repo), StoreError, "your token may not|doesn't"),
+        (lambda: owner(work.push, str(folder), "digits"), UsageError, "write ORG/NAME"),
+        (lambda: stranger(work.pull, f"{OWNER}/nowhere"), StoreError, "no dataset of the Hub"),
+    ]
+    owner(work.push, str(folder), f"{repo}-there")
+    cases.append(
+        (lambda: stranger(work.pull, f"{repo}-there@v9"), StoreError, "no revision 'v9'"),
+    )
+    hub.faults.append(once(412, "POST", "/commit/"))
+    work.redo_shard(folder, 0, lambda logits: logits + 1)
+    cases.append(
+        (lambda: owner(work.push, str(folder), f"{repo}-there"), StoreError, "meanwhile"),
+    )
+    for act, kind, words in cases:
+        with pytest.raises(kind, match=words) as raised:
+            act()
+        assert not re.search(r"hf_\w+", str(raised.value)), "a token"
+    for content in hub.files(f"{repo}-there").values():
+        assert b"hf_owner" not in content
+
+
+def test_without_a_network_what_is_here_is_used(hub, owner, folder, repo, tmp_path):
+    owner(work.push, str(folder), repo)
+    here = environment(hub, tmp_path / "home", READER)
+    with client(here) as run:
+        assert run(work.first_logits, repo) == stored(folder)
+    with client(here | {"HF_HUB_OFFLINE": "1"}) as run:
+        hub.forget()
+        assert run(work.first_logits, repo) == stored(folder)
+        assert sum(hub.requests.values()) == 0
+        with pytest.raises(StoreError, match="HF_HUB_OFFLINE is set"):
+            run(work.first_logits, f"{repo}-other")
+
+
+def test_pulled_into_a_folder_it_is_a_dump(hub, owner, stranger, folder, repo, tmp_path):
+    owner(work.push, str(folder), repo)
+    stranger(work.pull, repo, out=str(tmp_path / "p"))
+    assert softlabels.verify(dump=str(tmp_path / "p")).good
+    assert stored(tmp_path / "p") == stored(folder)
+    with pytest.raises(UsageError, match="not empty"):
+        stranger(work.pull, repo, out=str(tmp_path / "p"))

@@ -1,0 +1,96 @@
+"""What the processes of these tests do: functions with a name, which a fresh process can import."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from huggingface_hub import HfApi
+
+import softlabels
+from softlabels.store.codec import DTYPES
+from softlabels.store.folder import Folder
+from softlabels.store.manifest import commit_name
+from softlabels.store.reader import DumpReader
+from softlabels.store.records import Manifest
+from softlabels.store.writer import ShardWriter, shard_features, shard_schema
+
+
+def push(dump: str, repo: str, **words: Any) -> dict[str, Any]:
+    return asdict(softlabels.push(dump=dump, repo=repo, **words))
+
+
+def push_in_pieces(dump: str, repo: str, files: int) -> dict[str, Any]:
+    with patch("softlabels.hub.pushing.COMMIT_FILES", files):
+        return push(dump, repo)
+
+
+def pull(repo: str, **words: Any) -> dict[str, Any]:
+    return asdict(softlabels.pull(repo=repo, **words))
+
+
+def first_logits(repo: str, **words: Any) -> list[list[float]]:
+    """The logits of a whole shuffled epoch in the order of their ids."""
+    batches = softlabels.load(repo, T=8, **words).batches(100, shuffle=True)
+    parts = [(batch["id"], batch["logits"]) for batch in batches]
+    order = torch.cat([ids for ids, _ in parts]).argsort()
+    return torch.cat([logits for _, logits in parts])[order].tolist()
+
+
+def rows_of(repo: str, **words: Any) -> list[dict[str, Any]]:
+    import datasets
+
+    return list(datasets.load_dataset(repo, split="train", **words))
+
+
+def upload(repo: str, content: bytes, path: str) -> None:
+    HfApi().upload_file(
+        path_or_fileobj=content, path_in_repo=path, repo_id=repo, repo_type="dataset"
+    )
+
+
+def tag(repo: str, name: str) -> None:
+    HfApi().create_tag(repo, tag=name, repo_type="dataset")
+
+
+def publish_source(repo: str, files: dict[str, bytes]) -> None:
+    HfApi().create_repo(repo, repo_type="dataset")
+    for path, content in files.items():
+        upload(repo, content, path)
+
+
+def dump(**words: Any) -> None:
+    softlabels.dump(**words)
+
+
+def redo_shard(folder: Path, shard: int, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """As another GPU might have made it: the same plan and rows, other logits."""
+    place = Folder(folder)
+    reader = DumpReader(place)
+    plan = reader.plan
+    table = reader.shard_table(shard, ["id", "input_hash", "label", "logits"])
+    logits = torch.from_numpy(reader.codec.decode(table["logits"])).to(DTYPES[plan.dtype][0])
+    schema = shard_schema(plan, shard_features(plan, None)["id"])
+    with ShardWriter(place, plan, shard, schema) as writer:
+        columns = (table[name].to_numpy() for name in ("id", "label", "input_hash"))
+        writer.add(*columns, change(logits))
+    place.write_json(commit_name(shard), vars(writer.commit))
+    records = list(reader.manifest.shards)
+    records[shard] = writer.commit.record
+    commits = [place.read_json(commit_name(i)) for i in range(plan.shards)]
+    made = Manifest.derive(plan, [type(writer.commit)(**c) for c in commits],
+                           reader.manifest.versions)  # fmt: skip
+    place.write_json("softlabels.json", vars(replace(made, created=reader.manifest.created)))
+
+
+def command(environment: dict[str, str], *words: object, cwd: Path) -> subprocess.Popen[str]:
+    """A process of the command line that is not waited for."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "softlabels", *map(str, words)], cwd=cwd, text=True,
+        env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
