@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from softlabels.flags import Terminal
-from softlabels.hub.options import PullOptions, PushOptions
+from softlabels.config.publishing import PullOptions, PushOptions
 
 
 def add_commands(command: Callable[[type], Callable]) -> None:

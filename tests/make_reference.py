@@ -4,7 +4,8 @@ import inspect
 from dataclasses import MISSING, fields
 from pathlib import Path
 
-from softlabels import cli, config
+from softlabels import cli, cli_hub, config
+from softlabels.config import publishing
 
 PAGE = Path(__file__).parents[1] / "docs" / "commands.md"
 COMMANDS = {
@@ -17,10 +18,12 @@ COMMANDS = {
     "info": (cli.info, config.InfoOptions),
     "verify": (cli.verify, config.VerifyOptions),
     "cache": (cli.cache, config.CacheOptions),
+    "push": (cli_hub.push, publishing.PushOptions),
+    "pull": (cli_hub.pull, publishing.PullOptions),
 }
 INTRO = """# Commands
 
-Written by `python -m tests.make_reference` from the options in `softlabels/config.py`.
+Written by `python -m tests.make_reference` from the options in `softlabels/config/`.
 
 Every command also takes `--config FILE.yaml` (the same names; a flag beats the file), `--json` (one
 JSON object on stdout), `--log-json` (words and progress as JSON lines on stderr, for logs that a

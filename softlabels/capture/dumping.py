@@ -22,6 +22,7 @@ from softlabels.errors import DiskFull, StoreError, UsageError
 from softlabels.progress import SILENT, Progress
 from softlabels.store.checking import make_record
 from softlabels.store.claims import claimed, is_lost, new_run
+from softlabels.store.hub_address import make_repository
 from softlabels.store.manifest import read_commits, read_manifest
 from softlabels.store.records import Manifest, Plan
 from softlabels.words import counted
@@ -86,6 +87,7 @@ def _claim(setup: Setup, team: Team, stack: ExitStack, progress: Progress) -> st
     folder = setup.folder
 
     def lead() -> str:
+        make_repository(folder, progress)
         run = new_run()
         stack.enter_context(claimed(folder, run, 0, progress))
         return run

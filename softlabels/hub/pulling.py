@@ -8,7 +8,7 @@ from typing import Any
 
 from softlabels.errors import DamagedDump, StoreError, UsageError
 from softlabels.filling import cores
-from softlabels.hub.options import PullOptions
+from softlabels.config.publishing import PullOptions
 from softlabels.progress import SILENT, Progress
 from softlabels.store.audit import sha256_of
 from softlabels.store.folder import Folder

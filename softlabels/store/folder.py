@@ -141,7 +141,8 @@ class Folder:
     def delete(self, name: str) -> None:
         """Remove a file, if it is there."""
         with self._said(name), suppress(FileNotFoundError):
-            self.fs.rm_file(self.path(name))
+            if "hf" not in self.protocols or self.fs.exists(self.path(name)):  # else another error
+                self.fs.rm_file(self.path(name))
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Raises DamagedDump unless the file is a JSON object of sensible size."""
@@ -179,9 +180,8 @@ class Folder:
                 place = "" if self.is_local else f" in {tempfile.gettempdir()}, before its upload"
                 raise DiskFull(f"no space left for {self.url}/{name}{place}") from error
             if isinstance(error, IsADirectoryError):
-                raise StoreError(
-                    f"{self.url}/{name} is a folder where a file belongs; move it away"
-                ) from error
+                what = f"{self.url}/{name} is a folder where a file belongs; move it away"
+                raise StoreError(what) from error
             raise
 
     def upload(self, name: str, content: bytes) -> None:

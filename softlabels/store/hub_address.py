@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import hf_hub_download, is_offline_mode
+from huggingface_hub import HfApi, hf_hub_download, is_offline_mode
 from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
@@ -76,6 +76,19 @@ def dump_folder(
     if want != "manifest":
         fetch_files(address, copy, progress)
     return copy
+
+
+def make_repository(folder: Folder, progress: Progress = SILENT) -> None:
+    """The dataset that a folder hf://datasets/ORG/NAME lies in, private, where it isn't there; of
+    another folder nothing is asked."""
+    found = re.match(r"hf://datasets/([\w.-]+/[\w.-]+)", folder.url)
+    if found is None:
+        return
+    address, api = HubAddress(found[1]), HfApi()
+    with said(address):
+        if not api.repo_exists(address.repo, repo_type="dataset"):
+            api.create_repo(address.repo, repo_type="dataset", private=True, exist_ok=True)
+            progress.say(f"{api.endpoint}/datasets/{address.repo} is made, and private")
 
 
 def fetch_manifest(address: HubAddress) -> Folder:

@@ -303,3 +303,17 @@ def test_pulled_into_a_folder_it_is_a_dump(hub, owner, stranger, folder, repo, t
     assert stored(tmp_path / "p") == stored(folder)
     with pytest.raises(UsageError, match="not empty"):
         stranger(work.pull, repo, out=str(tmp_path / "p"))
+
+
+def test_a_dump_can_go_straight_to_the_hub(hub, owner, stranger, teacher, folder, repo):
+    words = {"teacher": teacher, "out": f"hf://datasets/{repo}", "shard_rows": 200}
+    owner(work.dump, **words)
+    assert hub.repositories[repo].private, "until its owner says otherwise"
+    assert "softlabels.json" in hub.commits(repo)[0].files
+    assert not any("softlabels.json" in commit.files for commit in hub.commits(repo)[1:])
+    assert owner(work.first_logits, repo) == stored(folder)
+    commits = len(hub.commits(repo))
+    owner(work.dump, **words, resume=True)
+    assert len(hub.commits(repo)) == commits
+    with pytest.raises(StoreError, match="no dataset of the Hub that you may read"):
+        stranger(work.pull, repo)
