@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from softlabels.flags import Terminal
 from softlabels.config.publishing import PullOptions, PushOptions
+from softlabels.flags import Terminal
 
 
 def add_commands(command: Callable[[type], Callable]) -> None:

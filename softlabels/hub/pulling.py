@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from softlabels.config.publishing import PullOptions
 from softlabels.errors import DamagedDump, StoreError, UsageError
 from softlabels.filling import cores
-from softlabels.config.publishing import PullOptions
 from softlabels.progress import SILENT, Progress
 from softlabels.store.audit import sha256_of
 from softlabels.store.folder import Folder

@@ -10,10 +10,10 @@ from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOpera
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 
+from softlabels.config.publishing import PushOptions
 from softlabels.errors import DamagedDump, UsageError
 from softlabels.hub.calibration import calibrate
 from softlabels.hub.labels_only import without_inputs
-from softlabels.config.publishing import PushOptions
 from softlabels.hub.page import render_page
 from softlabels.progress import SILENT, Progress
 from softlabels.store.audit import sha256_of
