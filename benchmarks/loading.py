@@ -115,8 +115,10 @@ class Bench:
         return max(BATCH, self.rows // SLOW_SHARE) if few else self.rows
 
     def first_batch(self) -> None:
-        """Seconds from nothing to the first shuffled batch: never seen (an empty cache), again. What
-        is decoded goes away in between: a virtual machine takes long to give memory anew."""
+        """Seconds from nothing to the first shuffled batch: never seen (an empty cache), again.
+
+        What was decoded goes away in between: a virtual machine takes long to give memory anew.
+        """
         for classes in CLASSES:
             everyone = [w for w in ways(self.folder(classes)) if "2 workers" not in w.name]
             taken: dict = {way.name: {"never seen": [], "again": []} for way in everyone}
