@@ -1,5 +1,7 @@
-"""How well the teacher's confidence fits its labels, from the stored logits. N rows, C classes."""
+"""What the stored logits tell of the teacher: how well its confidence fits the labels, and how soft
+its targets are. N rows, C classes."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,17 +11,22 @@ from softlabels.logits import DenseLogits
 from softlabels.store.reader import DumpReader
 
 BINS = 15
+PARTS = 50
+TEMPERATURES = (1.0, 4.0, 8.0)
 BLOCK_ROWS = 16_384
 
 
 @dataclass(frozen=True)
 class Calibration:
     """Of the labelled rows, by confidence (the largest probability at T = 1) in BINS equal bins:
-    how many, their summed confidence, and how many are right."""
+    how many, their summed confidence, and how many are right. entropies: of all rows, for each of
+    TEMPERATURES, how many in PARTS equal parts from 0 to log C nats."""
 
     counts: np.ndarray
     confidence: np.ndarray
     correct: np.ndarray
+    entropies: dict[float, np.ndarray]
+    classes: int
 
     @property
     def labelled(self) -> int:
@@ -53,17 +60,24 @@ class Calibration:
 
 def calibrate(reader: DumpReader) -> Calibration:
     """Reads every row's logits, a block at a time."""
-    sums = np.zeros((3, BINS))
-    labels = reader.labels
-    for start in range(0, len(reader) if labels is not None else 0, BLOCK_ROWS):
+    sums, classes = np.zeros((3, BINS)), reader.plan.classes
+    labels = reader.labels if reader.labels is not None else np.full(len(reader), -1)
+    entropies = {T: np.zeros(PARTS) for T in TEMPERATURES}
+    for start in range(0, len(reader), BLOCK_ROWS):
         rows = np.arange(start, min(start + BLOCK_ROWS, len(reader)))
-        rows = rows[labels[rows] >= 0]  # type: ignore[index]
-        if not len(rows):
-            continue
-        logits_NC = torch.from_numpy(reader.logits_of(rows))
-        best, found = DenseLogits(logits_NC).temper(1).probs().max(1)
-        right = found.numpy() == labels[rows]  # type: ignore[index]
-        bins = np.minimum((best.numpy() * BINS).astype(int), BINS - 1)
-        for row, weights in enumerate((None, best.numpy(), right)):
-            sums[row] += np.bincount(bins, weights, BINS)
-    return Calibration(*sums)
+        logits = DenseLogits(torch.from_numpy(reader.logits_of(rows)))
+        for T, counts in entropies.items():
+            share = logits.temper(T).entropy().numpy() / max(math.log(classes), 1e-9)
+            counts += np.bincount(parts(share, PARTS), minlength=PARTS)
+        known = labels[rows] >= 0
+        best, found = (x.numpy()[known] for x in logits.temper(1).probs().max(1))
+        right = found == labels[rows][known]
+        for row, weights in enumerate((None, best, right)):
+            sums[row] += np.bincount(parts(best, BINS), weights, BINS)
+    counts, confidence, correct = sums
+    return Calibration(counts, confidence, correct, entropies, classes)
+
+
+def parts(shares: np.ndarray, count: int) -> np.ndarray:
+    """Which of `count` equal parts of [0, 1] each lies in."""
+    return np.clip((shares * count).astype(np.int64), 0, count - 1)

@@ -19,11 +19,12 @@ def render_page(
     repo: str,
     license: str | None,
     calibration: Calibration,
+    picture: str | None,
     before: str | None,
 ) -> str:
-    """README.md for the repository `repo`. `before` is the one that stands there, or beside the
-    dump: its text outside of our marks stays, and so do the fields of its header that are not
-    ours."""
+    """README.md for the repository `repo`, with the picture of that name. `before` is the one that
+    stands there, or beside the dump: its text outside of our marks stays, and so do the fields of
+    its header that are not ours."""
     path = folder.path(manifest.shards[0]["file"])
     features = datasets.Features.from_arrow_schema(pq.read_schema(path))
     ours = card_header(manifest, plan, features).to_dict()
@@ -32,7 +33,14 @@ def render_page(
     header = theirs | ours | {"tags": list(dict.fromkeys(tags))}
     if license:
         header["license"] = license
-    more = f"\n{calibration.words}\n\n## How it was made\n\n{_made(manifest, plan)}\n"
+    shown = f"\n![Calibration of the teacher, and softness of its targets]({picture})\n"
+    more = f"""{shown if picture else ""}
+{calibration.words}
+
+## How it was made
+
+{_made(manifest, plan)}
+"""
     body = card_body(manifest, plan, repo, more)
     yaml_text = yaml.safe_dump(header, sort_keys=False, allow_unicode=True)
     return f"---\n{yaml_text}---\n\n{_replaced(text, body)}"

@@ -11,10 +11,11 @@ from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 
 from softlabels.config.publishing import PushOptions
-from softlabels.errors import DamagedDump, UsageError
+from softlabels.errors import DamagedDump, MissingExtra, UsageError
 from softlabels.hub.calibration import calibrate
 from softlabels.hub.labels_only import without_inputs
 from softlabels.hub.page import render_page
+from softlabels.hub.picture import PICTURE, draw
 from softlabels.progress import SILENT, Progress
 from softlabels.store.audit import sha256_of
 from softlabels.store.folder import Folder
@@ -94,12 +95,12 @@ def _publish(folder: Folder, address: HubAddress, words: PushOptions, progress: 
                 api.create_branch(address.repo, repo_type="dataset", branch=words.revision,
                                   exist_ok=True)  # fmt: skip
         head, there = _look(api, branch)
-        card = _card(api, folder, branch, words, head if CARD in there else None)
-        changed, stale = _compare(folder, card, there)
+        pages = _pages(api, folder, branch, words, head if CARD in there else None, progress)
+        changed, stale = _compare(folder, pages, there)
         sent = sum(len(c) if isinstance(c, bytes) else Path(c).stat().st_size
                    for c in changed.values())  # fmt: skip
         result = Pushed(address.repo, url, None, sorted(changed), sent, stale,
-                        len(_files(folder)) + 1 - len(changed))  # fmt: skip
+                        len(_files(folder)) + len(pages) - len(changed))  # fmt: skip
         if words.dry_run or not (changed or stale):
             return result
         commit = _send(api, branch, changed, stale, head, MANIFEST in there, progress)
@@ -118,18 +119,29 @@ def _look(api: HfApi, at: HubAddress) -> tuple[str | None, dict[str, RepoFile]]:
     return head, {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
 
 
-def _card(
-    api: HfApi, folder: Folder, at: HubAddress, words: PushOptions, head: str | None
-) -> bytes:
-    """The card to be; the one that is there is kept in what is not ours."""
+def _pages(
+    api: HfApi,
+    folder: Folder,
+    at: HubAddress,
+    words: PushOptions,
+    head: str | None,
+    progress: Progress,
+) -> dict[str, bytes]:
+    """The card to be, and its picture; the card that is there is kept in what is not ours."""
     manifest, plan = read_manifest(folder)
     before = folder.path(CARD)
     if head is not None:
         before = api.hf_hub_download(at.repo, CARD, repo_type="dataset", revision=head)
     text = Path(before).read_text(encoding="utf-8")
     calibration = calibrate(DumpReader(folder))
-    page = render_page(folder, manifest, plan, at.repo, words.license, calibration, text)
-    return page.encode()
+    pages = {}
+    try:
+        pages[PICTURE] = draw(calibration)
+    except MissingExtra as error:
+        progress.say(f"the card has no picture: {error}")
+    picture = PICTURE if pages else None
+    page = render_page(folder, manifest, plan, at.repo, words.license, calibration, picture, text)
+    return pages | {CARD: page.encode()}
 
 
 def _files(folder: Folder) -> dict[str, str]:
@@ -141,7 +153,7 @@ def _files(folder: Folder) -> dict[str, str]:
 
 
 def _compare(
-    folder: Folder, card: bytes, there: dict[str, RepoFile]
+    folder: Folder, pages: dict[str, bytes], there: dict[str, RepoFile]
 ) -> tuple[dict[str, str | bytes], list[str]]:
     """What has to be sent, by name, and which files of another dump have to go."""
     files = _files(folder)
@@ -149,8 +161,9 @@ def _compare(
     for name, sha256 in files.items():
         if not _same(there.get(name), folder.path(name), sha256):
             changed[name] = folder.path(name)
-    if CARD not in there or there[CARD].blob_id != _blob_id(card):
-        changed[CARD] = card
+    for name, content in pages.items():
+        if name not in there or not _same_content(there[name], content):
+            changed[name] = content
     ours = ("data/", "commits/")
     return changed, sorted(n for n in there if n.startswith(ours) and n not in files)
 
@@ -160,12 +173,15 @@ def _same(entry: RepoFile | None, path: str, sha256: str) -> bool:
         return False
     if entry.lfs is not None:
         return bool(entry.lfs.sha256 == (sha256 or sha256_of(path)))
-    return bool(entry.blob_id == _blob_id(Path(path).read_bytes()))
+    return _same_content(entry, Path(path).read_bytes())
 
 
-def _blob_id(content: bytes) -> str:
-    """Git's name of a file's content."""
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+def _same_content(entry: RepoFile, content: bytes) -> bool:
+    """By its SHA-256, or by git's name of it."""
+    if entry.lfs is not None:
+        return bool(entry.lfs.sha256 == hashlib.sha256(content).hexdigest())
+    blob = hashlib.sha1(b"blob %d\0" % len(content) + content)
+    return bool(entry.blob_id == blob.hexdigest())
 
 
 def _send(

@@ -25,7 +25,7 @@ from tests.processes import wait_for
 from tests.publishing import work
 
 SHARDS = 6
-RECORDS = {"README.md", "plan.json", "softlabels.json"}
+RECORDS = {"README.md", "plan.json", "softlabels.json", "softlabels.png"}
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_what_is_there_is_not_sent_again(hub, owner, stranger, folder, repo):
     work.redo_shard(folder, 3, lambda logits: logits + 0.125)
     changed = owner(work.push, str(folder), repo)
     assert set(changed["files"]) == {
-        shard(3), "commits/00003.json", "softlabels.json", "README.md",
+        shard(3), "commits/00003.json", "softlabels.json", "softlabels.png", "README.md",
     }  # fmt: skip
     assert hub.received["PUT", "upload"] == (folder / shard(3)).stat().st_size
     after = stranger(work.first_logits, repo)
