@@ -1,5 +1,6 @@
 """Dumps in an object store: a real S3 server on loopback, which fails and is slow when told to."""
 
+import gc
 import json
 import os
 import subprocess
@@ -266,6 +267,8 @@ def test_a_remote_dump_is_fetched_once_and_then_mapped(teacher, out, server, tmp
     content = bytearray(folder.fs.cat_file(name))
     content[700] ^= 1
     folder.fs.pipe_file(name, bytes(content))
+    del dataset
+    gc.collect()  # a copy in use stays
     LocalCache().clear()
     with pytest.raises(DamagedDump, match=r"s3://.*00001-of-00003.* other bytes than recorded"):
         softlabels.load(out, T=4)
