@@ -32,8 +32,8 @@ def make_plan(
 ) -> Plan:
     source = {"data": "toy", "split": "train", "revision": None, "class_names": None, "rows": rows,
               "columns": {"inputs": ["x"], "label": "label", "id": None},
-              "fingerprint": "sha256:0", "shards": ["0" * 16]}  # fmt: skip
-    teacher = {"name": "t", "kind": "checkpoint", "fingerprint": "sha256:1", "model": None}
+              "fingerprint": f"sha256:{0:064}", "shards": ["0" * 16]}  # fmt: skip
+    teacher = {"name": "t", "kind": "checkpoint", "fingerprint": f"sha256:{1:064}", "model": None}
     return Plan(teacher=teacher, source=source, preprocess="", precision="float32",
                 views=["clean"], codec="dense", dtype=dtype, classes=classes, rows=rows,
                 group_rows=group, ids="int64", with_inputs=False,

@@ -27,19 +27,22 @@ def read_records(
     """The commits of this plan, by shard. Those that are damaged, or of another plan, are left
     out: their shards count as missing.
 
-    Raises StoreError where one can't be fetched; with `unread`, it is put there, by name.
+    Raises StoreError where one can't be fetched; with `unread`, it is put there, by name, and so is
+    the DamagedDump of one that is no record.
     """
     expected = {commit_name(shard): shard for shard in range(plan.shards)}
     there = {n: size for n, size in folder.files("commits").items() if n in expected}
     found = {}
     for name, value in folder.read_jsons(there).items():
-        if isinstance(value, StoreError) and not isinstance(value, DamagedDump):
-            if unread is None:
-                raise value
-            unread[name] = value
         try:
+            if isinstance(value, StoreError):
+                raise value
             commit = make_record(Commit, value, f"{folder}/{name}")
-        except DamagedDump:
+        except StoreError as error:
+            if unread is not None:
+                unread[name] = error
+            elif not isinstance(error, DamagedDump):
+                raise
             continue
         shard = expected[name]
         if (commit.shard, commit.plan, commit.file) == (shard, plan.hash, plan.file(shard)):

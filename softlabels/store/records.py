@@ -7,7 +7,7 @@ every shard's footer and in the manifest, so that a stray file is known as one.
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -119,7 +119,7 @@ class Commit:
     bytes: int
     sha256: str
     statistics: dict[str, Any]
-    skipped: list[dict[str, Any]] = field(default_factory=list)
+    skipped: list[dict[str, Any]]
 
     @property
     def record(self) -> dict[str, Any]:

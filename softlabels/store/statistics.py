@@ -1,17 +1,12 @@
 """What a shard's commit says of its logits. N rows, C classes."""
 
-import math
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from softlabels.errors import DamagedDump
 from softlabels.logits import entropy_at_one
-
-COUNTS, MEASURES = ("rows", "labelled", "correct"), ("min", "max", "mean", "entropy", "accuracy")
-
 
 BLOCK_VALUES = 1 << 18  # float32 that the processor's cache holds
 
@@ -87,20 +82,3 @@ def merge_statistics(parts: list[dict[str, Any]]) -> dict[str, Any]:
     if labelled:
         merged["accuracy"] = merged["correct"] / labelled
     return merged
-
-
-def check_statistics(value: dict[str, Any], where: str) -> None:
-    """Raises DamagedDump unless these are statistics as `merge_statistics` gives them."""
-    names = [name for name in (*COUNTS, *MEASURES) if name in value]
-    wanted = ["rows"] if value.get("rows") == 0 else [*COUNTS, *MEASURES[:4]]
-    missing = [name for name in wanted if name not in value]
-    wrong = [name for name in names if not _is_fine(name, value[name])]
-    if missing or wrong:
-        name = (missing or wrong)[0]
-        raise DamagedDump(f"{where}: statistics have {name} as {str(value.get(name))[:80]!r}")
-
-
-def _is_fine(name: str, value: Any) -> bool:
-    if name in COUNTS:
-        return type(value) is int and value >= 0
-    return type(value) in (int, float) and math.isfinite(value)

@@ -126,6 +126,9 @@ def _check_records(
     """What to hold the files against: what the manifest says of each shard, else its commit."""
     unread: dict[str, StoreError] = {}
     records = read_records(folder, plan, unread)
+    for name, error in unread.items():
+        mended = isinstance(error, DamagedDump)
+        verdict.report(name, _without_name(folder, name, error), redone=mended)
     if manifest is None:
         return list(records.values())
     skipped: dict[int, list[dict[str, Any]]] = {}
@@ -134,12 +137,10 @@ def _check_records(
     commits = []
     for shard, record in enumerate(manifest.shards):
         commit, name = records.get(shard), commit_name(shard)
-        if name in unread:
-            verdict.report(name, _without_name(folder, name, unread[name]), redone=False)
-        elif commit is None:
+        if commit is None and name not in unread:
             there = folder.exists(name)
-            verdict.report(name, "is damaged or of another plan" if there else "is missing")
-        elif commit.record != record:
+            verdict.report(name, "is of another plan or another shard" if there else "is missing")
+        elif commit is not None and commit.record != record:
             other = ", ".join(key for key in record if commit.record[key] != record[key])
             verdict.report(name, f"does not agree with {MANIFEST} in {other}")
         statistics = commit.statistics if commit else {}

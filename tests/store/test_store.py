@@ -22,7 +22,7 @@ from softlabels.store.checking import make_record
 from softlabels.store.folder import Folder
 from softlabels.store.manifest import commit_name, read_manifest
 from softlabels.store.reader import DumpReader
-from softlabels.store.records import Plan
+from softlabels.store.records import Commit, Plan
 from softlabels.store.statistics import describe_logits, merge_statistics
 from softlabels.store.writer import ShardWriter, shard_schema
 from tests.conftest import every
@@ -185,10 +185,14 @@ def test_a_manifest_with_other_names_or_types(dump_folder, tmp_path):
         with pytest.raises(DamagedDump):
             read_manifest(Folder(tmp_path))
     copy = shutil.copytree(dump_folder, tmp_path / "copy")
-    original["shards"][0]["file"] = "../../../etc/passwd"
-    (copy / "softlabels.json").write_text(json.dumps(original))
-    with pytest.raises(DamagedDump, match="is named"):
-        DumpReader(Folder(copy))
+    for file, problem in (
+        ("../../../etc/passwd", r"shards\[0\].file is .*passwd\", expected data/SPLIT"),
+        ("data/train-00001-of-00003.parquet", "shard 0 is named"),
+    ):
+        original["shards"][0]["file"] = file
+        (copy / "softlabels.json").write_text(json.dumps(original))
+        with pytest.raises(DamagedDump, match=problem):
+            DumpReader(Folder(copy))
 
 
 def test_damage_is_found_when_read(dump_folder, tmp_path):
@@ -226,9 +230,15 @@ def test_plans_that_differ_say_in_what():
     assert plan(10).hash == made.hash != plan(11).hash
 
 
-def test_a_record_keeps_no_unknown_field():
-    record = make_record(Plan, vars(plan(10)) | {"later": 1}, "plan")
-    assert record == plan(10)
+def test_a_record_keeps_no_unknown_field_and_a_plan_has_none():
+    plain = {
+        "shard": 0, "plan": plan(10).hash, "file": plan(10).file(0), "rows": 0, "bytes": 9,
+        "sha256": "0" * 64, "statistics": {"rows": 0}, "skipped": [],
+    }  # fmt: skip
+    record = make_record(Commit, plain | {"later": 1}, "commit")
+    assert record == make_record(Commit, plain, "commit")
+    with pytest.raises(DamagedDump, match="plan: later is unknown to this softlabels"):
+        make_record(Plan, vars(plan(10)) | {"later": 1}, "plan")
 
 
 def test_unfinished_and_absent(tmp_path):
