@@ -157,8 +157,14 @@ class Manifest:
         )
 
     def agrees(self, other: "Manifest") -> bool:
-        """Whether both tell the same, whenever and by whatever versions they were written."""
-        return replace(self, created=other.created, versions=other.versions) == other
+        """Whether both tell the same, whenever and by whatever versions they were written. Another
+        program may have added the same numbers in another order."""
+        ours, theirs = self.statistics, other.statistics
+        close = ours.keys() == theirs.keys() and all(
+            math.isclose(ours[name], theirs[name], rel_tol=1e-6, abs_tol=1e-6) for name in ours
+        )
+        others = {name: getattr(other, name) for name in ("created", "versions", "statistics")}
+        return close and replace(self, **others) == other
 
 
 def _shown(value: Any) -> str:
