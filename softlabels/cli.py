@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import softlabels
-from softlabels import cli_hub, config
+from softlabels import cli_exchange, cli_hub, config
 from softlabels.flags import Terminal, Terminated, make_command
 
 SHOWN = 20  # findings in a terminal
@@ -191,6 +191,7 @@ def cache(terminal: Terminal, **options: Any) -> None:
 
 
 cli_hub.add_commands(command)
+cli_exchange.add_commands(command)
 
 
 def main() -> None:

@@ -4,8 +4,8 @@ import inspect
 from dataclasses import MISSING, fields
 from pathlib import Path
 
-from softlabels import cli, cli_hub, config
-from softlabels.config import publishing
+from softlabels import cli, cli_exchange, cli_hub, config
+from softlabels.config import exchange, publishing
 
 PAGE = Path(__file__).parents[1] / "docs" / "commands.md"
 COMMANDS = {
@@ -20,6 +20,8 @@ COMMANDS = {
     "cache": (cli.cache, config.CacheOptions),
     "push": (cli_hub.push, publishing.PushOptions),
     "pull": (cli_hub.pull, publishing.PullOptions),
+    "import": (cli_exchange.import_, exchange.ImportOptions),
+    "export": (cli_exchange.export, exchange.ExportOptions),
 }
 INTRO = """# Commands
 

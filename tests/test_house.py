@@ -16,8 +16,9 @@ FLOORS = {
     "progress": 1, "words": 1, "filling": 1, "memory": 1,
     "inputs": 2, "teachers": 2, "store": 2,
     "capture": 3, "targets": 3,
-    "students": 4, "verification": 4, "hub": 4,
-    "demo": 5, "flags": 5, "terminal": 5, "cli": 5, "cli_hub": 5, "__main__": 5,
+    "students": 4, "verification": 4, "hub": 4, "exchange": 4,
+    "demo": 5, "flags": 5, "terminal": 5, "cli": 5, "cli_hub": 5,
+    "cli_exchange": 5, "__main__": 5,
 }  # fmt: skip
 MODULES = sorted(ROOT.rglob("*.py"))
 HEAVY = ["timm", "transformers", "onnxruntime", "ray", "matplotlib", "torch", "datasets", "pyarrow"]

@@ -7,6 +7,7 @@ from softlabels.capture.pipeline import Job
 from softlabels.capture.planning import Setup, make_plan
 from softlabels.checkpoint import library_versions
 from softlabels.errors import DamagedDump, StoreError
+from softlabels.inputs.sources import Source
 from softlabels.progress import Progress
 from softlabels.store.audit import check_shards, whose_shard
 from softlabels.store.card import card_is_good, render_card
@@ -98,11 +99,16 @@ def finish(job: Job) -> Manifest | None:
     if len(commits) < plan.shards:
         return None
     manifest = Manifest.derive(plan, list(commits.values()), library_versions())
-    feature = job.source.input_feature if plan.with_inputs else None
+    write_last(folder, manifest, plan, job.source)
+    return manifest
+
+
+def write_last(folder: Folder, manifest: Manifest, plan: Plan, source: Source) -> None:
+    """The card, and the manifest, whose existence means that the dump is complete."""
+    feature = source.input_feature if plan.with_inputs else None
     folder.write_text(CARD, render_card(manifest, plan, shard_features(plan, feature)))
     folder.write_json(MANIFEST, asdict(manifest))
     sweep(folder)  # of workers that were lost and replaced
-    return manifest
 
 
 def is_complete(folder: Folder, plan: Plan) -> bool:

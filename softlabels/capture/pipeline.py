@@ -159,7 +159,9 @@ class Scribe:
                 self.open.skip(entry)
             if logits_NC is not None:
                 rows = rows if len(batch.kept) == len(rows) else rows.select(batch.kept)
-                inputs = self._column(rows.cells) if self.job.plan.with_inputs else None
+                inputs = None
+                if self.job.plan.with_inputs:
+                    inputs = input_column(rows.cells, self.schema.field("input").type)
                 self.open.add(rows.ids, rows.labels, rows.hashes, logits_NC, inputs)
             if batch.last:
                 self._check_rows(batch.shard)
@@ -187,11 +189,12 @@ class Scribe:
                 f"copy. Nothing of shard {shard} was stored. Bring back the data, then --resume"
             )
 
-    def _column(self, cells: list[bytes] | np.ndarray) -> pa.Array:
-        type_ = self.schema.field("input").type
-        if isinstance(cells, list):
-            return pa.array([{"bytes": cell, "path": None} for cell in cells], type_)
-        return pa.array(cells.tolist(), type_)
+
+def input_column(cells: list[bytes] | np.ndarray, type_: pa.DataType) -> pa.Array:
+    """The cells of a block as the column `input` of a shard."""
+    if isinstance(cells, list):
+        return pa.array([{"bytes": cell, "path": None} for cell in cells], type_)
+    return pa.array(cells.tolist(), type_)
 
 
 def _left_out(batch: Batch) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """The frozen plan of a dump: everything that decides its rows, before the first shard is begun."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -108,7 +109,7 @@ def draft(setup: Setup, earlier: Plan | None = None) -> Plan:
     """The plan but for the fingerprints of the source; reads a few inputs."""
     options, source, teacher = setup.options, setup.source, setup.teacher
     codec = parse_codec("dense", setup.classes, options.dtype)
-    input_bytes = _mean_input_bytes(source) if options.with_inputs else 0
+    input_bytes = mean_input_bytes(source) if options.with_inputs else 0
     groups = group_rows(codec.row_bytes, input_bytes)
     usual = shard_rows(codec.row_bytes + input_bytes, groups)
     usual = earlier.shard_rows if earlier else usual
@@ -125,18 +126,7 @@ def draft(setup: Setup, earlier: Plan | None = None) -> Plan:
             "fingerprint": teacher.fingerprint,
             "model": teacher.model,
         },
-        source={
-            "data": source.data,
-            "split": source.split,
-            "revision": source.revision,
-            "columns": {
-                "inputs": list(source.columns.inputs),
-                "label": source.columns.label,
-                "id": source.columns.id,
-            },
-            "class_names": setup.class_names,
-            "rows": len(source),
-        },
+        source=source_record(source, setup.class_names),
         preprocess=str(setup.preprocess),
         precision=options.precision,
         views=["clean"],
@@ -150,6 +140,22 @@ def draft(setup: Setup, earlier: Plan | None = None) -> Plan:
         with_inputs=options.with_inputs,
         compact=options.compact,
     )
+
+
+def source_record(source: Source, class_names: list[str] | None) -> dict[str, Any]:
+    """What a plan says of its source, but for the fingerprints."""
+    return {
+        "data": source.data,
+        "split": source.split,
+        "revision": source.revision,
+        "columns": {
+            "inputs": list(source.columns.inputs),
+            "label": source.columns.label,
+            "id": source.columns.id,
+        },
+        "class_names": class_names,
+        "rows": len(source),
+    }
 
 
 def shard_rows(row_bytes: int, groups: int) -> int:
@@ -181,7 +187,8 @@ def _examples(options: DumpOptions, teacher: Teacher | None) -> Examples:
     return Examples(source, default_preprocess(source) if text is None else Preprocess.parse(text))
 
 
-def _mean_input_bytes(source: Source) -> int:
+def mean_input_bytes(source: Source) -> int:
+    """Bytes of an input as a dump stores it, from the first rows."""
     cells = source.read(0, min(64, len(source))).cells
     sizes = [len(cell) if isinstance(cell, bytes) else cell.nbytes for cell in cells]
     return sum(sizes) // len(sizes)

@@ -26,7 +26,7 @@ def without_inputs(reader: DumpReader, to: Folder, progress: Progress = SILENT) 
     commits = []
     with progress.bar("without inputs", len(reader), "rows") as advance:
         for shard, record in enumerate(reader.manifest.shards):
-            table = reader.shard_table(shard, columns)
+            table = reader.read_shard(shard, columns)
             text = plan.ids == "string"
             ids = np.array(table["id"].to_pylist(), dtype=np.str_ if text else np.int64)
             labels = table["label"].to_numpy() if reader.labelled else np.full(len(ids), -1)

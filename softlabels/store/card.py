@@ -57,7 +57,7 @@ def card_body(manifest: Manifest, plan: Plan, path: str, more: str = "") -> str:
         "The inputs are in the column `input`."
         if plan.with_inputs
         else f"The inputs are not here: rows join with `{source}` by `id`, and `input_hash` proves "
-        f"that they are the ones the teacher saw. Where your copy of it has another name, say "
+        f"that they are the ones {_seen_by(plan)}. Where your copy of it has another name, say "
         f"`source=`, or `--source`."
     )
     return f"""{BEGIN}
@@ -131,8 +131,7 @@ def describe(manifest: Manifest, plan: Plan) -> dict[str, Any]:
         "source's fingerprint": plan.source["fingerprint"],
         "views": ", ".join(plan.views),
         "preprocessing": plan.preprocess or "none",
-        "logits": f"{plan.codec}, {plan.dtype}{', compact' * plan.compact}, teacher run in "
-        f"{plan.precision}",
+        "logits": f"{plan.codec}, {plan.dtype}{', compact' * plan.compact}, {_made(plan)}",
         "inputs stored": "yes" if plan.with_inputs else "no",
         "shards": f"{plan.shards}, {manifest.bytes / 1e6:,.1f} MB",
     }
@@ -146,6 +145,20 @@ def describe(manifest: Manifest, plan: Plan) -> dict[str, Any]:
         facts["rows left out"] = f"{len(manifest.skipped)}, first id {manifest.skipped[0]['id']}"
     facts["made"] = f"{manifest.created}, softlabels {manifest.versions.get('softlabels', '?')}"
     return facts
+
+
+def _is_imported(plan: Plan) -> bool:
+    return bool(plan.teacher["kind"] == "imported")
+
+
+def _made(plan: Plan) -> str:
+    return "imported" if _is_imported(plan) else f"teacher run in {plan.precision}"
+
+
+def _seen_by(plan: Plan) -> str:
+    if _is_imported(plan):
+        return "that the imported logits were matched with"
+    return "the teacher saw"
 
 
 def _teacher(plan: Plan) -> str:

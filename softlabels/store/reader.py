@@ -58,7 +58,7 @@ class DumpReader:
         starts = np.cumsum([0, *(record["rows"] for record in self.manifest.shards)])
         shards = np.searchsorted(starts, rows, side="right") - 1
         parts = [
-            self.codec.decode(self.shard_table(int(shard), ["logits"])["logits"])[
+            self.codec.decode(self.read_shard(int(shard), ["logits"])["logits"])[
                 rows[shards == shard] - starts[shard]
             ]
             for shard in np.unique(shards)
@@ -68,7 +68,7 @@ class DumpReader:
     def table(self, columns: list[str]) -> pa.Table:
         """These columns of all shards."""
         return pa.concat_tables(
-            self.shard_table(shard, columns) for shard in range(len(self.manifest.shards))
+            self.read_shard(shard, columns) for shard in range(len(self.manifest.shards))
         )
 
     def checked_path(self, shard: int) -> str:
@@ -89,7 +89,7 @@ class DumpReader:
             )
         return self.folder.path(record["file"])
 
-    def shard_table(self, shard: int, columns: list[str]) -> pa.Table:
+    def read_shard(self, shard: int, columns: list[str]) -> pa.Table:
         """These columns of one shard. Raises DamagedDump."""
         record = self.manifest.shards[shard]
         where = f"{self.folder}/{record['file']}"

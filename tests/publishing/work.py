@@ -73,7 +73,7 @@ def redo_shard(folder: Path, shard: int, change: Callable[[torch.Tensor], torch.
     place = Folder(folder)
     reader = DumpReader(place)
     plan = reader.plan
-    table = reader.shard_table(shard, ["id", "input_hash", "label", "logits"])
+    table = reader.read_shard(shard, ["id", "input_hash", "label", "logits"])
     logits = torch.from_numpy(reader.codec.decode(table["logits"])).to(DTYPES[plan.dtype][0])
     schema = shard_schema(plan, shard_features(plan, None)["id"])
     with ShardWriter(place, plan, shard, schema) as writer:

@@ -1,0 +1,55 @@
+"""The commands `import` and `export`, registered by `cli.py` with its own `command`."""
+
+from collections.abc import Callable
+from typing import Any
+
+from softlabels.config import exchange as config
+from softlabels.flags import Body, Terminal
+
+
+def add_commands(command: Callable[[type], Callable[[Body], Body]]) -> None:
+    """Register both through `command`, a decorator of `make_command`."""
+    command(config.ImportOptions)(import_)
+    command(config.ExportOptions)(export)
+
+
+def import_(terminal: Terminal, **options: Any) -> None:
+    """Make a dump from logits that another program stored, matched with their source by id.
+
+    Reads .npy, .npz and .pt files, and what TinyViT and FKD store.
+
+    Examples:
+
+    - `softlabels import logits.npy --data digits --out data/d`
+    - `softlabels import logits.pt --ids ids.txt --data my.parquet --id-column name`
+    - `softlabels import probs.npz --data digits --probabilities --floor 1e-7`
+    """
+    from softlabels.exchange import import_logits
+
+    found = import_logits(terminal.progress, **options)
+    manifest = found.manifest
+    text = f"{found.out}: {manifest.rows:,} rows, {manifest.bytes / 1e6:,.1f} MB"
+    if manifest.statistics.get("labelled"):
+        text += f", accuracy of these logits {manifest.statistics['accuracy']:.4f}"
+    if manifest.skipped:
+        text += f", {len(manifest.skipped)} source rows had none"
+    value = {"out": found.out, "rows": manifest.rows, "bytes": manifest.bytes}
+    value |= {"statistics": manifest.statistics, "skipped": manifest.skipped}
+    terminal.result(text, value)
+
+
+def export(terminal: Terminal, **options: Any) -> None:
+    """Write a dump as .npz files, as WebDataset tars or as Mosaic's MDS, shard by shard.
+
+    Examples:
+
+    - `softlabels export data/digits-t --to npz --out digits-npz`
+    - `softlabels export data/digits-t --to webdataset --out digits-tars --T 4`
+    """
+    from softlabels.exchange import export_dump
+
+    found = export_dump(terminal.progress, **options)
+    files = f"{len(found.files)} file{'' if len(found.files) == 1 else 's'}"
+    text = f"{found.out}: {found.rows:,} rows in {files}, {found.bytes / 1e6:,.1f} MB"
+    value = {"out": found.out, "rows": found.rows, "bytes": found.bytes, "files": found.files}
+    terminal.result(text, value)

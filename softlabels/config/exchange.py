@@ -1,0 +1,85 @@
+"""The options of `softlabels import` and `softlabels export`, as `config.py` has the others'."""
+
+from dataclasses import dataclass
+
+from softlabels.config import SourceOptions, _one_of, _positive, _whole, option
+from softlabels.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions(SourceOptions):
+    """Make a dump from logits that another program stored."""
+
+    file: str = option(
+        "A .npy, .npz or .pt of logits, a folder of .npz, a TinyViT epoch or an FKD folder.",
+        positional=True,
+    )
+    data: str = option(
+        "What the logits are of: digits, a file or folder that `datasets` loads, or a Hub id."
+    )
+    ids: str | None = option(
+        "The rows' ids, in the file's order: .npy, .txt, .csv (one a line) or .json (a list). Of "
+        "TinyViT and FKD a .json object from their keys to ids. Default: the ids in the file, else "
+        "the source's order.",
+        None,
+    )
+    out: str | None = option("The dump's folder. Default: data/DATASET-NAME.", None)
+    name: str | None = option("What records call the teacher. Default: the file's name.", None)
+    probabilities: bool = option("The file holds probabilities: store T times their logs.", False)
+    T: float = option("Temperature at which the probabilities were made.", 1.0, flag="--T")
+    floor: float | None = option(
+        "Probabilities below this count as this, since 0 has no logarithm. Default: refuse 0.", None
+    )
+    tail: str | None = option(
+        "uniform: spread what the top k leave evenly over the other classes. Default: refuse top k "
+        "of more classes.",
+        None,
+    )
+    drop_views: str | None = option(
+        "first, or mean: take the first of a row's augmented views, or their mean probability, "
+        "for the input as it is. Default: refuse augmented rows.",
+        None,
+    )
+    classes: int | None = option("Classes, where neither file nor source tells.", None)
+    on_missing: str = option("stop, or skip: what to do with source rows without logits.", "stop")
+    shard_rows: int | None = option("Rows in a shard. Default: about 128 MiB.", None)
+    dtype: str | None = option(
+        "float16 or float32: how a logit is stored. Default: the file's; float32 for logs.", None
+    )
+    compact: bool = option("Pack the logits, as `softlabels dump --compact` does.", False)
+    with_inputs: bool = option("Store the inputs too, so that the dump stands alone.", False)
+
+    def __post_init__(self) -> None:
+        _whole(self, "shard_rows", "classes", at_least=1)
+        _positive(self, "T", "floor")
+        _one_of(self, "on_missing", "stop", "skip")
+        if self.dtype is not None:
+            _one_of(self, "dtype", "float16", "float32")
+        if self.tail is not None:
+            _one_of(self, "tail", "uniform")
+        if self.drop_views is not None:
+            _one_of(self, "drop_views", "first", "mean")
+        if self.floor is not None and self.floor >= 1:
+            raise UsageError(f"--floor is {self.floor:g}; it must be below 1, such as 1e-7")
+        if not self.probabilities and (self.floor is not None or self.T != 1):
+            flag = "--T" if self.floor is None else "--floor"
+            raise UsageError(
+                f"{flag} is about probabilities; add --probabilities, or leave it out: raw logits "
+                f"are stored as they are"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """Write a dump's rows in another format."""
+
+    dump: str = option("The dump's folder.", positional=True)
+    to: str = option("npz, webdataset or mds.")
+    out: str = option("The folder to make; it appears when all of it is written.")
+    T: float | None = option(
+        "Write soft targets at this temperature. Default: the raw logits.", None, flag="--T"
+    )
+
+    def __post_init__(self) -> None:
+        _one_of(self, "to", "npz", "webdataset", "mds")
+        _positive(self, "T")

@@ -1,0 +1,203 @@
+"""Plain logits: .npy, .npz (one, or a folder of them) and .pt. No pickle is ever run.
+
+    .npy    [R, C]
+    .npz    logits [R, C]; and if there: ids [R], labels [R], input_hash [R]
+    .pt     a tensor [R, C], or a dict of logits, and if there: ids, labels, input_hash
+
+Shapes: R rows, N rows asked for, C classes.
+"""
+
+import pickle
+import zipfile
+from collections.abc import Collection
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from softlabels.errors import SourceError, UntrustedPickle
+from softlabels.exchange.foreign import Foreign, fold_fingerprint, look_at_shape
+from softlabels.teachers.resolving import file_fingerprint
+
+FIELDS = {"ids": "iuU", "labels": "iu", "input_hash": "iu"}  # and the kinds of their dtypes
+
+
+def open_npy(path: Path) -> Foreign:
+    """Mapped into memory, so it may be larger than that."""
+    logits_RC = load_numpy(path, mapped=True)
+    look_at_shape(logits_RC.shape, path)
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        return _native(logits_RC[rows])
+
+    rows, classes = logits_RC.shape
+    return Foreign("npy", file_fingerprint(path), rows, classes, logits_RC.dtype.name, read)
+
+
+def open_npz(path: Path) -> Foreign:
+    """One .npz, or the files of a folder in the order of their names; the last one used is kept
+    in memory."""
+    paths = sorted(path.glob("*.npz")) if path.is_dir() else [path]
+    heads = [_read_npz(one, FIELDS) for one in paths]
+    shapes = [_shape_in(one) for one in paths]
+    for one, (shape, dtype) in zip(paths, shapes, strict=True):
+        look_at_shape(shape, one)
+        if (shape[1], dtype) != (shapes[0][0][1], shapes[0][1]):
+            raise SourceError(f"{one} has other classes, or another dtype, than {paths[0]}")
+    starts = np.cumsum([0, *(shape[0] for shape, _ in shapes)])
+
+    @lru_cache(maxsize=1)
+    def logits_of(number: int) -> np.ndarray:
+        return _native(_read_npz(paths[number], ["logits"])["logits"])
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        numbers = np.searchsorted(starts, rows, side="right") - 1
+        found = np.empty((len(rows), shapes[0][0][1]), shapes[0][1].newbyteorder("="))
+        for number in np.unique(numbers):
+            here = numbers == number
+            found[here] = logits_of(int(number))[rows[here] - starts[number]]
+        return found
+
+    ids, labels, hashes = _columns(heads, [shape[0] for shape, _ in shapes], path)
+    whole = path.is_dir()
+    return Foreign(
+        kind="npz",
+        fingerprint=fold_fingerprint(path, paths) if whole else file_fingerprint(path),
+        rows=int(starts[-1]),
+        classes=shapes[0][0][1],
+        dtype=shapes[0][1].name,
+        read=read,
+        ids=ids,
+        labels=labels,
+        hashes=hashes,
+    )
+
+
+def open_pt(path: Path) -> Foreign:
+    """A tensor or a dict; mapped where torch can."""
+    content = load_torch(path)
+    held = content if isinstance(content, dict) else {"logits": content}
+    logits_RC = held.get("logits")
+    if not isinstance(logits_RC, Tensor):
+        shown = ", ".join(map(str, list(held)[:5])) if isinstance(content, dict) else type(content)
+        raise SourceError(
+            f"{path} holds {shown}; expected is a tensor [rows, classes], or a dict with it as "
+            f"'logits'"
+        )
+    look_at_shape(tuple(logits_RC.shape), path)
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        chosen = logits_RC[torch.from_numpy(rows)]
+        return (chosen.float() if chosen.dtype == torch.bfloat16 else chosen).numpy()
+
+    rows, classes = logits_RC.shape
+    head = {name: _as_array(held[name]) for name in FIELDS if name in held}
+    ids, labels, hashes = _columns([head], [rows], path)
+    return Foreign(
+        kind="pt",
+        fingerprint=file_fingerprint(path),
+        rows=rows,
+        classes=classes,
+        dtype=str(logits_RC.dtype).removeprefix("torch."),
+        read=read,
+        ids=ids,
+        labels=labels,
+        hashes=hashes,
+    )
+
+
+def load_numpy(path: Path, mapped: bool = False) -> Any:
+    """An array, or what np.load gives for .npz. Raises UntrustedPickle for Python objects in it,
+    and SourceError where it can't be read."""
+    try:
+        return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise _said(path, error) from error
+
+
+def load_torch(path: Path, globals_: list[Any] | None = None) -> Any:
+    """What a torch file holds, if that is tensors and plain values. Raises UntrustedPickle."""
+    try:
+        with torch.serialization.safe_globals(globals_ or []):
+            return torch.load(
+                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+            )
+    except pickle.UnpicklingError as error:
+        raise UntrustedPickle(
+            f"{path} holds more than tensors and plain values, and loading it could run code. Save "
+            f"the logits as a tensor, or as a .npy"
+        ) from error
+    except (OSError, RuntimeError, ValueError, EOFError) as error:
+        raise SourceError(f"{path} can't be read: {str(error).splitlines()[0]}") from error
+
+
+def _read_npz(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:
+    try:
+        with load_numpy(path) as archive:
+            if "logits" not in archive.files:
+                raise SourceError(
+                    f"{path} has no array 'logits'; it has {', '.join(archive.files) or 'none'}"
+                )
+            return {name: archive[name] for name in archive.files if name in names}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise error if isinstance(error, SourceError) else _said(path, error) from error
+
+
+def _shape_in(path: Path) -> tuple[tuple[int, ...], np.dtype]:
+    """The shape and dtype of an archive's logits, from their header."""
+    with zipfile.ZipFile(path) as archive, archive.open("logits.npy") as file:
+        try:
+            version = np.lib.format.read_magic(file)
+            header = {(1, 0): np.lib.format.read_array_header_1_0}.get(
+                version, np.lib.format.read_array_header_2_0
+            )
+            shape, _, dtype = header(file)
+        except ValueError as error:
+            raise _said(path, error) from error
+    return shape, dtype
+
+
+def _said(path: Path, error: Exception) -> Exception:
+    if "allow_pickle" in str(error) or "Python objects" in str(error):
+        return UntrustedPickle(
+            f"{path} holds Python objects (a pickle), and loading it could run code. Save plain "
+            f"numbers or texts: ids as whole numbers or with dtype=str"
+        )
+    return SourceError(f"{path} can't be read: {error}")
+
+
+def _native(values: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
+
+
+def _as_array(value: Any) -> np.ndarray:
+    return value.numpy() if isinstance(value, Tensor) else np.asarray(value)
+
+
+def _columns(
+    heads: list[dict[str, np.ndarray]], rows: list[int], where: object
+) -> list[np.ndarray | None]:
+    """ids, labels and input hashes of all files, each None where no file has them. Raises
+    SourceError where only some files do, or where one is no column beside the logits."""
+    found: list[np.ndarray | None] = []
+    for name, kinds in FIELDS.items():
+        parts = [head[name] for head in heads if name in head]
+        if not parts:
+            found.append(None)
+            continue
+        if [part.shape for part in parts] != [(count,) for count in rows]:
+            raise SourceError(
+                f"{where}: {name} has the shape {[list(part.shape) for part in parts][:3]}, "
+                f"expected one value for each of {sum(rows)} rows of logits"
+            )
+        whole = np.concatenate(parts)
+        if whole.dtype.kind not in kinds:
+            text = " or text" * ("U" in kinds)
+            raise SourceError(f"{where}: {name} is {whole.dtype}; expected whole numbers{text}")
+        if whole.dtype.kind != "U":
+            whole = whole.astype(np.uint64 if name == "input_hash" else np.int64)
+        found.append(whole)
+    return found

@@ -1,0 +1,107 @@
+"""What an import reads: rows of numbers that another program stored, and what it said of them.
+
+Shapes: R rows of the file, N rows asked for, C classes, V views of a row, K kept classes.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from softlabels.errors import LogitsError, SourceError
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A file or folder, opened.
+
+    kind: npy, npz, pt, tinyvit or fkd; fingerprint: `sha256:` of what it is; rows: R; classes: C;
+    dtype: the name of that of the numbers; read(rows [N]) → [N, C].
+
+    What the file holds beside them, None where it doesn't: ids, int64 or str [R]; labels, int64
+    [R]; hashes, uint64 [R]. keys: the ids are names that a --ids object may translate. augmented:
+    on what the rows were made, if not on the inputs as they are. words: how else rows were made
+    from the file, for the record.
+    """
+
+    kind: str
+    fingerprint: str
+    rows: int
+    classes: int
+    dtype: str
+    read: Callable[[np.ndarray], np.ndarray]
+    ids: np.ndarray | None = None
+    keys: bool = False
+    labels: np.ndarray | None = None
+    hashes: np.ndarray | None = None
+    augmented: str = ""
+    words: str = ""
+
+
+def fold_fingerprint(place: Path, files: Iterable[Path]) -> str:
+    """The fingerprint of several files: of the lines `HEX  NAME` that `sha256sum` prints, in the
+    order of their names below `place`."""
+    whole = hashlib.sha256()
+    for name, path in sorted((path.relative_to(place).as_posix(), path) for path in files):
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        whole.update(f"{digest}  {name}\n".encode())
+    return "sha256:" + whole.hexdigest()
+
+
+def spread(
+    values_VK: np.ndarray, index_VK: np.ndarray, classes: int, tail: str | None, who: str
+) -> np.ndarray:
+    """Top-k probabilities → probabilities of all classes, float32 [V, C].
+
+    With tail `uniform`, each class that was not kept gets an even part of what is left of 1; this
+    may be 0 where the kept ones sum to 1 in their precision, and is never below. Raises LogitsError
+    where classes are missing and `tail` is None, and for indices that are no classes or come twice.
+    """
+    kept = values_VK.shape[1]
+    if kept < classes and tail is None:
+        raise LogitsError(
+            f"{who} keeps the top {kept} of {classes} classes; the logits of the others are not "
+            f"there, and a dump has those of all. --tail uniform takes what is left of 1 as spread "
+            f"evenly over them, which is what its own training does"
+        )
+    index_VK = index_VK.astype(np.int64)
+    if index_VK.size and (index_VK.min() < 0 or index_VK.max() >= classes):
+        wrong = index_VK.min() if index_VK.min() < 0 else index_VK.max()
+        raise LogitsError(
+            f"{who} names the class {wrong}; there are {classes}. Check --classes and --data (an "
+            f"int16 of TinyViT ends at 32,767)"
+        )
+    ordered_VK = np.sort(index_VK, axis=1)
+    if (ordered_VK[:, 1:] == ordered_VK[:, :-1]).any():
+        raise LogitsError(f"{who} has a row that names a class twice; the file is damaged")
+    values_VK = values_VK.astype(np.float32)
+    left_V = np.maximum(0, 1 - values_VK.sum(1, dtype=np.float64)) / max(1, classes - kept)
+    found_VC = np.repeat(left_V.astype(np.float32)[:, None], classes, 1)
+    np.put_along_axis(found_VC, index_VK, values_VK, 1)
+    return found_VC
+
+
+def look_at_dtype(dtype: str, wanted: str | None, where: object) -> None:
+    """Raises LogitsError for numbers that are no float16 or float32, unless they are floats and
+    the user chose what they become."""
+    if dtype in ("float16", "float32"):
+        return
+    if dtype not in ("float64", "bfloat16"):
+        raise LogitsError(f"{where} holds {dtype}; logits are float16 or float32")
+    if wanted is None:
+        raise LogitsError(
+            f"{where} holds {dtype}; logits are stored as float16 or float32: say "
+            f"--dtype float32 to round them"
+        )
+
+
+def look_at_shape(shape: tuple[int, ...], where: object) -> None:
+    """Raises SourceError unless it is [R, C] with at least one of each."""
+    if len(shape) != 2 or 0 in shape:
+        raise SourceError(
+            f"{where} has the shape {list(shape)}; expected is [rows, classes], one row of logits "
+            f"for each example"
+        )

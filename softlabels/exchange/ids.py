@@ -1,0 +1,158 @@
+"""Which row of a foreign file belongs to which row of the source.
+
+Shapes: R rows of the file, S rows of the source.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from softlabels.errors import AlignmentError, SourceError
+from softlabels.exchange.arrays import load_numpy
+from softlabels.exchange.foreign import Foreign
+from softlabels.inputs.sources import Source
+from softlabels.targets.joining import find_ids
+
+PLAIN = re.compile(r"0|-?[1-9][0-9]{0,18}")
+
+
+def match(foreign: Foreign, given: Path | None, source: Source, where: str) -> tuple:
+    """Where each source row stands in the file, int64 [S], −1 where it doesn't; and how that was
+    found, in words.
+
+    The ids are those of the file `given`, else those that the file itself holds; without any, the
+    source's order is taken if the counts are equal. Raises AlignmentError for unknown or repeated
+    ids and for other counts, SourceError for an id file that can't be understood.
+    """
+    ids, words = _ids(foreign, given, where)
+    if ids is None:
+        if foreign.rows != len(source):
+            raise AlignmentError(
+                f"{where} has {foreign.rows:,} rows and no ids; {source.data!r}, split "
+                f"{source.split!r}, has {len(source):,} rows. Name the rows with --ids, or point "
+                f"--data and --split at the rows that the logits are of"
+            )
+        return np.arange(len(source)), words
+    if len(ids) != foreign.rows:
+        raise AlignmentError(
+            f"{given or where} has {len(ids):,} ids for {foreign.rows:,} rows of {where}; expected "
+            f"is one id for each row"
+        )
+    ids = _as_the_source(ids, source, given or where)
+    order = np.argsort(ids, kind="stable")
+    twice = np.flatnonzero(ids[order][1:] == ids[order][:-1])
+    if len(twice):
+        raise AlignmentError(
+            f"{given or where} has the id {ids[order][twice[0]]!s} more than once; ids are unique"
+        )
+    found = find_ids(ids, source.ids, order)
+    if (found >= 0).sum() < len(ids):
+        known = find_ids(source.ids, ids) >= 0
+        shown = ", ".join(map(str, ids[~known][:5]))
+        example = ", ".join(map(str, source.ids[:3]))
+        raise AlignmentError(
+            f"{(~known).sum():,} of {len(ids):,} ids of {given or where} are not in "
+            f"{source.data!r}, split {source.split!r}: first {shown}. Its ids are {example}, …; "
+            f"choose --split, or the column with --id-column"
+        )
+    return found, words
+
+
+def _ids(foreign: Foreign, given: Path | None, where: str) -> tuple[np.ndarray | None, str]:
+    if given is None:
+        if foreign.ids is None:
+            return None, "rows in the source's order, since there are no ids"
+        return foreign.ids, "ids as in the file"
+    held = read_ids(given)
+    words = f"ids from {given.name}"
+    if not isinstance(held, dict):
+        if foreign.keys:
+            raise SourceError(
+                f"{where} names its rows by keys; a --ids file for it is a .json object from those "
+                f"keys to ids"
+            )
+        return held, words
+    if foreign.ids is None or not foreign.keys:
+        raise SourceError(f"{given} is an object; {where} has no keys that it could translate")
+    missing = [key for key in foreign.ids.tolist() if key not in held]
+    if missing:
+        raise AlignmentError(
+            f"{given} has no id for {len(missing):,} of {foreign.rows:,} keys of {where}: first "
+            f"{missing[0]!r}"
+        )
+    return _as_ids([held[key] for key in foreign.ids.tolist()], given), words
+
+
+def read_ids(path: Path) -> np.ndarray | dict[str, Any]:
+    """An id file: int64 or str [R]; or a dict from keys to ids.
+
+    .npy of whole numbers or text; .json, a list or an object; .csv, one column of lines without a
+    header; .txt, a line an id. Raises SourceError for anything else.
+    """
+    if path.suffix == ".npy":
+        held = load_numpy(path)
+        if held.ndim != 1 or held.dtype.kind not in "iuU":
+            raise SourceError(
+                f"{path} is {held.dtype} of the shape {list(held.shape)}; ids are whole numbers or "
+                f"text, one for each row"
+            )
+        return held if held.dtype.kind == "U" else held.astype(np.int64)
+    if path.suffix not in (".txt", ".csv", ".json"):
+        raise SourceError(f"{path} ends in {path.suffix!r}; ids are a .npy, .txt, .csv or .json")
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            content = json.loads(text)
+            return content if isinstance(content, dict) else _as_ids(content, path)
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{path} can't be read: {error}") from error
+    if path.suffix == ".txt":
+        return np.array(text.splitlines(), np.str_)
+    lines = list(csv.reader(text.splitlines()))
+    wide = next((line for line in lines if len(line) != 1), None)
+    if wide is not None:
+        raise SourceError(f"{path} has a line of {len(wide)} cells: {wide}; expected is one id")
+    return np.array([line[0] for line in lines], np.str_)
+
+
+def _as_ids(values: Any, path: Path) -> np.ndarray:
+    kinds = {type(value) for value in values} if isinstance(values, Sequence) else set()
+    if kinds == {int}:
+        try:
+            return np.array(values, np.int64)
+        except OverflowError as error:
+            raise SourceError(f"{path} has an id that is no int64") from error
+    if kinds == {str}:
+        return np.array(values, np.str_)
+    raise SourceError(f"{path}: ids are whole numbers or texts, all of one kind")
+
+
+def _as_the_source(ids: np.ndarray, source: Source, where: object) -> np.ndarray:
+    """Lines of a text file are numbers where the source's ids are."""
+    if source.ids_are_text:
+        if ids.dtype.kind != "U":
+            raise AlignmentError(
+                f"the ids of {where} are whole numbers, those of {source.data!r} text in the "
+                f"column {source.columns.id!r}; choose another with --id-column"
+            )
+        return ids
+    if ids.dtype.kind != "U":
+        return ids
+    wrong = next((text for text in ids.tolist() if not _is_plain(text)), None)
+    if wrong is not None:
+        column = "the rows' numbers" if source.columns.id is None else "whole numbers"
+        raise AlignmentError(
+            f"{where} has the id {wrong!r}; the ids of {source.data!r} are {column}. Name the "
+            f"column of such ids with --id-column"
+        )
+    return ids.astype(np.int64)
+
+
+def _is_plain(text: str) -> bool:
+    """Whether it is the usual way to write an int64: no two such texts are one number."""
+    return bool(PLAIN.fullmatch(text)) and -(2**63) <= int(text) < 2**63

@@ -1,0 +1,60 @@
+"""Whether foreign numbers are logits or probabilities, and logits from the latter.
+
+With p = softmax(z/T), T·log p is z but for a constant in each row, which no softmax sees: soft
+targets at any temperature are those of z. Shapes: N rows, C classes.
+"""
+
+import numpy as np
+import torch
+
+from softlabels.errors import LogitsError
+from softlabels.logits import looks_like_probabilities
+
+SUM = 5e-3  # how far from 1 a thousand probabilities in float16 may sum to
+
+
+def check_logits(values_NC: np.ndarray, ids: np.ndarray, where: str) -> None:
+    """Raises LogitsError for NaN and ±inf, naming the row, and for probabilities."""
+    finite_N = np.isfinite(values_NC).all(1)
+    if not finite_N.all():
+        row = int(np.argmin(finite_N))
+        value = values_NC[row][~np.isfinite(values_NC[row])][0]
+        raise LogitsError(
+            f"{where} has {value} for the row with id {ids[row]!s}; logits must be finite. Nothing "
+            f"of its shard was stored"
+        )
+    few = torch.from_numpy(np.array(values_NC, order="C"))
+    if len(values_NC) and values_NC.shape[1] > 1 and looks_like_probabilities(few):
+        raise LogitsError(
+            f"{where} holds probabilities (rows sum to 1), not logits. --probabilities stores "
+            f"their logarithms, which differ from the logits by a constant in each row"
+        )
+
+
+def logs(
+    values_NC: np.ndarray, T: float, floor: float | None, ids: np.ndarray, where: str
+) -> np.ndarray:
+    """T · log p, float32 [N, C]; p below `floor` counts as `floor`.
+
+    Raises LogitsError for rows that are no probabilities, and for p = 0 without a floor.
+    """
+    p_NC = values_NC.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        good_N = (p_NC >= 0).all(1) & (np.abs(p_NC.sum(1) - 1) <= SUM)
+    if not good_N.all():
+        row = int(np.argmin(good_N))
+        raise LogitsError(
+            f"{where}: the row with id {ids[row]!s} sums to {p_NC[row].sum():g}, its least value "
+            f"is {p_NC[row].min():g}; probabilities are 0 or more and sum to 1. Leave "
+            f"--probabilities out if these are logits"
+        )
+    if floor is None and (p_NC == 0).any():
+        row = int(np.argmax((p_NC == 0).any(1)))
+        raise LogitsError(
+            f"{where}: the row with id {ids[row]!s} has a probability of 0, whose logit is −∞: too "
+            f"small for the file's precision, or never there. --floor 1e-7 counts what is below "
+            f"that as 1e-7; students learn that such classes are alike"
+        )
+    if floor is not None:
+        p_NC = np.maximum(p_NC, floor)
+    return (T * np.log(p_NC)).astype(np.float32)

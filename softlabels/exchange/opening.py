@@ -1,0 +1,70 @@
+"""From a path to a `Foreign`: what it holds decides, not what it is called."""
+
+import zipfile
+from pathlib import Path
+
+from softlabels.config.exchange import ImportOptions
+from softlabels.errors import SourceError, UsageError
+from softlabels.exchange.arrays import open_npy, open_npz, open_pt
+from softlabels.exchange.fkd import is_fkd, open_fkd
+from softlabels.exchange.foreign import Foreign
+from softlabels.exchange.tinyvit import is_tinyvit, open_tinyvit
+
+KNOWN = (
+    "a .npy, .npz or .pt of logits, a folder of .npz, a TinyViT folder logits_topK_epochE, or an "
+    "FKD folder"
+)
+
+
+def open_foreign(options: ImportOptions, class_names: list[str] | None) -> Foreign:
+    """Raises SourceError for what is not there or of no known kind, UsageError where the number of
+    classes is needed and nobody tells, and what the formats' own modules raise."""
+    path = Path(options.file).expanduser()
+    if path.is_dir():
+        return _open_folder(path, options, class_names)
+    if not path.is_file():
+        raise SourceError(f"{path} does not exist; expected {KNOWN}")
+    with path.open("rb") as file:
+        head = file.read(8)
+    if head[:6] == b"\x93NUMPY":
+        return open_npy(path)
+    if head[:2] == b"PK":
+        return _open_zip(path)
+    if head[:1] == b"\x80":
+        return open_pt(path)
+    raise SourceError(f"{path} begins with {head!r}; expected {KNOWN}")
+
+
+def _open_zip(path: Path) -> Foreign:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile as error:
+        raise SourceError(f"{path} is cut short or damaged ({error}); copy it again") from error
+    if any(name.endswith("/data.pkl") for name in names):
+        return open_pt(path)
+    return open_npz(path)
+
+
+def _open_folder(path: Path, options: ImportOptions, class_names: list[str] | None) -> Foreign:
+    if (path / "softlabels.json").exists() or (path / "plan.json").exists():
+        raise SourceError(f"{path} is a dump of softlabels; it needs no import")
+    if any(path.glob("*.npz")):
+        return open_npz(path)
+    if is_tinyvit(path):
+        return open_tinyvit(path, _classes(path, options, class_names), options.tail)
+    if is_fkd(path):
+        classes = _classes(path, options, class_names)
+        return open_fkd(path, classes, options.tail, options.drop_views)
+    raise SourceError(f"{path} holds nothing that can be imported; expected {KNOWN}")
+
+
+def _classes(path: Path, options: ImportOptions, class_names: list[str] | None) -> int:
+    if options.classes is not None:
+        return options.classes
+    if class_names is None:
+        raise UsageError(
+            f"neither {path} nor {options.data!r} tells how many classes there are; say it with "
+            f"--classes"
+        )
+    return len(class_names)

@@ -1,0 +1,91 @@
+"""What TinyViT (microsoft/Cream) stores of an epoch: top-k probabilities and a seed, key by key.
+
+    logits_top100_epoch0/
+      rank0-keys.txt       one key a line
+      rank0-values.bin     a record of 4 + 4·k bytes for each: the seed of its augmentation (int32),
+                           the classes (int16 [k]), their probabilities (float16 [k])
+
+k is in the folder's name; the classes are not. Records of a key that came before are ignored, as
+its own reader does not ask for a second one. Shapes: R rows, N rows asked for, K kept classes.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from softlabels.errors import SourceError
+from softlabels.exchange.foreign import Foreign, fold_fingerprint, spread
+
+FOLDER = re.compile(r"logits_top(\d+)_epoch\d+")
+
+
+def is_tinyvit(place: Path) -> bool:
+    return any(place.glob("rank*-values.bin")) or any(
+        FOLDER.fullmatch(child.name) for child in place.iterdir()
+    )
+
+
+def open_tinyvit(place: Path, classes: int, tail: str | None) -> Foreign:
+    """One epoch's folder. Raises SourceError where keys and records don't belong together, and
+    LogitsError for top k of more classes without a tail."""
+    name = FOLDER.fullmatch(place.resolve().name)
+    if name is None:
+        epochs = sorted(p.name for p in place.iterdir() if FOLDER.fullmatch(p.name))
+        more = f"; it has {', '.join(epochs[:3])}" if epochs else ""
+        raise SourceError(
+            f"{place} is not called logits_topK_epochE, from which k is known{more}. Name the "
+            f"folder of one epoch"
+        )
+    kept = int(name[1])
+    record = np.dtype([("seed", "<i4"), ("index", "<i2", (kept,)), ("value", "<f2", (kept,))])
+    files = sorted(place.glob("rank*-values.bin"))
+    keys: list[str] = []
+    parts: list[np.ndarray] = []
+    for values in files:
+        names = _keys(values.with_name(values.name.replace("-values.bin", "-keys.txt")))
+        size = values.stat().st_size
+        if size != len(names) * record.itemsize:
+            raise SourceError(
+                f"{values} has {size:,} bytes; {len(names):,} keys with the top {kept} are "
+                f"{len(names) * record.itemsize:,}: k is another, or the file is cut short"
+            )
+        keys += names
+        parts.append(np.memmap(values, record, "r") if names else np.empty(0, record))
+    if not keys:
+        raise SourceError(f"{place} holds no records")
+    ids, firsts = np.unique(np.array(keys, np.str_), return_index=True)
+    firsts = np.sort(firsts)  # padding of the sampler lets ranks store a key again
+    starts = np.cumsum([0, *map(len, parts)])
+    ids = np.array(keys, np.str_)[firsts]
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        places = firsts[rows]
+        numbers = np.searchsorted(starts, places, side="right") - 1
+        found = np.empty(len(rows), record)
+        for number in np.unique(numbers):
+            here = numbers == number
+            found[here] = parts[number][places[here] - starts[number]]
+        return spread(found["value"], found["index"], classes, tail, str(place))
+
+    repeated = len(keys) - len(ids)
+    read(np.arange(1))  # refuse now what would be refused later
+    return Foreign(
+        kind="tinyvit",
+        fingerprint=fold_fingerprint(place, [*files, *place.glob("rank*-keys.txt")]),
+        rows=len(ids),
+        classes=classes,
+        dtype="float32",
+        read=read,
+        ids=ids,
+        keys=True,
+        augmented="1 augmented view an image, whose seed is dropped",
+        words=f"top {kept} of {classes}" + f", {repeated} repeated keys ignored" * bool(repeated),
+    )
+
+
+def _keys(path: Path) -> list[str]:
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"{path} can't be read: {error}") from error
