@@ -18,7 +18,7 @@ from softlabels.capture.pipeline import input_column
 from softlabels.capture.planning import group_rows, mean_input_bytes, shard_rows, source_record
 from softlabels.checkpoint import library_versions
 from softlabels.config.exchange import ImportOptions
-from softlabels.errors import AlignmentError, LogitsError, SourceError, StoreError
+from softlabels.errors import AlignmentError, LogitsError, SourceError, StoreError, UsageError
 from softlabels.exchange.foreign import Foreign, look_at_dtype
 from softlabels.exchange.ids import match
 from softlabels.exchange.logarithms import check_logits, logs
@@ -28,6 +28,7 @@ from softlabels.inputs.hashing import Fingerprint
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import Rows, Source, open_source
 from softlabels.progress import SILENT, Progress
+from softlabels.store.audit import check_shards
 from softlabels.store.claims import claimed, new_run
 from softlabels.store.codec import parse_codec
 from softlabels.store.folder import Folder
@@ -146,6 +147,10 @@ def _check(job: Match) -> None:
         raise SourceError(f"{words.file} keeps all classes; leave --tail out")
     if not words.probabilities:
         look_at_dtype(foreign.dtype, words.dtype, words.file)
+    if words.classes not in (None, foreign.classes):
+        raise UsageError(
+            f"--classes is {words.classes}; {words.file} has {foreign.classes}. Leave it out"
+        )
     names = source.class_names
     if names is not None and len(names) != foreign.classes:
         raise LogitsError(
@@ -213,12 +218,15 @@ def _plan(job: Match, name: str, told: str) -> Plan:
 
 
 def _begin(folder: Folder, plan: Plan) -> Manifest | None:
-    """Write the plan; the manifest where this import was complete already. What an interrupted one
-    left is written anew. Raises PlanMismatch or StoreError for anything else in the folder."""
+    """Write the plan; the manifest where this import was complete already.
+
+    What an interrupted one left, or what was damaged since, is written anew, all of it. Raises
+    PlanMismatch or StoreError for anything else in the folder.
+    """
     earlier = read_plan(folder)
     if earlier is not None:
         plan.check_same(earlier, folder)
-        if is_complete(folder, plan):
+        if is_complete(folder, plan) and _is_whole(folder, plan):
             return read_manifest(folder)[0]
         folder.delete(MANIFEST)
         return None
@@ -230,6 +238,12 @@ def _begin(folder: Folder, plan: Plan) -> Manifest | None:
         )
     folder.write_json(PLAN, asdict(plan))
     return None
+
+
+def _is_whole(folder: Folder, plan: Plan) -> bool:
+    """Whether every shard is what its commit says; each is read."""
+    commits = list(read_commits(folder, plan).values())
+    return not any(checked.findings for checked in check_shards(folder, plan, commits, 1))
 
 
 def _write(job: Match, plan: Plan, folder: Folder) -> Iterator[int]:

@@ -79,7 +79,8 @@ def open_tinyvit(place: Path, classes: int, tail: str | None) -> Foreign:
         read=read,
         ids=ids,
         keys=True,
-        augmented="1 augmented view an image, whose seed is dropped",
+        augmented="an augmented view of each image, or a mix of two (the file does not tell), "
+        "whose seed is dropped",
         words=f"top {kept} of {classes}" + f", {repeated} repeated keys ignored" * bool(repeated),
     )
 

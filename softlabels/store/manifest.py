@@ -66,10 +66,11 @@ def read_manifest(folder: Folder) -> tuple[Manifest, Plan]:
                 raise StoreError(f"{folder} is a file; a dump is a folder")
             what = "has no dump in it" if folder.exists() else "does not exist"
             raise StoreError(f"{folder} {what}; make one with softlabels dump --out {folder}")
+        imported = plan.teacher["kind"] == "imported"
+        again = "import command" if imported else "dump command and --resume"
         raise IncompleteDump(
             f"{folder} holds an unfinished dump: {len(read_commits(folder, plan))} of "
-            f"{plan.shards} shards are committed. Finish it with the same softlabels dump command "
-            f"and --resume"
+            f"{plan.shards} shards are committed. Finish it with the same softlabels {again}"
         )
     where = f"{folder}/{MANIFEST}"
     manifest = make_record(Manifest, folder.read_json(MANIFEST), where)

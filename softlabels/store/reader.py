@@ -153,4 +153,7 @@ def check_footer(parquet: pq.ParquetFile, plan: Plan, shard: int, rows: int) -> 
 
 KINDS = {"int64": pa.int64(), "string": pa.string()}
 PARQUET_ERRORS = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
-REDO = "the same softlabels dump with --resume redoes this shard alone"
+REDO = (
+    "the same softlabels dump with --resume redoes this shard alone (an imported dump: the same "
+    "softlabels import redoes it)"
+)

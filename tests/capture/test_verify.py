@@ -355,13 +355,13 @@ def test_values_are_read_in_place_from_our_own_dumps(dump_folder, monkeypatch):
 
 def test_a_replay_reads_only_the_shards_of_its_rows(dump_folder, teacher, monkeypatch):
     read = []
-    real = DumpReader._read
+    real = DumpReader.read_shard
 
     def noted(self, shard, columns):
         read.append((shard, *columns))
         return real(self, shard, columns)
 
-    monkeypatch.setattr(DumpReader, "_read", noted)
+    monkeypatch.setattr(DumpReader, "read_shard", noted)
     assert softlabels.verify(dump=dump_folder, replay=1, teacher=teacher).good
     assert len([entry for entry in read if "logits" in entry]) == 1
 

@@ -253,6 +253,17 @@ def test_an_interrupted_export_leaves_nothing(numbers, tmp_path, to):
     assert list((tmp_path / "o").iterdir()) == []
 
 
+def test_an_export_that_is_no_import_is_refused(numbers, tmp_path):
+    """Soft targets in .npz, and the tars of WebDataset, which FKD's files are called like."""
+    from softlabels.errors import SourceError
+
+    data = opened(numbers).plan.source["data"]
+    for to, match in (("npz", "no array 'logits'; it has soft_targets"), ("webdataset", "read")):
+        export_dump(dump=numbers, to=to, out=str(tmp_path / to), T=2)
+        with pytest.raises(SourceError, match=match):
+            import_logits(file=str(tmp_path / to), data=data, out=str(tmp_path / "o"))
+
+
 def test_where_an_export_may_not_go(numbers, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").touch()
@@ -271,6 +282,3 @@ def test_the_command(cli, numbers, tmp_path):
     assert done.code == 0, done.err
     assert done.value["rows"] == ROWS
     assert len(read_tars(tmp_path / "tars")) == ROWS
-    again = cli("export", numbers, "--to", "webdataset", "--out", "tars")
-    assert again.code == 2
-    assert "is there already" in again.err

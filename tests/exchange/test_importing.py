@@ -24,6 +24,7 @@ from softlabels.exchange import import_logits
 from softlabels.store.folder import Folder
 from softlabels.store.reader import DumpReader
 from tests.conftest import every, make_vectors
+from tests.dumps import change
 from tests.exchange.foreign_files import marginal, soft, write_fkd, write_tinyvit
 
 ROWS = 300
@@ -270,7 +271,7 @@ def test_pickles_are_refused_and_not_run(words, tmp_path, capsys):
     assert "this ran" not in capsys.readouterr().out
 
 
-def test_damaged_and_unknown_files_are_refused(words, tmp_path, dump_folder):
+def test_damaged_and_unknown_files_are_refused(words, tmp_path):
     np.savez(tmp_path / "z.npz", scores=soft(ROWS, 3)[0])
     np.save(tmp_path / "z.npy", soft(ROWS, 3)[0])
     (tmp_path / "cut.npy").write_bytes((tmp_path / "z.npy").read_bytes()[:900])
@@ -288,7 +289,9 @@ def test_damaged_and_unknown_files_are_refused(words, tmp_path, dump_folder):
         "nowhere.npy": "does not exist",
     }.items():
         refused(tmp_path, words | {"file": str(tmp_path / file)}, SourceError, match)
-    refused(tmp_path, words | {"file": dump_folder}, SourceError, "is a dump of softlabels")
+    (tmp_path / "empty" / "softlabels.json").write_text("{}")
+    given = words | {"file": str(tmp_path / "empty")}
+    refused(tmp_path, given, SourceError, "is a dump of softlabels")
 
 
 @pytest.mark.parametrize(
@@ -310,6 +313,7 @@ def test_flags_for_other_formats_are_refused(words, tmp_path):
     given = words | {"file": str(tmp_path / "z.npy")}
     refused(tmp_path, given | {"tail": "uniform"}, SourceError, "leave --tail out")
     refused(tmp_path, given | {"drop_views": "mean"}, SourceError, "leave --drop-views out")
+    refused(tmp_path, given | {"classes": 4}, UsageError, "--classes is 4; .* has 3")
 
 
 def test_an_import_again_is_the_same_or_refused(words, tmp_path):
@@ -321,6 +325,10 @@ def test_an_import_again_is_the_same_or_refused(words, tmp_path):
     out = Path(words["out"])
     (out / "softlabels.json").unlink()  # as if it had been stopped there
     (out / "commits" / "00001.json").unlink()
+    assert import_logits(**given).manifest.agrees(first)
+    stored(words["out"])
+    change(out / first.shards[1]["file"], lambda content: content.__setitem__(2000, 255))
+    assert not softlabels.verify(dump=words["out"]).good
     assert import_logits(**given).manifest.agrees(first)
     stored(words["out"])
     with pytest.raises(PlanMismatch, match=r"teacher\.fingerprint"):
@@ -343,7 +351,12 @@ def test_a_tinyvit_epoch_of_all_classes(words, tmp_path):
     found = stored(words["out"])
     assert np.allclose(centred(found), centred(logits), atol=2e-2)  # probabilities in float16
     told = softlabels.info(words["out"])["facts"]["teacher"]
-    for text in ("tinyvit", "top 3 of 3", "first of 1 augmented view", "made at T=1"):
+    for text in (
+        "tinyvit",
+        "top 3 of 3",
+        "first of an augmented view of each image",
+        "made at T=1",
+    ):
         assert text in told
 
 
