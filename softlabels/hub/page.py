@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from softlabels.hub.calibration import Calibration
-from softlabels.store.card import BEGIN, END, card_body, card_header
+from softlabels.store.card import BEGIN, END, card_body, card_header, is_imported
 from softlabels.store.folder import Folder
 from softlabels.store.records import Manifest, Plan
 
@@ -69,6 +69,10 @@ def _replaced(text: str, body: str) -> str:
 def _made(manifest: Manifest, plan: Plan) -> str:
     """The command, as far as the plan tells: where the teacher's file lay is nobody's business."""
     source = plan.source
+    versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
+    if is_imported(plan):
+        how = plan.teacher["model"] or "logits of another program"
+        return f"`softlabels import`, from a file of logits ({how}), with {versions}."
     words = ["softlabels dump", f"--teacher {plan.teacher['name']}", f"--data {source['data']}",
              f"--split {source['split']}"]  # fmt: skip
     if source.get("revision"):
@@ -77,5 +81,4 @@ def _made(manifest: Manifest, plan: Plan) -> str:
         words.append(f"--preprocess '{plan.preprocess}'")
     words += [f"--precision {plan.precision}", f"--dtype {plan.dtype}"]
     words += ["--compact"] * plan.compact + ["--with-inputs"] * plan.with_inputs
-    versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
-    return f"    {' '.join(words)}\n\nwith {versions}."
+    return "    " + " \\\n        ".join(words) + f"\n\nwith {versions}."

@@ -10,6 +10,7 @@ from softlabels.store.folder import Folder
 from softlabels.store.json_objects import MAX_JSON_BYTES
 from softlabels.store.manifest import CARD
 from softlabels.store.records import Manifest, Plan
+from softlabels.words import size_words
 
 BEGIN = (
     "<!-- softlabels: written by the program, up to the end mark; what is elsewhere is yours -->"
@@ -121,19 +122,20 @@ def card_is_good(folder: Folder, manifest: Manifest, plan: Plan) -> bool:
 
 def describe(manifest: Manifest, plan: Plan) -> dict[str, Any]:
     """The facts of a dump, in the order in which a person asks for them."""
-    statistics = manifest.statistics
+    statistics, revision = manifest.statistics, plan.source["revision"]
+    revision = f", revision {revision}" if revision else ""
     facts = {
         "rows": f"{manifest.rows:,}",
         "classes": plan.classes,
         "teacher": _teacher(plan),
         "teacher's file": plan.teacher["fingerprint"],
-        "source": f"{plan.source['data']}, split {plan.source['split']}",
+        "source": f"{plan.source['data']}, split {plan.source['split']}{revision}",
         "source's fingerprint": plan.source["fingerprint"],
         "views": ", ".join(plan.views),
         "preprocessing": plan.preprocess or "none",
         "logits": f"{plan.codec}, {plan.dtype}{', compact' * plan.compact}, {_made(plan)}",
         "inputs stored": "yes" if plan.with_inputs else "no",
-        "shards": f"{plan.shards}, {manifest.bytes / 1e6:,.1f} MB",
+        "shards": f"{plan.shards:,}, {size_words(manifest.bytes)}",
     }
     if statistics.get("labelled"):
         errors = statistics["labelled"] - statistics["correct"]
@@ -147,16 +149,16 @@ def describe(manifest: Manifest, plan: Plan) -> dict[str, Any]:
     return facts
 
 
-def _is_imported(plan: Plan) -> bool:
+def is_imported(plan: Plan) -> bool:
     return bool(plan.teacher["kind"] == "imported")
 
 
 def _made(plan: Plan) -> str:
-    return "imported" if _is_imported(plan) else f"teacher run in {plan.precision}"
+    return "imported" if is_imported(plan) else f"teacher run in {plan.precision}"
 
 
 def _seen_by(plan: Plan) -> str:
-    if _is_imported(plan):
+    if is_imported(plan):
         return "that the imported logits were matched with"
     return "the teacher saw"
 

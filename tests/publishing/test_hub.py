@@ -249,7 +249,9 @@ def test_labels_join_with_a_source_of_the_hub(hub, owner, stranger, repo, tmp_pa
              "revision": "seen", "out": str(tmp_path / "d")}  # fmt: skip
     owner(work.dump, **words)
     owner(work.push, str(tmp_path / "d"), repo)
-    assert f"--data {source} --split train --revision seen" in hub.files(repo)["README.md"].decode()
+    card = hub.files(repo)["README.md"].decode()
+    assert f"--data {source} \\\n" in card
+    assert f"| source | {source}, split train, revision seen |" in card
     assert len(stranger(work.first_logits, repo)) == 300
     owner(work.upload, source, table(x + 1), "data/train-0.parquet")
     assert len(stranger(work.first_logits, repo)) == 300
