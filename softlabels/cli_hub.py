@@ -29,6 +29,7 @@ def push(terminal: Terminal, **options: Any) -> None:
     done = softlabels.push(terminal.progress, **options)
     if done.commit:
         text = f"{done.url}: {len(done.files)} files, {done.bytes / 1e6:,.1f} MB sent"
+        text += f", {len(done.removed)} removed" if done.removed else ""
     elif done.files or done.removed:
         names = [f"send    {name}" for name in done.files] + [f"remove  {n}" for n in done.removed]
         text = "\n".join([*names, f"{done.bytes / 1e6:,.1f} MB would go to {done.url}"])

@@ -42,8 +42,7 @@ def _free(folder: Path, limit: str, usage: str, cache: tuple[str, ...]) -> Itera
     try:
         most = int((folder / limit).read_text())  # "max" is none
         used = int((folder / usage).read_text())
-        lines = (folder / "memory.stat").read_text().splitlines()
+        counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
     except (OSError, ValueError):
         return
-    counts = dict(line.split() for line in lines)
     yield max(0, most - used + sum(int(counts.get(name, 0)) for name in cache))

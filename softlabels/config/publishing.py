@@ -18,6 +18,7 @@ class PushOptions:
     license: str | None = option("The licence of the labels, such as cc-by-4.0.", None)
     include_inputs: bool = option("Publish the inputs too, where the dump holds them.", False)
     labels_only: bool = option("Publish the dump without the inputs that it holds.", False)
+    replace: bool = option("Replace another dump that is there.", False)
     dry_run: bool = option("Say what would be sent; send nothing.", False)
 
     def __post_init__(self) -> None:

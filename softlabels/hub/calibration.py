@@ -13,7 +13,7 @@ from softlabels.store.reader import DumpReader
 BINS = 15
 PARTS = 50
 TEMPERATURES = (1.0, 4.0, 8.0)
-BLOCK_ROWS = 16_384
+BLOCK_BYTES = 64 << 20  # of float32 logits
 
 
 @dataclass(frozen=True)
@@ -59,23 +59,36 @@ class Calibration:
 
 
 def calibrate(reader: DumpReader) -> Calibration:
-    """Reads every row's logits, a block at a time."""
+    """Reads every row's logits, once, shard by shard."""
     sums, classes = np.zeros((3, BINS)), reader.plan.classes
-    labels = reader.labels if reader.labels is not None else np.full(len(reader), -1)
     entropies = {T: np.zeros(PARTS) for T in TEMPERATURES}
-    for start in range(0, len(reader), BLOCK_ROWS):
-        rows = np.arange(start, min(start + BLOCK_ROWS, len(reader)))
-        logits = DenseLogits(torch.from_numpy(reader.logits_of(rows)))
-        for T, counts in entropies.items():
-            share = logits.temper(T).entropy().numpy() / max(math.log(classes), 1e-9)
-            counts += np.bincount(parts(share, PARTS), minlength=PARTS)
-        known = labels[rows] >= 0
-        best, found = (x.numpy()[known] for x in logits.temper(1).probs().max(1))
-        right = found == labels[rows][known]
-        for row, weights in enumerate((None, best, right)):
-            sums[row] += np.bincount(parts(best, BINS), weights, BINS)
+    columns = ["logits"] + ["label"] * reader.labelled
+    block = max(1, BLOCK_BYTES // (4 * classes))
+    for shard in range(len(reader.manifest.shards)):
+        table = reader.read_shard(shard, columns)
+        for start in range(0, len(table), block):
+            part = table.slice(start, block)
+            logits = DenseLogits(torch.from_numpy(reader.codec.decode(part["logits"])))
+            labels = part["label"].to_numpy() if reader.labelled else np.full(len(part), -1)
+            _count(logits, labels, classes, sums, entropies)
     counts, confidence, correct = sums
     return Calibration(counts, confidence, correct, entropies, classes)
+
+
+def _count(
+    logits: DenseLogits,
+    labels: np.ndarray,
+    classes: int,
+    sums: np.ndarray,
+    entropies: dict[float, np.ndarray],
+) -> None:
+    for T, counts in entropies.items():
+        share = logits.temper(T).entropy().numpy() / max(math.log(classes), 1e-9)
+        counts += np.bincount(parts(share, PARTS), minlength=PARTS)
+    known = labels >= 0
+    best, found = (x.numpy()[known] for x in logits.temper(1).probs().max(1))
+    for row, weights in enumerate((None, best, found == labels[known])):
+        sums[row] += np.bincount(parts(best, BINS), weights, BINS)
 
 
 def parts(shares: np.ndarray, count: int) -> np.ndarray:

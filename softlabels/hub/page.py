@@ -1,15 +1,21 @@
 """The dataset card on the Hub: the dump's own, beside what its owner wrote."""
 
-from typing import Any
+import re
 
 import datasets
 import pyarrow.parquet as pq
 import yaml
 
+from softlabels.errors import UsageError
 from softlabels.hub.calibration import Calibration
 from softlabels.store.card import BEGIN, END, card_body, card_header, is_imported
 from softlabels.store.folder import Folder
 from softlabels.store.records import Manifest, Plan
+
+HEADER = re.compile(
+    r"\A\ufeff?\s*---[ \t]*\r?\n(.*?)^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE
+)
+FIELD = re.compile(r"([A-Za-z_][\w-]*):(?:\s|$)")
 
 
 def render_page(
@@ -29,10 +35,11 @@ def render_page(
     features = datasets.Features.from_arrow_schema(pq.read_schema(path))
     ours = card_header(manifest, plan, features).to_dict()
     theirs, text = split_header(before or "")
-    tags = [*(theirs.get("tags") or []), *ours["tags"]]
-    header = theirs | ours | {"tags": list(dict.fromkeys(tags))}
+    ours["tags"] = _together(theirs.pop("tags", ""), ours["tags"])
     if license:
-        header["license"] = license
+        ours["license"] = license
+    kept = "".join(block for name, block in theirs.items() if name not in ours)
+    header = kept + yaml.safe_dump(ours, sort_keys=False, allow_unicode=True)
     shown = f"\n![Calibration of the teacher, and softness of its targets]({picture})\n"
     more = f"""{shown if picture else ""}
 {calibration.words}
@@ -42,20 +49,40 @@ def render_page(
 {_made(manifest, plan)}
 """
     body = card_body(manifest, plan, repo, more)
-    yaml_text = yaml.safe_dump(header, sort_keys=False, allow_unicode=True)
-    return f"---\n{yaml_text}---\n\n{_replaced(text, body)}"
+    return f"---\n{header}---\n\n{_replaced(text, body)}"
 
 
-def split_header(card: str) -> tuple[dict[str, Any], str]:
-    """A card's YAML and the text below it."""
-    parts = card.split("---\n", 2)
-    if len(parts) < 3 or parts[0].strip():
-        return {}, card
+def split_header(card: str) -> tuple[dict[str, str], str]:
+    """The fields of a card's YAML, each with its lines as they are written, and the text below.
+
+    Raises UsageError for a header that is no YAML mapping.
+    """
+    found = HEADER.match(card)
+    if found is None:
+        return {}, card.removeprefix("\ufeff")
     try:
-        header = yaml.safe_load(parts[1])
-    except yaml.YAMLError:
-        return {}, parts[2]
-    return header if isinstance(header, dict) else {}, parts[2]
+        if not isinstance(yaml.safe_load(found[1]) or {}, dict):
+            raise yaml.YAMLError("it is no mapping of names to values")
+    except yaml.YAMLError as error:
+        raise UsageError(
+            f"the header of README.md can't be read, mend it first: {error}"
+        ) from error
+    blocks: dict[str, str] = {}
+    name = ""
+    for line in found[1].splitlines(keepends=True):
+        if key := FIELD.match(line):
+            name = key[1]
+        blocks[name] = blocks.get(name, "") + line.rstrip("\r\n") + "\n"
+    return blocks, card[found.end() :]
+
+
+def _together(block: str, ours: list[str]) -> list[str]:
+    """The owner's tags, and ours."""
+    value = yaml.load(block, yaml.BaseLoader)["tags"] if block else []
+    theirs = value if isinstance(value, list) else [value] if value else []
+    if not all(isinstance(tag, str) for tag in theirs):
+        raise UsageError(f"the tags in README.md's header are {theirs}; write words")
+    return list(dict.fromkeys([*theirs, *ours]))
 
 
 def _replaced(text: str, body: str) -> str:

@@ -64,8 +64,9 @@ def dump_folder(
 ) -> Folder:
     """The folder of a dump that someone named: a folder, an address such as s3://…, or a Hub id.
 
-    Of a dump on the Hub, `want` is what must be on this disk: `all` its files, its `manifest`, or
-    `nothing`, to read it where it lies. Raises StoreError where it can't be had.
+    Of a dump on the Hub, `want` is what must be on this disk: `all` its files, those with its
+    `rows`, its `manifest`, or `nothing`, to read it where it lies. Raises StoreError where it can't
+    be had.
     """
     address = HubAddress.parse(os.fspath(path))
     if address is None:
@@ -74,7 +75,7 @@ def dump_folder(
     if want == "nothing" and not is_offline_mode():
         return Folder(f"hf://datasets/{address.repo}@{commit_of(copy)}")
     if want != "manifest":
-        fetch_files(address, copy, progress)
+        fetch_files(address, copy, progress, rows_only=want == "rows")
     return copy
 
 
@@ -104,17 +105,20 @@ def fetch_manifest(address: HubAddress) -> Folder:
         ) from error
     except EntryNotFoundError as error:
         raise IncompleteDump(
-            f"{address} has no {MANIFEST}: it is no dump, or its push isn't finished; the same "
-            f"softlabels push goes on"
+            f"{address} has no {MANIFEST}: it is no dump, or isn't finished; the same softlabels "
+            f"push goes on, or the same softlabels dump with --resume"
         ) from error
 
 
-def fetch_files(address: HubAddress, copy: Folder, progress: Progress = SILENT) -> None:
-    """All files that its manifest names, several at once. Hashes are not looked at: readers do."""
+def fetch_files(
+    address: HubAddress, copy: Folder, progress: Progress = SILENT, rows_only: bool = False
+) -> None:
+    """The shards that its manifest names, plan, records and card too if not `rows_only`; several at
+    once. Hashes are not looked at: readers do."""
     commit = commit_of(copy)
     manifest, plan = read_manifest(copy)
     sizes = {record["file"]: record["bytes"] for record in manifest.shards}
-    others = [PLAN, CARD, *map(commit_name, range(plan.shards))]
+    others = [] if rows_only else [PLAN, CARD, *map(commit_name, range(plan.shards))]
 
     def get(name: str) -> int:
         try:
@@ -168,11 +172,14 @@ def said(address: HubAddress) -> Iterator[None]:
             403: f"your token may not do this there; {login} of one that may",
             412: "someone else changed it meanwhile; nothing is lost, run it again",
         }
-        raise StoreError(f"{where}: {told.get(status, _first_line(error))}") from error
+        reason = error.server_message or _first_line(error)
+        raise StoreError(f"{where}: {told.get(status, reason)}") from error
     except OSError as error:
         if error.errno == 28:
             raise DiskFull(f"no space left for {where}") from error
-        raise StoreError(f"{where}: the Hub can't be reached: {_first_line(error)}") from error
+        network = isinstance(error, ConnectionError | TimeoutError)
+        what = "the Hub can't be reached: " if network else ""
+        raise StoreError(f"{where}: {what}{_first_line(error)}") from error
     except Exception as error:  # its HTTP library's own
         if "http" not in type(error).__module__:
             raise

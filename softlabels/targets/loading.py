@@ -89,7 +89,7 @@ def open_dump(path: str | Path, T: float, how: Opening) -> Dump:
     """One dump."""
     place = None if how.cache is False else LocalCache(None if how.cache is True else how.cache)
     streamed = how.streaming or place is None
-    folder = dump_folder(path, "nothing" if streamed else "all", how.progress)
+    folder = dump_folder(path, "nothing" if streamed else "rows", how.progress)
     if how.streaming or (place is None and not folder.is_local):
         if how.keep not in ("auto", "disk"):
             raise UsageError(f"--keep is {how.keep!r}; a streamed dump is not kept, leave it out")

@@ -29,10 +29,11 @@ def local_copy(folder: Folder, cache: LocalCache, progress: Progress = SILENT) -
     manifest, _ = read_manifest(folder)
     content = json.dumps(asdict(manifest), sort_keys=True)
     place = cache.place / "copies" / hashlib.sha256(content.encode()).hexdigest()[:32]
-    os.makedirs(place / "data", exist_ok=True)
+    os.makedirs(place.parent, exist_ok=True)
     found = Folder(place)
-    hold(place, found)
+    hold(place, found)  # first: nobody removes it from here on
     with FileLock(f"{place}.lock"):
+        os.makedirs(place / "data", exist_ok=True)
         missing = [r for r in manifest.shards if not (place / r["file"]).exists()]
         if missing:
             cache.make_room(sum(r["bytes"] for r in missing), str(folder), [str(place)])

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 
@@ -53,7 +54,7 @@ class ShardRows:
     @property
     def bytes(self) -> int:
         """Of all row groups, and of what lies between them."""
-        before = len(self.starts) - 1
+        before = max(0, len(self.starts) - 1)
         return self.rows * self.row_bytes + before * (self.stride - self.group_bytes)
 
     def fill(self, group: int) -> Placed:
@@ -61,7 +62,7 @@ class ShardRows:
         with self._lock:
             target = self.target = self.target or self.open()
         if target is None or (isinstance(target, Making) and target.published):
-            return self.whole()
+            return self.whole(group)
         start = int(self.starts[group])
         room = min(self.stride, self.bytes - start)
         size = min(self.group_bytes, room)
@@ -96,7 +97,7 @@ class ShardRows:
     def abandon(self) -> None:
         """They never will be."""
 
-    def whole(self) -> Placed:
+    def whole(self, group: int) -> Placed:
         raise AssertionError("memory of this process is not filled by others")
 
 
@@ -127,7 +128,8 @@ class Publisher:
                     self._runs = False
                     return
                 publish = self._waiting.popleft()
-            publish()
+            with suppress(Exception):  # the next ones go on; this shard is decoded again next time
+                publish()
 
 
 def _stride(size: int) -> int:
@@ -174,12 +176,12 @@ class DecodedShard(ShardRows):
         about = About(self.dump, self.record["file"], self.rows, self.bytes)
         return self.cache.make(self.record["sha256"], about, self.kept) or super().open()
 
-    def whole(self) -> Placed:
+    def whole(self, group: int) -> Placed:
         found = self.find()
         if found is None:  # it was there, and was removed: begin again
             with self._lock:
                 self.target, self._done = None, set()
-            return self.fill(0)
+            return self.fill(group)
         return found
 
     def close(self) -> None:

@@ -163,9 +163,48 @@ def test_many_shards_take_several_commits_and_only_the_last_is_whole(hub, owner,
         work.redo_shard(folder, number, lambda logits: logits - 0.25)
     owner(work.push_in_pieces, str(folder), repo, 2)
     newest = hub.commits(repo)
-    assert ["softlabels.json" in commit.files for commit in newest] == [
-        True, False, False, True, False,
-    ]  # fmt: skip
+    whole = ["softlabels.json" in commit.files for commit in newest]
+    assert whole == [True, *[False] * (len(whole) - 3), True, False]
+    assert len(whole) == 3 + SHARDS - 1
+    owner(work.remove, repo, "data")
+    owner(work.push_in_pieces, str(folder), repo, 2)
+    assert "softlabels.json" in hub.files(repo), "the manifest did not change, and was taken away"
+
+
+def test_another_dataset_is_not_overwritten(hub, owner, folder, repo, teacher, tmp_path):
+    foreign = {"data/train-0.parquet": b"PAR1", "data/notes.csv": b"a,b", "README.md": b"# Mine"}
+    owner(work.publish_source, f"{repo}-foreign", foreign)
+    with pytest.raises(StoreError, match=r"data that are no dump of softlabels .*notes\.csv"):
+        owner(work.push, str(folder), f"{repo}-foreign")
+    assert hub.files(f"{repo}-foreign")["README.md"] == b"# Mine"
+    owner(work.push, str(folder), repo)
+    owner(work.upload, repo, b"kept", "data/mine.txt")
+    softlabels.dump(teacher=teacher, out=str(tmp_path / "other"), shard_rows=700)
+    with pytest.raises(StoreError, match=r"holds another dump: t on digits, .* --replace"):
+        owner(work.push, str(tmp_path / "other"), repo)
+    done = owner(work.push, str(tmp_path / "other"), repo, replace=True)
+    assert set(done["removed"]) >= {shard(i) for i in range(SHARDS)}
+    assert {n for n in hub.files(repo) if n.startswith("data/")} == {
+        "data/mine.txt", "data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet",
+    }  # fmt: skip
+
+
+def test_a_gitignore_that_would_swallow_shards_is_named(hub, owner, folder, repo):
+    owner(work.publish_source, repo, {".gitignore": b"data/\n"})
+    with pytest.raises(StoreError, match=r"\.gitignore that leaves out data/train-00000"):
+        owner(work.push, str(folder), repo)
+    assert "softlabels.json" not in hub.files(repo)
+
+
+def test_a_dry_run_sends_nothing(hub, owner, folder, repo):
+    planned = owner(work.push, str(folder), repo, dry_run=True)
+    assert repo not in hub.repositories
+    owner(work.push, str(folder), repo)
+    hub.forget()
+    new = owner(work.push, str(folder), repo, dry_run=True, revision="new")
+    assert (new["files"], new["commit"]) == ([], None)
+    assert len(planned["files"]) == 2 * SHARDS + len(RECORDS)
+    assert hub.requests["POST", "commit"] == 0
 
 
 @pytest.mark.parametrize("harm", ["flipped", "swapped"])
@@ -205,6 +244,45 @@ def test_what_the_owner_wrote_stays(hub, owner, folder, repo):
     assert owner(work.push, str(folder), repo)["commit"] is None
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "license: mit\nlanguage:\n- no\nversion: 1.10\narxiv: 2310.10\n",
+        "# my fields ---\nlicense: mit\n",
+        "pretty_name: Mine ---\nlicense: mit\n",
+        "extra_gated_prompt: |\n  Rules\n  ---\n  More\nlicense: mit\n",
+    ],
+)
+@pytest.mark.parametrize("frame", ["---\n{}---\n\nMine\n", "\ufeff--- \n{}---"])
+def test_the_fields_of_the_owner_stay_as_they_are_written(hub, owner, folder, repo, header, frame):
+    owner(work.publish_source, repo, {"README.md": frame.format(header).encode()})
+    owner(work.push, str(folder), repo)
+    found = hub.files(repo)["README.md"].decode()
+    written, body = found.removeprefix("---\n").split("\n---\n", 1)
+    for line in header.splitlines():
+        assert f"\n{line}\n" in f"\n{written}\n"
+    assert "- soft-labels" in written
+    assert "license" not in body
+    assert owner(work.push, str(folder), repo)["commit"] is None
+
+
+def test_a_header_that_can_not_be_is_told_before_anything_is_sent(hub, owner, folder, repo):
+    for card, words in (("---\na: [\n---\n", "can't be read"), ("---\n- a\n---\n", "no mapping")):
+        owner(work.publish_source, f"{repo}{len(card)}", {"README.md": b"# Mine"})
+        hub.tamper(f"{repo}{len(card)}", "README.md", lambda _, card=card: card.encode())
+        with pytest.raises(UsageError, match=words):
+            owner(work.push, str(folder), f"{repo}{len(card)}")
+    readme = folder / "README.md"
+    made = readme.read_text()
+    readme.write_text(made.replace("tags:\n", "pretty_name: 5\ntags:\n", 1))
+    with pytest.raises(UsageError, match="the Hub refuses the header"):
+        owner(work.push, str(folder), repo)
+    assert hub.requests["PUT", "upload"] == 0
+    readme.write_text(made.replace("tags:\n- soft-labels\n- knowledge-distillation", "tags: mine"))
+    owner(work.push, str(folder), repo)
+    assert "tags:\n- mine\n- soft-labels\n" in hub.files(repo)["README.md"].decode()
+
+
 def test_a_dump_that_is_not_whole_is_not_pushed(hub, owner, folder, repo):
     content = bytearray((folder / shard(1)).read_bytes())
     content[len(content) // 2] ^= 1
@@ -228,6 +306,10 @@ def test_inputs_are_published_only_if_that_is_said(hub, owner, stranger, teacher
     assert set(rows[0]) == {"id", "view", "input_hash", "label", "logits"}
     assert [row["logits"] for row in rows] == stored(folder)
     assert stranger(work.first_logits, repo) == stored(folder)
+    readme = folder / "README.md"
+    readme.write_text(readme.read_text().replace("tags:\n", "pretty_name: Ours\ntags:\n", 1))
+    owner(work.push, str(folder), f"{repo}-mine", labels_only=True)
+    assert b"pretty_name: Ours" in hub.files(f"{repo}-mine")["README.md"]
     owner(work.push, str(folder), f"{repo}-all", include_inputs=True)
     assert "input" in stranger(work.rows_of, f"{repo}-all")[0]
 
@@ -302,6 +384,22 @@ def test_pulled_into_a_folder_it_is_a_dump(hub, owner, stranger, folder, repo, t
     assert stored(tmp_path / "p") == stored(folder)
     with pytest.raises(UsageError, match="not empty"):
         stranger(work.pull, repo, out=str(tmp_path / "p"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="not empty"):
+        stranger(work.pull, repo, out=str(tmp_path / "file"))
+    with pytest.raises(UsageError, match="pull to this disk"):
+        stranger(work.pull, repo, out="memory://p")
+    stranger(work.spoil_the_cached, repo, shard(1))
+    stranger(work.pull, repo, out=str(tmp_path / "again"))
+    assert stored(tmp_path / "again") == stored(folder), (
+        "this disk's copy was bad, and not the Hub's"
+    )
+    hub.tamper(
+        repo, "commits/00001.json", lambda content: content.replace(b'"shard": 1', b'"shard": 2')
+    )
+    home = environment(hub, tmp_path / "new", READER)
+    with client(home) as run, pytest.raises(DamagedDump, match="a record in commits/"):
+        run(work.pull, repo)
 
 
 def test_a_dump_can_go_straight_to_the_hub(hub, owner, stranger, teacher, folder, repo):

@@ -10,7 +10,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, hf_hub_download
 
 import softlabels
 from softlabels.store.codec import DTYPES
@@ -62,6 +62,18 @@ def publish_source(repo: str, files: dict[str, bytes]) -> None:
     HfApi().create_repo(repo, repo_type="dataset")
     for path, content in files.items():
         upload(repo, content, path)
+
+
+def remove(repo: str, folder: str) -> None:
+    HfApi().delete_folder(folder, repo, repo_type="dataset")
+
+
+def spoil_the_cached(repo: str, name: str) -> None:
+    """Change a byte of this disk's copy."""
+    path = Path(hf_hub_download(repo, name, repo_type="dataset")).resolve()
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
 
 
 def dump(**words: Any) -> None:

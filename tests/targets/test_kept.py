@@ -20,9 +20,11 @@ from torch.utils.data import DataLoader
 
 import softlabels
 from softlabels.errors import DamagedDump, DiskFull, UsageError
+from softlabels.filling import Filler
 from softlabels.store.pages import logits_chunk, plain_values
-from softlabels.targets import kept_logits
-from softlabels.targets.cache import About, LocalCache
+from softlabels.targets import kept_logits, mirror
+from softlabels.targets.cache import About, LocalCache, remove
+from softlabels.targets.shard_rows import DecodedShard
 from tests.conftest import whole
 from tests.dumps import OTHER_WRITERS, change, make_dump
 from tests.processes import kill, start, wait_for
@@ -195,6 +197,36 @@ def test_a_copy_that_is_in_use_makes_no_room(tmp_path, cache, monkeypatch):
     gc.collect()
     assert load(addresses[1]).take([3, 999])["id"].tolist() == [3, 999]
     assert [entry.words for entry in cache.entries()] == [f"copy of {addresses[1]}"]
+
+
+def test_a_copy_that_goes_just_before_it_is_held_is_fetched_again(tmp_path, cache, monkeypatch):
+    address = copy_to_memory(make_dump(tmp_path / "d", LOGITS), "kept-again")
+    load(address)
+    gc.collect()
+    real = mirror.hold
+
+    def late(place, user) -> None:
+        assert all(remove(entry) for entry in cache.entries())
+        real(place, user)
+
+    monkeypatch.setattr(mirror, "hold", late)
+    assert same(whole(load(address)), LOGITS)
+
+
+def test_rows_that_go_just_before_they_are_mapped_are_decoded_again(tmp_path, cache, monkeypatch):
+    folder = make_dump(tmp_path / "d", LOGITS, 16, None, OTHER_WRITERS["zstd"])
+    late, early = load(folder), load(folder)
+    whole(early)
+    wait_for(lambda: len(cache.entries()) == 1)
+    find = DecodedShard.whole
+
+    def gone(self, group: int):
+        cache.clear()
+        return find(self, group)
+
+    monkeypatch.setattr(DecodedShard, "whole", gone)
+    monkeypatch.setattr(Filler, "start", lambda self: None)  # only what is asked
+    assert same(late.take(range(500, 510))["logits"], LOGITS[500:510])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc")
