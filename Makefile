@@ -1,7 +1,7 @@
 # make demo    build the environment, run the main job on embedded data
 # make test    build the environment, run the tests
 # make check   lint and types, as CI runs them
-# make bench   the ratios of benchmarks/RESULTS.md beside other formats, half an hour
+# make bench   the ratios of benchmarks/RESULTS.md beside other formats, half an hour; tables, and JSON in data/
 PYTHON ?= python3
 VENV   ?= .venv
 PYTEST_ARGS ?= -n 2
@@ -24,8 +24,9 @@ check: $(STAMP)
 	$(BIN)/mypy
 
 bench: $(BENCH_STAMP)
-	$(BIN)/python -m benchmarks.ratios
-	PYTHONPATH=$(RIVALS) $(BIN)/python -m benchmarks.loading
+	$(BIN)/python -m benchmarks.ratios --json data/bench-ratios.json
+	$(BIN)/python -m benchmarks.dumping --json data/bench-dumping.json
+	PYTHONPATH=$(RIVALS) $(BIN)/python -m benchmarks.loading --json data/bench-loading.json
 
 $(STAMP): constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "softlabels needs Python 3.11 or newer; try make PYTHON=python3.12")'
