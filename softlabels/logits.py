@@ -101,12 +101,15 @@ def cast_for_storage(logits_NC: Tensor, dtype: torch.dtype, ids: list) -> Tensor
             f"finite. Nothing of its shard was stored. Check the teacher on that input, "
             f"or run it in float32 (--precision float32)"
         )
+    name = str(dtype).removeprefix("torch.")
+    remedy = "Store these logits with --dtype float32, in another folder"
+    if dtype == torch.float32:
+        remedy = "A logit of that size is an error of what computed it"
     row = int((~torch.isfinite(stored_NC)).any(-1).nonzero()[0])
     value = logits_NC[row][~torch.isfinite(stored_NC[row])][0]
     raise LogitsError(
-        f"the teacher gave {float(value):g} for the row with id {ids[row]!r}; float16 ends at "
-        f"{torch.finfo(torch.float16).max:g}. Nothing of its shard was stored. "
-        f"Store these logits with --dtype float32, in another folder"
+        f"the logit {float(value):g} of the row with id {ids[row]!r} can't be stored; {name} ends at "
+        f"{torch.finfo(dtype).max:g}. Nothing of its shard was stored. {remedy}"
     )
 
 

@@ -50,6 +50,7 @@ def open_fkd(place: Path, classes: int, tail: str | None, views: str | None) -> 
         read=read,
         ids=np.array(keys, np.str_),
         keys=True,
+        probabilities=True,
         augmented=f"{len(labels)} crops an image, whose coordinates and flips are dropped",
         words=kind,
     )

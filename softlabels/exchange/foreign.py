@@ -12,6 +12,8 @@ import numpy as np
 
 from softlabels.errors import LogitsError, SourceError
 
+EXACT = 2048  # the whole numbers up to here are float16, each of them
+
 
 @dataclass(frozen=True)
 class Foreign:
@@ -23,7 +25,7 @@ class Foreign:
     What the file holds beside them, None where it doesn't: ids, int64 or str [R]; labels, int64
     [R]; hashes, uint64 [R]. keys: the ids are names that a --ids object may translate. augmented:
     on what the rows were made, if not on the inputs as they are. words: how else rows were made
-    from the file, for the record.
+    from the file, for the record. probabilities: the format has nothing else.
     """
 
     kind: str
@@ -38,6 +40,7 @@ class Foreign:
     hashes: np.ndarray | None = None
     augmented: str = ""
     words: str = ""
+    probabilities: bool = False
 
 
 def fold_fingerprint(place: Path, files: Iterable[Path]) -> str:
@@ -58,14 +61,28 @@ def spread(
 
     With tail `uniform`, each class that was not kept gets an even part of what is left of 1; this
     may be 0 where the kept ones sum to 1 in their precision, and is never below. Raises LogitsError
-    where classes are missing and `tail` is None, and for indices that are no classes or come twice.
+    where classes are missing and `tail` is None, and for indices that are no classes, come twice or
+    are stored in a dtype that rounds them.
     """
     kept = values_VK.shape[1]
     if kept < classes and tail is None:
         raise LogitsError(
             f"{who} keeps the top {kept} of {classes} classes; the logits of the others are not "
             f"there, and a dump has those of all. --tail uniform takes what is left of 1 as spread "
-            f"evenly over them, which is what its own training does"
+            f"evenly over them, as the training of TinyViT does, and that of FKD with smoothing "
+            f"labels but not with marginal_renorm"
+        )
+    if index_VK.dtype == np.float16 and classes > EXACT:
+        raise LogitsError(
+            f"{who} names classes in float16, which tells them apart up to {EXACT:,}; there are "
+            f"{classes:,}. Store the labels again in float32 (FKD: without --use_fp16)"
+        )
+    with np.errstate(invalid="ignore"):
+        whole_VK = np.isfinite(index_VK) & (index_VK == np.floor(index_VK))
+    if not whole_VK.all():
+        raise LogitsError(
+            f"{who} names the class {index_VK[~whole_VK][0]}; classes are whole numbers. Are these "
+            f"the labels of another kind, or of another number of --classes?"
         )
     index_VK = index_VK.astype(np.int64)
     if index_VK.size and (index_VK.min() < 0 or index_VK.max() >= classes):
@@ -84,13 +101,16 @@ def spread(
     return found_VC
 
 
-def look_at_dtype(dtype: str, wanted: str | None, where: object) -> None:
-    """Raises LogitsError for numbers that are no float16 or float32, unless they are floats and
-    the user chose what they become."""
+def look_at_dtype(dtype: str, wanted: str | None, where: object, probabilities: bool) -> None:
+    """Raises LogitsError for numbers that are no floats; and for logits that are no float16 or
+    float32, unless the user chose what they become."""
     if dtype in ("float16", "float32"):
         return
     if dtype not in ("float64", "bfloat16"):
-        raise LogitsError(f"{where} holds {dtype}; logits are float16 or float32")
+        what = "probabilities are floats" if probabilities else "logits are float16 or float32"
+        raise LogitsError(f"{where} holds {dtype}; {what}. Save the numbers as float32")
+    if probabilities:
+        return
     if wanted is None:
         raise LogitsError(
             f"{where} holds {dtype}; logits are stored as float16 or float32: say "

@@ -18,6 +18,10 @@ from softlabels.exchange.foreign import Foreign
 from softlabels.inputs.sources import Source
 from softlabels.targets.joining import find_ids
 
+UNPROVEN = (
+    "keys taken for the source's row numbers, though they are positions in the order of the "
+    "data that the file was made of, which nothing proves to be the source's"
+)
 PLAIN = re.compile(r"0|-?[1-9][0-9]{0,18}")
 
 
@@ -29,7 +33,8 @@ def match(foreign: Foreign, given: Path | None, source: Source, where: str) -> t
     source's order is taken if the counts are equal. Raises AlignmentError for unknown or repeated
     ids and for other counts, SourceError for an id file that can't be understood.
     """
-    ids, words = _ids(foreign, given, where)
+    numbered = foreign.keys and source.columns.id is None
+    ids, words = _ids(foreign, given, where, numbered)
     if ids is None:
         if foreign.rows != len(source):
             raise AlignmentError(
@@ -63,11 +68,13 @@ def match(foreign: Foreign, given: Path | None, source: Source, where: str) -> t
     return found, words
 
 
-def _ids(foreign: Foreign, given: Path | None, where: str) -> tuple[np.ndarray | None, str]:
+def _ids(
+    foreign: Foreign, given: Path | None, where: str, numbered: bool
+) -> tuple[np.ndarray | None, str]:
     if given is None:
         if foreign.ids is None:
             return None, "rows in the source's order, since there are no ids"
-        return foreign.ids, "ids as in the file"
+        return foreign.ids, "ids as in the file" if not numbered else UNPROVEN
     held = read_ids(given)
     words = f"ids from {given.name}"
     if not isinstance(held, dict):

@@ -18,15 +18,14 @@ from softlabels.capture.pipeline import input_column
 from softlabels.capture.planning import group_rows, mean_input_bytes, shard_rows, source_record
 from softlabels.checkpoint import library_versions
 from softlabels.config.exchange import ImportOptions
-from softlabels.errors import AlignmentError, LogitsError, SourceError, StoreError, UsageError
-from softlabels.exchange.foreign import Foreign, look_at_dtype
+from softlabels.errors import AlignmentError, StoreError
 from softlabels.exchange.ids import match
-from softlabels.exchange.logarithms import check_logits, logs
+from softlabels.exchange.matching import Match, check_match, tell
 from softlabels.exchange.opening import open_foreign
 from softlabels.inputs.examples import default_preprocess
 from softlabels.inputs.hashing import Fingerprint
 from softlabels.inputs.preprocess import Preprocess
-from softlabels.inputs.sources import Rows, Source, open_source
+from softlabels.inputs.sources import Rows, open_source
 from softlabels.progress import SILENT, Progress
 from softlabels.store.audit import check_shards
 from softlabels.store.claims import claimed, new_run
@@ -35,7 +34,6 @@ from softlabels.store.folder import Folder
 from softlabels.store.manifest import MANIFEST, PLAN, read_commits, read_manifest, read_plan
 from softlabels.store.records import Manifest, Plan
 from softlabels.store.writer import ShardWriter, shard_schema
-from softlabels.teachers.resolving import file_fingerprint
 
 
 @dataclass(frozen=True)
@@ -44,48 +42,6 @@ class Imported:
 
     out: str
     manifest: Manifest
-
-
-@dataclass(frozen=True)
-class Match:
-    """A file, its source, and where each source row stands in the file (int64, −1: nowhere)."""
-
-    options: ImportOptions
-    foreign: Foreign
-    source: Source
-    places: np.ndarray
-
-    def read(self, rows: Rows, start: int) -> tuple[np.ndarray, np.ndarray]:
-        """Which of these source rows, which begin at `start`, have logits (positions [N]), and
-        those, [N, C]. Raises LogitsError or AlignmentError that names the row."""
-        there = self.places[start : start + len(rows)]
-        kept = np.flatnonzero(there >= 0)
-        found = self.foreign.read(there[kept]) if len(kept) else np.empty((0, self.foreign.classes))
-        rows = rows.select(kept)
-        self._check_columns(rows, there[kept])
-        options, where = self.options, self.options.file
-        if not options.probabilities:
-            check_logits(found, rows.ids, where)
-            return kept, found
-        return kept, logs(found, options.T, options.floor, rows.ids, where)
-
-    def _check_columns(self, rows: Rows, places: np.ndarray) -> None:
-        """The labels and input hashes that a file may hold are the source's, or it is other data
-        or another order."""
-        for what, held, ours in (
-            ("input hash", self.foreign.hashes, rows.hashes),
-            ("label", self.foreign.labels, rows.labels),
-        ):
-            if held is None:
-                continue
-            wrong = np.flatnonzero(held[places] != ours)
-            if len(wrong):
-                row = wrong[0]
-                raise AlignmentError(
-                    f"{self.options.file} has the {what} {held[places[row]]} for the row with id "
-                    f"{rows.ids[row]!s}; in {self.source.data!r} it is {ours[row]}. These are not "
-                    f"the rows that the logits are of"
-                )
 
 
 def import_logits(progress: Progress = SILENT, **options: Any) -> Imported:
@@ -110,8 +66,8 @@ def import_logits(progress: Progress = SILENT, **options: Any) -> Imported:
     foreign = open_foreign(words, source.class_names)
     places, how = match(foreign, Path(words.ids) if words.ids else None, source, words.file)
     job = Match(words, foreign, source, places)
-    _check(job)
-    told = _tell(job, how)
+    check_match(job)
+    told = tell(job, how)
     progress.say(f"{words.file}: {foreign.rows:,} rows of {foreign.classes:,} classes; {told}")
     name = words.name or Path(words.file).resolve().name.partition(".")[0]
     folder = Folder(words.out or f"data/{source.name}-{name}")
@@ -131,59 +87,6 @@ def import_logits(progress: Progress = SILENT, **options: Any) -> Imported:
         write_last(folder, manifest, plan, source)
     _warn(manifest, plan, progress)
     return Imported(str(folder), manifest)
-
-
-def _check(job: Match) -> None:
-    """What can be known before anything is written."""
-    words, foreign, source = job.options, job.foreign, job.source
-    if foreign.augmented and words.drop_views is None:
-        raise AlignmentError(
-            f"{words.file} was made on {foreign.augmented}; a dump stands for the inputs as they "
-            f"are. --drop-views first, or mean, takes one row an image in spite of that"
-        )
-    if words.drop_views is not None and not foreign.augmented:
-        raise SourceError(f"{words.file} has no views; leave --drop-views out")
-    if words.tail is not None and not foreign.keys:
-        raise SourceError(f"{words.file} keeps all classes; leave --tail out")
-    if not words.probabilities:
-        look_at_dtype(foreign.dtype, words.dtype, words.file)
-    if words.classes not in (None, foreign.classes):
-        raise UsageError(
-            f"--classes is {words.classes}; {words.file} has {foreign.classes}. Leave it out"
-        )
-    names = source.class_names
-    if names is not None and len(names) != foreign.classes:
-        raise LogitsError(
-            f"{words.file} has {foreign.classes} classes, {source.data!r} {len(names)} "
-            f"({', '.join(names[:3])}, …); point --data at what the logits are of"
-        )
-    missing = np.flatnonzero(job.places < 0)
-    if len(missing) and words.on_missing == "stop":
-        shown = ", ".join(map(str, source.ids[missing[:5]]))
-        raise AlignmentError(
-            f"{words.file} has no logits for {len(missing):,} of {len(source):,} rows of "
-            f"{source.data!r}, split {source.split!r}: first the ids {shown}. "
-            f"--on-missing skip leaves such rows out, and records them"
-        )
-    first = source.read(0, min(256, len(source)))
-    job.read(first, 0)  # refuse a wrong file at once
-
-
-def _tell(job: Match, how: str) -> str:
-    """What was made of the file, for people and for the plan: nothing is taken in silence."""
-    words, foreign = job.options, job.foreign
-    parts = [foreign.kind]
-    if words.ids:
-        how += f" {file_fingerprint(Path(words.ids))[:23]}"
-    parts += [how, foreign.words]
-    if words.drop_views:
-        parts.append(f"{words.drop_views} of {foreign.augmented}")
-    if words.tail:
-        parts.append(f"tail {words.tail}")
-    if words.probabilities:
-        floor = "" if words.floor is None else f", floor {words.floor:g}"
-        parts.append(f"log of probabilities made at T={words.T:g}{floor}")
-    return "; ".join(part for part in parts if part)
 
 
 def _plan(job: Match, name: str, told: str) -> Plan:

@@ -79,6 +79,7 @@ def open_tinyvit(place: Path, classes: int, tail: str | None) -> Foreign:
         read=read,
         ids=ids,
         keys=True,
+        probabilities=True,
         augmented="an augmented view of each image, or a mix of two (the file does not tell), "
         "whose seed is dropped",
         words=f"top {kept} of {classes}" + f", {repeated} repeated keys ignored" * bool(repeated),

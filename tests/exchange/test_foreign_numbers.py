@@ -1,0 +1,132 @@
+"""`softlabels import`: numbers that are not what they seem are refused, and what can't be proved is
+said."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import softlabels
+from softlabels.errors import AlignmentError, LogitsError
+from softlabels.exchange import import_logits
+from tests.conftest import make_vectors
+from tests.exchange.foreign_files import marginal, soft, write_fkd, write_tinyvit
+
+ROWS = 20
+
+
+@pytest.fixture
+def words(tmp_path):
+    names = [f"n{row:02d}" for row in range(ROWS)]
+    data = make_vectors(tmp_path / "v.parquet", ROWS, name=names)
+    return {"data": data, "id_column": "name", "out": str(tmp_path / "d")}
+
+
+def unnamed(words: dict, classes: int, path) -> dict:
+    """The same, of a source that does not name its classes."""
+    import datasets
+
+    table = datasets.Dataset.from_parquet(words["data"])
+    table = table.cast_column("label", datasets.Value("int64"))
+    table.to_parquet(str(path))
+    return words | {"data": str(path), "classes": classes}
+
+
+def refused(words: dict, error, match: str) -> None:
+    with pytest.raises(error, match=match):
+        import_logits(**words)
+
+
+def labels(kind: str, classes: int) -> list[np.ndarray]:
+    crops = [soft(2, classes, seed=row)[1].astype(np.float32) for row in range(ROWS)]
+    return [marginal(p, 4) if kind == "marginal" else marginal(p, 1)[:, :, 0] for p in crops]
+
+
+@pytest.mark.parametrize("kind", ["marginal", "smoothing"])
+def test_class_numbers_in_float16_end_at_2048(words, tmp_path, kind):
+    names = [f"n{row:02d}" for row in range(ROWS)]
+    flags = {"probabilities": True, "drop_views": "first", "tail": "uniform"}
+    for classes in (2048, 2049):
+        found = [crops.astype(np.float16) for crops in labels(kind, classes)]
+        folder = str(write_fkd(tmp_path / str(classes), names, found))
+        given = unnamed(words, classes, tmp_path / "u.parquet") | flags | {"file": folder}
+        given["out"] = str(tmp_path / f"d{classes}")
+        if classes == 2048:
+            import_logits(**given)
+        else:
+            refused(given, LogitsError, r"in float16, .* up to 2,048; there are 2,049.*use_fp16")
+
+
+@pytest.mark.parametrize("wrong", [0.5, np.nan, np.inf])
+def test_class_numbers_are_whole(words, tmp_path, wrong):
+    found = labels("marginal", 5)
+    found[0][0, 0, 1] = wrong
+    folder = str(write_fkd(tmp_path / "f", [f"n{row:02d}" for row in range(ROWS)], found))
+    flags = {"probabilities": True, "drop_views": "first", "tail": "uniform", "file": folder}
+    given = unnamed(words, 5, tmp_path / "u.parquet") | flags
+    refused(given, LogitsError, f"names the class {wrong}; classes are whole numbers")
+
+
+def test_tinyvit_and_fkd_always_hold_probabilities(words, tmp_path):
+    names = [f"n{row:02d}" for row in range(ROWS)]
+    p = soft(ROWS, 3)[1] * 0.9  # as nothing that sums to 1
+    tinyvit = write_tinyvit(tmp_path, names, p, kept=3)
+    fkd = write_fkd(tmp_path / "f", names, [p[row : row + 1] for row in range(ROWS)])
+    for folder in (tinyvit, fkd):
+        given = words | {"file": str(folder), "drop_views": "first"}
+        refused(given, LogitsError, "holds probabilities, as all files of .*--probabilities")
+
+
+@pytest.mark.parametrize("how", ["one row off", "rounded", "float16", "bfloat16"])
+def test_probabilities_are_known_by_most_rows(words, tmp_path, how):
+    p = soft(ROWS, 3)[1]
+    if how == "one row off":
+        p[3] = [0.2, 0.1, 0.1]
+    held = torch.from_numpy(np.round(p, 3) if how == "rounded" else p)
+    dtype = {"float16": torch.float16, "bfloat16": torch.bfloat16}.get(how, torch.float32)
+    torch.save(held.to(dtype), tmp_path / "p.pt")
+    given = words | {"file": str(tmp_path / "p.pt"), "dtype": "float32"}
+    refused(given, LogitsError, "holds probabilities .*--probabilities")
+
+
+def test_logits_that_are_never_negative_are_no_probabilities(words, tmp_path):
+    np.save(tmp_path / "z.npy", np.abs(soft(ROWS, 3)[0]))
+    import_logits(**words, file=str(tmp_path / "z.npy"))
+
+
+def test_row_numbers_of_tinyvit_are_said_to_be_unproven(words, tmp_path):
+    folder = write_tinyvit(tmp_path, [str(row) for row in range(ROWS)], soft(ROWS, 3)[1], kept=3)
+    given = words | {"id_column": None, "file": str(folder), "drop_views": "first"}
+    found = import_logits(**given, probabilities=True)
+    said = "positions in the order of the data that the file was made of, which nothing proves"
+    assert said in softlabels.info(found.out)["facts"]["teacher"]
+    table = tmp_path / "keys.json"
+    table.write_text(json.dumps({str(row): row for row in range(ROWS)}))
+    given |= {"ids": str(table), "out": str(tmp_path / "e")}
+    found = import_logits(**given, probabilities=True)
+    assert said not in softlabels.info(found.out)["facts"]["teacher"]
+
+
+def test_labels_of_the_source_are_classes_of_the_file(words, tmp_path):
+    np.save(tmp_path / "z.npy", soft(ROWS, 2)[0])
+    given = unnamed(words, 2, tmp_path / "u.parquet") | {"file": str(tmp_path / "z.npy")}
+    refused(given, AlignmentError, "has the label 2 for the row with id .n.*2 classes, 0 to 1")
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "int64", "bool", "U4", "M8[s]", "f4,f4"])
+def test_probabilities_are_floats(words, tmp_path, dtype):
+    np.save(tmp_path / "p.npy", np.zeros((ROWS, 3), dtype))
+    given = words | {"file": str(tmp_path / "p.npy"), "probabilities": True}
+    refused(given, LogitsError, "holds .*; probabilities are floats")
+
+
+def test_an_overflow_speaks_of_the_file_and_not_of_a_teacher(words, tmp_path):
+    z = soft(ROWS, 3)[0].astype(np.float64)
+    given = words | {"file": str(tmp_path / "z.npy")}
+    for dtype, value in (("float16", 7e4), ("float32", 1e39)):
+        z[3, 1] = value
+        np.save(tmp_path / "z.npy", z)
+        with pytest.raises(LogitsError, match=f"logit .* id 'n03'.*; {dtype} ends at") as error:
+            import_logits(**given | {"out": str(tmp_path / dtype)}, dtype=dtype)
+        assert "teacher" not in str(error.value)
