@@ -108,8 +108,8 @@ def cast_for_storage(logits_NC: Tensor, dtype: torch.dtype, ids: list) -> Tensor
     row = int((~torch.isfinite(stored_NC)).any(-1).nonzero()[0])
     value = logits_NC[row][~torch.isfinite(stored_NC[row])][0]
     raise LogitsError(
-        f"the logit {float(value):g} of the row with id {ids[row]!r} can't be stored; {name} ends at "
-        f"{torch.finfo(dtype).max:g}. Nothing of its shard was stored. {remedy}"
+        f"the logit {float(value):g} of the row with id {ids[row]!r} can't be stored; {name} ends "
+        f"at {torch.finfo(dtype).max:g}. Nothing of its shard was stored. {remedy}"
     )
 
 

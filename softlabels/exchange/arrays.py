@@ -7,9 +7,11 @@
 Shapes: R rows, N rows asked for, C classes.
 """
 
+import math
 import pickle
 import zipfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from softlabels.errors import SourceError, UntrustedPickle
-from softlabels.exchange.foreign import Foreign, fold_fingerprint, look_at_shape
+from softlabels.errors import SoftlabelsError, SourceError, UntrustedPickle
+from softlabels.exchange.foreign import Foreign, fold_fingerprint, look_at_shape, make_texts
 from softlabels.teachers.resolving import file_fingerprint
 
 FIELDS = {"ids": "iuU", "labels": "iu", "input_hash": "iu"}  # and the kinds of their dtypes
@@ -42,7 +44,7 @@ def open_npz(path: Path) -> Foreign:
     in memory."""
     paths = sorted(path.glob("*.npz")) if path.is_dir() else [path]
     heads = [_read_npz(one, FIELDS) for one in paths]
-    shapes = [_shape_in(one) for one in paths]
+    shapes = [_logits_head(one) for one in paths]
     for one, (shape, dtype) in zip(paths, shapes, strict=True):
         look_at_shape(shape, one)
         if (shape[1], dtype) != (shapes[0][0][1], shapes[0][1]):
@@ -87,14 +89,20 @@ def open_pt(path: Path) -> Foreign:
             f"{path} holds {shown}; expected is a tensor [rows, classes], or a dict with it as "
             f"'logits'"
         )
+    if logits_RC.layout != torch.strided or logits_RC.is_meta or logits_RC.is_nested:
+        raise SourceError(
+            f"{path} holds a sparse, nested or meta tensor ({logits_RC.layout} on "
+            f"{logits_RC.device}); expected is a dense one. Save it with .to_dense()"
+        )
     look_at_shape(tuple(logits_RC.shape), path)
+    logits_RC = logits_RC.detach()
 
     def read(rows: np.ndarray) -> np.ndarray:
         chosen = logits_RC[torch.from_numpy(rows)]
         return (chosen.float() if chosen.dtype == torch.bfloat16 else chosen).numpy()
 
     rows, classes = logits_RC.shape
-    head = {name: _as_array(held[name]) for name in FIELDS if name in held}
+    head = {name: as_array(held[name], f"{path}: {name}") for name in FIELDS if name in held}
     ids, labels, hashes = _columns([head], [rows], path)
     return Foreign(
         kind="pt",
@@ -112,69 +120,109 @@ def open_pt(path: Path) -> Foreign:
 def load_numpy(path: Path, mapped: bool = False) -> Any:
     """An array, or what np.load gives for .npz. Raises UntrustedPickle for Python objects in it,
     and SourceError where it can't be read."""
-    try:
+    with _reading(path):
         return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise _said(path, error) from error
 
 
 def load_torch(path: Path, globals_: list[Any] | None = None) -> Any:
-    """What a torch file holds, if that is tensors and plain values. Raises UntrustedPickle."""
+    """What a torch file holds, if that is tensors and plain values. Raises UntrustedPickle for
+    more, and SourceError where it can't be read."""
     try:
         with torch.serialization.safe_globals(globals_ or []):
             return torch.load(
                 path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
             )
-    except pickle.UnpicklingError as error:
-        raise UntrustedPickle(
-            f"{path} holds more than tensors and plain values, and loading it could run code. Save "
-            f"the logits as a tensor, or as a .npy"
-        ) from error
-    except (OSError, RuntimeError, ValueError, EOFError) as error:
-        raise SourceError(f"{path} can't be read: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # a damaged file may end in any of them
+        if not isinstance(error, pickle.UnpicklingError):
+            raise _said(path, error) from error
+        if "unsupported global" in str(error).lower() or "WeightsUnpickler error" in str(error):
+            raise UntrustedPickle(
+                f"{path} holds more than tensors and plain values, and loading it could run code. "
+                f"Save the logits as a tensor, or as a .npy"
+            ) from error
+        raise SourceError(f"{path} can't be read: it is no torch file, or a damaged one") from error
 
 
 def _read_npz(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:
-    try:
-        with load_numpy(path) as archive:
-            if "logits" not in archive.files:
-                raise SourceError(
-                    f"{path} has no array 'logits'; it has {', '.join(archive.files) or 'none'}"
-                )
-            return {name: archive[name] for name in archive.files if name in names}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise error if isinstance(error, SourceError) else _said(path, error) from error
-
-
-def _shape_in(path: Path) -> tuple[tuple[int, ...], np.dtype]:
-    """The shape and dtype of an archive's logits, from their header."""
-    with zipfile.ZipFile(path) as archive, archive.open("logits.npy") as file:
-        try:
-            version = np.lib.format.read_magic(file)
-            header = {(1, 0): np.lib.format.read_array_header_1_0}.get(
-                version, np.lib.format.read_array_header_2_0
+    with _reading(path), load_numpy(path) as archive:
+        if "logits" not in archive.files:
+            raise SourceError(
+                f"{path} has no array 'logits'; it has {', '.join(archive.files) or 'none'}"
             )
-            shape, _, dtype = header(file)
-        except ValueError as error:
-            raise _said(path, error) from error
+        chosen = [name for name in archive.files if name in names]
+        for name in chosen:
+            _head(archive.zip, name)  # before memory is asked for
+        return {name: archive[name] for name in chosen}
+
+
+def _logits_head(path: Path) -> tuple[tuple[int, ...], np.dtype]:
+    with _reading(path), zipfile.ZipFile(path) as archive:
+        return _head(archive, "logits")
+
+
+def _head(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype]:
+    """The shape and dtype of an archive's array, from its header. Raises ValueError where the
+    file is shorter than that."""
+    info = archive.getinfo(name if name in archive.namelist() else f"{name}.npy")
+    with archive.open(info) as file:
+        version = np.lib.format.read_magic(file)
+        header = {(1, 0): np.lib.format.read_array_header_1_0}.get(
+            version, np.lib.format.read_array_header_2_0
+        )
+        shape, _, dtype = header(file)
+        promised, there = math.prod(shape) * dtype.itemsize, info.file_size - file.tell()
+    if not dtype.hasobject and (min(shape, default=0) < 0 or promised != there):
+        raise ValueError(f"{name} of the shape {list(shape)} has {there:,} bytes, not {promised:,}")
     return shape, dtype
 
 
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Whatever goes wrong inside is an error of this package: the readers of damaged files end in
+    exceptions of a dozen kinds."""
+    try:
+        yield
+    except SoftlabelsError:
+        raise
+    except Exception as error:
+        raise _said(path, error) from error
+
+
 def _said(path: Path, error: Exception) -> Exception:
+    if "contains pickled" in str(error):  # what numpy says of all that it doesn't know
+        return SourceError(f"{path} is no .npy or .npz; save the numbers with np.save")
     if "allow_pickle" in str(error) or "Python objects" in str(error):
         return UntrustedPickle(
             f"{path} holds Python objects (a pickle), and loading it could run code. Save plain "
             f"numbers or texts: ids as whole numbers or with dtype=str"
         )
-    return SourceError(f"{path} can't be read: {error}")
+    shown = next(iter(str(error).splitlines()), "")[:200] or type(error).__name__
+    return SourceError(f"{path} can't be read: {shown}. Is it whole? Copy or save it again")
 
 
 def _native(values: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
 
 
-def _as_array(value: Any) -> np.ndarray:
-    return value.numpy() if isinstance(value, Tensor) else np.asarray(value)
+def as_array(value: Any, what: str) -> np.ndarray:
+    """A column that a torch file holds. Raises SourceError for what is no plain array."""
+    if isinstance(value, list) and value and all(isinstance(cell, str) for cell in value):
+        return make_texts(value, what)
+    try:
+        return value.detach().numpy() if isinstance(value, Tensor) else np.asarray(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        shown = f"a tensor of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+        raise SourceError(
+            f"{what} is {shown} that is no plain array: {str(error).splitlines()[0]}. Save numbers "
+            f"of one kind, or texts, one for each row"
+        ) from error
+
+
+def as_int64(values: np.ndarray, what: str) -> np.ndarray:
+    """Whole numbers as int64. Raises SourceError for those that would wrap around."""
+    if values.dtype.kind == "u" and values.size and values.max() >= 2**63:
+        raise SourceError(f"{what} has {values.max()}; expected are numbers below 2^63 (int64)")
+    return values.astype(np.int64)
 
 
 def _columns(
@@ -198,6 +246,7 @@ def _columns(
             text = " or text" * ("U" in kinds)
             raise SourceError(f"{where}: {name} is {whole.dtype}; expected whole numbers{text}")
         if whole.dtype.kind != "U":
-            whole = whole.astype(np.uint64 if name == "input_hash" else np.int64)
+            hashes = name == "input_hash"
+            whole = whole.astype(np.uint64) if hashes else as_int64(whole, f"{where}: {name}")
         found.append(whole)
     return found

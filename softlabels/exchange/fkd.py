@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from softlabels.errors import LogitsError, SourceError
-from softlabels.exchange.arrays import load_torch
+from softlabels.exchange.arrays import as_array, load_torch
 from softlabels.exchange.foreign import Foreign, fold_fingerprint, spread
 
 
@@ -84,7 +84,7 @@ def _labels(path: Path) -> np.ndarray:
     content = load_torch(path, _numpy_globals())
     if not isinstance(content, list | tuple) or len(content) != 3:
         raise SourceError(f"{path} is no FKD file; expected [coordinates, flips, soft labels]")
-    labels = np.asarray(content[2])
+    labels = as_array(content[2], f"{path}: labels")
     if labels.dtype.kind not in "fiu" or not 1 <= labels.ndim <= 3 or not len(labels):
         raise SourceError(
             f"{path} has labels of {labels.dtype}, shape {list(labels.shape)}; expected numbers, "

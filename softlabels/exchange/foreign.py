@@ -4,7 +4,7 @@ Shapes: R rows of the file, N rows asked for, C classes, V views of a row, K kep
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,8 @@ import numpy as np
 from softlabels.errors import LogitsError, SourceError
 
 EXACT = 2048  # the whole numbers up to here are float16, each of them
+
+MAX_TEXT = 1024
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,18 @@ def fold_fingerprint(place: Path, files: Iterable[Path]) -> str:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         whole.update(f"{digest}  {name}\n".encode())
     return "sha256:" + whole.hexdigest()
+
+
+def make_texts(values: Sequence[str], what: object) -> np.ndarray:
+    """Texts as an array, str [R]. Raises SourceError for one that no id is as long as: numpy gives
+    each the room of the longest."""
+    longest = max(values, key=len, default="")
+    if len(longest) > MAX_TEXT:
+        raise SourceError(
+            f"{what} has a text of {len(longest):,} characters, {longest[:20]!r}…; ids have "
+            f"{MAX_TEXT:,} at most. Is it one id a line?"
+        )
+    return np.array(values, np.str_)
 
 
 def spread(

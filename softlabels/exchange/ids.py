@@ -4,6 +4,7 @@ Shapes: R rows of the file, S rows of the source.
 """
 
 import csv
+import io
 import json
 import re
 from collections.abc import Sequence
@@ -13,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from softlabels.errors import AlignmentError, SourceError
-from softlabels.exchange.arrays import load_numpy
-from softlabels.exchange.foreign import Foreign
+from softlabels.exchange.arrays import as_int64, load_numpy
+from softlabels.exchange.foreign import Foreign, make_texts
 from softlabels.inputs.sources import Source
 from softlabels.targets.joining import find_ids
 
@@ -52,14 +53,15 @@ def match(foreign: Foreign, given: Path | None, source: Source, where: str) -> t
     order = np.argsort(ids, kind="stable")
     twice = np.flatnonzero(ids[order][1:] == ids[order][:-1])
     if len(twice):
+        shown = ids[order][twice[0]].item()
         raise AlignmentError(
-            f"{given or where} has the id {ids[order][twice[0]]!s} more than once; ids are unique"
+            f"{given or where} has the id {shown!r} more than once; ids are unique"
         )
     found = find_ids(ids, source.ids, order)
     if (found >= 0).sum() < len(ids):
         known = find_ids(source.ids, ids) >= 0
-        shown = ", ".join(map(str, ids[~known][:5]))
-        example = ", ".join(map(str, source.ids[:3]))
+        shown = ", ".join(map(repr, ids[~known][:5].tolist()))
+        example = ", ".join(map(repr, source.ids[:3].tolist()))
         raise AlignmentError(
             f"{(~known).sum():,} of {len(ids):,} ids of {given or where} are not in "
             f"{source.data!r}, split {source.split!r}: first {shown}. Its ids are {example}, …; "
@@ -102,29 +104,37 @@ def read_ids(path: Path) -> np.ndarray | dict[str, Any]:
     header; .txt, a line an id. Raises SourceError for anything else.
     """
     if path.suffix == ".npy":
-        held = load_numpy(path)
+        held = load_numpy(path, mapped=True)  # no memory for what a header promises
+        if not isinstance(held, np.ndarray):
+            raise SourceError(f"{path} is a .npz, not a .npy; save the ids with np.save")
         if held.ndim != 1 or held.dtype.kind not in "iuU":
             raise SourceError(
                 f"{path} is {held.dtype} of the shape {list(held.shape)}; ids are whole numbers or "
                 f"text, one for each row"
             )
-        return held if held.dtype.kind == "U" else held.astype(np.int64)
+        return np.array(held) if held.dtype.kind == "U" else as_int64(held, str(path))
     if path.suffix not in (".txt", ".csv", ".json"):
         raise SourceError(f"{path} ends in {path.suffix!r}; ids are a .npy, .txt, .csv or .json")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".json":
             content = json.loads(text)
             return content if isinstance(content, dict) else _as_ids(content, path)
-    except (OSError, ValueError) as error:
+        if path.suffix == ".txt":
+            return make_texts(_lines(text), path)
+        lines = list(csv.reader(io.StringIO(text)))
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
         raise SourceError(f"{path} can't be read: {error}") from error
-    if path.suffix == ".txt":
-        return np.array(text.splitlines(), np.str_)
-    lines = list(csv.reader(text.splitlines()))
     wide = next((line for line in lines if len(line) != 1), None)
     if wide is not None:
-        raise SourceError(f"{path} has a line of {len(wide)} cells: {wide}; expected is one id")
-    return np.array([line[0] for line in lines], np.str_)
+        shown = repr(wide)[:80]
+        raise SourceError(f"{path} has a line of {len(wide)} cells: {shown}; expected is one id")
+    return make_texts([line[0] for line in lines], path)
+
+
+def _lines(text: str) -> list[str]:
+    """Only a line feed ends one: an id may hold what else Unicode ends lines with."""
+    return text.removesuffix("\n").split("\n") if text else []
 
 
 def _as_ids(values: Any, path: Path) -> np.ndarray:
@@ -135,7 +145,7 @@ def _as_ids(values: Any, path: Path) -> np.ndarray:
         except OverflowError as error:
             raise SourceError(f"{path} has an id that is no int64") from error
     if kinds == {str}:
-        return np.array(values, np.str_)
+        return make_texts(values, path)
     raise SourceError(f"{path}: ids are whole numbers or texts, all of one kind")
 
 

@@ -18,8 +18,8 @@ def check_logits(values_NC: np.ndarray, ids: np.ndarray, where: str) -> None:
         row = int(np.argmin(finite_N))
         value = values_NC[row][~np.isfinite(values_NC[row])][0]
         raise LogitsError(
-            f"{where} has {value} for the row with id {ids[row]!s}; logits must be finite. Nothing "
-            f"of its shard was stored"
+            f"{where} has {value} for the row with id {ids[row].item()!r}; logits must be finite. "
+            f"Nothing of its shard was stored"
         )
     if values_NC.shape[1] > 1 and _mostly_probabilities(values_NC):
         raise LogitsError(
@@ -48,16 +48,16 @@ def logs(
     if not good_N.all():
         row = int(np.argmin(good_N))
         raise LogitsError(
-            f"{where}: the row with id {ids[row]!s} sums to {p_NC[row].sum():g}, its least value "
-            f"is {p_NC[row].min():g}; probabilities are 0 or more and sum to 1. Leave "
+            f"{where}: the row with id {ids[row].item()!r} sums to {p_NC[row].sum():g}, its "
+            f"least value is {p_NC[row].min():g}; probabilities are 0 or more and sum to 1. Leave "
             f"--probabilities out if these are logits"
         )
     if floor is None and (p_NC == 0).any():
         row = int(np.argmax((p_NC == 0).any(1)))
         raise LogitsError(
-            f"{where}: the row with id {ids[row]!s} has a probability of 0, whose logit is −∞: too "
-            f"small for the file's precision, or never there. --floor 1e-7 counts what is below "
-            f"that as 1e-7; students learn that such classes are alike"
+            f"{where}: the row with id {ids[row].item()!r} has a probability of 0, whose logit is "
+            f"−∞: too small for the file's precision, or never there. --floor 1e-7 counts what is "
+            f"below that as 1e-7; students learn that such classes are alike"
         )
     if floor is not None:
         p_NC = np.maximum(p_NC, floor)

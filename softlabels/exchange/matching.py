@@ -65,8 +65,8 @@ class Match:
                 row = wrong[0]
                 raise AlignmentError(
                     f"{self.options.file} has the {what} {held[places[row]]} for the row with id "
-                    f"{rows.ids[row]!s}; in {self.source.data!r} it is {ours[row]}. These are not "
-                    f"the rows that the logits are of"
+                    f"{rows.ids[row].item()!r}; in {self.source.data!r} it is {ours[row]}. These "
+                    f"are not the rows that the logits are of"
                 )
 
 
@@ -100,7 +100,7 @@ def check_match(job: Match) -> None:
         )
     missing = np.flatnonzero(job.places < 0)
     if len(missing) and words.on_missing == "stop":
-        shown = ", ".join(map(str, source.ids[missing[:5]]))
+        shown = ", ".join(map(repr, source.ids[missing[:5]].tolist()))
         raise AlignmentError(
             f"{words.file} has no logits for {len(missing):,} of {len(source):,} rows of "
             f"{source.data!r}, split {source.split!r}: first the ids {shown}. "

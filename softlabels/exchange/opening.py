@@ -19,7 +19,14 @@ KNOWN = (
 def open_foreign(options: ImportOptions, class_names: list[str] | None) -> Foreign:
     """Raises SourceError for what is not there or of no known kind, UsageError where the number of
     classes is needed and nobody tells, and what the formats' own modules raise."""
-    path = Path(options.file).expanduser()
+    try:
+        return _open(Path(options.file).expanduser(), options, class_names)
+    except OSError as error:
+        reason = error.strerror or error
+        raise SourceError(f"{options.file} can't be read: {reason}; expected {KNOWN}") from error
+
+
+def _open(path: Path, options: ImportOptions, class_names: list[str] | None) -> Foreign:
     if path.is_dir():
         return _open_folder(path, options, class_names)
     if not path.is_file():
@@ -39,7 +46,7 @@ def _open_zip(path: Path) -> Foreign:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except zipfile.BadZipFile as error:
+    except Exception as error:  # of a damaged one, of a dozen kinds
         raise SourceError(f"{path} is cut short or damaged ({error}); copy it again") from error
     if any(name.endswith("/data.pkl") for name in names):
         return open_pt(path)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from softlabels.errors import SourceError
-from softlabels.exchange.foreign import Foreign, fold_fingerprint, spread
+from softlabels.exchange.foreign import Foreign, fold_fingerprint, make_texts, spread
 
 FOLDER = re.compile(r"logits_top(\d+)_epoch\d+")
 
@@ -54,10 +54,11 @@ def open_tinyvit(place: Path, classes: int, tail: str | None) -> Foreign:
         parts.append(np.memmap(values, record, "r") if names else np.empty(0, record))
     if not keys:
         raise SourceError(f"{place} holds no records")
-    ids, firsts = np.unique(np.array(keys, np.str_), return_index=True)
+    texts = make_texts(keys, place)
+    ids, firsts = np.unique(texts, return_index=True)
     firsts = np.sort(firsts)  # padding of the sampler lets ranks store a key again
     starts = np.cumsum([0, *map(len, parts)])
-    ids = np.array(keys, np.str_)[firsts]
+    ids = texts[firsts]
 
     def read(rows: np.ndarray) -> np.ndarray:
         places = firsts[rows]

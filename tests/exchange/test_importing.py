@@ -176,7 +176,7 @@ def test_rows_without_logits_stop_or_are_left_out(words, tmp_path):
     there = np.delete(np.arange(ROWS), [3, 200])
     np.savez(tmp_path / "z.npz", logits=logits[there], ids=np.array(names())[there])
     with pytest.raises(
-        AlignmentError, match=r"no logits for 2 of 300 rows.*n296, n099.*on-missing"
+        AlignmentError, match=r"no logits for 2 of 300 rows.*'n296', 'n099'.*on-missing"
     ):
         import_logits(file=str(tmp_path / "z.npz"), **words)
     found = import_logits(file=str(tmp_path / "z.npz"), on_missing="skip", shard_rows=100, **words)
@@ -201,8 +201,8 @@ def broken(logits: np.ndarray) -> dict[str, tuple[np.ndarray, type[SoftlabelsErr
     return {
         "rows": (logits[:-1], AlignmentError, "299 rows and no ids.*has 300 rows"),
         "classes": (logits[:, :2], LogitsError, r"has 2 classes, .* 3 \(a, b, c"),
-        "nan": (nan, LogitsError, "has nan for the row with id n009"),
-        "inf": (half, LogitsError, "has inf for the row with id n295"),
+        "nan": (nan, LogitsError, "has nan for the row with id 'n009'"),
+        "inf": (half, LogitsError, "has inf for the row with id 'n295'"),
         "probabilities": (soft(ROWS, 3)[1].astype(np.float32), LogitsError, "--probabilities"),
         "float64": (logits.astype(np.float64), LogitsError, "holds float64.*--dtype float32"),
         "whole": (logits.astype(np.int64), LogitsError, "holds int64"),
@@ -223,8 +223,8 @@ def test_what_are_no_logits_of_the_source_is_refused(words, tmp_path, what):
     ("ids", "match"),
     [
         (names()[:-1], "299 ids for 300 rows"),
-        ([*names()[:-1], "n999"], "1 of 300 ids .* first n999.*Its ids are n299, n298"),
-        ([*names()[:-1], "n299"], "id n299 more than once"),
+        ([*names()[:-1], "n999"], "1 of 300 ids .* first 'n999'.*Its ids are 'n299', 'n298"),
+        ([*names()[:-1], "n299"], "id 'n299' more than once"),
     ],
 )
 def test_other_ids_are_refused(words, tmp_path, ids, match):

@@ -1,0 +1,152 @@
+"""`softlabels import`: damaged, odd and hostile files end in an error that says why."""
+
+import io
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from softlabels.errors import SoftlabelsError, SourceError, UntrustedPickle
+from softlabels.exchange import import_logits
+from tests.conftest import make_vectors
+from tests.exchange.foreign_files import soft
+
+ROWS = 20
+NAMES = [f"n{row:02d}" for row in range(ROWS)]
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory):
+    return make_vectors(tmp_path_factory.mktemp("named") / "v.parquet", ROWS, name=NAMES)
+
+
+@pytest.fixture
+def words(named, tmp_path):
+    np.save(tmp_path / "z.npy", soft(ROWS, 3)[0])
+    return {"data": named, "id_column": "name", "out": str(tmp_path / "d")}
+
+
+def refused(words: dict, match: str, error=SourceError) -> None:
+    with pytest.raises(error, match=match):
+        import_logits(**words)
+
+
+def contents() -> dict[str, bytes]:
+    """A good file of each kind."""
+    z = soft(ROWS, 3)[0]
+    found = {name: io.BytesIO() for name in ("a.npy", "b.npz", "c.npz", "d.pt", "e.pt")}
+    np.save(found["a.npy"], z)
+    np.savez(found["b.npz"], logits=z, ids=np.array(NAMES))
+    np.savez_compressed(found["c.npz"], logits=z, ids=np.array(NAMES))
+    torch.save({"logits": torch.from_numpy(z), "ids": NAMES}, found["d.pt"])
+    torch.save(torch.from_numpy(z), found["e.pt"], _use_new_zipfile_serialization=False)
+    return {name: file.getvalue() for name, file in found.items()}
+
+
+@pytest.mark.parametrize("name", list(contents()))
+def test_bytes_that_changed_end_in_no_other_error(words, tmp_path, name):
+    random, whole = np.random.default_rng(0), contents()[name]
+    for seed in range(60):
+        content = bytearray(whole)
+        for place in random.integers(0, len(content), 4):
+            content[place] = random.integers(256)
+        (tmp_path / name).write_bytes(content[: len(content) - seed % 3 * 40])
+        try:
+            import_logits(**words | {"out": str(tmp_path / f"o{seed}"), "file": tmp_path / name})
+        except SoftlabelsError:
+            continue
+
+
+def archive(path, head: bytes, name: str = "logits.npy") -> str:
+    z = io.BytesIO()
+    np.save(z, soft(ROWS, 3)[0])
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("logits.npy", z.getvalue()) if name != "logits.npy" else None
+        file.writestr(name, b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head)
+    return str(path)
+
+
+@pytest.mark.parametrize("name", ["logits.npy", "ids.npy"])
+@pytest.mark.parametrize("shape", ["(1152921504606846976,)", "(-1, 3)", "(9999999999, 9999999999)"])
+def test_a_header_that_promises_too_much_is_refused(words, tmp_path, name, shape):
+    head = b"{'descr': '<f4', 'fortran_order': False, 'shape': %s}\n" % shape.encode()
+    refused(words | {"file": archive(tmp_path / "z.npz", head, name)}, "has 0 bytes, not")
+
+
+@pytest.mark.parametrize("head", [b"{'descr': (((", b"{'descr': '<f4'}\n", b"\xff", b"{}[", b""])
+def test_headers_that_are_none_are_refused(words, tmp_path, head):
+    refused(words | {"file": archive(tmp_path / "z.npz", head)}, "can't be read")
+    content = b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head
+    (tmp_path / "y.npy").write_bytes(content)
+    refused(words | {"file": str(tmp_path / "y.npy")}, "can't be read")
+    refused(words | {"file": str(tmp_path / "z.npy"), "ids": str(tmp_path / "y.npy")}, "be read")
+
+
+def test_tensors_that_want_gradients_are_taken(words, tmp_path):
+    z = torch.from_numpy(soft(ROWS, 3)[0]).requires_grad_()
+    torch.save({"logits": z, "ids": NAMES}, tmp_path / "z.pt")
+    import_logits(**words, file=str(tmp_path / "z.pt"))
+
+
+def odd() -> dict[str, tuple[object, str]]:
+    z = torch.from_numpy(soft(ROWS, 3)[0])
+    return {
+        "sparse": ({"logits": z.to_sparse()}, "sparse.*dense"),
+        "meta": ({"logits": z.to("meta")}, "meta.*dense"),
+        "labels": ({"logits": z, "labels": torch.zeros(ROWS).bfloat16()}, "labels .*bfloat16"),
+        "ragged": ({"logits": z, "ids": [[1, 2], [3]]}, "ids is list that is no plain array"),
+        "mixed": ({"logits": z, "ids": [None] * ROWS}, "ids is object; expected whole"),
+        "wide": ({"logits": z, "ids": np.full(ROWS, 2**63, np.uint64).tolist()}, r"below 2\^63"),
+    }
+
+
+@pytest.mark.parametrize("what", list(odd()))
+def test_tensors_that_are_no_plain_numbers_are_refused(words, tmp_path, what):
+    content, match = odd()[what]
+    torch.save(content, tmp_path / "z.pt")
+    refused(words | {"file": str(tmp_path / "z.pt")}, match)
+
+
+def test_only_a_pickle_is_called_one(words, tmp_path):
+    for name, content, error in (
+        ("damaged", b"\x80\x02", SourceError),
+        ("code", b"\x80\x02cos\nsystem\n.", UntrustedPickle),
+    ):
+        (tmp_path / name).write_bytes(content)
+        refused(words | {"file": str(tmp_path / name)}, name, error)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "match"),
+    [
+        ("i.json", b"[" * 5000, "can't be read"),
+        ("i.csv", b"a" * 200_000 + b"\n", "can't be read"),
+        ("i.txt", b"a\n" * (ROWS - 1) + b"b" * 2000, "text of 2,000 characters"),
+        ("i.npy", b"hello", "is no .npy"),
+        ("i.txt", b"\xff\xfe", "can't be read"),
+    ],
+)
+def test_id_files_that_are_none_are_refused(words, tmp_path, name, content, match):
+    (tmp_path / name).write_bytes(content)
+    refused(words | {"file": str(tmp_path / "z.npy"), "ids": str(tmp_path / name)}, match)
+
+
+def test_an_npz_is_no_npy_of_ids_and_no_id_wraps_around(words, tmp_path):
+    given = words | {"file": str(tmp_path / "z.npy"), "ids": str(tmp_path / "i.npy")}
+    with (tmp_path / "i.npy").open("wb") as file:
+        np.savez(file, ids=np.array(NAMES))
+    refused(given, "is a .npz, not a .npy")
+    np.save(tmp_path / "i.npy", np.arange(ROWS, dtype=np.uint64) + np.uint64(2**63))
+    refused(given, r"has 9223372036854775827; expected .* below 2\^63")
+
+
+@pytest.mark.parametrize("ending", ["txt", "csv"])
+def test_a_byte_order_mark_is_no_part_of_an_id(words, tmp_path, ending):
+    ids = tmp_path / f"i.{ending}"
+    ids.write_text("\n".join(NAMES) + "\n", encoding="utf-8-sig")
+    import_logits(**words, file=str(tmp_path / "z.npy"), ids=str(ids))
+
+
+def test_a_path_that_no_file_system_takes_is_refused(words, tmp_path):
+    refused(words | {"file": "x" * 300}, "can't be read: File name too long")
