@@ -306,3 +306,16 @@ def test_a_plan_from_strangers_is_checked_by_name_and_type(dump_folder):
         without = {key: value for key, value in plan.items() if key != name}
         with pytest.raises(SoftlabelsError, match=r"plan\.json"):
             make_record(Plan, without, "plan.json")
+
+
+@pytest.mark.parametrize("field", ["teacher", "source"])
+def test_a_plan_nested_too_deeply_is_damaged(dump_folder, tmp_path, field):
+    folder = shutil.copytree(dump_folder, tmp_path / "d")
+    deep: Any = 1
+    for _ in range(500):
+        deep = {"a": deep}
+    forge_plan(folder, lambda plan: plan[field].__setitem__("more", deep))
+    for use in (lambda: softlabels.load(folder, T=2), lambda: softlabels.info(str(folder))):
+        with pytest.raises(SoftlabelsError, match="nested too deeply"):
+            use()
+    assert "nested too deeply" in str(softlabels.verify(dump=str(folder)).findings)
