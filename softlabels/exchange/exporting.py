@@ -79,6 +79,8 @@ def _place(out: str) -> Path:
     if "://" in out:
         raise UsageError(f"--out {out}: an export goes to a local folder; copy it on from there")
     path = Path(out).expanduser()
+    if path.is_symlink():
+        raise UsageError(f"--out {out} is a link; name the folder that it should lead to")
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise UsageError(f"--out {out} is there already; choose another folder, or remove it")
     return path

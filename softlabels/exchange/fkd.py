@@ -36,7 +36,8 @@ def open_fkd(place: Path, classes: int, tail: str | None, views: str | None) -> 
     keys = [path.relative_to(place).with_suffix("").as_posix() for path in files]
 
     def read(rows: np.ndarray) -> np.ndarray:
-        return np.stack([_one(files[row], classes, tail, views) for row in rows.tolist()])
+        paths = [files[row] for row in rows.tolist()]
+        return np.stack([_one(path, labels, classes, tail, views) for path in paths])
 
     labels = _labels(files[0])
     read(np.arange(1))
@@ -51,14 +52,24 @@ def open_fkd(place: Path, classes: int, tail: str | None, views: str | None) -> 
         ids=np.array(keys, np.str_),
         keys=True,
         probabilities=True,
+        partial=not _is_full(labels, classes),
+        views=len(labels),
         augmented=f"{len(labels)} crops an image, whose coordinates and flips are dropped",
         words=kind,
     )
 
 
-def _one(path: Path, classes: int, tail: str | None, views: str | None) -> np.ndarray:
-    """The probabilities of one image, float32 [C]."""
+def _one(
+    path: Path, first: np.ndarray, classes: int, tail: str | None, views: str | None
+) -> np.ndarray:
+    """The probabilities of one image, float32 [C]; its labels look like the first one's."""
     labels = _labels(path)
+    if (labels.shape, labels.dtype) != (first.shape, first.dtype):
+        raise SourceError(
+            f"{path} has labels of {labels.dtype}, shape {list(labels.shape)}; the first file's "
+            f"are {first.dtype}, {list(first.shape)}. All files are of one run; move the others "
+            f"away"
+        )
     labels = labels if views == "mean" else labels[:1]
     if labels.ndim == 1:
         raise LogitsError(

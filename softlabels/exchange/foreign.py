@@ -28,6 +28,7 @@ class Foreign:
     [R]; hashes, uint64 [R]. keys: the ids are names that a --ids object may translate. augmented:
     on what the rows were made, if not on the inputs as they are. words: how else rows were made
     from the file, for the record. probabilities: the format has nothing else.
+    partial: classes are left out. views: how many of a row the file holds.
     """
 
     kind: str
@@ -43,6 +44,8 @@ class Foreign:
     augmented: str = ""
     words: str = ""
     probabilities: bool = False
+    partial: bool = False
+    views: int = 1
 
 
 def fold_fingerprint(place: Path, files: Iterable[Path]) -> str:

@@ -60,7 +60,10 @@ class Match:
         ):
             if held is None:
                 continue
-            wrong = np.flatnonzero(held[places] != ours)
+            differs = held[places] != ours
+            if what == "label":
+                differs &= ours >= 0  # the source may have none, for all rows or for some
+            wrong = np.flatnonzero(differs)
             if len(wrong):
                 row = wrong[0]
                 raise AlignmentError(
@@ -80,7 +83,7 @@ def check_match(job: Match) -> None:
         )
     if words.drop_views is not None and not foreign.augmented:
         raise SourceError(f"{words.file} has no views; leave --drop-views out")
-    if words.tail is not None and not foreign.keys:
+    if words.tail is not None and not foreign.partial:
         raise SourceError(f"{words.file} keeps all classes; leave --tail out")
     if foreign.probabilities and not words.probabilities:
         raise LogitsError(
@@ -112,13 +115,16 @@ def check_match(job: Match) -> None:
 
 def tell(job: Match, how: str) -> str:
     """What was made of the file, for people and for the plan: nothing is taken in silence."""
-    words, foreign = job.options, job.foreign
+    words, foreign, source = job.options, job.foreign, job.source
     parts = [foreign.kind]
     if words.ids:
         how += f" {file_fingerprint(Path(words.ids))[:23]}"
     parts += [how, foreign.words]
     if words.drop_views:
-        parts.append(f"{words.drop_views} of {foreign.augmented}")
+        taken = words.drop_views if foreign.views > 1 else "first"  # the mean of one is it
+        parts.append(f"{taken} of {foreign.augmented}")
+    if foreign.labels is not None and source.columns.label is None:
+        parts.append("labels of the file unchecked, since the source has no label column")
     if words.tail:
         parts.append(f"tail {words.tail}")
     if words.probabilities:

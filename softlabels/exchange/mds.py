@@ -96,6 +96,8 @@ class Shards:
 def write(place: Path, layout: Layout, blocks: Iterator[Block]) -> None:
     shards = None
     for block in blocks:
+        if not len(block):
+            continue
         if shards is None:
             shards = Shards(place, _columns(layout, block))
         for row in range(len(block)):

@@ -7,7 +7,8 @@
     inputs                   numbers [N, …]; of images inputs_bytes uint8 and inputs_ends int64 [N]:
                              image i is inputs_bytes[inputs_ends[i − 1] : inputs_ends[i]]
 
-No array needs a pickle. Uncompressed. `softlabels import` reads the ones with logits again.
+A shard of which every row was left out has no file. No array needs a pickle.
+Uncompressed. `softlabels import` reads the ones with logits again.
 """
 
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from softlabels.exchange.rows import Block, Layout
 
 def write(place: Path, layout: Layout, blocks: Iterator[Block]) -> None:
     for block in blocks:
+        if not len(block):
+            continue
         arrays = {
             layout.values: block.values_NC,
             "ids": block.ids,

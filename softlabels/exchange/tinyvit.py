@@ -5,8 +5,9 @@
       rank0-values.bin     a record of 4 + 4·k bytes for each: the seed of its augmentation (int32),
                            the classes (int16 [k]), their probabilities (float16 [k])
 
-k is in the folder's name; the classes are not. Records of a key that came before are ignored, as
-its own reader does not ask for a second one. Shapes: R rows, N rows asked for, K kept classes.
+k is in the folder's name; the classes are not. Of records with the same key the first in the order
+of the files' names is taken; its own reader may take another.
+Shapes: R rows, N rows asked for, K kept classes.
 """
 
 import re
@@ -38,6 +39,11 @@ def open_tinyvit(place: Path, classes: int, tail: str | None) -> Foreign:
             f"folder of one epoch"
         )
     kept = int(name[1])
+    if not 1 <= kept <= classes:
+        raise SourceError(
+            f"{place} is of the top {kept} of {classes} classes by its name; expected is 1 to "
+            f"{classes}. Check the name, --classes and --data"
+        )
     record = np.dtype([("seed", "<i4"), ("index", "<i2", (kept,)), ("value", "<f2", (kept,))])
     files = sorted(place.glob("rank*-values.bin"))
     keys: list[str] = []
@@ -81,6 +87,7 @@ def open_tinyvit(place: Path, classes: int, tail: str | None) -> Foreign:
         ids=ids,
         keys=True,
         probabilities=True,
+        partial=kept < classes,
         augmented="an augmented view of each image, or a mix of two (the file does not tell), "
         "whose seed is dropped",
         words=f"top {kept} of {classes}" + f", {repeated} repeated keys ignored" * bool(repeated),
@@ -89,6 +96,7 @@ def open_tinyvit(place: Path, classes: int, tail: str | None) -> Foreign:
 
 def _keys(path: Path) -> list[str]:
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        text = path.read_text(encoding="utf-8")
+        return [line.strip() for line in text.removesuffix("\n").split("\n")] if text else []
     except (OSError, UnicodeDecodeError) as error:
         raise SourceError(f"{path} can't be read: {error}") from error

@@ -282,3 +282,30 @@ def test_the_command(cli, numbers, tmp_path):
     assert done.code == 0, done.err
     assert done.value["rows"] == ROWS
     assert len(read_tars(tmp_path / "tars")) == ROWS
+
+
+def test_a_shard_without_rows_is_no_obstacle(pictures, tmp_path):
+    data = opened(pictures).plan.source["data"]
+    ids = [f"x/ü.{row}.png" for row in range(50, ROWS)]
+    logits = soft(ROWS, 5)[0][50:]
+    np.savez(tmp_path / "z.npz", logits=logits, ids=np.array(ids))
+    words = {"data": data, "id_column": "file", "on_missing": "skip", "shard_rows": 50}
+    dump = import_logits(
+        file=str(tmp_path / "z.npz"), with_inputs=True, out=str(tmp_path / "d"), **words
+    ).out
+    for to in ("npz", "webdataset", "mds"):
+        assert export_dump(dump=dump, to=to, out=str(tmp_path / to)).rows == ROWS - 50
+    index = json.loads((tmp_path / "mds" / "index.json").read_text())
+    assert sum(shard["samples"] for shard in index["shards"]) == ROWS - 50
+    assert "input" in index["shards"][0]["column_names"]
+    again = import_logits(file=str(tmp_path / "npz"), out=str(tmp_path / "e"), **words).out
+    assert np.array_equal(every(opened(again)), logits)
+
+
+def test_a_link_is_no_place_for_an_export(numbers, tmp_path):
+    (tmp_path / "there").mkdir()
+    for target in ("there", "nowhere"):
+        link = tmp_path / f"to-{target}"
+        link.symlink_to(tmp_path / target)
+        with pytest.raises(UsageError, match="is a link"):
+            export_dump(dump=numbers, to="npz", out=str(link))

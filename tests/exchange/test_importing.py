@@ -393,7 +393,7 @@ def test_other_records_of_tinyvit_are_refused(words, tmp_path):
     given = words | {"file": str(folder), "probabilities": True, "drop_views": "first"}
     parent = given | {"file": str(tmp_path)}
     refused(tmp_path, parent, SourceError, "it has logits_top3_epoch0. Name the folder of one")
-    wrong = write_tinyvit(tmp_path / "w", names(), soft(ROWS, 5)[1], kept=5)
+    wrong = write_tinyvit(tmp_path / "w", names(), soft(ROWS, 5)[1], kept=3)
     refused(
         tmp_path, given | {"file": str(wrong)}, LogitsError, "names the class [34]; there are 3"
     )
@@ -463,3 +463,50 @@ def test_the_command_says_what_was_taken_for_what(cli, vectors, tmp_path):
     wrong = cli("import", "z.npy", "--data", "digits")
     assert wrong.code == 1
     assert wrong.err.startswith("softlabels: z.npy has 300 rows and no ids")
+
+
+def test_odd_folders_of_tinyvit_are_refused(words, tmp_path):
+    given = words | {"probabilities": True, "drop_views": "first"}
+    for kept in (0, 4, 10**20):
+        folder = tmp_path / f"logits_top{kept}_epoch0"
+        folder.mkdir()
+        (folder / "rank0-values.bin").touch()
+        match = f"top {kept} of 3 classes by its name; expected is 1 to 3"
+        refused(tmp_path, given | {"file": str(folder)}, SourceError, match)
+    whole = str(write_tinyvit(tmp_path, names(), soft(ROWS, 3)[1], kept=3))
+    refused(tmp_path, given | {"file": whole, "tail": "uniform"}, SourceError, "leave --tail out")
+    import_logits(**given | {"file": whole, "drop_views": "mean"})
+    assert "; first of an augmented" in softlabels.info(words["out"])["facts"]["teacher"]
+
+
+def test_a_key_of_tinyvit_ends_at_a_line_feed(words, tmp_path):
+    keys = [f"a\x85b{row}" for row in range(ROWS)]
+    folder = write_tinyvit(tmp_path, keys, soft(ROWS, 3)[1], kept=3)
+    table = tmp_path / "keys.json"
+    table.write_text(json.dumps(dict(zip(keys, names(), strict=True))))
+    given = words | {"file": str(folder), "ids": str(table), "probabilities": True}
+    stored(import_logits(**given, drop_views="first").out)
+
+
+def test_all_files_of_fkd_look_alike(words, tmp_path):
+    crops = [soft(2, 3, seed=row)[1].astype(np.float32) for row in range(ROWS)]
+    given = words | {"probabilities": True, "drop_views": "first"}
+    folder = str(write_fkd(tmp_path / "f", names(), crops))
+    tail = given | {"file": folder, "tail": "uniform"}
+    refused(tmp_path, tail, SourceError, "keeps all classes; leave --tail out")
+    for number, odd in enumerate(
+        (crops[7][:1], crops[7].astype(np.float16), marginal(crops[7], 2))
+    ):
+        folder = str(write_fkd(tmp_path / str(number), names(), [*crops[:7], odd, *crops[8:]]))
+        refused(tmp_path, given | {"file": folder}, SourceError, r"n292.tar has labels of .*first")
+
+
+def test_labels_are_not_compared_with_none(words, tmp_path):
+    import datasets
+
+    table = datasets.Dataset.from_parquet(words["data"]).remove_columns("label")
+    table.to_parquet(str(tmp_path / "bare.parquet"))
+    np.savez(tmp_path / "z.npz", logits=soft(ROWS, 3)[0], labels=np.zeros(ROWS, int))
+    given = {"data": str(tmp_path / "bare.parquet"), "file": str(tmp_path / "z.npz")}
+    import_logits(**words | given)
+    assert "labels of the file unchecked" in softlabels.info(words["out"])["facts"]["teacher"]
