@@ -1,7 +1,7 @@
 """How to write a dataset of the format softlabels/1 without softlabels: format.md in code.
 
-`write_dataset` is for labelled rows with whole numbers as ids, one view and no inputs. Shapes: N
-rows, C classes.
+`write_dataset` is for labelled rows with whole numbers as ids, one view and no inputs, written by
+one process into an empty folder, without claims and without flushing. Shapes: N rows, C classes.
 """
 
 import hashlib
@@ -18,6 +18,8 @@ def write_dataset(folder, plan, ids, hashes, labels, logits):
     """`plan` is plan.json without the fingerprints of its source; `ids`, `hashes` (input hashes),
     `labels` [N] and `logits` [N, C] of the plan's dtype: numpy arrays in the source's order."""
     folder, source = Path(folder), plan["source"]
+    if folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder} is not empty; a dataset is written into a new folder")
     starts = range(0, plan["rows"], plan["shard_rows"])
     parts = [slice(start, start + plan["shard_rows"]) for start in starts]
     shorts = [fingerprint(ids[part], hashes[part], labels[part])[:16] for part in parts]

@@ -163,3 +163,13 @@ def test_row_groups_are_planned_as_small_as_the_viewer_takes_them(width, classes
     assert logits <= max(GROUP_BYTES, least)
     assert inputs <= max(GROUP_WITH_INPUTS_BYTES, least)
     assert logits + inputs + 28 * rows <= VIEWER_GROUP_BYTES
+
+
+def test_the_writer_of_the_docs_leaves_what_is_there_alone(written):
+    place = written["float32"].parent
+    before = (place / "theirs" / "plan.json").read_bytes()
+    words = [sys.executable, "-c", third_party("float16")]
+    done = subprocess.run(words, cwd=place, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "theirs is not empty" in done.stderr
+    assert (place / "theirs" / "plan.json").read_bytes() == before
