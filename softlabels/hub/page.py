@@ -37,7 +37,7 @@ def render_page(
     theirs, text = split_header(before or "")
     ours["tags"] = _together(theirs.pop("tags", ""), ours["tags"])
     if license:
-        ours["license"] = license
+        theirs["license"] = yaml.safe_dump({"license": license})  # kept by a push that names none
     kept = "".join(block for name, block in theirs.items() if name not in ours)
     header = kept + yaml.safe_dump(ours, sort_keys=False, allow_unicode=True)
     shown = f"\n![Calibration of the teacher, and softness of its targets]({picture})\n"

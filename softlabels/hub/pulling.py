@@ -4,6 +4,7 @@ import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from softlabels.config.publishing import PullOptions
@@ -74,8 +75,8 @@ def check(
         for path, record, found in zip(paths, manifest.shards, hashes, strict=True):
             advance(record["bytes"] // 1_000_000)
             if found != record["sha256"]:
-                os.unlink(os.path.realpath(path))  # it may be this disk's copy alone
-                os.unlink(path)
+                Path(path).resolve().unlink()  # it may be this disk's copy alone
+                Path(path).unlink(missing_ok=True)  # the link, where the cache is made of links
                 fetch_files(address, folder)
                 if sha256_of(path) != record["sha256"]:
                     raise DamagedDump(

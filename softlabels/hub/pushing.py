@@ -41,7 +41,7 @@ from softlabels.verification import verify
 
 Operation = CommitOperationAdd | CommitOperationCopy | CommitOperationDelete
 
-COMMIT_FILES = 200  # shards in a commit
+COMMIT_FILES = 200  # shards, records and removals in a commit
 DATA = (".parquet", ".arrow", ".csv", ".json", ".jsonl", ".tar", ".zip", ".npz")
 UPLOAD_FILES = 8  # shards between two ticks of the bar
 
@@ -76,14 +76,14 @@ def push(progress: Progress = SILENT, **options: Any) -> Pushed:
     if not folder.is_local:
         raise UsageError(f"{folder} is elsewhere; push a dump from this disk")
     _, plan = read_manifest(folder)
-    _check(words.dump, progress)
-    if not plan.with_inputs or words.include_inputs:
-        return _publish(folder, address, words, progress)
-    if not words.labels_only:
+    if plan.with_inputs and not (words.include_inputs or words.labels_only):
         raise UsageError(
             f"{folder} holds the inputs of {plan.source['data']}; say --include-inputs if their "
             f"licence lets you publish them, else --labels-only"
         )
+    _check(words.dump, progress)
+    if not plan.with_inputs or words.include_inputs:
+        return _publish(folder, address, words, progress)
     with tempfile.TemporaryDirectory(prefix="softlabels-") as place:
         bare = without_inputs(DumpReader(folder), Folder(place), progress)
         with suppress(FileNotFoundError):  # what its owner wrote into it

@@ -96,7 +96,8 @@ def fetch_manifest(address: HubAddress) -> Folder:
     """The copy of a dump in the Hub client's cache, with its manifest; without a network, as it was
     when it was seen last. Raises StoreError, and IncompleteDump for a push that isn't finished."""
     try:
-        return Folder(Path(_get(address, MANIFEST, address.revision)).parent)
+        with quiet():
+            return Folder(Path(_get(address, MANIFEST, address.revision)).parent)
     except LocalEntryNotFoundError as error:
         offline = " (HF_HUB_OFFLINE is set)" if is_offline_mode() else ""
         raise StoreError(
@@ -130,7 +131,8 @@ def fetch_files(
         return sizes.get(name, 0) // 1_000_000
 
     total = sum(sizes.values()) // 1_000_000
-    with progress.bar("fetch", total, "MB") as advance, ThreadPoolExecutor(CONNECTIONS) as pool:
+    bar = progress.bar("fetch", total, "MB")
+    with quiet(), bar as advance, ThreadPoolExecutor(CONNECTIONS) as pool:
         for size in pool.map(get, [*sizes, *others]):
             advance(size)
 
@@ -141,7 +143,7 @@ def commit_of(copy: Folder) -> str:
 
 
 def _get(address: HubAddress, name: str, revision: str | None) -> str:
-    with said(address), quiet():
+    with said(address):
         found: str = hf_hub_download(address.repo, name, repo_type="dataset", revision=revision)
         return found
 
@@ -188,7 +190,7 @@ def said(address: HubAddress) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the client's own bars."""
+    """Without the client's own bars; around threads, not in them: it is a switch for all."""
     shown = not are_progress_bars_disabled()
     if shown:
         disable_progress_bars()

@@ -226,6 +226,11 @@ def test_a_shard_that_was_tampered_with_is_refused(hub, owner, stranger, folder,
 
 def test_what_the_owner_wrote_stays(hub, owner, folder, repo):
     owner(work.push, str(folder), repo, license="mit")
+    hub.forget()
+    assert owner(work.push, str(folder), repo)["commit"] is None, (
+        "the licence is kept, in its place"
+    )
+    assert sum(hub.requests.values()) <= 8
     card = hub.files(repo)["README.md"].decode()
     assert "license: mit" in card
     assert f"softlabels train {repo} --T 8" in card
