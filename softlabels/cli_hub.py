@@ -6,6 +6,7 @@ from typing import Any
 
 from softlabels.config.publishing import PullOptions, PushOptions
 from softlabels.flags import Terminal
+from softlabels.words import counted
 
 
 def add_commands(command: Callable[[type], Callable]) -> None:
@@ -23,6 +24,7 @@ def push(terminal: Terminal, **options: Any) -> None:
 
     - `softlabels push data/digits-t ORG/digits-soft --license cc-by-4.0`
     - `softlabels push data/digits-t ORG/digits-soft --dry-run`
+    - `softlabels push data/digits-test-t ORG/digits-soft/test`
     """
     import softlabels
 
@@ -47,10 +49,13 @@ def pull(terminal: Terminal, **options: Any) -> None:
 
     - `softlabels pull ORG/digits-soft`
     - `softlabels pull ORG/digits-soft --revision v1 --out data/digits-soft`
+    - `softlabels pull ORG/digits-soft --shards 0-9`
     """
     import softlabels
 
     done = softlabels.pull(terminal.progress, **options)
-    text = f"{done.path}: {done.manifest.rows:,} rows, {done.manifest.bytes / 1e6:,.1f} MB, whole"
-    terminal.result(text, {"path": done.path, "commit": done.commit, "rows": done.manifest.rows,
-                           "bytes": done.manifest.bytes})  # fmt: skip
+    count, shards = len(done.manifest.shards), len(done.shards)
+    how = "whole" if shards == count else f"{shards:,} of {counted(count, 'shard')}"
+    text = f"{done.path}: {done.rows:,} rows, {done.bytes / 1e6:,.1f} MB, {how}"
+    terminal.result(text, {"path": done.path, "commit": done.commit, "rows": done.rows,
+                           "bytes": done.bytes, "shards": done.shards})  # fmt: skip

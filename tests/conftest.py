@@ -140,6 +140,29 @@ def save_script(module: torch.nn.Module, path: Path) -> str:
     return str(path)
 
 
+class Firsts(torch.nn.Module):
+    """A teacher whose logits are the first numbers of its input."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :3]
+
+
+def wide_dump(place: Path, out: str, **words: object) -> torch.Tensor:
+    """Two shards of 100 rows, whose inputs are a thousand times as large as the logits, [200, 3],
+    that are returned."""
+    import datasets
+
+    import softlabels
+
+    values = np.random.default_rng(0).normal(size=(200, 4000)).astype(np.float32)
+    features = datasets.Features({"x": datasets.List(datasets.Value("float32"), length=4000)})
+    data = str(place / "wide.parquet")
+    datasets.Dataset.from_dict({"x": values}, features=features).to_parquet(data)
+    teacher = save_script(Firsts(), place / "firsts.pt")
+    softlabels.dump(teacher=teacher, data=data, out=out, shard_rows=100, **words)
+    return torch.from_numpy(values[:, :3]).half()
+
+
 def whole(dataset) -> torch.Tensor:
     """All logits as a loaded dataset gives them, [R, C], every file checked."""
     logits = dataset.logits.gather(np.arange(len(dataset)))

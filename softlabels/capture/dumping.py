@@ -22,7 +22,7 @@ from softlabels.errors import DiskFull, StoreError, UsageError
 from softlabels.progress import SILENT, Progress
 from softlabels.store.checking import make_record
 from softlabels.store.claims import claimed, is_lost, new_run
-from softlabels.store.hub_address import make_repository
+from softlabels.store.hub_copies import make_repository
 from softlabels.store.manifest import read_commits, read_manifest
 from softlabels.store.records import Manifest, Plan
 from softlabels.words import counted

@@ -173,6 +173,7 @@ class TrainOptions(TrainingOptions):
     streaming: bool = option(
         "Read row groups as they are needed and keep none, wherever the dump lies.", False
     )
+    shards: str | None = option("Only these shards of the dump, such as 0-9 or 0-3,7.", None)
     shuffle: str = option(
         "full, or 'blocks(64, 512)': 512 random blocks of 64 neighbours mixed at a time, for dumps "
         "larger than memory. Streaming mixes 16 row groups.",

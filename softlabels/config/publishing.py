@@ -11,7 +11,8 @@ class PushOptions:
     """Publish a dump on the Hugging Face Hub, once it was verified."""
 
     dump: str = option("The dump's folder.", positional=True)
-    repo: str = option("The dataset on the Hub, as ORG/NAME; made if it is not there.",
+    repo: str = option("The dataset on the Hub, as ORG/NAME; made if it is not there. "
+                       "ORG/NAME/FOLDER puts the dump into a folder, beside others.",
                        positional=True)  # fmt: skip
     private: bool = option("Make it private, if it is made now.", False)
     revision: str | None = option("The branch to push to; made if it is not there.", None)
@@ -30,13 +31,21 @@ class PushOptions:
 class PullOptions:
     """Fetch a dump from the Hugging Face Hub and check every file of it."""
 
-    repo: str = option("The dataset on the Hub, as ORG/NAME or ORG/NAME@REVISION.",
-                       positional=True)  # fmt: skip
+    repo: str = option("The dump on the Hub, as ORG/NAME or ORG/NAME@REVISION; ORG/NAME/FOLDER for "
+                       "one of several.", positional=True)  # fmt: skip
     out: str | None = option(
         "A folder for it. Default: the Hub client's cache, from where it is used by its name.", None
     )
     revision: str | None = option("A branch, tag or commit.", None)
+    shards: str | None = option(
+        "Only these shards, such as 0-9 or 0-3,7; others can follow later.", None
+    )
+    labels_only: bool = option(
+        "Leave out the inputs that the dump holds, which are not even fetched; needs --out.", False
+    )
 
     def __post_init__(self) -> None:
+        if self.labels_only and (self.out is None or self.shards is not None):
+            raise UsageError("--labels-only needs --out, and all shards: leave out --shards")
         if self.revision is not None and "@" in self.repo:
             raise UsageError(f"{self.repo} names a revision already; leave out --revision")

@@ -64,7 +64,7 @@ def calibrate(reader: DumpReader) -> Calibration:
     entropies = {T: np.zeros(PARTS) for T in TEMPERATURES}
     columns = ["logits"] + ["label"] * reader.labelled
     block = max(1, BLOCK_BYTES // (4 * classes))
-    for shard in range(len(reader.manifest.shards)):
+    for shard in range(len(reader.records)):
         table = reader.read_shard(shard, columns)
         for start in range(0, len(table), block):
             part = table.slice(start, block)

@@ -1,32 +1,49 @@
 """A dump without the inputs that it holds: the same rows, hashes and logits under another plan."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from softlabels.progress import SILENT, Progress
 from softlabels.store.card import render_card
+from softlabels.store.decoding import ShardDecoder
 from softlabels.store.folder import Folder
-from softlabels.store.manifest import CARD, MANIFEST, PLAN, commit_name
+from softlabels.store.hub_copies import CONNECTIONS
+from softlabels.store.manifest import (
+    CARD,
+    MANIFEST,
+    PLAN,
+    commit_name,
+    read_commits,
+    read_plan,
+)
 from softlabels.store.reader import DumpReader
 from softlabels.store.records import Commit, Manifest
 from softlabels.store.writer import ShardWriter, shard_features, shard_schema
 
 
 def without_inputs(reader: DumpReader, to: Folder, progress: Progress = SILENT) -> Folder:
-    """Write it to an empty local folder; the same dump gives the same bytes each time.
+    """Write it to a local folder, where it goes on with what it began; the same dump gives the same
+    bytes each time. Of a dump elsewhere, inputs are not fetched.
 
     Raises DamagedDump for a dump that is not what its records say.
     """
     plan = replace(reader.plan, with_inputs=False)
     schema = shard_schema(plan, None)
     columns = ["id", "input_hash", "logits"] + ["label"] * reader.labelled
+    done = read_commits(to, plan) if read_plan(to) == plan else {}
     to.write_json(PLAN, vars(plan))
     commits = []
     with progress.bar("without inputs", len(reader), "rows") as advance:
-        for shard, record in enumerate(reader.manifest.shards):
-            table = reader.read_shard(shard, columns)
+        for shard, record in enumerate(reader.records):
+            advance(record["rows"])
+            if shard in done:
+                commits.append(done[shard])
+                continue
+            table = _read(reader, shard, columns)
             text = plan.ids == "string"
             ids = np.array(table["id"].to_pylist(), dtype=np.str_ if text else np.int64)
             labels = table["label"].to_numpy() if reader.labelled else np.full(len(ids), -1)
@@ -40,9 +57,22 @@ def without_inputs(reader: DumpReader, to: Folder, progress: Progress = SILENT) 
             assert isinstance(writer.commit, Commit)
             commits.append(writer.commit)
             to.write_json(commit_name(shard), vars(writer.commit))
-            advance(record["rows"])
     manifest = Manifest.derive(plan, commits, reader.manifest.versions)
     manifest = replace(manifest, created=reader.manifest.created)
     to.write_text(CARD, render_card(manifest, plan, shard_features(plan, None)))
     to.write_json(MANIFEST, vars(manifest))
     return to
+
+
+def _read(reader: DumpReader, shard: int, columns: list[str]) -> pa.Table:
+    """These columns of a shard, its row groups at once."""
+    rows = reader.records[shard]["rows"]
+    decoder = ShardDecoder(reader.folder, reader.plan, reader.numbers[shard], rows)
+    groups = range(1, -(-rows // reader.plan.group_rows))
+    if not rows:
+        return reader.read_shard(shard, columns)
+    first = decoder.table(0, columns)  # and with it the footer, once
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        return pa.concat_tables(
+            [first, *pool.map(lambda group: decoder.table(group, columns), groups)]
+        )

@@ -1,45 +1,64 @@
 """The dataset card on the Hub: the dump's own, beside what its owner wrote."""
 
-import re
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Any
 
 import datasets
 import pyarrow.parquet as pq
-import yaml
 
-from softlabels.errors import UsageError
 from softlabels.hub.calibration import Calibration
+from softlabels.hub.contents import Place, merged, only_this, told
+from softlabels.hub.header import header_fields, split_header, write_header
 from softlabels.store.card import BEGIN, END, card_body, card_header, is_imported
 from softlabels.store.folder import Folder
+from softlabels.store.manifest import CARD
 from softlabels.store.records import Manifest, Plan
 
-HEADER = re.compile(
-    r"\A\ufeff?\s*---[ \t]*\r?\n(.*?)^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE
-)
-FIELD = re.compile(r"([A-Za-z_][\w-]*):(?:\s|$)")
+BEGIN_LIST = "<!-- softlabels: the dumps in folders, written by the program up to the end mark -->"
+END_LIST = "<!-- softlabels: end of the dumps in folders -->"
+NEWLINE = "\n"
+
+
+@dataclass(frozen=True)
+class Where:
+    """The repository of a dump, its place there, and the folders of all dumps that are there."""
+
+    repo: str
+    place: Place
+    folders: Collection[str]
+
+    @property
+    def dump(self) -> str:
+        """What names the dump for its readers."""
+        return f"{self.repo}/{self.place.folder}".rstrip("/")
+
+    @property
+    def call(self) -> str:
+        """What loads it without softlabels."""
+        if not self.place.folder:
+            return f'datasets.load_dataset("{self.repo}")'
+        config, split = self.place.config, self.place.split
+        return f'datasets.load_dataset("{self.repo}", "{config}", split="{split}")'
 
 
 def render_page(
     folder: Folder,
     manifest: Manifest,
     plan: Plan,
-    repo: str,
+    where: Where,
     license: str | None,
     calibration: Calibration,
     picture: str | None,
-    before: str | None,
+    before: str,
 ) -> str:
-    """README.md for the repository `repo`, with the picture of that name. `before` is the one that
-    stands there, or beside the dump: its text outside of our marks stays, and so do the fields of
-    its header that are not ours."""
-    path = folder.path(manifest.shards[0]["file"])
-    features = datasets.Features.from_arrow_schema(pq.read_schema(path))
-    ours = card_header(manifest, plan, features).to_dict()
-    theirs, text = split_header(before or "")
-    ours["tags"] = _together(theirs.pop("tags", ""), ours["tags"])
-    if license:
-        theirs["license"] = yaml.safe_dump({"license": license})  # kept by a push that names none
-    kept = "".join(block for name, block in theirs.items() if name not in ours)
-    header = kept + yaml.safe_dump(ours, sort_keys=False, allow_unicode=True)
+    """The dump's own README.md, with the picture of that name. `before` is the one that stands
+    there, or beside the dump: its text outside of our marks stays, and so do the fields of its
+    header that are not ours. At the top of a repository the header tells of all dumps there."""
+    theirs, text = split_header(before)
+    ours = own_header(folder, manifest, plan)
+    if not where.place.folder:
+        ours = merged(ours, header_fields(before), where.place, where.folders)
     shown = f"\n![Calibration of the teacher, and softness of its targets]({picture})\n"
     more = f"""{shown if picture else ""}
 {calibration.words}
@@ -48,48 +67,76 @@ def render_page(
 
 {_made(manifest, plan)}
 """
-    body = card_body(manifest, plan, repo, more)
-    return f"---\n{header}---\n\n{_replaced(text, body)}"
+    body = card_body(manifest, plan, where.dump, more, where.call)
+    return write_header(ours, theirs, license) + _replaced(text, body, BEGIN, END)
 
 
-def split_header(card: str) -> tuple[dict[str, str], str]:
-    """The fields of a card's YAML, each with its lines as they are written, and the text below.
+def render_index(
+    folder: Folder, manifest: Manifest, plan: Plan, where: Where, license: str | None, before: str
+) -> str:
+    """README.md at the top of a repository with dumps in folders, of which this one is pushed;
+    `before` is the one that stands there."""
+    theirs, text = split_header(before)
+    ours = own_header(folder, manifest, plan)
+    header = merged(ours, header_fields(before), where.place, where.folders)
+    dumps = [(replace(where, place=one.place), one.rows) for one in told(header)]
+    listed = [(one, rows) for one, rows in dumps if one.place.folder]
+    first = listed[0][0]
+    lines = [
+        f"| [`{one.dump}`]({one.place.folder}/{CARD}) | {one.place.config} | {one.place.split} | "
+        f"{rows:,} |"
+        for one, rows in listed
+    ]
+    end = text.find(END)
+    if end >= 0 and BEGIN_LIST not in text:  # below what is told of the dump at the top
+        text = f"{text[: end + len(END)]}\n\n{BEGIN_LIST}{END_LIST}{text[end + len(END) :]}"
+    body = f"""{BEGIN_LIST}
 
-    Raises UsageError for a header that is no YAML mapping.
-    """
-    found = HEADER.match(card)
-    if found is None:
-        return {}, card.removeprefix("\ufeff")
-    try:
-        if not isinstance(yaml.safe_load(found[1]) or {}, dict):
-            raise yaml.YAMLError("it is no mapping of names to values")
-    except yaml.YAMLError as error:
-        raise UsageError(
-            f"the header of README.md can't be read, mend it first: {error}"
-        ) from error
-    blocks: dict[str, str] = {}
-    name = ""
-    for line in found[1].splitlines(keepends=True):
-        if key := FIELD.match(line):
-            name = key[1]
-        blocks[name] = blocks.get(name, "") + line.rstrip("\r\n") + "\n"
-    return blocks, card[found.end() :]
+## Dumps in folders
+
+| dump | configuration | split | rows |
+|---|---|---|---|
+{NEWLINE.join(lines)}
+
+Each is named by its folder, for `softlabels` as for `datasets`:
+
+    softlabels train {first.dump} --T 8
+
+```python
+softlabels.load("{first.dump}", T=4)
+{first.call}
+```
+
+{END_LIST}
+"""
+    return write_header(header, theirs, license) + _replaced(text, body, BEGIN_LIST, END_LIST)
 
 
-def _together(block: str, ours: list[str]) -> list[str]:
-    """The owner's tags, and ours."""
-    value = yaml.load(block, yaml.BaseLoader)["tags"] if block else []
-    theirs = value if isinstance(value, list) else [value] if value else []
-    if not all(isinstance(tag, str) for tag in theirs):
-        raise UsageError(f"the tags in README.md's header are {theirs}; write words")
-    return list(dict.fromkeys([*theirs, *ours]))
+def tell_alone(card: str, place: Place) -> str:
+    """The card at the top of a repository, telling of the dump there alone."""
+    theirs, text = split_header(card)
+    header = only_this(header_fields(card), place)
+    begin, end = text.find(BEGIN_LIST), text.find(END_LIST)
+    if 0 <= begin < end:
+        text = text[:begin].rstrip("\n") + "\n" + text[end + len(END_LIST) :]
+    ours = {name: header[name] for name in ("configs", "dataset_info", "size_categories")}
+    return write_header(ours, theirs, None) + text.lstrip("\n")
 
 
-def _replaced(text: str, body: str) -> str:
-    """`body` in the place of the one that stands in `text`; before it, if none does."""
-    first, last = text.find(BEGIN), text.find(END)
+def own_header(folder: Folder, manifest: Manifest, plan: Plan) -> dict[str, Any]:
+    """The header of a dump alone."""
+    path = folder.path(manifest.shards[0]["file"])
+    features = datasets.Features.from_arrow_schema(pq.read_schema(path))
+    header: dict[str, Any] = card_header(manifest, plan, features).to_dict()
+    return header
+
+
+def _replaced(text: str, body: str, begin: str, end: str) -> str:
+    """`body` in the place of the one that stands in `text` between these marks; before it, if none
+    does."""
+    first, last = text.find(begin), text.find(end)
     if 0 <= first < last:
-        return (text[:first] + body.rstrip("\n") + text[last + len(END) :]).lstrip("\n")
+        return (text[:first] + body.rstrip("\n") + text[last + len(end) :]).lstrip("\n")
     return body + (f"\n{text.strip()}\n" if text.strip() else "")
 
 

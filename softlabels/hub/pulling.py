@@ -1,42 +1,68 @@
 """The verb `pull`: a dump of the Hub on this disk, every file held against its record."""
 
-import os
-import shutil
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from softlabels.config.publishing import PullOptions
-from softlabels.errors import DamagedDump, StoreError, UsageError
+from softlabels.errors import DamagedDump, UsageError
 from softlabels.filling import cores
+from softlabels.hub.labels_only import without_inputs
+from softlabels.hub.own_folder import OwnFolder
 from softlabels.progress import SILENT, Progress
 from softlabels.store.audit import sha256_of
 from softlabels.store.folder import Folder
-from softlabels.store.hub_address import HubAddress, commit_of, fetch_files, fetch_manifest
-from softlabels.store.manifest import (
-    CARD,
-    MANIFEST,
-    PLAN,
-    commit_name,
-    read_manifest,
-    read_plan,
-    read_records,
+from softlabels.store.hub_address import HubAddress
+from softlabels.store.hub_copies import (
+    commit_of,
+    elsewhere,
+    fetch_files,
+    fetch_manifest,
+    get_file,
 )
-from softlabels.store.records import Manifest, Plan
+from softlabels.store.manifest import MANIFEST, PLAN, read_manifest, read_plan, read_records
+from softlabels.store.reader import DumpReader
+from softlabels.store.records import Manifest
+from softlabels.store.shard_numbers import parse_numbers
 
 
 @dataclass(frozen=True)
 class Pulled:
-    """Where a dump is now, and of which commit."""
+    """Where a dump is now, of which commit, and the numbers of the shards that are there."""
 
     path: str
     commit: str
     manifest: Manifest
+    shards: list[int]
+
+    @property
+    def rows(self) -> int:
+        return sum(self.manifest.shards[number]["rows"] for number in self.shards)
+
+    @property
+    def bytes(self) -> int:
+        return sum(self.manifest.shards[number]["bytes"] for number in self.shards)
+
+
+class Cached:
+    """The Hub client's cache, where everything has its place."""
+
+    def __init__(self, copy: Folder) -> None:
+        self.folder = copy
+
+    def get(self, address: HubAddress, name: str, commit: str) -> None:
+        get_file(address, name, commit)
+
+    def get_again(self, address: HubAddress, name: str, commit: str) -> None:
+        path = Path(self.folder.path(name))
+        path.resolve().unlink(missing_ok=True)  # it may be this disk's copy alone
+        path.unlink(missing_ok=True)  # the link, where the cache is made of links
+        get_file(address, name, commit)
 
 
 def pull(progress: Progress = SILENT, **options: Any) -> Pulled:
-    """Fetch a dump and check it. Options are those of `softlabels pull`.
+    """Fetch a dump, or some shards of it, and check it. Options are those of `softlabels pull`.
 
     What is here already is not fetched again, unless it has other bytes than recorded. Raises
     DamagedDump where the Hub's have too, and StoreError where it can't be reached.
@@ -44,58 +70,59 @@ def pull(progress: Progress = SILENT, **options: Any) -> Pulled:
     words = PullOptions(**options)
     address = HubAddress.parse(words.repo if "://" in words.repo else f"hf://datasets/{words.repo}")
     if address is None:
-        raise UsageError(f"{words.repo!r} is no name of a dataset; write ORG/NAME")
+        raise UsageError(
+            f"{words.repo!r} is no name of a dump; write ORG/NAME, or ORG/NAME/FOLDER for one of "
+            f"several"
+        )
     if words.revision:
-        address = HubAddress(address.repo, words.revision)
-    to = Folder(words.out) if words.out else None
-    if to is not None and not to.is_local:
-        raise UsageError(f"--out is {to}; pull to this disk")
-    if to is not None and os.path.exists(to.root) and (os.path.isfile(to.root) or to.names()):
-        raise UsageError(f"--out is {to}, which is there and not empty; choose another folder")
-    folder = fetch_manifest(address)
-    fetch_files(address, folder, progress)
-    manifest, plan = read_manifest(folder)
-    check(folder, address, manifest, plan, progress)
-    if to is not None:
-        names = [record["file"] for record in manifest.shards]
-        names += [PLAN, *map(commit_name, range(plan.shards)), CARD]
-        _copy(folder, to, [*names, MANIFEST])
-    return Pulled(to.root if to else folder.root, commit_of(folder), manifest)
+        address = replace(address, revision=words.revision)
+    copy = fetch_manifest(address)
+    manifest, plan = read_manifest(copy)
+    commit, numbers = commit_of(copy), parse_numbers(words.shards, plan.shards)
+    if words.out is None:
+        _fetch(address, copy, Cached(copy), numbers, progress)
+        return Pulled(copy.root, commit, manifest, numbers)
+    bare = words.labels_only and plan.with_inputs
+    own = OwnFolder(words.out, address, commit, bare)
+    if bare:
+        own.begin(manifest, replace(plan, with_inputs=False))
+        without_inputs(DumpReader(elsewhere(address, copy)), own.folder, progress)
+        manifest, plan = read_manifest(own.folder)
+    else:
+        own.begin(manifest, plan)
+        _fetch(address, copy, own, numbers, progress)
+        own.finish(plan)
+    return Pulled(own.folder.root, commit, manifest, numbers)
 
 
-def check(
-    folder: Folder, address: HubAddress, manifest: Manifest, plan: Plan, progress: Progress
+def _fetch(
+    address: HubAddress,
+    copy: Folder,
+    to: Cached | OwnFolder,
+    numbers: list[int],
+    progress: Progress,
 ) -> None:
     """Raises DamagedDump where a shard has other bytes than recorded, also when it is fetched anew,
     and where plan or records are not the manifest's."""
-    total = manifest.bytes // 1_000_000
+    fetch_files(address, copy, progress, shards=numbers, get=to.get)
+    manifest, plan = read_manifest(copy)
+    records = [manifest.shards[number] for number in numbers]
+    total = sum(record["bytes"] for record in records) // 1_000_000
     with progress.bar("check", total, "MB") as advance, ThreadPoolExecutor(cores()) as pool:
-        paths = [folder.path(record["file"]) for record in manifest.shards]
-        hashes = pool.map(sha256_of, paths)
-        for path, record, found in zip(paths, manifest.shards, hashes, strict=True):
+        hashes = pool.map(lambda record: sha256_of(to.folder.path(record["file"])), records)
+        for record, found in zip(records, hashes, strict=True):
             advance(record["bytes"] // 1_000_000)
             if found != record["sha256"]:
-                Path(path).resolve().unlink()  # it may be this disk's copy alone
-                Path(path).unlink(missing_ok=True)  # the link, where the cache is made of links
-                fetch_files(address, folder)
-                if sha256_of(path) != record["sha256"]:
+                to.get_again(address, record["file"], commit_of(copy))
+                if sha256_of(to.folder.path(record["file"])) != record["sha256"]:
                     raise DamagedDump(
                         f"{address}/{record['file']} has other bytes than its record tells "
                         f"(SHA-256 differs); ask its owner to push it again"
                     )
-    records = [commit.record for commit in read_records(folder, plan).values()]
-    if read_plan(folder) != plan or records != manifest.shards:
+    there = read_records(to.folder, plan)
+    told = [there[number].record if number in there else None for number in numbers]
+    if read_plan(to.folder) != plan or told != records:
         raise DamagedDump(
             f"{address}: {PLAN} or a record in commits/ is not what {MANIFEST} tells; ask its "
             f"owner to push it again"
         )
-
-
-def _copy(folder: Folder, to: Folder, names: list[str]) -> None:
-    for name in names:
-        try:
-            with to.create(name) as file, open(folder.path(name), "rb") as content:
-                shutil.copyfileobj(content, file, 1 << 20)
-        except FileNotFoundError:
-            if name != CARD:
-                raise StoreError(f"{folder}/{name} is missing") from None

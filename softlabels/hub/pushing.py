@@ -1,10 +1,11 @@
 """The verb `push`: a verified dump becomes a dataset on the Hub, in as few commits as it takes."""
 
-import hashlib
+import re
 import shutil
 import tempfile
+from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,34 +16,33 @@ from huggingface_hub import (
     DatasetCard,
     HfApi,
 )
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-from huggingface_hub.hf_api import RepoFile
 
 from softlabels.config.publishing import PushOptions
 from softlabels.errors import DamagedDump, MissingExtra, StoreError, UsageError
 from softlabels.hub.calibration import calibrate
+from softlabels.hub.contents import Place
 from softlabels.hub.labels_only import without_inputs
-from softlabels.hub.page import render_page
+from softlabels.hub.page import Where, render_index, render_page
 from softlabels.hub.picture import PICTURE, draw
+from softlabels.hub.repository import (
+    compare,
+    dump_files,
+    dump_folders,
+    earlier_files,
+    look,
+    refuse_tag,
+)
 from softlabels.progress import SILENT, Progress
-from softlabels.store.audit import sha256_of
-from softlabels.store.checking import make_record
 from softlabels.store.folder import Folder
 from softlabels.store.hub_address import HubAddress, quiet, said
-from softlabels.store.json_objects import parse_object
-from softlabels.store.manifest import CARD, MANIFEST, PLAN, commit_name, read_manifest
+from softlabels.store.manifest import CARD, MANIFEST, read_manifest
 from softlabels.store.reader import DumpReader
-from softlabels.store.records import Plan
 from softlabels.verification import verify
 
 Operation = CommitOperationAdd | CommitOperationCopy | CommitOperationDelete
 
+COMMIT = re.compile(r"[0-9a-f]{40}")
 COMMIT_FILES = 200  # shards, records and removals in a commit
-DATA = (".parquet", ".arrow", ".csv", ".json", ".jsonl", ".tar", ".zip", ".npz")
 UPLOAD_FILES = 8  # shards between two ticks of the bar
 
 
@@ -71,7 +71,17 @@ def push(progress: Progress = SILENT, **options: Any) -> Pushed:
     words = PushOptions(**options)
     address = HubAddress.parse(f"hf://datasets/{words.repo}")
     if address is None or address.revision:
-        raise UsageError(f"{words.repo!r} is no name of a dataset; write ORG/NAME")
+        raise UsageError(
+            f"{words.repo!r} is no name of a dump; write ORG/NAME, or ORG/NAME/FOLDER for one of "
+            f"several"
+        )
+    if {"data", "commits"} & set(address.folder.split("/")):
+        raise UsageError(
+            f"{address}: a folder named data or commits is part of a dump; choose another name"
+        )
+    if words.revision and COMMIT.fullmatch(words.revision):
+        raise UsageError(f"--revision {words.revision} is a commit; push to a branch")
+    address = replace(address, revision=words.revision)
     folder = Folder(words.dump)
     if not folder.is_local:
         raise UsageError(f"{folder} is elsewhere; push a dump from this disk")
@@ -103,76 +113,33 @@ def _check(dump: str, progress: Progress) -> None:
 
 def _publish(folder: Folder, address: HubAddress, words: PushOptions, progress: Progress) -> Pushed:
     api = HfApi()
-    branch = HubAddress(address.repo, words.revision)
     url = f"{api.endpoint}/datasets/{address.repo}"
-    with said(branch), quiet():
+    with said(address), quiet():
         if not words.dry_run:
             api.create_repo(address.repo, repo_type="dataset", private=words.private or None,
                             exist_ok=True)  # fmt: skip
             if words.revision:
+                refuse_tag(api, address)
                 api.create_branch(address.repo, repo_type="dataset", branch=words.revision,
                                   exist_ok=True)  # fmt: skip
-        head, there = _look(api, branch)
-        earlier = _earlier(api, folder, branch, head, there, words.replace)
-        pages = _pages(api, folder, branch, words, head if CARD in there else None, progress)
-        changed = _compare(folder, pages, there)
-        stale = sorted(there.keys() & earlier - set(_files(folder)))
+        head, there = look(api, address)
+        earlier = earlier_files(api, folder, address, head, there, words.replace)
+        pages = _pages(api, folder, address, words, head, there, progress)
+        changed = compare(folder, address, pages, there)
+        stale = sorted(there.keys() & earlier - set(dump_files(folder, address)))
         sent = sum(len(c) if isinstance(c, bytes) else Path(c).stat().st_size
                    for c in changed.values())  # fmt: skip
         result = Pushed(address.repo, url, None, sorted(changed), sent, stale,
-                        len(_files(folder)) + len(pages) - len(changed))  # fmt: skip
-        _validate(pages[CARD])
+                        len(dump_files(folder, address)) + len(pages) - len(changed))  # fmt: skip
+        for page in {CARD, address.inside(CARD)}:
+            _validate(pages[page])
         if words.dry_run or not (changed or stale):
             return result
+        manifest = address.inside(MANIFEST)
         commit = _send(
-            api, branch, changed, stale, head, MANIFEST in there, folder.path(MANIFEST), progress
+            api, address, changed, stale, head, manifest in there, folder.path(MANIFEST), progress
         )
     return Pushed(**vars(result) | {"commit": commit})
-
-
-def _look(api: HfApi, at: HubAddress) -> tuple[str | None, dict[str, RepoFile]]:
-    """The commit that the branch is at, and the files that it has; nothing where it isn't."""
-    try:
-        head = api.dataset_info(at.repo, revision=at.revision).sha
-        tree = list(api.list_repo_tree(at.repo, repo_type="dataset", revision=head, recursive=True))
-    except RepositoryNotFoundError:
-        return None, {}  # a dry run
-    except RevisionNotFoundError:
-        return _look(api, HubAddress(at.repo))  # likewise: a branch begins as the main one is
-    except EntryNotFoundError:
-        return head, {}
-    return head, {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
-
-
-def _earlier(
-    api: HfApi,
-    folder: Folder,
-    at: HubAddress,
-    head: str | None,
-    there: dict[str, RepoFile],
-    replace: bool,
-) -> set[str]:
-    """The files of the dump that is there now, if another is. Raises StoreError for one that is not
-    to be replaced, and for a repository with data that are no dump."""
-    if PLAN not in there:
-        data = [name for name in there if name.endswith(DATA)]
-        if data and MANIFEST not in there and not all(n in _files(folder) for n in data):
-            raise StoreError(
-                f"{at} holds data that are no dump of softlabels ({min(data)} …); push to a "
-                f"repository of its own"
-            )
-        return set()
-    path = api.hf_hub_download(at.repo, PLAN, repo_type="dataset", revision=head)
-    old = make_record(Plan, parse_object(Path(path).read_bytes(), PLAN), f"{at}/{PLAN}")
-    if old.hash == read_manifest(folder)[1].hash:
-        return set()
-    if not replace:
-        raise StoreError(
-            f"{at} holds another dump: {old.teacher['name']} on {old.source['data']}, plan "
-            f"{old.hash[:19]}…; push to another repository or --revision, or add --replace"
-        )
-    shards = range(old.shards)
-    return {*map(commit_name, shards), *map(old.file, shards)}
 
 
 def _pages(
@@ -181,23 +148,36 @@ def _pages(
     at: HubAddress,
     words: PushOptions,
     head: str | None,
+    there: Collection[str],
     progress: Progress,
 ) -> dict[str, bytes]:
-    """The card to be, and its picture; the card that is there is kept in what is not ours."""
+    """The card to be, its picture, and of a dump in a folder the card at the top; the cards that
+    are there are kept in what is not ours."""
+
+    def card(name: str) -> str | None:
+        if name not in there:
+            return None
+        path = api.hf_hub_download(at.repo, name, repo_type="dataset", revision=head)
+        return Path(path).read_text(encoding="utf-8")
+
     manifest, plan = read_manifest(folder)
-    before = folder.path(CARD)
-    if head is not None:
-        before = api.hf_hub_download(at.repo, CARD, repo_type="dataset", revision=head)
-    text = Path(before).read_text(encoding="utf-8")
+    before = card(at.inside(CARD))
+    if before is None:
+        before = Path(folder.path(CARD)).read_text(encoding="utf-8")
+    where = Where(at.repo, Place.of(at.folder, plan), dump_folders(there) | {at.folder})
     calibration = calibrate(DumpReader(folder))
     pages = {}
     try:
-        pages[PICTURE] = draw(calibration)
+        pages[at.inside(PICTURE)] = draw(calibration)
     except MissingExtra as error:
         progress.say(f"the card has no picture: {error}")
     picture = PICTURE if pages else None
-    page = render_page(folder, manifest, plan, at.repo, words.license, calibration, picture, text)
-    return pages | {CARD: page.encode()}
+    page = render_page(folder, manifest, plan, where, words.license, calibration, picture, before)
+    pages[at.inside(CARD)] = page.encode()
+    if at.folder:
+        index = render_index(folder, manifest, plan, where, words.license, card(CARD) or "")
+        pages[CARD] = index.encode()
+    return pages
 
 
 def _validate(card: bytes) -> None:
@@ -206,44 +186,6 @@ def _validate(card: bytes) -> None:
         DatasetCard(card.decode()).validate(repo_type="dataset")
     except ValueError as error:
         raise UsageError(f"the Hub refuses the header of README.md: {error}") from error
-
-
-def _files(folder: Folder) -> dict[str, str]:
-    """All files of a dump but its card, each with its SHA-256 where that is on record."""
-    manifest, plan = read_manifest(folder)
-    records = {commit_name(shard): "" for shard in range(plan.shards)}
-    shards = {record["file"]: record["sha256"] for record in manifest.shards}
-    return {PLAN: ""} | records | shards | {MANIFEST: ""}
-
-
-def _compare(
-    folder: Folder, pages: dict[str, bytes], there: dict[str, RepoFile]
-) -> dict[str, str | bytes]:
-    """What has to be sent, by name."""
-    changed: dict[str, str | bytes] = {}
-    for name, sha256 in _files(folder).items():
-        if not _same(there.get(name), folder.path(name), sha256):
-            changed[name] = folder.path(name)
-    for name, content in pages.items():
-        if name not in there or not _same_content(there[name], content):
-            changed[name] = content
-    return changed
-
-
-def _same(entry: RepoFile | None, path: str, sha256: str) -> bool:
-    if entry is None or entry.size != Path(path).stat().st_size:
-        return False
-    if entry.lfs is not None:
-        return bool(entry.lfs.sha256 == (sha256 or sha256_of(path)))
-    return _same_content(entry, Path(path).read_bytes())
-
-
-def _same_content(entry: RepoFile, content: bytes) -> bool:
-    """By its SHA-256, or by git's name of it."""
-    if entry.lfs is not None:
-        return bool(entry.lfs.sha256 == hashlib.sha256(content).hexdigest())
-    blob = hashlib.sha1(b"blob %d\0" % len(content) + content)
-    return bool(entry.blob_id == blob.hexdigest())
 
 
 def _send(
@@ -262,11 +204,10 @@ def _send(
     brings it: in between, the dataset is seen to be incomplete.
     """
     adds = {name: CommitOperationAdd(name, content) for name, content in changed.items()}
-    shards = [adds[name] for name in sorted(adds) if name.startswith("data/")]
-    records = [adds[name] for name in sorted(adds) if name.startswith("commits/")]
-    others = [
-        add for name, add in sorted(adds.items()) if not name.startswith(("data/", "commits/"))
-    ]
+    data, commits = at.inside("data/"), at.inside("commits/")
+    shards = [adds[name] for name in sorted(adds) if name.startswith(data)]
+    records = [adds[name] for name in sorted(adds) if name.startswith(commits)]
+    others = [add for name, add in sorted(adds.items()) if not name.startswith((data, commits))]
     total = sum(add.upload_info.size for add in shards) // 1_000_000
     with progress.bar("upload", total, "MB") as advance:
         for start in range(0, len(shards), UPLOAD_FILES):
@@ -278,9 +219,10 @@ def _send(
     listed: list[Operation] = [*shards, *records, *(CommitOperationDelete(n) for n in stale)]
     pieces = [listed[at_ : at_ + COMMIT_FILES] for at_ in range(0, len(listed), COMMIT_FILES)]
     if len(pieces) > 1 and was_complete:
-        pieces[0].append(CommitOperationDelete(MANIFEST))
-        others = [add for add in others if add.path_in_repo != MANIFEST]
-        others.append(CommitOperationAdd(MANIFEST, manifest))
+        name = at.inside(MANIFEST)
+        pieces[0].append(CommitOperationDelete(name))
+        others = [add for add in others if add.path_in_repo != name]
+        others.append(CommitOperationAdd(name, manifest))
     pieces = [*pieces[:-1], [*(pieces[-1] if pieces else []), *others]]
     for number, piece in enumerate(pieces, 1):
         made = api.create_commit(

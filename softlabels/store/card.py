@@ -34,7 +34,7 @@ def card_header(manifest: Manifest, plan: Plan, features: datasets.Features) -> 
     files = [{"split": split, "path": f"data/{split}-*.parquet"}]
     header = DatasetCardData(
         tags=["soft-labels", "knowledge-distillation"],
-        size_categories=[_size_category(manifest.rows)],
+        size_categories=[size_category(manifest.rows)],
         configs=[{"config_name": "default", "data_files": files}],
     )
     splits = datasets.SplitDict()
@@ -49,9 +49,12 @@ def card_header(manifest: Manifest, plan: Plan, features: datasets.Features) -> 
     return header
 
 
-def card_body(manifest: Manifest, plan: Plan, path: str, more: str = "") -> str:
+def card_body(
+    manifest: Manifest, plan: Plan, path: str, more: str = "", call: str | None = None
+) -> str:
     """A page for people, between two marks. `path` is what names the dump for its readers; `more`
-    is put before how to use it."""
+    is put before how to use it; `call` loads it by `datasets`."""
+    call = call or f'datasets.load_dataset("{path}")'
     facts = "\n".join(f"| {name} | {value} |" for name, value in describe(manifest, plan).items())
     source = plan.source["data"]
     inputs = (
@@ -86,14 +89,14 @@ import softlabels
 dataset = softlabels.load("{path}", T=4)   # dataset[0]["soft_target"] sums to 1
 ```
 
-Without softlabels, `datasets.load_dataset("{path}")` gives the same rows, and the soft targets at
+Without softlabels, `{call}` gives the same rows, and the soft targets at
 temperature T are `softmax(logits / T)`.
 
 {END}
 """
 
 
-def _size_category(rows: int) -> str:
+def size_category(rows: int) -> str:
     """The Hub's word for it."""
     steps = [(10**power, word) for power, word in zip(range(3, 12), SIZES, strict=False)]
     return next((word for limit, word in steps if rows < limit), SIZES[-1])
@@ -104,20 +107,23 @@ SIZES = ["n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M"
 
 
 def card_is_good(folder: Folder, manifest: Manifest, plan: Plan) -> bool:
-    """Whether the card's header tells `datasets` of this dump's files and rows. What people wrote
-    below it is theirs."""
+    """Whether the card's header tells `datasets` of this dump's files and rows; it may tell of more
+    where several dumps share a repository. What people wrote below it is theirs."""
     try:
         if folder.size(CARD) > MAX_JSON_BYTES:
             return False
         with folder.open(CARD) as file:
             _, header, _ = file.read().decode().split("---\n", 2)
         told = yaml.safe_load(header)
-        splits = [(s["name"], s["num_examples"]) for s in told["dataset_info"]["splits"]]
+        infos = told["dataset_info"]  # of one configuration; of several, ours is the default one
+        if isinstance(infos, list):
+            (infos,) = (info for info in infos if info["config_name"] == "default")
+        splits = [(s["name"], s["num_examples"]) for s in infos["splits"]]
         files = [f["path"] for config in told["configs"] for f in config["data_files"]]
     except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError):
         return False
     split = plan.source["split"]
-    return splits == [(split, manifest.rows)] and files == [f"data/{split}-*.parquet"]
+    return (split, manifest.rows) in splits and f"data/{split}-*.parquet" in files
 
 
 def describe(manifest: Manifest, plan: Plan) -> dict[str, Any]:

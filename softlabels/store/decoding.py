@@ -15,17 +15,20 @@ from softlabels.errors import DamagedDump
 from softlabels.store.compact_pages import unpack_chunk
 from softlabels.store.folder import Folder
 from softlabels.store.pages import logits_chunk
-from softlabels.store.reader import PARQUET_ERRORS, REDO, check_footer
+from softlabels.store.reader import PARQUET_ERRORS, check_footer
 from softlabels.store.records import Plan
+from softlabels.store.remedies import remedy
 
 FOOTER_BYTES = 64 << 10
+GAP_BYTES = 256 << 10  # cheaper to fetch with its neighbours than by another request
 MAGIC = b"PAR1"
 
 
 class ShardDecoder:
     """Decodes row groups of one shard, page checksums verified; several threads may at once.
 
-    Of a file elsewhere, the footer is fetched once, and each row group by one request.
+    Of a file elsewhere, the footer is fetched once, and each row group by one request, or two where
+    inputs that nobody asked for lie between its columns.
     """
 
     def __init__(self, folder: Folder, plan: Plan, shard: int, rows: int) -> None:
@@ -56,11 +59,11 @@ class ShardDecoder:
             ) as parquet:
                 table = parquet.read_row_group(group, columns=list(columns), use_threads=False)
         except FileNotFoundError as error:
-            raise DamagedDump(f"{where} is missing; {REDO}") from error
+            raise DamagedDump(f"{where} is missing; {remedy(self.folder)}") from error
         except (DamagedDump, *PARQUET_ERRORS) as error:
-            raise DamagedDump(f"{where} is damaged: {error}; {REDO}") from error
+            raise DamagedDump(f"{where} is damaged: {error}; {remedy(self.folder)}") from error
         if any(table[name].null_count for name in columns if name != "input"):
-            raise DamagedDump(f"{where} is damaged: it has empty cells; {REDO}")
+            raise DamagedDump(f"{where} is damaged: it has empty cells; {remedy(self.folder)}")
         return table
 
     def _unpacked(self, group: int, out: np.ndarray | None) -> np.ndarray | None:
@@ -112,23 +115,30 @@ class ShardDecoder:
         return MAGIC + end[-length:]
 
     def _part(self, group: int, columns: Sequence[str]) -> "_Part":
-        """The bytes of these columns of a row group, and of what lies between them."""
+        """The bytes of these columns of a row group, and of the little that lies between them."""
         found = self._metadata.row_group(group)
         chunks = [found.column(i) for i in range(found.num_columns)]
         chosen = [c for c in chunks if c.path_in_schema.partition(".")[0] in columns]
-        starts = [c.dictionary_page_offset or c.data_page_offset for c in chosen]
-        ends = [start + c.total_compressed_size for start, c in zip(starts, chosen, strict=True)]
-        size = self._size
-        if not 0 < min(starts) <= max(ends) <= size:
-            raise DamagedDump("a row group is said to lie outside of it")
-        return _Part(self.folder.read_range(self.name, min(starts), max(ends)), min(starts), size)
+        runs: list[tuple[int, int]] = []
+        for start, size in sorted(
+            (c.dictionary_page_offset or c.data_page_offset, c.total_compressed_size)
+            for c in chosen
+        ):
+            if start <= 0 or size < 0 or start + size > self._size:
+                raise DamagedDump("a row group is said to lie outside of it")
+            if runs and start - runs[-1][1] <= GAP_BYTES:
+                runs[-1] = runs[-1][0], max(runs[-1][1], start + size)
+            else:
+                runs.append((start, start + size))
+        parts = [(first, self.folder.read_range(self.name, first, last)) for first, last in runs]
+        return _Part(parts, self._size)
 
 
 class _Part(io.RawIOBase):
-    """A file of `size` bytes of which only `content`, from `start` on, is there."""
+    """A file of `size` bytes of which only these parts are there, each with where it starts."""
 
-    def __init__(self, content: bytes, start: int, size: int) -> None:
-        self.content, self.start, self.size, self.at = content, start, size, 0
+    def __init__(self, parts: list[tuple[int, bytes]], size: int) -> None:
+        self.parts, self.size, self.at = parts, size, 0
 
     def readable(self) -> bool:
         return True
@@ -144,8 +154,9 @@ class _Part(io.RawIOBase):
         return self.at
 
     def read(self, size: int = -1) -> bytes:
-        first = self.at - self.start
-        if first < 0 or size < 0 or first + size > len(self.content):
-            raise OSError(f"bytes {self.at} to {self.at + size} were not fetched")
-        self.at += size
-        return self.content[first : first + size]
+        for start, content in self.parts:
+            first = self.at - start
+            if 0 <= first <= first + size <= len(content):
+                self.at += size
+                return content[first : first + size]
+        raise OSError(f"bytes {self.at} to {self.at + size} were not fetched")

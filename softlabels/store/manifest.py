@@ -6,6 +6,7 @@ from softlabels.errors import DamagedDump, IncompleteDump, StoreError
 from softlabels.store.checking import make_record
 from softlabels.store.folder import Folder
 from softlabels.store.records import Commit, Manifest, Plan
+from softlabels.store.remedies import pull_command
 
 PLAN, MANIFEST, CARD = "plan.json", "softlabels.json", "README.md"
 
@@ -67,10 +68,11 @@ def read_manifest(folder: Folder) -> tuple[Manifest, Plan]:
             what = "has no dump in it" if folder.exists() else "does not exist"
             raise StoreError(f"{folder} {what}; make one with softlabels dump --out {folder}")
         imported = plan.teacher["kind"] == "imported"
-        again = "import command" if imported else "dump command and --resume"
+        again = "softlabels import command" if imported else "softlabels dump command and --resume"
         raise IncompleteDump(
             f"{folder} holds an unfinished dump: {len(read_commits(folder, plan))} of "
-            f"{plan.shards} shards are committed. Finish it with the same softlabels {again}"
+            f"{plan.shards} shards are committed. Finish it with "
+            f"{pull_command(folder) or f'the same {again}'}"
         )
     where = f"{folder}/{MANIFEST}"
     manifest = make_record(Manifest, folder.read_json(MANIFEST), where)

@@ -1,5 +1,6 @@
-"""A complete dump, read back: columns of all shards in the plan's order. R rows, C classes."""
+"""A complete dump, or some shards of it, read back in the plan's order. R rows, C classes."""
 
+from collections.abc import Iterable
 from functools import cached_property
 from typing import IO
 
@@ -11,23 +12,36 @@ from softlabels.errors import DamagedDump, UsageError
 from softlabels.store.folder import Folder
 from softlabels.store.manifest import read_manifest
 from softlabels.store.records import Plan
+from softlabels.store.remedies import remedy
+from softlabels.store.shard_numbers import parse_numbers, write_numbers
 
 
 class DumpReader:
-    """Only the files that the manifest names are read. Page checksums are verified.
+    """Only the files that the manifest names are read, and of these the shards with `numbers`, in
+    ascending order; below, `shard` is a place among them. Page checksums are verified.
 
     Raises IncompleteDump, StoreError or DamagedDump (see `read_manifest`).
     """
 
-    def __init__(self, folder: Folder) -> None:
+    def __init__(self, folder: Folder, shards: str | Iterable[int] | None = None) -> None:
         self.folder = folder
         self.manifest, self.plan = read_manifest(folder)
         self.codec = self.plan.make_codec()
+        self.numbers = parse_numbers(shards, self.plan.shards)
+        self.records = [self.manifest.shards[number] for number in self.numbers]
+        self._rows: int = sum(record["rows"] for record in self.records)
         if self.plan.views != ["clean"]:
             raise UsageError(f"{folder} has the views {self.plan.views}; update softlabels")
 
     def __len__(self) -> int:
-        return self.manifest.rows
+        return self._rows
+
+    @property
+    def identity(self) -> str:
+        """What these rows are: the same for the same shards of the same plan."""
+        if len(self.numbers) == self.plan.shards:
+            return self.plan.hash
+        return f"{self.plan.hash} shards {write_numbers(self.numbers)}"
 
     @cached_property
     def ids(self) -> np.ndarray:
@@ -55,7 +69,7 @@ class DumpReader:
 
     def logits_of(self, rows: np.ndarray) -> np.ndarray:
         """The logits of these rows (ascending), one shard in memory at a time."""
-        starts = np.cumsum([0, *(record["rows"] for record in self.manifest.shards)])
+        starts = np.cumsum([0, *(record["rows"] for record in self.records)])
         shards = np.searchsorted(starts, rows, side="right") - 1
         parts = [
             self.codec.decode(self.read_shard(int(shard), ["logits"])["logits"])[
@@ -66,44 +80,46 @@ class DumpReader:
         return np.concatenate(parts)
 
     def table(self, columns: list[str]) -> pa.Table:
-        """These columns of all shards."""
+        """These columns of all shards that are read."""
         return pa.concat_tables(
-            self.read_shard(shard, columns) for shard in range(len(self.manifest.shards))
+            self.read_shard(shard, columns) for shard in range(len(self.records))
         )
 
     def checked_path(self, shard: int) -> str:
         """The path of a shard's file in a local folder, which is there and as large as recorded,
         and so large enough for the rows that are promised. Raises DamagedDump."""
-        record = self.manifest.shards[shard]
+        record = self.records[shard]
         where = f"{self.folder}/{record['file']}"
         try:
             found = self.folder.size(record["file"])
         except FileNotFoundError:
-            raise DamagedDump(f"{where} is missing; {REDO}") from None
+            raise DamagedDump(f"{where} is missing; {remedy(self.folder)}") from None
         except OSError as error:
-            raise DamagedDump(f"{where} can't be read: {error.strerror}; {REDO}") from error
+            raise DamagedDump(
+                f"{where} can't be read: {error.strerror}; {remedy(self.folder)}"
+            ) from error
         if found != record["bytes"]:
             raise DamagedDump(
                 f"{where} is damaged: it has {found:,} bytes, recorded are {record['bytes']:,}; "
-                f"{REDO}"
+                f"{remedy(self.folder)}"
             )
         return self.folder.path(record["file"])
 
     def read_shard(self, shard: int, columns: list[str]) -> pa.Table:
         """These columns of one shard. Raises DamagedDump."""
-        record = self.manifest.shards[shard]
+        record, number = self.records[shard], self.numbers[shard]
         where = f"{self.folder}/{record['file']}"
         try:
             self.folder.size(record["file"])  # no pipe, no folder
             if self.folder.is_local:
                 path = self.folder.path(record["file"])
-                return read_columns(path, self.plan, shard, record["rows"], columns)
+                return read_columns(path, self.plan, number, record["rows"], columns)
             with self.folder.open(record["file"]) as file:
-                return read_columns(file, self.plan, shard, record["rows"], columns)
+                return read_columns(file, self.plan, number, record["rows"], columns)
         except FileNotFoundError as error:
-            raise DamagedDump(f"{where} is missing; {REDO}") from error
+            raise DamagedDump(f"{where} is missing; {remedy(self.folder)}") from error
         except (DamagedDump, *PARQUET_ERRORS) as error:
-            raise DamagedDump(f"{where} is damaged: {error}; {REDO}") from error
+            raise DamagedDump(f"{where} is damaged: {error}; {remedy(self.folder)}") from error
 
 
 def read_columns(
@@ -153,7 +169,3 @@ def check_footer(parquet: pq.ParquetFile, plan: Plan, shard: int, rows: int) -> 
 
 KINDS = {"int64": pa.int64(), "string": pa.string()}
 PARQUET_ERRORS = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
-REDO = (
-    "the same softlabels dump with --resume redoes this shard alone (an imported dump: the same "
-    "softlabels import redoes it)"
-)

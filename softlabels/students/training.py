@@ -111,6 +111,7 @@ def train(progress: Progress = SILENT, **options: Any) -> TrainResult:
         device=words.device,
         cache=words.cache,
         streaming=words.streaming,
+        shards=words.shards,
         progress=progress,
     )
     assert isinstance(dataset, Dump), "one folder was named"

@@ -7,7 +7,7 @@ from typing import Any
 from softlabels.errors import SoftlabelsError, StoreError
 from softlabels.store.card import describe
 from softlabels.store.folder import Folder
-from softlabels.store.hub_address import dump_folder
+from softlabels.store.hub_copies import dump_folder
 from softlabels.store.manifest import MANIFEST, read_manifest
 
 

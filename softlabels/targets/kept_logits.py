@@ -23,7 +23,8 @@ from softlabels.store.audit import sha256_of
 from softlabels.store.codec import DTYPES
 from softlabels.store.gathering import RowGroups
 from softlabels.store.mapping import allow_open_files, map_logits
-from softlabels.store.reader import PARQUET_ERRORS, REDO, DumpReader
+from softlabels.store.reader import PARQUET_ERRORS, DumpReader
+from softlabels.store.remedies import remedy
 from softlabels.targets.cache import LocalCache
 from softlabels.targets.shard_rows import DecodedShard, Placed, Publisher, ShardRows
 from softlabels.words import size_words
@@ -73,7 +74,7 @@ class KeptLogits:
         self, reader: DumpReader, cache: LocalCache | None, keep: str, device: torch.device
     ) -> None:
         self.reader, self.cache, self.device = reader, cache, device
-        self.records, plan = reader.manifest.shards, reader.plan
+        self.records, plan = reader.records, reader.plan
         self.dtype, row_bytes = DTYPES[plan.dtype][0], reader.codec.row_bytes
         self.keep = choose_keep(keep, len(reader) * row_bytes, device)
         self.groups = RowGroups([r["rows"] for r in self.records], plan.group_rows, row_bytes)
@@ -147,11 +148,11 @@ class KeptLogits:
         reader, record = self.reader, self.records[shard]
         path = reader.checked_path(shard)
         try:
-            found = map_logits(path, reader.plan, shard, record["rows"])
+            found = map_logits(path, reader.plan, reader.numbers[shard], record["rows"])
         except (DamagedDump, *PARQUET_ERRORS) as error:
             if getattr(error, "errno", None) in NO_DAMAGE:
                 raise StoreError(f"{path} can't be mapped: {error}") from error
-            raise DamagedDump(f"{path} is damaged: {error}; {REDO}") from error
+            raise DamagedDump(f"{path} is damaged: {error}; {remedy(reader.folder)}") from error
         if found is None:
             memory_only = self.keep in ("ram", "gpu")
             decoded = DecodedShard(reader, shard, None if memory_only else self.cache)
@@ -257,7 +258,7 @@ class KeptLogits:
         if sha256_of(path) != record["sha256"]:
             raise DamagedDump(
                 f"{path} has other bytes than were written (SHA-256 differs); batches since it was "
-                f"opened may hold wrong rows; {REDO}"
+                f"opened may hold wrong rows; {remedy(self.reader.folder)}"
             )
         if self.cache is not None:
             self.cache.remember_verified(path, record["sha256"])

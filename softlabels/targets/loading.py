@@ -9,7 +9,7 @@ from softlabels.errors import UsageError
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.logits import check_temperature
 from softlabels.progress import SILENT, Progress
-from softlabels.store.hub_address import dump_folder
+from softlabels.store.hub_copies import dump_folder
 from softlabels.store.reader import DumpReader
 from softlabels.targets.cache import LocalCache
 from softlabels.targets.joining import Join, JoinedInputs, StoredInputs, join_inputs, named_source
@@ -31,6 +31,7 @@ def load(
     device: str = "cpu",
     cache: bool | str | Path = True,
     streaming: bool = False,
+    shards: str | Sequence[int] | None = None,
     progress: Progress = SILENT,
 ) -> SoftDataset:
     """A dump as a torch map-style dataset at temperature T.
@@ -53,12 +54,16 @@ def load(
     streaming: row groups are read as they are needed, wherever the dump lies, and only the last few
     kept; shuffled batches mix 16 row groups at a time. A remote dump without a cache is streamed.
 
-    Raises UsageError for T ≤ 0, NaN or text and for a `keep` that can't be; StoreError,
+    shards: these alone, such as "0-9" or [0, 3]; the files of others are neither fetched nor
+    looked at.
+
+    Raises UsageError for T ≤ 0, NaN or text, for a `keep` that can't be and for shards that aren't
+    there; StoreError,
     IncompleteDump or DamagedDump for a folder that is no whole dump; SourceError or AlignmentError
     where the inputs don't belong.
     """
     T = check_temperature(T)
-    opening = Opening(inputs, source, preprocess, keep, device, cache, streaming, progress)
+    opening = Opening(inputs, source, preprocess, keep, device, cache, streaming, shards, progress)
     if not isinstance(path, str | Path) and not path:
         raise UsageError("no dump is named; name a folder, an address, or several")
     if isinstance(path, Mapping):
@@ -82,6 +87,7 @@ class Opening:
     device: str
     cache: bool | str | Path
     streaming: bool
+    shards: str | Sequence[int] | None
     progress: Progress
 
 
@@ -89,14 +95,14 @@ def open_dump(path: str | Path, T: float, how: Opening) -> Dump:
     """One dump."""
     place = None if how.cache is False else LocalCache(None if how.cache is True else how.cache)
     streamed = how.streaming or place is None
-    folder = dump_folder(path, "nothing" if streamed else "rows", how.progress)
+    folder = dump_folder(path, "nothing" if streamed else "rows", how.progress, how.shards)
     if how.streaming or (place is None and not folder.is_local):
         if how.keep not in ("auto", "disk"):
             raise UsageError(f"--keep is {how.keep!r}; a streamed dump is not kept, leave it out")
-        return _streamed(DumpReader(folder), T, how)
+        return _streamed(DumpReader(folder, how.shards), T, how)
     if place is not None and not folder.is_local:
-        folder = local_copy(folder, place, how.progress)
-    reader = DumpReader(folder)
+        folder = local_copy(folder, place, how.progress, how.shards)
+    reader = DumpReader(folder, how.shards)
     device = own_device(resolve_device(how.device))
     logits = KeptLogits(reader, place, how.keep, device)
     if not how.inputs:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
@@ -14,19 +15,27 @@ from softlabels.progress import SILENT, Progress
 from softlabels.store.audit import sha256_of
 from softlabels.store.folder import Folder
 from softlabels.store.manifest import MANIFEST, read_manifest
-from softlabels.store.reader import REDO
+from softlabels.store.remedies import remedy
+from softlabels.store.shard_numbers import parse_numbers
 from softlabels.targets.cache import LocalCache, hold
 
 CONNECTIONS = 8
 
 
-def local_copy(folder: Folder, cache: LocalCache, progress: Progress = SILENT) -> Folder:
-    """The same dump on this disk: what is missing of it is fetched, several files at once.
+def local_copy(
+    folder: Folder,
+    cache: LocalCache,
+    progress: Progress = SILENT,
+    shards: str | Iterable[int] | None = None,
+) -> Folder:
+    """The same dump on this disk, or these shards of it: what is missing is fetched, several files
+    at once.
 
     One process fetches, others wait. Raises DamagedDump for a file with other bytes than recorded,
     StoreError where one can't be fetched, DiskFull where the cache has no room.
     """
-    manifest, _ = read_manifest(folder)
+    manifest, plan = read_manifest(folder)
+    chosen = [manifest.shards[number] for number in parse_numbers(shards, plan.shards)]
     content = json.dumps(asdict(manifest), sort_keys=True)
     place = cache.place / "copies" / hashlib.sha256(content.encode()).hexdigest()[:32]
     os.makedirs(place.parent, exist_ok=True)
@@ -34,7 +43,7 @@ def local_copy(folder: Folder, cache: LocalCache, progress: Progress = SILENT) -
     hold(place, found)  # first: nobody removes it from here on
     with FileLock(f"{place}.lock"):
         os.makedirs(place / "data", exist_ok=True)
-        missing = [r for r in manifest.shards if not (place / r["file"]).exists()]
+        missing = [r for r in chosen if not (place / r["file"]).exists()]
         if missing:
             cache.make_room(sum(r["bytes"] for r in missing), str(folder), [str(place)])
             (place / "about.json").write_text(
@@ -58,9 +67,11 @@ def _fetch(
             with own.create(name) as file:
                 folder.download(name, file.name)
                 if sha256_of(file.name) != record["sha256"]:
-                    raise DamagedDump(f"{folder}/{name} has other bytes than recorded; {REDO}")
+                    raise DamagedDump(
+                        f"{folder}/{name} has other bytes than recorded; {remedy(folder)}"
+                    )
         except FileNotFoundError as error:
-            raise DamagedDump(f"{folder}/{name} is missing; {REDO}") from error
+            raise DamagedDump(f"{folder}/{name} is missing; {remedy(folder)}") from error
         cache.remember_verified(to.path(name), record["sha256"])
         return int(record["bytes"])
 

@@ -18,7 +18,8 @@ from softlabels.store.audit import sha256_of
 from softlabels.store.decoding import ShardDecoder
 from softlabels.store.gathering import Region, bytes_at
 from softlabels.store.mapping import map_file
-from softlabels.store.reader import REDO, DumpReader
+from softlabels.store.reader import DumpReader
+from softlabels.store.remedies import remedy
 from softlabels.targets.cache import About, LocalCache, Making
 
 HUGE_BYTES = 2 << 20
@@ -143,13 +144,14 @@ class DecodedShard(ShardRows):
     """A shard that is decoded once, into the cache where there is one, else into memory."""
 
     def __init__(self, reader: DumpReader, shard: int, cache: LocalCache | None) -> None:
-        record, plan = reader.manifest.shards[shard], reader.plan
-        self.decoder = ShardDecoder(reader.folder, plan, shard, record["rows"])
+        record, plan = reader.records[shard], reader.plan
+        number = reader.numbers[shard]
+        self.decoder = ShardDecoder(reader.folder, plan, number, record["rows"])
         super().__init__(record["rows"], plan.group_rows, reader.codec.row_bytes, self._decode)
         self.record, self.cache = record, cache
         self.path = reader.folder.path(record["file"])
         self.dump = str(reader.folder)
-        self.kept = [one["sha256"] for one in reader.manifest.shards]
+        self.kept = [one["sha256"] for one in reader.records]
 
     def _decode(self, group: int, out: np.ndarray) -> None:
         codec = self.decoder.codec
@@ -194,7 +196,7 @@ class DecodedShard(ShardRows):
             if sha256_of(self.path) != self.record["sha256"]:
                 self.problem = DamagedDump(
                     f"{self.path} has other bytes than were written (SHA-256 differs), though its "
-                    f"pages are sound; {REDO}"
+                    f"pages are sound; {remedy(self.decoder.folder)}"
                 )
             elif isinstance(self.target, Making) and self.target.process == os.getpid():
                 self.target.publish()

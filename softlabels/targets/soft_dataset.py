@@ -171,7 +171,7 @@ class Dump(SoftDataset):
 
     @property
     def identity(self) -> str:
-        return self.reader.manifest.plan_hash
+        return self.reader.identity
 
     @property
     def class_names(self) -> list[str] | None:

@@ -52,12 +52,13 @@ class StreamedRows:
         columns: list[str],
     ) -> None:
         self.reader, self.inputs, self.names = reader, inputs, [*columns, "logits"]
-        plan, shards = reader.plan, reader.manifest.shards
+        plan, shards = reader.plan, reader.records
         self.groups = RowGroups(
             [s["rows"] for s in shards], plan.group_rows, reader.codec.row_bytes
         )
         self.decoders = [
-            ShardDecoder(reader.folder, plan, i, shard["rows"]) for i, shard in enumerate(shards)
+            ShardDecoder(reader.folder, plan, number, shard["rows"])
+            for number, shard in zip(reader.numbers, shards, strict=True)
         ]
         self._bounds = self.groups.row_bounds
         self._process: int | None = None

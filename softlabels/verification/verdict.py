@@ -17,7 +17,7 @@ from softlabels.store.audit import Finding, check_shards, whose_shard
 from softlabels.store.card import card_is_good
 from softlabels.store.claims import writer_of
 from softlabels.store.folder import Folder
-from softlabels.store.hub_address import dump_folder
+from softlabels.store.hub_copies import dump_folder
 from softlabels.store.manifest import (
     CARD,
     MANIFEST,

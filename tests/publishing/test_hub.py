@@ -2,8 +2,6 @@
 
 import io
 import re
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -19,64 +17,13 @@ from softlabels.errors import (
     UsageError,
 )
 from tests.conftest import Linear, save_script
-from tests.hub import OWNER, READER, Hub, client
+from tests.hub import OWNER, READER, client
 from tests.loopback import once
 from tests.processes import wait_for
 from tests.publishing import work
+from tests.publishing.work import SHARDS, environment, shard, stored
 
-SHARDS = 6
 RECORDS = {"README.md", "plan.json", "softlabels.json", "softlabels.png"}
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory):
-    with Hub(tmp_path_factory.mktemp("hub")) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def owner(hub, tmp_path_factory):
-    with client(environment(hub, tmp_path_factory.mktemp("owner"))) as run:
-        yield run
-
-
-@pytest.fixture(scope="module")
-def stranger(hub, tmp_path_factory):
-    """Another process, another account, empty caches."""
-    with client(environment(hub, tmp_path_factory.mktemp("stranger"), READER)) as run:
-        yield run
-
-
-def environment(hub: Hub, home: Path, user: str = OWNER) -> dict[str, str]:
-    return hub.environment(home, user=user) | {"SOFTLABELS_CACHE": str(home / "softlabels")}
-
-
-@pytest.fixture(scope="module")
-def original(teacher, tmp_path_factory) -> Path:
-    """Six shards of 200 digits."""
-    folder = tmp_path_factory.mktemp("original") / "d"
-    softlabels.dump(teacher=teacher, out=str(folder), shard_rows=200)
-    return folder
-
-
-@pytest.fixture
-def folder(original, tmp_path) -> Path:
-    return Path(shutil.copytree(original, tmp_path / "d"))
-
-
-@pytest.fixture
-def repo(hub, tmp_path) -> str:
-    hub.forget()
-    return f"{OWNER}/{tmp_path.name}"
-
-
-def stored(folder: Path) -> list[list[float]]:
-    dataset = softlabels.load(folder, T=1, inputs=False)
-    return dataset.take(np.arange(len(dataset)))["logits"].tolist()
-
-
-def shard(number: int) -> str:
-    return f"data/train-{number:05}-of-{SHARDS:05}.parquet"
 
 
 def test_a_stranger_trains_from_what_was_pushed(hub, owner, stranger, folder, repo, cli, tmp_path):
@@ -388,9 +335,9 @@ def test_pulled_into_a_folder_it_is_a_dump(hub, owner, stranger, folder, repo, t
     assert softlabels.verify(dump=str(tmp_path / "p")).good
     assert stored(tmp_path / "p") == stored(folder)
     with pytest.raises(UsageError, match="not empty"):
-        stranger(work.pull, repo, out=str(tmp_path / "p"))
+        stranger(work.pull, repo, out=str(folder))
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="not empty"):
+    with pytest.raises(UsageError, match="is a file"):
         stranger(work.pull, repo, out=str(tmp_path / "file"))
     with pytest.raises(UsageError, match="pull to this disk"):
         stranger(work.pull, repo, out="memory://p")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import torch
 from huggingface_hub import HfApi, hf_hub_download
 
@@ -19,6 +20,22 @@ from softlabels.store.manifest import commit_name
 from softlabels.store.reader import DumpReader
 from softlabels.store.records import Manifest
 from softlabels.store.writer import ShardWriter, shard_features, shard_schema
+from tests.hub import OWNER, Hub
+
+SHARDS = 6
+
+
+def environment(hub: Hub, home: Path, user: str = OWNER) -> dict[str, str]:
+    return hub.environment(home, user=user) | {"SOFTLABELS_CACHE": str(home / "softlabels")}
+
+
+def stored(folder: Path) -> list[list[float]]:
+    dataset = softlabels.load(folder, T=1, inputs=False)
+    return dataset.take(np.arange(len(dataset)))["logits"].tolist()
+
+
+def shard(number: int) -> str:
+    return f"data/train-{number:05}-of-{SHARDS:05}.parquet"
 
 
 def push(dump: str, repo: str, **words: Any) -> dict[str, Any]:
@@ -42,10 +59,17 @@ def first_logits(repo: str, **words: Any) -> list[list[float]]:
     return torch.cat([logits for _, logits in parts])[order].tolist()
 
 
-def rows_of(repo: str, **words: Any) -> list[dict[str, Any]]:
+def rows_of(repo: str, split: str = "train", **words: Any) -> list[dict[str, Any]]:
     import datasets
 
-    return list(datasets.load_dataset(repo, split="train", **words))
+    return list(datasets.load_dataset(repo, split=split, **words))
+
+
+def splits_of(repo: str, *config: str) -> dict[str, int]:
+    """The rows of each split, as `datasets` loads it."""
+    import datasets
+
+    return {name: len(rows) for name, rows in datasets.load_dataset(repo, *config).items()}
 
 
 def upload(repo: str, content: bytes, path: str) -> None:

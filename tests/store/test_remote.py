@@ -19,7 +19,7 @@ from softlabels.store.reader import DumpReader
 from softlabels.targets.cache import LocalCache
 from tests import s3
 from tests.capture.test_trust import slow_words
-from tests.conftest import every, whole
+from tests.conftest import every, whole, wide_dump
 from tests.processes import kill, start, wait_for
 
 NAME = [0]
@@ -311,3 +311,14 @@ def test_streaming_from_a_store_takes_a_request_a_row_group(
                 assert torch.equal(batch[name], expected[name][batch["id"]])
     result = softlabels.train(dump=out, T=4, epochs=1, streaming=True, out=str(tmp_path / "s.pt"))
     assert result.metrics["trained_rows"] == 1080
+
+
+def test_inputs_that_nobody_asks_for_are_not_fetched(out, server, tmp_path):
+    """They lie between the other columns."""
+    values = wide_dump(tmp_path, out, with_inputs=True)
+    for words, most in (({"inputs": False}, 80_000), ({}, 4_000_000)):
+        server.sent.clear()
+        dataset = softlabels.load(out, T=4, streaming=True, shards="1", **words)
+        (batch,) = dataset.batches(100)
+        assert torch.equal(batch["logits"], values[100:])
+        assert most / 20 < sum(server.sent.values()) < most

@@ -1,0 +1,63 @@
+"""The YAML at the top of a card: its owner's lines as they are written, beside ours."""
+
+import re
+from typing import Any
+
+import yaml
+
+from softlabels.errors import UsageError
+
+HEADER = re.compile(
+    r"\A\ufeff?\s*---[ \t]*\r?\n(.*?)^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE
+)
+FIELD = re.compile(r"([A-Za-z_][\w-]*):(?:\s|$)")
+
+
+def split_header(card: str) -> tuple[dict[str, str], str]:
+    """The fields of a card's YAML, each with its lines as they are written, and the text below.
+
+    Raises UsageError for a header that is no YAML mapping.
+    """
+    found = HEADER.match(card)
+    if found is None:
+        return {}, card.removeprefix("\ufeff")
+    try:
+        if not isinstance(yaml.safe_load(found[1]) or {}, dict):
+            raise yaml.YAMLError("it is no mapping of names to values")
+    except yaml.YAMLError as error:
+        raise UsageError(
+            f"the header of README.md can't be read, mend it first: {error}"
+        ) from error
+    blocks: dict[str, str] = {}
+    name = ""
+    for line in found[1].splitlines(keepends=True):
+        if key := FIELD.match(line):
+            name = key[1]
+        blocks[name] = blocks.get(name, "") + line.rstrip("\r\n") + "\n"
+    return blocks, card[found.end() :]
+
+
+def write_header(ours: dict[str, Any], theirs: dict[str, str], license: str | None) -> str:
+    """The YAML of a card: `theirs` as they are written, then ours."""
+    theirs = dict(theirs)
+    if "tags" in ours:
+        ours = ours | {"tags": _together(theirs.pop("tags", ""), ours["tags"])}
+    if license:
+        theirs["license"] = yaml.safe_dump({"license": license})  # kept by a push that names none
+    kept = "".join(block for name, block in theirs.items() if name not in ours)
+    return f"---\n{kept}{yaml.safe_dump(ours, sort_keys=False, allow_unicode=True)}---\n\n"
+
+
+def header_fields(card: str) -> dict[str, Any]:
+    """The header of a card that `split_header` can read."""
+    found = HEADER.match(card)
+    return (yaml.safe_load(found[1]) if found else None) or {}
+
+
+def _together(block: str, ours: list[str]) -> list[str]:
+    """The owner's tags, and ours."""
+    value = yaml.load(block, yaml.BaseLoader)["tags"] if block else []
+    theirs = value if isinstance(value, list) else [value] if value else []
+    if not all(isinstance(tag, str) for tag in theirs):
+        raise UsageError(f"the tags in README.md's header are {theirs}; write words")
+    return list(dict.fromkeys([*theirs, *ours]))

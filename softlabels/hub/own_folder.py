@@ -1,0 +1,105 @@
+"""A folder of one's own for a dump of the Hub: what was cut off goes on, more shards can follow."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import try_to_load_from_cache
+
+from softlabels.errors import UsageError
+from softlabels.hub.contents import Place
+from softlabels.hub.page import tell_alone
+from softlabels.store.folder import Folder
+from softlabels.store.hub_address import HubAddress
+from softlabels.store.hub_copies import get_file
+from softlabels.store.local_files import make_directory
+from softlabels.store.manifest import CARD, MANIFEST, read_plan
+from softlabels.store.records import Manifest, Plan
+from softlabels.store.remedies import PULLED
+
+UNFINISHED = ".pulling"  # the client's cache of what is on its way
+
+
+class OwnFolder:
+    """Files are moved in as they come, and the manifest last. `labels_only`: without the inputs
+    that the dump has on the Hub.
+
+    Raises UsageError for a folder that holds anything but the same dump, pulled before.
+    """
+
+    def __init__(self, out: str, address: HubAddress, commit: str, labels_only: bool) -> None:
+        self.folder = Folder(out)
+        self.address, self.commit = address, commit
+        self._note = {"dump": address.dump, "commit": commit, "labels_only": labels_only}
+        self._sizes: dict[str, int] = {}
+        if not self.folder.is_local:
+            raise UsageError(f"--out is {out}; pull to this disk")
+
+    def begin(self, manifest: Manifest, plan: Plan) -> None:
+        """Take the folder for this dump, of this plan."""
+        before = self._before()
+        there = read_plan(self.folder) if before else None
+        if there is not None and there != plan:
+            raise UsageError(
+                f"--out is {self.folder}, where {self.address.dump} is as it was before another "
+                f"dump took its place on the Hub; choose another folder"
+            )
+        if before and before["commit"] != self.commit:  # a shard may have been redone since
+            Path(self.folder.path(MANIFEST)).unlink(missing_ok=True)
+            shutil.rmtree(self.folder.path("commits"), ignore_errors=True)
+        self._sizes = {record["file"]: record["bytes"] for record in manifest.shards}
+        self.folder.write_json(PULLED, self._note)
+
+    def _before(self) -> dict[str, Any]:
+        """The note of an earlier pull of the same, empty for a new folder."""
+        if not os.path.exists(self.folder.root):
+            return {}
+        if os.path.isfile(self.folder.root):
+            raise UsageError(f"--out is {self.folder}, which is a file; choose a folder")
+        if not self.folder.names():
+            return {}
+        if not self.folder.exists(PULLED):
+            raise UsageError(
+                f"--out is {self.folder}, which is there and not empty; choose another folder"
+            )
+        found = self.folder.read_json(PULLED)
+        if any(found.get(name) != self._note[name] for name in ("dump", "labels_only")):
+            bare = " without its inputs" if found.get("labels_only") else ""
+            raise UsageError(
+                f"--out is {self.folder}, to which {str(found.get('dump'))[:200]} was pulled{bare};"
+                f" choose another folder"
+            )
+        return found
+
+    def get(self, address: HubAddress, name: str, commit: str) -> None:
+        """Fetch a file, unless it is a shard that is here in full size."""
+        path = self.folder.path(name)
+        there = os.path.getsize(path) if os.path.isfile(path) else None
+        if there is not None and there == self._sizes.get(name):
+            return
+        cached = try_to_load_from_cache(
+            address.repo, address.inside(name), revision=commit, repo_type="dataset"
+        )
+        if isinstance(cached, str):
+            own = Folder(self.folder.root)  # each thread with its own place for what is unfinished
+            with own.create(name) as file, open(cached, "rb") as content:
+                shutil.copyfileobj(content, file, 1 << 20)
+        else:
+            self.get_again(address, name, commit)
+
+    def get_again(self, address: HubAddress, name: str, commit: str) -> None:
+        """Fetch a file, whatever is here."""
+        path = self.folder.path(name)
+        got = get_file(address, name, commit, cache=self.folder.path(UNFINISHED))
+        make_directory(os.path.dirname(path))
+        os.replace(os.path.realpath(got), path)
+
+    def finish(self, plan: Plan) -> None:
+        """Bring the manifest, and let the card tell of this dump alone."""
+        if self.folder.exists(CARD) and not self.address.folder:
+            with self.folder.open(CARD) as file:
+                card = file.read().decode()
+            self.folder.write_text(CARD, tell_alone(card, Place.of("", plan)))
+        self.get(self.address, MANIFEST, self.commit)
+        shutil.rmtree(self.folder.path(UNFINISHED), ignore_errors=True)

@@ -1,0 +1,130 @@
+"""What a repository has, and what it lacks of a dump."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.hf_api import RepoFile
+
+from softlabels.errors import StoreError, UsageError
+from softlabels.store.audit import sha256_of
+from softlabels.store.checking import make_record
+from softlabels.store.folder import Folder
+from softlabels.store.hub_address import HubAddress
+from softlabels.store.json_objects import parse_object
+from softlabels.store.manifest import MANIFEST, PLAN, commit_name, read_manifest
+from softlabels.store.records import Plan
+
+DATA = (".parquet", ".arrow", ".csv", ".json", ".jsonl", ".tar", ".zip", ".npz")
+
+
+def look(api: HfApi, at: HubAddress) -> tuple[str | None, dict[str, RepoFile]]:
+    """The commit that the branch is at, and the files that it has; nothing where it isn't."""
+    try:
+        head = api.dataset_info(at.repo, revision=at.revision).sha
+        tree = list(api.list_repo_tree(at.repo, repo_type="dataset", revision=head, recursive=True))
+    except RepositoryNotFoundError:
+        return None, {}  # a dry run
+    except RevisionNotFoundError:
+        return look(api, replace(at, revision=None))  # likewise: it begins as the main one is
+    except EntryNotFoundError:
+        return head, {}
+    return head, {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
+
+
+def earlier_files(
+    api: HfApi,
+    folder: Folder,
+    at: HubAddress,
+    head: str | None,
+    there: dict[str, RepoFile],
+    replace: bool,
+) -> set[str]:
+    """The files of the dump that is there now, if another is. Raises StoreError for one that is not
+    to be replaced, and for a repository with data that are no dump."""
+    if at.inside(PLAN) not in there:
+        dumps = dump_folders(there)
+        data = [n for n in there if n.endswith(DATA) and not any(_is_in(n, d) for d in dumps)]
+        if data and not all(name in dump_files(folder, at) for name in data):
+            raise StoreError(
+                f"{at.repo} holds data that are no dump of softlabels ({min(data)} …); push to a "
+                f"repository of its own"
+            )
+        return set()
+    path = api.hf_hub_download(at.repo, at.inside(PLAN), repo_type="dataset", revision=head)
+    old = make_record(Plan, parse_object(Path(path).read_bytes(), PLAN), f"{at}/{PLAN}")
+    if old.hash == read_manifest(folder)[1].hash:
+        return set()
+    if not replace:
+        raise StoreError(
+            f"{at} holds another dump: {old.teacher['name']} on {old.source['data']}, plan "
+            f"{old.hash[:19]}…; push to another repository or --revision, or add --replace"
+        )
+    shards = range(old.shards)
+    return {at.inside(name) for i in shards for name in (commit_name(i), old.file(i))}
+
+
+def dump_folders(there: Iterable[str]) -> set[str]:
+    """The folders of the dumps in a repository; empty for the one at its top."""
+    names = {PLAN, MANIFEST}
+    return {name.rpartition("/")[0] for name in there if name.rpartition("/")[2] in names}
+
+
+def _is_in(name: str, dump: str) -> bool:
+    """Whether a file is in the folder of a dump. The top is one of the dump's only as far as it has
+    such folders."""
+    return name.startswith(f"{dump}/" if dump else ("data/", "commits/", PLAN, MANIFEST))
+
+
+def refuse_tag(api: HfApi, at: HubAddress) -> None:
+    """Raises UsageError where the revision is a tag: it stands for one commit."""
+    tags = api.list_repo_refs(at.repo, repo_type="dataset").tags
+    if at.revision in [tag.name for tag in tags]:
+        raise UsageError(f"--revision {at.revision} is a tag of {at.repo}; push to a branch")
+
+
+def dump_files(folder: Folder, at: HubAddress) -> dict[str, tuple[str, str]]:
+    """All files of a dump but its card by their name in the repository: each with its path here,
+    and its SHA-256 where that is on record."""
+    manifest, plan = read_manifest(folder)
+    records = {commit_name(shard): "" for shard in range(plan.shards)}
+    shards = {record["file"]: record["sha256"] for record in manifest.shards}
+    files = {PLAN: ""} | records | shards | {MANIFEST: ""}
+    return {at.inside(name): (folder.path(name), sha256) for name, sha256 in files.items()}
+
+
+def compare(
+    folder: Folder, at: HubAddress, pages: dict[str, bytes], there: dict[str, RepoFile]
+) -> dict[str, str | bytes]:
+    """What has to be sent, by name."""
+    changed: dict[str, str | bytes] = {}
+    for name, (path, sha256) in dump_files(folder, at).items():
+        if not _same(there.get(name), path, sha256):
+            changed[name] = path
+    for name, content in pages.items():
+        if name not in there or not _same_content(there[name], content):
+            changed[name] = content
+    return changed
+
+
+def _same(entry: RepoFile | None, path: str, sha256: str) -> bool:
+    if entry is None or entry.size != Path(path).stat().st_size:
+        return False
+    if entry.lfs is not None:
+        return bool(entry.lfs.sha256 == (sha256 or sha256_of(path)))
+    return _same_content(entry, Path(path).read_bytes())
+
+
+def _same_content(entry: RepoFile, content: bytes) -> bool:
+    """By its SHA-256, or by git's name of it."""
+    if entry.lfs is not None:
+        return bool(entry.lfs.sha256 == hashlib.sha256(content).hexdigest())
+    blob = hashlib.sha1(b"blob %d\0" % len(content) + content)
+    return bool(entry.blob_id == blob.hexdigest())

@@ -1,0 +1,151 @@
+"""Dumps of the Hub on this disk: fetched by the Hub's own client, into its own cache.
+
+What was cut off goes on, and without a network what is there is used. A revision is looked up once
+and stands for one commit from then on, so that nothing changes while it is read.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from huggingface_hub import HfApi, hf_hub_download, is_offline_mode
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+from softlabels.errors import IncompleteDump, StoreError
+from softlabels.progress import SILENT, Progress
+from softlabels.store.folder import Folder
+from softlabels.store.hub_address import HubAddress, first_line, quiet, said
+from softlabels.store.manifest import CARD, MANIFEST, PLAN, commit_name, read_manifest
+from softlabels.store.shard_numbers import parse_numbers
+
+CONNECTIONS = 8
+
+
+def dump_folder(
+    path: str | os.PathLike[str],
+    want: str = "all",
+    progress: Progress = SILENT,
+    shards: str | Iterable[int] | None = None,
+) -> Folder:
+    """The folder of a dump that someone named: a folder, an address such as s3://…, or a Hub id.
+
+    Of a dump on the Hub, `want` is what must be on this disk: `all` its files, those with its
+    `rows`, its `manifest`, or `nothing`, to read it where it lies; with `shards`, only of these.
+    Raises StoreError where it can't be had.
+    """
+    address = HubAddress.parse(os.fspath(path))
+    if address is None:
+        return Folder(path)
+    copy = fetch_manifest(address)
+    if want == "nothing" and not is_offline_mode():
+        return elsewhere(address, copy)
+    if want != "manifest":
+        fetch_files(address, copy, progress, rows_only=want == "rows", shards=shards)
+    return copy
+
+
+def elsewhere(address: HubAddress, copy: Folder) -> Folder:
+    """The dump where it lies on the Hub, at the commit that a copy is of."""
+    inner = f"/{address.folder}" if address.folder else ""
+    return Folder(f"hf://datasets/{address.repo}@{commit_of(copy)}{inner}")
+
+
+def make_repository(folder: Folder, progress: Progress = SILENT) -> None:
+    """The dataset that a folder hf://datasets/ORG/NAME lies in, private, where it isn't there; of
+    another folder nothing is asked."""
+    found = re.match(r"hf://datasets/([\w.-]+/[\w.-]+)", folder.url)
+    if found is None:
+        return
+    address, api = HubAddress(found[1]), HfApi()
+    with said(address):
+        if not api.repo_exists(address.repo, repo_type="dataset"):
+            api.create_repo(address.repo, repo_type="dataset", private=True, exist_ok=True)
+            progress.say(f"{api.endpoint}/datasets/{address.repo} is made, and private")
+
+
+def fetch_manifest(address: HubAddress) -> Folder:
+    """The copy of a dump in the Hub client's cache, with its manifest; without a network, as it was
+    when it was seen last. Raises StoreError, and IncompleteDump for a push that isn't finished."""
+    try:
+        with quiet():
+            return Folder(Path(get_file(address, MANIFEST, address.revision)).parent)
+    except LocalEntryNotFoundError as error:
+        offline = " (HF_HUB_OFFLINE is set)" if is_offline_mode() else ""
+        raise StoreError(
+            f"{address} is no folder here; the Hub can't be reached{offline}, and its client has "
+            f"no copy: {first_line(error)}"
+        ) from error
+    except EntryNotFoundError as error:
+        if others := dumps_in(address):
+            raise StoreError(
+                f"{address} has dumps in its folders: {', '.join(others)}; name one of them"
+            ) from error
+        raise IncompleteDump(
+            f"{address} has no {MANIFEST}: it is no dump, or isn't finished; the same softlabels "
+            f"push goes on, or the same softlabels dump with --resume"
+        ) from error
+
+
+def dumps_in(address: HubAddress) -> list[str]:
+    """The dumps in a repository that are not at its top."""
+    with said(address):
+        names = HfApi().list_repo_files(
+            address.repo, repo_type="dataset", revision=address.revision
+        )
+    folders = sorted(name.rpartition("/")[0] for name in names if name.endswith(f"/{MANIFEST}"))
+    return [str(replace(address, folder=folder)) for folder in folders]
+
+
+def fetch_files(
+    address: HubAddress,
+    copy: Folder,
+    progress: Progress = SILENT,
+    rows_only: bool = False,
+    shards: str | Iterable[int] | None = None,
+    get: Callable[[HubAddress, str, str], object] | None = None,
+) -> None:
+    """The shards that its manifest names, or these of them, plan, records and card too if not
+    `rows_only`; several at once. `get` fetches the file of a name at a commit, by default into the
+    cache. Hashes are not looked at: readers do."""
+    commit, fetch = commit_of(copy), get or get_file
+    manifest, plan = read_manifest(copy)
+    numbers = parse_numbers(shards, plan.shards)
+    sizes = {r["file"]: r["bytes"] for r in (manifest.shards[number] for number in numbers)}
+    first, last = ([], []) if rows_only else ([PLAN], [*map(commit_name, numbers), CARD])
+
+    def get_one(name: str) -> int:
+        try:
+            fetch(address, name, commit)
+        except EntryNotFoundError as error:
+            if name == CARD:
+                return 0
+            raise StoreError(f"{address}/{name} can't be fetched: {first_line(error)}") from error
+        return sizes.get(name, 0) // 1_000_000
+
+    total = sum(sizes.values()) // 1_000_000
+    bar = progress.bar("fetch", total, "MB")
+    with quiet(), bar as advance, ThreadPoolExecutor(CONNECTIONS) as pool:
+        for name in first:
+            get_one(name)
+        for size in pool.map(get_one, [*sizes, *last]):
+            advance(size)
+
+
+def commit_of(copy: Folder) -> str:
+    """The commit that a copy in the Hub client's cache is of."""
+    return copy.root.rpartition("/snapshots/")[2].partition("/")[0]
+
+
+def get_file(address: HubAddress, name: str, revision: str | None, cache: str | None = None) -> str:
+    with said(address):
+        found: str = hf_hub_download(
+            address.repo,
+            address.inside(name),
+            repo_type="dataset",
+            revision=revision,
+            cache_dir=cache,
+        )
+        return found
