@@ -24,6 +24,12 @@ class ImportOptions(SourceOptions):
         None,
     )
     out: str | None = option("The dump's folder. Default: data/DATASET-NAME.", None)
+    resume: bool = option("Go on with an unfinished import; redo what is damaged in any.", False)
+    check: str = option(
+        "full, or size: how shards that are there are looked at. full reads each and compares its "
+        "SHA-256.",
+        "full",
+    )
     name: str | None = option("What records call the teacher. Default: the file's name.", None)
     probabilities: bool = option("The file holds probabilities: store T times their logs.", False)
     T: float = option("Temperature at which the probabilities were made.", 1.0, flag="--T")
@@ -53,6 +59,7 @@ class ImportOptions(SourceOptions):
         _whole(self, "shard_rows", "classes", at_least=1)
         _positive(self, "T", "floor")
         _one_of(self, "on_missing", "stop", "skip")
+        _one_of(self, "check", "full", "size")
         if self.dtype is not None:
             _one_of(self, "dtype", "float16", "float32")
         if self.tail is not None:
