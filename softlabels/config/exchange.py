@@ -58,6 +58,10 @@ class ImportOptions(SourceOptions):
     def __post_init__(self) -> None:
         _whole(self, "shard_rows", "classes", at_least=1)
         _positive(self, "T", "floor")
+        for name in ("file", "ids", "out", "name"):
+            if "\0" in str(getattr(self, name)):
+                flag = "the file" if name == "file" else f"--{name}"
+                raise UsageError(f"{flag} is {getattr(self, name)!r}; no path has a zero byte")
         _one_of(self, "on_missing", "stop", "skip")
         _one_of(self, "check", "full", "size")
         if self.dtype is not None:

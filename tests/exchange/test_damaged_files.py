@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from softlabels.errors import SoftlabelsError, SourceError, UntrustedPickle
+from softlabels.errors import (
+    SoftlabelsError,
+    SourceError,
+    StoreError,
+    UntrustedPickle,
+    UsageError,
+)
 from softlabels.exchange import import_logits
 from tests.conftest import make_vectors
 from tests.exchange.foreign_files import soft
@@ -150,3 +156,20 @@ def test_a_byte_order_mark_is_no_part_of_an_id(words, tmp_path, ending):
 
 def test_a_path_that_no_file_system_takes_is_refused(words, tmp_path):
     refused(words | {"file": "x" * 300}, "can't be read: File name too long")
+
+
+def test_a_home_that_nobody_has_holds_no_file(words):
+    refused(words | {"file": "~nobody-at-all/z.npy"}, "~nobody-at-all/z.npy does not exist")
+
+
+@pytest.mark.parametrize("name", ["out", "name", "file", "ids"])
+def test_a_zero_byte_in_a_name_is_refused(words, tmp_path, name):
+    given = words | {"file": str(tmp_path / "z.npy"), name: "a\0b"}
+    refused(given, rf"{name} is 'a\\x00b'; no path has a zero byte", UsageError)
+
+
+@pytest.mark.parametrize("out", ["x" * 300, "file/o", "file"])
+def test_a_folder_that_can_not_be_is_refused(words, tmp_path, out):
+    (tmp_path / "file").touch()
+    given = words | {"file": str(tmp_path / "z.npy"), "out": str(tmp_path / out)}
+    refused(given, "can't write in .*; choose another folder with --out", StoreError)
