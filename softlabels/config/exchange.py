@@ -23,14 +23,20 @@ class ImportOptions(SourceOptions):
         "the source's order.",
         None,
     )
-    out: str | None = option("The dump's folder. Default: data/DATASET-NAME.", None)
+    out: str | None = option(
+        "The dump's folder. Default: data/DATASET-NAME, of other splits than train "
+        "data/DATASET-SPLIT-NAME.",
+        None,
+    )
     resume: bool = option("Go on with an unfinished import; redo what is damaged in any.", False)
     check: str = option(
         "full, or size: how shards that are there are looked at. full reads each and compares its "
         "SHA-256.",
         "full",
     )
-    name: str | None = option("What records call the teacher. Default: the file's name.", None)
+    name: str | None = option(
+        "What records call the teacher. Default: the file's name, without its ending.", None
+    )
     probabilities: bool = option("The file holds probabilities: store T times their logs.", False)
     T: float = option("Temperature at which the probabilities were made.", 1.0, flag="--T")
     floor: float | None = option(

@@ -5,6 +5,7 @@ them by id. How an import is planned, resumed and finished is what a dump does, 
 Shapes: N rows of a block, C classes.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ from softlabels.store.records import Manifest, Plan
 from softlabels.store.writer import ShardWriter, shard_schema
 from softlabels.teachers import Teacher
 from softlabels.words import counted
+
+ENDINGS = (".npy", ".npz", ".pt", ".pth")
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,8 @@ def _setup(matched: Match, told: str) -> Setup:
     """The dump that an import becomes: of a teacher that never runs here. So an import is planned,
     resumed and finished as a dump is."""
     words, foreign, source = matched.options, matched.foreign, matched.source
-    name = words.name or Path(words.file).resolve().name.partition(".")[0]
+    name = words.name or _default_name(Path(os.path.expanduser(words.file)).resolve())
+    split = "" if source.split == "train" else f"-{source.split}"
     text = words.preprocess
     return Setup(
         options=DumpOptions(
@@ -108,9 +112,18 @@ def _setup(matched: Match, told: str) -> Setup:
         preprocess=default_preprocess(source) if text is None else Preprocess.parse(text),
         classes=foreign.classes,
         class_names=source.class_names,
-        folder=Folder(words.out or f"data/{source.name}-{name}"),
+        folder=Folder(words.out or f"data/{source.name}{split}-{name}"),
         device=torch.device("cpu"),
     )
+
+
+def _default_name(file: Path) -> str:
+    """What is before the ending; other dots belong to the name."""
+    name = file.name
+    for ending in ENDINGS:
+        if name.lower().endswith(ending):
+            name = name[: -len(ending)]
+    return name or "logits"
 
 
 def _import(setup: Setup, matched: Match, progress: Progress) -> Imported:

@@ -99,9 +99,11 @@ def check_match(job: Match) -> None:
         )
     names = source.class_names
     if names is not None and len(names) != foreign.classes:
+        shown = ", ".join(names[:3]) + ", …" * (len(names) > 3)
+        count = f"{foreign.classes} class{'es' * (foreign.classes > 1)}"
         raise LogitsError(
-            f"{words.file} has {foreign.classes} classes, {source.data!r} {len(names)} "
-            f"({', '.join(names[:3])}, …); point --data at what the logits are of"
+            f"{words.file} has {count}, {source.data!r} {len(names)} ({shown}); point --data at "
+            f"what the logits are of"
         )
     missing = np.flatnonzero(job.places < 0)
     if len(missing) and words.on_missing == "stop":
