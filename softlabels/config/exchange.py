@@ -23,8 +23,20 @@ class ImportOptions(SourceOptions):
         "the source's order.",
         None,
     )
-    out: str | None = option("The dump's folder. Default: data/DATASET-NAME.", None)
-    name: str | None = option("What records call the teacher. Default: the file's name.", None)
+    out: str | None = option(
+        "The dump's folder. Default: data/DATASET-NAME, of other splits than train "
+        "data/DATASET-SPLIT-NAME.",
+        None,
+    )
+    resume: bool = option("Go on with an unfinished import; redo what is damaged in any.", False)
+    check: str = option(
+        "full, or size: how shards that are there are looked at. full reads each and compares its "
+        "SHA-256.",
+        "full",
+    )
+    name: str | None = option(
+        "What records call the teacher. Default: the file's name, without its ending.", None
+    )
     probabilities: bool = option("The file holds probabilities: store T times their logs.", False)
     T: float = option("Temperature at which the probabilities were made.", 1.0, flag="--T")
     floor: float | None = option(
@@ -52,7 +64,12 @@ class ImportOptions(SourceOptions):
     def __post_init__(self) -> None:
         _whole(self, "shard_rows", "classes", at_least=1)
         _positive(self, "T", "floor")
+        for name in ("file", "ids", "out", "name"):
+            if "\0" in str(getattr(self, name)):
+                flag = "the file" if name == "file" else f"--{name}"
+                raise UsageError(f"{flag} is {getattr(self, name)!r}; no path has a zero byte")
         _one_of(self, "on_missing", "stop", "skip")
+        _one_of(self, "check", "full", "size")
         if self.dtype is not None:
             _one_of(self, "dtype", "float16", "float32")
         if self.tail is not None:

@@ -8,7 +8,6 @@ Shapes: R rows, N rows asked for, C classes.
 """
 
 import math
-import pickle
 import zipfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -20,8 +19,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from softlabels.errors import SoftlabelsError, SourceError, UntrustedPickle
-from softlabels.exchange.foreign import Foreign, fold_fingerprint, look_at_shape, make_texts
+from softlabels.errors import SoftlabelsError, SourceError
+from softlabels.exchange.foreign import (
+    Foreign,
+    fold_fingerprint,
+    look_at_shape,
+    make_texts,
+    unreadable,
+)
+from softlabels.exchange.torch_files import load_torch
 from softlabels.teachers.resolving import file_fingerprint
 
 FIELDS = {"ids": "iuU", "labels": "iu", "input_hash": "iu"}  # and the kinds of their dtypes
@@ -124,25 +130,6 @@ def load_numpy(path: Path, mapped: bool = False) -> Any:
         return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
 
 
-def load_torch(path: Path, globals_: list[Any] | None = None) -> Any:
-    """What a torch file holds, if that is tensors and plain values. Raises UntrustedPickle for
-    more, and SourceError where it can't be read."""
-    try:
-        with torch.serialization.safe_globals(globals_ or []):
-            return torch.load(
-                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-            )
-    except Exception as error:  # a damaged file may end in any of them
-        if not isinstance(error, pickle.UnpicklingError):
-            raise _said(path, error) from error
-        if "unsupported global" in str(error).lower() or "WeightsUnpickler error" in str(error):
-            raise UntrustedPickle(
-                f"{path} holds more than tensors and plain values, and loading it could run code. "
-                f"Save the logits as a tensor, or as a .npy"
-            ) from error
-        raise SourceError(f"{path} can't be read: it is no torch file, or a damaged one") from error
-
-
 def _read_npz(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:
     with _reading(path), load_numpy(path) as archive:
         if "logits" not in archive.files:
@@ -185,19 +172,7 @@ def _reading(path: Path) -> Iterator[None]:
     except SoftlabelsError:
         raise
     except Exception as error:
-        raise _said(path, error) from error
-
-
-def _said(path: Path, error: Exception) -> Exception:
-    if "contains pickled" in str(error):  # what numpy says of all that it doesn't know
-        return SourceError(f"{path} is no .npy or .npz; save the numbers with np.save")
-    if "allow_pickle" in str(error) or "Python objects" in str(error):
-        return UntrustedPickle(
-            f"{path} holds Python objects (a pickle), and loading it could run code. Save plain "
-            f"numbers or texts: ids as whole numbers or with dtype=str"
-        )
-    shown = next(iter(str(error).splitlines()), "")[:200] or type(error).__name__
-    return SourceError(f"{path} can't be read: {shown}. Is it whole? Copy or save it again")
+        raise unreadable(path, error) from error
 
 
 def _native(values: np.ndarray) -> np.ndarray:

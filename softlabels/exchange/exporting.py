@@ -78,12 +78,26 @@ def export_dump(progress: Progress = SILENT, **options: Any) -> Exported:
 def _place(out: str) -> Path:
     if "://" in out:
         raise UsageError(f"--out {out}: an export goes to a local folder; copy it on from there")
-    path = Path(out).expanduser()
-    if path.is_symlink():
-        raise UsageError(f"--out {out} is a link; name the folder that it should lead to")
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise UsageError(f"--out {out} is there already; choose another folder, or remove it")
+    if not out or "\0" in out:
+        raise UsageError(f"--out is {out!r}; expected is the path of a local folder to make")
+    path = Path(os.path.expanduser(out))
+    try:
+        if path.is_symlink():
+            raise UsageError(f"--out {out} is a link; name the folder that it should lead to")
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+            raise UsageError(f"--out {out} is there already; choose another folder, or remove it")
+        if path.resolve() == Path.cwd():  # which a rename would take from under its user
+            raise UsageError(f"--out {out} is the folder that you are in; name another")
+    except OSError as error:
+        raise _refused(out, error) from error
     return path
+
+
+def _refused(out: str | Path, error: OSError) -> StoreError:
+    reason = error.strerror or error
+    if isinstance(error, FileExistsError) and not Path(out).parent.is_dir():
+        reason = "Not a directory"  # what is above it
+    return StoreError(f"can't write {out}: {reason}; choose another folder with --out")
 
 
 @contextmanager
@@ -92,7 +106,8 @@ def _appearing(out: Path) -> Iterator[Path]:
     place = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        place = out.parent / f".{out.name}.{uuid.uuid4().hex[:12]}.partial"
+        short = out.name[:50]  # and no longer than a name may be
+        place = out.parent / f".{short}.{uuid.uuid4().hex[:12]}.partial"
         place.mkdir()
         yield place
         for path in place.iterdir():
@@ -104,7 +119,7 @@ def _appearing(out: Path) -> Iterator[Path]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(f"no space left for {out}; nothing of it was kept") from error
-        raise StoreError(f"can't write {out}: {error.strerror or error}") from error
+        raise _refused(out, error) from error
     finally:
         if place is not None:
             shutil.rmtree(place, ignore_errors=True)

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from softlabels.errors import LogitsError, SourceError
-from softlabels.exchange.arrays import as_array, load_torch
+from softlabels.exchange.arrays import as_array
 from softlabels.exchange.foreign import Foreign, fold_fingerprint, spread
+from softlabels.exchange.torch_files import load_torch
 
 
 def is_fkd(place: Path) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from softlabels.errors import LogitsError, SourceError
+from softlabels.errors import LogitsError, SourceError, UntrustedPickle
 
 EXACT = 2048  # the whole numbers up to here are float16, each of them
 
@@ -142,3 +142,16 @@ def look_at_shape(shape: tuple[int, ...], where: object) -> None:
             f"{where} has the shape {list(shape)}; expected is [rows, classes], one row of logits "
             f"for each example"
         )
+
+
+def unreadable(path: Path, error: Exception) -> Exception:
+    """What the reader of a file ended in, as an error that says why."""
+    if "contains pickled" in str(error):  # what numpy says of all that it doesn't know
+        return SourceError(f"{path} is no .npy or .npz; save the numbers with np.save")
+    if "allow_pickle" in str(error) or "Python objects" in str(error):
+        return UntrustedPickle(
+            f"{path} holds Python objects (a pickle), and loading it could run code. Save plain "
+            f"numbers or texts: ids as whole numbers or with dtype=str"
+        )
+    shown = next(iter(str(error).splitlines()), "")[:200] or type(error).__name__
+    return SourceError(f"{path} can't be read: {shown}. Is it whole? Copy or save it again")

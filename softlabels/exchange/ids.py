@@ -49,7 +49,7 @@ def match(foreign: Foreign, given: Path | None, source: Source, where: str) -> t
             f"{given or where} has {len(ids):,} ids for {foreign.rows:,} rows of {where}; expected "
             f"is one id for each row"
         )
-    ids = _as_the_source(ids, source, given or where)
+    ids = _as_the_source(ids, source, given or where, foreign.keys and given is None)
     order = np.argsort(ids, kind="stable")
     twice = np.flatnonzero(ids[order][1:] == ids[order][:-1])
     if len(twice):
@@ -124,7 +124,8 @@ def read_ids(path: Path) -> np.ndarray | dict[str, Any]:
             return make_texts(_lines(text), path)
         lines = list(csv.reader(io.StringIO(text)))
     except (OSError, ValueError, RecursionError, csv.Error) as error:
-        raise SourceError(f"{path} can't be read: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise SourceError(f"{path} can't be read: {reason}") from error
     wide = next((line for line in lines if len(line) != 1), None)
     if wide is not None:
         shown = repr(wide)[:80]
@@ -149,8 +150,8 @@ def _as_ids(values: Any, path: Path) -> np.ndarray:
     raise SourceError(f"{path}: ids are whole numbers or texts, all of one kind")
 
 
-def _as_the_source(ids: np.ndarray, source: Source, where: object) -> np.ndarray:
-    """Lines of a text file are numbers where the source's ids are."""
+def _as_the_source(ids: np.ndarray, source: Source, where: object, keys: bool) -> np.ndarray:
+    """Lines of a text file are numbers where the source's ids are. keys: a file could translate."""
     if source.ids_are_text:
         if ids.dtype.kind != "U":
             raise AlignmentError(
@@ -163,9 +164,10 @@ def _as_the_source(ids: np.ndarray, source: Source, where: object) -> np.ndarray
     wrong = next((text for text in ids.tolist() if not _is_plain(text)), None)
     if wrong is not None:
         column = "the rows' numbers" if source.columns.id is None else "whole numbers"
+        other = ", or translate them with --ids, a .json object from them to ids" * keys
         raise AlignmentError(
             f"{where} has the id {wrong!r}; the ids of {source.data!r} are {column}. Name the "
-            f"column of such ids with --id-column"
+            f"column of such ids with --id-column{other}"
         )
     return ids.astype(np.int64)
 

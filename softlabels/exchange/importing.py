@@ -1,24 +1,33 @@
 """The verb `import`: a complete dump from logits that another program stored.
 
 The rows are the source's, with its ids, labels and input hashes; the file's rows are matched with
-them by id. The plan is made before anything is written, and the manifest comes last, as in a dump.
+them by id. How an import is planned, resumed and finished is what a dump does, since it is one.
 Shapes: N rows of a block, C classes.
 """
 
+import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from softlabels.capture.ledger import is_complete, write_last
-from softlabels.capture.pipeline import input_column
-from softlabels.capture.planning import group_rows, mean_input_bytes, shard_rows, source_record
-from softlabels.checkpoint import library_versions
+from softlabels.capture.ledger import begin, damaged, finish, is_complete, settle, state
+from softlabels.capture.pipeline import Job, input_column
+from softlabels.capture.planning import Setup
+from softlabels.config import DumpOptions
 from softlabels.config.exchange import ImportOptions
-from softlabels.errors import AlignmentError, StoreError
+from softlabels.errors import (
+    AlignmentError,
+    DamagedDump,
+    DiskFull,
+    LogitsError,
+    PlanMismatch,
+    StoreError,
+)
 from softlabels.exchange.ids import match
 from softlabels.exchange.matching import Match, check_match, tell
 from softlabels.exchange.opening import open_foreign
@@ -29,11 +38,15 @@ from softlabels.inputs.sources import Rows, open_source
 from softlabels.progress import SILENT, Progress
 from softlabels.store.audit import check_shards
 from softlabels.store.claims import claimed, new_run
-from softlabels.store.codec import parse_codec
 from softlabels.store.folder import Folder
-from softlabels.store.manifest import MANIFEST, PLAN, read_commits, read_manifest, read_plan
+from softlabels.store.local_files import remove_if_empty
+from softlabels.store.manifest import PLAN, read_commits, read_manifest, read_plan
 from softlabels.store.records import Manifest, Plan
 from softlabels.store.writer import ShardWriter, shard_schema
+from softlabels.teachers import Teacher
+from softlabels.words import counted
+
+ENDINGS = (".npy", ".npz", ".pt", ".pth")
 
 
 @dataclass(frozen=True)
@@ -48,11 +61,12 @@ def import_logits(progress: Progress = SILENT, **options: Any) -> Imported:
     """A complete dump from a file of logits.
 
     Options are those of `softlabels import` (see `config.exchange.ImportOptions`): file, data, ids,
-    out, probabilities, …
+    out, resume, probabilities, …
 
     Raises SourceError or UntrustedPickle for a file that can't be read, AlignmentError where its
     rows are not the source's, LogitsError for values that must not be stored, and StoreError,
-    FolderInUse or DiskFull for the folder. Nothing counts as a dump before all rows are there.
+    PlanMismatch, FolderInUse or DiskFull for the folder. Shards that were committed before stay,
+    and `resume=True` goes on from there.
     """
     words = ImportOptions(**options)
     source = open_source(
@@ -65,102 +79,144 @@ def import_logits(progress: Progress = SILENT, **options: Any) -> Imported:
     )
     foreign = open_foreign(words, source.class_names)
     places, how = match(foreign, Path(words.ids) if words.ids else None, source, words.file)
-    job = Match(words, foreign, source, places)
-    check_match(job)
-    told = tell(job, how)
+    matched = Match(words, foreign, source, places)
+    check_match(matched)
+    told = tell(matched, how)
     progress.say(f"{words.file}: {foreign.rows:,} rows of {foreign.classes:,} classes; {told}")
-    name = words.name or Path(words.file).resolve().name.partition(".")[0]
-    folder = Folder(words.out or f"data/{source.name}-{name}")
-    with claimed(folder, new_run(), progress=progress):
-        plan = _plan(job, name, told)
-        manifest = _begin(folder, plan)
-        if manifest is not None:
-            progress.say(f"{folder} is complete already; nothing to do")
-            return Imported(str(folder), manifest)
-        with progress.bar("import", len(source), "rows") as advance:
-            for rows in _write(job, plan, folder):
-                advance(rows)
-        commits = list(read_commits(folder, plan).values())
-        if len(commits) < plan.shards:
-            raise StoreError(f"{folder}: shards vanished while they were written; import again")
-        manifest = Manifest.derive(plan, commits, library_versions())
-        write_last(folder, manifest, plan, source)
+    setup = _setup(matched, told)
+    try:
+        with claimed(setup.folder, new_run(), progress=progress):
+            return _import(setup, matched, progress)
+    except DiskFull as error:
+        raise DiskFull(f"{error}. Make room, then run the same command with --resume") from error
+
+
+def _setup(matched: Match, told: str) -> Setup:
+    """The dump that an import becomes: of a teacher that never runs here. So an import is planned,
+    resumed and finished as a dump is."""
+    words, foreign, source = matched.options, matched.foreign, matched.source
+    name = words.name or _default_name(Path(os.path.expanduser(words.file)).resolve())
+    split = "" if source.split == "train" else f"-{source.split}"
+    text = words.preprocess
+    return Setup(
+        options=DumpOptions(
+            teacher=words.file,
+            shard_rows=words.shard_rows,
+            dtype=words.dtype or ("float32" if words.probabilities else foreign.dtype),
+            compact=words.compact,
+            with_inputs=words.with_inputs,
+            precision="unknown",
+        ),
+        teacher=Teacher(name, "imported", foreign.fingerprint, torch.nn.Identity(), told),
+        source=source,
+        preprocess=default_preprocess(source) if text is None else Preprocess.parse(text),
+        classes=foreign.classes,
+        class_names=source.class_names,
+        folder=Folder(words.out or f"data/{source.name}{split}-{name}"),
+        device=torch.device("cpu"),
+    )
+
+
+def _default_name(file: Path) -> str:
+    """What is before the ending; other dots belong to the name."""
+    name = file.name
+    for ending in ENDINGS:
+        if name.lower().endswith(ending):
+            name = name[: -len(ending)]
+    return name or "logits"
+
+
+def _import(setup: Setup, matched: Match, progress: Progress) -> Imported:
+    words, folder = matched.options, setup.folder
+    _check_words(setup)
+    plan = begin(setup, words.resume, progress)
+    job = setup.job(plan)
+    missing = _missing(job, words, progress)
+    if missing is None:
+        progress.say(f"{folder} is complete already; nothing to do")
+        return Imported(str(folder), read_manifest(folder)[0])
+    _run(job, matched, missing, progress)
+    manifest = finish(job)
+    if manifest is None:
+        raise StoreError(f"{state(folder, plan)}, the others vanished; use --resume")
     _warn(manifest, plan, progress)
     return Imported(str(folder), manifest)
 
 
-def _plan(job: Match, name: str, told: str) -> Plan:
-    words, foreign, source = job.options, job.foreign, job.source
-    dtype = words.dtype or ("float32" if words.probabilities else foreign.dtype)
-    codec = parse_codec("dense", foreign.classes, dtype)
-    input_bytes = mean_input_bytes(source) if words.with_inputs else 0
-    groups = group_rows(codec.row_bytes, input_bytes)
-    shard = words.shard_rows or shard_rows(codec.row_bytes + input_bytes, groups)
-    text = words.preprocess
-    preprocess = default_preprocess(source) if text is None else Preprocess.parse(text)
-    teacher = {"name": name, "kind": "imported", "fingerprint": foreign.fingerprint, "model": told}
-    source.check_ids()
-    fingerprint, shards = source.fingerprints(shard)
-    found = source_record(source, source.class_names)
-    return Plan(
-        teacher=teacher,
-        source=found | {"fingerprint": fingerprint, "shards": shards},
-        preprocess=str(preprocess),
-        precision="unknown",
-        views=["clean"],
-        codec="dense",
-        dtype=dtype,
-        classes=foreign.classes,
-        rows=len(source),
-        shard_rows=shard,
-        group_rows=groups,
-        ids="string" if source.ids_are_text else "int64",
-        with_inputs=words.with_inputs,
-        compact=words.compact,
-    )
-
-
-def _begin(folder: Folder, plan: Plan) -> Manifest | None:
-    """Write the plan; the manifest where this import was complete already.
-
-    What an interrupted one left, or what was damaged since, is written anew, all of it. Raises
-    PlanMismatch or StoreError for anything else in the folder.
-    """
-    earlier = read_plan(folder)
-    if earlier is not None:
-        plan.check_same(earlier, folder)
-        if is_complete(folder, plan) and _is_whole(folder, plan):
-            return read_manifest(folder)[0]
-        folder.delete(MANIFEST)
-        return None
-    others = [name for name in folder.names() if not name.startswith(".")]
-    if others:
-        raise StoreError(
-            f"{folder} is not empty and holds no dump (there is {others[0]!r}); choose another "
-            f"folder with --out"
+def _check_words(setup: Setup) -> None:
+    """Raises PlanMismatch where the folder's plan took the same file in another way. All of the
+    ways stand in one field of the plan; here just those that differ are named."""
+    with suppress(DamagedDump):
+        earlier = read_plan(setup.folder)
+        teacher = setup.teacher
+        if earlier is None or earlier.teacher.get("fingerprint") != teacher.fingerprint:
+            return
+        ours, theirs = str(teacher.model).split("; "), str(earlier.teacher["model"]).split("; ")
+        if ours == theirs:
+            return
+        now = "; ".join(part for part in ours if part not in theirs) or "nothing more"
+        then = "; ".join(part for part in theirs if part not in ours) or "nothing more"
+        raise PlanMismatch(
+            f"{setup.folder} holds an import of the same file made otherwise. Now: {now}; then: "
+            f"{then}. Give the options that it was made with, or choose another folder with --out"
         )
-    folder.write_json(PLAN, asdict(plan))
-    return None
 
 
-def _is_whole(folder: Folder, plan: Plan) -> bool:
-    """Whether every shard is what its commit says; each is read."""
-    commits = list(read_commits(folder, plan).values())
-    return not any(checked.findings for checked in check_shards(folder, plan, commits, 1))
+def _missing(job: Job, words: ImportOptions, progress: Progress) -> list[int] | None:
+    """The shards to be written; None where there is nothing to do. Raises StoreError for damage
+    that --resume would mend."""
+    folder, plan = job.folder, job.plan
+    done = read_commits(folder, plan)
+    redo: list[int] = []
+    if words.check == "full" and words.resume:
+        redo = damaged(job, list(done), progress)
+    elif words.check == "full":
+        for checked in check_shards(folder, plan, list(done.values()), job.workers):
+            for finding in checked.findings:
+                raise StoreError(f"{folder}: {finding}. Add --resume to make such shards again")
+    missing = settle(job, redo, progress)
+    if missing and words.resume:
+        progress.say(f"to do: {counted(len(missing), 'shard')} of {plan.shards:,}")
+    if not missing:
+        if is_complete(folder, plan):
+            return None
+        progress.say("every shard is there; card and manifest are written again")
+    return missing
 
 
-def _write(job: Match, plan: Plan, folder: Folder) -> Iterator[int]:
-    """Write every shard; yields the source rows done."""
-    feature = job.source.input_feature if plan.with_inputs else None
-    schema = shard_schema(plan, feature)
-    for shard in range(plan.shards):
+def _run(job: Job, matched: Match, missing: list[int], progress: Progress) -> None:
+    """Write these shards, and say what is safe where that is cut off."""
+    folder, plan = job.folder, job.plan
+    try:
+        with progress.bar("import", plan.rows_of(missing), "rows") as advance:
+            for rows in _write(matched, plan, folder, missing):
+                advance(rows)
+    except LogitsError:
+        if not read_commits(folder, plan):  # the remedy is another plan, and nothing is lost
+            folder.delete(PLAN)
+            if folder.is_local:
+                remove_if_empty(folder.path("data"))
+        raise
+    except DiskFull as error:
+        raise DiskFull(f"{error}: {state(folder, plan)}") from error
+    except KeyboardInterrupt:
+        words = state(folder, plan)
+        progress.say(f"stopped: {words}. Go on with the same command and --resume")
+        raise
+
+
+def _write(matched: Match, plan: Plan, folder: Folder, shards: list[int]) -> Iterator[int]:
+    """Write these shards, one after the other; yields the source rows done."""
+    source = matched.source
+    schema = shard_schema(plan, source.input_feature if plan.with_inputs else None)
+    for shard in shards:
         start, stop = plan.bounds(shard)
         fingerprint = Fingerprint()
         with ShardWriter(folder, plan, shard, schema) as writer:
-            for rows in job.source.blocks(start, stop):
+            for rows in source.blocks(start, stop):
                 fingerprint.update(rows.ids, rows.hashes, rows.labels)
-                kept, logits_NC = job.read(rows, start)
-                for entry in _left_out(job, rows, start):
+                kept, logits_NC = matched.read(rows, start)
+                for entry in _left_out(matched, rows, start):
                     writer.skip(entry)
                 if len(kept):
                     chosen = rows.select(kept)
@@ -172,20 +228,22 @@ def _write(job: Match, plan: Plan, folder: Folder) -> Iterator[int]:
                 start += len(rows)
                 yield len(rows)
             if fingerprint.short != plan.source["shards"][shard]:
+                first = plan.bounds(shard)[0]
                 raise AlignmentError(
-                    f"{job.source.data!r} changed while it was read; nothing of shard {shard} was "
-                    f"stored. Import again"
+                    f"rows {first:,} to {stop - 1:,} of {source.data!r} are not those of the plan: "
+                    f"the data changed after the import was begun. Nothing of shard {shard} was "
+                    f"stored. Bring back the data, then --resume"
                 )
 
 
-def _left_out(job: Match, rows: Rows, start: int) -> Iterator[dict[str, Any]]:
-    for position in np.flatnonzero(job.places[start : start + len(rows)] < 0).tolist():
+def _left_out(matched: Match, rows: Rows, start: int) -> Iterator[dict[str, Any]]:
+    for position in np.flatnonzero(matched.places[start : start + len(rows)] < 0).tolist():
         yield {
             "id": rows.ids[position].item(),
             "row": start + position,
             "input_hash": int(rows.hashes[position]),
             "label": int(rows.labels[position]),
-            "reason": f"no logits for it in {Path(job.options.file).name}",
+            "reason": f"no logits for it in {Path(matched.options.file).name}",
         }
 
 

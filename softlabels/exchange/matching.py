@@ -11,9 +11,11 @@ import numpy as np
 from softlabels.config.exchange import ImportOptions
 from softlabels.errors import AlignmentError, LogitsError, SourceError, UsageError
 from softlabels.exchange.foreign import Foreign, look_at_dtype
-from softlabels.exchange.logarithms import check_logits, logs
+from softlabels.exchange.logarithms import check_logits, logs, refuse_probabilities, rounding
 from softlabels.inputs.sources import Rows, Source
 from softlabels.teachers.resolving import file_fingerprint
+
+SAMPLE = 256  # rows that are looked at before anything is written
 
 
 @dataclass(frozen=True)
@@ -97,9 +99,11 @@ def check_match(job: Match) -> None:
         )
     names = source.class_names
     if names is not None and len(names) != foreign.classes:
+        shown = ", ".join(names[:3]) + ", …" * (len(names) > 3)
+        count = f"{foreign.classes} class{'es' * (foreign.classes > 1)}"
         raise LogitsError(
-            f"{words.file} has {foreign.classes} classes, {source.data!r} {len(names)} "
-            f"({', '.join(names[:3])}, …); point --data at what the logits are of"
+            f"{words.file} has {count}, {source.data!r} {len(names)} ({shown}); point --data at "
+            f"what the logits are of"
         )
     missing = np.flatnonzero(job.places < 0)
     if len(missing) and words.on_missing == "stop":
@@ -109,8 +113,10 @@ def check_match(job: Match) -> None:
             f"{source.data!r}, split {source.split!r}: first the ids {shown}. "
             f"--on-missing skip leaves such rows out, and records them"
         )
-    first = source.read(0, min(256, len(source)))
-    job.read(first, 0)  # refuse a wrong file at once
+    first = source.read(0, min(SAMPLE, len(source)))
+    found = job.read(first, 0)[1]  # refuse a wrong file at once
+    if not words.probabilities:
+        refuse_probabilities(found, words.file)
 
 
 def tell(job: Match, how: str) -> str:
@@ -128,6 +134,10 @@ def tell(job: Match, how: str) -> str:
     if words.tail:
         parts.append(f"tail {words.tail}")
     if words.probabilities:
+        first = job.places[:SAMPLE]
+        decimals = rounding(foreign.read(first[first >= 0])) if (first >= 0).any() else None
+        if decimals is not None and decimals < 4:  # float16 has no more than that for some
+            parts.append(f"probabilities rounded to {decimals} decimal{'s' * (decimals > 1)}")
         floor = "" if words.floor is None else f", floor {words.floor:g}"
         parts.append(f"log of probabilities made at T={words.T:g}{floor}")
     return "; ".join(part for part in parts if part)

@@ -1,5 +1,6 @@
 """From a path to a `Foreign`: what it holds decides, not what it is called."""
 
+import os
 import zipfile
 from pathlib import Path
 
@@ -20,7 +21,7 @@ def open_foreign(options: ImportOptions, class_names: list[str] | None) -> Forei
     """Raises SourceError for what is not there or of no known kind, UsageError where the number of
     classes is needed and nobody tells, and what the formats' own modules raise."""
     try:
-        return _open(Path(options.file).expanduser(), options, class_names)
+        return _open(Path(os.path.expanduser(options.file)), options, class_names)
     except OSError as error:
         reason = error.strerror or error
         raise SourceError(f"{options.file} can't be read: {reason}; expected {KNOWN}") from error

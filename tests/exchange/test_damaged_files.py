@@ -1,13 +1,22 @@
 """`softlabels import`: damaged, odd and hostile files end in an error that says why."""
 
 import io
+import pickle
+import resource
 import zipfile
+from collections import OrderedDict
 
 import numpy as np
 import pytest
 import torch
 
-from softlabels.errors import SoftlabelsError, SourceError, UntrustedPickle
+from softlabels.errors import (
+    SoftlabelsError,
+    SourceError,
+    StoreError,
+    UntrustedPickle,
+    UsageError,
+)
 from softlabels.exchange import import_logits
 from tests.conftest import make_vectors
 from tests.exchange.foreign_files import soft
@@ -150,3 +159,106 @@ def test_a_byte_order_mark_is_no_part_of_an_id(words, tmp_path, ending):
 
 def test_a_path_that_no_file_system_takes_is_refused(words, tmp_path):
     refused(words | {"file": "x" * 300}, "can't be read: File name too long")
+
+
+def test_a_home_that_nobody_has_holds_no_file(words):
+    refused(words | {"file": "~nobody-at-all/z.npy"}, "~nobody-at-all/z.npy does not exist")
+
+
+@pytest.mark.parametrize("name", ["out", "name", "file", "ids"])
+def test_a_zero_byte_in_a_name_is_refused(words, tmp_path, name):
+    given = words | {"file": str(tmp_path / "z.npy"), name: "a\0b"}
+    refused(given, rf"{name} is 'a\\x00b'; no path has a zero byte", UsageError)
+
+
+@pytest.mark.parametrize("out", ["x" * 300, "file/o", "file"])
+def test_a_folder_that_can_not_be_is_refused(words, tmp_path, out):
+    (tmp_path / "file").touch()
+    given = words | {"file": str(tmp_path / "z.npy"), "out": str(tmp_path / out)}
+    refused(given, "can't write in .*; choose another folder with --out", StoreError)
+
+
+class Stored:
+    """A storage of so many float32, as a pickle of before the zip format names one."""
+
+    def __init__(self, numbers: int) -> None:
+        self.numbers = numbers
+
+
+class Viewed:
+    """A tensor that is a view of it."""
+
+    def __init__(self, numbers: int, shape: tuple, stride: tuple) -> None:
+        self.parts = Stored(numbers), 0, shape, stride, False, OrderedDict()
+
+    def __reduce__(self):
+        return torch._utils._rebuild_tensor_v2, self.parts
+
+
+class Zeros:
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __reduce__(self):
+        return bytearray, (self.count,)
+
+
+def before_zip(path, content, numbers: int) -> str:
+    """A file in torch's older format, which promises a storage and holds 3,600 bytes of it."""
+    heads = (0x1950A86A20F9469CFC6C, 1001, {
+        "protocol_version": 1001, "little_endian": True,
+        "type_sizes": {"short": 2, "int": 4, "long": 8},
+    })  # fmt: skip
+    with path.open("wb") as file:
+        for head in heads:
+            pickle.dump(head, file, protocol=2)
+        pickler = pickle.Pickler(file, protocol=2)
+        pickler.persistent_id = lambda held: (
+            ("storage", torch.FloatStorage, "0", "cpu", held.numbers, None)
+            if isinstance(held, Stored)
+            else None
+        )
+        pickler.dump(content)
+        pickle.dump(["0"], file, protocol=2)
+        file.write(numbers.to_bytes(8, "little") + b"\0" * 3600)
+    return str(path)
+
+
+GIGA = 1 << 30
+PROMISES = {
+    "a storage": (Viewed(4 * GIGA, (ROWS, 3), (3, 1)), 4 * GIGA, "can't be read"),
+    "more than there is": (Viewed(4000 * GIGA, (ROWS, 3), (3, 1)), 4000 * GIGA, "can't be read"),
+    "a view": (Viewed(900, (ROWS, GIGA), (GIGA, 1)), 900, "can't be read|promises"),
+    "repeated rows": (
+        Viewed(900, (GIGA, 3), (0, 1)), 900,
+        r"promises \[1073741824, 3\] of torch.float32, 12,884,901,888 bytes, and has .*clone",
+    ),
+    "repeated labels": (
+        {"logits": Viewed(900, (ROWS, 3), (3, 1)), "labels": Viewed(900, (GIGA,), (0,))}, 900,
+        "promises",
+    ),
+    "zeros": (Zeros(6 * GIGA), 900, "bytearray"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", list(PROMISES))
+def test_a_small_torch_file_that_promises_much_gets_no_memory(words, tmp_path, what):
+    content, numbers, match = PROMISES[what]
+    file = before_zip(tmp_path / "z.pt", content, numbers)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refused(words | {"file": file}, match, SoftlabelsError)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KB
+
+
+@pytest.mark.parametrize("what", ["logits", "labels", "bytearray"])
+def test_so_does_a_zip(words, tmp_path, what):
+    z = torch.zeros(1, 3).expand(GIGA if what == "logits" else ROWS, 3)
+    held = {"logits": z if what == "logits" else z.clone()}
+    if what == "labels":
+        held["labels"] = torch.zeros(1, dtype=torch.int64).expand(GIGA)
+    if what == "bytearray":
+        held["x"] = Zeros(6 * GIGA)
+    torch.save(held, tmp_path / "z.pt")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refused(words | {"file": str(tmp_path / "z.pt")}, "promises|bytearray", SoftlabelsError)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000

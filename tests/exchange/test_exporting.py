@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import softlabels
-from softlabels.errors import DamagedDump, IncompleteDump, UsageError
+from softlabels.errors import DamagedDump, IncompleteDump, StoreError, UsageError
 from softlabels.exchange import export_dump, import_logits, mds
 from softlabels.inputs.hashing import hash_bytes
 from softlabels.store.folder import Folder
@@ -309,3 +309,39 @@ def test_a_link_is_no_place_for_an_export(numbers, tmp_path):
         link.symlink_to(tmp_path / target)
         with pytest.raises(UsageError, match="is a link"):
             export_dump(dump=numbers, to="npz", out=str(link))
+
+
+@pytest.mark.parametrize(
+    ("out", "match"),
+    [
+        ("x" * 300, "x: File name too long; choose another folder with --out"),
+        ("below/" + "x" * 300, "x: File name too long; choose another folder with --out"),
+        ("file/o", "file/o: Not a directory; choose another folder with --out"),
+        ("file/o/o", "file/o/o: Not a directory; choose another folder with --out"),
+        ("a\0b", r"--out is 'a\\x00b'; expected is the path of a local folder"),
+        ("", "--out is ''; expected is the path of a local folder"),
+        ("empty", "is the folder that you are in; name another"),
+        (".", "is the folder that you are in; name another"),
+    ],
+)
+def test_names_that_no_folder_can_have_are_refused(numbers, tmp_path, monkeypatch, out, match):
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty" if out == "." else tmp_path)
+    if out == "empty":
+        monkeypatch.chdir(tmp_path / "empty")
+        out = str(tmp_path / "empty")
+    with pytest.raises((UsageError, StoreError), match=match):
+        export_dump(dump=numbers, to="npz", out=out)
+    assert not [path for path in tmp_path.rglob("*") if path.name.endswith(".partial")]
+
+
+def test_the_longest_name_that_a_folder_can_have_is_taken(numbers, tmp_path):
+    for name in ("x" * 255, "ü" * 127):
+        assert export_dump(dump=numbers, to="npz", out=str(tmp_path / name)).rows == ROWS
+
+
+def test_a_home_that_nobody_has_is_a_name_like_others(numbers, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    export_dump(dump=numbers, to="npz", out="~nobody-at-all/o")
+    assert (tmp_path / "~nobody-at-all" / "o").is_dir()

@@ -6,10 +6,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from hypothesis import given as drawn
+from hypothesis import strategies as st
 
 import softlabels
 from softlabels.errors import AlignmentError, LogitsError
 from softlabels.exchange import import_logits
+from softlabels.exchange.logarithms import check_logits, logs
 from tests.conftest import make_vectors
 from tests.exchange.foreign_files import marginal, soft, write_fkd, write_tinyvit
 
@@ -130,3 +133,59 @@ def test_an_overflow_speaks_of_the_file_and_not_of_a_teacher(words, tmp_path):
         with pytest.raises(LogitsError, match=f"logit .* id 'n03'.*; {dtype} ends at") as error:
             import_logits(**given | {"out": str(tmp_path / dtype)}, dtype=dtype)
         assert "teacher" not in str(error.value)
+
+
+def rounded_softmax(rows: int, classes: int, decimals: int, seed: int) -> np.ndarray:
+    z = np.random.default_rng(seed).normal(0, 4, (rows, classes))
+    p = np.exp(z - z.max(1, keepdims=True))
+    return np.round(p / p.sum(1, keepdims=True), decimals)
+
+
+@drawn(
+    rows=st.integers(20, 120),
+    classes=st.integers(2, 1000),
+    decimals=st.integers(2, 4),
+    dtype=st.sampled_from(["float16", "float32", "float64"]),
+    seed=st.integers(0, 99),
+)
+def test_rounding_hides_no_probabilities(rows, classes, decimals, dtype, seed):
+    p = rounded_softmax(rows, classes, decimals, seed).astype(dtype)
+    with pytest.raises(LogitsError, match=r"holds probabilities .*--probabilities"):
+        check_logits(p, np.arange(rows), "p.npy")
+    with np.errstate(divide="raise"):
+        found = logs(p, 1, 1e-7, np.arange(rows), "p.npy")
+    assert np.isfinite(found).all()
+
+
+@drawn(
+    rows=st.integers(20, 120),
+    classes=st.integers(2, 1000),
+    decimals=st.sampled_from([None, 1, 2, 3]),
+    scale=st.floats(0.5, 20),
+    dtype=st.sampled_from(["float16", "float32", "float64"]),
+    seed=st.integers(0, 99),
+)
+def test_logits_after_a_relu_are_no_probabilities(rows, classes, decimals, scale, dtype, seed):
+    z = np.maximum(0, np.random.default_rng(seed).normal(0, scale, (rows, classes)))
+    z = z if decimals is None else np.round(z, decimals)
+    check_logits(z.astype(dtype), np.arange(rows), "z.npy")
+
+
+def test_two_decimals_of_many_classes_are_known_and_recorded(words, tmp_path):
+    p = rounded_softmax(ROWS, 100, 2, 0)
+    assert np.abs(p.sum(1) - 1).max() > 0.01
+    np.save(tmp_path / "p.npy", p.astype(np.float32))
+    given = unnamed(words, 100, tmp_path / "u.parquet") | {"file": str(tmp_path / "p.npy")}
+    match = "probabilities rounded to 2 decimals .*--probabilities .*--floor.*save them unrounded"
+    refused(given, LogitsError, match)
+    refused(given | {"probabilities": True}, LogitsError, "--floor 1e-7")
+    found = import_logits(**given, probabilities=True, floor=1e-7)
+    told = softlabels.info(found.out)["facts"]["teacher"]
+    assert "probabilities rounded to 2 decimals; log of probabilities made at T=1" in told
+
+
+def test_an_odd_row_at_the_end_of_logits_is_no_file_of_probabilities(words, tmp_path):
+    z = soft(ROWS, 3)[0]
+    z[-1] = [0.25, 0.75, 0]
+    np.save(tmp_path / "z.npy", z)
+    import_logits(**words, file=str(tmp_path / "z.npy"), shard_rows=ROWS - 1)

@@ -21,6 +21,7 @@ from softlabels.errors import (
     UsageError,
 )
 from softlabels.exchange import import_logits
+from softlabels.inputs.sources import open_source
 from softlabels.store.folder import Folder
 from softlabels.store.reader import DumpReader
 from tests.conftest import every, make_vectors
@@ -325,11 +326,11 @@ def test_an_import_again_is_the_same_or_refused(words, tmp_path):
     out = Path(words["out"])
     (out / "softlabels.json").unlink()  # as if it had been stopped there
     (out / "commits" / "00001.json").unlink()
-    assert import_logits(**given).manifest.agrees(first)
+    assert import_logits(**given, resume=True).manifest.agrees(first)
     stored(words["out"])
     change(out / first.shards[1]["file"], lambda content: content.__setitem__(2000, 255))
     assert not softlabels.verify(dump=words["out"]).good
-    assert import_logits(**given).manifest.agrees(first)
+    assert import_logits(**given, resume=True).manifest.agrees(first)
     stored(words["out"])
     with pytest.raises(PlanMismatch, match=r"teacher\.fingerprint"):
         import_logits(**given | {"file": str(tmp_path / "y.npy"), "name": "z"})
@@ -510,3 +511,37 @@ def test_labels_are_not_compared_with_none(words, tmp_path):
     given = {"data": str(tmp_path / "bare.parquet"), "file": str(tmp_path / "z.npz")}
     import_logits(**words | given)
     assert "labels of the file unchecked" in softlabels.info(words["out"])["facts"]["teacher"]
+
+
+@pytest.mark.parametrize(
+    ("file", "folder"),
+    [("net-0.5.npy", "net-0.5"), ("net.v2.NPZ", "net.v2"), ("net", "net"), (".npy", "logits")],
+)
+def test_a_name_keeps_its_dots(vectors, tmp_path, monkeypatch, file, folder):
+    """Else two files would want the same folder."""
+    monkeypatch.chdir(tmp_path)
+    with Path(file).open("wb") as held:
+        np.save(held, soft(ROWS, 3)[0])
+    assert import_logits(file=file, data=vectors).out == f"data/vectors-{folder}"
+
+
+def test_another_split_gets_another_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    test = open_source("digits", "test")
+    np.save("z.npy", soft(len(test), 10)[0])
+    assert import_logits(file="z.npy", data="digits", split="test").out == "data/digits-test-z"
+
+
+def test_words_for_a_newcomer(vectors, tmp_path):
+    np.save(tmp_path / "z.npy", soft(ROWS, 3)[0])
+    np.save(tmp_path / "one.npy", soft(ROWS, 1)[0])
+    words = {"data": vectors, "out": str(tmp_path / "d")}
+    given = words | {"file": str(tmp_path / "z.npy"), "ids": "none.txt"}
+    refused(tmp_path, given, SourceError, "^none.txt can't be read: No such file or directory$")
+    one = words | {"file": str(tmp_path / "one.npy")}
+    refused(tmp_path, one, LogitsError, r"has 1 class, .* 3 \(a, b, c\)")
+    crops = [soft(2, 3, seed=row)[1].astype(np.float32) for row in range(ROWS)]
+    folder = write_fkd(tmp_path / "fkd", [f"train/{row}" for row in range(ROWS)], crops)
+    fkd = words | {"file": str(folder), "probabilities": True, "drop_views": "mean"}
+    match = "has the id 'train/0'.*--id-column, or translate .* with --ids, a .json object"
+    refused(tmp_path, fkd, AlignmentError, match)
