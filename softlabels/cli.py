@@ -244,10 +244,7 @@ def _verdict(verdict: Any) -> str:
     word = "good" if verdict.good else counted(len(findings), "problem")
     lines.append(f"{verdict.path}: {word}; {said}")
     if any(finding.redone for finding in findings):
-        lines.append(
-            "The same softlabels dump with --resume redoes what is damaged or missing; "
-            "where it was imported, the same softlabels import."
-        )
+        lines.append(f"What mends it: {verdict.remedy}.")
     return "\n".join(lines)
 
 

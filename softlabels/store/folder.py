@@ -42,8 +42,8 @@ class Folder:
     def __init__(self, url: str | os.PathLike[str]) -> None:
         self.url = os.fspath(url)
         self.token = uuid.uuid4().hex[:12]
-        if re.match(r"\w{2,}:/(?!/)", self.url):
-            raise StoreError(f"{self.url!r} has one slash after the colon; an address has two")
+        if re.search(r"\A\w{2,}:/(?!/)|\0", self.url):
+            raise StoreError(f"{self.url!r} has a NUL, or one slash after a colon instead of two")
         try:
             # other processes write here too, so a remembered listing would be a wrong one
             self.fs, self.root = fsspec.core.url_to_fs(
@@ -134,10 +134,9 @@ class Folder:
 
     def read_range(self, name: str, start: int, stop: int) -> bytes:
         """The bytes from `start` up to `stop` of a remote file, by one request."""
+        how = {"cache_type": "none"} if "hf" in self.protocols else {}  # or it reads 5 MB ahead
         with self._said(name):
-            # the Hub's client would read megabytes ahead; others take ranges as they are asked for
-            plain = {"cache_type": "none"} if "hf" in self.protocols else {}
-            content: bytes = self.fs.cat_file(self.path(name), start=start, end=stop, **plain)
+            content: bytes = self.fs.cat_file(self.path(name), start=start, end=stop, **how)
         return content
 
     def delete(self, name: str) -> None:
@@ -248,8 +247,7 @@ class Folder:
             except (FileNotFoundError, NotADirectoryError):
                 return {}
         # an object store also lists the mark of the folder itself, some the file that `path` is
-        own = path.strip("/")
-        inside = [entry for entry in found if entry["name"].strip("/") != own]
+        inside = [entry for entry in found if entry["name"].strip("/") != path.strip("/")]
         return {
             entry["name"].rstrip("/").rpartition("/")[2]: self._followed(entry) for entry in inside
         }

@@ -67,12 +67,12 @@ def read_manifest(folder: Folder) -> tuple[Manifest, Plan]:
                 raise StoreError(f"{folder} is a file; a dump is a folder")
             what = "has no dump in it" if folder.exists() else "does not exist"
             raise StoreError(f"{folder} {what}; make one with softlabels dump --out {folder}")
-        imported = plan.teacher["kind"] == "imported"
-        again = "softlabels import command" if imported else "softlabels dump command and --resume"
+        verb = "import" if plan.teacher["kind"] == "imported" else "dump"
+        again = f"the same softlabels {verb} command and --resume"
         raise IncompleteDump(
             f"{folder} holds an unfinished dump: {len(read_commits(folder, plan))} of "
             f"{plan.shards} shards are committed. Finish it with "
-            f"{pull_command(folder) or f'the same {again}'}"
+            f"{pull_command(folder) or again}"
         )
     where = f"{folder}/{MANIFEST}"
     manifest = make_record(Manifest, folder.read_json(MANIFEST), where)

@@ -17,10 +17,7 @@ def remedy(folder: Folder) -> str:
         return f"softlabels pull {found[1]}/{found[2]}{found[3]} fetches it again"
     if again := pull_command(folder):
         return f"{again} fetches it; or use what is here, with --shards"
-    return (
-        "the same softlabels dump with --resume redoes this shard alone (an imported dump: the "
-        "same softlabels import redoes it)"
-    )
+    return "the same softlabels dump, or import, with --resume redoes it and nothing else"
 
 
 def pull_command(folder: Folder) -> str | None:

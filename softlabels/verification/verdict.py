@@ -29,6 +29,7 @@ from softlabels.store.manifest import (
 )
 from softlabels.store.reader import DumpReader
 from softlabels.store.records import Commit, Manifest, Plan
+from softlabels.store.remedies import remedy
 from softlabels.verification.rechecks import Replay, recheck_source, replay
 
 
@@ -38,7 +39,8 @@ class Verdict:
 
     findings: what is damaged, by file; warnings: what may be meant so; rows, shards, bytes and
     seconds: what was read, and how long that took; accuracy: the teacher's, counted from the
-    stored logits; source_checked: whether the inputs were hashed again.
+    stored logits; source_checked: whether the inputs were hashed again; remedy: what mends a file
+    that can be redone.
     """
 
     path: str
@@ -52,6 +54,7 @@ class Verdict:
     labelled: int = 0
     correct: int = 0
     source_checked: bool = False
+    remedy: str = ""
     replay: Replay | None = None
 
     @property
@@ -75,7 +78,7 @@ def verify(progress: Progress = SILENT, **options: Any) -> Verdict:
     """
     words = VerifyOptions(**options)
     folder = dump_folder(words.dump, progress=progress)
-    verdict = Verdict(words.dump)
+    verdict = Verdict(words.dump, remedy=remedy(folder))
     began = time.perf_counter()
     plan, manifest = _read_records(folder, verdict)
     if plan is not None:

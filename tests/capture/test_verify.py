@@ -73,7 +73,7 @@ def test_the_command_line_names_the_file_and_exits_with_1(copied, cli):
     lines = done.out.splitlines()
     assert lines[0].startswith("data/train-00000-of-00003.parquet: ")
     assert "copy: 2 problems" in done.out
-    assert "--resume redoes what is damaged" in done.out
+    assert "--resume redoes it and nothing else" in done.out
     assert cli("verify", "copy", "--json", cwd=copied.parent).value["good"] is False
 
 
