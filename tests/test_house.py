@@ -1,6 +1,7 @@
 """The house: imports run downwards, one home of the softmax, light import, pinned names."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 import softlabels
 from softlabels import errors
+from tests.processes import start
 
 ROOT = Path(softlabels.__file__).parent
 FLOORS = {
@@ -63,6 +65,20 @@ def test_rooms_make_no_circle():
         assert leaves, f"a circle among {sorted(arrows)}"
         for name in leaves:
             del arrows[name]
+
+
+def test_any_room_may_be_the_first_to_be_imported():
+    """A circle of imports within a room shows only where it is entered."""
+    process = start(import_each_first)
+    process.join(60)
+    assert process.exitcode == 0
+
+
+def import_each_first() -> None:
+    for entered in set(FLOORS) - {"__main__"}:
+        for name in [name for name in sys.modules if name.split(".")[0] == "softlabels"]:
+            del sys.modules[name]
+        importlib.import_module(f"softlabels.{entered}")
 
 
 def test_softmax_has_one_home():
