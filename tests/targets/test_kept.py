@@ -1,6 +1,7 @@
 """Where logits are read from: mapped files, the cache, memory. And that they are the right ones."""
 
 import gc
+import multiprocessing
 import shutil
 import sys
 import time
@@ -108,6 +109,7 @@ def test_a_flipped_bit_is_told_before_the_first_epoch_ends_and_again_next_time(t
             list(load(folder).batches(100, shuffle=True))
         with pytest.raises(DamagedDump, match="SHA-256"):
             list(load(folder).batches(100, workers=2))
+        assert multiprocessing.active_children() == [], "no worker is left"
 
 
 def test_damage_to_other_pages_is_told_too_and_not_cached(tmp_path, cache):
