@@ -111,6 +111,19 @@ def test_importing_is_light():
     assert done.stdout.strip() == "[]"
 
 
+def test_a_bad_option_is_told_before_torch_is_imported():
+    code = f"""
+import sys, softlabels.cli
+try:
+    softlabels.cli.app(["train", "x", "--alpha", "1.5"])
+except SystemExit as stop:
+    print(stop.code, [m for m in {HEAVY!r} if m in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "2 []"
+    assert "--alpha is 1.5" in done.stderr
+
+
 def test_running_the_stages_needs_no_extra():
     code = (
         "import sys, softlabels.capture, softlabels.students;"
