@@ -69,7 +69,12 @@ def _register(app: typer.Typer, options: type, body: Body) -> Body:
         debug = given.pop("debug")
         terminal = Terminal(given.pop("json"), given.pop("log_json"))
         given.pop("config")
-        guarded(debug, terminal, lambda: body(terminal, **given))
+
+        def work() -> None:
+            options(**given)  # what can't be is told before anything heavy is imported
+            body(terminal, **given)
+
+        guarded(debug, terminal, work)
 
     hints = get_type_hints(options)
     owners = {

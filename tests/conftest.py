@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,8 @@ import pytest
 import torch
 from hypothesis import settings
 from PIL import Image
+
+from tests import processes
 
 settings.register_profile("quiet", deadline=None)  # no timed tests
 settings.load_profile("quiet")
@@ -36,8 +37,10 @@ def caches(tmp_path_factory: pytest.TempPathFactory):
 
 
 class Finished:
-    def __init__(self, done: subprocess.CompletedProcess[str]) -> None:
-        self.code, self.out, self.err = done.returncode, done.stdout, done.stderr
+    """What a process of the command line said."""
+
+    def __init__(self, code: int | None, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
 
     @property
     def value(self) -> dict[str, Any]:
@@ -46,19 +49,18 @@ class Finished:
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Callable[..., Finished]:
+def cli(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Finished]:
     """`cli("dump", "--teacher", "t.pt")`: a real process in an empty folder."""
+    said = tmp_path_factory.mktemp("said")
 
     def run(*words: object, cwd: Path = tmp_path, timeout: float = 120) -> Finished:
-        done = subprocess.run(
-            [sys.executable, "-m", "softlabels", *map(str, words)],
-            cwd=cwd,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            stdin=subprocess.DEVNULL,
-        )
-        return Finished(done)
+        process = processes.command(*words, cwd=cwd, out=said / "out", err=said / "err")
+        process.join(timeout)
+        if process.is_alive():
+            processes.kill(process)
+            raise TimeoutError(f"softlabels {words} took more than {timeout} s")
+        texts = ((said / name).read_text(encoding="utf-8") for name in ("out", "err"))
+        return Finished(process.exitcode, *texts)
 
     return run
 

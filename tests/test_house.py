@@ -1,6 +1,7 @@
 """The house: imports run downwards, one home of the softmax, light import, pinned names."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 import softlabels
 from softlabels import errors
+from tests.processes import start
 
 ROOT = Path(softlabels.__file__).parent
 FLOORS = {
@@ -65,6 +67,20 @@ def test_rooms_make_no_circle():
             del arrows[name]
 
 
+def test_any_room_may_be_the_first_to_be_imported():
+    """A circle of imports within a room shows only where it is entered."""
+    process = start(import_each_first)
+    process.join(60)
+    assert process.exitcode == 0
+
+
+def import_each_first() -> None:
+    for entered in set(FLOORS) - {"__main__"}:
+        for name in [name for name in sys.modules if name.split(".")[0] == "softlabels"]:
+            del sys.modules[name]
+        importlib.import_module(f"softlabels.{entered}")
+
+
 def test_softmax_has_one_home():
     words = {"softmax", "log_softmax", "logsumexp"}
     for path in MODULES:
@@ -93,6 +109,19 @@ def test_importing_is_light():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_bad_option_is_told_before_torch_is_imported():
+    code = f"""
+import sys, softlabels.cli
+try:
+    softlabels.cli.app(["train", "x", "--alpha", "1.5"])
+except SystemExit as stop:
+    print(stop.code, [m for m in {HEAVY!r} if m in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "2 []"
+    assert "--alpha is 1.5" in done.stderr
 
 
 def test_running_the_stages_needs_no_extra():

@@ -157,9 +157,15 @@ class Batches(IterableDataset):
             pin_memory=self.pin_memory,
             collate_fn=as_it_is,
         )
-        for (_, stop), batch in zip(self._steps(self._position), loader, strict=True):
-            self._position = stop
-            yield batch
+        found = iter(loader)
+        try:
+            for (_, stop), batch in zip(self._steps(self._position), found, strict=True):
+                self._position = stop
+                yield batch
+        finally:
+            # An error's traceback holds the iterator; the collector of cycles would end its queues
+            # first, and then wait 5 seconds for each worker that hears nothing.
+            getattr(found, "_shutdown_workers", lambda: None)()
 
 
 def as_it_is(batch: Any) -> Any:

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import datasets
@@ -34,6 +33,7 @@ from softlabels.store.reader import DumpReader
 from softlabels.store.writer import ShardWriter
 from softlabels.teachers import resolve
 from tests.conftest import Linear, every, make_vectors, png, save_script
+from tests.processes import wait_for
 
 TEMPERATURES = [0.5, 1, 2, 4, 8, 20, 100]
 
@@ -108,17 +108,18 @@ def test_a_second_dump_finds_everything_done(dump_folder, teacher, cli):
 
 
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
-def test_a_dump_that_is_stopped_and_resumed_gives_the_same_bytes(tmp_path, stop):
+def test_a_dump_that_is_stopped_and_resumed_gives_the_same_bytes(tmp_path, cli, stop):
     (tmp_path / "slow.py").write_text(SLOW)
-    script = "import slow, torch; torch.save(slow.Slow().state_dict(), 'w.pt')"
-    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
-    command = [sys.executable, "-m", "softlabels", "dump", "--teacher", "w.pt", "--data", "digits",
-               "--model", "slow:Slow", "--batch-size", "20", "--shard-rows", "100"]  # fmt: skip
-    calm = subprocess.run([*command, "--out", "calm"], cwd=tmp_path, check=True)
-    assert calm.returncode == 0
+    names: dict = {}
+    exec(SLOW, names)
+    torch.save(names["Slow"]().state_dict(), tmp_path / "w.pt")
+    words = ["dump", "--teacher", "w.pt", "--data", "digits", "--model", "slow:Slow",
+             "--batch-size", "20", "--shard-rows", "100"]  # fmt: skip
+    assert cli(*words, "--out", "calm").code == 0
+    again = [*words, "--out", "rough"]
     with subprocess.Popen(
-        [*command, "--out", "rough"], cwd=tmp_path, env=os.environ | {"PAUSE": "0.05"},
-        stderr=subprocess.PIPE, text=True,
+        [sys.executable, "-m", "softlabels", *again], cwd=tmp_path,
+        env=os.environ | {"PAUSE": "0.05"}, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         wait_for(lambda: len(list(tmp_path.glob("rough/commits/*"))) >= 3)
         process.send_signal(stop)
@@ -130,25 +131,16 @@ def test_a_dump_that_is_stopped_and_resumed_gives_the_same_bytes(tmp_path, stop)
         assert process.returncode == 130
         assert "of 12 shards are committed and safe. Go on with the same command and" in said
         assert "Traceback" not in said
-    again = [*command, "--out", "rough"]
-    refused = subprocess.run(again, cwd=tmp_path, capture_output=True, text=True)
-    assert refused.returncode == 1
-    assert "Add --resume" in refused.stderr
-    resumed = subprocess.run(
-        [*again, "--resume", "--json"], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    assert json.loads(resumed.stdout)["rows_run"] == 1200 - 100 * committed
+    refused = cli(*again)
+    assert refused.code == 1
+    assert "Add --resume" in refused.err
+    resumed = cli(*again, "--resume", "--json")
+    assert resumed.code == 0
+    assert resumed.value["rows_run"] == 1200 - 100 * committed
     for path in sorted(tmp_path.glob("calm/data/*")):
         assert path.read_bytes() == (tmp_path / "rough" / "data" / path.name).read_bytes()
     assert (every(read(tmp_path / "calm")) == every(read(tmp_path / "rough"))).all()
     assert not (tmp_path / "rough" / ".partial").exists()
-
-
-def wait_for(condition, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
 
 
 def test_a_lost_shard_is_redone_alone(dump_folder, teacher, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,16 +24,23 @@ from tests.processes import kill, start, wait_for
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def slow(tmp_path) -> dict:
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory) -> dict:
     """24 shards of 50 rows, 20 batches of which take a second."""
-    return slow_words(tmp_path, shard_rows=50, batch_size=25)
+    return slow_words(tmp_path_factory.mktemp("slow"), shard_rows=50, batch_size=25)
+
+
+@pytest.fixture(scope="module")
+def finished(slow, tmp_path_factory) -> Path:
+    """The dump as one process makes it. Not to be changed."""
+    out = tmp_path_factory.mktemp("finished") / "d"
+    softlabels.dump(**slow, out=str(out))
+    return out
 
 
 @pytest.fixture
-def calm(slow, tmp_path) -> dict[str, bytes]:
-    softlabels.dump(**slow, out=str(tmp_path / "calm"))
-    return harm.contents(tmp_path / "calm")
+def calm(finished) -> dict[str, bytes]:
+    return harm.contents(finished)
 
 
 def free_port() -> int:
@@ -95,9 +103,8 @@ def test_four_ranks_killed_then_one_killed_then_three_leave_nothing_stale(slow, 
     assert softlabels.verify(dump=str(out)).good
 
 
-def test_damage_is_looked_for_and_redone_by_all_ranks(slow, calm, tmp_path):
-    out = tmp_path / "d"
-    softlabels.dump(**slow, out=str(out))
+def test_damage_is_looked_for_and_redone_by_all_ranks(slow, finished, calm, tmp_path):
+    out = Path(shutil.copytree(finished, tmp_path / "d"))
     for shard in (1, 5, 6):
         file = harm.shards(out)[shard]
         harm.flip(file, file.stat().st_size // 2, 1)
@@ -145,9 +152,8 @@ def dump_aloud(said: str, **words) -> None:
         raise
 
 
-def test_a_rank_that_dies_before_the_dump_begins_stops_the_others(slow, tmp_path):
-    out = tmp_path / "d"
-    softlabels.dump(**slow, out=str(out))
+def test_a_rank_that_dies_before_the_dump_begins_stops_the_others(slow, finished, tmp_path):
+    out = Path(shutil.copytree(finished, tmp_path / "d"))
     said = tmp_path / "said"
     words = slow | {"out": str(out), "resume": True, "said": str(said)}
     assert finish(ranks(3, work=die_looking, **words)) == [3, 3, -9]
@@ -195,9 +201,8 @@ def dump_or_die_young(**words) -> None:
     dump_aloud(**words)
 
 
-def test_a_rank_that_is_slow_to_come_hears_the_last_word(slow, tmp_path):
-    out = tmp_path / "d"
-    softlabels.dump(**slow, out=str(out))
+def test_a_rank_that_is_slow_to_come_hears_the_last_word(slow, finished, tmp_path):
+    out = Path(shutil.copytree(finished, tmp_path / "d"))
     assert finish(ranks(2, work=dump_late, **slow, out=str(out))) == [0, 0]
 
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -27,14 +28,18 @@ NAME = [0]
 
 @pytest.fixture(scope="module")
 def server():
+    """Its clients in this process try as often as ever, with a twentieth of the pauses."""
     with s3.running() as found:
         before = {name: os.environ.get(name) for name in found.environment}
         os.environ.update(found.environment)
+        import botocore.retryhandler as retries
         import s3fs
 
         s3fs.S3FileSystem.clear_instance_cache()
-        s3fs.S3FileSystem().mkdir(s3.BUCKET)
-        yield found
+        delay = retries.delay_exponential
+        with patch.object(retries, "delay_exponential", lambda *a, **w: delay(*a, **w) / 20):
+            s3fs.S3FileSystem().mkdir(s3.BUCKET)
+            yield found
         s3fs.S3FileSystem.clear_instance_cache()
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
@@ -102,9 +107,10 @@ def test_a_store_that_fails_now_and_then(teacher, dump_folder, out, server, faul
 
 @pytest.mark.parametrize("status", [403, 500])
 def test_a_store_that_goes_away_stops_the_dump_and_a_resume_goes_on(
-    teacher, out, server, status, cli
+    teacher, out, server, status, cli, monkeypatch
 ):
     """From the third shard on nothing can be written."""
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
     fault = s3.sometimes(status, 1, "PUT", "train-00002")
     server.faults.append(fault)
     done = cli("dump", "--teacher", teacher, "--out", out, "--shard-rows", 200)

@@ -1,8 +1,8 @@
 """Where logits are read from: mapped files, the cache, memory. And that they are the right ones."""
 
 import gc
+import multiprocessing
 import shutil
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -109,6 +109,7 @@ def test_a_flipped_bit_is_told_before_the_first_epoch_ends_and_again_next_time(t
             list(load(folder).batches(100, shuffle=True))
         with pytest.raises(DamagedDump, match="SHA-256"):
             list(load(folder).batches(100, workers=2))
+        assert multiprocessing.active_children() == [], "no worker is left"
 
 
 def test_damage_to_other_pages_is_told_too_and_not_cached(tmp_path, cache):
@@ -394,14 +395,24 @@ def test_a_plain_dataloader_tells_of_damage_within_about_an_epoch(tmp_path, work
 
 
 def test_too_many_open_files_are_no_damage(tmp_path):
-    folder = make_dump(tmp_path / "d", LOGITS, 4, 4)
-    script = (
-        "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200));"
-        "import softlabels; softlabels.load(sys.argv[1], T=1, inputs=False)"
-    )
-    done = subprocess.run([sys.executable, "-c", script, folder], capture_output=True, text=True)
-    assert "StoreError" in done.stderr
-    assert "Too many open files" in done.stderr
-    assert "damaged" not in done.stderr
-    more = script.replace("(200, 200)", "(200, 2000)")
-    subprocess.run([sys.executable, "-c", more, folder], check=True)
+    folder, said = make_dump(tmp_path / "d", LOGITS[:400], 4, 4), tmp_path / "said"
+    for most, code in ((60, 3), (2000, 0)):
+        process = start(load_with, folder=folder, files=(60, most), said=said)
+        process.join(60)
+        assert process.exitcode == code
+        assert ("StoreError" in said.read_text()) == (code == 3)
+        assert ("Too many open files" in said.read_text()) == (code == 3)
+        assert "damaged" not in said.read_text()
+
+
+def load_with(folder: Path, files: tuple[int, int], said: Path) -> None:
+    """A hundred shards, `files` open at once and at most."""
+    import resource
+
+    with said.open("w") as file:
+        resource.setrlimit(resource.RLIMIT_NOFILE, files)
+        try:
+            load(folder)
+        except Exception as error:
+            file.write(f"{type(error).__name__}: {error}")
+            raise
