@@ -6,7 +6,7 @@ from typing import Any
 
 from softlabels.config.publishing import PullOptions, PushOptions
 from softlabels.flags import Terminal
-from softlabels.words import counted
+from softlabels.words import counted, size_words
 
 
 def add_commands(command: Callable[[type], Callable]) -> None:
@@ -30,11 +30,11 @@ def push(terminal: Terminal, **options: Any) -> None:
 
     done = softlabels.push(terminal.progress, **options)
     if done.commit:
-        text = f"{done.url}: {len(done.files)} files, {done.bytes / 1e6:,.1f} MB sent"
+        text = f"{done.url}: {len(done.files)} files, {size_words(done.bytes)} sent"
         text += f", {len(done.removed)} removed" if done.removed else ""
     elif done.files or done.removed:
         names = [f"send    {name}" for name in done.files] + [f"remove  {n}" for n in done.removed]
-        text = "\n".join([*names, f"{done.bytes / 1e6:,.1f} MB would go to {done.url}"])
+        text = "\n".join([*names, f"{size_words(done.bytes)} would go to {done.url}"])
     else:
         text = f"{done.url}: nothing has changed, nothing was sent"
     terminal.result(text, asdict(done))
@@ -56,6 +56,6 @@ def pull(terminal: Terminal, **options: Any) -> None:
     done = softlabels.pull(terminal.progress, **options)
     count, shards = len(done.manifest.shards), len(done.shards)
     how = "whole" if shards == count else f"{shards:,} of {counted(count, 'shard')}"
-    text = f"{done.path}: {done.rows:,} rows, {done.bytes / 1e6:,.1f} MB, {how}"
+    text = f"{done.path}: {done.rows:,} rows, {size_words(done.bytes)}, {how}"
     terminal.result(text, {"path": done.path, "commit": done.commit, "rows": done.rows,
                            "bytes": done.bytes, "shards": done.shards})  # fmt: skip

@@ -77,6 +77,8 @@ def merged(ours: Header, theirs: Header, place: Place, folders: Collection[str])
         infos[place.config] = info
         files.append({"split": place.split, "path": place.path})
         return ours | _together(configs, infos)
+    except UsageError:
+        raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UsageError(
             f"the configs or dataset_info in README.md's header can't be read "

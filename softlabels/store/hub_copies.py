@@ -81,7 +81,8 @@ def fetch_manifest(address: HubAddress) -> Folder:
     except EntryNotFoundError as error:
         if others := dumps_in(address):
             raise StoreError(
-                f"{address} has dumps in its folders: {', '.join(others)}; name one of them"
+                f"{address} is no dump; in folders of {address.repo} are {', '.join(others)}: name "
+                f"one of them"
             ) from error
         raise IncompleteDump(
             f"{address} has no {MANIFEST}: it is no dump, or isn't finished; the same softlabels "
