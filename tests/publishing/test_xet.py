@@ -1,0 +1,154 @@
+"""Published and used through Xet, as real clients do: hf_xet sends and fetches chunks of files."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import softlabels
+from softlabels.errors import DamagedDump, StoreError
+from tests.hub import OWNER, READER, Hub, client
+from tests.processes import wait_for
+from tests.publishing import work
+
+SHARDS = 6
+PLAIN = {"HF_XET_XORB_COMPRESSION_POLICY": "none"}  # so that any byte of a xorb can be another
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    with Hub(tmp_path_factory.mktemp("hub"), xet=True) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def owner(hub, tmp_path_factory):
+    with client(environment(hub, tmp_path_factory.mktemp("owner")) | PLAIN) as run:
+        yield run
+
+
+@pytest.fixture(scope="module")
+def stranger(hub, tmp_path_factory):
+    """Another process, another account, empty caches."""
+    with client(environment(hub, tmp_path_factory.mktemp("stranger"), READER)) as run:
+        yield run
+
+
+def environment(hub: Hub, home: Path, user: str = OWNER) -> dict[str, str]:
+    return hub.environment(home, user=user) | {"SOFTLABELS_CACHE": str(home / "softlabels")}
+
+
+@pytest.fixture(scope="module")
+def original(teacher, tmp_path_factory) -> Path:
+    """Six shards of 200 digits."""
+    folder = tmp_path_factory.mktemp("original") / "d"
+    softlabels.dump(teacher=teacher, out=str(folder), shard_rows=200)
+    return folder
+
+
+@pytest.fixture
+def folder(original, tmp_path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "d"))
+
+
+@pytest.fixture
+def repo(hub, tmp_path) -> str:
+    hub.forget()
+    return f"{OWNER}/{tmp_path.name}"
+
+
+def stored(folder: Path) -> list[list[float]]:
+    dataset = softlabels.load(folder, T=1, inputs=False)
+    return dataset.take(np.arange(len(dataset)))["logits"].tolist()
+
+
+def shard(number: int) -> str:
+    return f"data/train-{number:05}-of-{SHARDS:05}.parquet"
+
+
+def sizes(folder: Path) -> list[int]:
+    return [(folder / shard(number)).stat().st_size for number in range(SHARDS)]
+
+
+def test_a_stranger_trains_from_what_was_pushed(hub, owner, stranger, folder, repo, tmp_path):
+    owner(work.push, str(folder), repo)
+    assert hub.received["POST", "xorb"] >= sum(sizes(folder))
+    assert hub.requests["PUT", "upload"] == 0
+    assert stranger(work.first_logits, repo) == stored(folder)
+    assert hub.sent["GET", "chunk_range"] >= sum(sizes(folder))
+    assert hub.requests["GET", "cdn"] == 0
+    stranger(work.pull, repo, out=str(tmp_path / "pulled"))
+    assert softlabels.verify(dump=str(tmp_path / "pulled")).good
+    assert not hub.elsewhere
+
+
+def test_what_is_there_is_not_sent_again(hub, owner, stranger, folder, repo):
+    owner(work.push, str(folder), repo)
+    hub.forget()
+    assert owner(work.push, str(folder), repo)["commit"] is None
+    assert hub.requests["POST", "xorb"] == hub.requests["POST", "shard"] == 0
+    work.redo_shard(folder, 3, lambda logits: logits + 0.125)
+    owner(work.push, str(folder), repo)
+    assert 0 < hub.received["POST", "xorb"] < 1.1 * sizes(folder)[3], "and the others are not"
+    assert stranger(work.first_logits, repo) == stored(folder)
+
+
+def test_a_push_that_is_killed_goes_on(hub, owner, stranger, folder, repo, tmp_path):
+    for number in range(SHARDS):
+        work.redo_shard(folder, number, lambda logits: logits + 0.25)
+    hub.faults.append(always("hang", "/v1/shards"))
+    home = environment(hub, tmp_path / "home") | PLAIN
+    process = work.command(home, "push", folder, repo, cwd=tmp_path)
+    wait_for(lambda: hub.requests["POST", "shard"])
+    process.kill()
+    process.communicate()
+    assert hub.received["POST", "xorb"] >= sum(sizes(folder)), "chunks are there, and no file"
+    assert set(hub.files(repo)) == {".gitattributes"}
+    hub.forget()
+    owner(work.push, str(folder), repo)
+    assert stranger(work.first_logits, repo) == stored(folder)
+
+
+def test_chunks_that_were_tampered_with_are_refused(hub, owner, stranger, folder, repo):
+    """hf_xet doesn't look at hashes."""
+    work.redo_shard(folder, 2, lambda logits: logits + 0.5)
+    owner(work.push, str(folder), repo)
+    hub.tamper(repo, shard(2), flipped)
+    with pytest.raises(DamagedDump, match="train-00002-of-00006"):
+        stranger(work.first_logits, repo)
+    with pytest.raises(DamagedDump, match=r"train-00002.* has other bytes than its record tells"):
+        stranger(work.pull, repo)
+    hub.tamper(repo, shard(2), flipped)
+    stranger(work.pull, repo)
+
+
+def test_a_copy_that_is_bad_is_fetched_anew(hub, owner, stranger, folder, repo):
+    """It is one for all repositories with the same file."""
+    owner(work.push, str(folder), repo)
+    stranger(work.pull, repo)
+    stranger(work.spoil_the_cached, repo, shard(1))
+    hub.forget()
+    stranger(work.pull, repo)
+    assert 0 < hub.sent["GET", "chunk_range"] < 1.1 * sizes(folder)[1]
+    assert stranger(work.first_logits, repo) == stored(folder)
+
+
+def test_a_storage_that_does_not_answer_is_told(hub, owner, folder, repo):
+    work.redo_shard(folder, 4, lambda logits: logits + 1)
+    hub.faults.append(always(503, "/v1/"))
+    with pytest.raises(StoreError, match=f"{repo}: the Hub can't be reached: .*503"):
+        owner(work.push, str(folder), repo)
+    hub.forget()
+    owner(work.push, str(folder), repo)
+
+
+def always(harm: Any, part: str) -> Callable[[str, str], Any]:
+    return lambda _, path: harm if part in path else None
+
+
+def flipped(content: bytes) -> bytes:
+    at = len(content) // 2
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
