@@ -7,11 +7,13 @@ and without a network what is there is used.
 
 import os
 import re
+import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from traceback import walk_tb
 
 from huggingface_hub import HfApi, hf_hub_download, is_offline_mode
 from huggingface_hub.errors import (
@@ -35,6 +37,7 @@ from softlabels.store.manifest import CARD, MANIFEST, PLAN, commit_name, read_ma
 
 ADDRESS = re.compile(r"(?:hf://datasets/)?([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 CONNECTIONS = 8
+FULL = "os error 28"  # of a full disk, as hf_xet words it
 
 
 @dataclass(frozen=True)
@@ -133,8 +136,20 @@ def fetch_files(
     total = sum(sizes.values()) // 1_000_000
     bar = progress.bar("fetch", total, "MB")
     with quiet(), bar as advance, ThreadPoolExecutor(CONNECTIONS) as pool:
-        for size in pool.map(get, [*sizes, *others]):
-            advance(size)
+        futures: list[Future[int]] = []
+        try:
+            for name in [*sizes, *others]:
+                futures.append(pool.submit(get, name))
+            for future in futures:
+                while not wait([future], 1).done:  # one that waits without an end may miss Ctrl-C
+                    pass
+                advance(future.result())
+        except BaseException as error:  # the pool waits for its threads, which no signal reaches
+            pool.shutdown(wait=False, cancel_futures=True)
+            while isinstance(error, KeyboardInterrupt) and any(f.running() for f in futures):
+                _abort()  # not once: one of them may only be about to begin
+                time.sleep(0.1)
+            raise
 
 
 def commit_of(copy: Folder) -> str:
@@ -177,15 +192,19 @@ def said(address: HubAddress) -> Iterator[None]:
         reason = error.server_message or _first_line(error)
         raise StoreError(f"{where}: {told.get(status, reason)}") from error
     except OSError as error:
-        if error.errno == 28:
+        if error.errno == 28 or FULL in str(error):
             raise DiskFull(f"no space left for {where}") from error
         network = isinstance(error, ConnectionError | TimeoutError)
         what = "the Hub can't be reached: " if network else ""
         raise StoreError(f"{where}: {what}{_first_line(error)}") from error
-    except Exception as error:  # its HTTP library's own
-        if "http" not in type(error).__module__:
+    except Exception as error:  # its HTTP library's own, and hf_xet's of a transfer that failed
+        gave_up = isinstance(error, RuntimeError) and _is_the_clients(error)
+        if not gave_up and "http" not in type(error).__module__:
             raise
-        raise StoreError(f"{where}: the Hub can't be reached: {_first_line(error)}") from error
+        if gave_up and FULL in str(error):
+            raise DiskFull(f"no space left for {where}") from error
+        what = "the Hub's client gave up" if gave_up else "the Hub can't be reached"
+        raise StoreError(f"{where}: {what}: {_first_line(error)}") from error
 
 
 @contextmanager
@@ -199,6 +218,21 @@ def quiet() -> Iterator[None]:
     finally:
         if shown:
             enable_progress_bars()
+
+
+def _is_the_clients(error: BaseException) -> bool:
+    """Whether the Hub's client raised it, or a library under it that has no frames of its own."""
+    *_, (frame, _) = walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")).startswith("huggingface_hub.")
+
+
+def _abort() -> None:
+    """End what is fetched through Xet now. Without it, a thread waits for minutes for a server that
+    doesn't answer."""
+    with suppress(ImportError):
+        from huggingface_hub.utils._xet import abort_xet_session
+
+        abort_xet_session()
 
 
 def _first_line(error: BaseException) -> str:

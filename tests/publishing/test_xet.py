@@ -1,6 +1,7 @@
 """Published and used through Xet, as real clients do: hf_xet sends and fetches chunks of files."""
 
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -136,13 +137,38 @@ def test_a_copy_that_is_bad_is_fetched_anew(hub, owner, stranger, folder, repo):
     assert stranger(work.first_logits, repo) == stored(folder)
 
 
-def test_a_storage_that_does_not_answer_is_told(hub, owner, folder, repo):
+def test_chunks_that_can_not_be_unpacked_are_told(hub, owner, stranger, folder, repo):
+    work.redo_shard(folder, 2, lambda logits: logits - 0.5)
+    owner(work.push, str(folder), repo)
+    hub.tamper(repo, shard(2), lambda chunk: chunk[:4] + b"\x09" + chunk[5:])
+    with pytest.raises(StoreError, match=f"{repo}: the Hub's client gave up: .*Format error"):
+        stranger(work.first_logits, repo)
+
+
+def test_a_storage_that_does_not_answer_is_told(hub, owner, stranger, folder, repo):
     work.redo_shard(folder, 4, lambda logits: logits + 1)
     hub.faults.append(always(503, "/v1/"))
     with pytest.raises(StoreError, match=f"{repo}: the Hub can't be reached: .*503"):
         owner(work.push, str(folder), repo)
     hub.forget()
     owner(work.push, str(folder), repo)
+    for part, status in (("/v1/reconstructions/", 503), ("/xorbs/", 403), ("/xorbs/", "lost")):
+        hub.faults[:] = [always(status, part)]
+        with pytest.raises(StoreError, match=f"{repo}: the Hub's client gave up: .*{part}") as told:
+            stranger(work.first_logits, repo)
+        assert "signature" not in str(told.value)
+    hub.forget()
+    assert stranger(work.first_logits, repo) == stored(folder)
+
+
+def test_ctrl_c_ends_a_pull_that_gets_no_answer(hub, owner, folder, repo, tmp_path):
+    owner(work.push, str(folder), repo)
+    hub.faults.append(always("hang", "/xorbs/"))
+    process = work.command(environment(hub, tmp_path / "home"), "pull", repo, cwd=tmp_path)
+    wait_for(lambda: hub.requests["GET", "chunk_range"])
+    process.send_signal(signal.SIGINT)
+    said, errors = process.communicate(timeout=30)
+    assert (process.returncode, said, errors) == (130, "", "")
 
 
 def always(harm: Any, part: str) -> Callable[[str, str], Any]:
