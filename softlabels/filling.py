@@ -1,11 +1,18 @@
-"""Work that is done once for each of many items, in the background, what is waited for first."""
+"""Work that is done once for each of many items, by threads."""
 
 import os
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, wait
+from typing import TypeVar
 
 import numpy as np
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+PATIENCE_SECONDS = 3
 
 opening = threading.Lock()  # held while what threads share is set up; a forked child gets its own
 
@@ -26,8 +33,58 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def in_order(
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    threads: int,
+    abort: Callable[[], None] = lambda: None,
+) -> Iterator[Result]:
+    """`work(item)` of each, in their order. What fails is raised, when the others have ended.
+
+    Ctrl-C ends the wait, whatever the threads wait for: a pool's would be waited for as long as a
+    server does not answer. `abort` is called to end them.
+    """
+    jobs = [(Future[Result](), item) for item in items]
+    waiting = deque(jobs)
+
+    def run() -> None:
+        while True:
+            try:
+                future, item = waiting.popleft()
+            except IndexError:
+                return
+            try:
+                future.set_result(work(item))
+            except BaseException as error:
+                future.set_exception(error)
+
+    crew = [threading.Thread(target=run, daemon=True) for _ in range(min(threads, len(jobs)))]
+    for thread in crew:
+        thread.start()
+    try:
+        for future, _ in jobs:
+            while not wait([future], 1).done:  # one that waits without an end may miss Ctrl-C
+                pass
+            yield future.result()
+    except Exception:
+        waiting.clear()
+        for thread in crew:
+            thread.join()
+        raise
+    except KeyboardInterrupt:
+        waiting.clear()
+        end = time.monotonic() + PATIENCE_SECONDS
+        while any(thread.is_alive() for thread in crew) and time.monotonic() < end:
+            abort()  # not once: one of them may only be about to begin
+            time.sleep(0.1)
+        raise
+    finally:
+        waiting.clear()
+
+
 class Filler:
-    """Runs `work(item)` for items 0 … count − 1 in threads, once each.
+    """Runs `work(item)` for items 0 … count − 1 in the background, once each, what is waited for
+    first.
 
     `need(items)` waits for some of them and puts them first. An exception in `work` stops the rest
     and is raised by whatever is called next. In a forked child the threads are not there; it does

@@ -7,8 +7,9 @@ branch, tag or commit.
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from traceback import walk_tb
 
 from huggingface_hub.errors import (
     EntryNotFoundError,
@@ -28,6 +29,7 @@ from softlabels.errors import DiskFull, SoftlabelsError, StoreError, UsageError
 ADDRESS = re.compile(
     r"(?:hf://datasets/)?([\w.-]+/[\w.-]+)((?:/[\w-][\w.-]*){0,2})(?:@([\w./-]+))?"
 )
+FULL = "os error 28"  # of a full disk, as hf_xet words it
 
 
 @dataclass(frozen=True)
@@ -98,15 +100,19 @@ def said(address: HubAddress) -> Iterator[None]:
         reason = error.server_message or first_line(error)
         raise StoreError(f"{where}: {told.get(status, reason)}") from error
     except OSError as error:
-        if error.errno == 28:
+        if error.errno == 28 or FULL in str(error):
             raise DiskFull(f"no space left for {where}") from error
         network = isinstance(error, ConnectionError | TimeoutError)
         what = "the Hub can't be reached: " if network else ""
         raise StoreError(f"{where}: {what}{first_line(error)}") from error
-    except Exception as error:  # its HTTP library's own
-        if "http" not in type(error).__module__:
+    except Exception as error:  # its HTTP library's own, and hf_xet's of a transfer that failed
+        gave_up = isinstance(error, RuntimeError) and _is_the_clients(error)
+        if not gave_up and "http" not in type(error).__module__:
             raise
-        raise StoreError(f"{where}: the Hub can't be reached: {first_line(error)}") from error
+        if gave_up and FULL in str(error):
+            raise DiskFull(f"no space left for {where}") from error
+        what = "the Hub's client gave up" if gave_up else "the Hub can't be reached"
+        raise StoreError(f"{where}: {what}: {first_line(error)}") from error
 
 
 @contextmanager
@@ -120,6 +126,21 @@ def quiet() -> Iterator[None]:
     finally:
         if shown:
             enable_progress_bars()
+
+
+def abort_transfers() -> None:
+    """End what is fetched through Xet now; its threads would wait for minutes for a server that
+    doesn't answer."""
+    with suppress(ImportError):
+        from huggingface_hub.utils._xet import abort_xet_session
+
+        abort_xet_session()
+
+
+def _is_the_clients(error: BaseException) -> bool:
+    """Whether the Hub's client raised it, or a library under it that has no frames of its own."""
+    *_, (frame, _) = walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")).startswith("huggingface_hub.")
 
 
 def first_line(error: BaseException) -> str:

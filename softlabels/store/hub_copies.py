@@ -7,7 +7,6 @@ and stands for one commit from then on, so that nothing changes while it is read
 import os
 import re
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +14,10 @@ from huggingface_hub import HfApi, hf_hub_download, is_offline_mode
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from softlabels.errors import IncompleteDump, StoreError
+from softlabels.filling import in_order
 from softlabels.progress import SILENT, Progress
 from softlabels.store.folder import Folder
-from softlabels.store.hub_address import HubAddress, first_line, quiet, said
+from softlabels.store.hub_address import HubAddress, abort_transfers, first_line, quiet, said
 from softlabels.store.manifest import CARD, MANIFEST, PLAN, commit_name, read_manifest
 from softlabels.store.shard_numbers import parse_numbers
 
@@ -128,10 +128,10 @@ def fetch_files(
 
     total = sum(sizes.values()) // 1_000_000
     bar = progress.bar("fetch", total, "MB")
-    with quiet(), bar as advance, ThreadPoolExecutor(CONNECTIONS) as pool:
+    with quiet(), bar as advance:
         for name in first:
             get_one(name)
-        for size in pool.map(get_one, [*sizes, *last]):
+        for size in in_order(get_one, [*sizes, *last], CONNECTIONS, abort_transfers):
             advance(size)
 
 

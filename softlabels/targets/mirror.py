@@ -5,12 +5,12 @@ import json
 import os
 import time
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 from filelock import FileLock
 
 from softlabels.errors import DamagedDump
+from softlabels.filling import in_order
 from softlabels.progress import SILENT, Progress
 from softlabels.store.audit import sha256_of
 from softlabels.store.folder import Folder
@@ -76,6 +76,6 @@ def _fetch(
         return int(record["bytes"])
 
     total = sum(record["bytes"] for record in records) // 1_000_000
-    with progress.bar("fetch", total, "MB") as advance, ThreadPoolExecutor(CONNECTIONS) as pool:
-        for size in pool.map(fetch, records):
+    with progress.bar("fetch", total, "MB") as advance:
+        for size in in_order(fetch, records, CONNECTIONS):
             advance(size // 1_000_000)

@@ -2,7 +2,7 @@
 
 It speaks what `huggingface_hub`, its `hf://` file system and `datasets` speak to the Hub, refuses
 what the Hub refuses, keeps a history, and can be told to fail. LFS files are sent to and fetched
-from another origin, by signed URLs that take no token, as on the Hub. Xet isn't here.
+from another origin, by signed URLs that take no token, as on the Hub; with `xet`, by Xet.
 
     with Hub(folder) as hub, client(hub.environment(home)) as run:
         run(push, "owner/name")                            # in a process that knows this Hub alone
@@ -10,7 +10,7 @@ from another origin, by signed URLs that take no token, as on the Hub. Xet isn't
         hub.faults.append(once("cut", "PUT", "/upload/"))
 """
 
-from tests.hub import reading, writing  # noqa: F401 - they enter their routes
+from tests.hub import reading, writing, xet  # noqa: F401 - they enter their routes
 from tests.hub.client import client
 from tests.hub.server import ORGANIZATION, OWNER, READER, Hub
 

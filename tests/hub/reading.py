@@ -117,6 +117,13 @@ def resolve(hub: Hub, ask: Ask, repo: Repository, commit: Commit, path: str) -> 
         response = redirect(hub.sign(f"/cdn/{repo.name}/{file.sha256}"))
         response.data = b""
         headers |= {"X-Linked-Size": str(file.size), "X-Linked-Etag": f'"{file.sha256}"'}
+        if file.xet_hash:
+            token = f"{hub.url}/api/datasets/{repo.name}/xet-read-token/{commit.oid}"
+            place = f"{hub.other_url}/v1/reconstructions/{file.xet_hash}"
+            headers |= {
+                "X-Xet-Hash": file.xet_hash,
+                "Link": f'<{token}>; rel="xet-auth", <{place}>; rel="xet-reconstruction-info"',
+            }
     else:
         response = content(hub, ask, file.key, "text/plain")
     response.headers.update(headers)
@@ -149,6 +156,8 @@ def entry(commit: Commit, path: str, expanded: bool) -> dict[str, Any]:
         told = {"type": "file", "oid": file.oid, "size": file.size, "path": path}
         if file.sha256:
             told["lfs"] = lfs(file) | {"oid": file.sha256}
+        if file.xet_hash:
+            told["xetHash"] = file.xet_hash
     else:
         listing = repr(sorted(commit.under(path).items())).encode()
         told = {

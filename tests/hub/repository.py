@@ -18,15 +18,17 @@ def git_hash(content: bytes) -> str:
 
 @dataclass(frozen=True)
 class File:
-    """`oid` is git's: of the content or, for an LFS file, of the pointer to its `sha256`."""
+    """`oid` is git's: of the content or, for an LFS file, of the pointer to its `sha256`.
+    `xet_hash` is that of a file in chunks."""
 
     oid: str
     size: int
     sha256: str | None = None
+    xet_hash: str | None = None
 
     @classmethod
-    def lfs(cls, sha256: str, size: int) -> "File":
-        return cls(git_hash(pointer(sha256, size)), size, sha256)
+    def lfs(cls, sha256: str, size: int, xet_hash: str | None) -> "File":
+        return cls(git_hash(pointer(sha256, size)), size, sha256, xet_hash)
 
     @property
     def key(self) -> str:
@@ -87,6 +89,12 @@ class Store:
 
     def path(self, key: str) -> Path:
         return self.folder / key
+
+    def tamper(self, key: str, change: Callable[[bytes], bytes]) -> None:
+        self.path(key).write_bytes(change(self.path(key).read_bytes()))
+
+    def xet_hash(self, key: str) -> str | None:
+        return None
 
     def put(self, key: str, chunks: Iterable[bytes], check: Callable[[Path], None]) -> None:
         """Keeps all of it, or nothing where it doesn't come whole or `check` raises."""

@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Request, Response
 
+from tests.hub.chunks import ChunkStore
 from tests.hub.repository import Commit, Repository, Store
 from tests.hub.rules import Refused
 from tests.loopback import Loopback
@@ -24,6 +25,11 @@ ROLES = {
     OWNER: {OWNER: "write"},
     READER: {READER: "read"},
     ORGANIZATION: {OWNER: "write", READER: "read"},
+}
+XET = {  # one more attempt, soon, and nothing fetched is kept
+    "HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": "1",
+    "HF_XET_CLIENT_RETRY_BASE_DELAY": "10ms",
+    "HF_XET_CHUNK_CACHE_SIZE_BYTES": "0",
 }
 SHAPES = {"repo": "[^/]+/[^/]+?", "repo_name": "[^/]+/[^/]+", "path": ".+"}
 
@@ -35,6 +41,7 @@ class Route:
     action: Callable[..., Any]
     writes: bool
     signed: bool
+    scope: str
 
     @property
     def kind(self) -> str:
@@ -44,17 +51,20 @@ class Route:
 ROUTES: list[Route] = []
 
 
-def route(method: str, pattern: str, writes: bool = False, signed: bool = False) -> Callable:
+def route(
+    method: str, pattern: str, writes: bool = False, signed: bool = False, scope: str = ""
+) -> Callable:
     """Enters `action(hub, ask, **parts)`, which gives a Response or what becomes JSON.
 
     A part of the path named `repo` reaches it as a Repository that the user may read (or write,
     with `writes`), one named `commit` as a Commit of it. What is `signed` is asked for by a URL of
-    `Hub.sign` and without a token.
+    `Hub.sign` and without a token; what has a `scope`, with a Xet token that may do that, and the
+    action is given its Repository.
     """
     shape = re.sub(r"{(\w+)}", lambda m: f"(?P<{m[1]}>{SHAPES.get(m[1], '[^/]+')})", pattern)
 
     def enter(action: Callable[..., Any]) -> Callable[..., Any]:
-        ROUTES.append(Route(method, re.compile(shape), action, writes, signed))
+        ROUTES.append(Route(method, re.compile(shape), action, writes, signed, scope))
         return action
 
     return enter
@@ -69,6 +79,9 @@ class Hub(Loopback):
     ("GET", "cdn") carry LFS files, ("POST", "commit") small files in base64, ("GET", "resolve")
     small files. What was asked of other hosts is in `elsewhere`, and none of it got there.
 
+    With `xet`, clients send and get large files by Xet: ("POST", "xorb") and ("GET", "chunk_range")
+    carry them, and "cdn" what is read in part.
+
     A token is "hf_" and the user's name. OWNER writes under OWNER/ and ORGANIZATION/; READER reads
     what is public or under ORGANIZATION/.
     """
@@ -76,9 +89,10 @@ class Hub(Loopback):
     part_bytes = 16 * 2**20  # LFS files larger than this are sent in parts of this size
     page_entries = 1000
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, xet: bool = False) -> None:
         super().__init__(self.answer)
-        self.store = Store(Path(folder))
+        self.store = ChunkStore(Path(folder)) if xet else Store(Path(folder))
+        self.xet_tokens: dict[str, tuple[Repository, str]] = {}
         self.repositories: dict[str, Repository] = {}
         self.elsewhere: list[str] = []
         self.writing = threading.RLock()
@@ -88,7 +102,7 @@ class Hub(Loopback):
     def environment(self, home: str | Path, user: str | None = OWNER) -> dict[str, str]:
         """What a client process needs to find this server and no other, with its caches in a
         folder. Its requests to any other host come here too and are refused."""
-        return {
+        found = {
             "HF_ENDPOINT": self.url,
             "HF_TOKEN": f"hf_{user}" if user else "",
             "HF_HOME": str(home),
@@ -96,7 +110,6 @@ class Hub(Loopback):
             "HF_DATASETS_CACHE": f"{home}/datasets",
             "HF_HUB_OFFLINE": "0",
             "HF_DATASETS_OFFLINE": "0",
-            "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "HF_UPDATE_DOWNLOAD_COUNTS": "0",
@@ -104,6 +117,9 @@ class Hub(Loopback):
             "https_proxy": self.url,
             "no_proxy": "127.0.0.1,localhost",
         }
+        if not isinstance(self.store, ChunkStore):
+            return found | {"HF_HUB_DISABLE_XET": "1"}
+        return found | {"HF_HUB_DISABLE_XET": "0", "HF_XET_CACHE": f"{home}/xet"} | XET
 
     def forget(self) -> None:
         super().forget()
@@ -121,9 +137,9 @@ class Hub(Loopback):
     def tamper(
         self, repo: str, path: str, change: Callable[[bytes], bytes], revision: str = "main"
     ) -> None:
-        """Other bytes under the same hash, wherever they are used."""
-        stored = self.store.path(self.repositories[repo].find(revision).files[path].key)
-        stored.write_bytes(change(stored.read_bytes()))
+        """Other bytes under the same hash, wherever they are used. Of a file in chunks, these as
+        they lie in the xorb that it begins in."""
+        self.store.tamper(self.repositories[repo].find(revision).files[path].key, change)
 
     def sign(self, path: str) -> str:
         signature = hmac.new(self.secret, path.encode(), "sha256").hexdigest()
@@ -166,8 +182,10 @@ class Hub(Loopback):
         if entered and entered.signed:
             self.check_signature(ask)
             return entered.action(self, ask, **parts)
+        if entered and entered.scope and isinstance(self.store, ChunkStore):
+            return entered.action(self, ask, self.xet_repository(ask, entered.scope), **parts)
         ask.user = self.user(ask)
-        if not entered:
+        if not entered or entered.scope:
             raise self.not_found(ask)
         found: dict[str, Any] = dict(parts)
         if "repo" in parts:
@@ -181,6 +199,15 @@ class Hub(Loopback):
             raise Refused(400, "Only one auth mechanism allowed")
         if not self.sign(ask.path).endswith(f"?signature={ask.args.get('signature')}"):
             raise Refused(403, "SignatureDoesNotMatch")
+
+    def xet_repository(self, ask: Ask, scope: str) -> Repository:
+        token = ask.headers.get("Authorization", "").removeprefix("Bearer ")
+        if token not in self.xet_tokens:
+            raise Refused(401, "Unauthorized")
+        repo, allowed = self.xet_tokens[token]
+        if scope == "write" and allowed != "write":
+            raise Refused(403, "Forbidden")
+        return repo
 
     def user(self, ask: Ask) -> str | None:
         token = ask.headers.get("Authorization", "").removeprefix("Bearer ")

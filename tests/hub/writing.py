@@ -212,7 +212,7 @@ def add_lfs_file(hub: Hub, repo: Repository, files: dict[str, File], told: dict[
     size = hub.store.path(oid).stat().st_size if oid in repo.objects else None
     if size is None or told.get("size", size) != size:
         raise Refused(400, NO_OBJECT + path)
-    files[path] = File.lfs(oid, size)
+    files[path] = File.lfs(oid, size, hub.store.xet_hash(oid))
 
 
 def delete_file(hub: Hub, repo: Repository, files: dict[str, File], told: dict[str, Any]) -> None:

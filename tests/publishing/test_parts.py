@@ -141,3 +141,18 @@ def test_a_push_goes_to_a_branch(hub, owner, folder, repo):
         with pytest.raises(UsageError, match=rf"--revision {revision} {what}"):
             owner(work.push, str(folder), repo, revision=revision)
     assert json.loads(hub.files(repo, "v1")["softlabels.json"])["rows"] == 1200
+
+
+@pytest.mark.parametrize("verb", ["pull", "train"])
+def test_ctrl_c_ends_the_wait_for_a_server_that_hangs(hub, owner, folder, repo, tmp_path, verb):
+    owner(work.push, str(folder), repo)
+    hub.faults.append(lambda _, path: "hang" if "/cdn/" in path else None)
+    words = ["--T", "8"] * (verb == "train")
+    process = work.command(
+        environment(hub, tmp_path / "home", READER), verb, repo, *words, cwd=tmp_path
+    )
+    wait_for(lambda: hub.requests["GET", "cdn"] >= SHARDS)
+    process.send_signal(signal.SIGINT)
+    said, errors = process.communicate(timeout=30)
+    assert (process.returncode, said, errors) == (130, "", "")
+    hub.faults.clear()
