@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,8 @@ class OwnFolder:
         """Bring the manifest, and let the card tell of this dump alone."""
         if self.folder.exists(CARD) and not self.address.folder:
             with self.folder.open(CARD) as file:
-                card = file.read().decode()
-            self.folder.write_text(CARD, tell_alone(card, Place.of("", plan)))
+                card = file.read()
+            with suppress(UnicodeDecodeError):
+                self.folder.write_text(CARD, tell_alone(card.decode(), Place.of("", plan)))
         self.get(self.address, MANIFEST, self.commit)
         shutil.rmtree(self.folder.path(UNFINISHED), ignore_errors=True)

@@ -7,6 +7,7 @@ from typing import Any
 import datasets
 import pyarrow.parquet as pq
 
+from softlabels.errors import UsageError
 from softlabels.hub.calibration import Calibration
 from softlabels.hub.contents import Place, merged, only_this, told
 from softlabels.hub.header import header_fields, split_header, write_header
@@ -17,6 +18,7 @@ from softlabels.store.records import Manifest, Plan
 
 BEGIN_LIST = "<!-- softlabels: the dumps in folders, written by the program up to the end mark -->"
 END_LIST = "<!-- softlabels: end of the dumps in folders -->"
+OF_DUMPS = ("configs", "dataset_info", "size_categories")  # in a header
 NEWLINE = "\n"
 
 
@@ -113,13 +115,20 @@ softlabels.load("{first.dump}", T=4)
 
 
 def tell_alone(card: str, place: Place) -> str:
-    """The card at the top of a repository, telling of the dump there alone."""
-    theirs, text = split_header(card)
-    header = only_this(header_fields(card), place)
+    """The card at the top of a repository, telling of the dump there alone; as it is where it does,
+    and where its header can't be understood."""
+    try:
+        theirs, text = split_header(card)
+        before = header_fields(card)
+        header = only_this(before, place)
+    except (UsageError, LookupError, TypeError, AttributeError, ValueError):
+        return card
+    if header == before and BEGIN_LIST not in text:
+        return card
     begin, end = text.find(BEGIN_LIST), text.find(END_LIST)
     if 0 <= begin < end:
         text = text[:begin].rstrip("\n") + "\n" + text[end + len(END_LIST) :]
-    ours = {name: header[name] for name in ("configs", "dataset_info", "size_categories")}
+    ours = {name: header[name] for name in OF_DUMPS if name in header}
     return write_header(ours, theirs, None) + text.lstrip("\n")
 
 
