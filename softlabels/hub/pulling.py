@@ -84,14 +84,14 @@ def pull(progress: Progress = SILENT, **options: Any) -> Pulled:
         return Pulled(copy.root, commit, manifest, numbers)
     bare = words.labels_only and plan.with_inputs
     own = OwnFolder(words.out, address, commit, bare)
-    if bare:
-        own.begin(manifest, replace(plan, with_inputs=False))
-        without_inputs(DumpReader(elsewhere(address, copy)), own.folder, progress)
-        manifest, plan = read_manifest(own.folder)
-    else:
-        own.begin(manifest, plan)
-        _fetch(address, copy, own, numbers, progress)
-        own.finish(plan)
+    with own.taken(manifest, replace(plan, with_inputs=plan.with_inputs and not bare)):
+        if bare:
+            without_inputs(DumpReader(elsewhere(address, copy)), own.folder, progress)
+            manifest, plan = read_manifest(own.folder)
+        else:
+            all_here = sorted({*numbers, *own.unrecorded(plan)})
+            _fetch(address, copy, own, all_here, progress)
+            own.finish(plan)
     return Pulled(own.folder.root, commit, manifest, numbers)
 
 

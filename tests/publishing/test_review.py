@@ -1,12 +1,18 @@
 """What else stands in a repository, in a folder and in the caches, and what becomes of it."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 import softlabels
+from softlabels.errors import DamagedDump, FolderInUse, StoreError
+from tests.conftest import wide_dump
+from tests.hub import READER
+from tests.loopback import once
+from tests.processes import wait_for
 from tests.publishing import work
-from tests.publishing.work import stored
+from tests.publishing.work import SHARDS, environment, shard, stored
 
 FIELDS = [
     "license: mit",
@@ -35,3 +41,73 @@ def test_a_card_that_is_no_text_does_not_stop_a_pull(hub, owner, stranger, folde
     hub.tamper(repo, "README.md", lambda content: b"\xff\xfe" + content[2:])
     stranger(work.pull, repo, out=str(tmp_path / "p"))
     assert softlabels.load(tmp_path / "p", T=1, inputs=False)
+
+
+def test_shards_of_an_earlier_commit_do_not_stay_among_those_of_another(
+    hub, owner, stranger, folder, repo, tmp_path
+):
+    owner(work.push, str(folder), repo)
+    out = tmp_path / "p"
+    stranger(work.pull, repo, out=str(out))
+    work.redo_shard(folder, 3, lambda logits: logits + 0.125)
+    owner(work.push, str(folder), repo)
+    hub.forget()
+    stranger(work.pull, repo, out=str(out), shards="0")
+    assert hub.requests["GET", "cdn"] == 0
+    with pytest.raises(DamagedDump, match=r"00003-of-00006.parquet is missing; softlabels pull"):
+        softlabels.load(out, T=1, inputs=False)
+    found = softlabels.verify(dump=str(out)).findings
+    assert {finding.file for finding in found} == {shard(3), "commits/00003.json"}
+    stranger(work.pull, repo, out=str(out), shards="3")
+    assert softlabels.verify(dump=str(out)).good
+    assert stored(out) == stored(folder)
+
+
+def test_a_damaged_shard_of_labels_alone_is_made_again(hub, owner, stranger, repo, tmp_path):
+    folder, out = tmp_path / "d", tmp_path / "p"
+    values = wide_dump(tmp_path, str(folder), with_inputs=True)
+    owner(work.push, str(folder), repo, include_inputs=True)
+    stranger(work.pull, repo, out=str(out), labels_only=True)
+    spoiled = out / "data/train-00001-of-00002.parquet"
+    content = bytearray(spoiled.read_bytes())
+    content[len(content) // 2] ^= 1
+    spoiled.write_bytes(content)
+    stranger(work.pull, repo, out=str(out), labels_only=True)
+    assert softlabels.verify(dump=str(out)).good
+    found = softlabels.load(out, T=1, inputs=False).take(range(200))["logits"]
+    assert found.tolist() == values.tolist()
+
+
+def test_a_second_pull_into_a_folder_waits_for_the_first(
+    hub, owner, stranger, folder, repo, tmp_path
+):
+    owner(work.push, str(folder), repo)
+    out, home = tmp_path / "p", environment(hub, tmp_path / "home", READER)
+    hub.faults.append(once("hang", "GET", "/cdn/"))
+    first = work.command(home, "pull", repo, "--out", out, cwd=tmp_path)
+    wait_for(lambda: hub.requests["GET", "cdn"] >= SHARDS)
+    with pytest.raises(FolderInUse, match="choose another folder with --out"):
+        stranger(work.pull, repo, out=str(out))
+    first.kill()
+    first.communicate(timeout=30)
+    hub.faults.clear()
+    stranger(work.pull, repo, out=str(out))
+    assert softlabels.verify(dump=str(out)).good
+    assert sorted(path.name for path in out.iterdir()) == [
+        ".pulled.json", "README.md", "commits", "data", "plan.json", "softlabels.json"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["data", "commits", ".pulling"])
+def test_nothing_is_written_through_a_link_in_a_folder(
+    hub, owner, stranger, folder, repo, tmp_path, name
+):
+    owner(work.push, str(folder), repo)
+    out, outside = tmp_path / "p", tmp_path / "outside"
+    stranger(work.pull, repo, out=str(out), shards="0")
+    outside.mkdir()
+    shutil.rmtree(out / name, ignore_errors=True)
+    (out / name).symlink_to(outside)
+    with pytest.raises(StoreError, match=f"{name} is a link to outside"):
+        stranger(work.pull, repo, out=str(out))
+    assert not list(outside.iterdir())
