@@ -36,7 +36,12 @@ class OwnFolder:
     def __init__(self, out: str, address: HubAddress, commit: str, labels_only: bool) -> None:
         self.folder = Folder(out)
         self.address, self.commit = address, commit
-        self._note = {"dump": address.dump, "commit": commit, "labels_only": labels_only}
+        self._note = {
+            "dump": address.dump,
+            "revision": address.revision,
+            "commit": commit,
+            "labels_only": labels_only,
+        }
         self._sizes: dict[str, int] = {}
         if not self.folder.is_local:
             raise UsageError(f"--out is {out}; pull to this disk")
