@@ -1,5 +1,6 @@
 """What else stands in a repository, in a folder and in the caches, and what becomes of it."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import softlabels
 from softlabels.errors import DamagedDump, FolderInUse, StoreError
 from tests.conftest import wide_dump
-from tests.hub import READER
+from tests.hub import READER, client
 from tests.loopback import once
 from tests.processes import wait_for
 from tests.publishing import work
@@ -111,3 +112,99 @@ def test_nothing_is_written_through_a_link_in_a_folder(
     with pytest.raises(StoreError, match=f"{name} is a link to outside"):
         stranger(work.pull, repo, out=str(out))
     assert not list(outside.iterdir())
+
+
+def test_what_mends_a_pull_of_another_commit_names_it(hub, owner, stranger, folder, repo, tmp_path):
+    out = tmp_path / "my dumps"
+    owner(work.push, str(folder), repo)
+    owner(work.tag, repo, "v1")
+    before = stored(folder)
+    work.redo_shard(folder, 3, lambda logits: logits + 0.125)
+    owner(work.push, str(folder), repo)
+    stranger(work.pull, f"{repo}@v1", out=str(out))
+    (out / shard(3)).unlink()
+    with pytest.raises(DamagedDump, match=rf"softlabels pull {repo}@v1 --out '{out}' fetches it;"):
+        softlabels.load(out, T=1, inputs=False)
+    stranger(work.pull, f"{repo}@v1", out=str(out))
+    assert stored(out) == before
+    path = Path(stranger(work.pull, f"{repo}@v1")["path"]) / shard(3)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.resolve().write_bytes(content)
+    remedy = rf"softlabels pull {repo}@[0-9a-f]{{40}} fetches it again"
+    with pytest.raises(DamagedDump, match=remedy) as raised:
+        stranger(work.first_logits, f"{repo}@v1")
+    stranger(work.pull, re.findall(r"pull (\S+)", str(raised.value))[0])
+    assert stranger(work.first_logits, f"{repo}@v1") == before
+
+
+@pytest.mark.parametrize(
+    "note",
+    ["", "{}", '{"dump": 5}', '{"dump": "a/b; rm -rf ~"}', '{"dump": "a/b", "revision": "v1 v2"}',
+     '{"dump": "a/b@v1"}', '{"dump": "\\u001b[31ma/b"}'],
+)  # fmt: skip
+def test_a_note_of_others_in_a_folder_becomes_no_command(folder, note):
+    (folder / ".pulled.json").write_text(note)
+    (folder / shard(1)).unlink()
+    with pytest.raises(DamagedDump, match="is missing; the same softlabels dump, or import, with"):
+        softlabels.load(folder, T=1, inputs=False)
+
+
+@pytest.mark.parametrize("name", ["plan.json", "commits/00002.json", "softlabels.json"])
+@pytest.mark.parametrize("out", [False, True])
+def test_a_damaged_record_in_the_cache_is_fetched_again(
+    hub, owner, stranger, folder, repo, tmp_path, name, out
+):
+    owner(work.push, str(folder), repo)
+    words = {"out": str(tmp_path / "p")} if out else {}
+    path = Path(stranger(work.pull, repo)["path"]) / name
+    path.resolve().write_bytes(path.read_bytes()[:-20])
+    stranger(work.pull, repo, **words)
+    assert stranger(work.first_logits, repo) == stored(folder)
+    assert not out or softlabels.verify(dump=words["out"]).good
+
+
+def test_without_a_network_what_is_here_is_used_and_what_is_not_is_told(
+    hub, owner, stranger, repo, tmp_path
+):
+    folder = tmp_path / "d"
+    values = wide_dump(tmp_path, str(folder), with_inputs=True)
+    owner(work.push, str(folder), repo, include_inputs=True)
+    home = environment(hub, tmp_path / "home", READER)
+    with client(home) as run:
+        run(work.pull, repo)
+    with client(home | {"HF_HUB_OFFLINE": "1"}) as run:
+        run(work.pull, repo, labels_only=True, out=str(tmp_path / "p"))
+        found = softlabels.load(tmp_path / "p", T=1, inputs=False).take(range(200))["logits"]
+        assert found.tolist() == values.tolist()
+        run(work.spoil_the_cached, repo, "data/train-00001-of-00002.parquet")
+        with pytest.raises(
+            StoreError, match=r"00002.parquet is damaged here, and can't be fetched"
+        ):
+            run(work.pull, repo)
+
+
+def test_a_card_that_could_not_be_asked_for_is_not_taken_for_none(
+    hub, owner, folder, repo, tmp_path
+):
+    owner(work.push, str(folder), repo)
+    hub.faults.append(lambda method, path: 404 if path.endswith("README.md") else None)
+    with client(environment(hub, tmp_path / "home", READER)) as run:
+        with pytest.raises(StoreError, match=r"README.md can't be fetched"):
+            run(work.pull, repo, out=str(tmp_path / "p"))
+        hub.forget()
+        run(work.pull, repo, out=str(tmp_path / "p"))
+    assert (tmp_path / "p/README.md").exists()
+
+
+def test_a_folder_may_be_named_snapshots(hub, owner, stranger, folder, repo):
+    owner(work.push, str(folder), f"{repo}/snapshots/old")
+    assert stranger(work.first_logits, f"{repo}/snapshots/old") == stored(folder)
+
+
+def test_a_folder_that_is_nowhere_is_told_by_its_whole_name(hub, owner, stranger, folder, repo):
+    with pytest.raises(StoreError, match=r"^runs/a/b is no folder here, and runs/a no dataset of"):
+        stranger(work.first_logits, "runs/a/b")
+    owner(work.push, str(folder), f"{repo}/train")
+    with pytest.raises(StoreError, match=rf"{repo}/trian is no dump; {repo} has dumps in its fold"):
+        stranger(work.first_logits, f"{repo}/trian")
