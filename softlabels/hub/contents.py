@@ -51,8 +51,8 @@ class Told:
 
 
 def merged(ours: Header, theirs: Header, place: Place, folders: Collection[str]) -> Header:
-    """`ours`, the header of one dump alone, with what `theirs` tells of others in these folders and
-    of files that are no dump's; in an order that does not depend on which was pushed last.
+    """`ours`, the header of one dump alone, with what `theirs` tells of others, and of other files,
+    in these folders; in an order that does not depend on which was pushed last.
 
     Raises UsageError where another dump has this configuration and split, where it has other
     columns than this configuration's other splits, and for a header that can't be read.
@@ -97,13 +97,13 @@ def only_this(header: Header, place: Place) -> Header:
     return header | _together({alone.config: config}, {alone.config: info})
 
 
-def told(header: Header) -> Iterator[Told]:
-    """The dumps of a header, in its order."""
+def told(header: Header, folders: Collection[str]) -> Iterator[Told]:
+    """The dumps of a header in these folders, in its order."""
     infos = _infos(header)
     for name, config in _configs(header).items():
         for file in config["data_files"]:
             folder = _folder(file)
-            if folder is not None:
+            if folder is not None and folder in folders:
                 splits = infos.get(name, {}).get("splits", [])
                 rows = next((s["num_examples"] for s in splits if s["name"] == file["split"]), 0)
                 yield Told(Place(folder, name, file["split"]), rows)
@@ -146,8 +146,9 @@ def _together(configs: dict[str, Header], infos: dict[str, Header]) -> Header:
         splits = [file["split"] for file in configs[name]["data_files"]]
         if info := infos.get(name):
             info["splits"].sort(key=lambda s: splits.index(s["name"]))
-            info["download_size"] = sum(split["num_bytes"] for split in info["splits"])
-            info["dataset_size"] = info["download_size"]
+            if any(_folder(file) is not None for file in configs[name]["data_files"]):
+                info["download_size"] = sum(split["num_bytes"] for split in info["splits"])
+                info["dataset_size"] = info["download_size"]
             listed.append(info)
     rows = sum(split["num_examples"] for info in listed for split in info["splits"])
     whole: Any = listed

@@ -4,6 +4,7 @@ import re
 import shutil
 from pathlib import Path
 
+import datasets
 import pytest
 
 import softlabels
@@ -208,3 +209,38 @@ def test_a_folder_that_is_nowhere_is_told_by_its_whole_name(hub, owner, stranger
     owner(work.push, str(folder), f"{repo}/train")
     with pytest.raises(StoreError, match=rf"{repo}/trian is no dump; {repo} has dumps in its fold"):
         stranger(work.first_logits, f"{repo}/trian")
+
+
+def test_a_dump_that_is_gone_is_not_told_of(hub, owner, stranger, folder, repo, teacher, tmp_path):
+    other = tmp_path / "test"
+    softlabels.dump(teacher=teacher, split="test", out=str(other))
+    owner(work.push, str(folder), repo)
+    alone = hub.files(repo)["README.md"].decode()
+    owner(work.push, str(other), f"{repo}/test")
+    owner(work.upload, repo, hub.files(repo)["README.md"] + b"\nMine.\n", "README.md")
+    owner(work.remove, repo, "test")
+    owner(work.push, str(folder), repo)
+    card = hub.files(repo)["README.md"].decode()
+    assert f"{repo}/test" not in card
+    assert card.split() == [*alone.split(), "Mine."]
+    assert owner(work.push, str(folder), repo)["commit"] is None
+
+
+def test_other_data_keeps_its_configuration(hub, owner, stranger, folder, repo, tmp_path):
+    places = (repo, f"{repo}/b/train")
+    for place in places:
+        owner(work.push, str(folder), place)
+    datasets.Dataset.from_dict({"a": [1, 2]}).to_parquet(str(tmp_path / "raw.parquet"))
+    raw = (tmp_path / "raw.parquet").read_bytes()
+    owner(work.upload, repo, raw, "raw/data/train-00000-of-00001.parquet")
+    card = hub.files(repo)["README.md"].decode()
+    one = (
+        "configs:\n- config_name: raw\n  data_files:\n  - split: train\n    path: raw/data/train-*"
+    )
+    card = card.replace("configs:\n", f"{one}.parquet\n", 1)
+    owner(work.upload, repo, card.encode(), "README.md")
+    for place in places:
+        owner(work.push, str(folder), place)
+        assert stranger(work.splits_of, repo, "raw") == {"train": 2}
+        assert stranger(work.splits_of, repo, "default") == {"train": 1200}
+    assert f"{repo}/raw" not in hub.files(repo)["README.md"].decode()
