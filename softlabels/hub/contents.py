@@ -61,11 +61,15 @@ def merged(ours: Header, theirs: Header, place: Place, folders: Collection[str])
         configs, infos = _without(theirs, place, folders)
         config = configs.setdefault(place.config, {"config_name": place.config, "data_files": []})
         files = config["data_files"]
-        if any(file["split"] == place.split for file in files):
-            raise UsageError(
-                f"the split {place.split} of the configuration {place.config} is another dump of "
-                f"this repository; push to ORG/NAME/CONFIGURATION/{place.split}"
-            )
+        for file in files:
+            if file["split"] == place.split:
+                whose = "another dump of this repository"
+                if _folder(file) is None:
+                    whose = f"of other files in README.md's header ({str(file['path'])[:100]})"
+                raise UsageError(
+                    f"the split {place.split} of the configuration {place.config} is {whose}; push "
+                    f"to ORG/NAME/CONFIGURATION/{place.split}"
+                )
         info = {"config_name": place.config} | deepcopy(ours["dataset_info"])
         if before := infos.get(place.config):
             if _plain(before["features"]) != _plain(info["features"]):
@@ -77,6 +81,8 @@ def merged(ours: Header, theirs: Header, place: Place, folders: Collection[str])
         infos[place.config] = info
         files.append({"split": place.split, "path": place.path})
         return ours | _together(configs, infos)
+    except UsageError:  # a ValueError too
+        raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UsageError(
             f"the configs or dataset_info in README.md's header can't be read "
@@ -133,7 +139,9 @@ def _without(
 
 def _folder(file: Header) -> str | None:
     """The folder of the dump whose shards these are; None where they are no dump's."""
-    found = PATH.fullmatch(str(file["path"]))
+    path = file["path"]
+    one = path[0] if isinstance(path, list) and len(path) == 1 else path
+    found = PATH.fullmatch(str(one))
     return (found[1] or "") if found and found[2] == file["split"] else None
 
 

@@ -141,7 +141,8 @@ def _fetch(
         _get_again(address, copy, to, name)
     if wrong := _wrong(to.folder, manifest, plan, numbers):
         raise DamagedDump(
-            f"{address}: {wrong[0]} is not what {MANIFEST} tells; ask its owner to push it again"
+            f"{address}: {PLAN} or a record in commits/ is not what {MANIFEST} tells ({wrong[0]} "
+            f"first); ask its owner to push it again"
         )
 
 

@@ -8,7 +8,7 @@ import datasets
 import pytest
 
 import softlabels
-from softlabels.errors import DamagedDump, FolderInUse, StoreError
+from softlabels.errors import DamagedDump, FolderInUse, StoreError, UsageError
 from tests.conftest import wide_dump
 from tests.hub import READER, client
 from tests.loopback import once
@@ -244,3 +244,24 @@ def test_other_data_keeps_its_configuration(hub, owner, stranger, folder, repo, 
         assert stranger(work.splits_of, repo, "raw") == {"train": 2}
         assert stranger(work.splits_of, repo, "default") == {"train": 1200}
     assert f"{repo}/raw" not in hub.files(repo)["README.md"].decode()
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [("data/train-*.parquet", ""), ("[data/train-*.parquet]", ""),
+     ("data/*.parquet", r"^the split train of .* is of other files .*\(data/\*\.parquet\); push")],
+)  # fmt: skip
+def test_a_header_that_names_our_files_otherwise(hub, owner, folder, repo, path, problem):
+    owner(work.push, str(folder), repo)
+    card = hub.files(repo)["README.md"]
+    owner(work.upload, repo, card.replace(b"data/train-*.parquet", path.encode(), 1), "README.md")
+    if problem:
+        with pytest.raises(UsageError, match=problem):
+            owner(work.push, str(folder), repo)
+        with pytest.raises(UsageError, match=r"^the split train of .* is of other files"):
+            owner(work.push, str(folder), f"{repo}/train")
+    else:
+        owner(work.push, str(folder), repo)
+        assert hub.files(repo)["README.md"] == card
+        with pytest.raises(UsageError, match=r"^the split train of .* is another dump"):
+            owner(work.push, str(folder), f"{repo}/train")
