@@ -51,8 +51,8 @@ class Told:
 
 
 def merged(ours: Header, theirs: Header, place: Place, folders: Collection[str]) -> Header:
-    """`ours`, the header of one dump alone, with what `theirs` tells of others in these folders and
-    of files that are no dump's; in an order that does not depend on which was pushed last.
+    """`ours`, the header of one dump alone, with what `theirs` tells of others, and of other files,
+    in these folders; in an order that does not depend on which was pushed last.
 
     Raises UsageError where another dump has this configuration and split, where it has other
     columns than this configuration's other splits, and for a header that can't be read.
@@ -61,11 +61,15 @@ def merged(ours: Header, theirs: Header, place: Place, folders: Collection[str])
         configs, infos = _without(theirs, place, folders)
         config = configs.setdefault(place.config, {"config_name": place.config, "data_files": []})
         files = config["data_files"]
-        if any(file["split"] == place.split for file in files):
-            raise UsageError(
-                f"the split {place.split} of the configuration {place.config} is another dump of "
-                f"this repository; push to ORG/NAME/CONFIGURATION/{place.split}"
-            )
+        for file in files:
+            if file["split"] == place.split:
+                whose = "another dump of this repository"
+                if _folder(file) is None:
+                    whose = f"of other files in README.md's header ({str(file['path'])[:100]})"
+                raise UsageError(
+                    f"the split {place.split} of the configuration {place.config} is {whose}; push "
+                    f"to ORG/NAME/CONFIGURATION/{place.split}"
+                )
         info = {"config_name": place.config} | deepcopy(ours["dataset_info"])
         if before := infos.get(place.config):
             if _plain(before["features"]) != _plain(info["features"]):
@@ -99,13 +103,13 @@ def only_this(header: Header, place: Place) -> Header:
     return header | _together({alone.config: config}, {alone.config: info})
 
 
-def told(header: Header) -> Iterator[Told]:
-    """The dumps of a header, in its order."""
+def told(header: Header, folders: Collection[str]) -> Iterator[Told]:
+    """The dumps of a header in these folders, in its order."""
     infos = _infos(header)
     for name, config in _configs(header).items():
         for file in config["data_files"]:
             folder = _folder(file)
-            if folder is not None:
+            if folder is not None and folder in folders:
                 splits = infos.get(name, {}).get("splits", [])
                 rows = next((s["num_examples"] for s in splits if s["name"] == file["split"]), 0)
                 yield Told(Place(folder, name, file["split"]), rows)
@@ -135,7 +139,9 @@ def _without(
 
 def _folder(file: Header) -> str | None:
     """The folder of the dump whose shards these are; None where they are no dump's."""
-    found = PATH.fullmatch(str(file["path"]))
+    path = file["path"]
+    one = path[0] if isinstance(path, list) and len(path) == 1 else path
+    found = PATH.fullmatch(str(one))
     return (found[1] or "") if found and found[2] == file["split"] else None
 
 
@@ -148,8 +154,9 @@ def _together(configs: dict[str, Header], infos: dict[str, Header]) -> Header:
         splits = [file["split"] for file in configs[name]["data_files"]]
         if info := infos.get(name):
             info["splits"].sort(key=lambda s: splits.index(s["name"]))
-            info["download_size"] = sum(split["num_bytes"] for split in info["splits"])
-            info["dataset_size"] = info["download_size"]
+            if any(_folder(file) is not None for file in configs[name]["data_files"]):
+                info["download_size"] = sum(split["num_bytes"] for split in info["splits"])
+                info["dataset_size"] = info["download_size"]
             listed.append(info)
     rows = sum(split["num_examples"] for info in listed for split in info["splits"])
     whole: Any = listed

@@ -8,6 +8,7 @@ import pyarrow as pa
 import torch
 
 from softlabels.progress import SILENT, Progress
+from softlabels.store.audit import sha256_of
 from softlabels.store.card import render_card
 from softlabels.store.decoding import ShardDecoder
 from softlabels.store.folder import Folder
@@ -34,7 +35,8 @@ def without_inputs(reader: DumpReader, to: Folder, progress: Progress = SILENT) 
     plan = replace(reader.plan, with_inputs=False)
     schema = shard_schema(plan, None)
     columns = ["id", "input_hash", "logits"] + ["label"] * reader.labelled
-    done = read_commits(to, plan) if read_plan(to) == plan else {}
+    there = read_commits(to, plan) if read_plan(to) == plan else {}
+    done = {n: c for n, c in there.items() if sha256_of(to.path(c.file)) == c.sha256}
     to.write_json(PLAN, vars(plan))
     commits = []
     with progress.bar("without inputs", len(reader), "rows") as advance:

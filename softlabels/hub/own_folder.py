@@ -2,6 +2,8 @@
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,14 @@ from huggingface_hub import try_to_load_from_cache
 from softlabels.errors import UsageError
 from softlabels.hub.contents import Place
 from softlabels.hub.page import tell_alone
-from softlabels.store.folder import Folder
+from softlabels.store.audit import sha256_of
+from softlabels.store.claims import claimed, new_run, sweep
+from softlabels.store.folder import PARTIAL, Folder
 from softlabels.store.hub_address import HubAddress
 from softlabels.store.hub_copies import get_file
+from softlabels.store.lives import CLAIMS
 from softlabels.store.local_files import make_directory
-from softlabels.store.manifest import CARD, MANIFEST, read_plan
+from softlabels.store.manifest import CARD, MANIFEST, commit_name, read_plan
 from softlabels.store.records import Manifest, Plan
 from softlabels.store.remedies import PULLED
 
@@ -31,13 +36,37 @@ class OwnFolder:
     def __init__(self, out: str, address: HubAddress, commit: str, labels_only: bool) -> None:
         self.folder = Folder(out)
         self.address, self.commit = address, commit
-        self._note = {"dump": address.dump, "commit": commit, "labels_only": labels_only}
+        self._note = {
+            "dump": address.dump,
+            "revision": address.revision,
+            "commit": commit,
+            "labels_only": labels_only,
+        }
         self._sizes: dict[str, int] = {}
         if not self.folder.is_local:
             raise UsageError(f"--out is {out}; pull to this disk")
 
-    def begin(self, manifest: Manifest, plan: Plan) -> None:
-        """Take the folder for this dump, of this plan."""
+    @contextmanager
+    def taken(self, manifest: Manifest, plan: Plan) -> Iterator[None]:
+        """The folder is for this dump, of this plan, and no other process writes there. Raises
+        FolderInUse where one does."""
+        self._before()
+        with claimed(self.folder, new_run()):
+            self.folder.refuse_links(UNFINISHED)
+            sweep(self.folder)
+            self._begin(manifest, plan)
+            yield
+
+    def unrecorded(self, plan: Plan) -> list[int]:
+        """The shards that are here, of the commit before, whose records have yet to come."""
+        files, records = self.folder.files("data"), self.folder.files("commits")
+        return [
+            number
+            for number in range(plan.shards)
+            if plan.file(number) in files and commit_name(number) not in records
+        ]
+
+    def _begin(self, manifest: Manifest, plan: Plan) -> None:
         before = self._before()
         there = read_plan(self.folder) if before else None
         if there is not None and there != plan:
@@ -45,11 +74,20 @@ class OwnFolder:
                 f"--out is {self.folder}, where {self.address.dump} is as it was before another "
                 f"dump took its place on the Hub; choose another folder"
             )
-        if before and before["commit"] != self.commit:  # a shard may have been redone since
+        if before and before.get("commit") != self.commit:
             Path(self.folder.path(MANIFEST)).unlink(missing_ok=True)
             shutil.rmtree(self.folder.path("commits"), ignore_errors=True)
+            if not self._note["labels_only"]:
+                self._remove_redone(manifest)
         self._sizes = {record["file"]: record["bytes"] for record in manifest.shards}
         self.folder.write_json(PULLED, self._note)
+
+    def _remove_redone(self, manifest: Manifest) -> None:
+        """Remove the shards that have other bytes by now."""
+        for record in manifest.shards:
+            path = self.folder.path(record["file"])
+            if os.path.isfile(path) and sha256_of(path) != record["sha256"]:
+                os.unlink(path)
 
     def _before(self) -> dict[str, Any]:
         """The note of an earlier pull of the same, empty for a new folder."""
@@ -57,7 +95,7 @@ class OwnFolder:
             return {}
         if os.path.isfile(self.folder.root):
             raise UsageError(f"--out is {self.folder}, which is a file; choose a folder")
-        if not self.folder.names():
+        if not set(self.folder.names()) - {CLAIMS, PARTIAL}:
             return {}
         if not self.folder.exists(PULLED):
             raise UsageError(
@@ -99,7 +137,8 @@ class OwnFolder:
         """Bring the manifest, and let the card tell of this dump alone."""
         if self.folder.exists(CARD) and not self.address.folder:
             with self.folder.open(CARD) as file:
-                card = file.read().decode()
-            self.folder.write_text(CARD, tell_alone(card, Place.of("", plan)))
+                card = file.read()
+            with suppress(UnicodeDecodeError):
+                self.folder.write_text(CARD, tell_alone(card.decode(), Place.of("", plan)))
         self.get(self.address, MANIFEST, self.commit)
         shutil.rmtree(self.folder.path(UNFINISHED), ignore_errors=True)

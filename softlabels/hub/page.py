@@ -7,6 +7,7 @@ from typing import Any
 import datasets
 import pyarrow.parquet as pq
 
+from softlabels.errors import UsageError
 from softlabels.hub.calibration import Calibration
 from softlabels.hub.contents import Place, merged, only_this, told
 from softlabels.hub.header import header_fields, split_header, write_header
@@ -17,16 +18,19 @@ from softlabels.store.records import Manifest, Plan
 
 BEGIN_LIST = "<!-- softlabels: the dumps in folders, written by the program up to the end mark -->"
 END_LIST = "<!-- softlabels: end of the dumps in folders -->"
+OF_DUMPS = ("configs", "dataset_info", "size_categories")  # in a header
 NEWLINE = "\n"
 
 
 @dataclass(frozen=True)
 class Where:
-    """The repository of a dump, its place there, and the folders of all dumps that are there."""
+    """The repository of a dump, its place there, the folders of all dumps that are there, and of
+    other data that lies as a dump's does."""
 
     repo: str
     place: Place
     folders: Collection[str]
+    others: Collection[str] = ()
 
     @property
     def dump(self) -> str:
@@ -58,7 +62,9 @@ def render_page(
     theirs, text = split_header(before)
     ours = own_header(folder, manifest, plan)
     if not where.place.folder:
-        ours = merged(ours, header_fields(before), where.place, where.folders)
+        there = {*where.folders, *where.others}
+        ours = merged(ours, header_fields(before), where.place, there)
+        text = _listed(text, ours, where)
     shown = f"\n![Calibration of the teacher, and softness of its targets]({picture})\n"
     more = f"""{shown if picture else ""}
 {calibration.words}
@@ -78,18 +84,30 @@ def render_index(
     `before` is the one that stands there."""
     theirs, text = split_header(before)
     ours = own_header(folder, manifest, plan)
-    header = merged(ours, header_fields(before), where.place, where.folders)
-    dumps = [(replace(where, place=one.place), one.rows) for one in told(header)]
+    there = {*where.folders, *where.others}
+    header = merged(ours, header_fields(before), where.place, there)
+    end = text.find(END)
+    if end >= 0 and BEGIN_LIST not in text:  # below what is told of the dump at the top
+        text = f"{text[: end + len(END)]}\n\n{BEGIN_LIST}{END_LIST}{text[end + len(END) :]}"
+    elif not _has(text, BEGIN_LIST, END_LIST):
+        text = _replaced(text, f"{BEGIN_LIST}{END_LIST}\n", BEGIN_LIST, END_LIST)
+    return write_header(header, theirs, license) + _listed(text, header, where)
+
+
+def _listed(text: str, header: dict[str, Any], where: Where) -> str:
+    """`text` with its list of the dumps in folders as `header` tells of them."""
+    if not _has(text, BEGIN_LIST, END_LIST):
+        return text
+    dumps = [(replace(where, place=one.place), one.rows) for one in told(header, where.folders)]
     listed = [(one, rows) for one, rows in dumps if one.place.folder]
+    if not listed:
+        return _replaced(text, "", BEGIN_LIST, END_LIST)
     first = listed[0][0]
     lines = [
         f"| [`{one.dump}`]({one.place.folder}/{CARD}) | {one.place.config} | {one.place.split} | "
         f"{rows:,} |"
         for one, rows in listed
     ]
-    end = text.find(END)
-    if end >= 0 and BEGIN_LIST not in text:  # below what is told of the dump at the top
-        text = f"{text[: end + len(END)]}\n\n{BEGIN_LIST}{END_LIST}{text[end + len(END) :]}"
     body = f"""{BEGIN_LIST}
 
 ## Dumps in folders
@@ -109,17 +127,24 @@ softlabels.load("{first.dump}", T=4)
 
 {END_LIST}
 """
-    return write_header(header, theirs, license) + _replaced(text, body, BEGIN_LIST, END_LIST)
+    return _replaced(text, body, BEGIN_LIST, END_LIST)
 
 
 def tell_alone(card: str, place: Place) -> str:
-    """The card at the top of a repository, telling of the dump there alone."""
-    theirs, text = split_header(card)
-    header = only_this(header_fields(card), place)
+    """The card at the top of a repository, telling of the dump there alone; as it is where it does,
+    and where its header can't be understood."""
+    try:
+        theirs, text = split_header(card)
+        before = header_fields(card)
+        header = only_this(before, place)
+    except (UsageError, LookupError, TypeError, AttributeError, ValueError):
+        return card
+    if header == before and BEGIN_LIST not in text:
+        return card
     begin, end = text.find(BEGIN_LIST), text.find(END_LIST)
     if 0 <= begin < end:
         text = text[:begin].rstrip("\n") + "\n" + text[end + len(END_LIST) :]
-    ours = {name: header[name] for name in ("configs", "dataset_info", "size_categories")}
+    ours = {name: header[name] for name in OF_DUMPS if name in header}
     return write_header(ours, theirs, None) + text.lstrip("\n")
 
 
@@ -135,9 +160,13 @@ def _replaced(text: str, body: str, begin: str, end: str) -> str:
     """`body` in the place of the one that stands in `text` between these marks; before it, if none
     does."""
     first, last = text.find(begin), text.find(end)
-    if 0 <= first < last:
+    if _has(text, begin, end):
         return (text[:first] + body.rstrip("\n") + text[last + len(end) :]).lstrip("\n")
     return body + (f"\n{text.strip()}\n" if text.strip() else "")
+
+
+def _has(text: str, begin: str, end: str) -> bool:
+    return 0 <= text.find(begin) < text.find(end)
 
 
 def _made(manifest: Manifest, plan: Plan) -> str:

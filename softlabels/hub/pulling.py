@@ -5,15 +5,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import is_offline_mode
+from huggingface_hub.errors import EntryNotFoundError
+
 from softlabels.config.publishing import PullOptions
-from softlabels.errors import DamagedDump, UsageError
+from softlabels.errors import DamagedDump, StoreError, UsageError
 from softlabels.filling import cores
 from softlabels.hub.labels_only import without_inputs
 from softlabels.hub.own_folder import OwnFolder
 from softlabels.progress import SILENT, Progress
 from softlabels.store.audit import sha256_of
 from softlabels.store.folder import Folder
-from softlabels.store.hub_address import HubAddress
+from softlabels.store.hub_address import HubAddress, first_line
 from softlabels.store.hub_copies import (
     commit_of,
     elsewhere,
@@ -21,9 +24,16 @@ from softlabels.store.hub_copies import (
     fetch_manifest,
     get_file,
 )
-from softlabels.store.manifest import MANIFEST, PLAN, read_manifest, read_plan, read_records
+from softlabels.store.manifest import (
+    MANIFEST,
+    PLAN,
+    commit_name,
+    read_manifest,
+    read_plan,
+    read_records,
+)
 from softlabels.store.reader import DumpReader
-from softlabels.store.records import Manifest
+from softlabels.store.records import Manifest, Plan
 from softlabels.store.shard_numbers import parse_numbers
 
 
@@ -77,21 +87,29 @@ def pull(progress: Progress = SILENT, **options: Any) -> Pulled:
     if words.revision:
         address = replace(address, revision=words.revision)
     copy = fetch_manifest(address)
-    manifest, plan = read_manifest(copy)
+    try:
+        manifest, plan = read_manifest(copy)
+    except DamagedDump:  # on its way, or on this disk
+        _get_again(address, copy, Cached(copy), MANIFEST)
+        manifest, plan = read_manifest(copy)
     commit, numbers = commit_of(copy), parse_numbers(words.shards, plan.shards)
     if words.out is None:
         _fetch(address, copy, Cached(copy), numbers, progress)
         return Pulled(copy.root, commit, manifest, numbers)
     bare = words.labels_only and plan.with_inputs
     own = OwnFolder(words.out, address, commit, bare)
-    if bare:
-        own.begin(manifest, replace(plan, with_inputs=False))
-        without_inputs(DumpReader(elsewhere(address, copy)), own.folder, progress)
-        manifest, plan = read_manifest(own.folder)
-    else:
-        own.begin(manifest, plan)
-        _fetch(address, copy, own, numbers, progress)
-        own.finish(plan)
+    with own.taken(manifest, replace(plan, with_inputs=plan.with_inputs and not bare)):
+        if bare:
+            source = elsewhere(address, copy)
+            if is_offline_mode():  # from what is here
+                fetch_files(address, copy, progress, rows_only=True)
+                source = copy
+            without_inputs(DumpReader(source), own.folder, progress)
+            manifest, plan = read_manifest(own.folder)
+        else:
+            all_here = sorted({*numbers, *own.unrecorded(plan)})
+            _fetch(address, copy, own, all_here, progress)
+            own.finish(plan)
     return Pulled(own.folder.root, commit, manifest, numbers)
 
 
@@ -113,16 +131,37 @@ def _fetch(
         for record, found in zip(records, hashes, strict=True):
             advance(record["bytes"] // 1_000_000)
             if found != record["sha256"]:
-                to.get_again(address, record["file"], commit_of(copy))
+                _get_again(address, copy, to, record["file"])
                 if sha256_of(to.folder.path(record["file"])) != record["sha256"]:
                     raise DamagedDump(
                         f"{address}/{record['file']} has other bytes than its record tells "
                         f"(SHA-256 differs); ask its owner to push it again"
                     )
-    there = read_records(to.folder, plan)
-    told = [there[number].record if number in there else None for number in numbers]
-    if read_plan(to.folder) != plan or told != records:
+    for name in _wrong(to.folder, manifest, plan, numbers):
+        _get_again(address, copy, to, name)
+    if wrong := _wrong(to.folder, manifest, plan, numbers):
         raise DamagedDump(
-            f"{address}: {PLAN} or a record in commits/ is not what {MANIFEST} tells; ask its "
-            f"owner to push it again"
+            f"{address}: {PLAN} or a record in commits/ is not what {MANIFEST} tells ({wrong[0]} "
+            f"first); ask its owner to push it again"
         )
+
+
+def _wrong(folder: Folder, manifest: Manifest, plan: Plan, numbers: list[int]) -> list[str]:
+    """The plan, and the records of these shards, that are not the manifest's."""
+    try:
+        wrong = [] if read_plan(folder) == plan else [PLAN]
+    except DamagedDump:
+        wrong = [PLAN]
+    there = read_records(folder, plan)
+    told = {number: there[number].record for number in numbers if number in there}
+    return wrong + [commit_name(n) for n in numbers if told.get(n) != manifest.shards[n]]
+
+
+def _get_again(address: HubAddress, copy: Folder, to: Cached | OwnFolder, name: str) -> None:
+    """Raises StoreError where it can't be had."""
+    try:
+        to.get_again(address, name, commit_of(copy))
+    except EntryNotFoundError as error:
+        raise StoreError(
+            f"{address}/{name} is damaged here, and can't be fetched: {first_line(error)}"
+        ) from error

@@ -26,6 +26,7 @@ from softlabels.hub.page import Where, render_index, render_page
 from softlabels.hub.picture import PICTURE, draw
 from softlabels.hub.repository import (
     compare,
+    data_folders,
     dump_files,
     dump_folders,
     earlier_files,
@@ -164,7 +165,8 @@ def _pages(
     before = card(at.inside(CARD))
     if before is None:
         before = Path(folder.path(CARD)).read_text(encoding="utf-8")
-    where = Where(at.repo, Place.of(at.folder, plan), dump_folders(there) | {at.folder})
+    dumps = dump_folders(there) | {at.folder}
+    where = Where(at.repo, Place.of(at.folder, plan), dumps, data_folders(there) - dumps)
     calibration = calibrate(DumpReader(folder))
     pages = {}
     try:

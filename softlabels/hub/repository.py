@@ -52,7 +52,8 @@ def earlier_files(
     if at.inside(PLAN) not in there:
         dumps = dump_folders(there)
         data = [n for n in there if n.endswith(DATA) and not any(_is_in(n, d) for d in dumps)]
-        if data and not all(name in dump_files(folder, at) for name in data):
+        ours = dump_files(folder, at) if data else {}
+        if not all(name in ours for name in data):
             raise StoreError(
                 f"{at.repo} holds data that are no dump of softlabels ({min(data)} …); push to a "
                 f"repository of its own"
@@ -75,6 +76,12 @@ def dump_folders(there: Iterable[str]) -> set[str]:
     """The folders of the dumps in a repository; empty for the one at its top."""
     names = {PLAN, MANIFEST}
     return {name.rpartition("/")[0] for name in there if name.rpartition("/")[2] in names}
+
+
+def data_folders(there: Iterable[str]) -> set[str]:
+    """The folders in which Parquet files lie as those of a dump do, whosever they are."""
+    found = (name.rpartition("/data/") for name in there if name.endswith(".parquet"))
+    return {folder for folder, between, name in found if between and "/" not in name}
 
 
 def _is_in(name: str, dump: str) -> bool:

@@ -86,9 +86,10 @@ def said(address: HubAddress) -> Iterator[None]:
             f"ORG/NAME/FOLDER@REVISION"
         ) from error
     except RepositoryNotFoundError as error:
+        repo = f"{address.repo} " if address.folder else ""
         raise StoreError(
-            f"{address.repo} is no folder here, and no dataset of the Hub that you may read; if it "
-            f"is private, {login}"
+            f"{address.dump} is no folder here, and {repo}no dataset of the Hub that you may read; "
+            f"if it is private, {login}"
         ) from error
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else 0

@@ -19,6 +19,7 @@ from softlabels.progress import SILENT, Progress
 from softlabels.store.folder import Folder
 from softlabels.store.hub_address import HubAddress, abort_transfers, first_line, quiet, said
 from softlabels.store.manifest import CARD, MANIFEST, PLAN, commit_name, read_manifest
+from softlabels.store.remedies import HUB_COPY
 from softlabels.store.shard_numbers import parse_numbers
 
 CONNECTIONS = 8
@@ -121,7 +122,8 @@ def fetch_files(
         try:
             fetch(address, name, commit)
         except EntryNotFoundError as error:
-            if name == CARD:
+            unknown = isinstance(error, LocalEntryNotFoundError) and not is_offline_mode()
+            if name == CARD and not unknown:
                 return 0
             raise StoreError(f"{address}/{name} can't be fetched: {first_line(error)}") from error
         return sizes.get(name, 0) // 1_000_000
@@ -137,7 +139,9 @@ def fetch_files(
 
 def commit_of(copy: Folder) -> str:
     """The commit that a copy in the Hub client's cache is of."""
-    return copy.root.rpartition("/snapshots/")[2].partition("/")[0]
+    found = HUB_COPY.fullmatch(copy.root)
+    assert found is not None
+    return found["commit"]
 
 
 def get_file(address: HubAddress, name: str, revision: str | None, cache: str | None = None) -> str:

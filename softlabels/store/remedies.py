@@ -2,11 +2,18 @@
 
 import os
 import re
+import shlex
+from pathlib import Path
 
+from softlabels.errors import DamagedDump
 from softlabels.store.folder import Folder
+from softlabels.store.hub_address import HubAddress
 
-HUB_COPY = re.compile(r".*/datasets--([\w.-]+?)--([\w.-]+)/snapshots/[0-9a-f]{40}((?:/[\w.-]+)*)")
-PULLED = ".pulled.json"  # what a folder was pulled from: {"dump": "ORG/NAME", "commit": …}
+HUB_COPY = re.compile(
+    r"(?P<place>.*/datasets--(?P<org>[\w.-]+?)--(?P<name>[\w.-]+))"
+    r"/snapshots/(?P<commit>[0-9a-f]{40})(?P<inner>(?:/[\w.-]+)*)"
+)
+PULLED = ".pulled.json"  # what was pulled into a folder: dump, revision, commit, labels_only
 
 
 def remedy(folder: Folder) -> str:
@@ -14,7 +21,12 @@ def remedy(folder: Folder) -> str:
     if folder.url.startswith("hf://"):
         return "ask its owner to push it again"
     if found := HUB_COPY.fullmatch(folder.root):
-        return f"softlabels pull {found[1]}/{found[2]}{found[3]} fetches it again"
+        dump = f"{found['org']}/{found['name']}{found['inner']}"
+        newest = Path(found["place"], "refs", "main")
+        is_newest = newest.is_file() and newest.read_text() == found["commit"]
+        return (
+            f"softlabels pull {dump}{'' if is_newest else '@' + found['commit']} fetches it again"
+        )
     if again := pull_command(folder):
         return f"{again} fetches it; or use what is here, with --shards"
     return "the same softlabels dump, or import, with --resume redoes it and nothing else"
@@ -24,6 +36,15 @@ def pull_command(folder: Folder) -> str | None:
     """What fetched a folder, and goes on with it; None for one that was made here."""
     if not folder.is_local or not os.path.isfile(folder.path(PULLED)):
         return None
-    note = folder.read_json(PULLED)
+    try:
+        note = folder.read_json(PULLED)
+    except (DamagedDump, OSError):
+        return None
+    dump, revision = str(note.get("dump")), note.get("revision")
+    address = HubAddress.parse(
+        f"hf://datasets/{dump}@{revision}" if revision else f"hf://datasets/{dump}"
+    )
+    if address is None or address.dump != dump:
+        return None
     bare = " --labels-only" * (note.get("labels_only") is True)
-    return f"softlabels pull {str(note.get('dump'))[:200]} --out {folder}{bare}"
+    return f"softlabels pull {address} --out {shlex.quote(str(folder))}{bare}"
