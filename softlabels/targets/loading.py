@@ -9,8 +9,10 @@ from softlabels.errors import UsageError
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.logits import check_temperature
 from softlabels.progress import SILENT, Progress
+from softlabels.store.folder import Folder
 from softlabels.store.hub_copies import dump_folder
 from softlabels.store.reader import DumpReader
+from softlabels.store.shard_numbers import write_numbers
 from softlabels.targets.cache import LocalCache
 from softlabels.targets.joining import Join, JoinedInputs, StoredInputs, join_inputs, named_source
 from softlabels.targets.kept_logits import KeptLogits, choose_keep
@@ -99,10 +101,10 @@ def open_dump(path: str | Path, T: float, how: Opening) -> Dump:
     if how.streaming or (place is None and not folder.is_local):
         if how.keep not in ("auto", "disk"):
             raise UsageError(f"--keep is {how.keep!r}; a streamed dump is not kept, leave it out")
-        return _streamed(DumpReader(folder, how.shards), T, how)
+        return _streamed(_reader(folder, how), T, how)
     if place is not None and not folder.is_local:
         folder = local_copy(folder, place, how.progress, how.shards)
-    reader = DumpReader(folder, how.shards)
+    reader = _reader(folder, how)
     device = own_device(resolve_device(how.device))
     logits = KeptLogits(reader, place, how.keep, device)
     if not how.inputs:
@@ -111,6 +113,17 @@ def open_dump(path: str | Path, T: float, how: Opening) -> Dump:
     if choose_keep(how.keep, examples.decoded_bytes, device) == "gpu":
         examples.device = device
     return Dump(T, reader, logits, examples)
+
+
+def _reader(folder: Folder, how: Opening) -> DumpReader:
+    """Raises UsageError for shards of which every row was left out."""
+    reader = DumpReader(folder, how.shards)
+    if how.shards is not None and not len(reader):
+        raise UsageError(
+            f"--shards {write_numbers(reader.numbers)} of {folder} have no rows: the dump left all "
+            f"of them out; choose others too"
+        )
+    return reader
 
 
 def _streamed(reader: DumpReader, T: float, how: Opening) -> Dump:

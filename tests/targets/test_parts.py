@@ -1,5 +1,6 @@
 """Some shards of a dump: the others need not be there."""
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -9,9 +10,15 @@ from hypothesis import strategies as st
 import softlabels
 from softlabels.errors import DamagedDump, UsageError
 from softlabels.store.shard_numbers import parse_numbers, write_numbers
+from tests.conftest import png, save_script
 from tests.dumps import OTHER_WRITERS, make_dump
 
 LOGITS = np.random.default_rng(3).normal(size=(1000, 10)).astype(np.float16)
+
+
+class Flat(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1)[:, :3]
 
 
 @settings(max_examples=25)
@@ -85,3 +92,19 @@ def test_a_chosen_shard_that_is_missing_is_damage(tmp_path):
     assert len(softlabels.load(folder, T=2, inputs=False, shards="0-1")) == 600
     with pytest.raises(DamagedDump, match=r"00002-of-00004.* is missing"):
         softlabels.load(folder, T=2, inputs=False, shards="1-2")
+
+
+def test_shards_of_which_nothing_is_left_are_refused(tmp_path):
+    images = [{"bytes": b"bad" if 3 <= row < 6 else png(np.full((8, 8), row)), "path": None}
+              for row in range(9)]  # fmt: skip
+    data = {"image": images, "label": [0] * 9}
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    datasets.Dataset.from_dict(data, features=features).to_parquet(str(tmp_path / "i.parquet"))
+    out = str(tmp_path / "d")
+    teacher = save_script(Flat(), tmp_path / "flat.pt")
+    softlabels.dump(teacher=teacher, data=str(tmp_path / "i.parquet"), out=out, shard_rows=3,
+                    with_inputs=True, on_error="skip")  # fmt: skip
+    for words in ({}, {"streaming": True}, {"inputs": False}):
+        with pytest.raises(UsageError, match=r"--shards 1 of .* have no rows.*choose others too"):
+            softlabels.load(out, T=2, shards="1", **words)
+        assert len(softlabels.load(out, T=2, shards="1-2", **words)) == 3
