@@ -4,7 +4,7 @@
 # make bench   the ratios of benchmarks/RESULTS.md beside other formats, half an hour; tables, and JSON in data/
 PYTHON ?= python3
 VENV   ?= .venv
-PYTEST_ARGS ?= -n 2
+PYTEST_ARGS ?= -n 2 --dist worksteal
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 RIVALS := $(VENV)/rivals

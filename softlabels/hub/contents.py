@@ -5,7 +5,7 @@ after its split, that is the configuration `default`; in other folders it has th
 """
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -107,7 +107,7 @@ def told(header: Header, folders: Collection[str]) -> Iterator[Told]:
     """The dumps of a header in these folders, in its order."""
     infos = _infos(header)
     for name, config in _configs(header).items():
-        for file in config["data_files"]:
+        for file in config.get("data_files", []):
             folder = _folder(file)
             if folder is not None and folder in folders:
                 splits = infos.get(name, {}).get("splits", [])
@@ -121,6 +121,8 @@ def _without(
     """Configurations and infos without this place's dump, and without dumps that are gone."""
     configs, infos = _configs(header), _infos(header)
     for name, config in list(configs.items()):
+        if "data_files" not in config:
+            continue
         gone = [
             file["split"]
             for file in config["data_files"]
@@ -128,7 +130,7 @@ def _without(
             or (folder is not None and folder not in folders)
         ]
         config["data_files"] = [f for f in config["data_files"] if f["split"] not in gone]
-        if info := infos.get(name):
+        if gone and (info := infos.get(name)):
             info["splits"] = [split for split in info["splits"] if split["name"] not in gone]
             if not info["splits"]:
                 del infos[name]
@@ -146,34 +148,41 @@ def _folder(file: Header) -> str | None:
 
 
 def _together(configs: dict[str, Header], infos: dict[str, Header]) -> Header:
-    """Configurations by name, `default` first; their splits by folder, the top first."""
-    by_name = sorted(configs, key=lambda name: (name != "default", name))
-    listed = []
-    for name in by_name:
-        configs[name]["data_files"].sort(key=lambda file: (_folder(file) or "", str(file["path"])))
-        splits = [file["split"] for file in configs[name]["data_files"]]
-        if info := infos.get(name):
-            info["splits"].sort(key=lambda s: splits.index(s["name"]))
-            if any(_folder(file) is not None for file in configs[name]["data_files"]):
-                info["download_size"] = sum(split["num_bytes"] for split in info["splits"])
-                info["dataset_size"] = info["download_size"]
-            listed.append(info)
-    rows = sum(split["num_examples"] for info in listed for split in info["splits"])
+    """Configurations by name, `default` first; their splits by folder, the top first. What is not
+    of a dump stays as it is."""
+    rows = 0
+    for name, info in infos.items():
+        files = configs.get(name, {}).get("data_files", [])
+        if any(_folder(file) is not None for file in files):
+            files.sort(key=lambda file: (_folder(file) or "", str(file["path"])))
+            splits = [file["split"] for file in files]
+            info["splits"].sort(key=lambda split: splits.index(split["name"]))
+            info["download_size"] = sum(split["num_bytes"] for split in info["splits"])
+            info["dataset_size"] = info["download_size"]
+        rows += sum(split["num_examples"] for split in info.get("splits", []))
+    listed = [infos[name] for name in _sorted(infos)]
     whole: Any = listed
-    if by_name == ["default"]:
+    if list(infos) == ["default"]:
         whole = {name: value for name, value in listed[0].items() if name != "config_name"}
     return {
-        "configs": [configs[name] for name in by_name],
+        "configs": [configs[name] for name in _sorted(configs)],
         "dataset_info": whole,
         "size_categories": [size_category(rows)],
     }
 
 
+def _sorted(names: Iterable[str]) -> list[str]:
+    return sorted(names, key=lambda name: (name != "default", name))
+
+
 def _configs(header: Header) -> dict[str, Header]:
-    """By name, each with a list of splits and patterns, of all ways in which these are written."""
+    """By name, with their splits and patterns as lists, of all ways in which these are written."""
     found = {}
     for config in deepcopy(header.get("configs") or []):
-        files = config["data_files"]
+        files = config.get("data_files")
+        if files is None:  # a data_dir, say
+            found[config["config_name"]] = config
+            continue
         if isinstance(files, dict):
             files = [{"split": split, "path": path} for split, path in files.items()]
         elif not isinstance(files, list) or not all(isinstance(file, dict) for file in files):

@@ -43,6 +43,7 @@ class OwnFolder:
             "labels_only": labels_only,
         }
         self._sizes: dict[str, int] = {}
+        self._same_commit = False
         if not self.folder.is_local:
             raise UsageError(f"--out is {out}; pull to this disk")
 
@@ -79,6 +80,7 @@ class OwnFolder:
             shutil.rmtree(self.folder.path("commits"), ignore_errors=True)
             if not self._note["labels_only"]:
                 self._remove_redone(manifest)
+        self._same_commit = before.get("commit") == self.commit
         self._sizes = {record["file"]: record["bytes"] for record in manifest.shards}
         self.folder.write_json(PULLED, self._note)
 
@@ -111,11 +113,14 @@ class OwnFolder:
         return found
 
     def get(self, address: HubAddress, name: str, commit: str) -> None:
-        """Fetch a file, unless it is a shard that is here in full size."""
+        """Fetch a file, unless it is a shard that is here in full size, or another file of the same
+        commit; but for the manifest, which tells what the others must be."""
         path = self.folder.path(name)
-        there = os.path.getsize(path) if os.path.isfile(path) else None
-        if there is not None and there == self._sizes.get(name):
-            return
+        if os.path.isfile(path):
+            size = self._sizes.get(name)
+            known = self._same_commit and name != MANIFEST
+            if known if size is None else os.path.getsize(path) == size:
+                return
         cached = try_to_load_from_cache(
             address.repo, address.inside(name), revision=commit, repo_type="dataset"
         )

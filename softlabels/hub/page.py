@@ -81,8 +81,10 @@ def render_index(
     folder: Folder, manifest: Manifest, plan: Plan, where: Where, license: str | None, before: str
 ) -> str:
     """README.md at the top of a repository with dumps in folders, of which this one is pushed;
-    `before` is the one that stands there."""
+    `before` is the one that stands there. A licence that it names is that of other dumps too, and
+    stays."""
     theirs, text = split_header(before)
+    license = None if "license" in theirs else license
     ours = own_header(folder, manifest, plan)
     there = {*where.folders, *where.others}
     header = merged(ours, header_fields(before), where.place, there)

@@ -57,7 +57,7 @@ class HubAddress:
     def parse(cls, text: str) -> "HubAddress | None":
         """None for what is none, or may be a folder here: one that exists, or one in a folder that
         does."""
-        found = ADDRESS.fullmatch(text)
+        found = ADDRESS.fullmatch(text.rstrip("/"))
         if found is None:
             return None
         here = not text.startswith("hf://") and (

@@ -65,6 +65,7 @@ def load(
     where the inputs don't belong.
     """
     T = check_temperature(T)
+    shards = shards if shards is None or isinstance(shards, str) else list(shards)
     opening = Opening(inputs, source, preprocess, keep, device, cache, streaming, shards, progress)
     if not isinstance(path, str | Path) and not path:
         raise UsageError("no dump is named; name a folder, an address, or several")

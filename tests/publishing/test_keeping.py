@@ -6,6 +6,7 @@ from pathlib import Path
 
 import datasets
 import pytest
+import yaml
 
 import softlabels
 from softlabels.errors import DamagedDump, FolderInUse, StoreError, UsageError
@@ -207,7 +208,7 @@ def test_a_folder_that_is_nowhere_is_told_by_its_whole_name(hub, owner, stranger
     with pytest.raises(StoreError, match=r"^runs/a/b is no folder here, and runs/a no dataset of"):
         stranger(work.first_logits, "runs/a/b")
     owner(work.push, str(folder), f"{repo}/train")
-    with pytest.raises(StoreError, match=rf"{repo}/trian is no dump; {repo} has dumps in its fold"):
+    with pytest.raises(StoreError, match=rf"{repo}/trian is no dump; in folders of {repo} are"):
         stranger(work.first_logits, f"{repo}/trian")
 
 
@@ -265,3 +266,28 @@ def test_a_header_that_names_our_files_otherwise(hub, owner, folder, repo, path,
         assert hub.files(repo)["README.md"] == card
         with pytest.raises(UsageError, match=r"^the split train of .* is another dump"):
             owner(work.push, str(folder), f"{repo}/train")
+
+
+def test_what_a_header_says_of_other_data_stays(hub, owner, folder, repo):
+    owner(work.push, str(folder), repo, license="cc-by-4.0")
+    card = hub.files(repo)["README.md"].decode()
+    card = card.replace("configs:\n", "configs:\n- config_name: pictures\n  data_dir: pictures\n")
+    owner(work.upload, repo, card.encode(), "README.md")
+    owner(work.push, str(folder), f"{repo}/other/train", license="mit")
+    header = yaml.safe_load(hub.files(repo)["README.md"].decode().split("---\n")[1])
+    assert header["license"] == "cc-by-4.0", "of the dump that is there, too"
+    assert "license: mit" in hub.files(repo)["other/train/README.md"].decode()
+    assert {"config_name": "pictures", "data_dir": "pictures"} in header["configs"]
+    assert owner(work.push, str(folder), repo + "/")["commit"] is None
+
+
+def test_a_folder_that_is_whole_costs_hardly_a_request(
+    hub, owner, stranger, folder, repo, tmp_path
+):
+    owner(work.push, str(folder), repo)
+    stranger(work.pull, repo, out=str(tmp_path / "p"))
+    (tmp_path / "p" / "README.md").write_text((tmp_path / "p" / "README.md").read_text() + "Mine.")
+    hub.forget()
+    stranger(work.pull, f"{repo}/", out=str(tmp_path / "p"))
+    assert sum(hub.requests.values()) <= 2
+    assert (tmp_path / "p" / "README.md").read_text().endswith("Mine.")
