@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from huggingface_hub import HfApi, hf_hub_download, is_offline_mode
+from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from softlabels.errors import IncompleteDump, StoreError
@@ -75,9 +76,11 @@ def fetch_manifest(address: HubAddress) -> Folder:
             return Folder(Path(get_file(address, MANIFEST, address.revision)).parent)
     except LocalEntryNotFoundError as error:
         offline = " (HF_HUB_OFFLINE is set)" if is_offline_mode() else ""
+        here = _copies(address)
+        known = f"; a copy of another commit is here: {here[0]}" if here else ""
         raise StoreError(
             f"{address} is no folder here; the Hub can't be reached{offline}, and its client has "
-            f"no copy: {first_line(error)}"
+            f"no copy: {first_line(error)}{known}"
         ) from error
     except EntryNotFoundError as error:
         if others := dumps_in(address):
@@ -89,6 +92,17 @@ def fetch_manifest(address: HubAddress) -> Folder:
             f"{address} has no {MANIFEST}: it is no dump, or isn't finished; the same softlabels "
             f"push goes on, or the same softlabels dump with --resume"
         ) from error
+
+
+def _copies(address: HubAddress) -> list[HubAddress]:
+    """The copies of a dump in the client's cache, at whatever commits, newest first."""
+    place = Path(HF_HUB_CACHE, f"datasets--{address.repo.replace('/', '--')}", "snapshots")
+    found = sorted(
+        place.glob(f"*/{address.inside(MANIFEST)}"), key=lambda path: -path.stat().st_mtime
+    )
+    return [
+        replace(address, revision=str(path.relative_to(place)).partition("/")[0]) for path in found
+    ]
 
 
 def dumps_in(address: HubAddress) -> list[str]:

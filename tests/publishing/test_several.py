@@ -10,8 +10,9 @@ import yaml
 import softlabels
 from softlabels.errors import StoreError, UsageError
 from tests.conftest import Linear, make_vectors, save_script
+from tests.hub import READER, client
 from tests.publishing import work
-from tests.publishing.work import stored
+from tests.publishing.work import environment, stored
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +140,17 @@ def test_what_is_pulled_is_a_dump_of_its_own(hub, owner, stranger, splits, repo,
         assert "Dumps in folders" not in (out / "README.md").read_text()
     assert stranger(work.pull, f"{repo}/test", shards="0")["path"].endswith("/test")
     assert owner(work.push, str(tmp_path / "train"), repo)["commit"] is None
+
+
+def test_offline_a_copy_of_another_commit_is_named(hub, owner, splits, repo, tmp_path):
+    first = owner(work.push, str(splits["train"]), repo)["commit"]
+    home = environment(hub, tmp_path / "home", READER)
+    with client(home) as run:
+        run(work.first_logits, repo)
+        owner(work.push, str(splits["test"]), f"{repo}/test")
+        run(work.first_logits, f"{repo}/test")
+    with client(home | {"HF_HUB_OFFLINE": "1"}) as run:
+        assert run(work.first_logits, f"{repo}/test") == stored(splits["test"])
+        with pytest.raises(StoreError, match=f"another commit is here: {repo}@{first}"):
+            run(work.first_logits, repo)
+        assert run(work.first_logits, f"{repo}@{first}") == stored(splits["train"])
