@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -140,6 +141,20 @@ def save_script(module: torch.nn.Module, path: Path) -> str:
         warnings.simplefilter("ignore")
         torch.jit.script(module).save(str(path))
     return str(path)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 1 MiB. Needs the right to mount one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True
+    )
+    if done.returncode:
+        pytest.skip("may not mount a small file system here")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 class Firsts(torch.nn.Module):

@@ -320,20 +320,6 @@ def test_whatever_fails_stops_the_dump_and_commits_nothing_wrong(
     np.testing.assert_allclose(every(reader), expected, rtol=2e-3, atol=1e-2)
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 1 MiB. Needs the right to mount one."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True
-    )
-    if done.returncode:
-        pytest.skip("may not mount a small file system here")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
-
-
 def test_a_full_disk_loses_nothing(small_disk, tmp_path):
     data = make_vectors(tmp_path / "v.parquet", rows=20_000)
     script = save_script(Linear(), tmp_path / "s.pt")

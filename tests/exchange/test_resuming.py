@@ -131,20 +131,6 @@ def test_sigterm_says_it_too(words, tmp_path):
     assert "Traceback" not in said
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 1 MiB. Needs the right to mount one."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True
-    )
-    if done.returncode:
-        pytest.skip("may not mount a small file system here")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
-
-
 def test_a_full_disk_loses_nothing(small_disk, tmp_path):
     np.save(tmp_path / "z.npy", soft(20_000, 3)[0].astype(np.float16))
     data = make_vectors(tmp_path / "v.parquet", rows=20_000)

@@ -1,6 +1,7 @@
 """Some of a published dump: some shards, some columns, what was cut off."""
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import datasets
 import pytest
 
 import softlabels
-from softlabels.errors import DamagedDump, IncompleteDump, UsageError
+from softlabels.errors import DamagedDump, DiskFull, IncompleteDump, UsageError
 from tests.conftest import wide_dump
 from tests.hub import READER, client
 from tests.loopback import once
@@ -156,3 +157,13 @@ def test_ctrl_c_ends_the_wait_for_a_server_that_hangs(hub, owner, folder, repo, 
     said, errors = process.communicate(timeout=30)
     assert (process.returncode, said, errors) == (130, "", "")
     hub.faults.clear()
+
+
+def test_a_full_disk_is_told_and_the_pull_goes_on(hub, owner, repo, small_disk, tmp_path):
+    wide_dump(tmp_path, str(tmp_path / "d"), with_inputs=True)
+    owner(work.push, str(tmp_path / "d"), repo, include_inputs=True)
+    with pytest.raises(DiskFull, match="no space left"):
+        owner(work.pull, repo, out=str(small_disk / "p"))
+    shutil.move(small_disk / "p", tmp_path / "p")
+    owner(work.pull, repo, out=str(tmp_path / "p"))
+    assert softlabels.verify(dump=str(tmp_path / "p")).good

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 import softlabels
-from softlabels.errors import DamagedDump, StoreError
+from softlabels.errors import DamagedDump, DiskFull, StoreError
+from tests.conftest import wide_dump
 from tests.hub import Hub, client
 from tests.processes import wait_for
 from tests.publishing import work
@@ -128,6 +129,13 @@ def test_ctrl_c_ends_a_pull_that_gets_no_answer(hub, owner, folder, repo, tmp_pa
     process.send_signal(signal.SIGINT)
     said, errors = process.communicate(timeout=30)
     assert (process.returncode, said, errors) == (130, "", "")
+
+
+def test_a_full_disk_is_told(hub, owner, repo, small_disk, tmp_path):
+    wide_dump(tmp_path, str(tmp_path / "d"), with_inputs=True)
+    owner(work.push, str(tmp_path / "d"), repo, include_inputs=True)
+    with pytest.raises(DiskFull, match="no space left"):
+        owner(work.pull, repo, out=str(small_disk / "p"))
 
 
 def always(harm: Any, part: str) -> Callable[[str, str], Any]:
