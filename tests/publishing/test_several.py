@@ -39,6 +39,7 @@ def test_splits_and_configurations_of_one_dataset(hub, owner, stranger, splits, 
     assert stranger(work.splits_of, repo, "other") == {"train": 60}
     found = stranger(work.rows_of, repo, split="test")
     assert [row["logits"] for row in found] == stored(splits["test"])
+    assert stranger(work.rows_of, repo, split="test", streaming=True) == found
     for name, folder in (("train", ""), ("test", "/test"), ("vectors", "/other/train")):
         for words in ({}, {"streaming": True, "inputs": False}):
             assert stranger(work.first_logits, repo + folder, **words) == stored(splits[name])
