@@ -118,7 +118,7 @@ def _listed(text: str, header: dict[str, Any], where: Where) -> str:
 |---|---|---|---|
 {NEWLINE.join(lines)}
 
-Each is named by its folder, for `softlabels` as for `datasets`:
+softlabels names each by its folder, `datasets` by configuration and split:
 
     softlabels train {first.dump} --T 8
 

@@ -28,7 +28,7 @@ def draw(found: Calibration) -> bytes:
     left.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence at T = 1", ylabel="accuracy",
              title="Calibration of the teacher")  # fmt: skip
     if full.any():
-        left.legend(frameon=False, loc="upper left")
+        left.legend(frameon=False)
     else:
         left.text(0.5, 0.5, "no labels", ha="center", va="center", color=GREY)
     nats = (np.arange(PARTS) + 0.5) / PARTS * math.log(found.classes)
