@@ -10,6 +10,7 @@ import typer
 import softlabels
 from softlabels import cli_exchange, cli_hub, config
 from softlabels.flags import Terminal, Terminated, make_command
+from softlabels.words import counted, size_words
 
 SHOWN = 20  # findings in a terminal
 
@@ -72,7 +73,7 @@ def dump(terminal: Terminal, **options: Any) -> None:
         value = {"out": result.out, "rank": result.rank, "rows_run": result.rows_run}
         terminal.result(text, value | {"complete": False})
         return
-    text = f"{result.out}: {manifest.rows:,} rows, {manifest.bytes / 1e6:,.1f} MB"
+    text = f"{result.out}: {manifest.rows:,} rows, {size_words(manifest.bytes)}"
     if manifest.statistics.get("labelled"):
         text += f", teacher's accuracy {manifest.statistics['accuracy']:.4f}"
     if manifest.skipped:
@@ -220,8 +221,6 @@ def _trained(result: Any) -> str:
 
 
 def _verdict(verdict: Any) -> str:
-    from softlabels.words import counted, size_words
-
     findings = verdict.findings
     lines = [str(finding) for finding in findings[:SHOWN]]
     if findings[SHOWN:]:
@@ -249,8 +248,6 @@ def _verdict(verdict: Any) -> str:
 
 
 def _cached(value: dict[str, Any], entries: list[dict[str, Any]], freed: int | None) -> str:
-    from softlabels.words import size_words
-
     lines = [f"{size_words(entry['bytes']):>8}  {entry['words']}" for entry in entries]
     lines += [] if freed is None else [f"{size_words(freed)} removed"]
     held, budget = size_words(value["bytes"]), size_words(value["budget"])

@@ -5,6 +5,7 @@ from typing import Any
 
 from softlabels.config import exchange as config
 from softlabels.flags import Body, Terminal
+from softlabels.words import size_words
 
 
 def add_commands(command: Callable[[type], Callable[[Body], Body]]) -> None:
@@ -28,7 +29,7 @@ def import_(terminal: Terminal, **options: Any) -> None:
 
     found = import_logits(terminal.progress, **options)
     manifest = found.manifest
-    text = f"{found.out}: {manifest.rows:,} rows, {manifest.bytes / 1e6:,.1f} MB"
+    text = f"{found.out}: {manifest.rows:,} rows, {size_words(manifest.bytes)}"
     if manifest.statistics.get("labelled"):
         text += f", accuracy of these logits {manifest.statistics['accuracy']:.4f}"
     if manifest.skipped:
@@ -50,6 +51,6 @@ def export(terminal: Terminal, **options: Any) -> None:
 
     found = export_dump(terminal.progress, **options)
     files = f"{len(found.files)} file{'' if len(found.files) == 1 else 's'}"
-    text = f"{found.out}: {found.rows:,} rows in {files}, {found.bytes / 1e6:,.1f} MB"
+    text = f"{found.out}: {found.rows:,} rows in {files}, {size_words(found.bytes)}"
     value = {"out": found.out, "rows": found.rows, "bytes": found.bytes, "files": found.files}
     terminal.result(text, value)
