@@ -1,12 +1,12 @@
 """A dump without the inputs that it holds: the same rows, hashes and logits under another plan."""
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import torch
 
+from softlabels.filling import in_order
 from softlabels.progress import SILENT, Progress
 from softlabels.store.audit import sha256_of
 from softlabels.store.card import render_card
@@ -41,9 +41,9 @@ def without_inputs(reader: DumpReader, to: Folder, progress: Progress = SILENT) 
     commits = []
     with progress.bar("without inputs", len(reader), "rows") as advance:
         for shard, record in enumerate(reader.records):
-            advance(record["rows"])
             if shard in done:
                 commits.append(done[shard])
+                advance(record["rows"])
                 continue
             table = _read(reader, shard, columns)
             text = plan.ids == "string"
@@ -59,6 +59,7 @@ def without_inputs(reader: DumpReader, to: Folder, progress: Progress = SILENT) 
             assert isinstance(writer.commit, Commit)
             commits.append(writer.commit)
             to.write_json(commit_name(shard), vars(writer.commit))
+            advance(record["rows"])
     manifest = Manifest.derive(plan, commits, reader.manifest.versions)
     manifest = replace(manifest, created=reader.manifest.created)
     to.write_text(CARD, render_card(manifest, plan, shard_features(plan, None)))
@@ -74,7 +75,5 @@ def _read(reader: DumpReader, shard: int, columns: list[str]) -> pa.Table:
     if not rows:
         return reader.read_shard(shard, columns)
     first = decoder.table(0, columns)  # and with it the footer, once
-    with ThreadPoolExecutor(CONNECTIONS) as pool:
-        return pa.concat_tables(
-            [first, *pool.map(lambda group: decoder.table(group, columns), groups)]
-        )
+    others = in_order(lambda group: decoder.table(group, columns), groups, CONNECTIONS)
+    return pa.concat_tables([first, *others])

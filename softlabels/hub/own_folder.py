@@ -117,9 +117,11 @@ class OwnFolder:
         commit; but for the manifest, which tells what the others must be."""
         path = self.folder.path(name)
         if os.path.isfile(path):
-            size = self._sizes.get(name)
-            known = self._same_commit and name != MANIFEST
-            if known if size is None else os.path.getsize(path) == size:
+            if name in self._sizes:
+                kept = os.path.getsize(path) == self._sizes[name]
+            else:
+                kept = self._same_commit and name != MANIFEST
+            if kept:
                 return
         cached = try_to_load_from_cache(
             address.repo, address.inside(name), revision=commit, repo_type="dataset"

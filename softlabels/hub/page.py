@@ -45,6 +45,10 @@ class Where:
         config, split = self.place.config, self.place.split
         return f'datasets.load_dataset("{self.repo}", "{config}", split="{split}")'
 
+    def add(self, header: dict[str, Any], card: str) -> dict[str, Any]:
+        """The header of this dump with what the card at the top tells of the others."""
+        return merged(header, header_fields(card), self.place, {*self.folders, *self.others})
+
 
 def render_page(
     folder: Folder,
@@ -62,8 +66,7 @@ def render_page(
     theirs, text = split_header(before)
     ours = own_header(folder, manifest, plan)
     if not where.place.folder:
-        there = {*where.folders, *where.others}
-        ours = merged(ours, header_fields(before), where.place, there)
+        ours = where.add(ours, before)
         text = _listed(text, ours, where)
     shown = f"\n![Calibration of the teacher, and softness of its targets]({picture})\n"
     more = f"""{shown if picture else ""}
@@ -85,9 +88,7 @@ def render_index(
     stays."""
     theirs, text = split_header(before)
     license = None if "license" in theirs else license
-    ours = own_header(folder, manifest, plan)
-    there = {*where.folders, *where.others}
-    header = merged(ours, header_fields(before), where.place, there)
+    header = where.add(own_header(folder, manifest, plan), before)
     end = text.find(END)
     if end >= 0 and BEGIN_LIST not in text:  # below what is told of the dump at the top
         text = f"{text[: end + len(END)]}\n\n{BEGIN_LIST}{END_LIST}{text[end + len(END) :]}"

@@ -94,7 +94,7 @@ def pull(progress: Progress = SILENT, **options: Any) -> Pulled:
         manifest, plan = read_manifest(copy)
     commit, numbers = commit_of(copy), parse_numbers(words.shards, plan.shards)
     if words.out is None:
-        _fetch(address, copy, Cached(copy), numbers, progress)
+        _fetch(address, copy, Cached(copy), manifest, plan, numbers, progress)
         return Pulled(copy.root, commit, manifest, numbers)
     bare = words.labels_only and plan.with_inputs
     own = OwnFolder(words.out, address, commit, bare)
@@ -108,7 +108,7 @@ def pull(progress: Progress = SILENT, **options: Any) -> Pulled:
             manifest, plan = read_manifest(own.folder)
         else:
             all_here = sorted({*numbers, *own.unrecorded(plan)})
-            _fetch(address, copy, own, all_here, progress)
+            _fetch(address, copy, own, manifest, plan, all_here, progress)
             own.finish(plan)
     return Pulled(own.folder.root, commit, manifest, numbers)
 
@@ -117,13 +117,14 @@ def _fetch(
     address: HubAddress,
     copy: Folder,
     to: Cached | OwnFolder,
+    manifest: Manifest,
+    plan: Plan,
     numbers: list[int],
     progress: Progress,
 ) -> None:
     """Raises DamagedDump where a shard has other bytes than recorded, also when it is fetched anew,
     and where plan or records are not the manifest's."""
     fetch_files(address, copy, progress, shards=numbers, get=to.get)
-    manifest, plan = read_manifest(copy)
     records = [manifest.shards[number] for number in numbers]
     total = sum(record["bytes"] for record in records) // 1_000_000
     with progress.bar("check", total, "MB") as advance, ThreadPoolExecutor(cores()) as pool:

@@ -45,7 +45,7 @@ def earlier_files(
     at: HubAddress,
     head: str | None,
     there: dict[str, RepoFile],
-    replace: bool,
+    may_replace: bool,
 ) -> set[str]:
     """The files of the dump that is there now, if another is. Raises StoreError for one that is not
     to be replaced, and for a repository with data that are no dump."""
@@ -63,7 +63,7 @@ def earlier_files(
     old = make_record(Plan, parse_object(Path(path).read_bytes(), PLAN), f"{at}/{PLAN}")
     if old.hash == read_manifest(folder)[1].hash:
         return set()
-    if not replace:
+    if not may_replace:
         raise StoreError(
             f"{at} holds another dump: {old.teacher['name']} on {old.source['data']}, plan "
             f"{old.hash[:19]}…; push to another repository or --revision, or add --replace"

@@ -7,6 +7,7 @@ import yaml
 from huggingface_hub import DatasetCardData
 
 from softlabels.store.folder import Folder
+from softlabels.store.hub_address import HUB_COPY
 from softlabels.store.json_objects import MAX_JSON_BYTES
 from softlabels.store.manifest import CARD
 from softlabels.store.records import Manifest, Plan
@@ -107,8 +108,9 @@ SIZES = ["n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M"
 
 
 def card_is_good(folder: Folder, manifest: Manifest, plan: Plan) -> bool:
-    """Whether the card's header tells `datasets` of this dump's files and rows; it may tell of more
-    where several dumps share a repository. What people wrote below it is theirs."""
+    """Whether the card's header tells `datasets` of this dump's files and rows, and of no others; a
+    copy of a repository's top may lie beside dumps in folders. What people wrote below it is
+    theirs."""
     try:
         if folder.size(CARD) > MAX_JSON_BYTES:
             return False
@@ -123,7 +125,10 @@ def card_is_good(folder: Folder, manifest: Manifest, plan: Plan) -> bool:
     except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError):
         return False
     split = plan.source["split"]
-    return (split, manifest.rows) in splits and f"data/{split}-*.parquet" in files
+    own, path = (split, manifest.rows), f"data/{split}-*.parquet"
+    if HUB_COPY.fullmatch(folder.root):
+        return own in splits and [file for file in files if file.startswith("data/")] == [path]
+    return splits == [own] and files == [path]
 
 
 def describe(manifest: Manifest, plan: Plan) -> dict[str, Any]:

@@ -13,14 +13,21 @@ from pathlib import Path
 from huggingface_hub import HfApi, hf_hub_download, is_offline_mode
 from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from huggingface_hub.file_download import repo_folder_name
 
 from softlabels.errors import IncompleteDump, StoreError
 from softlabels.filling import in_order
 from softlabels.progress import SILENT, Progress
 from softlabels.store.folder import Folder
-from softlabels.store.hub_address import HubAddress, abort_transfers, first_line, quiet, said
+from softlabels.store.hub_address import (
+    HUB_COPY,
+    HubAddress,
+    abort_transfers,
+    first_line,
+    quiet,
+    said,
+)
 from softlabels.store.manifest import CARD, MANIFEST, PLAN, commit_name, read_manifest
-from softlabels.store.remedies import HUB_COPY
 from softlabels.store.shard_numbers import parse_numbers
 
 CONNECTIONS = 8
@@ -76,8 +83,8 @@ def fetch_manifest(address: HubAddress) -> Folder:
             return Folder(Path(get_file(address, MANIFEST, address.revision)).parent)
     except LocalEntryNotFoundError as error:
         offline = " (HF_HUB_OFFLINE is set)" if is_offline_mode() else ""
-        here = _copies(address)
-        known = f"; a copy of another commit is here: {here[0]}" if here else ""
+        other = _copy_of_another_commit(address)
+        known = f"; a copy of another commit is here: {other}" if other else ""
         raise StoreError(
             f"{address} is no folder here; the Hub can't be reached{offline}, and its client has "
             f"no copy: {first_line(error)}{known}"
@@ -94,15 +101,15 @@ def fetch_manifest(address: HubAddress) -> Folder:
         ) from error
 
 
-def _copies(address: HubAddress) -> list[HubAddress]:
-    """The copies of a dump in the client's cache, at whatever commits, newest first."""
-    place = Path(HF_HUB_CACHE, f"datasets--{address.repo.replace('/', '--')}", "snapshots")
-    found = sorted(
-        place.glob(f"*/{address.inside(MANIFEST)}"), key=lambda path: -path.stat().st_mtime
-    )
-    return [
-        replace(address, revision=str(path.relative_to(place)).partition("/")[0]) for path in found
-    ]
+def _copy_of_another_commit(address: HubAddress) -> HubAddress | None:
+    """The newest copy of a dump in the client's cache, at whatever commit."""
+    name = repo_folder_name(repo_id=address.repo, repo_type="dataset")
+    place = Path(HF_HUB_CACHE, name, "snapshots")
+    found = list(place.glob(f"*/{address.inside(MANIFEST)}"))
+    if not found:
+        return None
+    newest = max(found, key=lambda path: path.stat().st_mtime)
+    return replace(address, revision=newest.relative_to(place).parts[0])
 
 
 def dumps_in(address: HubAddress) -> list[str]:

@@ -1,18 +1,13 @@
 """What mends a shard that is damaged or missing: it depends on where the dump came from."""
 
 import os
-import re
 import shlex
 from pathlib import Path
 
 from softlabels.errors import DamagedDump
 from softlabels.store.folder import Folder
-from softlabels.store.hub_address import HubAddress
+from softlabels.store.hub_address import HUB_COPY, HubAddress
 
-HUB_COPY = re.compile(
-    r"(?P<place>.*/datasets--(?P<org>[\w.-]+?)--(?P<name>[\w.-]+))"
-    r"/snapshots/(?P<commit>[0-9a-f]{40})(?P<inner>(?:/[\w.-]+)*)"
-)
 PULLED = ".pulled.json"  # what was pulled into a folder: dump, revision, commit, labels_only
 
 

@@ -60,9 +60,8 @@ def load(
     looked at.
 
     Raises UsageError for T ≤ 0, NaN or text, for a `keep` that can't be and for shards that aren't
-    there; StoreError,
-    IncompleteDump or DamagedDump for a folder that is no whole dump; SourceError or AlignmentError
-    where the inputs don't belong.
+    there; StoreError, IncompleteDump or DamagedDump for a folder that is no whole dump; SourceError
+    or AlignmentError where the inputs don't belong.
     """
     T = check_temperature(T)
     shards = shards if shards is None or isinstance(shards, str) else list(shards)

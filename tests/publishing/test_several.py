@@ -155,3 +155,15 @@ def test_offline_a_copy_of_another_commit_is_named(hub, owner, splits, repo, tmp
         with pytest.raises(StoreError, match=f"another commit is here: {repo}@{first}"):
             run(work.first_logits, repo)
         assert run(work.first_logits, f"{repo}@{first}") == stored(splits["train"])
+
+
+def test_a_card_that_tells_of_other_dumps_is_told_where_these_are_not(
+    hub, owner, stranger, splits, repo, tmp_path
+):
+    owner(work.push, str(splits["train"]), repo)
+    owner(work.push, str(splits["test"]), f"{repo}/test")
+    alone = Path(shutil.copytree(splits["train"], tmp_path / "d"))
+    (alone / "README.md").write_bytes(hub.files(repo)["README.md"])
+    (found,) = softlabels.verify(dump=str(alone)).findings
+    assert found.file == "README.md"
+    assert stranger(work.is_good, repo)

@@ -51,6 +51,10 @@ def pull(repo: str, **words: Any) -> dict[str, Any]:
     return asdict(softlabels.pull(repo=repo, **words))
 
 
+def is_good(repo: str) -> bool:
+    return softlabels.verify(dump=repo).good
+
+
 def first_logits(repo: str, **words: Any) -> list[list[float]]:
     """The logits of a whole shuffled epoch in the order of their ids."""
     batches = softlabels.load(repo, T=8, **words).batches(100, shuffle=True)
