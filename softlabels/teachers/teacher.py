@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from softlabels.devices import autocast
-from softlabels.errors import LogitsError, SoftlabelsError, TeacherError
+from softlabels.errors import LogitsError, SoftlabelsError, TeacherError, UsageError
 from softlabels.logits import looks_like_probabilities
+from softlabels.models import logits_of
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Teacher:
 
     name: for folders; kind: checkpoint, state_dict, torchscript, exported or pickle;
     fingerprint: `sha256:` of the file; model: the spec where there is one; preprocess, data and
-    class_names: what a checkpoint remembers.
+    class_names: what a checkpoint remembers; classes: those of the data, where they are known, by
+    which logits are told from a teacher's other outputs.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Teacher:
     class_names: list[str] | None = None
     data: dict[str, Any] = field(default_factory=dict)
     call: Callable[[Tensor], Any] | None = None
+    classes: int | None = None
 
     def to(self, device: torch.device) -> "Teacher":
         self.module.to(device)
@@ -71,16 +74,11 @@ class Teacher:
                 f"the teacher {self.name} can't take inputs of shape {list(inputs.shape[1:])}: "
                 f"{first_line(error)}. Check --data and --preprocess"
             ) from error
-        output = getattr(output, "logits", output)
-        if isinstance(output, tuple | list) and len(output) == 1:
-            output = output[0]
-        if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(inputs):
-            shape = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise TeacherError(
-                f"the teacher {self.name} gave {shape} for {len(inputs)} inputs; logits are one "
-                f"row of numbers for each input"
-            )
-        return output if output.dtype == torch.float64 else output.float()
+        try:
+            logits_NC = logits_of(output, len(inputs), self.classes, f"the teacher {self.name}")
+        except UsageError as error:
+            raise TeacherError(str(error)) from error
+        return logits_NC if logits_NC.dtype == torch.float64 else logits_NC.float()
 
     def probe(self, inputs: Tensor, class_names: list[str] | None, precision: str) -> int:
         """Run a few rows before anything is written; the number of classes.
@@ -89,6 +87,7 @@ class Teacher:
         where the teacher applies a softmax itself.
         """
         check_class_names(self.name, self.class_names, class_names)
+        self.classes = None if class_names is None else len(class_names)
         logits_NC = self.logits(inputs, precision)
         classes = logits_NC.shape[1]
         if class_names is not None and len(class_names) != classes:

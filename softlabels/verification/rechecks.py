@@ -98,6 +98,7 @@ def replay(reader: DumpReader, words: VerifyOptions, progress: Progress) -> Repl
             f"{words.teacher} is not this dump's teacher: its file is {teacher.fingerprint}, the "
             f"dump was made by {plan.teacher['fingerprint']}"
         )
+    teacher.classes = plan.classes
     count = min(words.replay, len(reader))
     rows = np.sort(np.random.default_rng(words.seed).choice(len(reader), count, replace=False))
     with progress.bar("replay", 2 * count, "rows") as advance:
