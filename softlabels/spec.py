@@ -1,23 +1,24 @@
-"""The small language that names things: `name`, `name:1200x1200`, `name(2)|other(0.1, 0.3)`.
+"""The small language that names things: `name`, `name:1200x1200`, `name(2)|other(0.1, word)`.
 
-Literals only; nothing is evaluated.
+Literals and plain words only; nothing is evaluated.
 """
 
 import ast
 from dataclasses import dataclass
+from typing import Any
 
 from softlabels.errors import UsageError
 
 
 @dataclass(frozen=True)
 class Call:
-    """One word of a pipeline with its literal arguments."""
+    """One word of a pipeline with its literal arguments; a word among them is a str."""
 
     name: str
     args: tuple
 
     def __str__(self) -> str:
-        return f"{self.name}({', '.join(map(repr, self.args))})" if self.args else self.name
+        return f"{self.name}({', '.join(map(_shown, self.args))})" if self.args else self.name
 
 
 def parse_pipeline(text: str, what: str) -> list[Call]:
@@ -34,10 +35,18 @@ def _parse_call(text: str, what: str) -> Call:
         if isinstance(node, ast.Name):
             return Call(node.id, ())
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
-            return Call(node.func.id, tuple(ast.literal_eval(arg) for arg in node.args))
-    except (SyntaxError, ValueError):
+            return Call(node.func.id, tuple(map(_argument, node.args)))
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
         pass
     raise UsageError(f"{what}: can't read {text!r}; write name or name(1, 2), joined with |")
+
+
+def _argument(node: ast.expr) -> Any:
+    return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
+
+
+def _shown(arg: Any) -> str:
+    return arg if isinstance(arg, str) and arg.isidentifier() else repr(arg)
 
 
 def parse_widths(text: str, what: str) -> list[int]:

@@ -34,7 +34,7 @@ class SourceOptions:
         "Column that names each row, whole numbers or text. Default: the row's number.", None
     )
     preprocess: str | None = option(
-        "What turns an input into numbers, such as 'grey|resize(28)|scale(255)'.", None
+        "What turns an input into numbers, such as 'rgb|resize(256)|scale(255)'.", None
     )
 
 

@@ -1,17 +1,21 @@
-"""What makes a stored input the numbers a model sees, as text: `grey|resize(28)|scale(255)`.
+"""What makes a stored input the numbers a model sees, as text: `rgb|resize(256)|scale(255)`.
 
-    grey, rgb               to one or three channels             on the picture
-    resize(H) resize(H, W)  bilinear, antialiased                on the picture
-    center_crop(H[, W])     the middle, after a resize           on the picture
-    scale(d)                divide by d                          on numbers
-    normalize(mean, std)    (x − mean) / std; numbers, or one    on numbers
-                            tuple entry a channel
-    tokens                  whole numbers stay whole: int64      on numbers, alone
+    upright                 turned as its EXIF orientation says; first     on the picture
+    grey, rgb               to one or three channels                       on the picture
+    resize(H)               the shorter side is H, the aspect is kept      on the picture
+    resize(H, W)            exactly so; a last argument names the filter:
+                            bilinear (the default), bicubic, …
+    center_crop(H[, W])     the middle, after a resize                     on the picture
+    scale(d)                divide by d                                    on numbers
+    normalize(mean, std)    (x − mean) / std; numbers, or one tuple        on numbers
+                            entry a channel
+    tokens                  whole numbers stay whole: int64                on numbers, alone
 
 Words on the picture come first: they give uint8 [C, H, W], one input at a time, and that is what
 is cached. Words on numbers run on whole float32 batches, on the device that trains.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +25,14 @@ from PIL import Image
 from torch import Tensor
 
 from softlabels.errors import UsageError
+from softlabels.inputs.pictures import FILTERS, LARGEST, apply_words
 from softlabels.spec import Call, parse_pipeline
 
-ON_PICTURE = {"grey": (0, 0), "rgb": (0, 0), "resize": (1, 2), "center_crop": (1, 2)}
+ON_PICTURE = {
+    "upright": (0, 0), "grey": (0, 0), "rgb": (0, 0), "resize": (1, 3), "center_crop": (1, 2)
+}  # fmt: skip
 ON_NUMBERS = {"scale": (1, 1), "normalize": (2, 2), "tokens": (0, 0)}
-LARGEST = 8192  # pixels a side: a dump's preprocessing may come from strangers
-DEFAULTS = {"image": "scale(255)", "array": ""}
+DEFAULTS = {"image": "upright|scale(255)", "array": ""}
 
 
 @dataclass(frozen=True)
@@ -47,9 +53,11 @@ class Preprocess:
                 raise UsageError(f"--preprocess: no word {call.name!r}; use {', '.join(known)}")
             least, most = known[call.name]
             if not least <= len(call.args) <= most:
-                wanted = least if least == most else f"{least} or {most}"
-                raise UsageError(f"--preprocess: {call} has not {wanted} arguments")
+                count = least if least == most else f"{least} to {most}"
+                raise UsageError(f"--preprocess: {call} has not {count} arguments")
             _check_arguments(call)
+            if call.name == "upright" and (picture or numbers):
+                raise UsageError("--preprocess: upright must come first, and once")
             if call.name in ON_PICTURE and numbers:
                 raise UsageError(f"--preprocess: {call} must come before {numbers[0]}")
             (picture if call.name in ON_PICTURE else numbers).append(call)
@@ -62,16 +70,15 @@ class Preprocess:
 
     def on_picture(self, image: Image.Image) -> np.ndarray:
         """A decoded image → uint8 [C, H, W]; C is 1 for greyscale, 3 for colour."""
-        image = _to_grey_or_colour(image)
-        for call in self.picture:
-            image = _apply(image, call)
+        image = apply_words(image, self.picture)
         values = np.asarray(image)
         return values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
 
     def on_numbers(self, batch: Tensor) -> Tensor:
         """[N, …] of any dtype → float32 [N, …] on the same device; int64 with `tokens`.
 
-        Raises UsageError for tokens that are not whole numbers.
+        Raises UsageError for tokens that are not whole numbers, and for another number of channels
+        than normalize has.
         """
         if self.numbers and self.numbers[0].name == "tokens":
             if batch.is_floating_point():
@@ -82,49 +89,52 @@ class Preprocess:
             if call.name == "scale":
                 x = x / call.args[0]
             else:
-                mean, std = (_per_channel(value, x) for value in call.args)
+                mean, std = (_per_channel(value, x, call) for value in call.args)
                 x = (x - mean) / std
         return x
 
 
 def _check_arguments(call: Call) -> None:
-    numbers = [number for arg in call.args for number in _flat(arg)]
-    if not all(type(n) in (int, float) for n in numbers):
-        raise UsageError(f"--preprocess: {call}: arguments must be numbers")
-    if call.name in ON_PICTURE and not all(type(n) is int and 0 < n <= LARGEST for n in numbers):
-        raise UsageError(f"--preprocess: {call}: sizes must be whole numbers from 1 to {LARGEST}")
-    if call.name in ON_NUMBERS and call.args and 0 in _flat(call.args[-1]):
+    args = call.args
+    if call.name == "resize" and isinstance(args[-1], str):
+        if args[-1] not in FILTERS:
+            raise UsageError(
+                f"--preprocess: {call}: no filter {args[-1]!r}; use {', '.join(FILTERS)}"
+            )
+        args = args[:-1]
+    if call.name in ("resize", "center_crop"):
+        if not 1 <= len(args) <= 2 or not all(type(n) is int and 0 < n <= LARGEST for n in args):
+            raise UsageError(
+                f"--preprocess: {call}: sizes must be one or two whole numbers from 1 to {LARGEST}"
+            )
+        return
+    if not all(type(n) in (int, float) and _is_finite(n) for arg in args for n in _flat(arg)):
+        raise UsageError(f"--preprocess: {call}: arguments must be finite numbers")
+    if args and 0 in _flat(args[-1]):
         raise UsageError(f"--preprocess: {call} divides by 0")
+    channels = {len(arg) for arg in args if isinstance(arg, tuple | list)}
+    if channels and (call.name == "scale" or len(channels) > 1 or 0 in channels):
+        raise UsageError(
+            f"--preprocess: {call}: write one number, or for normalize one tuple entry a channel"
+        )
+
+
+def _is_finite(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # whole, and larger than a float can be
+        return False
 
 
 def _flat(arg: Any) -> list:
     return list(arg) if isinstance(arg, tuple | list) else [arg]
 
 
-def _to_grey_or_colour(image: Image.Image) -> Image.Image:
-    if image.mode in ("L", "RGB"):
-        return image
-    if image.mode in ("1", "LA"):
-        return image.convert("L")
-    if image.mode in ("P", "PA", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"):
-        return image.convert("RGB")
-    raise ValueError(f"pixels of mode {image.mode} hold more than 8 bits; convert them first")
-
-
-def _apply(image: Image.Image, call: Call) -> Image.Image:
-    if call.name == "grey":
-        return image.convert("L")
-    if call.name == "rgb":
-        return image.convert("RGB")
-    height, width = (call.args * 2)[:2] if len(call.args) == 1 else call.args
-    if call.name == "resize":
-        return image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    if left < 0 or top < 0:
-        raise ValueError(f"{call} is larger than the image, {image.height}×{image.width}")
-    return image.crop((left, top, left + width, top + height))
-
-
-def _per_channel(value: float | tuple[float, ...], x: Tensor) -> Tensor:
+def _per_channel(value: float | tuple[float, ...], x: Tensor, call: Call) -> Tensor:
     tensor = torch.as_tensor(value, dtype=torch.float32, device=x.device)
+    if tensor.ndim and (x.ndim < 2 or len(tensor) != x.shape[1]):
+        raise UsageError(
+            f"--preprocess: {call} is for {len(tensor)} channels; these inputs are "
+            f"{list(x.shape[1:])}. Bring pictures to one or three with grey or rgb"
+        )
     return tensor.reshape(-1, *[1] * (x.ndim - 2)) if tensor.ndim else tensor

@@ -12,7 +12,8 @@ from softlabels.inputs.views import counter_random, draw_shifts, shift
 
 @pytest.mark.parametrize(
     "text", ["", "scale(255)", "grey|resize(28)|scale(255)", "rgb|resize(2, 3)|center_crop(2)",
-             "scale(255)|normalize((0.5, 0.4, 0.3), (0.1, 0.2, 0.3))", "tokens"],
+             "scale(255)|normalize((0.5, 0.4, 0.3), (0.1, 0.2, 0.3))", "tokens",
+             "upright|rgb|resize(256, bicubic)|resize(4, 5, lanczos)|scale(255)"],
 )  # fmt: skip
 def test_text_round_trips(text):
     assert str(Preprocess.parse(text)) == text
@@ -27,7 +28,22 @@ def test_text_round_trips(text):
         ("normalize(0.5, (1, 0))", "divides by 0"),
         ("scale(255)|grey", "grey must come before"),
         ("resize(-1)", "sizes must be"),
-        ("resize('a')", "must be numbers"),
+        ("resize('a')", "no filter 'a'; use nearest, box, bilinear"),
+        ("resize(256, cubic)", "no filter 'cubic'"),
+        ("resize(bicubic)", "sizes must be"),
+        ("resize(2, 3, 4)", "sizes must be"),
+        ("resize((2, 3))", "sizes must be"),
+        ("resize(2, 3, 'box', 4)", "has not 1 to 3 arguments"),
+        ("center_crop(2, bicubic)", "sizes must be"),
+        ("grey|upright", "upright must come first"),
+        ("upright|upright", "upright must come first"),
+        ("scale(bicubic)", "must be finite numbers"),
+        ("scale(1e999)", "must be finite numbers"),
+        ("scale(1" + 400 * "0" + ")", "must be finite numbers"),
+        ("scale((1, 2))", "write one number"),
+        ("normalize((), ())", "one tuple entry a channel"),
+        ("normalize((1, 2), (1, 2, 3))", "one tuple entry a channel"),
+        ("scale(" + 5000 * "-" + "1)", "can't read"),
         ("scale(__import__('os').getpid())", "can't read"),
         ("scale(255", "can't read"),
         ("tokens(3)", "has not 0 arguments"),
@@ -47,6 +63,57 @@ def test_modes_become_grey_or_colour():
     assert pre.on_picture(Image.new("P", (2, 3))).shape == (3, 3, 2)
     with pytest.raises(ValueError, match="more than 8 bits"):
         pre.on_picture(Image.new("I;16", (2, 3)))
+
+
+def picture(height: int, width: int, mode: str = "RGB") -> Image.Image:
+    """Noise, in which each pixel that is another one shows."""
+    values = np.random.default_rng(height * 1000 + width).integers(0, 256, (height, width, 3))
+    return Image.fromarray(values.astype(np.uint8)).convert(mode)
+
+
+FILTERS = {"bilinear": 2, "bicubic": 3, "nearest": 0, "lanczos": 1, "box": 4}  # Pillow's numbers
+sides = st.integers(1, 90)
+
+
+@given(sides, sides, st.integers(1, 40), st.sampled_from(sorted(FILTERS)), st.data())
+def test_resize_and_center_crop_are_those_of_torchvision(height, width, size, name, data):
+    """Written from transforms/functional.py of torchvision 0.29: the longer side of Resize(int) is
+    cut off to a whole number, the offset of CenterCrop rounded half to even."""
+    image = picture(height, width, data.draw(st.sampled_from(["RGB", "L", "P", "CMYK", "RGBA"])))
+    short, long = min(height, width), max(height, width)
+    scaled = int(size * long / short)
+    new_height, new_width = (scaled, size) if height > width else (size, scaled)
+    crop = data.draw(st.integers(1, size))
+    top, left = round((new_height - crop) / 2.0), round((new_width - crop) / 2.0)
+    expected = image.convert("RGB").resize((new_width, new_height), FILTERS[name])
+    expected = expected.crop((left, top, left + crop, top + crop))
+    found = Preprocess.parse(f"rgb|resize({size}, {name})|center_crop({crop})").on_picture(image)
+    assert np.array_equal(found, np.asarray(expected).transpose(2, 0, 1))
+    if name == "bilinear":
+        plain = Preprocess.parse(f"rgb|resize({size})|center_crop({crop})").on_picture(image)
+        assert np.array_equal(found, plain)
+    exact = Preprocess.parse(f"rgb|resize({size}, {crop}, {name})").on_picture(image)
+    expected = image.convert("RGB").resize((crop, size), FILTERS[name])
+    assert np.array_equal(exact, np.asarray(expected).transpose(2, 0, 1))
+
+
+def test_pictures_that_words_do_not_fit():
+    with pytest.raises(ValueError, match=r"center_crop\(5\) is larger than the image, 4×9"):
+        Preprocess.parse("center_crop(5)").on_picture(picture(4, 9))
+    with pytest.raises(ValueError, match=r"would make 224×13,440,000 pixels of the image, 1×60,0"):
+        Preprocess.parse("resize(224)").on_picture(Image.new("L", (60_000, 1)))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_means_are_one_for_each_channel_or_refused(channels):
+    batch = torch.full((2, channels, 4, 4), 51, dtype=torch.uint8)
+    words = Preprocess.parse("scale(255)|normalize((0.1, 0.2, 0.3), (0.1, 0.2, 0.5))")
+    if channels == 3:
+        found = words.on_numbers(batch)[0, :, 0, 0]
+        assert torch.allclose(found, torch.tensor([1.0, 0.0, -0.2]), atol=1e-6)
+    else:
+        with pytest.raises(UsageError, match=r"for 3 channels; these inputs are \[1, 4, 4\]"):
+            words.on_numbers(batch)
 
 
 @given(st.integers(0, 2**40), st.lists(st.integers(0, 2**50), min_size=1, max_size=20, unique=True))
