@@ -26,13 +26,12 @@ from torch.utils.data import DataLoader
 import softlabels
 from softlabels.capture.planning import group_rows, shard_rows
 from softlabels.targets.orders import permutation
-from tests.dumps import COMPACT, make_dump
+from tests.dumps import make_dump
 
 BATCH = 256
 SLOW_SHARE = 10  # formats of one row at a time hold a tenth of the rows
 BLOCK = 20_000  # rows that are drawn; more repeat them
 REWRITTEN = {
-    "compact": COMPACT,
     "zstd": {"compression": "zstd", "use_dictionary": False},
     "zstd-dictionary": {"compression": "zstd"},  # pyarrow's own default, and so that of datasets
 }
@@ -112,7 +111,6 @@ def ours(place: Path) -> list[Way]:
     return [
         _our("softlabels, mapped", place / "dump", _batches(True)),
         _our("… keep='ram'", place / "dump", _batches(True), keep="ram"),
-        _our("… --compact, decoded", place / "compact", _batches(True)),
         _our("… from zstd, decoded", place / "zstd", _batches(True)),
         _our("… from zstd with a dictionary, decoded", place / "zstd-dictionary", _batches(True)),
         _our("… shuffle='blocks(64, 512)'", place / "dump", _batches("blocks(64, 512)")),

@@ -14,9 +14,7 @@ from softlabels.store.manifest import read_records
 from softlabels.store.records import Commit, Manifest, Plan
 from softlabels.store.writer import ShardWriter, shard_schema
 
-COMPACT: dict = {}
 OTHER_WRITERS = {
-    "compact": COMPACT,
     "zstd": {"compression": "zstd"},
     "snappy, with a dictionary": {"compression": "snappy", "use_dictionary": True},
     "version 2 pages": {"compression": "none", "data_page_version": "2.0"},
@@ -37,7 +35,7 @@ def make_plan(
     return Plan(teacher=teacher, source=source, preprocess="", precision="float32",
                 views=["clean"], codec="dense", dtype=dtype, classes=classes, rows=rows,
                 group_rows=group, ids="int64", with_inputs=False,
-                **{"shard_rows": rows, "compact": False} | words)  # fmt: skip
+                **{"shard_rows": rows} | words)  # fmt: skip
 
 
 def write_shard(
@@ -56,19 +54,17 @@ def make_dump(
     where: Path, logits: np.ndarray, group: int = 16, shard_rows: int | None = None,
     rewritten: dict | None = None,
 ) -> Path:  # fmt: skip
-    """A whole dump of these logits: plain, ours but compact (`COMPACT`), or `rewritten` by another
-    writer of Parquet, with these words."""
+    """A whole dump of these logits: ours, or `rewritten` by another writer of Parquet with these
+    words."""
     rows, classes = logits.shape
-    compact = rewritten is COMPACT
-    plan = make_plan(rows, classes, str(logits.dtype), group, shard_rows=shard_rows or rows,
-                     compact=compact)  # fmt: skip
+    plan = make_plan(rows, classes, str(logits.dtype), group, shard_rows=shard_rows or rows)
     plan = replace(plan, source=plan.source | {"shards": ["0" * 16] * plan.shards})
     folder = Folder(where)
     folder.write_json("plan.json", vars(plan))
     for shard in range(plan.shards):
         write_shard(folder, plan, shard, logits)
     commits = list(read_records(folder, plan).values())
-    if rewritten is not None and not compact:
+    if rewritten is not None:
         commits = [rewrite(Path(where), commit, group, rewritten) for commit in commits]
     folder.write_json("softlabels.json", vars(Manifest.derive(plan, commits, {})))
     return Path(where)

@@ -138,7 +138,6 @@ def draft(setup: Setup, earlier: Plan | None = None) -> Plan:
         group_rows=groups,
         ids="string" if source.ids_are_text else "int64",
         with_inputs=options.with_inputs,
-        compact=options.compact,
     )
 
 

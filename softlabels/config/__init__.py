@@ -119,11 +119,6 @@ class DumpOptions(SourceOptions):
     batch_size: int = option("Rows in a forward pass.", 256)
     shard_rows: int | None = option("Rows in a shard. Default: about 128 MiB.", None)
     dtype: str = option("float16 or float32: how a logit is stored.", "float16")
-    compact: bool = option(
-        "Pack the logits: about 0.85 of the bytes. The price: they are decoded once when loaded, "
-        "where plain ones can be used as they lie, and DuckDB does not read them in float16.",
-        False,
-    )
     with_inputs: bool = option("Store the inputs too, so that the dump stands alone.", False)
     on_error: str = option("stop, or skip: what to do with an input that can't be read.", "stop")
     device: str = option("auto, cpu, cuda, cuda:1 or mps.", "auto")

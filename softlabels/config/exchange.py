@@ -58,7 +58,6 @@ class ImportOptions(SourceOptions):
     dtype: str | None = option(
         "float16 or float32: how a logit is stored. Default: the file's; float32 for logs.", None
     )
-    compact: bool = option("Pack the logits, as `softlabels dump --compact` does.", False)
     with_inputs: bool = option("Store the inputs too, so that the dump stands alone.", False)
 
     def __post_init__(self) -> None:

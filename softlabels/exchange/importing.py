@@ -103,7 +103,6 @@ def _setup(matched: Match, told: str) -> Setup:
             teacher=words.file,
             shard_rows=words.shard_rows,
             dtype=words.dtype or ("float32" if words.probabilities else foreign.dtype),
-            compact=words.compact,
             with_inputs=words.with_inputs,
             precision="unknown",
         ),

@@ -186,5 +186,5 @@ def _made(manifest: Manifest, plan: Plan) -> str:
     if plan.preprocess:
         words.append(f"--preprocess '{plan.preprocess}'")
     words += [f"--precision {plan.precision}", f"--dtype {plan.dtype}"]
-    words += ["--compact"] * plan.compact + ["--with-inputs"] * plan.with_inputs
+    words += ["--with-inputs"] * plan.with_inputs
     return "    " + " \\\n        ".join(words) + f"\n\nwith {versions}."

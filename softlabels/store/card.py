@@ -144,7 +144,7 @@ def describe(manifest: Manifest, plan: Plan) -> dict[str, Any]:
         "source's fingerprint": plan.source["fingerprint"],
         "views": ", ".join(plan.views),
         "preprocessing": plan.preprocess or "none",
-        "logits": f"{plan.codec}, {plan.dtype}{', compact' * plan.compact}, {_made(plan)}",
+        "logits": f"{plan.codec}, {plan.dtype}, {_made(plan)}",
         "inputs stored": "yes" if plan.with_inputs else "no",
         "shards": f"{plan.shards:,}, {size_words(manifest.bytes)}",
     }

@@ -12,9 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from softlabels.errors import DamagedDump
-from softlabels.store.compact_pages import unpack_chunk
 from softlabels.store.folder import Folder
-from softlabels.store.pages import logits_chunk
 from softlabels.store.reader import PARQUET_ERRORS, check_footer
 from softlabels.store.records import Plan
 from softlabels.store.remedies import remedy
@@ -43,10 +41,6 @@ class ShardDecoder:
         """The logits of a row group, [N, C] in the stored dtype, written to `out` where it is
         given. Raises DamagedDump.
         """
-        if self.plan.compact and self.folder.is_local:
-            found = self._unpacked(group, out)
-            if found is not None:
-                return found
         return self.codec.decode(self.table(group, ["logits"])["logits"], out)
 
     def table(self, group: int, columns: Sequence[str]) -> pa.Table:
@@ -65,18 +59,6 @@ class ShardDecoder:
         if any(table[name].null_count for name in columns if name != "input"):
             raise DamagedDump(f"{where} is damaged: it has empty cells; {remedy(self.folder)}")
         return table
-
-    def _unpacked(self, group: int, out: np.ndarray | None) -> np.ndarray | None:
-        """The logits of our own compact page; None for any other, or for a damaged one."""
-        rows = self._metadata.row_group(group).num_rows
-        try:
-            chunk = logits_chunk(self._metadata.row_group(group))
-            with open(self.folder.path(self.name), "rb") as file:
-                file.seek(chunk.data_page_offset)
-                content = file.read(min(chunk.total_compressed_size, self._size))
-        except (DamagedDump, *PARQUET_ERRORS):
-            return None  # Arrow will say what is wrong
-        return unpack_chunk(content, rows, self.plan.classes, self.plan.dtype, out)
 
     def _once(self, name: str, find: Callable[[], Any]) -> Any:
         if name not in self._known:

@@ -40,7 +40,6 @@ class Plan:
     group_rows: int
     ids: str
     with_inputs: bool
-    compact: bool
     format: str = FORMAT
 
     @property

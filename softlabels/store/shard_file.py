@@ -25,7 +25,6 @@ COLUMNS, UNPACKED, OFFSET, STORED = 1, 2, 5, 6  # of RowGroup
 METADATA, OFFSET_INDEX, COLUMN_INDEX = 3, 4, 6  # of ColumnChunk; an index's length is the next
 PAGE_OFFSETS = (9, 10, 11)  # of ColumnMetaData: data, index and dictionary page
 SMALL = ("id", "view", "label")  # columns that pack to a third and cost nothing to
-NOISE = ("input_hash", "input.bytes")  # and images that are encoded already
 PAGES, PAGE_OFFSET = 1, 1  # of OffsetIndex, of PageLocation
 
 
@@ -33,15 +32,13 @@ class ShardFile:
     """Row groups go in one by one; `close` makes a file of it. `schema` ends with the logits.
 
     Of each column there is one page in a row group, without dictionary, with its checksum. Ids,
-    views and labels are packed with zstd; all but noise where it is `compact`.
+    views and labels are packed with zstd.
     """
 
-    def __init__(
-        self, file: IO[bytes], schema: pa.Schema, group_rows: int, compact: bool = False
-    ) -> None:
+    def __init__(self, file: IO[bytes], schema: pa.Schema, group_rows: int) -> None:
         assert schema.names[-1] == "logits"
         self.file = HashingFile(file)
-        self.schema, self.compact = schema, compact
+        self.schema = schema
         self.others = schema.remove(len(schema) - 1)
         self._sink = _Sink(self.file)
         self._parquet = pq.ParquetWriter(
@@ -62,15 +59,14 @@ class ShardFile:
     def _compression(self) -> dict[str, str]:
         schema = pq.ParquetFile(io.BytesIO(_empty_file(self.others))).schema
         paths = [schema.column(i).path for i in range(len(schema))]
-        packed = {path for path in paths if path in SMALL or (self.compact and path not in NOISE)}
-        return {path: "zstd" if path in packed else "none" for path in paths}
+        return {path: "zstd" if path in SMALL else "none" for path in paths}
 
     def write(self, others: pa.Table, values_NC: np.ndarray) -> None:
         """One row group: the other columns, and the logits as they are stored."""
         assert len(others) == len(values_NC)
         self._moved.append(self.file.size - self._sink.size)
         self._parquet.write_table(others, row_group_size=len(others))
-        self._chunks.append(write_chunk(self.file, values_NC, self.compact))
+        self._chunks.append(write_chunk(self.file, values_NC))
 
     def abandon(self) -> None:
         """Let Arrow end; what it still writes goes nowhere."""
@@ -140,7 +136,7 @@ def _move_pages(group: Struct, moved: int) -> None:
 def _add_chunk(group: Struct, chunk: LogitsChunk, kind: tuple[int, Any]) -> None:
     _columns(group).append(chunk.column(kind))
     _add(group, UNPACKED, chunk.size)
-    _add(group, STORED, chunk.stored)
+    _add(group, STORED, chunk.size)
 
 
 def _footer(file: bytes) -> Struct:

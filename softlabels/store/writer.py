@@ -45,8 +45,8 @@ def shard_schema(plan: Plan, input_feature: Any) -> pa.Schema:
 class ShardWriter:
     """Use as a context: an exception inside leaves neither a file nor a commit.
 
-    Row groups have the plan's length and one page a column. Unless the plan is compact, those of
-    logits are uncompressed and PLAIN, so that a reader can map them in place.
+    Row groups have the plan's length and one page a column. Those of logits are uncompressed and
+    PLAIN, so that a reader can map them in place.
     """
 
     def __init__(self, folder: Folder, plan: Plan, shard: int, schema: pa.Schema) -> None:
@@ -67,7 +67,7 @@ class ShardWriter:
     def __enter__(self) -> "ShardWriter":
         with ExitStack() as stack:
             raw = stack.enter_context(self.folder.create(self.plan.file(self.shard)))
-            self.file = ShardFile(raw, self.schema, self.plan.group_rows, self.plan.compact)
+            self.file = ShardFile(raw, self.schema, self.plan.group_rows)
             self._stack = stack.pop_all()
         return self
 

@@ -13,9 +13,7 @@ from softlabels.words import counted, size_words, time_words
 from tests.conftest import Linear, make_vectors, save_script
 
 
-@pytest.mark.parametrize(
-    "words", [{}, {"with_inputs": True}, {"dtype": "float32"}, {"compact": True}]
-)
+@pytest.mark.parametrize("words", [{}, {"with_inputs": True}, {"dtype": "float32"}])
 def test_a_plan_is_near_what_the_dump_is(tmp_path, words):
     data = make_vectors(tmp_path / "v.parquet", rows=5000)
     script = save_script(Linear(), tmp_path / "s.pt")

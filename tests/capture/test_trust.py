@@ -209,7 +209,6 @@ def test_whatever_else_changed_before_a_resume_is_named(tmp_path):
         ({"precision": "bf16"}, "precision is 'bf16' and was 'float32'"),
         ({"preprocess": "scale(2)"}, r"preprocess is 'scale\(2\)' and was ''"),
         ({"with_inputs": True}, "with_inputs is True and was False"),
-        ({"compact": True}, "compact is True and was False"),
         ({"shard_rows": 20}, "shard_rows is 20 and was 25"),
         ({"id_column": None}, "source.columns.id is None and was 'name'"),
     ):

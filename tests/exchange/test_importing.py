@@ -134,11 +134,10 @@ def test_npz_and_pt_may_hold_their_ids(words, tmp_path):
         assert np.array_equal(stored(out), logits)
 
 
-def test_a_dump_may_hold_the_inputs_and_be_compact(words, tmp_path):
+def test_a_dump_may_hold_the_inputs(words, tmp_path):
     np.save(tmp_path / "z.npy", soft(ROWS, 3)[0])
-    found = import_logits(file=str(tmp_path / "z.npy"), with_inputs=True, compact=True, **words)
+    found = import_logits(file=str(tmp_path / "z.npy"), with_inputs=True, **words)
     stored(found.out)
-    assert DumpReader(Folder(found.out)).plan.compact
     Path(words["data"]).rename(tmp_path / "away.parquet")
     try:
         assert softlabels.load(found.out, T=1)[0]["input"].shape == (6,)

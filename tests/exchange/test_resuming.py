@@ -158,7 +158,6 @@ CHANGES = {
     "another file": ({"file": "y.npy"}, r"teacher\.fingerprint is 'sha256:.* and was 'sha256:"),
     "another dtype": ({"dtype": "float16"}, "dtype is 'float16' and was 'float32'"),
     "other shards": ({"shard_rows": 20}, "shard_rows is 20 and was 10"),
-    "compact": ({"compact": True}, "compact is True and was False"),
     "ids": ({"ids": "ids.txt"}, "Now: ids from ids.txt sha256:.*then: rows in the source's order"),
 }
 

@@ -47,7 +47,7 @@ plan = {{
                "columns": {{"inputs": ["x"], "label": "y", "id": None}}, "class_names": {NAMES}}},
     "preprocess": "", "precision": "float32", "views": ["clean"], "codec": "dense",
     "dtype": "{dtype}", "classes": {CLASSES}, "rows": rows, "shard_rows": 48, "group_rows": 16,
-    "ids": "int64", "with_inputs": False, "compact": False,
+    "ids": "int64", "with_inputs": False,
 }}
 write_dataset("theirs", plan, np.arange(rows), hashes, labels, logits)
 np.save("logits.npy", logits)
@@ -128,7 +128,7 @@ def images(path: Path) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("words", [{}, {"compact": True}, {"with_inputs": True}], ids=str)
+@pytest.mark.parametrize("words", [{}, {"with_inputs": True}], ids=str)
 def test_shards_have_what_the_viewer_reads(words, tmp_path):
     torch.save({"w": torch.randn(10, 64), "b": torch.zeros(10)}, tmp_path / "w.pt")
     out = tmp_path / "d"
