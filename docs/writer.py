@@ -83,7 +83,9 @@ def write_shard(path, plan, footer, ids, hashes, labels, logits):
     value = {"dtype": plan["dtype"], "_type": "Value"}
     features["logits"] = {"feature": value, "length": plan["classes"], "_type": "List"}
     footer = footer | {"huggingface": json.dumps({"info": {"features": features}})}
-    fields = [pa.field(name, column.type, nullable=False) for name, column in columns.items()]
+    fields = [
+        pa.field(name, column.type, nullable=name == "label") for name, column in columns.items()
+    ]
     table = pa.table([*columns.values()], schema=pa.schema(fields, footer))
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".unfinished")

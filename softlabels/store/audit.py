@@ -124,6 +124,13 @@ def _check_content(path: str, plan: Plan, commit: Commit, found: Checked) -> Non
     table = read_columns(path, plan, commit.shard, commit.rows, columns)
     ids = read_ids(table["id"], "id")
     labels = table["label"].to_numpy() if labelled else np.full(len(ids), -1)
+    strange = np.flatnonzero((labels < -1) | (labels >= plan.classes))
+    if len(strange):
+        row = strange[0]
+        raise DamagedDump(
+            f"the label of the row with id {ids[row]!s} is {labels[row]}; expected is one of the "
+            f"{plan.classes} classes, from 0 on, or -1 for none"
+        )
     if table["view"].to_numpy().any():
         raise DamagedDump("it has rows of other views than the plan's")
     start = 0

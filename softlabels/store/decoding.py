@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from softlabels.errors import DamagedDump
 from softlabels.store.folder import Folder
-from softlabels.store.reader import PARQUET_ERRORS, check_footer
+from softlabels.store.reader import PARQUET_ERRORS, check_footer, refuse_empty_cells
 from softlabels.store.records import Plan
 from softlabels.store.remedies import remedy
 
@@ -52,12 +52,11 @@ class ShardDecoder:
                 source, metadata=self._metadata, page_checksum_verification=True
             ) as parquet:
                 table = parquet.read_row_group(group, columns=list(columns), use_threads=False)
+            refuse_empty_cells(table)
         except FileNotFoundError as error:
             raise DamagedDump(f"{where} is missing; {remedy(self.folder)}") from error
         except (DamagedDump, *PARQUET_ERRORS) as error:
             raise DamagedDump(f"{where} is damaged: {error}; {remedy(self.folder)}") from error
-        if any(table[name].null_count for name in columns if name != "input"):
-            raise DamagedDump(f"{where} is damaged: it has empty cells; {remedy(self.folder)}")
         return table
 
     def _once(self, name: str, find: Callable[[], Any]) -> Any:

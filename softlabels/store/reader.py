@@ -134,9 +134,18 @@ def read_columns(
         # Arrow's threads let go of a Python file's buffers when they like; if the interpreter is
         # ending by then, the process aborts
         table = parquet.read(columns=columns, use_threads=isinstance(file, str))
-    if len(table) != rows or any(table[name].null_count for name in columns if name != "input"):
-        raise DamagedDump(f"it gave {len(table)} rows, or empty cells; expected {rows} whole rows")
+    if len(table) != rows:
+        raise DamagedDump(f"it gave {len(table)} rows; expected are {rows}")
+    refuse_empty_cells(table)
     return table
+
+
+def refuse_empty_cells(table: pa.Table) -> None:
+    """Raises DamagedDump where a column other than `input` has some: no label is −1, not null."""
+    for name in table.column_names:
+        if name != "input" and table[name].null_count:
+            remark = "; a row without a label has the label -1" if name == "label" else ""
+            raise DamagedDump(f"its column {name} has empty cells{remark}")
 
 
 def check_footer(parquet: pq.ParquetFile, plan: Plan, shard: int, rows: int) -> None:

@@ -15,6 +15,8 @@ from softlabels.store.records import Commit, Plan
 from softlabels.store.shard_file import ShardFile
 from softlabels.store.statistics import LogitStatistics
 
+NULLABLE = ("label", "input")
+
 
 def shard_features(plan: Plan, input_feature: Any) -> datasets.Features:
     """The columns of a shard as `datasets` knows them."""
@@ -33,12 +35,16 @@ def shard_features(plan: Plan, input_feature: Any) -> datasets.Features:
 
 
 def shard_schema(plan: Plan, input_feature: Any) -> pa.Schema:
-    """The Arrow schema of a shard, with the `datasets` features in its metadata."""
+    """The Arrow schema of a shard, with the `datasets` features in its metadata.
+
+    A label is never null, but its column is nullable: `datasets` takes a feature from the metadata
+    where its Arrow field is the very same, and so would read a ClassLabel as plain numbers.
+    """
     codec = plan.make_codec()
     schema = shard_features(plan, input_feature).arrow_schema
     for index, name in enumerate(schema.names):
         type_ = codec.arrow_type if name == "logits" else schema.field(name).type
-        schema = schema.set(index, pa.field(name, type_, nullable=name == "input"))
+        schema = schema.set(index, pa.field(name, type_, nullable=name in NULLABLE))
     return schema
 
 

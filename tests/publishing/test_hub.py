@@ -39,6 +39,8 @@ def test_a_stranger_trains_from_what_was_pushed(hub, owner, stranger, folder, re
     rows = stranger(work.rows_of, repo)
     assert len(rows) == 1200
     assert [row["logits"] for row in rows] == stored(folder)
+    assert stranger(work.class_names_of, repo) == list("0123456789")
+    assert stranger(work.class_names_of, repo, streaming=True) == list("0123456789")
     hub.forget()
     assert stranger(work.first_logits, repo) == stored(folder)
     assert hub.requests["GET", "cdn"] == 0, "what `datasets` fetched is used"

@@ -69,6 +69,13 @@ def rows_of(repo: str, split: str = "train", **words: Any) -> list[dict[str, Any
     return list(datasets.load_dataset(repo, split=split, **words))
 
 
+def class_names_of(repo: str, **words: Any) -> list[str]:
+    import datasets
+
+    names: list[str] = datasets.load_dataset(repo, split="train", **words).features["label"].names
+    return names
+
+
 def splits_of(repo: str, *config: str) -> dict[str, int]:
     """The rows of each split, as `datasets` loads it."""
     import datasets

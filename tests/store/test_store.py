@@ -71,14 +71,15 @@ def test_pages_can_be_mapped_in_place(tmp_path):
         assert page.endswith(logits[group * 32 : group * 32 + 32].tobytes())
 
 
-def test_schema_is_flat_and_not_null(dump_folder):
+def test_schema_is_flat_and_only_labels_are_nullable(dump_folder):
     path = next(Path(dump_folder, "data").iterdir())
     schema = pq.read_schema(path)
     assert schema.names == ["id", "view", "input_hash", "label", "logits"]
     assert [str(schema.field(n).type) for n in schema.names[:4]] == [
         "int64", "int32", "uint64", "int64",
     ]  # fmt: skip
-    assert all(not schema.field(n).nullable for n in schema.names)
+    assert [n for n in schema.names if schema.field(n).nullable] == ["label"]
+    assert all(column.null_count == 0 for column in pq.read_table(path).columns)
     type_ = schema.field("logits").type
     assert pa.types.is_fixed_size_list(type_)
     assert type_.list_size == 10
