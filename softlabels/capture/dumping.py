@@ -6,6 +6,7 @@ at; the missing ones are dumped; the card and the manifest come last. Of several
 plans, and the last to finish writes the manifest.
 """
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -65,7 +66,8 @@ def _dump(words: DumpOptions, team: Team, stack: ExitStack, progress: Progress) 
     with team.meeting():
         setup = prepare(words)
         if team.is_first:
-            progress.say(str(setup))
+            for line in (str(setup), *setup.remarks):
+                progress.say(line)
         run = _claim(setup, team, stack, progress)
         job, missing = _agree(setup, team, progress)
     out = str(job.folder)
@@ -79,7 +81,21 @@ def _dump(words: DumpOptions, team: Team, stack: ExitStack, progress: Progress) 
     manifest = finish(job)
     if manifest is None and team.world == 1:
         raise StoreError(f"{state(job.folder, job.plan)}, the others vanished; use --resume")
+    if manifest is not None:
+        for warning in _warnings(manifest, job.plan):
+            progress.say(warning)
     return DumpResult(out, manifest, job.plan.rows_of(mine), team.rank)
+
+
+def _warnings(manifest: Manifest, plan: Plan) -> Iterator[str]:
+    """What a finished dump gives reason to doubt."""
+    unturned = manifest.statistics.get("unturned")
+    if unturned:
+        yield (
+            f"warning: {unturned:,} of {manifest.rows:,} images carry an EXIF orientation and were "
+            f"fed as stored, as torchvision does; put upright first in --preprocess to turn them"
+            + ("; `datasets` turns the inputs in this dump" if plan.with_inputs else "")
+        )
 
 
 def _claim(setup: Setup, team: Team, stack: ExitStack, progress: Progress) -> str:

@@ -52,7 +52,8 @@ class Batch:
     """Rows of one shard as the source has them, and the decoded inputs of those at `kept`.
 
     `start` is the first one's number in the source; `last` closes the shard; `skipped` holds
-    (position in rows, reason).
+    (position in rows, reason); `unturned` counts pictures that are fed as stored though their EXIF
+    orientation says to turn them.
     """
 
     shard: int
@@ -62,6 +63,7 @@ class Batch:
     kept: np.ndarray
     inputs: Tensor | None
     skipped: list[tuple[int, str]]
+    unturned: int = 0
 
 
 def dump_shards(job: Job, shards: Iterable[int]) -> Iterator[int]:
@@ -111,9 +113,10 @@ def read(job: Job, shard: int, start: int, stop: int) -> Batch:
     if isinstance(rows.cells, np.ndarray):
         return Batch(shard, start, last, rows, np.arange(len(rows)), as_tensor(rows.cells), [])
     values, kept, skipped = [], [], []
+    turns: list[int] | None = None if job.preprocess.is_upright else []
     for position, (cell, id) in enumerate(zip(rows.cells, rows.ids.tolist(), strict=True)):
         try:
-            values.append(decode_image(cell, job.preprocess, id))
+            values.append(decode_image(cell, job.preprocess, id, turns))
             kept.append(position)
         except UnreadableInput as error:
             if not job.skip_unreadable:
@@ -122,7 +125,8 @@ def read(job: Job, shard: int, start: int, stop: int) -> Batch:
                 ) from error
             skipped.append((position, str(error)))
     inputs = stack(values, rows.ids[kept]) if values else None
-    return Batch(shard, start, last, rows, np.array(kept, np.int64), inputs, skipped)
+    unturned = sum(turn != 1 for turn in turns or [])
+    return Batch(shard, start, last, rows, np.array(kept, np.int64), inputs, skipped, unturned)
 
 
 def forward(job: Job, inputs: Tensor) -> Tensor:
@@ -157,6 +161,7 @@ class Scribe:
             self.fingerprint.update(rows.ids, rows.hashes, rows.labels)
             for entry in _left_out(batch):
                 self.open.skip(entry)
+            self.open.unturned += batch.unturned
             if logits_NC is not None:
                 rows = rows if len(batch.kept) == len(rows) else rows.select(batch.kept)
                 inputs = None

@@ -1,6 +1,6 @@
 """The frozen plan of a dump: everything that decides its rows, before the first shard is begun."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -9,8 +9,9 @@ from softlabels.capture.pipeline import Job
 from softlabels.config import DumpOptions
 from softlabels.devices import own_device, resolve_device
 from softlabels.errors import UsageError
-from softlabels.inputs.examples import Examples, default_preprocess
+from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocess import Preprocess
+from softlabels.inputs.preprocessing import choose, remarks
 from softlabels.inputs.sources import Source, open_as_told
 from softlabels.store.checking import MAX_SHARDS
 from softlabels.store.codec import parse_codec
@@ -27,7 +28,10 @@ MAX_GROUP_ROWS = 16_384
 
 @dataclass(frozen=True)
 class Setup:
-    """A teacher and its data, opened and tried on each other. Nothing is written yet."""
+    """A teacher and its data, opened and tried on each other. Nothing is written yet.
+
+    remarks: the preprocessing in force, and what about it looks wrong.
+    """
 
     options: DumpOptions
     teacher: Teacher
@@ -37,6 +41,7 @@ class Setup:
     class_names: list[str] | None
     folder: Folder
     device: torch.device
+    remarks: list[str] = field(default_factory=list)
 
     def job(self, plan: Plan) -> Job:
         return Job(
@@ -68,10 +73,10 @@ def prepare(options: DumpOptions) -> Setup:
     teacher = resolve(
         options.teacher,
         model=options.model,
-        input_shape=lambda: _examples(options, None).input_shape,
+        input_shape=lambda: _examples(options, None)[0].input_shape,
         trust_pickle=options.trust_pickle,
     ).to(device)
-    examples = _examples(options, teacher)
+    examples, origin = _examples(options, teacher)
     source = examples.source
     names = source.class_names or (teacher.class_names if source.labelled else None)
     sample = examples.finish(examples.sample().to(device))
@@ -84,6 +89,7 @@ def prepare(options: DumpOptions) -> Setup:
         class_names=names,
         folder=Folder(options.out or f"data/{default_name(source, teacher)}"),
         device=device,
+        remarks=remarks(examples, origin),
     )
 
 
@@ -176,14 +182,14 @@ def default_name(source: Source, teacher: Teacher) -> str:
     return f"{source.name}{split}-{teacher.name}"
 
 
-def _examples(options: DumpOptions, teacher: Teacher | None) -> Examples:
-    """The data as the options say, else as the teacher remembers it, preprocessed likewise."""
+def _examples(options: DumpOptions, teacher: Teacher | None) -> tuple[Examples, str]:
+    """The data as the options say, else as the teacher remembers it, preprocessed likewise, and
+    where its preprocessing comes from."""
     remembered = teacher.data | {"class_names": teacher.class_names} if teacher else {}
     source = open_as_told(options, options.data, options.teacher, remembered)
-    text = options.preprocess
-    if text is None and teacher is not None:
-        text = teacher.preprocess
-    return Examples(source, default_preprocess(source) if text is None else Preprocess.parse(text))
+    known = teacher.preprocess if teacher else None
+    chosen = choose(source, options.preprocess, known, "the teacher's checkpoint")
+    return Examples(source, chosen.preprocess), chosen.origin
 
 
 def mean_input_bytes(source: Source) -> int:

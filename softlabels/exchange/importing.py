@@ -31,9 +31,8 @@ from softlabels.errors import (
 from softlabels.exchange.ids import match
 from softlabels.exchange.matching import Match, check_match, tell
 from softlabels.exchange.opening import open_foreign
-from softlabels.inputs.examples import default_preprocess
 from softlabels.inputs.hashing import Fingerprint
-from softlabels.inputs.preprocess import Preprocess
+from softlabels.inputs.preprocessing import choose
 from softlabels.inputs.sources import Rows, open_source
 from softlabels.progress import SILENT, Progress
 from softlabels.store.audit import check_shards
@@ -84,6 +83,8 @@ def import_logits(progress: Progress = SILENT, **options: Any) -> Imported:
     told = tell(matched, how)
     progress.say(f"{words.file}: {foreign.rows:,} rows of {foreign.classes:,} classes; {told}")
     setup = _setup(matched, told)
+    for remark in setup.remarks:
+        progress.say(remark)
     try:
         with claimed(setup.folder, new_run(), progress=progress):
             return _import(setup, matched, progress)
@@ -97,7 +98,7 @@ def _setup(matched: Match, told: str) -> Setup:
     words, foreign, source = matched.options, matched.foreign, matched.source
     name = words.name or _default_name(Path(os.path.expanduser(words.file)).resolve())
     split = "" if source.split == "train" else f"-{source.split}"
-    text = words.preprocess
+    chosen = choose(source, words.preprocess)
     return Setup(
         options=DumpOptions(
             teacher=words.file,
@@ -108,11 +109,12 @@ def _setup(matched: Match, told: str) -> Setup:
         ),
         teacher=Teacher(name, "imported", foreign.fingerprint, torch.nn.Identity(), told),
         source=source,
-        preprocess=default_preprocess(source) if text is None else Preprocess.parse(text),
+        preprocess=chosen.preprocess,
         classes=foreign.classes,
         class_names=source.class_names,
         folder=Folder(words.out or f"data/{source.name}{split}-{name}"),
         device=torch.device("cpu"),
+        remarks=[f"{chosen}, for students"],
     )
 
 

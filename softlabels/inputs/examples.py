@@ -16,9 +16,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from softlabels.errors import AlignmentError, SourceError, UnreadableInput
+from softlabels.errors import AlignmentError, SourceError, UnreadableInput, UsageError
 from softlabels.filling import Filler
-from softlabels.inputs.preprocess import DEFAULTS, Preprocess
+from softlabels.inputs.pictures import orientation
+from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import BLOCK_ROWS, Rows, Source
 from softlabels.memory import free_memory
 
@@ -28,11 +29,19 @@ KEPT_ROWS = 256  # decoded at a time in the background
 PARALLEL_BYTES = 1 << 20  # of encoded images: below it, threads cost more than they give
 
 
-def decode_image(cell: bytes, preprocess: Preprocess, id: Any) -> np.ndarray:
-    """An encoded image → uint8 [C, H, W]. Raises UnreadableInput that names the id."""
+def decode_image(
+    cell: bytes, preprocess: Preprocess, id: Any, turns: list[int] | None = None
+) -> np.ndarray:
+    """An encoded image → uint8 [C, H, W]. Raises UnreadableInput that names the id.
+
+    `turns` gets the EXIF orientation of each image that could be read.
+    """
     try:
         with Image.open(io.BytesIO(cell)) as image:
-            return preprocess.on_picture(image)
+            values = preprocess.on_picture(image)
+            if turns is not None:
+                turns.append(orientation(image))
+            return values
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UnreadableInput(
             f"the image of the row with id {id!s} can't be read: {error}"
@@ -56,10 +65,6 @@ def stack(values: list[np.ndarray], ids: np.ndarray) -> Tensor:
     return torch.from_numpy(np.stack(values))
 
 
-def default_preprocess(source: Source) -> Preprocess:
-    return Preprocess.parse(DEFAULTS[source.kind])
-
-
 class Examples:
     """Inputs and labels of chosen source rows, decoded once where they fit into memory.
 
@@ -75,6 +80,12 @@ class Examples:
         positions: np.ndarray | None = None,
         hashes: np.ndarray | None = None,
     ) -> None:
+        shaping = preprocess.picture[preprocess.is_upright :]  # numbers have no orientation
+        if source.kind == "array" and shaping:
+            raise UsageError(
+                f"--preprocess: {shaping[0]} is for pictures; the inputs of {source.data!r} are "
+                f"numbers. Take it out of {str(preprocess)!r}"
+            )
         self.source = source
         self.preprocess = preprocess
         self.positions = np.arange(len(source)) if positions is None else positions

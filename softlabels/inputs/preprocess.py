@@ -65,6 +65,11 @@ class Preprocess:
             raise UsageError(f"--preprocess: tokens stands alone, not in {text!r}")
         return cls(tuple(picture), tuple(numbers))
 
+    @property
+    def is_upright(self) -> bool:
+        """Whether pictures are turned as their EXIF orientation says."""
+        return bool(self.picture) and self.picture[0].name == "upright"
+
     def __str__(self) -> str:
         return "|".join(map(str, self.picture + self.numbers))
 

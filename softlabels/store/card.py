@@ -154,6 +154,8 @@ def describe(manifest: Manifest, plan: Plan) -> dict[str, Any]:
     if statistics.get("rows"):
         facts["mean entropy at T=1"] = f"{statistics['entropy']:.4f} nats"
         facts["range of logits"] = f"{statistics['min']:.3f} to {statistics['max']:.3f}"
+    if statistics.get("unturned"):
+        facts["pictures not turned"] = f"{statistics['unturned']:,} with an EXIF orientation"
     if manifest.skipped:
         facts["rows left out"] = f"{len(manifest.skipped)}, first id {manifest.skipped[0]['id']}"
     facts["made"] = f"{manifest.created}, softlabels {manifest.versions.get('softlabels', '?')}"

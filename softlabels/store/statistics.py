@@ -81,4 +81,7 @@ def merge_statistics(parts: list[dict[str, Any]]) -> dict[str, Any]:
     }
     if labelled:
         merged["accuracy"] = merged["correct"] / labelled
+    unturned = sum(part.get("unturned", 0) for part in parts)
+    if unturned:
+        merged["unturned"] = unturned
     return merged

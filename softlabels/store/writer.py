@@ -65,6 +65,7 @@ class ShardWriter:
         self.codec = plan.make_codec()
         self.statistics = LogitStatistics(plan.classes)
         self.skipped: list[dict[str, Any]] = []
+        self.unturned = 0  # pictures fed as stored, though their EXIF orientation says to turn them
         self.commit: Commit | None = None
         self._others: list[tuple[Any, ...]] = []
         self._logits_NC = np.empty((plan.group_rows, plan.classes), plan.dtype)
@@ -116,6 +117,8 @@ class ShardWriter:
                 statistics = self.statistics.merged
                 whole = statistics["rows"] + len(self.skipped) == stop - start
                 assert whole, "a shard is whole"
+                if self.unturned:
+                    statistics["unturned"] = self.unturned
                 self.file.close()
             except BaseException:
                 self.file.abandon()

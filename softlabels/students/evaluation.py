@@ -11,7 +11,7 @@ from softlabels.config import EvalOptions
 from softlabels.devices import resolve_device
 from softlabels.errors import SourceError, TeacherError, UsageError
 from softlabels.inputs.examples import Examples
-from softlabels.inputs.preprocess import Preprocess
+from softlabels.inputs.preprocessing import choose, introduce
 from softlabels.inputs.sources import open_as_told
 from softlabels.logits import DenseLogits
 from softlabels.progress import SILENT, Advance, Progress, unheard
@@ -88,11 +88,12 @@ def evaluate(progress: Progress = SILENT, **options: Any) -> dict[str, Any]:
     model = resolve(words.checkpoint, model=words.model)
     if model.kind != "checkpoint" or model.preprocess is None:
         raise TeacherError(f"{words.checkpoint} is a {model.kind}, not a checkpoint of softlabels")
-    preprocess = Preprocess.parse(words.preprocess or model.preprocess)
     remembered = model.data | {"class_names": model.class_names}
     source = open_as_told(words, words.data, words.checkpoint, remembered)
     check_class_names(words.checkpoint, model.class_names, source.class_names)
-    examples = Examples(source, preprocess)
+    chosen = choose(source, words.preprocess, model.preprocess, "the checkpoint")
+    examples = Examples(source, chosen.preprocess)
+    introduce(progress, examples, chosen.origin)
     logits_NC = _predict_all(model, examples, words, progress, "eval")
     labels_N = examples.labels
     name = f"{examples.source.data!r}, split {words.split!r},"
@@ -110,7 +111,7 @@ def evaluate(progress: Progress = SILENT, **options: Any) -> dict[str, Any]:
     }
     found |= measure(logits_NC, labels_N)
     if words.against is not None:
-        dataset = load(words.against, T=1, preprocess=str(preprocess))
+        dataset = load(words.against, T=1, preprocess=str(chosen.preprocess))
         assert isinstance(dataset, Dump), "one folder was named"
         assert dataset.examples is not None, "they were asked for"
         student_NC = _predict_all(model, dataset.examples, words, progress, "against")

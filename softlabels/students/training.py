@@ -14,8 +14,8 @@ from softlabels.checkpoint import Checkpoint, library_versions
 from softlabels.config import FitOptions, TrainingOptions, TrainOptions
 from softlabels.devices import resolve_device
 from softlabels.errors import SourceError, UsageError
-from softlabels.inputs.examples import Examples, default_preprocess
-from softlabels.inputs.preprocess import Preprocess
+from softlabels.inputs.examples import Examples
+from softlabels.inputs.preprocessing import choose, introduce
 from softlabels.inputs.sources import open_as_told
 from softlabels.inputs.views import draw_shifts, shift
 from softlabels.models import build_model
@@ -52,9 +52,9 @@ def fit(progress: Progress = SILENT, **options: Any) -> TrainResult:
     source = open_as_told(words, words.data, words.out, {})
     if not source.labelled:
         raise SourceError(f"{words.data!r} has no column of labels; name one with --label-column")
-    text = words.preprocess
-    preprocess = default_preprocess(source) if text is None else Preprocess.parse(text)
-    examples = Examples(source, preprocess)
+    chosen = choose(source, words.preprocess)
+    examples = Examples(source, chosen.preprocess)
+    introduce(progress, examples, chosen.origin)
     labels = _all_labels(examples, words.data)
     if words.jitter and len(examples.input_shape) != 3:
         raise UsageError(f"--jitter shifts images; these inputs are {examples.input_shape}")
@@ -120,6 +120,7 @@ def train(progress: Progress = SILENT, **options: Any) -> TrainResult:
     labels = _labels_for(dataset, words.alpha, folder)
     chosen = "" if words.dump else " (the newest complete dump)"
     progress.say(f"from {folder}{chosen} at T={words.T:g}, alpha={words.alpha:g}")
+    introduce(progress, examples, "from the dump" if words.preprocess is None else "")
 
     def loss(logits_NC: Tensor, batch: Batch) -> Tensor:
         hard = batch["label"] if labels is not None else None

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from softlabels.errors import SourceError, UnreadableInput
-from softlabels.inputs.examples import Examples, default_preprocess
+from softlabels.inputs.examples import Examples
 from softlabels.inputs.hashing import Fingerprint, hash_arrays, hash_bytes
 from softlabels.inputs.preprocess import Preprocess
+from softlabels.inputs.preprocessing import choose
 from softlabels.inputs.sources import open_source
 from tests.conftest import make_vectors, png
 
@@ -37,7 +38,7 @@ def test_digits_are_the_uci_images():
     train, test = open_source("digits", "train"), open_source("digits", "test")
     assert (len(train), len(test)) == (1200, 597)
     assert train.class_names == list("0123456789")
-    values = Examples(test, default_preprocess(test)).gather(np.arange(597))
+    values = Examples(test, choose(test, None).preprocess).gather(np.arange(597))
     assert values.shape == (597, 1, 8, 8)
     from sklearn.datasets import load_digits
 
@@ -187,7 +188,7 @@ def test_a_choice_of_columns_is_not_guessed(tmp_path):
 def test_an_unreadable_image_names_its_row(tmp_path):
     path = images(tmp_path / "i.parquet", [(4, 4), b"no picture", (4, 4)], name=["a", "b", "c"])
     source = open_source(path, id_column="name")
-    examples = Examples(source, default_preprocess(source))
+    examples = Examples(source, choose(source, None).preprocess)
     assert examples.input_shape == [1, 4, 4]
     with pytest.raises(UnreadableInput, match="id b "):
         examples.gather(np.arange(3))
@@ -196,7 +197,7 @@ def test_an_unreadable_image_names_its_row(tmp_path):
 def test_images_of_two_sizes_need_preprocessing(tmp_path):
     source = open_source(images(tmp_path / "i.parquet", [(4, 4), (6, 5)]))
     with pytest.raises(SourceError, match="id 1 has the shape"):
-        Examples(source, default_preprocess(source)).gather(np.arange(2))
+        Examples(source, choose(source, None).preprocess).gather(np.arange(2))
     resized = Examples(source, Preprocess.parse("resize(3, 2)|scale(255)"))
     assert resized.gather(np.arange(2)).shape == (2, 1, 3, 2)
 

@@ -1,0 +1,105 @@
+"""Which preprocessing is in force, where it comes from, and what about it looks wrong.
+
+Shapes: N inputs of a sample.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from softlabels.inputs.examples import Examples
+from softlabels.inputs.preprocess import DEFAULTS, Preprocess
+from softlabels.inputs.sources import Source
+from softlabels.progress import Progress
+
+UNIT, PIXELS = 1.0, 255.0
+MODES = {"L": "|grey|", "RGB": "|rgb|"}  # to which `datasets` brings a column's pictures, if any
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A preprocessing, and where it comes from, such as "by default"."""
+
+    preprocess: Preprocess
+    origin: str = ""
+
+    def __str__(self) -> str:
+        text = str(self.preprocess)
+        origin = f", {self.origin}" if self.origin else ""
+        return (f"preprocessing {text}" if text else "no preprocessing") + origin
+
+
+def choose(
+    source: Source, given: str | None, remembered: str | None = None, of: str = ""
+) -> Chosen:
+    """What a person gave, else what the file `of` remembers, else the default for such inputs.
+
+    Raises UsageError for a text that can't be read.
+    """
+    if given is not None:
+        return Chosen(Preprocess.parse(given))
+    if remembered is not None:
+        return Chosen(Preprocess.parse(remembered), f"from {of}")
+    feature = source.dataset.features[source.columns.inputs[0]]
+    mode = MODES.get(getattr(feature, "mode", None) or "", "|")
+    default = DEFAULTS[source.kind].replace("|", mode)
+    return Chosen(Preprocess.parse(default), "by default")
+
+
+def remarks(examples: Examples, origin: str = "") -> list[str]:
+    """The preprocessing in force with what it makes of the first inputs, and warnings."""
+    words = examples.preprocess
+    raw_N = examples.sample(2)
+    if raw_N.ndim != 4:  # not pictures: cheap, and two say little
+        raw_N = examples.sample(64)
+    inputs_N = words.on_numbers(raw_N)
+    line = (
+        f"{Chosen(words, origin)}: inputs {list(inputs_N.shape[1:])} "
+        f"from {float(inputs_N.min()):.3g} to {float(inputs_N.max()):.3g}"
+    )
+    return [line, *(f"warning: {doubt}" for doubt in doubts(words, raw_N))]
+
+
+def introduce(progress: Progress, examples: Examples, origin: str = "") -> None:
+    """Say these remarks."""
+    for remark in remarks(examples, origin):
+        progress.say(remark)
+
+
+def doubts(words: Preprocess, raw_N: Tensor) -> Iterator[str]:
+    """What looks wrong in the words on numbers, for inputs [N, …] as stored."""
+    low, high = _range(raw_N)
+    for call in words.numbers:
+        values = f"{'pixels' if raw_N.ndim == 4 else 'numbers'} of {low:.3g} to {high:.3g}"
+        if call.name == "scale":
+            if high <= UNIT and call.args[0] >= 16:
+                yield (
+                    f"{values} are divided by {call.args[0]:g}, which leaves "
+                    f"{high / call.args[0]:.2g} at most: take one {call} out of {words}"
+                )
+            low, high = low / call.args[0], high / call.args[0]
+        elif call.name == "normalize":
+            means, stds = (_numbers(arg) for arg in call.args)
+            largest = max(map(abs, means + stds))
+            shown = f"{values} are normalized with mean {means[0]:g} and std {stds[0]:g}"
+            if high >= 16 and low >= 0 and largest <= UNIT and stds != [UNIT]:
+                yield f"{shown}, as if they were 0 to 1: add scale(255) before {call}"
+            elif high <= UNIT and max(map(abs, means)) > 2:
+                yield f"{shown}, as if they were 0 to 255: leave scale(255) out"
+            return
+
+
+def _range(raw_N: Tensor) -> tuple[float, float]:
+    """The least and the largest value; of bytes, and of whole numbers that could be bytes, those
+    that they can have."""
+    if raw_N.dtype == torch.uint8:
+        return 0.0, PIXELS
+    low, high = float(raw_N.min()), float(raw_N.max())
+    whole = not raw_N.is_floating_point() or bool((raw_N == raw_N.round()).all())
+    return (0.0, PIXELS) if whole and low >= 0 and 16 < high <= PIXELS else (low, high)
+
+
+def _numbers(arg: float | tuple[float, ...]) -> list[float]:
+    return list(arg) if isinstance(arg, tuple | list) else [arg]
