@@ -219,6 +219,7 @@ def test_ctrl_c_keeps_the_best_so_far(tmp_path):
                "--epochs", "100000", "--out", "t.pt"]  # fmt: skip
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
+        assert "upright|scale(255), by default" in process.stderr.readline()
         assert "1,080 rows to train on, 120 held out" in process.stderr.readline()
         time.sleep(3)  # an epoch takes a few hundredths
         process.send_signal(signal.SIGINT)
