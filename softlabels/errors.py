@@ -5,6 +5,7 @@
     ├── MissingExtra                        an optional library is not installed
     ├── SourceError                         the data can't be found or understood
     │   ├── UnreadableInput                 one row can't be decoded
+    │   ├── LabelSpaceMismatch              its classes are not those of the model or the dump
     │   └── AlignmentError                  rows are not the ones that the teacher saw
     ├── TeacherError                        the teacher can't be loaded or run
     │   └── UntrustedPickle                 loading the file could run code
@@ -48,6 +49,10 @@ class SourceError(SoftlabelsError):
 
 
 class UnreadableInput(SourceError):
+    pass
+
+
+class LabelSpaceMismatch(SourceError):
     pass
 
 

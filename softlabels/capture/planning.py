@@ -89,7 +89,7 @@ def prepare(options: DumpOptions) -> Setup:
         class_names=names,
         folder=Folder(options.out or f"data/{default_name(source, teacher)}"),
         device=device,
-        remarks=remarks(examples, origin),
+        remarks=remarks(examples, origin) + _numbered(source, names),
     )
 
 
@@ -174,6 +174,14 @@ def group_rows(logit_bytes: int, input_bytes: int) -> int:
     """Rows in a row group: logits of about 2 MiB, inputs of at most 32 MiB, a power of two."""
     rows = min(GROUP_BYTES // logit_bytes, GROUP_WITH_INPUTS_BYTES // max(1, input_bytes))
     return 1 << max(4, min(MAX_GROUP_ROWS, rows).bit_length() - 1)
+
+
+def _numbered(source: Source, names: list[str] | None) -> list[str]:
+    """What is taken for granted where labels are numbers and the teacher has names for them."""
+    if not names or source.class_names is not None:
+        return []
+    shown = ", ".join(f"{i} is {name!r}" for i, name in enumerate(names[:3]))
+    return [f"labels of {source.name} are numbers, taken as the teacher's: {shown}"]
 
 
 def default_name(source: Source, teacher: Teacher) -> str:

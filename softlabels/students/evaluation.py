@@ -9,16 +9,16 @@ from torch import Tensor
 
 from softlabels.config import EvalOptions
 from softlabels.devices import resolve_device
-from softlabels.errors import SourceError, TeacherError, UsageError
+from softlabels.errors import LabelSpaceMismatch, SourceError, TeacherError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocessing import choose, introduce
 from softlabels.inputs.sources import open_as_told
+from softlabels.label_spaces import LabelSpace, match_label_spaces
 from softlabels.logits import DenseLogits
 from softlabels.progress import SILENT, Advance, Progress, unheard
 from softlabels.targets.loading import load
 from softlabels.targets.soft_dataset import Dump
 from softlabels.teachers import Teacher, resolve
-from softlabels.teachers.teacher import check_class_names
 
 ECE_BINS = 15
 
@@ -82,7 +82,10 @@ def evaluate(progress: Progress = SILENT, **options: Any) -> dict[str, Any]:
     """Measure a checkpoint on labelled data and, with `against`, on a dump's rows.
 
     Options are those of `softlabels eval` (see `config.EvalOptions`). Returns the measures, with
-    those against the dump under `against`. Raises TeacherError, SourceError or UsageError.
+    those against the dump under `against`. The classes of the data, and of the dump, are matched
+    with the checkpoint's by name.
+
+    Raises TeacherError, SourceError, UsageError, or LabelSpaceMismatch for other classes.
     """
     words = EvalOptions(**options)
     model = resolve(words.checkpoint, model=words.model)
@@ -90,41 +93,73 @@ def evaluate(progress: Progress = SILENT, **options: Any) -> dict[str, Any]:
         raise TeacherError(f"{words.checkpoint} is a {model.kind}, not a checkpoint of softlabels")
     remembered = model.data | {"class_names": model.class_names}
     source = open_as_told(words, words.data, words.checkpoint, remembered)
-    check_class_names(words.checkpoint, model.class_names, source.class_names)
     chosen = choose(source, words.preprocess, model.preprocess, "the checkpoint")
     examples = Examples(source, chosen.preprocess)
     introduce(progress, examples, chosen.origin)
+    model.to(resolve_device(words.device))
+    space = _label_space(model, examples, words)
+    labels_N = _labels_of(examples, space, progress)
     logits_NC = _predict_all(model, examples, words, progress, "eval")
-    labels_N = examples.labels
-    name = f"{examples.source.data!r}, split {words.split!r},"
-    if not bool((labels_N >= 0).any()):
-        raise SourceError(f"{name} has no labels to measure against")
-    if int(labels_N.max()) >= logits_NC.shape[1]:
-        raise SourceError(
-            f"{name} has the label {int(labels_N.max())}; "
-            f"the model has {logits_NC.shape[1]} classes"
-        )
     found: dict[str, Any] = {
         "checkpoint": words.checkpoint,
-        "data": examples.source.data,
+        "data": source.data,
         "split": words.split,
     }
     found |= measure(logits_NC, labels_N)
     if words.against is not None:
         dataset = load(words.against, T=1, preprocess=str(chosen.preprocess))
         assert isinstance(dataset, Dump), "one folder was named"
-        assert dataset.examples is not None, "they were asked for"
-        student_NC = _predict_all(model, dataset.examples, words, progress, "against")
-        teacher_NC = dataset.logits.gather(np.arange(len(dataset)))
-        dataset.logits.settle()
-        if student_NC.shape != teacher_NC.shape:
-            raise UsageError(
-                f"{words.against} has {teacher_NC.shape[1]} classes, the model "
-                f"{student_NC.shape[1]}"
-            )
-        against = {"dump": words.against, "rows": len(dataset)}
-        found["against"] = against | compare(student_NC, teacher_NC)
+        found["against"] = _against(dataset, model, space, words, progress)
     return found
+
+
+def _label_space(model: Teacher, examples: Examples, words: EvalOptions) -> LabelSpace:
+    sample = examples.finish(examples.sample().to(resolve_device(words.device)))
+    return LabelSpace(words.checkpoint, model.logits(sample).shape[1], model.class_names)
+
+
+def _labels_of(examples: Examples, model: LabelSpace, progress: Progress) -> Tensor:
+    """The labels of all rows as the model numbers its classes, int64 [N], −1 for none.
+
+    Raises LabelSpaceMismatch for other classes than the model's.
+    """
+    source = examples.source
+    name, names = f"{source.data!r}, split {source.split!r},", source.class_names
+    if not source.labelled:
+        raise SourceError(f"{name} has no labels to measure against")
+    order = _match(model, LabelSpace(name, len(names) if names else None, names), progress)
+    labels_N = examples.labels
+    if not bool((labels_N >= 0).any()):
+        raise SourceError(f"{name} has no labels to measure against")
+    if int(labels_N.max()) >= (model.classes or 0):
+        raise LabelSpaceMismatch(
+            f"{name} has the label {int(labels_N.max())}; {model.who} has {model.classes} classes"
+        )
+    return labels_N if order is None else torch.where(labels_N < 0, -1, order[labels_N])
+
+
+def _against(
+    dataset: Dump, model: Teacher, space: LabelSpace, words: EvalOptions, progress: Progress
+) -> dict[str, Any]:
+    """The model beside a dump's teacher, whose classes may be in another order."""
+    assert dataset.examples is not None, "they were asked for"
+    name = str(words.against)
+    theirs = LabelSpace(name, dataset.reader.plan.classes, dataset.class_names)
+    order = _match(space, theirs, progress)
+    student_NC = _predict_all(model, dataset.examples, words, progress, "against")
+    teacher_NC = dataset.logits.gather(np.arange(len(dataset)))
+    dataset.logits.settle()
+    if order is not None:
+        teacher_NC = teacher_NC[:, order.argsort()]
+    return {"dump": name, "rows": len(dataset)} | compare(student_NC, teacher_NC)
+
+
+def _match(ours: LabelSpace, theirs: LabelSpace, progress: Progress) -> Tensor | None:
+    """Of each class of theirs its number in ours, int64 [C]; None where they are the same."""
+    found = match_label_spaces(ours, theirs)
+    if found.note:
+        progress.say(found.note + "; they are matched by name" * (found.order is not None))
+    return None if found.order is None else torch.tensor(found.order)
 
 
 def _predict_all(
@@ -133,4 +168,4 @@ def _predict_all(
     device = resolve_device(words.device)
     rows = np.arange(len(examples))
     with progress.bar(what, len(rows), "rows") as advance:
-        return predict(model.to(device).logits, examples, rows, device, words.batch_size, advance)
+        return predict(model.logits, examples, rows, device, words.batch_size, advance)

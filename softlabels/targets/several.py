@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from softlabels.errors import AlignmentError, UsageError
+from softlabels.errors import AlignmentError, LabelSpaceMismatch, UsageError
 from softlabels.inputs.preprocess import Preprocess
+from softlabels.label_spaces import LabelSpace, match_label_spaces
 from softlabels.targets.joining import find_ids
 from softlabels.targets.orders import Order, order_text
 from softlabels.targets.soft_dataset import Dump, SoftDataset
@@ -104,10 +105,22 @@ class SideBySide(SoftDataset):
     def __post_init__(self) -> None:
         if any(isinstance(dump.logits, StreamedRows) for dump in self.dumps.values()):
             raise UsageError("streamed dumps can't stand side by side; leave out streaming")
+        self._check_classes()
         _ = self._positions  # refused now, not in the first batch
 
     def __len__(self) -> int:
         return len(self._first)
+
+    def _check_classes(self) -> None:
+        """Teachers may have other classes, but not the same ones in another order: whoever adds
+        their logits would not see it."""
+        first = self._first
+        for dump in self.dumps.values():
+            mine, theirs = first.class_names, dump.class_names
+            if mine and theirs and mine != theirs and sorted(mine) == sorted(theirs):
+                ours = LabelSpace(str(first.reader.folder), len(mine), mine)
+                other = LabelSpace(str(dump.reader.folder), len(theirs), theirs)
+                raise LabelSpaceMismatch(f"{match_label_spaces(ours, other).note}. {ONE_SOURCE}")
 
     @property
     def _first(self) -> Dump:

@@ -9,7 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from softlabels.devices import autocast
-from softlabels.errors import LogitsError, SoftlabelsError, TeacherError, UsageError
+from softlabels.errors import (
+    LabelSpaceMismatch,
+    LogitsError,
+    SoftlabelsError,
+    TeacherError,
+    UsageError,
+)
+from softlabels.label_spaces import LabelSpace, match_label_spaces
 from softlabels.logits import looks_like_probabilities
 from softlabels.models import logits_of
 
@@ -83,8 +90,8 @@ class Teacher:
     def probe(self, inputs: Tensor, class_names: list[str] | None, precision: str) -> int:
         """Run a few rows before anything is written; the number of classes.
 
-        Raises TeacherError for another number of classes than the data names, and LogitsError
-        where the teacher applies a softmax itself.
+        Raises TeacherError or LabelSpaceMismatch for other classes than the data names, and
+        LogitsError where the teacher applies a softmax itself.
         """
         check_class_names(self.name, self.class_names, class_names)
         self.classes = None if class_names is None else len(class_names)
@@ -105,14 +112,13 @@ class Teacher:
 
 
 def check_class_names(model: str, ours: list[str] | None, theirs: list[str] | None) -> None:
-    """Raises TeacherError where a model and its data name the same classes in another order."""
-    if ours and theirs and ours != theirs and sorted(ours) == sorted(theirs):
-        first = next(i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b)
-        raise TeacherError(
-            f"{model} and the data have the same classes in another order: class {first} is "
-            f"{ours[first]!r} to the model and {theirs[first]!r} in the data. Bring the data's "
-            f"labels into the model's order"
-        )
+    """Raises LabelSpaceMismatch where a teacher and the data name other classes, or the same in
+    another order: a dump has one."""
+    if ours and theirs:
+        teacher = LabelSpace(f"the teacher {model}", len(ours), ours)
+        found = match_label_spaces(teacher, LabelSpace("the data", len(theirs), theirs))
+        if found.order is not None:
+            raise LabelSpaceMismatch(f"{found.note}. A dump has one: bring the data into it")
 
 
 def first_line(error: BaseException) -> str:

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from softlabels.config import VerifyOptions
 from softlabels.devices import resolve_device
-from softlabels.errors import AlignmentError, TeacherError
+from softlabels.errors import AlignmentError, LabelSpaceMismatch, TeacherError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocess import Preprocess
-from softlabels.inputs.sources import BLOCK_ROWS
+from softlabels.inputs.sources import BLOCK_ROWS, Source
+from softlabels.label_spaces import LabelSpace, match_label_spaces
 from softlabels.logits import DenseLogits
 from softlabels.progress import Progress
 from softlabels.store.reader import DumpReader
@@ -57,6 +58,7 @@ def recheck_source(reader: DumpReader, data: str | None, progress: Progress) -> 
         positions = Join(source, str(reader.folder)).positions(reader.ids)
     except AlignmentError as error:
         return [str(error)]
+    findings = _renamed(reader, source)
     wrong: dict[str, list[Any]] = {"inputs": [], "labels": []}
     with progress.bar("source", len(positions), "rows") as advance:
         for start in range(0, len(positions), BLOCK_ROWS):
@@ -66,12 +68,25 @@ def recheck_source(reader: DumpReader, data: str | None, progress: Progress) -> 
             if reader.labels is not None:
                 wrong["labels"] += block.ids[block.labels != reader.labels[part]].tolist()
             advance(len(block))
-    return [
+    return findings + [
         f"{len(ids):,} of {len(positions):,} {what} are not what the teacher saw, first those of "
         f"the rows with id {', '.join(map(str, ids[:5]))}"
         for what, ids in wrong.items()
         if ids
     ]
+
+
+def _renamed(reader: DumpReader, source: Source) -> list[str]:
+    """What is wrong with the names of the source's classes: numbers may mean others by now."""
+    names = reader.plan.source["class_names"]
+    try:
+        found = match_label_spaces(
+            LabelSpace("the dump", reader.plan.classes, names),
+            LabelSpace("the source", None, source.class_names),
+        )
+    except LabelSpaceMismatch as error:
+        return [str(error)]
+    return [] if found.order is None else [str(found.note)]
 
 
 def replay(reader: DumpReader, words: VerifyOptions, progress: Progress) -> Replay:

@@ -17,6 +17,7 @@ import torch
 import softlabels
 from softlabels.errors import (
     DiskFull,
+    LabelSpaceMismatch,
     LogitsError,
     PlanMismatch,
     SourceError,
@@ -337,8 +338,14 @@ def test_a_full_disk_loses_nothing(small_disk, tmp_path):
 
 def test_what_does_not_fit_together_is_said_before_anything_is_written(teacher, vectors, tmp_path):
     out = tmp_path / "d"
-    with pytest.raises(TeacherError, match=r"can't take inputs of shape \[6\]"):
+    with pytest.raises(
+        LabelSpaceMismatch, match=r"has 10 classes \('0', '1', '2', …\), the data has 3"
+    ):
         softlabels.dump(teacher=teacher, data=vectors, out=str(out))
+    bare = str(tmp_path / "bare.parquet")
+    datasets.Dataset.from_dict({"x": [[0.0] * 6]}).to_parquet(bare)
+    with pytest.raises(TeacherError, match=r"can't take inputs of shape \[6\]"):
+        softlabels.dump(teacher=teacher, data=bare, out=str(out))
     with pytest.raises(TeacherError, match="has 3 classes, the data 10"):
         softlabels.dump(
             teacher=save_script(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)),

@@ -1,0 +1,86 @@
+"""Label spaces: which class each number stands for, and how two of them compare. C classes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from softlabels.errors import LabelSpaceMismatch
+
+SHOWN = 3  # names in a message
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """Classes as a model, a dump or data number them.
+
+    who: how messages call it; classes: how many, None where that is not known; names: those of
+    class 0, 1, …, None where there are none.
+    """
+
+    who: str
+    classes: int | None
+    names: list[str] | None
+
+    def __str__(self) -> str:
+        if self.names is None:
+            return f"{self.who} has {self.classes:,} classes without names"
+        shown = ", ".join(map(repr, self.names[:SHOWN])) + ", …" * (len(self.names) > SHOWN)
+        return f"{self.who} has {len(self.names):,} classes ({shown})"
+
+
+@dataclass(frozen=True)
+class Match:
+    """Of two label spaces that are one.
+
+    order: for each class of theirs its number in ours; None where all are numbered alike.
+    note: what a person should know of it, if anything.
+    """
+
+    order: list[int] | None = None
+    note: str | None = None
+
+
+def match_label_spaces(ours: LabelSpace, theirs: LabelSpace) -> Match:
+    """Raises LabelSpaceMismatch where they are of other classes, or of other numbers of them."""
+    if ours.names is None or theirs.names is None:
+        if None not in (ours.classes, theirs.classes) and ours.classes != theirs.classes:
+            raise LabelSpaceMismatch(f"{ours}, {theirs}: these are not the same classes")
+        nameless = " and ".join(space.who for space in (ours, theirs) if space.names is None)
+        return Match(note=f"class names of {nameless} unknown, numbers compared")
+    if ours.names == theirs.names:
+        return Match()
+    if len(set(ours.names)) < len(ours.names) or sorted(ours.names) != sorted(theirs.names):
+        raise LabelSpaceMismatch(
+            f"{ours}, {theirs}: {_difference(ours, theirs)}. "
+            f"Use data of the same classes, with the same names"
+        )
+    number = {name: i for i, name in enumerate(ours.names)}
+    order = [number[name] for name in theirs.names]
+    first = next(i for i, other in enumerate(order) if other != i)
+    return Match(
+        order,
+        f"{theirs.who} has the classes of {ours.who} in another order: class {first} is "
+        f"{theirs.names[first]!r} there and {ours.names[first]!r} here",
+    )
+
+
+def spelled_otherwise(name: str, names: Sequence[str]) -> str:
+    """`is spelled 'cat' by the other: …` where a name is another but for case and blanks; else
+    nothing."""
+    for other in names:
+        if other != name and other.strip().casefold() == name.strip().casefold():
+            return f"is spelled {other!r} by the other: bring the names into one spelling"
+    return ""
+
+
+def _difference(ours: LabelSpace, theirs: LabelSpace) -> str:
+    mine, others = ours.names or [], theirs.names or []
+    strange = [name for name in others if name not in mine]
+    missing = [name for name in mine if name not in others]
+    if not strange and not missing:
+        return "a name that comes twice can't be matched in another order"
+    for name in strange:
+        if spelled_otherwise(name, mine):
+            return f"{name!r} of {theirs.who} {spelled_otherwise(name, mine)}"
+    if strange:
+        return f"{strange[0]!r} of {theirs.who} is no class of {ours.who}"
+    return f"{missing[0]!r} of {ours.who} is no class of {theirs.who}"
