@@ -35,7 +35,7 @@ import softlabels
 from benchmarks import offline
 from benchmarks.pace import Pace
 from benchmarks.page_cache import drop, read_again
-from benchmarks.rivals import BATCH, SLOW_SHARE, Way, missing, ours, ways, write
+from benchmarks.rivals import BATCH, SLOW_SHARE, Way, missing, ways, write
 
 CLASSES = (10, 1000)
 SPEEDS = ("sequential", "shuffled", "of the limit")
@@ -48,8 +48,6 @@ GOALS: list[tuple[str, str, float, Callable[[dict], float]]] = [
      lambda found: found["speed, C=1000"]["datasets, torch format"]["mapped over it"]["median"]),
     ("first batch of a dump never seen, mapped, C=1000, s", "at most", 0.2,
      lambda found: found["first batch, C=1000"][MAPPED]["never seen"]["median"]),
-    ("first batch of a dump never seen, decoded, C=1000, s", "at most", 1.0,
-     lambda found: found["first batch, C=1000"]["… from zstd, decoded"]["never seen"]["median"]),
     ("training from the store over tensors in memory", "at least", 0.97,
      lambda found: found["training"]["batches over tensors"]["median"]),
     ("bytes a row over raw float16, C=1000", "at most", 1.01,
@@ -111,10 +109,7 @@ class Bench:
         return max(BATCH, self.rows // SLOW_SHARE) if few else self.rows
 
     def first_batch(self) -> None:
-        """Seconds from nothing to the first shuffled batch: never seen (an empty cache), again.
-
-        What was decoded goes away in between: a virtual machine takes long to give memory anew.
-        """
+        """Seconds from nothing to the first shuffled batch: never seen (an empty cache), again."""
         for classes in CLASSES:
             everyone = [w for w in ways(self.folder(classes)) if "2 workers" not in w.name]
             taken: dict = {way.name: {"never seen": [], "again": []} for way in everyone}
@@ -133,26 +128,6 @@ class Bench:
             print("|---|---|---|")
             for name, kinds in found.items():
                 print(f"| {name} | {words_of(kinds['never seen'])} | {words_of(kinds['again'])} |")
-
-    def decoding(self) -> None:
-        """An epoch that decodes, over later ones of the same rows."""
-        chosen = [(classes, way) for classes in CLASSES for way in ours(self.folder(classes))
-                  if "decoded" in way.name]  # fmt: skip
-        taken: dict = {f"C={classes}, {way.name}": [] for classes, way in chosen}
-        for _ in range(self.repeats):
-            for classes, way in chosen:
-                cache = self.fresh()
-                taken[f"C={classes}, {way.name}"].append(one_of_each(way, cache))
-                shutil.rmtree(cache)
-        print("\n| shuffled | first epoch, s | later, s | ratio |\n|---|---|---|---|")
-        for name, pairs in taken.items():
-            found = {
-                "first, s": spread([first for first, _ in pairs]),
-                "later, s": spread([later for _, later in pairs]),
-                "ratio": spread([first / later for first, later in pairs]),
-            }
-            self.found[f"decoding, {name}"] = found
-            print(f"| {name} | {' | '.join(words_of(found[kind]) for kind in found)} |")
 
     def memory(self) -> None:
         """The growth of anonymous memory over two epochs, in a process of its own."""
@@ -210,23 +185,6 @@ def first_batch(way: Way, cache: Path) -> float:
     del reading, store
     gc.collect()
     return taken
-
-
-def one_of_each(way: Way, cache: Path) -> tuple[float, float]:
-    """Seconds of the first epoch with its opening, and of a later one (the median of three)."""
-    began = time.perf_counter()
-    store = way.open(cache)
-    for _ in way.batches(store, True, 0):
-        pass
-    first = time.perf_counter() - began
-    later = []
-    for epoch in (1, 2, 3):
-        began = time.perf_counter()
-        for _ in way.batches(store, True, epoch):
-            pass
-        later.append(time.perf_counter() - began)
-    way.settle(store)
-    return first, statistics.median(later)
 
 
 def watch(folder: Path, name: str, cache: Path) -> float:
@@ -295,7 +253,7 @@ def main() -> None:
     least, most = (0.1, 0.5) if words.quick else (0.4, 1.5)
     with tempfile.TemporaryDirectory() as place:
         bench = Bench(Path(place), words.rows, words.repeats, least, most)
-        parts = (bench.speed, bench.first_batch, bench.decoding, bench.memory, bench.cold,
+        parts = (bench.speed, bench.first_batch, bench.memory, bench.cold,
                  bench.training)  # fmt: skip
         for part in parts:
             if words.only in part.__name__:

@@ -107,10 +107,9 @@ def missing() -> list[str]:
 
 
 def ours(place: Path) -> list[Way]:
-    """This loader: mapped, in memory, decoded into its cache, by blocks, through a DataLoader."""
+    """This loader: mapped, decoded into memory, by blocks, through a DataLoader."""
     return [
         _our("softlabels, mapped", place / "dump", _batches(True)),
-        _our("… keep='ram'", place / "dump", _batches(True), keep="ram"),
         _our("… from zstd, decoded", place / "zstd", _batches(True)),
         _our("… from zstd with a dictionary, decoded", place / "zstd-dictionary", _batches(True)),
         _our("… shuffle='blocks(64, 512)'", place / "dump", _batches("blocks(64, 512)")),

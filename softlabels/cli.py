@@ -173,7 +173,7 @@ def verify(terminal: Terminal, **options: Any) -> None:
 
 @command(config.CacheOptions)
 def cache(terminal: Terminal, **options: Any) -> None:
-    """List what is kept on this disk for faster loading: decoded shards, copies of remote dumps.
+    """List the copies of remote dumps that are kept on this disk, or clear them.
 
     $SOFTLABELS_CACHE is its place, $SOFTLABELS_CACHE_GB the most that it may hold.
 

@@ -4,7 +4,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from typing import TypeVar
 
@@ -83,20 +83,17 @@ def in_order(
 
 
 class Filler:
-    """Runs `work(item)` for items 0 … count − 1 in the background, once each, what is waited for
-    first.
+    """Runs `work(item)` for items 0 … count − 1 in the background, once each.
 
-    `need(items)` waits for some of them and puts them first. An exception in `work` stops the rest
-    and is raised by whatever is called next. In a forked child the threads are not there; it does
-    by itself what it needs. The threads end with the main thread, at the next item.
+    An exception in `work` stops the rest and is raised by whatever is called next. In a forked
+    child the threads are not there; `wait` does there what is missing. The threads end with the
+    main thread, at the next item.
     """
 
     def __init__(self, work: Callable[[int], None], count: int, threads: int) -> None:
         self.work = work
         self.done = np.zeros(count, bool)
         self.threads = threads
-        self._begun = np.zeros(count, bool)
-        self._urgent: deque[int] = deque()
         self._next = 0
         self._failure: BaseException | None = None
         self._changed = threading.Condition()
@@ -114,35 +111,21 @@ class Filler:
         if self._failure is not None:
             raise self._failure
 
-    @property
-    def over(self) -> bool:
-        """Nothing is left to do, or will be done."""
-        return self._failure is not None or bool(self.done.all())
-
-    def need(self, items: Iterable[int]) -> None:
-        """Return when these are done."""
+    def wait(self) -> None:
+        """Return when all are done."""
         self.start()
-        missing = [item for item in items if not self.done[item]]
         if self._process != os.getpid():
-            for item in missing:
+            for item in np.flatnonzero(~self.done).tolist():
                 self.work(item)
                 self.done[item] = True
             return
         with self._changed:
-            self._urgent.extend(item for item in missing if not self._begun[item])
-            self._changed.wait_for(lambda: self._failure is not None or self.done[missing].all())
+            self._changed.wait_for(lambda: self._failure is not None or self.done.all())
         self.check()
-
-    def wait(self) -> None:
-        """Return when all are done."""
-        self.need(np.flatnonzero(~self.done).tolist())
 
     def _run(self) -> None:
         main = threading.main_thread()
-        while main.is_alive():
-            item = self._take()
-            if item is None:
-                return
+        while main.is_alive() and (item := self._take()) is not None:
             try:
                 self.work(item)
             except BaseException as error:
@@ -153,16 +136,7 @@ class Filler:
 
     def _take(self) -> int | None:
         with self._changed:
-            if self._failure is not None:
+            if self._failure is not None or self._next == len(self.done):
                 return None
-            while self._urgent:
-                item = self._urgent.popleft()
-                if not self._begun[item]:
-                    self._begun[item] = True
-                    return item
-            while self._next < len(self.done):
-                item, self._next = self._next, self._next + 1
-                if not self._begun[item]:
-                    self._begun[item] = True
-                    return item
-            return None
+            self._next += 1
+            return self._next - 1

@@ -73,7 +73,8 @@ def make_dump(
 def rewrite(where: Path, commit: Commit, group: int, words: dict) -> Commit:
     path = where / commit.file
     table = pq.read_table(path)
-    pq.write_table(table, path, row_group_size=group, write_page_checksum=True, **words)
+    words = {"write_page_checksum": True} | words
+    pq.write_table(table, path, row_group_size=group, **words)
     content = path.read_bytes()
     return replace(commit, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 

@@ -20,7 +20,7 @@ def test_the_first_failure_is_told_whatever_follows_from_it():
 
     filler = Filler(work, 2, threads=2)
     with pytest.raises(KeyError, match="the cause"):
-        filler.need([0, 1])
+        filler.wait()
     second.set()
     for thread in threading.enumerate():
         if thread.name == "softlabels-fill":
@@ -29,17 +29,12 @@ def test_the_first_failure_is_told_whatever_follows_from_it():
         filler.check()
 
 
-def test_what_is_needed_comes_first_and_nothing_twice():
-    order, gate = [], threading.Event()
-
-    def work(item: int) -> None:
-        gate.wait(10)
-        order.append(item)
-
-    filler = Filler(work, 50, threads=1)
-    filler.start()
-    threading.Timer(0.1, gate.set).start()
-    filler.need([40, 30])
-    assert order[1:3] == [40, 30], "after the one that was begun"
+def test_every_item_is_done_once_and_here_too_where_threads_do_not_live_on():
+    order = []
+    filler = Filler(order.append, 50, threads=3)
     filler.wait()
     assert sorted(order) == list(range(50))
+    forked = Filler(order.append, 2, threads=1)
+    forked._process = -1  # as a child finds it
+    forked.wait()
+    assert order[50:] == [0, 1]

@@ -156,12 +156,12 @@ class TrainOptions(TrainingOptions):
     )
     preprocess: str | None = option("The student's preprocessing. Default: the teacher's.", None)
     keep: str = option(
-        "auto, gpu, ram or disk: where logits are read from. auto: the GPU if they fit, else disk, "
+        "auto, gpu or disk: where logits are read from. auto: the GPU if they fit, else disk, "
         "which is mapped into memory.",
         "auto",
     )
     cache: bool = option(
-        "Keep decoded shards and copies of remote dumps on this disk (see softlabels cache).",
+        "Keep copies of remote dumps on this disk (see softlabels cache).",
         True,
         flag="--cache/--no-cache",
     )
@@ -179,7 +179,7 @@ class TrainOptions(TrainingOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         _fraction(self, "alpha")
-        _one_of(self, "keep", "auto", "gpu", "ram", "disk")
+        _one_of(self, "keep", "auto", "gpu", "disk")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,9 +237,9 @@ class VerifyOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class CacheOptions:
-    """List what is kept on this disk for faster loading, or clear it."""
+    """List the copies of remote dumps on this disk, or clear them."""
 
-    clear: bool = option("Remove it all. It is made again where it is needed.", False)
+    clear: bool = option("Remove them all. They are fetched again where they are needed.", False)
 
 
 @dataclass(frozen=True, kw_only=True)

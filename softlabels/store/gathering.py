@@ -8,7 +8,6 @@ N rows asked for.
 
 import ctypes
 import mmap
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,8 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-
-MADV_POPULATE_READ = 22
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,11 +33,6 @@ class Region:
     def expect_random(self) -> None:
         """Read only what is asked for from the disk, nothing around it."""
         self._madvise(getattr(mmap, "MADV_RANDOM", None), 0, self.size)
-
-    def populate(self, start: int, size: int) -> None:
-        """Map the pages of this part now, where the system can (Linux 5.14): one call for what
-        would be a fault every 64 KiB in the thread that reads."""
-        self._madvise(MADV_POPULATE_READ if sys.platform == "linux" else None, start, size)
 
     def _madvise(self, advice: int | None, start: int, size: int) -> None:
         if isinstance(self.owner, mmap.mmap) and advice is not None:
@@ -71,7 +63,7 @@ class _View:
 
 @dataclass
 class RowGroups:
-    """The row groups of a dump in their order, and the address of each, 0 where it is not here.
+    """The row groups of a dump in their order, and the address of each, once it was placed.
 
     shard_rows: rows in each shard; a shard's row groups have `group_rows` rows but for its last.
     """
@@ -110,35 +102,13 @@ class RowGroups:
     def shard_of(self, group: int) -> int:
         return int(np.searchsorted(self.first_groups, group, side="right")) - 1
 
-    def bounds(self, group: int) -> tuple[int, int]:
-        """The rows [start, stop) of a row group, counted from the start of its shard."""
-        shard = self.shard_of(group)
-        start = (group - int(self.first_groups[shard])) * self.group_rows
-        return start, min(start + self.group_rows, int(self.shard_rows[shard]))
-
-    def place(self, groups: range, addresses: np.ndarray, region: Region) -> None:
-        """Say where these row groups lie, from now on."""
-        if region not in self.regions:
-            self.regions.append(region)
-        self.addresses[groups.start : groups.stop] = addresses
-        self._view = None
-
-    @property
-    def all_here(self) -> bool:
-        return bool(self.addresses.all())
-
-    def bytes_of(self, group: int) -> np.ndarray:
-        """A row group's bytes where they lie, uint8 [rows · row_bytes]."""
-        start, stop = self.bounds(group)
-        return bytes_at(int(self.addresses[group]), (stop - start) * self.row_bytes)
-
-    def absent(self, rows: np.ndarray) -> np.ndarray:
-        """The row groups of these rows that are not here."""
-        groups = self._padded(rows) // self.group_rows
-        return np.unique(groups[self.addresses[groups] == 0])
+    def place(self, shard: int, addresses: np.ndarray, region: Region) -> None:
+        """Say where a shard's row groups lie; before any row is gathered."""
+        self.regions.append(region)
+        self.addresses[self.first_groups[shard] : self.first_groups[shard + 1]] = addresses
 
     def gather(self, rows: np.ndarray) -> Tensor:
-        """The bytes of these rows, uint8 [N, row_bytes]; their row groups must be here."""
+        """The bytes of these rows, uint8 [N, row_bytes]."""
         view = self._view or self._look()
         padded = self._padded(rows)
         starts = view.origins[padded // self.group_rows]
@@ -165,14 +135,12 @@ class RowGroups:
         return rows + self._padding[np.searchsorted(self.first_rows, rows, side="right") - 1]
 
     def _look(self) -> _View:
-        addresses = self.addresses.copy()  # first: others may add regions, and then place groups
+        assert self.addresses.all(), "every shard was placed"
         base = min(region.address for region in self.regions)
         span = max(region.address + region.size for region in self.regions) - base
         rows = torch.from_numpy(bytes_at(base, span)).as_strided(
             (span - self.row_bytes + 1, self.row_bytes), (1, 1)
         )
         before = np.arange(len(self)) * (self.group_rows * self.row_bytes)
-        view = _View(rows, addresses - base - before, base)
-        if addresses.all():  # else more are to come
-            self._view = view
-        return view
+        self._view = _View(rows, self.addresses - base - before, base)
+        return self._view

@@ -1,8 +1,8 @@
-"""A dump's logits by row, from where they are kept: the mapped shards, the local cache, memory or
-the training device.
+"""A dump's logits by row, from where they are kept: the mapped shards, memory or the training
+device.
 
-What lies in place in its file is mapped and there at once. The rest is decoded in the background,
-what a batch waits for first. Files are hashed in the background too, once; damage is raised by the
+What lies in place in its file is mapped and there at once. Pages of other writers are decoded into
+memory when the dump is opened. Files are hashed in the background, once; damage is raised by the
 next batch, at the latest by `settle`. N rows asked for, C classes.
 """
 
@@ -17,19 +17,20 @@ from torch.utils.data import get_worker_info
 
 from softlabels import filling
 from softlabels.errors import DamagedDump, StoreError, UsageError
-from softlabels.filling import Filler, cores
+from softlabels.filling import Filler, cores, in_order
 from softlabels.memory import free_memory
+from softlabels.progress import SILENT, Progress
 from softlabels.store.audit import sha256_of
 from softlabels.store.codec import DTYPES
-from softlabels.store.gathering import RowGroups
+from softlabels.store.decoding import ShardDecoder
+from softlabels.store.gathering import Region, RowGroups
 from softlabels.store.mapping import allow_open_files, map_logits
 from softlabels.store.reader import PARQUET_ERRORS, DumpReader
 from softlabels.store.remedies import remedy
 from softlabels.targets.cache import LocalCache
-from softlabels.targets.shard_rows import DecodedShard, Placed, Publisher, ShardRows
-from softlabels.words import size_words
+from softlabels.words import counted, size_words
 
-KEEPS = ("auto", "gpu", "ram", "disk")
+KEEPS = ("auto", "gpu", "disk")
 SHARE = 0.4  # of the device's free memory, that `auto` takes at most
 MAPPED_SHARE = 0.5  # of the free memory, beyond which mapped files won't stay in it
 DECODERS = 8  # threads at most
@@ -46,7 +47,7 @@ def choose_keep(keep: str, size: int, device: torch.device) -> str:
     if keep not in KEEPS:
         raise UsageError(f"--keep is {keep!r}; use one of {', '.join(KEEPS)}")
     if keep == "gpu" and device.type != "cuda":
-        raise UsageError(f"--keep gpu needs CUDA and this is {device.type}; use --keep ram")
+        raise UsageError(f"--keep gpu needs CUDA and this is {device.type}; use --keep disk")
     if keep != "auto":
         return keep
     if device.type != "cuda":
@@ -54,24 +55,20 @@ def choose_keep(keep: str, size: int, device: torch.device) -> str:
     return "gpu" if size < SHARE * torch.cuda.mem_get_info(device)[0] else "disk"
 
 
-def check_memory(size: int, remedy: str) -> None:
-    """Raises UsageError where `size` bytes are more than this machine has free."""
-    free = free_memory()
-    if size > free:
-        raise UsageError(
-            f"the logits need {size_words(size)} of memory, {size_words(free)} are free; {remedy}"
-        )
-
-
 class KeptLogits:
-    """`gather(rows)` gives their logits. Made for one local dump; `cache` None writes nothing.
+    """`gather(rows)` gives their logits. Made for one local dump; `cache` None remembers nothing.
 
-    Safe in forked processes, such as a DataLoader's workers. Raises DamagedDump, and DiskFull where
-    the cache has no room.
+    Safe in forked processes, such as a DataLoader's workers. Raises DamagedDump, and UsageError
+    where shards have to be decoded and memory lacks.
     """
 
     def __init__(
-        self, reader: DumpReader, cache: LocalCache | None, keep: str, device: torch.device
+        self,
+        reader: DumpReader,
+        cache: LocalCache | None,
+        keep: str,
+        device: torch.device,
+        progress: Progress = SILENT,
     ) -> None:
         self.reader, self.cache, self.device = reader, cache, device
         self.records, plan = reader.records, reader.plan
@@ -79,16 +76,8 @@ class KeptLogits:
         self.keep = choose_keep(keep, len(reader) * row_bytes, device)
         self.groups = RowGroups([r["rows"] for r in self.records], plan.group_rows, row_bytes)
         self._large = len(reader) * row_bytes > MAPPED_SHARE * free_memory()
-        self.in_place: list[int] = []
-        self.shards: dict[int, ShardRows] = {}
         allow_open_files(len(self.records))
-        for shard in range(len(self.records)):
-            self._open(shard)
-        ours = sum(shard.bytes for shard in self.shards.values())
-        if self.keep == "ram":
-            check_memory(ours, "use --keep disk")
-        elif self.cache is None and ours:
-            check_memory(ours, "leave out --no-cache, or use --streaming")
+        self._decode([s for s in range(len(self.records)) if not self._map(s)], progress)
         self._on_device: Tensor | None = None
         self._process: int | None = None
 
@@ -98,13 +87,14 @@ class KeptLogits:
     def gather(self, rows: np.ndarray) -> Tensor:
         """The logits of these rows, [N, C] in the stored dtype; on the device with keep gpu."""
         self._ready()
+        self._checker.check()
         if self._to_settle > 0:
             self._to_settle -= len(rows)
             if self._to_settle <= 0:  # about an epoch, whoever asks: damage is told by now
                 self._checker.wait()
         if self._on_gpu:
             return self._device_rows().index_select(0, torch.from_numpy(rows).to(self.device))
-        return self._from_memory(rows)
+        return self.groups.gather(rows).view(self.dtype)
 
     def columns(self, rows: np.ndarray) -> dict[str, Any]:
         """These rows, in their order: id, label and logits. Few look at ids, and with α = 1 nobody
@@ -128,57 +118,69 @@ class KeptLogits:
         return text
 
     def settle(self) -> None:
-        """Return when all that was read has been checked: mapped files by their hash, decoded pages
-        by their checksums. Raises DamagedDump."""
+        """Return when the files of all that was read have been hashed. Raises DamagedDump."""
         if self._process == os.getpid():
             self._checker.wait()
-            self._filler.check()
-        for shard in self.shards.values():
-            if shard.problem is not None:
-                raise shard.problem
 
     def read_ahead(self, rows: np.ndarray) -> None:
         """Bring these rows, ascending, from the disk into memory, where they are mapped."""
         self._ready()
-        if self._all_here and not self._on_gpu:
+        if not self._on_gpu:
             self.groups.advise(rows)
 
-    def _open(self, shard: int) -> None:
-        """Place what lies in its file, or in the cache, where it lies."""
-        reader, record = self.reader, self.records[shard]
+    def _map(self, shard: int) -> bool:
+        """Whether its logits lie in place in its file, and are mapped now."""
+        reader = self.reader
         path = reader.checked_path(shard)
         try:
-            found = map_logits(path, reader.plan, reader.numbers[shard], record["rows"])
+            mapped = map_logits(
+                path, reader.plan, reader.numbers[shard], self.records[shard]["rows"]
+            )
         except (DamagedDump, *PARQUET_ERRORS) as error:
             if getattr(error, "errno", None) in NO_DAMAGE:
                 raise StoreError(f"{path} can't be mapped: {error}") from error
             raise DamagedDump(f"{path} is damaged: {error}; {remedy(reader.folder)}") from error
-        if found is None:
-            memory_only = self.keep in ("ram", "gpu")
-            decoded = DecodedShard(reader, shard, None if memory_only else self.cache)
-            if (cached := decoded.find()) is not None:
-                self._place(shard, cached)
-            else:
-                self.shards[shard] = decoded
-            return
-        region, addresses = found
-        groups = self.groups.of_shard(shard)
-        self._place(shard, (slice(None), region, addresses))
-        self.in_place.append(shard)
-        if self.keep == "ram":
-            count, row_bytes = record["rows"], self.groups.row_bytes
-            self.shards[shard] = ShardRows(
-                count,
-                self.groups.group_rows,
-                row_bytes,
-                lambda i, out: np.copyto(out, self.groups.bytes_of(groups[i])),
-            )
-
-    def _place(self, shard: int, placed: Placed) -> None:
-        which, region, addresses = placed
+        if mapped is None:
+            return False
+        region, addresses = mapped
         if self._large:
             region.expect_random()
-        self.groups.place(self.groups.of_shard(shard)[which], addresses, region)
+        self.groups.place(shard, addresses, region)
+        return True
+
+    def _decode(self, shards: list[int], progress: Progress) -> None:
+        """Decode these shards into memory: their pages are compressed, have dictionaries, or are
+        several a row group."""
+        if not shards:
+            return
+        rows = [self.records[shard]["rows"] for shard in shards]
+        size, free = sum(rows) * self.groups.row_bytes, free_memory()
+        what = (
+            f"{counted(len(shards), 'shard')} of {self.reader.folder} can't be used in place: "
+            f"another program wrote them otherwise; decoded they take {size_words(size)} of memory"
+        )
+        if size > free:
+            raise UsageError(
+                f"{what}, and {size_words(free)} are free. Read them as they are needed: "
+                f"--streaming, in Python streaming=True"
+            )
+        progress.say(what)
+        parts = [part for shard, count in zip(shards, rows, strict=True)
+                 for part in self._room(shard, count)]  # fmt: skip
+        with progress.bar("decode", sum(rows), "row") as advance:
+            for count in in_order(_decode_group, parts, min(DECODERS, cores())):
+                advance(count)
+
+    def _room(self, shard: int, rows: int) -> list[tuple[ShardDecoder, int, np.ndarray]]:
+        """Memory for a shard's logits, placed: the part [N, C] that each row group fills."""
+        reader, step = self.reader, self.groups.group_rows
+        values = np.empty((rows, reader.plan.classes), reader.plan.dtype)
+        region = Region.of(values.view(np.uint8))
+        starts = range(0, rows, step)
+        addresses = region.address + np.array(starts, np.int64) * self.groups.row_bytes
+        self.groups.place(shard, addresses, region)
+        decoder = ShardDecoder(reader.folder, reader.plan, reader.numbers[shard], rows)
+        return [(decoder, i, values[s : s + step]) for i, s in enumerate(starts)]
 
     def __reduce__(self) -> tuple:
         return KeptLogits, (self.reader, self.cache, self.keep, self.device)
@@ -190,37 +192,17 @@ class KeptLogits:
                     self._begin()
 
     def _begin(self) -> None:
-        """In this process: what remains to be hashed, and to be decoded or copied."""
+        """In this process: what remains to be hashed."""
         worker = get_worker_info()
         self._on_gpu = self.keep == "gpu" and worker is None
         alone = worker is None or worker.id == 0  # of several workers, one hashes
-        self._to_check = [s for s in self.in_place if alone and not self._is_verified(s)]
+        self._to_check = [s for s in range(len(self.records)) if alone and not self._is_verified(s)]
         self._checker = Filler(
             lambda item: self._verify(self._to_check[item]), len(self._to_check), 1
         )
-        publisher = Publisher(lambda: self._filler.over)
-        for shard in self.shards.values():
-            shard.renew(publisher)
-        pending = [g for shard in self.shards for g in self.groups.of_shard(shard)]
-        self._pending = sorted(pending, key=lambda g: (self.groups.addresses[g] > 0, g))
-        self._items = {group: item for item, group in enumerate(self._pending)}
-        threads = min(DECODERS, cores())
-        self._filler = Filler(self._fill, len(self._pending), threads)
-        self._all_here = self.groups.all_here
         self._to_settle = len(self) // (worker.num_workers if worker else 1)
         self._checker.start()
-        if worker is None:
-            self._filler.start()
         self._process = os.getpid()
-
-    def _from_memory(self, rows: np.ndarray) -> Tensor:
-        self._checker.check()
-        self._filler.check()
-        if not self._all_here:
-            absent = self.groups.absent(rows).tolist()
-            self._filler.need([self._items[group] for group in absent])
-            self._all_here = self.groups.all_here
-        return self.groups.gather(rows).view(self.dtype)
 
     def _device_rows(self) -> Tensor:
         if self._on_device is None:
@@ -228,22 +210,10 @@ class KeptLogits:
             whole = torch.empty(shape, dtype=self.dtype, device=self.device)
             for start in range(0, len(self), BLOCK_ROWS):
                 rows = np.arange(start, min(start + BLOCK_ROWS, len(self)))
-                whole[start : start + len(rows)] = self._from_memory(rows).to(self.device)
+                part = self.groups.gather(rows).view(self.dtype)
+                whole[start : start + len(rows)] = part.to(self.device)
             self._on_device = whole
-        self._checker.check()
         return self._on_device
-
-    def _fill(self, item: int) -> None:
-        group = self._pending[item]
-        shard = self.groups.shard_of(group)
-        if shard in self.in_place or not self.groups.addresses[group]:
-            local = group - self.groups.of_shard(shard).start
-            try:
-                self._place(shard, self.shards[shard].fill(local))
-            except BaseException:
-                for begun in self.shards.values():
-                    begun.abandon()
-                raise
 
     def _is_verified(self, shard: int) -> bool:
         record = self.records[shard]
@@ -262,3 +232,9 @@ class KeptLogits:
             )
         if self.cache is not None:
             self.cache.remember_verified(path, record["sha256"])
+
+
+def _decode_group(part: tuple[ShardDecoder, int, np.ndarray]) -> int:
+    """Decode a row group into its room; its rows."""
+    decoder, group, room_NC = part
+    return len(decoder.decode(group, room_NC))

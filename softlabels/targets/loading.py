@@ -48,10 +48,10 @@ def load(
     checked before it is used, so order does not matter and other data is refused. `preprocess`
     replaces the teacher's.
 
-    keep: where logits are read from. `disk` maps files, own shards as they are and others once
-    decoded; `ram` copies into memory; `gpu` onto `device`; `auto` is gpu where that is CUDA and has
-    the room, else disk. cache: the folder for decoded shards and copies of remote dumps, True for
-    the usual one ($SOFTLABELS_CACHE, or ~/.cache/softlabels), False for none.
+    keep: where logits are read from. `disk` maps files; shards that another program packed are
+    decoded into memory now. `gpu` copies onto `device`; `auto` is gpu where that is CUDA and has
+    the room, else disk. cache: the folder for copies of remote dumps, and for what was seen to be
+    whole, True for the usual one ($SOFTLABELS_CACHE, or ~/.cache/softlabels), False for none.
 
     streaming: row groups are read as they are needed, wherever the dump lies, and only the last few
     kept; shuffled batches mix 16 row groups at a time. A remote dump without a cache is streamed.
@@ -59,9 +59,9 @@ def load(
     shards: these alone, such as "0-9" or [0, 3]; the files of others are neither fetched nor
     looked at.
 
-    Raises UsageError for T ≤ 0, NaN or text, for a `keep` that can't be and for shards that aren't
-    there; StoreError, IncompleteDump or DamagedDump for a folder that is no whole dump; SourceError
-    or AlignmentError where the inputs don't belong.
+    Raises UsageError for T ≤ 0, NaN or text, for a `keep` that can't be, for shards that aren't
+    there and for packed ones beyond the free memory; StoreError, IncompleteDump or DamagedDump for
+    a folder that is no whole dump; SourceError or AlignmentError where the inputs don't belong.
     """
     T = check_temperature(T)
     shards = shards if shards is None or isinstance(shards, str) else list(shards)
@@ -106,7 +106,7 @@ def open_dump(path: str | Path, T: float, how: Opening) -> Dump:
         folder = local_copy(folder, place, how.progress, how.shards)
     reader = _reader(folder, how)
     device = own_device(resolve_device(how.device))
-    logits = KeptLogits(reader, place, how.keep, device)
+    logits = KeptLogits(reader, place, how.keep, device, how.progress)
     if not how.inputs:
         return Dump(T, reader, logits, None)
     examples = join_inputs(reader, how.source, _preprocess(reader, how))

@@ -1,6 +1,7 @@
-"""Where logits are read from: mapped files, the cache, memory. And that they are the right ones."""
+"""Where logits are read from: mapped files, memory. And that they are the right ones."""
 
 import gc
+import mmap
 import multiprocessing
 import shutil
 import sys
@@ -20,14 +21,13 @@ from torch.utils.data import DataLoader
 
 import softlabels
 from softlabels.errors import DamagedDump, DiskFull, UsageError
-from softlabels.filling import Filler
+from softlabels.progress import Progress
 from softlabels.store.pages import logits_chunk, plain_values
 from softlabels.targets import kept_logits, mirror
-from softlabels.targets.cache import About, LocalCache, remove
-from softlabels.targets.shard_rows import DecodedShard
+from softlabels.targets.cache import LocalCache, remove
 from tests.conftest import whole
 from tests.dumps import OTHER_WRITERS, change, make_dump
-from tests.processes import kill, start, wait_for
+from tests.processes import start
 
 LOGITS = np.random.default_rng(3).normal(size=(1000, 10)).astype(np.float16)
 
@@ -50,17 +50,16 @@ def same(a: torch.Tensor, b: np.ndarray) -> bool:
 @given(
     rows=st.integers(1, 90), classes=st.integers(1, 40), group=st.sampled_from([1, 4, 16, 64]),
     shard_rows=st.integers(1, 100), dtype=st.sampled_from(["float16", "float32"]),
-    writer=st.sampled_from([None, *OTHER_WRITERS]), keep=st.sampled_from(["disk", "ram"]),
-    seed=st.integers(0, 99),
+    writer=st.sampled_from([None, *OTHER_WRITERS]), seed=st.integers(0, 99),
 )  # fmt: skip
 def test_whatever_the_pages_the_values_are_those_that_pyarrow_reads(
-    tmp_path_factory, rows, classes, group, shard_rows, dtype, writer, keep, seed
+    tmp_path_factory, rows, classes, group, shard_rows, dtype, writer, seed
 ):
     folder = tmp_path_factory.mktemp("d")
     random = np.random.default_rng(seed)
     logits = random.normal(size=(rows, classes)).astype(dtype)
     make_dump(folder, logits, group, max(shard_rows, rows // 8), OTHER_WRITERS.get(writer))
-    dataset = load(folder, keep=keep)
+    dataset = load(folder)
     chosen = random.integers(0, rows, random.integers(1, 300))
     batch = dataset.take(chosen)
     parts = [pq.read_table(path) for path in sorted((folder / "data").iterdir())]
@@ -73,23 +72,47 @@ def test_whatever_the_pages_the_values_are_those_that_pyarrow_reads(
 
 
 def test_what_lies_in_place_is_mapped_and_nothing_is_copied(tmp_path, cache):
-    dataset = load(make_dump(tmp_path / "d", LOGITS, shard_rows=300))
+    listener = Listener()
+    dataset = load(make_dump(tmp_path / "d", LOGITS, shard_rows=300), progress=listener)
     assert same(whole(dataset), LOGITS)
     assert cache.entries() == []
-    assert not dataset.logits.shards, "nothing to decode or to copy"
+    owners = [region.owner for region in dataset.logits.groups.regions]
+    assert [type(owner) for owner in owners] == [mmap.mmap] * 4
+    assert listener.lines == []
+
+
+class Listener(Progress):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
 
 
 @pytest.mark.parametrize("writer", OTHER_WRITERS)
-def test_other_pages_are_decoded_once_into_the_cache(tmp_path, cache, writer, monkeypatch):
+def test_other_pages_are_decoded_into_memory_which_is_said(tmp_path, cache, writer, monkeypatch):
     folder = make_dump(tmp_path / "d", LOGITS, 16, 300, OTHER_WRITERS[writer])
-    assert same(whole(load(folder)), LOGITS)
-    wait_for(lambda: len(cache.entries()) == 4)
-    assert sorted(e.words for e in cache.entries()) == [
-        f"decoded from {folder}/data/train-0000{i}-of-00004.parquet" for i in range(4)
-    ]
-    again = load(folder)
+    listener = Listener()
+    dataset = load(folder, progress=listener)
+    [line] = listener.lines
+    assert line.startswith(f"4 shards of {folder} can't be used in place")
+    assert line.endswith("decoded they take 20 kB of memory")
     monkeypatch.setattr("softlabels.store.decoding.ShardDecoder.decode", None)
-    assert same(whole(again), LOGITS)
+    assert same(whole(dataset), LOGITS)
+    assert cache.entries() == []
+
+
+def test_pages_that_memory_has_no_room_for_are_refused_and_may_be_streamed(
+    tmp_path, cli, monkeypatch
+):
+    folder = make_dump(tmp_path / "d", LOGITS, 16, 300, OTHER_WRITERS["zstd"])
+    monkeypatch.setattr(kept_logits, "free_memory", lambda: LOGITS.nbytes - 1)
+    with pytest.raises(UsageError, match=r"take 20 kB of memory, and 20 kB are free.*--streaming"):
+        load(folder)
+    batches = load(folder, streaming=True).batches(100, shuffle=False)
+    assert same(torch.cat([batch["logits"] for batch in batches]), LOGITS)
+    monkeypatch.setattr(kept_logits, "free_memory", lambda: LOGITS.nbytes)
+    assert same(whole(load(folder)), LOGITS)
 
 
 def flip_a_logit(path: Path) -> None:
@@ -112,16 +135,27 @@ def test_a_flipped_bit_is_told_before_the_first_epoch_ends_and_again_next_time(t
         assert multiprocessing.active_children() == [], "no worker is left"
 
 
-def test_damage_to_other_pages_is_told_too_and_not_cached(tmp_path, cache):
+def test_damage_to_other_pages_is_told_too(tmp_path):
     folder = make_dump(tmp_path / "d", LOGITS, 16, 300, OTHER_WRITERS["zstd"])
     damaged = folder / "data" / "train-00001-of-00004.parquet"
     flip_a_logit(damaged)
-    with pytest.raises(DamagedDump, match="train-00001-of-00004"):
-        whole(load(folder))
-    assert not [e for e in cache.entries() if "00001-of" in e.words]
-    (folder / "data" / "train-00003-of-00004.parquet").unlink()
-    with pytest.raises(DamagedDump, match=r"train-00003-of-00004\.parquet is missing"):
+    with pytest.raises(DamagedDump, match=r"train-00001-of-00004\.parquet is damaged"):
         load(folder)
+    damaged.unlink()
+    with pytest.raises(DamagedDump, match=r"train-00001-of-00004\.parquet is missing"):
+        load(folder)
+
+
+def test_other_pages_without_a_checksum_are_told_by_their_file(tmp_path):
+    words = {"compression": "none", "data_page_version": "2.0", "write_page_checksum": False}
+    folder = make_dump(tmp_path / "d", LOGITS, 1000, None, words | {"use_dictionary": False})
+    [path] = (folder / "data").iterdir()
+    place = path.read_bytes().index(LOGITS[400].tobytes())
+    change(path, lambda b: b.__setitem__(place, b[place] ^ 4))
+    for _ in range(2):
+        dataset = load(folder)
+        with pytest.raises(DamagedDump, match=r"train-00000-of-00001\.parquet.*SHA-256"):
+            list(dataset.batches(100))
 
 
 def test_a_good_file_is_hashed_once_and_a_changed_one_again(tmp_path, monkeypatch):
@@ -141,13 +175,11 @@ def test_a_good_file_is_hashed_once_and_a_changed_one_again(tmp_path, monkeypatc
     assert len(hashed) == 9, "without a cache nothing is remembered"
 
 
-def test_no_cache_writes_nothing(tmp_path, cache):
+def test_no_cache_writes_nothing(tmp_path):
     folder = make_dump(tmp_path / "d", LOGITS, 16, 300, OTHER_WRITERS["zstd"])
-    before = sorted(p for p in tmp_path.rglob("*") if cache.place not in p.parents)
+    before = sorted(tmp_path.rglob("*"))
     assert same(whole(load(folder, cache=False)), LOGITS)
     assert sorted(tmp_path.rglob("*")) == before
-    assert same(whole(load(folder, cache=tmp_path / "elsewhere")), LOGITS)
-    wait_for(lambda: len(LocalCache(tmp_path / "elsewhere").entries()) == 4)
 
 
 def test_a_cache_that_can_not_be_written_is_no_obstacle(tmp_path, monkeypatch):
@@ -156,31 +188,27 @@ def test_a_cache_that_can_not_be_written_is_no_obstacle(tmp_path, monkeypatch):
     assert same(whole(load(folder, cache=tmp_path / "file" / "below")), LOGITS)
 
 
-def test_the_budget_holds_and_the_oldest_make_room(tmp_path, monkeypatch):
-    size = LOGITS.nbytes  # in whole blocks of the disk
-    folders = [
-        make_dump(tmp_path / str(i), LOGITS + np.float16(i), 16, None, OTHER_WRITERS["zstd"])
-        for i in range(3)
-    ]
-    monkeypatch.setenv("SOFTLABELS_CACHE_GB", str(2.6 * size / 1e9))
-    for i, folder in enumerate(folders):
-        assert same(whole(load(folder)), LOGITS + np.float16(i))
-        wait_for(lambda f=folder: any(f"from {f}/" in e.words for e in LocalCache().entries()))
-    held = [e.words for e in LocalCache().entries()]
-    assert len(held) == 2
-    assert not any(f"from {folders[0]}/" in words for words in held)
-    monkeypatch.setenv("SOFTLABELS_CACHE_GB", "0.000001")
-    with pytest.raises(DiskFull, match=r"may hold 1 kB.*SOFTLABELS_CACHE_GB.*--no-cache"):
-        whole(load(folders[0]))
-    monkeypatch.setenv("SOFTLABELS_CACHE_GB", "much")
-    with pytest.raises(UsageError, match="'much'"):
-        load(folders[0])
-
-
 def copy_to_memory(folder: Path, name: str) -> str:
     fs = fsspec.filesystem("memory")
     fs.put(f"{folder}/", f"/{name}/", recursive=True)
     return f"memory://{name}"
+
+
+def test_the_budget_holds_and_the_oldest_make_room(tmp_path, cache, monkeypatch):
+    folders = [make_dump(tmp_path / name, LOGITS + i) for i, name in enumerate("abc")]
+    addresses = [copy_to_memory(folder, f"budget-{folder.name}") for folder in folders]
+    load(addresses[0])
+    monkeypatch.setenv("SOFTLABELS_CACHE_GB", str(2.5 * cache.bytes / 1e9))
+    for i, address in enumerate(addresses):
+        gc.collect()
+        assert same(whole(load(address)), LOGITS + i)
+    assert sorted(e.words for e in cache.entries()) == [f"copy of {a}" for a in addresses[1:]]
+    monkeypatch.setenv("SOFTLABELS_CACHE_GB", "0.000001")
+    with pytest.raises(DiskFull, match=r"may hold 1 kB.*SOFTLABELS_CACHE_GB.*--no-cache"):
+        load(addresses[0])
+    monkeypatch.setenv("SOFTLABELS_CACHE_GB", "much")
+    with pytest.raises(UsageError, match="'much'"):
+        load(addresses[0])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="it takes flock")
@@ -214,22 +242,6 @@ def test_a_copy_that_goes_just_before_it_is_held_is_fetched_again(tmp_path, cach
     assert same(whole(load(address)), LOGITS)
 
 
-def test_rows_that_go_just_before_they_are_mapped_are_decoded_again(tmp_path, cache, monkeypatch):
-    folder = make_dump(tmp_path / "d", LOGITS, 16, None, OTHER_WRITERS["zstd"])
-    late, early = load(folder), load(folder)
-    whole(early)
-    wait_for(lambda: len(cache.entries()) == 1)
-    find = DecodedShard.whole
-
-    def gone(self, group: int):
-        cache.clear()
-        return find(self, group)
-
-    monkeypatch.setattr(DecodedShard, "whole", gone)
-    monkeypatch.setattr(Filler, "start", lambda self: None)  # only what is asked
-    assert same(late.take(range(500, 510))["logits"], LOGITS[500:510])
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc")
 @pytest.mark.parametrize("large", [False, True])
 def test_of_a_dump_beyond_memory_only_what_is_asked_for_is_read(tmp_path, monkeypatch, large):
@@ -249,35 +261,7 @@ def test_of_a_dump_beyond_memory_only_what_is_asked_for_is_read(tmp_path, monkey
     assert same(whole(dataset), LOGITS)
 
 
-def read_all(folder: str, log: str) -> None:
-    dataset = softlabels.load(folder, T=2, inputs=False)
-    for epoch in range(2):
-        found = torch.cat([b["logits"] for b in dataset.batches(64, shuffle=True, epoch=epoch)])
-        ids = torch.cat([b["id"] for b in dataset.batches(64, shuffle=True, epoch=epoch)])
-        stored = np.load(folder + "/../logits.npy")
-        assert np.array_equal(found.numpy(), stored[ids.numpy()])
-    Path(log).write_text("good")
-
-
-def test_processes_share_the_cache_though_one_is_killed(tmp_path, cache):
-    logits = np.random.default_rng(0).normal(size=(40_000, 50)).astype(np.float16)
-    np.save(tmp_path / "logits.npy", logits)
-    folder = make_dump(tmp_path / "d", logits, 64, 8000, OTHER_WRITERS["zstd"])
-    logs = [tmp_path / f"log{i}" for i in range(4)]
-    here = {"SOFTLABELS_CACHE": str(cache.place)}
-    processes = [start(read_all, here, folder=str(folder), log=str(log)) for log in logs]
-    wait_for(lambda: list(cache.place.glob("rows/*.partial")) or cache.entries())
-    kill(processes[0])
-    for process in processes[1:]:
-        process.join(60)
-    assert [log.read_text() for log in logs[1:]] == ["good"] * 3
-    # a process of this test ends without waiting for what it publishes; what lacks is made now
-    assert same(whole(load(folder)), logits)
-    wait_for(lambda: len(cache.entries()) == 5)
-    wait_for(lambda: not list(cache.place.glob("rows/*.partial")))
-
-
-def test_workers_of_a_dataloader_decode_too(tmp_path):
+def test_workers_of_a_dataloader_share_what_was_decoded(tmp_path):
     folder = make_dump(tmp_path / "d", LOGITS, 16, 300, OTHER_WRITERS["zstd"])
     dataset = load(folder)
     for _ in range(2):
@@ -295,63 +279,24 @@ def test_a_spawned_worker_opens_the_dump_again(dump_folder):
 
 def test_words_that_can_not_be(tmp_path):
     folder = make_dump(tmp_path / "d", LOGITS)
-    with pytest.raises(UsageError, match=r"--keep is 'tape'; use one of auto, gpu, ram, disk"):
+    with pytest.raises(UsageError, match=r"--keep is 'tape'; use one of auto, gpu, disk"):
         load(folder, keep="tape")
-    with pytest.raises(UsageError, match=r"--keep gpu needs CUDA and this is cpu; use --keep ram"):
+    with pytest.raises(UsageError, match=r"--keep gpu needs CUDA and this is cpu; use --keep disk"):
         load(folder, keep="gpu")
 
 
 def test_the_cache_command(tmp_path, cli, cache):
-    folder = make_dump(tmp_path / "d", LOGITS, 16, 500, OTHER_WRITERS["zstd"])
-    whole(load(folder))
-    wait_for(lambda: len(cache.entries()) == 2)
+    address = copy_to_memory(make_dump(tmp_path / "d", LOGITS, shard_rows=500), "listed")
+    assert same(whole(load(address)), LOGITS)
+    gc.collect()
     said = cli("cache")
-    assert said.out.count(f"decoded from {folder}/data/train-0000") == 2
+    assert f"copy of {address}" in said.out
     assert f"{cache.place}: " in said.out
     assert cli("cache", "--json").value["entries"][0]["bytes"] > 0
     assert "removed" in cli("cache", "--clear").out
     assert cli("cache", "--json").value["entries"] == []
-    assert same(whole(load(folder)), LOGITS)
-    wait_for(lambda: len(cache.entries()) == 2)
-
-
-def read_twice(folder: str, seed: int) -> None:
-    """Two loads of one dump, their shards asked for in another order than another process does."""
-    dataset = softlabels.load(folder, T=2, inputs=False)
-    rows = np.random.default_rng(seed).permutation(len(dataset))
-    for at in range(0, len(rows), 8):
-        part = rows[at : at + 8]
-        assert dataset.take(part)["logits"][:, 0].tolist() == (part % 1000).tolist()
-
-
-def test_processes_that_want_each_others_shards_do_not_wait_for_ever(tmp_path, cache):
-    logits = np.tile(np.arange(6000)[:, None] % 1000, (1, 8)).astype(np.float16)
-    folder = make_dump(tmp_path / "d", logits, 16, 30, OTHER_WRITERS["zstd"])
-    here = {"SOFTLABELS_CACHE": str(cache.place)}
-    processes = [start(read_twice, here, folder=str(folder), seed=seed) for seed in (1, 2)]
-    first, second = load(folder), load(folder)
-    rows = np.random.default_rng(3).permutation(6000)
-    for at in range(0, 6000, 8):
-        for dataset, part in ((first, rows[at : at + 8]), (second, rows[::-1][at : at + 8])):
-            assert dataset.take(part)["logits"][:, 0].tolist() == (part % 1000).tolist()
-    for process in processes:
-        process.join(60)
-    assert [process.exitcode for process in processes] == [0, 0]
-
-
-def test_clearing_the_cache_while_it_is_filled_publishes_nothing_unfinished(tmp_path, cache):
-    about = About("d", "f", 4, 4096)
-    first = cache.make("k", about, [])
-    assert cache.make("k", about, []) is None, "while another is at it"
-    LocalCache(cache.place).clear()
-    first.write(0, np.full(4096, 7, np.uint8))
-    first.publish()
-    assert set(Path(cache.find("k", 4096)).read_bytes()) == {7}
-    cache.clear()
-    second = cache.make("k", about, [])
-    assert cache.find("k", 4096) is None
-    second.abandon()
-    assert not list(cache.place.glob("rows/*.partial"))
+    assert same(whole(load(address)), LOGITS)
+    assert len(cache.entries()) == 1
 
 
 @pytest.mark.parametrize("what", ["list", "element"])

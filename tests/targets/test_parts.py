@@ -24,7 +24,7 @@ class Flat(torch.nn.Module):
 @settings(max_examples=25)
 @given(
     writer=st.sampled_from([None, *OTHER_WRITERS]), shard_rows=st.integers(90, 400),
-    how=st.sampled_from([{"keep": "disk"}, {"keep": "ram"}, {"streaming": True}]),
+    how=st.sampled_from([{"keep": "disk"}, {"streaming": True}]),
     cached=st.booleans(), shuffle=st.booleans(), data=st.data(),
 )  # fmt: skip
 def test_chosen_shards_give_their_rows_and_no_other_file_is_looked_at(

@@ -76,7 +76,7 @@ def test_only_the_last_row_groups_are_kept(tmp_path):
     with pytest.raises(UsageError, match=r"'blocks\(64, 512\)'; a streamed dump has none and bloc"):
         dataset.batches(30, shuffle="blocks(64, 512)")
     with pytest.raises(UsageError, match="a streamed dump is not kept"):
-        load(tmp_path / "d", keep="ram")
+        load(tmp_path / "d", keep="gpu")
 
 
 def test_a_damaged_page_is_told_when_it_is_read(tmp_path):
