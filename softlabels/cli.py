@@ -9,6 +9,7 @@ import typer
 
 import softlabels
 from softlabels import cli_exchange, cli_hub, config
+from softlabels.config.verification import VerifyOptions
 from softlabels.flags import Terminal, Terminated, make_command
 from softlabels.words import counted, size_words
 
@@ -155,7 +156,7 @@ def info(terminal: Terminal, **options: Any) -> None:
     terminal.result("\n".join(lines + skipped), found)
 
 
-@command(config.VerifyOptions)
+@command(VerifyOptions)
 def verify(terminal: Terminal, **options: Any) -> None:
     """Check a dump; exit 1 on damage, each damaged file named. Nothing is changed.
 

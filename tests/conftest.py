@@ -15,6 +15,7 @@ import torch
 from hypothesis import settings
 from PIL import Image
 
+from softlabels.progress import Progress
 from tests import processes
 
 settings.register_profile("quiet", deadline=None)  # no timed tests
@@ -155,6 +156,19 @@ def small_disk(tmp_path):
         pytest.skip("may not mount a small file system here")
     yield place
     subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+class Lines(Progress):
+    """A progress that keeps what was said, in `lines`."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
 
 
 class Firsts(torch.nn.Module):

@@ -5,7 +5,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 
 from softlabels import cli, cli_exchange, cli_hub, config
-from softlabels.config import exchange, publishing
+from softlabels.config import exchange, publishing, verification
 
 PAGE = Path(__file__).parents[1] / "docs" / "commands.md"
 COMMANDS = {
@@ -16,7 +16,7 @@ COMMANDS = {
     "train": (cli.train, config.TrainOptions),
     "eval": (cli.eval_, config.EvalOptions),
     "info": (cli.info, config.InfoOptions),
-    "verify": (cli.verify, config.VerifyOptions),
+    "verify": (cli.verify, verification.VerifyOptions),
     "cache": (cli.cache, config.CacheOptions),
     "push": (cli_hub.push, publishing.PushOptions),
     "pull": (cli_hub.pull, publishing.PullOptions),

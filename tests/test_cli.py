@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from softlabels import config
 from softlabels.cli import app
+from softlabels.config.verification import VerifyOptions
 from softlabels.flags import load_config
 
 COMMANDS = ["demo", "fit", "dump", "plan", "train", "eval", "info", "verify"]
@@ -26,7 +27,7 @@ def test_help_names_every_command_and_every_flag_has_help(cli):
         shown = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200"}).output
         assert "Example" in shown
     for options in (config.FitOptions, config.DumpOptions, config.TrainOptions, config.EvalOptions,
-                    config.InfoOptions, config.DemoOptions, config.VerifyOptions):  # fmt: skip
+                    config.InfoOptions, config.DemoOptions, VerifyOptions):  # fmt: skip
         assert all(f.metadata["help"].endswith(".") for f in options.__dataclass_fields__.values())
 
 

@@ -75,21 +75,23 @@ def prepare(options: DumpOptions) -> Setup:
         model=options.model,
         input_shape=lambda: _examples(options, None)[0].input_shape,
         trust_pickle=options.trust_pickle,
+        weights=options.weights,
     ).to(device)
     examples, origin = _examples(options, teacher)
     source = examples.source
     names = source.class_names or (teacher.class_names if source.labelled else None)
     sample = examples.finish(examples.sample().to(device))
+    classes = teacher.probe(sample, names, options.precision)
     return Setup(
         options=options,
         teacher=teacher,
         source=source,
         preprocess=examples.preprocess,
-        classes=teacher.probe(sample, names, options.precision),
+        classes=classes,
         class_names=names,
         folder=Folder(options.out or f"data/{default_name(source, teacher)}"),
         device=device,
-        remarks=remarks(examples, origin) + _numbered(source, names),
+        remarks=[*teacher.remarks, *remarks(examples, origin), *_numbered(source, names)],
     )
 
 
@@ -131,6 +133,7 @@ def draft(setup: Setup, earlier: Plan | None = None) -> Plan:
             "kind": teacher.kind,
             "fingerprint": teacher.fingerprint,
             "model": teacher.model,
+            "weights": teacher.weights,
         },
         source=source_record(source, setup.class_names),
         preprocess=str(setup.preprocess),

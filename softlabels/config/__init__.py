@@ -116,6 +116,9 @@ class DumpOptions(SourceOptions):
         "local, or ray: who runs the shards. Under torchrun, local is every rank.", "local"
     )
     model: str | None = option("The model that a bare state dict belongs to.", None)
+    weights: str | None = option(
+        "Which weights of a file that holds several: the way to them, such as state_dict_ema.", None
+    )
     batch_size: int = option("Rows in a forward pass.", 256)
     shard_rows: int | None = option("Rows in a shard. Default: about 128 MiB.", None)
     dtype: str = option("float16 or float32: how a logit is stored.", "float16")
@@ -205,34 +208,6 @@ class InfoOptions:
     """Say what a dump is."""
 
     dump: str = option("The dump's folder.", positional=True)
-
-
-@dataclass(frozen=True, kw_only=True)
-class VerifyOptions:
-    """Check a dump: its files, and if asked its source and its teacher's answers."""
-
-    dump: str = option("The dump's folder.", positional=True)
-    source: bool = option("Also hash the source's inputs again and compare, row by row.", False)
-    data: str | None = option(
-        "Where the source is, if not where the dump says: a file, folder or Hub id.", None
-    )
-    replay: int | None = option("Also run this many random rows through the teacher again.", None)
-    teacher: str | None = option("The teacher's file, for --replay.", None)
-    model: str | None = option("The model that a bare state dict belongs to.", None)
-    seed: int = option("Chooses the rows of --replay.", 0)
-    batch_size: int = option("Rows in a forward pass.", 256)
-    device: str = option("auto, cpu, cuda, cuda:1 or mps.", "auto")
-    workers: int | None = option("Files read at once. Default: the number of cores.", None)
-    trust_pickle: bool = option("Load a teacher's file even though it could run code.", False)
-
-    def __post_init__(self) -> None:
-        _whole(self, "replay", "batch_size", "workers", at_least=1)
-        if self.replay is not None and self.teacher is None:
-            raise UsageError("--replay needs the teacher's file; name it with --teacher t.pt")
-        if self.teacher is not None and self.replay is None:
-            raise UsageError("--teacher is for --replay; add --replay 100")
-        if self.data is not None and not (self.source or self.replay):
-            raise UsageError("--data is for --source and --replay; add one of them")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from softlabels.errors import TeacherError
+from softlabels.errors import TeacherError, UsageError
 from softlabels.teachers.exported import load_exported
 from softlabels.teachers.sniffing import sniff
 from softlabels.teachers.teacher import Teacher, TeacherFile
@@ -25,11 +25,13 @@ def resolve(
     model: str | None = None,
     input_shape: Callable[[], Sequence[int]] | None = None,
     trust_pickle: bool = False,
+    weights: str | None = None,
 ) -> Teacher:
     """Load a teacher's file on the CPU, in eval mode.
 
     `model` builds what a bare state dict belongs to, for inputs of the shape that `input_shape()`
-    gives; it is asked only then.
+    gives; it is asked only then. `weights` names the ones that are meant where a file holds several
+    (see `state_dicts`).
     Raises TeacherError for a file that is missing, truncated or no teacher, and UntrustedPickle
     for one that could run code, unless `trust_pickle`.
     """
@@ -38,8 +40,11 @@ def resolve(
         what = "is a folder" if path.is_dir() else "does not exist"
         raise TeacherError(f"--teacher {teacher} {what}; it should be a file such as t.pt")
     loader = LOADERS[sniff(path)]
-    file = TeacherFile(path, file_fingerprint(path), model, input_shape, trust_pickle)
-    return loader(file)
+    file = TeacherFile(path, file_fingerprint(path), model, input_shape, trust_pickle, weights)
+    found = loader(file)
+    if weights is not None and found.kind not in ("state_dict", "pickle"):
+        raise UsageError(f"--weights is for files of several weights; {teacher} is a {found.kind}")
+    return found
 
 
 def file_fingerprint(path: Path) -> str:

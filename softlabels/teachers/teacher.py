@@ -25,7 +25,8 @@ from softlabels.models import logits_of
 class TeacherFile:
     """What a loader is given: a file, its fingerprint, and what the user said of it.
 
-    model builds what a bare state dict belongs to, for inputs of the shape `input_shape()`.
+    model builds what a bare state dict belongs to, for inputs of the shape `input_shape()`;
+    weights: where in the file it lies.
     """
 
     path: Path
@@ -33,6 +34,7 @@ class TeacherFile:
     model: str | None = None
     input_shape: Callable[[], Sequence[int]] | None = None
     trust_pickle: bool = False
+    weights: str | None = None
 
 
 @dataclass
@@ -42,7 +44,8 @@ class Teacher:
     name: for folders; kind: checkpoint, state_dict, torchscript, exported or pickle;
     fingerprint: `sha256:` of the file; model: the spec where there is one; preprocess, data and
     class_names: what a checkpoint remembers; classes: those of the data, where they are known, by
-    which logits are told from a teacher's other outputs.
+    which logits are told from a teacher's other outputs; weights: where in a file of several the
+    state dict lies; remarks: what a user has to be told of all this.
     """
 
     name: str
@@ -55,6 +58,8 @@ class Teacher:
     data: dict[str, Any] = field(default_factory=dict)
     call: Callable[[Tensor], Any] | None = None
     classes: int | None = None
+    weights: str | None = None
+    remarks: list[str] = field(default_factory=list)
 
     def to(self, device: torch.device) -> "Teacher":
         self.module.to(device)

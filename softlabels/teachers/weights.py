@@ -3,25 +3,58 @@
 import pickle
 import re
 import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from softlabels.checkpoint import Checkpoint
 from softlabels.errors import TeacherError, UntrustedPickle
 from softlabels.models import build_model, is_factory
+from softlabels.teachers.layers import describe_layers, find_by_layer
+from softlabels.teachers.state_dicts import (
+    Fit,
+    WeightSet,
+    choose,
+    describe_misfit,
+    distinct,
+    find_fits,
+    find_sets,
+    same_weights,
+)
 from softlabels.teachers.teacher import Teacher, TeacherFile, first_line
 
 
 def load_pickle(file: TeacherFile) -> Teacher:
     content = read_pickle(file.path, file.trust_pickle)
-    if isinstance(content, nn.Module):
-        return Teacher(file.path.stem, "pickle", file.fingerprint, content.eval())
+    modules = _find_modules(content)
+    if modules and file.model is None:
+        chosen, remark = choose(modules, file.weights, file.path)
+        chosen.module.eval()
+        return Teacher(
+            file.path.stem, "pickle", file.fingerprint, chosen.module,
+            weights=chosen.place or None, remarks=[remark] if remark else [],
+        )  # fmt: skip
     if isinstance(content, dict) and str(content.get("format", "")).startswith("softlabels-"):
         return _from_checkpoint(Checkpoint.from_content(content, str(file.path)), file)
-    return _from_state_dict(_find_state_dict(content, file.path), file)
+    return _from_weights(content, file)
+
+
+@dataclass(frozen=True)
+class _Placed:
+    place: str
+    module: nn.Module
+
+
+def _find_modules(content: Any) -> list[_Placed]:
+    """A pickled module, or those in the dict that a training script pickled."""
+    items = content.items() if isinstance(content, dict) else [("", content)]
+    found = [_Placed(str(key), item) for key, item in items if isinstance(item, nn.Module)]
+    return distinct(found, lambda a, b: a.module is b.module)
 
 
 def load_safetensors(file: TeacherFile) -> Teacher:
@@ -32,7 +65,7 @@ def load_safetensors(file: TeacherFile) -> Teacher:
         weights = load_file(file.path)
     except SafetensorError as error:
         raise TeacherError(f"{file.path} is truncated or damaged: {error}") from error
-    return _from_state_dict(weights, file)
+    return _from_weights(weights, file, ordered=False)
 
 
 def read_pickle(path: Path, trust_pickle: bool = False) -> Any:
@@ -85,49 +118,79 @@ def _from_checkpoint(checkpoint: Checkpoint, file: TeacherFile) -> Teacher:
     )
 
 
-def _find_state_dict(content: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict, also where a training script wrapped it, without DDP's `module.` prefix."""
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not content:
+def _from_weights(content: Any, file: TeacherFile, ordered: bool = True) -> Teacher:
+    """A state dict, wherever it lies in `content`, in the model that --model names. `ordered`: the
+    file keeps the order of the model's tensors."""
+    path, model, sets = file.path, file.model, find_sets(content)
+    if not sets:
         raise TeacherError(f"{path} holds {type(content).__name__}, not a model or its state dict")
-    strays = [key for key, value in content.items() if not isinstance(value, Tensor)]
-    if strays:
-        raise TeacherError(
-            f"{path} holds a dict with {strays[0]!r}, which is no tensor; a state dict maps names "
-            f"to tensors"
-        )
-    return {str(key).removeprefix("module."): value for key, value in content.items()}
-
-
-def _from_state_dict(weights: dict[str, Tensor], file: TeacherFile) -> Teacher:
-    path, model = file.path, file.model
     if model is None:
         raise TeacherError(
             f"{path} is a bare state dict, which does not say its model: add --model mlp:1200x1200 "
             f"(or linear, cnn:32x64, package.module:factory)"
         )
-    classes = list(weights.values())[-1].shape[0] if weights else 0
-    module = build_model(model, file.input_shape() if file.input_shape else [1], classes)
-    if not is_factory(model) and set(weights) != set(module.state_dict()):
-        weights = _by_order(weights, module, path, model)
-    try:
-        module.load_state_dict(weights)
-    except RuntimeError as error:
-        shown = "; ".join(line.strip() for line in str(error).splitlines()[1:4])
-        raise TeacherError(f"the weights in {path} don't fit --model {model}: {shown}") from error
-    return Teacher(path.stem, "state_dict", file.fingerprint, module.eval(), model=model)
+    build = _builder(model, file)
+    fit, remarks = _choose_fit(_find_fits(sets, build, ordered, is_factory(model)), file)
+    if fit is None:
+        largest = max(sets, key=lambda found: sum(t.numel() for t in found.tensors.values()))
+        ours = build(_class_counts(largest)[-1]).state_dict()
+        why = describe_misfit(largest, ours)
+        if not is_factory(model) and not set(largest.tensors) & set(ours):
+            why = describe_layers(largest, ours, ordered)
+        raise TeacherError(f"the weights in {path} don't fit --model {model}: {why}")
+    module = build(list(fit.weights.values())[-1].shape[:1].numel())
+    module.load_state_dict(fit.weights)
+    module.eval()
+    return Teacher(
+        path.stem, "state_dict", file.fingerprint, module, model, weights=fit.place or None,
+        remarks=remarks,
+    )  # fmt: skip
 
 
-def _by_order(
-    weights: dict[str, Tensor], module: nn.Module, path: Path, model: str
-) -> dict[str, Tensor]:
-    """Other names, such as nn.Sequential's: the order of the layers decides, shapes must agree."""
-    ours = module.state_dict()
-    if len(weights) != len(ours):
+def _builder(model: str, file: TeacherFile) -> Callable[[int], nn.Module]:
+    """The model for a number of classes; a factory's has its own."""
+    if is_factory(model):
+        module = build_model(model, [], 0)
+        return lambda classes: module
+    shape = file.input_shape() if file.input_shape else [1]
+    return cache(lambda classes: build_model(model, shape, classes))
+
+
+def _find_fits(
+    sets: list[WeightSet], build: Callable[[int], nn.Module], ordered: bool, by_name: bool
+) -> list[Fit]:
+    """Every way in which the file's tensors are the model's, by their names, else by layers."""
+    for find in (find_fits, partial(find_by_layer, ordered=ordered))[: 1 if by_name else 2]:
+        fits = [
+            fit
+            for found in sets
+            for classes in (_class_counts(found) if not by_name else [0])
+            for fit in find(found, build(classes).state_dict())
+        ]
+        if fits:
+            return distinct(fits, same_weights)
+    return []
+
+
+def _class_counts(found: WeightSet) -> list[int]:
+    """What the number of classes may be, the last tensor's last."""
+    counts = [len(tensor) for tensor in found.tensors.values() if tensor.ndim]
+    return list(dict.fromkeys(counts[::-1]))[::-1] or [0]
+
+
+def _choose_fit(fits: list[Fit], file: TeacherFile) -> tuple[Fit | None, list[str]]:
+    """The weights that are meant, and what has to be said of them."""
+    if not fits:
+        return None, []
+    most = [fit for fit in fits if fit.is_most]
+    if file.weights is None and not most:
+        names = ", ".join(fit.place for fit in fits)
         raise TeacherError(
-            f"the weights in {path} don't fit --model {model}: {len(weights)} tensors, "
-            f"not {len(ours)}"
+            f"{file.path}: {names} fits the model, but is less than half of the tensors beside it; "
+            f"if it is meant, say so with --weights {fits[0].place}"
         )
-    return dict(zip(ours, weights.values(), strict=True))
+    fit, remark = choose(fits if file.weights else most, file.weights, file.path)
+    left = fit.left
+    more = f", … ({len(left):,} tensors)" if len(left) > 3 else ""
+    beside = f"{file.path}: not the model's, left out: {', '.join(left[:3])}{more}"
+    return fit, [text for text in (remark, beside if left else "") if text]

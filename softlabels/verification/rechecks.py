@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from softlabels.config import VerifyOptions
+from softlabels.config.verification import VerifyOptions
 from softlabels.devices import resolve_device
 from softlabels.errors import AlignmentError, LabelSpaceMismatch, TeacherError
 from softlabels.inputs.examples import Examples
@@ -107,7 +107,10 @@ def replay(reader: DumpReader, words: VerifyOptions, progress: Progress) -> Repl
         model=words.model or (plan.teacher["model"] if bare else None),
         input_shape=lambda: examples.input_shape,
         trust_pickle=words.trust_pickle,
+        weights=words.weights or plan.teacher.get("weights"),
     ).to(device)
+    for remark in teacher.remarks:
+        progress.say(remark)
     if teacher.fingerprint != plan.teacher["fingerprint"]:
         raise TeacherError(
             f"{words.teacher} is not this dump's teacher: its file is {teacher.fingerprint}, the "

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from softlabels.config import VerifyOptions
+from softlabels.config.verification import VerifyOptions
 from softlabels.errors import DamagedDump, IncompleteDump, SoftlabelsError, StoreError
 from softlabels.inputs.hashing import Fingerprint, ascending
 from softlabels.progress import SILENT, Progress
@@ -72,9 +72,9 @@ class Verdict:
 def verify(progress: Progress = SILENT, **options: Any) -> Verdict:
     """Check a dump's structure, counts, ids, hashes and finite values; nothing is changed.
 
-    Options are those of `softlabels verify` (see `config.VerifyOptions`): dump, source, replay,
-    teacher, … Raises StoreError where there is no dump, TeacherError or SourceError where the
-    teacher or the source can't be opened. Damage is not raised: it is in the verdict.
+    Options are those of `softlabels verify` (see `config.verification.VerifyOptions`): dump,
+    source, replay, teacher, … Raises StoreError where there is no dump, TeacherError or SourceError
+    where the teacher or the source can't be opened. Damage is not raised: it is in the verdict.
     """
     words = VerifyOptions(**options)
     folder = dump_folder(words.dump, progress=progress)

@@ -1,0 +1,221 @@
+"""Which tensors of a file are the weights of a model, whatever program wrapped them.
+
+Names decide. Wrappers of torch put segments into them (`module.`, `_orig_mod.`), programs put
+prefixes before them (`model.`) or lay them into dicts (`state_dict`, `ema`, …). A set of weights
+fits a model where every name and shape of the model is there. Its *place* is the way to it: keys
+of dicts, then the prefix, with dots: `state_dict.model`.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from softlabels.errors import TeacherError
+
+WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+COUNTERS = {"n_averaged", "num_batches_tracked"}  # a model in eval mode does not look at them
+AVERAGED = re.compile(r"(^|_)(ema|swa|avg|averaged|shadow)(_|$)")
+DEEPEST = 6  # dicts in dicts
+SHOWN = 3  # names
+
+
+@dataclass(frozen=True)
+class WeightSet:
+    """A dict of tensors somewhere in a file, by their names there."""
+
+    place: str
+    tensors: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Weights by the model's names. left: names beside them that are not the model's."""
+
+    place: str
+    weights: dict[str, Tensor]
+    left: list[str]
+
+    @property
+    def is_most(self) -> bool:
+        """Whether the model's weights are most of what the dict holds."""
+        return len(self.left) < len(self.weights)
+
+
+class Placed(Protocol):
+    @property
+    def place(self) -> str: ...
+
+
+Choice = TypeVar("Choice", bound=Placed)
+
+
+def find_sets(content: Any, place: str = "", depth: int = 0) -> list[WeightSet]:
+    """Every dict in `content` that holds tensors, itself first."""
+    if not isinstance(content, Mapping) or depth > DEEPEST:
+        return []
+    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    sets = [WeightSet(place, tensors)] if tensors else []
+    for key, value in content.items():
+        sets += find_sets(value, f"{place}.{key}".lstrip("."), depth + 1)
+    return sets
+
+
+def find_fits(found: WeightSet, model: Mapping[str, Tensor]) -> list[Fit]:
+    """The ways in which these tensors are the model's: one for each prefix under which all of its
+    names are, with their shapes, and no other names."""
+    theirs, ours = _by_plain_name(found.tensors), _by_plain_name(model)
+    fits = _fits(found, theirs, model, ours)
+    shared = common_prefix(list(ours))
+    if not fits and shared:
+        ours = {name[len(shared) :]: own for name, own in ours.items()}
+        fits = _fits(found, theirs, model, ours)
+    others = {n: own for n, own in theirs.items() if not n.startswith(tuple(fits))}
+    left = [own for n, own in others.items() if not is_counter(n)]
+    return [
+        Fit(f"{found.place}.{prefix}".strip("."), weights, left) for prefix, weights in fits.items()
+    ]
+
+
+def _fits(
+    found: WeightSet, theirs: dict[str, str], model: Mapping[str, Tensor], ours: dict[str, str]
+) -> dict[str, dict[str, Tensor]]:
+    """The weights by prefix."""
+    fits = {}
+    for prefix in dict.fromkeys(prefix for name in theirs for prefix in _prefixes(name)):
+        mapped = {own: theirs.get(prefix + plain) for plain, own in ours.items()}
+        weights = _weights(found, model, mapped)
+        beyond = [n for n in theirs if n.startswith(prefix) and n[len(prefix) :] not in ours]
+        if weights is not None and all(map(is_counter, beyond)):
+            fits[prefix] = weights
+    return fits
+
+
+def _prefixes(name: str) -> list[str]:
+    """What comes before each segment: '', 'a.' and 'a.b.' of a.b.c."""
+    parts = name.split(".")
+    return ["".join(f"{part}." for part in parts[:n]) for n in range(len(parts))]
+
+
+def _weights(
+    found: WeightSet, model: Mapping[str, Tensor], mapped: Mapping[str, str | None]
+) -> dict[str, Tensor] | None:
+    """The model's state dict, `mapped` from the file's names; None where a tensor is missing or of
+    another shape. Counters may be missing, and names that share memory with one that is there."""
+    weights: dict[str, Tensor] = {}
+    shared: dict[tuple[int, torch.Size], Tensor] = {}
+    for own, name in mapped.items():
+        if name is not None:
+            tensor, ours = found.tensors[name], model[own]
+            if tensor.shape != ours.shape and (tensor.numel(), ours.numel()) != (1, 1):
+                return None
+            weights[own] = shared[ours.data_ptr(), ours.shape] = tensor.reshape(ours.shape)
+    for own in [own for own, name in mapped.items() if name is None]:
+        ours = model[own]
+        if not is_counter(own) and (ours.data_ptr(), ours.shape) not in shared:
+            return None
+        weights[own] = shared.get((ours.data_ptr(), ours.shape), ours)
+    return {name: weights[name] for name in model} if shared else None
+
+
+def choose(choices: Sequence[Choice], key: str | None, path: object) -> tuple[Choice, str]:
+    """The one of these that is meant, and what has to be said of the others, or ''.
+
+    With a key, the one at that place. Without, the only one; of raw and averaged weights the raw
+    ones. Raises TeacherError, with all places, where that leaves a choice.
+    """
+    places = ", ".join(choice.place or "the outermost" for choice in choices)
+    if key is not None:
+        ends = (f".{key}", f"{key}.")
+        exact = [choice for choice in choices if choice.place == key]
+        near = [c for c in choices if c.place.endswith(ends[0]) or c.place.startswith(ends[1])]
+        if len(exact or near) != 1:
+            raise TeacherError(
+                f"--weights is {key!r}; {path} has weights that fit the model as {places}"
+            )
+        return (exact or near)[0], ""
+    raw = [choice for choice in choices if not _is_averaged(choice.place)]
+    if len(raw or choices) > 1:
+        raise TeacherError(
+            f"{path} has several weights that fit the model: {places}. Say which with --weights"
+        )
+    chosen = (raw or list(choices))[0]
+    others = [choice.place for choice in choices if choice is not chosen]
+    if not others:
+        return chosen, ""
+    taken = chosen.place or "the outermost weights"
+    return chosen, (
+        f"{path}: {taken} is taken; it also holds {', '.join(others)} (--weights {others[0]})"
+    )
+
+
+def describe_misfit(found: WeightSet, model: Mapping[str, Tensor]) -> str:
+    """In one line, why these tensors are not the model's."""
+    theirs, ours = _by_plain_name(found.tensors), _by_plain_name(model)
+    shared = common_prefix(list(theirs))
+    if not shared or all(name.startswith(shared) for name in ours):
+        shared = ""
+    theirs = {name[len(shared) :]: own for name, own in theirs.items()}
+    wrong = [
+        f"{name} is {list(found.tensors[theirs[name]].shape)} in the file, {list(model[own].shape)}"
+        f" in the model"
+        for name, own in ours.items()
+        if name in theirs and found.tensors[theirs[name]].shape != model[own].shape
+    ]
+    missing = [name for name in ours if name not in theirs and not is_counter(name)]
+    beyond = [name for name in theirs if name not in ours and not is_counter(name)]
+    parts = [
+        f"{len(missing)} of the model's {len(ours)} tensors are missing ({few(missing)})",
+        f"{len(beyond)} of the file's {len(theirs)} are not the model's ({few(beyond)})",
+        f"size mismatch, {few(wrong, '; ')}",
+    ]
+    told = [part for part, n in zip(parts, (missing, beyond, wrong), strict=True) if n]
+    return "; ".join(told) + (f"; all of the file's names begin with {shared}" if shared else "")
+
+
+def common_prefix(names: Sequence[str]) -> str:
+    """What all names begin with, in whole segments, with its last dot."""
+    parts = [name.split(".")[:-1] for name in names]
+    shared: list[str] = []
+    for segments in zip(*parts, strict=False):
+        if len(set(segments)) > 1:
+            break
+        shared.append(segments[0])
+    return "".join(f"{segment}." for segment in shared)
+
+
+def same_weights(a: Fit, b: Fit) -> bool:
+    return all(a.weights[name].equal(b.weights[name]) for name in a.weights)
+
+
+def distinct(items: Sequence[Choice], same: Callable[[Choice, Choice], bool]) -> list[Choice]:
+    """Without those that are the same as one before them: a file may name one thing twice."""
+    kept: list[Choice] = []
+    for item in items:
+        if not any(same(item, other) for other in kept):
+            kept.append(item)
+    return kept
+
+
+def _by_plain_name(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """The names without what torch's wrappers put in, each with its own; where that makes two the
+    same, as they are."""
+    plain = {
+        ".".join(part for part in name.split(".") if part not in WRAPPERS): name for name in tensors
+    }
+    return plain if len(plain) == len(tensors) else {name: name for name in tensors}
+
+
+def is_counter(name: str) -> bool:
+    return name.rpartition(".")[2] in COUNTERS
+
+
+def _is_averaged(place: str) -> bool:
+    return any(AVERAGED.search(part.lower()) for part in place.split("."))
+
+
+def few(names: Sequence[str], between: str = ", ") -> str:
+    return between.join(names[:SHOWN]) + (f"{between}…" if len(names) > SHOWN else "")
