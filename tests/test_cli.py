@@ -50,7 +50,7 @@ def test_results_on_stdout_words_on_stderr_json_alone(cli, dump_folder):
     assert done.err == ""
     train = cli("train", dump_folder, "--student", "linear", "--epochs", 1, "--json")
     assert set(train.value) >= {"out", "epoch", "loss", "held_out"}
-    assert train.err.count("\n") == 2, "no bar where there is no terminal"
+    assert train.err.count("\n") == 4, "no bar where there is no terminal"
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def dump(progress: Progress = SILENT, **options: Any) -> DumpResult:
 
 def _dump(words: DumpOptions, team: Team, stack: ExitStack, progress: Progress) -> DumpResult:
     with team.meeting():
-        setup = prepare(words)
+        setup = prepare(words, progress if team.is_first else SILENT)
         if team.is_first:
             for line in (str(setup), *setup.remarks):
                 progress.say(line)

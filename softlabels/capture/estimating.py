@@ -67,7 +67,7 @@ def plan(progress: Progress = SILENT, **options: Any) -> Estimate:
     A few batches are read, run through the teacher and encoded; of a dump that is there already,
     what is left counts. Raises what `dump` would raise, but does not look at all inputs.
     """
-    setup = prepare(PlanOptions(**options))
+    setup = prepare(PlanOptions(**options), progress)
     for line in (str(setup), *setup.remarks):
         progress.say(line)
     drafted, missing = _left(setup, progress)

@@ -13,6 +13,7 @@ from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.preprocessing import choose, remarks
 from softlabels.inputs.sources import Source, open_as_told
+from softlabels.progress import SILENT, Progress
 from softlabels.store.checking import MAX_SHARDS
 from softlabels.store.codec import parse_codec
 from softlabels.store.folder import Folder
@@ -57,15 +58,12 @@ class Setup:
         )
 
     def __str__(self) -> str:
-        teacher, source = self.teacher, self.source
-        return (
-            f"teacher {teacher.name} ({teacher.kind}, {self.classes} classes) on {self.device}; "
-            f"data {source.name}, split {source.split}: {len(source):,} rows"
-        )
+        teacher = self.teacher
+        return f"teacher {teacher.name} ({teacher.kind}, {self.classes} classes) on {self.device}"
 
 
-def prepare(options: DumpOptions) -> Setup:
-    """Load the teacher, open the data, and try one on the other.
+def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
+    """Load the teacher, open the data, and try one on the other. `progress` hears of the data.
 
     Raises TeacherError, SourceError, LogitsError or UsageError where they don't fit together.
     """
@@ -77,7 +75,7 @@ def prepare(options: DumpOptions) -> Setup:
         trust_pickle=options.trust_pickle,
         weights=options.weights,
     ).to(device)
-    examples, origin = _examples(options, teacher)
+    examples, origin = _examples(options, teacher, progress)
     source = examples.source
     names = source.class_names or (teacher.class_names if source.labelled else None)
     sample = examples.finish(examples.sample().to(device))
@@ -193,11 +191,13 @@ def default_name(source: Source, teacher: Teacher) -> str:
     return f"{source.name}{split}-{teacher.name}"
 
 
-def _examples(options: DumpOptions, teacher: Teacher | None) -> tuple[Examples, str]:
+def _examples(
+    options: DumpOptions, teacher: Teacher | None, progress: Progress = SILENT
+) -> tuple[Examples, str]:
     """The data as the options say, else as the teacher remembers it, preprocessed likewise, and
     where its preprocessing comes from."""
     remembered = teacher.data | {"class_names": teacher.class_names} if teacher else {}
-    source = open_as_told(options, options.data, options.teacher, remembered)
+    source = open_as_told(options, options.data, options.teacher, remembered, progress)
     known = teacher.preprocess if teacher else None
     chosen = choose(source, options.preprocess, known, "the teacher's checkpoint")
     return Examples(source, chosen.preprocess), chosen.origin

@@ -80,7 +80,7 @@ class TrainingOptions:
 class FitOptions(TrainingOptions, SourceOptions):
     """Train a model from hard labels: a teacher, or a baseline for students."""
 
-    data: str = option("digits (comes along), a file or folder that `datasets` loads, or a Hub id.")
+    data: str = option("digits (comes along), a file or folder of data, or a Hub id.")
     model: str = option(
         "linear, mlp:1200x1200, cnn:32x64, or package.module:factory.", "mlp:1200x1200"
     )
@@ -101,7 +101,7 @@ class DumpOptions(SourceOptions):
         "dict (.pt or .safetensors, with --model)."
     )
     data: str | None = option(
-        "digits, a file or folder that `datasets` loads, or a Hub id. "
+        "digits, a file or folder of data, or a Hub id. "
         "Default: the data that the checkpoint was trained on.",
         None,
     )

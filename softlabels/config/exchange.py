@@ -14,9 +14,7 @@ class ImportOptions(SourceOptions):
         "A .npy, .npz or .pt of logits, a folder of .npz, a TinyViT epoch or an FKD folder.",
         positional=True,
     )
-    data: str = option(
-        "What the logits are of: digits, a file or folder that `datasets` loads, or a Hub id."
-    )
+    data: str = option("What the logits are of: digits, a file or folder of data, or a Hub id.")
     ids: str | None = option(
         "The rows' ids, in the file's order: .npy, .txt, .csv (one a line) or .json (a list). Of "
         "TinyViT and FKD a .json object from their keys to ids. Default: the ids in the file, else "

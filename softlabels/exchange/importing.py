@@ -75,6 +75,7 @@ def import_logits(progress: Progress = SILENT, **options: Any) -> Imported:
         input_column=words.input_column,
         label_column=words.label_column,
         id_column=words.id_column,
+        progress=progress,
     )
     foreign = open_foreign(words, source.class_names)
     places, how = match(foreign, Path(words.ids) if words.ids else None, source, words.file)

@@ -2,55 +2,107 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from softlabels.errors import SourceError
+from softlabels.inputs.plain import is_text
+
+TEXT_WORDS = (
+    "Text is not an input yet: tokenise it into a column of equally long lists of whole numbers, "
+    "and use --preprocess tokens"
+)
 
 
 def read_ids(column: pa.ChunkedArray, name: str) -> np.ndarray:
+    """int64 or str [N]. Raises SourceError for empty cells and for ids of another type."""
     if column.null_count:
         raise SourceError(f"the id column {name!r} has empty cells")
     if pa.types.is_integer(column.type):
-        return column.cast(pa.int64()).to_numpy()
+        return _whole(column, name)
     if is_text(column.type):
+        if pc.any(pc.match_substring(column, "\0")).as_py():
+            raise SourceError(f"the id column {name!r} holds a NUL character; ids are without")
         return np.array(column.to_pylist(), dtype=np.str_)
-    raise SourceError(f"the id column {name!r} is {column.type}; ids are whole numbers or text")
+    wide = pa.types.is_floating(column.type) and pc.any(pc.greater(column, 2.0**53)).as_py()
+    more = "; some are too large for 64 bits, so that they were read as inexact" if wide else ""
+    raise SourceError(
+        f"the id column {name!r} is {column.type}; ids are whole numbers or text{more}"
+    )
 
 
-def is_text(type: pa.DataType) -> bool:
-    return pa.types.is_string(type) or pa.types.is_large_string(type)
+def _whole(column: pa.ChunkedArray, name: str) -> np.ndarray:
+    try:
+        return column.cast(pa.int64()).to_numpy()
+    except pa.ArrowInvalid as error:
+        raise SourceError(
+            f"the id column {name!r} holds {pc.max(column).as_py()}, beyond 64 bits with a sign; "
+            f"make the ids text"
+        ) from error
 
 
 def encoded_images(column: pa.ChunkedArray, ids: np.ndarray) -> list[bytes]:
+    """The bytes of each image: of bytes, or of a struct of bytes and path."""
     cells = []
     for row, cell in enumerate(column.to_pylist()):
-        if cell is None or (cell["bytes"] is None and not cell["path"]):
+        content, path = _content(cell)
+        if content is None and not path:
             raise SourceError(f"the row with id {ids[row]!s} has no image")
-        content = cell["bytes"]
         if content is None:
             try:
-                content = Path(cell["path"]).read_bytes()
-            except OSError as error:
+                content = Path(path).read_bytes()
+            except (OSError, ValueError) as error:
                 raise SourceError(f"the image of the row with id {ids[row]!s}: {error}") from error
         cells.append(content)
     return cells
 
 
+def _content(cell: Any) -> tuple[bytes | None, str]:
+    if isinstance(cell, dict):
+        return cell.get("bytes"), cell.get("path") or ""
+    return cell, ""
+
+
 def numbers(columns: Sequence[pa.ChunkedArray], ids: np.ndarray) -> np.ndarray:
+    """Inputs that are numbers, [N, …]: one list column, or scalar columns side by side as float32.
+
+    Raises SourceError for empty cells, lists of unequal lengths, and what is no number.
+    """
     for column in columns:
+        refuse_other_types(column.type)
         if column.null_count:
             row = pc.index(column.is_null(), True).as_py()
             raise SourceError(f"the row with id {ids[row]!s} has an empty input cell")
     if len(columns) > 1 or not _is_list(columns[0].type):
+        if any(_is_list(column.type) for column in columns):
+            raise SourceError("several input columns are joined only if each holds single numbers")
         return np.stack([c.to_numpy().astype(np.float32) for c in columns], axis=1)
     return _nested(columns[0].combine_chunks(), ids)
 
 
+def refuse_other_types(type: pa.DataType) -> None:
+    """Raises SourceError where values, or those in lists of lists, are no numbers."""
+    inner = type.storage_type if isinstance(type, pa.BaseExtensionType) else type
+    while _is_list(inner):
+        inner = inner.value_type
+    if is_text(inner):
+        raise SourceError(f"the input is {type}. {TEXT_WORDS}")
+    number = pa.types.is_integer(inner) or pa.types.is_floating(inner)
+    if not (number or pa.types.is_boolean(inner) or pa.types.is_decimal(inner)):
+        raise SourceError(
+            f"the input is {type}; inputs are images, numbers, or (nested) lists of numbers. "
+            f"Choose another with --input-column"
+        )
+
+
 def _is_list(type: pa.DataType) -> bool:
-    return isinstance(type, pa.BaseExtensionType) or pa.types.is_nested(type)
+    if isinstance(type, pa.BaseExtensionType):
+        return True
+    kinds = pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list
+    return any(is_kind(type) for is_kind in kinds)
 
 
 def _nested(array: pa.Array, ids: np.ndarray) -> np.ndarray:
@@ -72,6 +124,8 @@ def _nested(array: pa.Array, ids: np.ndarray) -> np.ndarray:
     if array.null_count:
         row = pc.index(array.is_null(), True).as_py() * len(ids) // len(array)
         raise SourceError(f"the row with id {ids[row]!s} has an empty number in its input")
+    if pa.types.is_decimal(array.type):
+        array = array.cast(pa.float64())
     return array.to_numpy(zero_copy_only=False).reshape(shape)
 
 

@@ -1,75 +1,228 @@
-"""Which columns of a `datasets` dataset are the input, the label and the id."""
+"""Which columns of a table are the input, the label and the id.
 
-from dataclasses import dataclass
+What is not named is found by type. A column that counts or names rows is never an input unless it
+is named, and neither is one that says how rows are to be used.
+"""
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import datasets
+import numpy as np
+import pyarrow.compute as pc
+from PIL import Image
 
 from softlabels.errors import SourceError
+from softlabels.inputs.cells import TEXT_WORDS
+from softlabels.inputs.labels import LABEL_NAMES
+from softlabels.inputs.tables import Table
 
-LABEL_NAMES = ("label", "labels", "target", "class", "y")
+# what pandas calls an index that has no name, and what people call ids; `PassengerId` too
+INDEX_NAMES = re.compile(
+    r"unnamed: \d+(\.\d+)*|__index_level_\d+__|level_\d+|index|idx|row_?(nr|no|num|number|index)"
+    r"|(.*[_ .-]|row)?(id|ids|idx|uid|uuid|guid)"
+)
+CAMEL_ID = re.compile(r".*[a-z](Id|ID)")
+# by these names, what rows are used for: folds, splits, weights
+USE_NAMES = re.compile(
+    r"(k_?|cv_?)?folds?|(.*_)?fold(_.*)?|split|subset|partition|set|(.*_)?weights?"
+    r"|is_?(train|test|valid|val)"
+)
+FEW_ROWS = 5  # below it, numbers may rise by chance
+PEEK_ROWS = 3
 
 
 @dataclass(frozen=True)
 class Columns:
-    """`inputs` holds one column, or several scalar ones that are stacked into a vector."""
+    """`inputs` holds one column, or several scalar ones that are stacked into a vector; `notes`
+    are what is said of columns that were left out."""
 
     inputs: tuple[str, ...]
     label: str | None
     id: str | None
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
 
-def find_columns(
-    features: datasets.Features, inputs: str | None, label: str | None, id: str | None
-) -> Columns:
-    """Named columns, checked; the others found by feature type.
+def find_columns(table: Table, inputs: str | None, label: str | None, id: str | None) -> Columns:
+    """Named columns, checked; the others found by type.
 
-    Raises SourceError where a column is missing, or where the types leave a choice.
+    Raises SourceError where a column is missing, or where types or names leave a choice.
     """
-    named = tuple(name.strip() for name in inputs.split(",")) if inputs else ()
+    features = table.features
+    named = (inputs,) if inputs in features else _split_names(inputs)
     for name, flag in [(n, "--input-column") for n in named] + [
         (label, "--label-column"),
         (id, "--id-column"),
     ]:
         if name is not None and name not in features:
             raise SourceError(f"{flag}: no column {name!r}; the data has {describe(features)}")
-    label = label or _find_label(features, named + ((id,) if id else ()))
+    label = label or _find_label(features, (*named, *((id,) if id else ())))
+    if named:
+        return Columns(named, label, id)
     rest = [name for name in features if name not in (label, id)]
-    return Columns(named or _find_inputs(features, rest), label, id)
+    return _find_inputs(table, rest, label, id)
 
 
-def _find_label(features: datasets.Features, taken: tuple[str, ...]) -> str | None:
+def image_columns(table: Table, names: Sequence[str]) -> list[str]:
+    """Those of these columns that hold encoded images without saying so: bytes, or a struct of
+    bytes and path, of which the first cells are images."""
+    return [name for name in names if _may_be_images(table, name) and _are_images(table, name)]
+
+
+def _split_names(inputs: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in inputs.split(",")) if inputs else ()
+
+
+def _find_label(features: dict[str, Any], taken: tuple[str, ...]) -> str | None:
     free = {name: f for name, f in features.items() if name not in taken}
     classes = [name for name, f in free.items() if isinstance(f, datasets.ClassLabel)]
     if len(classes) > 1:
         raise SourceError(
             f"several columns hold class labels: {', '.join(classes)}; choose with --label-column"
         )
-    named = [name for name in LABEL_NAMES if name in free and is_scalar(free[name])]
-    return (classes or named or [None])[0]
+    named = [
+        name
+        for wished in LABEL_NAMES
+        for name in free
+        if name.lower() == wished and is_scalar(free[name])
+    ]
+    return next(iter(classes or named), None)
 
 
-def _find_inputs(features: datasets.Features, rest: list[str]) -> tuple[str, ...]:
+def _find_inputs(table: Table, rest: list[str], label: str | None, id: str | None) -> Columns:
+    features = table.features
     images = [name for name in rest if isinstance(features[name], datasets.Image)]
+    images = images or image_columns(table, rest)
     arrays = [name for name in rest if is_array(features[name])]
-    scalars = [name for name in rest if is_number(features[name])]
     for found in (images, arrays):
         if len(found) == 1:
-            return (found[0],)
+            return Columns((found[0],), label, id)
         if found:
             raise SourceError(
                 f"several columns could be the input: {', '.join(found)}; "
                 f"choose with --input-column"
             )
-    if scalars and len(scalars) == len(rest):
-        return tuple(scalars)
-    raise SourceError(
-        "no column is an image or a list of numbers; the data has "
-        f"{describe(features)}. Name the input with --input-column (several joined by commas)"
-    )
+    counting = [name for name in rest if _names_rows(name)]
+    others = [name for name in rest if name not in counting]
+    scalars = [name for name in others if is_number(features[name])]
+    if not scalars or len(scalars) < len(others):
+        raise SourceError(_no_input(table, others, scalars))
+    _refuse_doubtful(table, scalars, label)
+    notes = []
+    if counting:
+        names = ", ".join(map(repr, counting))
+        notes.append(f"left out as inputs: {names}, by name an index; --input-column takes them in")
+    rising = [name for name in scalars if _rises(table, name)]
+    if rising and len(rising) < len(scalars):
+        raise SourceError(
+            f"the column {rising[0]!r} rises from row to row, as numbers of rows do. Say what the "
+            f"inputs are: --input-column {_joined(scalars, rising)}, or with it --input-column "
+            f"{_joined(scalars)}"
+        )
+    if rising:
+        notes.append(
+            f"warning: the inputs {', '.join(rising)} rise from row to row, as numbers of rows do"
+        )
+    return Columns(tuple(scalars), label, id, tuple(notes))
+
+
+def _refuse_doubtful(table: Table, scalars: list[str], label: str | None) -> None:
+    """Raises SourceError for number columns that by their name are labels, weights or folds."""
+    second = [name for name in scalars if name.lower() in LABEL_NAMES]
+    uses = [name for name in scalars if USE_NAMES.fullmatch(name.lower())]
+    for names, what in ((second, f"labels beside {label!r}"), (uses, "what rows are used for")):
+        if names and len(names) < len(scalars):
+            raise SourceError(
+                f"the column {names[0]!r} looks like {what}. Say what the inputs are: "
+                f"--input-column {_joined(scalars, names)}, or with it --input-column "
+                f"{_joined(scalars)}"
+            )
+
+
+def _no_input(table: Table, others: list[str], scalars: list[str]) -> str:
+    features = table.features
+    texts = [name for name in others if is_text_feature(features[name])]
+    text = "no column is an image or a list of numbers; the data has " + describe(features)
+    for name in texts:
+        if (place := _broken_number(table, name)) is not None:
+            row, cell, most = place
+            text += (
+                f". The column {name!r} is text because of row {row + 1:,}, {cell[:30]!r}; "
+                f"{most:,} of its first cells are numbers"
+            )
+            break
+    if scalars:
+        return f"{text}. Name the input, such as --input-column {_joined(scalars)}"
+    if texts:
+        return f"{text}. {TEXT_WORDS}"
+    return f"{text}. Name the input with --input-column (several joined by commas)"
+
+
+def _broken_number(table: Table, name: str) -> tuple[int, str, int] | None:
+    """Row and cell that make a column of numbers one of text, and how many cells are numbers;
+    None where it is text."""
+    cells = table.read([name], 0, min(len(table), 100_000))[name]
+    numeric = pc.match_substring_regex(cells, r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$")
+    numeric = pc.fill_null(numeric, True)
+    count = pc.sum(numeric).as_py() or 0
+    if count < 0.5 * len(cells) or count == len(cells):
+        return None
+    row = pc.index(numeric, False).as_py()
+    return row, cells[row].as_py(), count
+
+
+def _rises(table: Table, name: str) -> bool:
+    """Whether a column holds whole numbers, each larger than the one before."""
+    rows = len(table)
+    values = table.read([name], 0, rows)[name]
+    if rows < FEW_ROWS or values.null_count:
+        return False
+    array = values.to_numpy()
+    if array.dtype.kind not in "iuf" or not (array[1:] > array[:-1]).all():
+        return False
+    return bool((array == np.floor(array)).all())
+
+
+def _names_rows(name: str) -> bool:
+    lower = name.strip().lower()
+    return bool(INDEX_NAMES.fullmatch(lower) or CAMEL_ID.fullmatch(name.strip()))
+
+
+def _joined(scalars: list[str], without: Sequence[str] = ()) -> str:
+    joined = ",".join(name for name in scalars if name not in without)
+    return joined if re.fullmatch(r"[\w.,-]+", joined) else "'" + joined.replace("'", "'\\''") + "'"
+
+
+def _may_be_images(table: Table, name: str) -> bool:
+    feature = table.features[name]
+    if isinstance(feature, dict):
+        return set(feature) in ({"bytes", "path"}, {"bytes"})
+    return isinstance(feature, datasets.Value) and "binary" in feature.dtype
+
+
+def _are_images(table: Table, name: str) -> bool:
+    cells = [c for c in table.read([name], 0, min(len(table), PEEK_ROWS))[name].to_pylist() if c]
+    contents = [cell.get("bytes") if isinstance(cell, dict) else cell for cell in cells]
+    return bool(contents) and any(is_image(content) for content in contents if content)
+
+
+def is_image(content: bytes) -> bool:
+    try:
+        with Image.open(io.BytesIO(content)):
+            return True
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
 
 
 def is_number(feature: object) -> bool:
     return isinstance(feature, datasets.Value) and feature.dtype.startswith(("int", "uint", "floa"))
+
+
+def is_text_feature(feature: object) -> bool:
+    return isinstance(feature, datasets.Value) and "string" in feature.dtype
 
 
 def is_scalar(feature: object) -> bool:
@@ -84,5 +237,15 @@ def is_array(feature: object) -> bool:
     )
 
 
-def describe(features: datasets.Features) -> str:
-    return ", ".join(f"{name} ({type(f).__name__})" for name, f in features.items())
+def describe(features: dict[str, Any]) -> str:
+    """`x (float32), picture (Image)`, some of many."""
+    names = [f"{name} ({type_word(f)})" for name, f in features.items()]
+    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+
+
+def type_word(feature: object) -> str:
+    if isinstance(feature, dict):
+        return "struct"
+    dtype = getattr(feature, "dtype", None)
+    plain = not isinstance(feature, datasets.Image | datasets.ClassLabel)
+    return dtype if isinstance(dtype, str) and plain else type(feature).__name__

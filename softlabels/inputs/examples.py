@@ -106,8 +106,7 @@ class Examples:
     @cached_property
     def labels(self) -> Tensor:
         """int64 [rows], −1 for none."""
-        labels = np.concatenate([r.labels for r in self.source.blocks()])
-        return torch.from_numpy(labels[self.positions])
+        return torch.from_numpy(self.source.labels[self.positions])
 
     def sample(self, rows: int = 2) -> Tensor:
         """The first inputs that can be read, to try a model on. Raises UnreadableInput if none."""

@@ -1,8 +1,9 @@
-"""From what a person writes after --data to a `datasets` dataset of one split."""
+"""From what a person writes after --data to a table of one split."""
 
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -11,86 +12,204 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from softlabels.errors import SourceError
+from softlabels.inputs import image_folders
+from softlabels.inputs.folders import (
+    ABOUT,
+    ALIASES,
+    DATA_ENDINGS,
+    Listing,
+    data_ending,
+    list_files,
+    refuse_cut_sets,
+    shown,
+    splits_of_data,
+)
+from softlabels.inputs.headers import declared_files, declared_splits
+from softlabels.inputs.parquet import ParquetTable
+from softlabels.inputs.tables import ArrowTable, DatasetTable, Table
+from softlabels.inputs.text_files import READERS
 
-BUILDERS = {
-    ".parquet": "parquet",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".json": "json",
-    ".jsonl": "json",
-    ".arrow": "arrow",
-}
 EMBEDDED = "digits"
 
 
-def open_dataset(data: str, split: str, revision: str | None = None) -> datasets.Dataset:
+@dataclass(frozen=True)
+class Opened:
+    """A table, the column that names its rows if it has one of itself, and what is said of it."""
+
+    table: Table
+    id: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def open_data(data: str, split: str, revision: str | None = None) -> Opened:
     """`digits`, a file, a folder (files, save_to_disk, or images in class folders), or a Hub id.
 
     A path that exists wins over a Hub id. Raises SourceError that says what was tried.
     """
-    path = Path(data).expanduser()
-    if data == EMBEDDED and not path.exists():
-        return _open_embedded(split)
-    is_id = re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", data) and path.suffix.lower() not in BUILDERS
-    if not path.exists() and not is_id:
-        where = "" if path.is_absolute() else f" in {Path.cwd()}"
+    path = local_path(data)
+    if data == EMBEDDED and path is None:
+        return Opened(_open_embedded(split))
+    if path is not None:
+        return _open_file(path, split) if path.is_file() else _open_folder(path, split)
+    if not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", data) or data_ending(data):
+        where = "" if Path(data).is_absolute() else f" in {Path.cwd()}"
         raise SourceError(
             f"no file or folder {data!r}{where}, and it can't be a Hub id (owner/name). Say where "
             f"the data is (--data, or --source for a dump's)"
         )
     with _quiet():
         try:
+            return Opened(DatasetTable(datasets.load_dataset(data, split=split, revision=revision)))
+        except Exception as error:  # many libraries are below this call
+            raise SourceError(
+                f"can't load {data!r}, split {split!r}: no such file or folder here, and as a Hub "
+                f"id: {_cause(error)}"
+            ) from error
+
+
+def local_path(data: str) -> Path | None:
+    """The file or folder of this very name, else with its `~` expanded; None where neither is."""
+    for path in (Path(data), _expanded(data)):
+        try:
             if path.exists():
-                return _open_local(path, split)
-            return datasets.load_dataset(data, split=split, revision=revision)
-        except SourceError:
-            raise
-        except Exception as error:
-            what = "" if path.exists() else "no such file or folder here, and as a Hub id: "
-            raise SourceError(f"can't load {data!r}, split {split!r}: {what}{error}") from error
+                return path
+        except (OSError, ValueError):  # a name too long, or with a NUL
+            continue
+    return None
 
 
 def dataset_name(data: str) -> str:
     """A short name for folders and records: `digits`, `mnist`, `owner-name`."""
-    path = Path(data).expanduser()
-    if path.exists():
+    path = local_path(data)
+    if path is not None:
         return path.resolve().stem if path.is_file() else path.resolve().name
     return data.replace("/", "-")
 
 
-def _open_embedded(split: str) -> datasets.Dataset:
-    if split not in ("train", "test"):
-        raise SourceError(f"digits has no split {split!r}; it has train and test")
+def _expanded(data: str) -> Path:
+    try:
+        return Path(data).expanduser()
+    except RuntimeError:  # a user who isn't there
+        return Path(data)
+
+
+def _open_embedded(split: str) -> Table:
+    _check_split("digits", split, ("train", "test"))
     with as_file(files("softlabels") / "embedded" / f"digits-{split}.parquet") as path:
-        return table_dataset(pq.read_table(path))
+        table = pq.read_table(path)
+    return ArrowTable(table)
 
 
-def table_dataset(table: pa.Table) -> datasets.Dataset:
-    """A dataset over a table in memory, its features read from the table's metadata."""
-    return datasets.Dataset(datasets.table.InMemoryTable(table))
+def _check_split(where: object, split: str, splits: object) -> str:
+    """The split's own name. Raises SourceError where there is none."""
+    names = [str(name) for name in splits]  # type: ignore[attr-defined]
+    for name in (split, ALIASES.get(split.lower(), split)):
+        if name in names:
+            return name
+    raise SourceError(f"{where} has no split {split!r}; it has {', '.join(names)}: use --split")
 
 
-def _open_local(path: Path, split: str) -> datasets.Dataset:
-    if path.is_file():
-        builder = BUILDERS.get(path.suffix.lower())
-        if builder is None:
+def _open_file(path: Path, split: str) -> Opened:
+    if data_ending(path.name) is None:
+        raise SourceError(
+            f"{path} ends in {path.suffix!r}; a data file is one of {', '.join(DATA_ENDINGS)}, "
+            f"and images belong in a folder; an archive is unpacked first"
+        )
+    _check_split(path, split, ("train",))
+    return Opened(_open_files([path]))
+
+
+def _open_folder(folder: Path, split: str) -> Opened:
+    if (folder / "state.json").exists() and (folder / "dataset_info.json").exists():
+        _check_split(folder, split, ("train",))
+        return Opened(DatasetTable(_saved(folder)))
+    if (folder / "dataset_dict.json").exists():
+        saved = _saved(folder)
+        return Opened(DatasetTable(saved[_check_split(folder, split, saved)]))
+    listing = list_files(folder)
+    declared = declared_splits(folder)
+    if declared is not None:
+        paths = declared_files(listing, declared, _check_split(folder, split, declared))
+        refuse_cut_sets(folder, paths)
+        return Opened(_open_files(paths))
+    listing = _below_data(listing)
+    if listing.images:
+        split = _check_split(folder, split, image_folders.image_splits(listing))
+        table, notes = image_folders.open_images(listing, split)
+        return Opened(table, image_folders.ID, tuple(notes))
+    if not listing.data:
+        raise SourceError(_nothing(folder, listing))
+    splits = splits_of_data(listing)
+    paths = splits[_check_split(folder, split, splits)]
+    refuse_cut_sets(folder, paths)
+    others = [p for p in listing.others if p.name.partition(".")[0].lower() not in ABOUT]
+    return Opened(_open_files(paths), notes=(f"{shown(others)} left out: no data",) * bool(others))
+
+
+def _below_data(listing: Listing) -> Listing:
+    """The files in `data/`, where all that can be read lies there."""
+    tops = {path.parts[0] for path in listing.data + listing.images if len(path.parts) > 1}
+    flat = [path for path in listing.data + listing.images if len(path.parts) == 1]
+    return list_files(listing.folder / "data") if tops == {"data"} and not flat else listing
+
+
+def _nothing(folder: Path, listing: Listing) -> str:
+    read = f"a folder of data holds files that end in {', '.join(DATA_ENDINGS)}, or images"
+    if not listing.others:
+        return f"{folder} is an empty folder; {read}"
+    return f"{folder} holds no data: {shown(listing.others)}; {read}. Archives are unpacked first"
+
+
+def _open_files(paths: list[Path]) -> Table:
+    """The rows of files of one kind, one file after the other."""
+    ending = data_ending(paths[0].name)
+    if ending == ".parquet":
+        return ParquetTable(paths)
+    if ending == ".arrow":
+        return DatasetTable(datasets.concatenate_datasets([_open_arrow(path) for path in paths]))
+    tables = [READERS[str(ending)](path) for path in paths]
+    for path, table in zip(paths, tables, strict=True):
+        other = set(table.column_names) ^ set(tables[0].column_names)
+        if other:
             raise SourceError(
-                f"{path} ends in {path.suffix!r}; a data file is one of {', '.join(BUILDERS)}, "
-                f"and images belong in a folder"
+                f"{paths[0].name} and {path.name} are files of one split with other columns: only "
+                f"one of them has {', '.join(sorted(other)[:5])}. Name the file that is meant"
             )
-        words = {"sep": "\t"} if path.suffix == ".tsv" else {}
-        found = datasets.load_dataset(builder, data_files={"train": str(path)}, **words)
-    elif (path / "state.json").exists() and (path / "dataset_info.json").exists():
-        found = {"train": datasets.load_from_disk(str(path))}
-    elif (path / "dataset_dict.json").exists():
-        found = datasets.load_from_disk(str(path))
-    elif not any(path.iterdir()):
-        raise SourceError(f"{path} is an empty folder; it should hold data files")
-    else:
-        found = datasets.load_dataset(str(path))
-    if split not in found:
-        raise SourceError(f"{path} has no split {split!r}; it has {', '.join(found)}: use --split")
-    return found[split]
+    try:
+        table = pa.concat_tables(tables, promote_options="permissive").combine_chunks()
+    except pa.ArrowException as error:
+        raise SourceError(
+            f"{paths[0].parent}: files of one split have columns of other types: "
+            f"{str(error).splitlines()[0][:150]}"
+        ) from error
+    return ArrowTable(table)
+
+
+def _open_arrow(path: Path) -> datasets.Dataset:
+    try:
+        with path.open("rb") as file:
+            is_file = file.read(6) == b"ARROW1"
+        if not is_file:
+            return datasets.Dataset.from_file(str(path))
+        with pa.memory_map(str(path)) as source:
+            table = pa.ipc.open_file(source).read_all()
+        return datasets.Dataset(datasets.table.InMemoryTable(table))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise SourceError(f"{path} can't be read as Arrow: {_cause(error)}") from error
+
+
+def _saved(folder: Path) -> datasets.Dataset | datasets.DatasetDict:
+    try:
+        return datasets.load_from_disk(str(folder))
+    except Exception as error:  # of a folder that save_to_disk left unfinished
+        raise SourceError(f"{folder} can't be read: {_cause(error)}") from error
+
+
+def _cause(error: BaseException) -> str:
+    """What an error says, in a line; of one that only wraps another, what that says."""
+    while isinstance(error, datasets.exceptions.DatasetGenerationError) and error.__cause__:
+        error = error.__cause__
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 @contextmanager

@@ -42,7 +42,7 @@ def choose(
         return Chosen(Preprocess.parse(given))
     if remembered is not None:
         return Chosen(Preprocess.parse(remembered), f"from {of}")
-    feature = source.dataset.features[source.columns.inputs[0]]
+    feature = source.table.features[source.columns.inputs[0]]
     mode = MODES.get(getattr(feature, "mode", None) or "", "|")
     default = DEFAULTS[source.kind].replace("|", mode)
     return Chosen(Preprocess.parse(default), "by default")

@@ -15,54 +15,51 @@ import pyarrow.compute as pc
 
 from softlabels.config import SourceOptions
 from softlabels.errors import SourceError, UsageError
-from softlabels.inputs.cells import encoded_images, is_text, numbers, read_ids
-from softlabels.inputs.columns import Columns, find_columns
+from softlabels.inputs import describing, labels
+from softlabels.inputs.cells import encoded_images, numbers, read_ids
+from softlabels.inputs.columns import Columns, find_columns, image_columns
+from softlabels.inputs.door import in_words
 from softlabels.inputs.hashing import Fingerprint, ascending, hash_arrays, hash_images
-from softlabels.inputs.opening import dataset_name, open_dataset
+from softlabels.inputs.opening import dataset_name, open_data
+from softlabels.inputs.plain import is_text
+from softlabels.inputs.rows import Rows
+from softlabels.inputs.tables import DatasetTable, Table
+from softlabels.progress import SILENT, Progress
 
 BLOCK_ROWS = 4096
 
 
 @dataclass(frozen=True)
-class Rows:
-    """A block of source rows, not decoded.
+class Source:
+    """One split of one dataset, seen through its columns. Made by `open_source`.
 
-    ids: int64 or str [N]; labels: int64 [N], −1 for none; hashes: uint64 [N];
-    cells: encoded images (a list of bytes) or numbers [N, …].
+    `notes` are what opening has to say of files that were left out.
     """
 
-    ids: np.ndarray
-    labels: np.ndarray
-    hashes: np.ndarray
-    cells: list[bytes] | np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def select(self, positions: np.ndarray) -> "Rows":
-        """The rows at these positions of the block."""
-        cells = self.cells
-        chosen = [cells[i] for i in positions] if isinstance(cells, list) else cells[positions]
-        return Rows(self.ids[positions], self.labels[positions], self.hashes[positions], chosen)
-
-
-@dataclass(frozen=True)
-class Source:
-    """One split of one dataset, seen through its columns. Made by `open_source`."""
-
-    dataset: datasets.Dataset
+    table: Table
     columns: Columns
     data: str
     split: str
     revision: str | None = None
     known_classes: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+    id_is_path: bool = False
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.table)
 
     @property
     def name(self) -> str:
         return dataset_name(self.data)
+
+    @property
+    def dataset(self) -> datasets.Dataset:
+        """The rows as a `datasets` dataset; read into memory for it."""
+        if isinstance(self.table, DatasetTable):
+            return self.table.dataset
+        rows = self.table.read(list(self.table.features), 0, len(self))
+        info = datasets.DatasetInfo(features=datasets.Features(self.table.features))
+        return datasets.Dataset(datasets.table.InMemoryTable(rows), info=info)
 
     @property
     def kind(self) -> str:
@@ -73,49 +70,67 @@ class Source:
     def labelled(self) -> bool:
         return self.columns.label is not None
 
+    @property
+    def described(self) -> list[str]:
+        """What a person should know of it: see `describing.lines`."""
+        return describing.lines(self)
+
     @cached_property
     def class_names(self) -> list[str] | None:
-        """From the ClassLabel; of a text column the known classes, else its sorted distinct texts;
-        None for numbers."""
+        """From the ClassLabel; of a text column the known classes, else its distinct texts, whole
+        numbers by value; None for numbers."""
         if self.columns.label is None:
             return None
-        feature = self.dataset.features[self.columns.label]
+        feature = self.table.features[self.columns.label]
         if isinstance(feature, datasets.ClassLabel):
             return list(feature.names)
-        if feature.dtype in ("string", "large_string"):
-            if self.known_classes is not None:
-                return list(self.known_classes)
-            texts = self._table.select_columns(self.columns.label)[:][self.columns.label]
-            return sorted(text for text in pc.unique(texts).to_pylist() if text is not None)
-        return None
+        column = self._whole(self.columns.label) if self.known_classes is None else None
+        if column is None:
+            first = self.table.read([self.columns.label], 0, 1)[self.columns.label]
+            return list(self.known_classes or ()) if is_text(first.type) else None
+        return labels.names_of_texts(column) if is_text(column.type) else None
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """Those of all rows, int64 [rows], −1 for none."""
+        if self.columns.label is None:
+            return np.full(len(self), -1, dtype=np.int64)
+        return labels.numbers_of(
+            self._whole(self.columns.label), self.columns.label, self.class_names
+        )
 
     @cached_property
     def ids(self) -> np.ndarray:
         """All ids, int64 or str [rows]. Raises SourceError where one comes twice."""
         if self.columns.id is None:
             return np.arange(len(self), dtype=np.int64)
-        column = self._table.select_columns(self.columns.id)[:][self.columns.id]
+        column = self._whole(self.columns.id)
+        ids = read_ids(column, self.columns.id)
         counts = pc.value_counts(column.combine_chunks())
         twice = counts.filter(pc.greater(counts.field("counts"), 1))
         if len(twice):
-            value = twice[0]["values"].as_py()
+            value = (
+                str(twice[0]["values"].as_py())[:80]
+                if ids.dtype.kind == "U"
+                else twice[0]["values"].as_py()
+            )
             raise SourceError(f"the id {value!r} comes {twice[0]['counts']} times; ids are unique")
-        return read_ids(column, self.columns.id)
+        return ids
 
     @property
     def ids_are_text(self) -> bool:
-        return self.columns.id is not None and is_text(
-            self._table.select_columns(self.columns.id)[:0][self.columns.id].type
-        )
+        if self.columns.id is None:
+            return False
+        return is_text(self.table.read([self.columns.id], 0, 0)[self.columns.id].type)
 
     def check_ids(self) -> None:
         """Raises SourceError where an id comes twice. Ids that ascend need no memory for it."""
-        if self.columns.id is None:
+        name = self.columns.id
+        if name is None:
             return
-        column = self._table.select_columns(self.columns.id)
         starts = range(0, len(self), BLOCK_ROWS)
-        tables = (column[start : start + BLOCK_ROWS][self.columns.id] for start in starts)
-        if not ascending(read_ids(table, self.columns.id) for table in tables):
+        blocks = (self.table.read([name], s, min(s + BLOCK_ROWS, len(self)))[name] for s in starts)
+        if not ascending(read_ids(block, name) for block in blocks):
             _ = replace(self).ids  # of a copy: they are not kept
 
     @cached_property
@@ -157,25 +172,31 @@ class Source:
 
     def read(self, start: int, stop: int) -> Rows:
         """The rows from `start` up to `stop`, in the source's order."""
-        return self._rows(self._table[start:stop], np.arange(start, stop))
+        return self._rows(self.table.read(self._names, start, stop), np.arange(start, stop))
 
     def take(self, positions: np.ndarray) -> Rows:
         """The rows at these positions, in this order."""
-        return self._rows(self._table[positions.tolist()], positions)
+        return self._rows(self.table.take(self._names, positions), positions)
 
-    @cached_property
-    def _table(self) -> datasets.Dataset:
-        """The dataset giving Arrow tables, images still encoded."""
-        dataset = self.dataset
-        if self.kind == "image":
-            dataset = dataset.cast_column(self.columns.inputs[0], datasets.Image(decode=False))
-        return dataset.with_format("arrow")
+    @property
+    def _names(self) -> list[str]:
+        """The columns that are read, each once."""
+        others = (self.columns.label, self.columns.id)
+        return list(dict.fromkeys([*self.columns.inputs, *(n for n in others if n is not None)]))
 
     @property
     def _input_features(self) -> list[Any]:
-        return [self.dataset.features[name] for name in self.columns.inputs]
+        return [self.table.features[name] for name in self.columns.inputs]
+
+    def _whole(self, name: str) -> pa.ChunkedArray:
+        with in_words(f"the column {name!r} of {self.data!r}"):
+            return self.table.read([name], 0, len(self))[name]
 
     def _rows(self, table: pa.Table, positions: np.ndarray) -> Rows:
+        with in_words(f"{self.data!r}, split {self.split!r}"):
+            return self._parsed(table, positions)
+
+    def _parsed(self, table: pa.Table, positions: np.ndarray) -> Rows:
         ids = (
             positions.astype(np.int64)
             if self.columns.id is None
@@ -189,30 +210,10 @@ class Source:
             hashes = hash_arrays(cells)
         return Rows(ids, self._labels(table), hashes, cells)
 
-    def _class_numbers(self, texts: pa.Array) -> pa.Array:
-        names = self.class_names or []
-        found = pc.index_in(texts, pa.array(names, texts.type))
-        strange = texts.filter(pc.and_(found.is_null(), texts.is_valid()))
-        if len(strange):
-            raise SourceError(
-                f"the label {strange[0].as_py()!r} in the column {self.columns.label!r} is none of "
-                f"the model's {len(names)} classes: {', '.join(names[:5])}"
-            )
-        return found
-
     def _labels(self, table: pa.Table) -> np.ndarray:
         if self.columns.label is None:
             return np.full(len(table), -1, dtype=np.int64)
-        column = table[self.columns.label].combine_chunks()
-        if is_text(column.type):
-            column = self._class_numbers(column)
-        try:
-            return column.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False).copy()
-        except pa.ArrowInvalid as error:
-            raise SourceError(
-                f"the label column {self.columns.label!r} holds {column.type} values that are no "
-                f"classes ({error}); choose another with --label-column"
-            ) from error
+        return labels.numbers_of(table[self.columns.label], self.columns.label, self.class_names)
 
 
 def open_source(
@@ -224,24 +225,39 @@ def open_source(
     label_column: str | None = None,
     id_column: str | None = None,
     class_names: list[str] | None = None,
+    progress: Progress = SILENT,
 ) -> Source:
     """Open `data` (see docs/getting-started.md for what it may be).
 
     `class_names` are a model's: labels that are text are numbered by them, so that a split in which
     a class is missing gets the same numbers.
 
+    `progress` hears what was opened: rows, inputs, classes, ids, and what is odd about them.
+
     Raises SourceError for data that can't be found, is empty, or whose columns leave a choice.
     """
-    dataset = open_dataset(data, split, revision)
-    if len(dataset) == 0:
-        raise SourceError(f"{data!r}, split {split!r}, has no rows")
-    columns = find_columns(dataset.features, input_column, label_column, id_column)
-    known = tuple(class_names) if class_names else None
-    return Source(dataset, columns, data, split, revision, known)
+    with in_words(f"{data!r}, split {split!r}"):
+        opened = open_data(data, split, revision)
+        table = opened.table
+        if len(table) == 0:
+            raise SourceError(f"{data!r}, split {split!r}, has no rows")
+        columns = find_columns(table, input_column, label_column, id_column or opened.id)
+        for name in image_columns(table, columns.inputs):
+            table.features = table.features | {name: datasets.Image()}
+        known = tuple(class_names) if class_names else None
+        paths = opened.id is not None and columns.id == opened.id
+        source = Source(table, columns, data, split, revision, known, opened.notes, paths)
+        for line in source.described if progress is not SILENT else ():
+            progress.say(line)
+    return source
 
 
 def open_as_told(
-    options: SourceOptions, data: str | None, model: str, remembered: dict[str, Any]
+    options: SourceOptions,
+    data: str | None,
+    model: str,
+    remembered: dict[str, Any],
+    progress: Progress = SILENT,
 ) -> Source:
     """The source that a command's options name, else the one that a model's file remembers.
 
@@ -262,4 +278,5 @@ def open_as_told(
         label_column=options.label_column or told.get("label_column"),
         id_column=options.id_column or told.get("id_column"),
         class_names=remembered.get("class_names"),
+        progress=progress,
     )

@@ -92,7 +92,7 @@ def evaluate(progress: Progress = SILENT, **options: Any) -> dict[str, Any]:
     if model.kind != "checkpoint" or model.preprocess is None:
         raise TeacherError(f"{words.checkpoint} is a {model.kind}, not a checkpoint of softlabels")
     remembered = model.data | {"class_names": model.class_names}
-    source = open_as_told(words, words.data, words.checkpoint, remembered)
+    source = open_as_told(words, words.data, words.checkpoint, remembered, progress)
     chosen = choose(source, words.preprocess, model.preprocess, "the checkpoint")
     examples = Examples(source, chosen.preprocess)
     introduce(progress, examples, chosen.origin)

@@ -49,7 +49,7 @@ def fit(progress: Progress = SILENT, **options: Any) -> TrainResult:
     dropout, max_norm, jitter, seed, out, … Raises UsageError, SourceError or TrainingError.
     """
     words = FitOptions(**options)
-    source = open_as_told(words, words.data, words.out, {})
+    source = open_as_told(words, words.data, words.out, {}, progress)
     if not source.labelled:
         raise SourceError(f"{words.data!r} has no column of labels; name one with --label-column")
     chosen = choose(source, words.preprocess)

@@ -12,9 +12,10 @@ from softlabels.errors import AlignmentError
 from softlabels.inputs.cells import read_ids
 from softlabels.inputs.columns import Columns
 from softlabels.inputs.examples import Examples
-from softlabels.inputs.opening import table_dataset
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import Source, open_source
+from softlabels.inputs.tables import ArrowTable
+from softlabels.progress import SILENT, Progress
 from softlabels.store.reader import DumpReader
 from softlabels.store.records import Plan
 
@@ -55,9 +56,11 @@ class Join:
         return positions
 
 
-def join_inputs(reader: DumpReader, source: str | None, preprocess: Preprocess) -> Examples:
+def join_inputs(
+    reader: DumpReader, source: str | None, preprocess: Preprocess, progress: Progress = SILENT
+) -> Examples:
     """The inputs of all rows of a dump, in their order."""
-    found = open_inputs(reader, source)
+    found = open_inputs(reader, source, progress)
     positions = Join(found, str(reader.folder)).positions(reader.ids)
     examples = Examples(found, preprocess, positions, reader.hashes)
     examples.prepare()
@@ -91,12 +94,12 @@ class JoinedInputs:
         return Examples(self.join.source, self.preprocess, positions, hashes).gather_uncached
 
 
-def open_inputs(reader: DumpReader, source: str | None) -> Source:
+def open_inputs(reader: DumpReader, source: str | None, progress: Progress = SILENT) -> Source:
     """The inputs that a dump holds, else those of the data that it names; or those of `source`."""
     plan = reader.plan
     if plan.with_inputs and source is None:
         return stored_source(reader.table(stored_names(plan)), plan, str(reader.folder))
-    return named_source(plan, source)
+    return named_source(plan, source, progress)
 
 
 def stored_names(plan: Plan) -> list[str]:
@@ -106,12 +109,10 @@ def stored_names(plan: Plan) -> list[str]:
 def stored_source(table: pa.Table, plan: Plan, dump: str) -> Source:
     """The rows of a dump that holds its inputs, as a source."""
     label = "label" if "label" in table.column_names else None
-    return Source(
-        table_dataset(table), Columns(("input",), label, "id"), dump, plan.source["split"]
-    )
+    return Source(ArrowTable(table), Columns(("input",), label, "id"), dump, plan.source["split"])
 
 
-def named_source(plan: Plan, source: str | None) -> Source:
+def named_source(plan: Plan, source: str | None, progress: Progress = SILENT) -> Source:
     """The data that a plan names, or `source`, seen through the plan's columns."""
     recorded = plan.source["columns"]
     return open_source(
@@ -122,4 +123,5 @@ def named_source(plan: Plan, source: str | None) -> Source:
         label_column=recorded["label"],
         id_column=recorded["id"],
         class_names=plan.source["class_names"],
+        progress=progress,
     )

@@ -109,7 +109,7 @@ def open_dump(path: str | Path, T: float, how: Opening) -> Dump:
     logits = KeptLogits(reader, place, how.keep, device, how.progress)
     if not how.inputs:
         return Dump(T, reader, logits, None)
-    examples = join_inputs(reader, how.source, _preprocess(reader, how))
+    examples = join_inputs(reader, how.source, _preprocess(reader, how), how.progress)
     if choose_keep(how.keep, examples.decoded_bytes, device) == "gpu":
         examples.device = device
     return Dump(T, reader, logits, examples)
@@ -134,7 +134,9 @@ def _streamed(reader: DumpReader, T: float, how: Opening) -> Dump:
         columns.append("input")
         find = StoredInputs(plan, str(reader.folder), words)
     elif how.inputs:
-        find = JoinedInputs(Join(named_source(plan, how.source), str(reader.folder)), words)
+        find = JoinedInputs(
+            Join(named_source(plan, how.source, how.progress), str(reader.folder)), words
+        )
     rows = StreamedRows(reader, find, columns)
     examples = StreamedInputs(rows, words) if how.inputs else None
     if examples is not None:

@@ -53,7 +53,7 @@ def recheck_source(reader: DumpReader, data: str | None, progress: Progress) -> 
 
     Raises SourceError where the source can't be opened.
     """
-    source = open_inputs(reader, data)
+    source = open_inputs(reader, data, progress)
     try:
         positions = Join(source, str(reader.folder)).positions(reader.ids)
     except AlignmentError as error:
@@ -97,7 +97,7 @@ def replay(reader: DumpReader, words: VerifyOptions, progress: Progress) -> Repl
     assert words.replay is not None
     assert words.teacher is not None
     plan = reader.plan
-    source = open_inputs(reader, words.data)
+    source = open_inputs(reader, words.data, progress)
     positions = Join(source, str(reader.folder)).positions(reader.ids)
     examples = Examples(source, Preprocess.parse(plan.preprocess), positions, reader.hashes)
     device = resolve_device(words.device)

@@ -462,7 +462,7 @@ def test_the_command_says_what_was_taken_for_what(cli, vectors, tmp_path):
     assert "that the imported logits were matched with" in card
     wrong = cli("import", "z.npy", "--data", "digits")
     assert wrong.code == 1
-    assert wrong.err.startswith("softlabels: z.npy has 300 rows and no ids")
+    assert "\nsoftlabels: z.npy has 300 rows and no ids" in wrong.err
 
 
 def test_odd_folders_of_tinyvit_are_refused(words, tmp_path):

@@ -1,0 +1,77 @@
+"""What is said of a source when it is opened: rows, inputs, classes, ids, and what is odd."""
+
+from typing import TYPE_CHECKING
+
+import datasets
+
+from softlabels.inputs.columns import type_word
+from softlabels.inputs.labels import warnings_of
+from softlabels.words import counted
+
+if TYPE_CHECKING:
+    from softlabels.inputs.sources import Source
+
+SHOWN = 10
+
+
+def lines(source: "Source") -> list[str]:
+    """The first line, and one for each thing that is left out or odd; warnings begin `warning: `.
+
+    Reads the label column once.
+    """
+    noun = "image" if source.kind == "image" else "row"
+    parts = [counted(len(source), noun) + _classes(source)]
+    if source.kind != "image":
+        parts.append(_inputs(source))
+    elif source.columns.inputs != ("image",):
+        parts.append(f"input {source.columns.inputs[0]}")
+    parts += [_ids(source)]
+    text = f"data {source.name}, split {source.split}: " + "; ".join(parts)
+    notes = [*source.notes, *source.columns.notes]
+    if source.labelled and source.class_names:
+        notes += warnings_of(source.class_names, source.known_classes is not None)
+    missing = int((source.labels < 0).sum())
+    if missing and source.labelled:
+        notes.append(
+            f"{'all' if missing == len(source) else f'{missing:,} of {len(source):,}'} rows have "
+            f"no label in {source.columns.label!r}"
+        )
+    return [text, *notes]
+
+
+def _classes(source: "Source") -> str:
+    if not source.labelled:
+        return " without labels"
+    names = source.class_names
+    if names is None:
+        labels = source.labels[source.labels >= 0]
+        if not len(labels):
+            return ""
+        return f", labels {source.columns.label} from {labels.min()} to {labels.max()}"
+    shown = ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
+    count = f"{len(names):,} {'class' if len(names) == 1 else 'classes'}"
+    return f" in {count}: {shown}" if source.kind == "image" else (
+        f", label {source.columns.label}: {count} {shown}"
+    )  # fmt: skip
+
+
+def _inputs(source: "Source") -> str:
+    names = source.columns.inputs
+    shown = ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
+    kinds = sorted({_kind(source.table.features[name]) for name in names})
+    count = f"{len(names)} inputs" if len(names) > 1 else "input"
+    return f"{count} {shown} ({', '.join(kinds)})"
+
+
+def _kind(feature: object) -> str:
+    if isinstance(feature, datasets.List):
+        inner = _kind(feature.feature)
+        length = "" if feature.length < 0 else f"{feature.length} "
+        return f"lists of {length}{inner}"
+    return type_word(feature)
+
+
+def _ids(source: "Source") -> str:
+    if source.columns.id is None:
+        return "ids are row numbers"
+    return "ids are paths" if source.id_is_path else f"ids are {source.columns.id}"

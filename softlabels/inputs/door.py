@@ -1,0 +1,24 @@
+"""What other libraries raise over data, in words and without what a cell holds."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyarrow as pa
+
+from softlabels.errors import SoftlabelsError, SourceError
+
+FOREIGN = (pa.ArrowException, ValueError, TypeError, KeyError, IndexError, NotImplementedError,
+           OverflowError, RecursionError, OSError)  # fmt: skip
+
+
+@contextmanager
+def in_words(where: str) -> Iterator[None]:
+    """What fails inside is a SourceError that says where, and why in a short line."""
+    try:
+        yield
+    except SoftlabelsError:
+        raise
+    except FOREIGN as error:
+        reason = " ".join(str(error).split())
+        reason = reason[:100] + "…" if len(reason) > 100 else reason
+        raise SourceError(f"{where} can't be read: {reason or type(error).__name__}") from error

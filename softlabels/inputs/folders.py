@@ -1,0 +1,189 @@
+"""Which files of a folder are rows of which split.
+
+The rules are in docs/getting-started.md; a name is never a pattern. Files are found by walking, and
+every one is counted: a file that is in no split is named, where others are in one.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+
+from softlabels.errors import SourceError
+from softlabels.words import counted
+
+DATA_ENDINGS = (".parquet", ".csv", ".tsv", ".json", ".jsonl", ".arrow")
+PACKED_ENDINGS = (".csv", ".tsv", ".json", ".jsonl")  # which may end in .gz
+ALIASES = {
+    "train": "train", "training": "train",
+    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
+    "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
+}  # fmt: skip
+STUBS = {"BUFR", "GRIB", "HDF5", "MPEG"}  # formats that Pillow knows by name only
+PICTURES = {".heic", ".heif", ".svg", ".raw", ".dng", ".cr2", ".nef", ".arw", ".jxl", ".avif"}
+METADATA = ("metadata.csv", "metadata.jsonl")
+ABOUT = {"readme", "license", "licence", "dataset_infos", "dataset_info", "citation"}  # stems
+
+
+@dataclass
+class Listing:
+    """The visible files below a folder, as paths relative to it: those of data, the images, and
+    the others."""
+
+    folder: Path
+    data: list[PurePosixPath] = field(default_factory=list)
+    images: list[PurePosixPath] = field(default_factory=list)
+    others: list[PurePosixPath] = field(default_factory=list)
+
+
+def data_ending(name: str) -> str | None:
+    """`.csv` of `a.csv` and of `A.CSV.gz`; None for what is no data file."""
+    path = PurePosixPath(name.lower())
+    ending = path.suffix
+    if ending == ".gz" and PurePosixPath(path.stem).suffix in PACKED_ENDINGS:
+        return PurePosixPath(path.stem).suffix
+    return ending if ending in DATA_ENDINGS else None
+
+
+@cache
+def image_endings() -> frozenset[str]:
+    """Those of all formats that Pillow opens."""
+    known = Image.registered_extensions().items()
+    return frozenset(e for e, kind in known if kind in Image.OPEN and kind not in STUBS)
+
+
+def list_files(folder: Path) -> Listing:
+    """All visible files below the folder, in natural order. Raises SourceError for a name that is
+    no UTF-8."""
+    found = Listing(folder)
+    for path in sorted(_walk(folder), key=natural):
+        if data_ending(path.name):
+            found.data.append(path)
+        elif path.suffix.lower() in image_endings():
+            found.images.append(path)
+        else:
+            found.others.append(path)
+    return found
+
+
+def natural(path: PurePosixPath) -> tuple:
+    """The order of rows: folder by folder, numbers in names by their value, then by the text."""
+    parts = [
+        [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in re.split(r"(\d+)", part) if p]
+        for part in path.parts
+    ]
+    return parts, str(path)
+
+
+def split_of(name: str) -> str | None:
+    """The split that a whole name says: `train`, `val`, `Test`; None for any other word."""
+    return ALIASES.get(name.lower())
+
+
+def split_of_file(name: str) -> str | None:
+    """That of `train.csv`, `train-00000-of-00004.parquet`, `dev-b.jsonl.gz`; and of any
+    `name-00000-of-00004.parquet`."""
+    stem = PurePosixPath(name).name.partition(".")[0]
+    found = split_of(stem) or split_of(stem.partition("-")[0])
+    if found is None and (sharded := re.fullmatch(r"(\w[\w.]*)-\d{5}-of-\d{5}", stem)):
+        return sharded[1]
+    return found
+
+
+def splits_of_data(listing: Listing) -> dict[str, list[Path]]:
+    """The data files of each split. Raises SourceError where some are in none, or where one split
+    has files of two kinds."""
+    found: dict[str, list[PurePosixPath]] = {}
+    nowhere, below = [], set()
+    for path in listing.data:
+        split = split_of(path.parts[0]) if len(path.parts) > 1 else None
+        if split is None and (split := split_of_file(path.name)) and len(path.parts) > 1:
+            below.add(path.parts[:-1])
+        if split is None:
+            nowhere.append(path)
+        else:
+            found.setdefault(split, []).append(path)
+    if len(below) > 1:
+        folders = ", ".join(sorted("/".join(parts) for parts in below)[:5])
+        raise SourceError(
+            f"{listing.folder} has files of a split in several folders: {folders}; name the one "
+            f"that is meant"
+        )
+    if not found:
+        found = {"train": nowhere}
+    elif nowhere:
+        refuse_splitless(listing.folder, found, nowhere)
+    for split, paths in found.items():
+        refuse_two_kinds(listing.folder, split, paths)
+    return {split: [listing.folder / path for path in paths] for split, paths in found.items()}
+
+
+def refuse_splitless(folder: Path, splits: Iterable[str], nowhere: list[PurePosixPath]) -> None:
+    raise SourceError(
+        f"{folder} has files of {', '.join(sorted(splits))}, and {shown(nowhere)} in no split: "
+        f"rename {'it' if len(nowhere) == 1 else 'them'} (train, validation, test), move "
+        f"{'it' if len(nowhere) == 1 else 'them'} away, or name one file or folder with --data"
+    )
+
+
+def refuse_two_kinds(folder: Path, split: str, paths: list[PurePosixPath]) -> None:
+    kinds: dict[str | None, PurePosixPath] = {}
+    for path in paths:
+        kinds.setdefault(data_ending(path.name), path)
+    if len(kinds) > 1:
+        one, two = list(kinds.values())[:2]
+        raise SourceError(
+            f"{folder}, split {split!r}, has files of two kinds: {one} and {two}; name the one "
+            f"that is meant with --data"
+        )
+
+
+def shown(paths: list[PurePosixPath] | list[str], noun: str = "file") -> str:
+    """`3 files (a.txt, b.txt, …)`."""
+    first = ", ".join(str(path) for path in paths[:3])
+    return f"{counted(len(paths), noun)} ({first}{', …' if len(paths) > 3 else ''})"
+
+
+def _walk(folder: Path, below: PurePosixPath | None = None, above: tuple = ()) -> Iterator:
+    """Visible files, links followed, but no circle of them."""
+    below = below or PurePosixPath()
+    here = os.stat(folder)
+    if (here.st_dev, here.st_ino) in above:
+        return
+    for entry in os.scandir(folder):
+        if entry.name.startswith(".") or entry.name in ("__MACOSX", "__pycache__"):
+            continue
+        if not entry.name.isprintable() and _is_broken(entry.name):
+            raise SourceError(f"{folder} has a name that is no UTF-8: {entry.name!r}; rename it")
+        if entry.is_dir():
+            inside = (*above, (here.st_dev, here.st_ino))
+            yield from _walk(folder / entry.name, below / entry.name, inside)
+        else:
+            yield below / entry.name
+
+
+def _is_broken(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def refuse_cut_sets(folder: Path, paths: list[Path]) -> None:
+    """Raises SourceError where files are numbered 00000-of-00004 and one is not there."""
+    sets: dict[tuple[str, int], set[int]] = {}
+    for path in paths:
+        if parts := re.match(r"(.*)-(\d+)-of-(\d+)\.", path.name):
+            sets.setdefault((parts[1], int(parts[3])), set()).add(int(parts[2]))
+    for (name, count), numbers in sets.items():
+        lost = sorted(set(range(count)) - numbers)
+        if lost:
+            raise SourceError(
+                f"{folder}: of {counted(count, 'file')} {name}-…-of-{count:05d}, "
+                f"{len(lost):,} {'is' if len(lost) == 1 else 'are'} missing, first number {lost[0]}"
+            )

@@ -1,0 +1,95 @@
+"""Hard labels: which class has which number, and which rows have none."""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from softlabels.errors import SourceError
+from softlabels.inputs.plain import is_text
+
+LABEL_NAMES = ("label", "labels", "target", "class", "y")
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Class names in the order of their numbers: by value where all are whole numbers, else as
+    text."""
+    names = sorted(set(names))
+    return sorted(names, key=int) if are_numbers(names) else names
+
+
+def are_numbers(names: list[str]) -> bool:
+    return bool(names) and all(re.fullmatch(r"[+-]?[0-9]{1,18}", name) for name in names)
+
+
+def warnings_of(names: list[str], known: bool) -> list[str]:
+    """What should be said of class names. `known`: the order is that of a model's own names."""
+    notes = []
+    if not known and are_numbers(names) and names != sorted(names):
+        notes.append(
+            f"warning: classes named by whole numbers are numbered by value ({_first(names)}); "
+            f"torchvision's ImageFolder and scikit-learn number them as text "
+            f"({_first(sorted(names))}): a model trained there has other class numbers"
+        )
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(name.strip().casefold(), name)
+        if other != name:
+            notes.append(
+                f"warning: {other!r} and {name!r} are two classes that differ in blanks or case"
+            )
+            break
+    return notes
+
+
+def names_of_texts(texts: pa.ChunkedArray) -> list[str]:
+    """The class names of a text column: its distinct texts in order."""
+    return in_order(text for text in pc.unique(texts).to_pylist() if text is not None)
+
+
+def numbers_of(column: pa.ChunkedArray, name: str, names: list[str] | None) -> np.ndarray:
+    """Labels int64 [N], −1 where there is none: whole numbers as they are, texts by their place
+    among the names. Raises SourceError for other values."""
+    array = column.combine_chunks()
+    if is_text(array.type):
+        array = _class_numbers(array, name, names or [])
+    if pa.types.is_floating(array.type):
+        array = pc.if_else(pc.is_nan(array), None, array)
+    try:
+        return array.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False).copy()
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise SourceError(
+            f"the label column {name!r} holds {array.type} values that are no classes "
+            f"({_reason(array)}); choose another with --label-column"
+        ) from error
+
+
+def _class_numbers(texts: pa.Array, name: str, names: list[str]) -> pa.Array:
+    found = pc.index_in(texts, pa.array(names, texts.type))
+    strange = texts.filter(pc.and_(found.is_null(), texts.is_valid()))
+    if len(strange):
+        raise SourceError(
+            f"the label {strange[0].as_py()[:80]!r} in the column {name!r} is none of "
+            f"the model's {len(names)} classes: {', '.join(names[:5])}"
+        )
+    return found
+
+
+def _reason(array: pa.Array) -> str:
+    if pa.types.is_floating(array.type) or pa.types.is_decimal(array.type):
+        broken = array.filter(pc.not_equal(pc.floor(array), array))
+        if len(broken):
+            return f"such as {broken[0].as_py()!s:.20}"
+    return "whole numbers or text are"
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
+
+
+def class_names(feature: Any) -> list[str] | None:
+    return list(feature.names) if isinstance(feature, datasets.ClassLabel) else None

@@ -1,0 +1,270 @@
+"""Parquet files read where they lie: row groups decoded when their rows are asked for.
+
+Nothing is copied or converted. Rows in their order cost one pass over the file; rows in any other
+order decode a row group for each that is not kept.
+"""
+
+import hashlib
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from softlabels.errors import SourceError
+from softlabels.inputs.plain import features_of, plain, plain_type, same_type
+
+WHOLE_BYTES = 128 << 20  # a row group's columns up to this size are decoded at once
+KEPT_BYTES = 256 << 20  # decoded row groups that a process keeps
+BATCH_ROWS = 256  # of a larger row group, which is read forwards
+BUFFER_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Footer:
+    """A file as it was when it was opened: `mark` is of its size, its time and its footer."""
+
+    path: Path
+    mark: tuple[int, int, str]
+    schema: pa.Schema
+    metadata: pq.FileMetaData
+
+
+def read_footer(path: Path) -> Footer:
+    """Raises SourceError for a file that is no Parquet, or is cut."""
+    try:
+        with pq.ParquetFile(path) as file:
+            return Footer(path, mark_of(path), file.schema_arrow, file.metadata)
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise SourceError(f"{path} can't be read as Parquet: {reason}") from error
+
+
+def mark_of(path: Path) -> tuple[int, int, str]:
+    """Size, time of change and a hash of the footer, where every row group's place stands."""
+    with path.open("rb") as file:
+        state = os.fstat(file.fileno())
+        file.seek(-8, os.SEEK_END)
+        length = int.from_bytes(file.read(4), "little") + 8
+        file.seek(-min(length, state.st_size), os.SEEK_END)
+        return state.st_size, state.st_mtime_ns, hashlib.sha256(file.read()).hexdigest()
+
+
+class ParquetTable:
+    """The rows of one or more Parquet files, one after the other.
+
+    Goes through pickle and fork: each process opens the files for itself, and refuses a file that
+    is no longer the one that was opened first.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        footers = [read_footer(path.absolute()) for path in paths]
+        self.paths = [footer.path for footer in footers]
+        self.marks = [footer.mark for footer in footers]
+        self._schema = footers[0].schema
+        for footer in footers[1:]:
+            check_same(footers[0], footer)
+        self.features: dict[str, Any] = features_of(self._schema)
+        self._groups = [
+            (number, group)
+            for number, footer in enumerate(footers)
+            for group in range(footer.metadata.num_row_groups)
+        ]
+        rows = [footers[n].metadata.row_group(g).num_rows for n, g in self._groups]
+        self._starts = np.concatenate([[0], np.cumsum(rows, dtype=np.int64)])
+        self._opened: dict[int, _Opened] = {}
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_opened": {}}
+
+    def read(self, names: Sequence[str], start: int, stop: int) -> pa.Table:
+        first = int(np.searchsorted(self._starts, start, "right")) - 1
+        parts = []
+        while start < stop:
+            begin, end = int(self._starts[first]), int(self._starts[first + 1])
+            if start < end:
+                parts.append(self._rows(first, names, start - begin, min(stop, end) - begin))
+                start = min(stop, end)
+            first += 1
+        return self._table(names, parts)
+
+    def take(self, names: Sequence[str], positions: np.ndarray) -> pa.Table:
+        order = np.argsort(positions, kind="stable")
+        wished = np.asarray(positions, dtype=np.int64)[order]
+        groups = np.searchsorted(self._starts, wished, "right") - 1
+        parts = []
+        for group in np.unique(groups).tolist():
+            rows = wished[groups == group] - self._starts[group]
+            if self._state.is_large((*self._groups[group], tuple(names))):
+                parts += [self._rows(group, names, row, row + 1) for row in rows.tolist()]
+                continue
+            first = int(rows[0])
+            part = self._rows(group, names, first, int(rows[-1]) + 1)
+            parts.append(part.take(pa.array(rows - first)))
+        back = np.empty(len(order), dtype=np.int64)
+        back[order] = np.arange(len(order))
+        return _reordered(self._table(names, parts), back)
+
+    @property
+    def _state(self) -> "_Opened":
+        """This process's own: what was opened before a fork stays with the parent."""
+        pid = os.getpid()
+        return self._opened.get(pid) or self._opened.setdefault(pid, _Opened(self))
+
+    def _table(self, names: Sequence[str], parts: list[pa.Table]) -> pa.Table:
+        if parts:
+            return pa.concat_tables(parts)
+        types = [(name, plain_type(self._schema.field(name).type)) for name in names]
+        return pa.schema(types).empty_table()
+
+    def _rows(self, group: int, names: Sequence[str], start: int, stop: int) -> pa.Table:
+        table = self._state.rows(*self._groups[group], tuple(names), start, stop)
+        columns = {name: plain(table[name]) for name in names}
+        wished = {name: plain_type(self._schema.field(name).type) for name in names}
+        return pa.table({n: _as_first(column, wished[n]) for n, column in columns.items()})
+
+
+class _Opened:
+    """The files as one process has them open, and the row groups that it keeps decoded."""
+
+    def __init__(self, table: ParquetTable) -> None:
+        self.paths, self.marks = table.paths, table.marks
+        self.lock = threading.RLock()
+        self.sizes: dict[tuple, int] = {}
+        self.files: OrderedDict[int, pq.ParquetFile] = OrderedDict()
+        self.kept: OrderedDict[tuple, pa.Table] = OrderedDict()
+        self.streams: OrderedDict[tuple, _Stream] = OrderedDict()
+
+    def is_large(self, key: tuple) -> bool:
+        """Whether these columns of a row group are more than may be decoded at once. The key: the
+        file's number, the group's, the columns."""
+        number, group, names = key
+        with self.lock:
+            if key not in self.sizes:
+                self.sizes[key] = _decoded_bytes(self._file(number), group, names)
+            return self.sizes[key] > WHOLE_BYTES
+
+    def rows(self, number: int, group: int, names: tuple, start: int, stop: int) -> pa.Table:
+        with self.lock:
+            key = (number, group, names)
+            if key in self.kept:
+                self.kept.move_to_end(key)
+                return self.kept[key].slice(start, stop - start)
+            file = self._file(number)
+            try:
+                if self.is_large(key):
+                    return self._stream(key, file, start).rows(start, stop)
+                table = file.read_row_group(group, columns=list(names))
+            except (pa.ArrowException, OSError) as error:
+                self._check(number)
+                reason = " ".join(str(error).split())[:200]
+                raise SourceError(
+                    f"{self.paths[number]}, row group {group}, can't be read: {reason}"
+                ) from error
+            self.kept[key] = table
+            while len(self.kept) > 1 and sum(t.nbytes for t in self.kept.values()) > KEPT_BYTES:
+                self.kept.popitem(last=False)
+            return table.slice(start, stop - start)
+
+    def _file(self, number: int) -> pq.ParquetFile:
+        self._check(number)
+        if number not in self.files:
+            self.files[number] = pq.ParquetFile(self.paths[number], buffer_size=BUFFER_BYTES)
+            if len(self.files) > 64:
+                self.files.popitem(last=False)
+        self.files.move_to_end(number)
+        return self.files[number]
+
+    def _check(self, number: int) -> None:
+        """Raises SourceError for a file that was written again since it was opened."""
+        path, (size, time, footer) = self.paths[number], self.marks[number]
+        try:
+            state = path.stat()
+            same = (state.st_size, state.st_mtime_ns) == (size, time)
+            if same and number not in self.files:
+                same = mark_of(path)[2] == footer
+        except OSError as error:
+            raise SourceError(f"{path} can't be read any more: {error.strerror}") from error
+        if not same:
+            raise SourceError(f"{path} was written again while it is read; start anew")
+
+    def _stream(self, key: tuple, file: pq.ParquetFile, start: int) -> "_Stream":
+        stream = self.streams.get(key)
+        if stream is None or start < stream.first:
+            self.streams[key] = stream = _Stream(file, key[1], key[2])
+            if len(self.streams) > 2:
+                self.streams.popitem(last=False)
+        self.streams.move_to_end(key)
+        return stream
+
+
+class _Stream:
+    """A row group too large to be decoded whole, read forwards. Goes back by beginning anew."""
+
+    def __init__(self, file: pq.ParquetFile, group: int, names: tuple) -> None:
+        self.batches = file.iter_batches(BATCH_ROWS, row_groups=[group], columns=list(names))
+        self.first = 0  # the row of the group that `held` begins with
+        self.held: list[pa.RecordBatch] = []
+
+    def rows(self, start: int, stop: int) -> pa.Table:
+        while self.first + sum(map(len, self.held)) < stop:
+            self.held.append(next(self.batches))
+            self._drop(start)
+        self._drop(start)
+        return pa.Table.from_batches(self.held).slice(start - self.first, stop - start)
+
+    def _drop(self, start: int) -> None:
+        while len(self.held) > 1 and self.first + len(self.held[0]) <= start:
+            self.first += len(self.held.pop(0))
+
+
+def check_same(first: Footer, other: Footer) -> None:
+    """Raises SourceError where two files of one split have other columns."""
+    one, two = set(first.schema.names), set(other.schema.names)
+    if one != two:
+        only = ", ".join(sorted(one ^ two)[:5])
+        raise SourceError(
+            f"{first.path.name} and {other.path.name} are files of one split with other columns: "
+            f"only one of them has {only}. Name the file that is meant"
+        )
+    for field in first.schema:
+        type = other.schema.field(field.name).type
+        if not same_type(field.type, type) and not pa.types.is_null(type):
+            raise SourceError(
+                f"the column {field.name!r} is {field.type} in {first.path.name} and {type} in "
+                f"{other.path.name}; files of one split have the same columns"
+            )
+
+
+def _as_first(column: pa.ChunkedArray, type: pa.DataType) -> pa.ChunkedArray:
+    """One layout for all files: they may be null, large or of another name of items."""
+    same = column.type.equals(type) or pa.types.is_large_list(column.type)
+    return column if same else column.cast(type)
+
+
+def _decoded_bytes(file: pq.ParquetFile, group: int, names: tuple) -> int:
+    described = file.metadata.row_group(group)
+    columns = (described.column(n) for n in range(described.num_columns))
+    inside = tuple(f"{name}." for name in names)
+    return sum(
+        c.total_uncompressed_size
+        for c in columns
+        if c.path_in_schema in names or c.path_in_schema.startswith(inside)
+    )
+
+
+def _reordered(table: pa.Table, order: np.ndarray) -> pa.Table:
+    """The rows in this order. Row by row, since `take` would join chunks of images, which may be
+    more than 2 GiB together."""
+    if (order[1:] > order[:-1]).all():
+        return table
+    return pa.concat_tables([table.slice(row, 1) for row in order.tolist()])

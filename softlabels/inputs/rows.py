@@ -1,0 +1,31 @@
+"""A block of rows of a source: ids, labels, hashes and inputs, not decoded.
+
+Shapes: N rows of a block.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A block of source rows, not decoded.
+
+    ids: int64 or str [N]; labels: int64 [N], −1 for none; hashes: uint64 [N];
+    cells: encoded images (a list of bytes) or numbers [N, …].
+    """
+
+    ids: np.ndarray
+    labels: np.ndarray
+    hashes: np.ndarray
+    cells: list[bytes] | np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def select(self, positions: np.ndarray) -> "Rows":
+        """The rows at these positions of the block."""
+        cells = self.cells
+        chosen = [cells[i] for i in positions] if isinstance(cells, list) else cells[positions]
+        return Rows(self.ids[positions], self.labels[positions], self.hashes[positions], chosen)

@@ -1,0 +1,223 @@
+"""CSV and JSON files, read whole at each opening: what is in the file decides, no cache of it.
+
+A broken file is refused with its line. The two readers of Arrow don't tell lines, so that a slow
+reader of the standard library looks for it, once something is wrong.
+"""
+
+import csv
+import gzip
+import io
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.json
+
+from softlabels.errors import SourceError
+from softlabels.inputs.plain import is_text
+from softlabels.memory import free_memory
+from softlabels.words import size_words
+
+PIECE_BYTES = 64 << 20
+BLOCK_BYTES = 1 << 30  # of which Arrow infers the types: the whole of nearly every file
+HEADER_BYTES = 1 << 20
+
+
+def read_csv(path: Path, delimiter: str = ",") -> pa.Table:
+    """The rows of a CSV file. In a column of text only an empty cell is missing; in one of numbers
+    the usual spellings of a missing number are, too."""
+    content = _content(path)
+    _check_quotes(path, content, delimiter)
+    header = _header(path, content, delimiter)
+    table = _parse_csv(path, content, delimiter, {})
+    as_text = {field.name: pa.string() for field in table.schema if not _is_known(field.type)}
+    if as_text:  # dates and times
+        table = _parse_csv(path, content, delimiter, as_text)
+    table = table.rename_columns(header)
+    for number, field in enumerate(table.schema):
+        if is_text(field.type):
+            column = table.column(number)
+            empty = pc.equal(column, "")
+            table = table.set_column(number, field.name, pc.if_else(empty, None, column))
+    return table
+
+
+def read_json(path: Path) -> pa.Table:
+    """The rows of a JSON file: an object a line, or one list of objects."""
+    content = _content(path)
+    if content.lstrip()[:1] == b"[":
+        content = _lines_of_list(path, content)
+    table = _parse_json(path, content, None)
+    as_text = [field for field in table.schema if pa.types.is_temporal(field.type)]
+    if as_text:  # texts that look like times
+        schema = pa.schema([(field.name, pa.string()) for field in as_text])
+        table = _parse_json(path, content, schema)
+    return table
+
+
+def _content(path: Path) -> bytes:
+    """The file's bytes, uncompressed, without a mark of byte order. Raises SourceError where they
+    are no UTF-8 text or don't fit into memory."""
+    try:
+        pieces, size, limit = [], 0, free_memory() // 2  # the rows take as much again
+        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+            while piece := file.read(PIECE_BYTES):
+                pieces.append(piece)
+                size += len(piece)
+                if size > limit:
+                    raise SourceError(
+                        f"{path} holds more than {size_words(limit)}, which is what the free "
+                        f"memory has room for; save it as Parquet, which is read in pieces"
+                    )
+    except (OSError, EOFError) as error:
+        raise SourceError(f"{path} can't be read: {error}") from error
+    content = b"".join(pieces).removeprefix(b"\xef\xbb\xbf")
+    if not content.strip():
+        raise SourceError(f"{path} is empty")
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise SourceError(
+            f"{path} is not UTF-8: byte 0x{content[error.start]:02x} in line {line}; save it as "
+            f"UTF-8"
+        ) from error
+    return content
+
+
+def _parse_csv(
+    path: Path, content: bytes, delimiter: str, types: dict[str, pa.DataType]
+) -> pa.Table:
+    try:
+        return pyarrow.csv.read_csv(
+            io.BytesIO(content),
+            read_options=pyarrow.csv.ReadOptions(block_size=min(len(content) + 1, BLOCK_BYTES)),
+            parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+            convert_options=pyarrow.csv.ConvertOptions(column_types=types),
+        )
+    except pa.ArrowException as error:
+        cause = _broken_row(content, delimiter) or _shortened(error)
+        raise SourceError(f"{path}, {cause}") from error
+
+
+def _header(path: Path, content: bytes, delimiter: str) -> list[str]:
+    """The names of the columns. One without a name is called what pandas calls it."""
+    text = io.StringIO(content[:HEADER_BYTES].decode(errors="ignore"), newline="")
+    named = next(row for row in csv.reader(text, delimiter=delimiter) if row)
+    header = [name or f"Unnamed: {number}" for number, name in enumerate(named)]
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise SourceError(
+            f"{path}: the column {twice[0]!r} comes {header.count(twice[0])} times; columns have "
+            f"names of their own"
+        )
+    return header
+
+
+def _check_quotes(path: Path, content: bytes, delimiter: str) -> None:
+    """Raises SourceError for a quotation mark that is never closed: the rows after it would be
+    one cell."""
+    if content.count(b'"') % 2 == 0:
+        return
+    text = io.StringIO(content.decode(), newline="")
+    last = 1
+    try:
+        for _ in csv.reader(text, delimiter=delimiter, strict=True):
+            last += 1
+    except csv.Error as error:
+        if "unexpected end" in str(error):
+            raise SourceError(
+                f"{path}, row {last}: a cell begins with a quotation mark that is never closed"
+            ) from error
+
+
+def _broken_row(content: bytes, delimiter: str) -> str | None:
+    reader = csv.reader(io.StringIO(content.decode(), newline=""), delimiter=delimiter)
+    expected = None
+    try:
+        for row in reader:
+            if not row:
+                continue
+            expected = len(row) if expected is None else expected
+            if len(row) != expected:
+                return f"line {reader.line_num}: it has {len(row)} fields, not {expected}"
+    except csv.Error as error:
+        return f"line {reader.line_num}: {error}"
+    return None
+
+
+def _is_known(type: pa.DataType) -> bool:
+    numbers = pa.types.is_integer(type) or pa.types.is_floating(type) or pa.types.is_boolean(type)
+    return numbers or is_text(type) or pa.types.is_null(type)
+
+
+def _parse_json(path: Path, content: bytes, schema: pa.Schema | None) -> pa.Table:
+    try:
+        return pyarrow.json.read_json(
+            io.BytesIO(content),
+            read_options=pyarrow.json.ReadOptions(block_size=min(len(content) + 1, BLOCK_BYTES)),
+            parse_options=pyarrow.json.ParseOptions(explicit_schema=schema),
+        )
+    except pa.ArrowException as error:
+        cause = _broken_line(content) or _shortened(error)
+        raise SourceError(f"{path}, {cause}") from error
+
+
+def _broken_line(content: bytes) -> str | None:
+    kinds: dict[str, str] = {}
+    for number, line in enumerate(content.split(b"\n"), 1):  # U+2028 ends no line
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            reason = str(error).partition(": line")[0]
+            return f"line {number}: {reason}; each line is one JSON object"
+        if not isinstance(row, dict):
+            return f'line {number}: it is no JSON object ({{"column": value, …}})'
+        for name, value in row.items():
+            kind = _kind(value)
+            if kind and kinds.setdefault(name, kind) != kind:
+                return (
+                    f"line {number}: the column {name!r} holds {kind}, and {kinds[name]} before; "
+                    f"a column holds one type"
+                )
+    return None
+
+
+def _kind(value: object) -> str | None:
+    if value is None:
+        return None
+    names: dict[type, str] = {bool: "true or false", int: "a number", float: "a number",
+                              str: "text", list: "a list", dict: "an object"}  # fmt: skip
+    return names[type(value)]
+
+
+def _lines_of_list(path: Path, content: bytes) -> bytes:
+    try:
+        rows = json.loads(content)
+    except ValueError as error:
+        raise SourceError(f"{path}: {error}") from error
+    strange = [number for number, row in enumerate(rows) if not isinstance(row, dict)]
+    if strange or not rows:
+        what = f"entry {strange[0]} is no object" if strange else "the list is empty"
+        raise SourceError(f"{path}: {what}; it should be a list of objects, one a row")
+    return "\n".join(json.dumps(row) for row in rows).encode()
+
+
+def _shortened(error: Exception) -> str:
+    """Arrow's reason without the row that it shows after it."""
+    text = re.sub(r"^(CSV|JSON) parse error: |^In CSV column #\d+: ", "", str(error))
+    return text.splitlines()[0].partition(": ")[0][:120]
+
+
+READERS: dict[str, Callable[[Path], pa.Table]] = {
+    ".csv": read_csv,
+    ".tsv": lambda path: read_csv(path, "\t"),
+    ".jsonl": read_json,
+    ".json": read_json,
+}

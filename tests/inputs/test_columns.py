@@ -1,0 +1,89 @@
+"""Inputs that are not named: what counts or names rows is never one in silence."""
+
+import pytest
+
+from softlabels.errors import SourceError
+from softlabels.inputs.sources import open_source
+
+
+def write(path, header, rows=8, first=None):
+    """A table of a, b and label, and before them a column of another name and values."""
+    lines = [header]
+    for row in range(rows):
+        begin = [] if first is None else [str(first(row))]
+        lines.append(",".join([*begin, f"{(row * 7) % 5}.5", str((row * 3) % 4), str(row % 2)]))
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "Unnamed: 0", "Unnamed: 0.1", "__index_level_0__", "level_0", "id", "Id", "ID", "idx",
+     "index", "uid", "user_id", "rowid", "row_number", "PassengerId", "customerID", "uuid"],
+)  # fmt: skip
+def test_a_column_that_is_an_index_by_name_is_left_out_and_said(tmp_path, name):
+    path = write(tmp_path / "d.csv", f"{name},a,b,label", first=lambda row: (row * 5) % 8)
+    source = open_source(path)
+    assert source.columns.inputs == ("a", "b")
+    assert any(
+        repr(name or "Unnamed: 0") in line and "left out" in line for line in source.described
+    )
+    named = open_source(path, input_column=f"a,{name or 'Unnamed: 0'}")
+    assert named.columns.inputs == ("a", name or "Unnamed: 0")
+
+
+@pytest.mark.parametrize(
+    "name", ["a", "width", "humid", "valid", "grid", "heat_index", "ideal", "IDEAL"]
+)
+def test_other_names_are_inputs(tmp_path, name):
+    path = write(tmp_path / "d.csv", f"{name},z,b,label", first=lambda row: (row * 5) % 8)
+    assert open_source(path).columns.inputs == (name, "z", "b")
+
+
+@pytest.mark.parametrize(
+    "value", [lambda row: row, lambda row: row + 1, lambda row: 10 * row, lambda row: f"{row}.0"]
+)
+def test_a_column_that_rises_from_row_to_row_is_asked_for(tmp_path, value):
+    path = write(tmp_path / "d.csv", "n,a,b,label", first=value)
+    with pytest.raises(SourceError, match=r"'n' rises .*--input-column a,b, or .*n,a,b") as caught:
+        open_source(path)
+    assert "\n" not in str(caught.value)
+    assert open_source(path, input_column="a,b").columns.inputs == ("a", "b")
+    assert open_source(path, input_column="n,a,b").columns.inputs == ("n", "a", "b")
+    assert open_source(path, id_column="n").columns.inputs == ("a", "b")
+
+
+def test_where_all_inputs_rise_that_is_said(tmp_path):
+    path = tmp_path / "d.csv"
+    path.write_text("x,z,label\n" + "".join(f"{i},{i},{i % 2}\n" for i in range(9)))
+    source = open_source(str(path))
+    assert source.columns.inputs == ("x", "z")
+    assert any(line.startswith("warning: the inputs x, z rise") for line in source.described)
+
+
+@pytest.mark.parametrize("name", ["fold", "kfold", "cv_fold", "split", "weight", "sample_weight",
+                                  "is_train", "partition", "target", "Y"])  # fmt: skip
+def test_folds_weights_and_second_labels_are_asked_for(tmp_path, name):
+    path = write(tmp_path / "d.csv", f"{name},a,b,label", first=lambda row: (row * 5) % 3)
+    with pytest.raises(SourceError, match=f"'{name}' looks like .*--input-column a,b, or"):
+        open_source(path)
+
+
+def test_a_label_is_known_in_capitals(tmp_path):
+    source = open_source(write(tmp_path / "d.csv", "a,b,Label"))
+    assert (source.columns.inputs, source.columns.label) == (("a", "b"), "Label")
+
+
+def test_names_that_a_shell_would_split_are_quoted(tmp_path):
+    path = write(tmp_path / "d.csv", "fold,a b,c,label", first=lambda row: (row * 5) % 3)
+    with pytest.raises(SourceError, match="--input-column 'a b,c', or"):
+        open_source(path)
+
+
+def test_text_as_the_only_input_is_told_what_to_do(tmp_path):
+    path = tmp_path / "d.csv"
+    path.write_text("text,label\n" + "garlic on oven bread,0\n" * 3)
+    for options in ({}, {"input_column": "text"}):
+        with pytest.raises(SourceError, match="Text is not an input yet: tokenise") as caught:
+            open_source(str(path), **options).read(0, 3)
+        assert "garlic" not in str(caught.value)

@@ -1,0 +1,117 @@
+"""Folders of data files: which file is in which split is a rule, and every file is counted."""
+
+import datasets
+import pytest
+
+from softlabels.errors import SourceError
+from softlabels.inputs.sources import open_source
+from tests.conftest import make_vectors
+
+
+def fill(folder, **files):
+    """Each file gets as many rows as it is given."""
+    for name, rows in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x,z,label\n" + "1,2,0\n" * rows)
+
+
+def rows(folder, *splits):
+    return [len(open_source(str(folder), split)) for split in splits]
+
+
+@pytest.mark.parametrize(
+    ("names", "splits"),
+    [
+        ({"a.csv": 1, "b.csv": 2}, {"train": 3}),
+        ({"train.csv": 1, "test.csv": 2, "dev.csv": 3}, {"train": 1, "test": 2, "validation": 3}),
+        ({"train/a.csv": 1, "val/a.csv": 2}, {"train": 1, "validation": 2, "val": 2}),
+        ({"Train/x/a.csv": 1, "TEST/b.csv": 2}, {"train": 1, "test": 2}),
+        ({"train-a.csv": 1, "train-b.csv": 2}, {"train": 3}),
+        ({"data/train-a.csv": 1, "data/test.csv": 2, "README.md": 0}, {"train": 1, "test": 2}),
+        ({"data/a.csv": 2}, {"train": 2}),
+        ({"2024/a.csv": 1, "2025/b.csv": 2}, {"train": 3}),
+        ({"a_train_b.csv": 1, "contest.csv": 2, "latest/x.csv": 4}, {"train": 7}),
+        ({"extra-00000-of-00002.csv": 1, "extra-00001-of-00002.csv": 2}, {"extra": 3}),
+        ({"training/a.csv": 1, "testing/a.csv": 2}, {"train": 1, "test": 2}),
+        ({"train.csv": 1, ".hidden.csv": 5, "__MACOSX/a.csv": 5}, {"train": 1}),
+    ],
+)  # fmt: skip
+def test_splits(tmp_path, names, splits):
+    fill(tmp_path, **names)
+    assert rows(tmp_path, *splits) == list(splits.values())
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"train.csv": 1, "a.csv": 1}, r"files of train, and 1 file \(a.csv\) in no split"),
+        ({"trainval/a.csv": 1, "test/a.csv": 1}, r"1 file \(trainval/a.csv\) in no split"),
+        ({"train.csv": 1, "train.jsonl": 1}, "two kinds: train.csv and train.jsonl"),
+        ({"test.csv": 1}, "no split 'train'; it has test"),
+        ({"a/train.csv": 1, "b/train.csv": 1}, "in several folders: a, b"),
+        ({"train-00000-of-00003.csv": 1, "train-00002-of-00003.csv": 1}, "1 is missing, first num"),
+        ({"a.tar": 1, "b.wav": 1}, r"holds no data: 2 files \(a.tar, b.wav\)"),
+    ],
+)  # fmt: skip
+def test_what_is_in_no_split_or_of_two_kinds_is_named(tmp_path, names, message):
+    fill(tmp_path, **names)
+    with pytest.raises(SourceError, match=message):
+        open_source(str(tmp_path))
+
+
+def test_two_files_with_other_columns(tmp_path):
+    fill(tmp_path, **{"train-a.csv": 1})
+    (tmp_path / "train-b.csv").write_text("x,w,label\n1,2,0\n")
+    with pytest.raises(SourceError, match=r"train-a.csv and train-b.csv .* has w, z"):
+        open_source(str(tmp_path))
+
+
+HEADER = """---
+configs:
+- config_name: {name}
+  data_files:
+  - split: train
+    path: {train}
+  - split: held
+    path: ["more/*.csv", "b[1].csv"]
+---
+"""
+
+
+def test_a_header_says_which_files_are_which_split(tmp_path):
+    folder = tmp_path / "x [v2]"
+    fill(folder, **{"a.csv": 1, "more/c.csv": 2, "more/d.csv": 4, "b[1].csv": 8, "b1.csv": 16})
+    (folder / "README.md").write_text(HEADER.format(name="default", train="a.csv"))
+    assert rows(folder, "train", "held") == [1, 14]
+    with pytest.raises(SourceError, match="no split 'test'; it has train, held"):
+        open_source(str(folder), "test")
+    (folder / "README.md").write_text(HEADER.format(name="default", train="../a.csv"))
+    with pytest.raises(SourceError, match="no data file here"):
+        open_source(str(folder))
+    (folder / "README.md").write_text("---\nconfigs: [1, 2\n---\n")
+    with pytest.raises(SourceError, match="header can't be read"):
+        open_source(str(folder))
+
+
+def test_a_dump_with_its_inputs_is_a_folder_of_data(made, tmp_path):
+    import softlabels
+
+    out = str(tmp_path / "d")
+    softlabels.dump(teacher=str(made / "t.pt"), data="digits", out=out, with_inputs=True)
+    source = open_source(out, input_column="input", id_column="id")
+    assert source.fingerprint == open_source("digits").fingerprint
+    assert source.class_names == list("0123456789")
+
+
+def test_saved_datasets_and_arrow_files(tmp_path):
+    path = make_vectors(tmp_path / "v.parquet", rows=40)
+    whole = datasets.load_dataset("parquet", data_files=path, split="train")
+    expected = open_source(path).fingerprint
+    whole.save_to_disk(str(tmp_path / "disk"))
+    arrow = next((tmp_path / "disk").glob("*.arrow"))
+    assert open_source(str(arrow)).fingerprint == expected
+    with pytest.raises(SourceError, match="no split 'test'; it has train"):
+        open_source(str(tmp_path / "disk"), "test")
+    datasets.DatasetDict({"val": whole}).save_to_disk(str(tmp_path / "dict"))
+    assert open_source(str(tmp_path / "dict"), "val").fingerprint == expected

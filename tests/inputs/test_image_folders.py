@@ -1,0 +1,123 @@
+"""Folders of images: classes, splits, ids, order, and what else lies there."""
+
+import numpy as np
+import pytest
+
+from softlabels.errors import SourceError
+from softlabels.inputs.sources import open_source
+from tests.conftest import png
+
+
+def fill(folder, *names, value=0):
+    for number, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(np.full((4, 4), value + number)))
+
+
+def seen(folder, split="train"):
+    source = open_source(str(folder), split)
+    return source.class_names, source.ids.tolist(), source.labels.tolist()
+
+
+def test_the_class_is_the_first_folder_and_ids_are_paths(tmp_path):
+    fill(tmp_path, "dog/in/2.png", "cat/10.png", "cat/9.png", "cat/train_7.png", "dog/out/test.png")
+    ids = ["cat/9.png", "cat/10.png", "cat/train_7.png", "dog/in/2.png", "dog/out/test.png"]
+    assert seen(tmp_path) == (["cat", "dog"], ids, [0, 0, 0, 1, 1])
+    fill(tmp_path, "cat/1.png")
+    assert seen(tmp_path)[1] == ["cat/1.png", *ids]
+
+
+def test_splits_share_their_classes(tmp_path):
+    fill(
+        tmp_path, "train/cat/1.png", "train/dog/1.png", "val/dog/1.png", "test/3.png", "test/1.png"
+    )
+    assert seen(tmp_path, "train") == (["cat", "dog"], ["cat/1.png", "dog/1.png"], [0, 1])
+    assert seen(tmp_path, "validation") == (["cat", "dog"], ["dog/1.png"], [1])
+    assert seen(tmp_path, "test") == (None, ["1.png", "3.png"], [-1, -1])
+
+
+def test_number_names_sort_as_numbers_and_the_other_order_is_said(tmp_path):
+    fill(tmp_path, *(f"{n}/a.png" for n in range(12)))
+    source = open_source(str(tmp_path))
+    assert source.class_names == [str(n) for n in range(12)]
+    assert source.labels.tolist() == list(range(12))
+    assert any("torchvision" in line for line in source.described)
+    named = open_source(str(tmp_path), class_names=[str(n) for n in range(12)])
+    assert not any("torchvision" in line for line in named.described)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["cat/1.png", "dog/1.png", "x.png"], r"1 image \(x.png\) beside the class folders"),
+        (["train/cat/1.png", "trainval/cat/2.png"], r"1 file \(trainval/cat/2.png\) in no split"),
+        (["train/1.png", "2.png"], r"1 file \(2.png\) in no split"),
+        (["cat/1.png", "labels.csv"], r"1 image \(cat/1.png\) and 1 data file \(labels.csv\)"),
+        (["test/cat/1.png"], "no split 'train'; it has test"),
+    ],
+)  # fmt: skip
+def test_what_fits_no_rule_is_named(tmp_path, names, message):
+    fill(tmp_path, *names)
+    with pytest.raises(SourceError, match=message):
+        open_source(str(tmp_path))
+
+
+def test_other_files_and_empty_classes_are_said(tmp_path):
+    fill(tmp_path, "cat/1.PNG", "dog/1.png", "cat/.hidden.png", "__MACOSX/x/1.png")
+    (tmp_path / "cat" / "notes.txt").write_text("")
+    (tmp_path / "cat" / "photo.heic").write_text("")
+    (tmp_path / "README.md").write_text("")
+    (tmp_path / "empty").mkdir()
+    lines = open_source(str(tmp_path)).described
+    assert "2 images in 3 classes: cat, dog, empty; ids are paths" in lines[0]
+    assert "1 file (cat/notes.txt) left out: no image" in lines
+    assert any(line.startswith("warning: 1 picture (cat/photo.heic) left out") for line in lines)
+    assert "no image of 1 class folder (empty) in the split 'train'" in lines
+
+
+@pytest.mark.parametrize("ending", [".webp", ".tif", ".jp2", ".BMP"])
+def test_whatever_pillow_opens_is_an_image(tmp_path, ending):
+    from PIL import Image
+
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / f"a{ending}")
+    assert seen(tmp_path) == (None, [f"a{ending}"], [-1])
+
+
+def test_links_are_followed_and_circles_end(tmp_path):
+    fill(tmp_path / "far", "1.png")
+    (tmp_path / "pets").mkdir()
+    (tmp_path / "pets" / "cat").symlink_to(tmp_path / "far")
+    (tmp_path / "far" / "again").symlink_to(tmp_path / "pets")
+    assert seen(tmp_path / "pets")[0] == ["cat"]
+
+
+def metadata(folder, *lines):
+    (folder / "metadata.csv").write_text("file_name,label,age\n" + "".join(f"{x}\n" for x in lines))
+
+
+def test_metadata_are_joined_by_name_and_counted(tmp_path):
+    fill(tmp_path, "10.png", "9.png")
+    metadata(tmp_path, "10.png,b,1", "9.png,a,2")
+    assert seen(tmp_path) == (["a", "b"], ["9.png", "10.png"], [0, 1])
+    metadata(tmp_path, "10.png,b,1")
+    with pytest.raises(SourceError, match=r"no row for 1 image \(9.png\)"):
+        open_source(str(tmp_path))
+    metadata(tmp_path, "10.png,b,1", "9.png,a,2", "../8.png,a,3")
+    with pytest.raises(SourceError, match=r"names 1 image \(../8.png\) that"):
+        open_source(str(tmp_path))
+    metadata(tmp_path, "10.png,b,1", "9.png,a,2", "9.png,a,3")
+    with pytest.raises(SourceError, match=r"two rows for 9.png"):
+        open_source(str(tmp_path))
+
+
+def test_a_file_that_is_no_image_inside_is_named_by_its_path(tmp_path):
+    from softlabels.errors import UnreadableInput
+    from softlabels.inputs.examples import Examples
+    from softlabels.inputs.preprocess import Preprocess
+
+    fill(tmp_path, "cat/1.png", "dog/1.png")
+    (tmp_path / "dog" / "2.png").write_text("no picture")
+    source = open_source(str(tmp_path))
+    with pytest.raises(UnreadableInput, match=r"id dog/2.png "):
+        Examples(source, Preprocess.parse("scale(255)")).gather(np.arange(3))

@@ -1,0 +1,93 @@
+"""Hard labels: their numbers, their names, and those that are missing."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from softlabels.errors import SourceError
+from softlabels.inputs.sources import open_source
+
+
+def write(path, labels):
+    rows = len(labels)
+    pq.write_table(pa.table({"x": [[1.0, 2.0]] * rows, "label": labels}), path)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("texts", "names"),
+    [
+        ([str(n) for n in range(12)], [str(n) for n in range(12)]),
+        (["10", "9", "-1"], ["-1", "9", "10"]),
+        (["01", "1", "10"], ["01", "1", "10"]),
+        (["10", "9", "b"], ["10", "9", "b"]),
+        (["1.5", "10", "9"], ["1.5", "10", "9"]),
+        (["b", "A", "a"], ["A", "a", "b"]),
+    ],
+)
+def test_texts_are_numbered_by_value_if_all_are_whole_numbers(tmp_path, texts, names):
+    source = open_source(write(tmp_path / "d.parquet", texts))
+    assert source.class_names == names
+    assert source.labels.tolist() == [names.index(text) for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("column", "labels"),
+    [
+        (pa.array([1.0, 2.0, None]), [1, 2, -1]),
+        (pa.array([1.0, float("nan"), 0.0]), [1, -1, 0]),
+        (pa.array([True, False, None]), [1, 0, -1]),
+        (pa.array([1, 0, None], pa.uint8()), [1, 0, -1]),
+        (pa.array([1, 2, 3]).cast(pa.decimal128(22, 2)), [1, 2, 3]),
+        (pa.array(["b", None, "a"]).dictionary_encode(), [1, -1, 0]),
+    ],
+    ids=["float", "nan", "bool", "uint8", "decimal", "categorical"],
+)
+def test_types_of_labels(tmp_path, column, labels):
+    source = open_source(write(tmp_path / "d.parquet", column))
+    assert source.labels.tolist() == source.read(0, 3).labels.tolist() == labels
+    missing = labels.count(-1)
+    lines = [line for line in source.described if "no label" in line]
+    assert lines == ([f"{missing} of 3 rows have no label in 'label'"] if missing else [])
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        (pa.array([0.5, 1.0]), "double values that are no classes .such as 0.5"),
+        (pa.array([[1], [2]]), "values that are no classes"),
+        (pa.array([b"secret", b"b"]), "values that are no classes"),
+        (pa.array([2**63, 1], pa.uint64()), "values that are no classes"),
+    ],
+    ids=["fraction", "list", "bytes", "wide"],
+)
+def test_labels_that_can_not_be(tmp_path, column, message):
+    with pytest.raises(SourceError, match=message) as caught:
+        _ = open_source(write(tmp_path / "d.parquet", column), label_column="label").labels
+    assert "secret" not in str(caught.value)
+
+
+def test_what_is_odd_about_names_is_said(tmp_path):
+    def warnings(*texts, **options):
+        lines = open_source(write(tmp_path / "d.parquet", list(texts)), **options).described
+        return [line for line in lines if line.startswith("warning")]
+
+    assert warnings("cat", "dog") == []
+    assert "'cat' and ' cat'" in warnings("cat", " cat")[0].replace(
+        "' cat' and 'cat'", "'cat' and ' cat'"
+    )
+    assert "'Cat' and 'cat'" in warnings("cat", "Cat")[0]
+    assert "numbered by value (9, 10)" in warnings("10", "9")[0]
+    assert warnings("10", "9", class_names=["9", "10"]) == []
+    assert warnings("1", "2") == []
+
+
+def test_the_classes_of_a_model_number_texts(tmp_path):
+    path = tmp_path / "d.jsonl"
+    path.write_text("".join(json.dumps({"x": [1], "label": n}) + "\n" for n in ("c", "a")))
+    source = open_source(str(path), class_names=["a", "b", "c"])
+    assert source.labels.tolist() == [2, 0]
+    with pytest.raises(SourceError, match=r"'c' .* none of the model's 1 classes"):
+        _ = open_source(str(path), class_names=["a"]).labels
