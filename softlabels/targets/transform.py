@@ -1,69 +1,218 @@
-"""Soft targets for those who stay with `datasets`."""
+"""Soft targets for those who stay with `datasets`. N rows of a batch, C classes."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
+from datasets import formatting
+from datasets.formatting.formatting import Formatter
+from torch import Tensor
 
 from softlabels.errors import AlignmentError, UsageError
 from softlabels.targets.joining import find_ids
 from softlabels.targets.loading import load
 from softlabels.targets.soft_dataset import Dump
 
+FORMAT = "soft_targets"
+COMPOSED = (None, "python", "custom", "torch", "numpy", "pandas", "arrow")
+NEW = ("logits", "soft_target")
+
 
 def with_soft_targets(
     dataset: datasets.Dataset, dump: str | Path, T: float, **words: Any
 ) -> datasets.Dataset:
     """The same dataset with `logits` (stored dtype [N, C]) and `soft_target` (float32 [N, C]) of a
-    dump, as a transform: nothing is computed before a row is asked for.
+    dump: nothing is computed before a row is asked for.
 
     `dataset` is `datasets.load_dataset(DIR)` of the dump or any other with its column `id`, in any
-    order. Its other columns come as `set_transform` gives them, but for `input_hash`, which torch
-    can't collate. Logits are read from the dump's mapped files, not through Python lists; `words`
-    are those of `load`, such as `keep`.
+    order. A transform or format that it has goes on as before, and soft targets come beside what it
+    gives: torch tensors, or what the format numpy, pandas or arrow has in their place. Logits are
+    read from the dump's mapped files, not through Python lists; `words` are those of `load`, such
+    as `keep`. A column `logits` is replaced; without a transform, `input_hash` is left out, which
+    torch can't collate.
 
-    Raises UsageError for something else than a Dataset with ids, AlignmentError in a batch that has
-    ids which the dump has not.
+    Rows may be selected, shuffled, filtered, split and mapped afterwards, as long as `id` stays.
+    `with_transform`, `set_transform` and `with_format` afterwards put another format in the place
+    of this one: `datasets` keeps one only, and says nothing. So they come first:
+    `with_soft_targets(dataset.with_transform(augment), …)`.
+
+    Raises UsageError for something else than a Dataset with ids, and for a format that can't be
+    kept; AlignmentError in a batch that has ids which the dump has not.
     """
     if not isinstance(dataset, datasets.Dataset):
-        raise UsageError(
-            f"dataset is a {type(dataset).__name__}; give one split, such as dataset['train']"
-        )
+        raise UsageError(f"dataset is a {type(dataset).__name__}; {_remedy(dataset)}")
+    if not isinstance(dump, str | Path):
+        raise UsageError(f"dump is a {type(dump).__name__}; name one, by its folder or address")
     if "id" not in dataset.column_names:
         raise UsageError(f"dataset has no column id; it has {', '.join(dataset.column_names)}")
+    before = dataset.format
+    if before["type"] == FORMAT or "soft_target" in dataset.column_names:
+        raise UsageError(
+            "dataset has soft targets already; give the one without, such as "
+            "dataset.with_format(None)"
+        )
+    if before["type"] not in COMPOSED:
+        raise UsageError(
+            f"dataset has the format {before['type']!r}, beside which soft targets can't stand; "
+            f"use torch, numpy, pandas, arrow, or dataset.with_format(None)"
+        )
     found = load(dump, T, inputs=False, **words)
     assert isinstance(found, Dump), "one folder was named"
-    others = [name for name in dataset.column_names if name not in ("logits", "input_hash")]
-    return dataset.with_transform(_Transform(found), columns=others)
+    plain = set(dataset.column_names) - set(before["columns"])
+    joined = SoftTargets(
+        found, before["type"], before["format_kwargs"], plain, before["output_all_columns"]
+    )
+    _register()
+    return dataset.with_format(FORMAT, joined=joined)
 
 
-class _Transform:
-    def __init__(self, found: Dump) -> None:
-        self.found = found
-        ids = found.reader.ids
-        counted = ids.dtype.kind == "i" and np.array_equal(ids, np.arange(len(ids)))
-        self.order = None if counted else np.argsort(ids, kind="stable")
+def _remedy(dataset: Any) -> str:
+    if isinstance(dataset, datasets.IterableDataset):
+        return "of a stream, softlabels.load(dump, T, streaming=True) gives inputs and soft targets"
+    return "give one split, such as dataset['train']"
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        taken = self.found.take(self._rows(np.asarray(batch["id"])))
-        return batch | {"logits": taken["logits"], "soft_target": taken["soft_target"]}
 
-    def _rows(self, ids: np.ndarray) -> np.ndarray:
-        known = self.found.reader.ids
+@dataclass(frozen=True, eq=False)
+class SoftTargets:
+    """A dump's rows by id, and the format of the dataset that they come beside.
+
+    plain: columns that this format leaves alone; they come along only with `every`.
+    """
+
+    dump: Dump
+    type: str | None
+    kwargs: dict[str, Any]
+    plain: set[str]
+    every: bool
+
+    def rows(self, ids: np.ndarray) -> np.ndarray:
+        """Where these ids stand in the dump. Raises AlignmentError for those that don't."""
+        known = self.dump.reader.ids
         if ids.dtype.kind != known.dtype.kind:
             rows = np.full(len(ids), -1)
-        elif self.order is not None:
-            rows = find_ids(known, ids, self.order)
+        elif self._order is not None:
+            rows = find_ids(known, ids, self._order)
         else:
             rows = np.where((ids >= 0) & (ids < len(known)), ids, -1)
         if len(rows) and rows.min() < 0:
             missing = ids[rows < 0]
             raise AlignmentError(
-                f"{len(missing)} of {len(ids)} rows are not in {self.found.reader.folder}: first "
+                f"{len(missing)} of {len(ids)} rows are not in {self.dump.reader.folder}: first "
                 f"the ids {', '.join(map(str, missing[:5]))}"
             )
         return rows
 
+    @cached_property
+    def _order(self) -> np.ndarray | None:
+        """What sorts the dump's ids; None where they count up from 0."""
+        ids = self.dump.reader.ids
+        counted = ids.dtype.kind == "i" and np.array_equal(ids, np.arange(len(ids)))
+        return None if counted else np.argsort(ids, kind="stable")
+
+    def _key(self) -> tuple[Any, ...]:
+        return self.dump.identity, self.dump.T, self.type, self.kwargs, self.plain, self.every
+
+    def __eq__(self, other: object) -> bool:
+        """`datasets` keeps a format where it joins datasets of which all have the same."""
+        return isinstance(other, SoftTargets) and self._key() == other._key()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __deepcopy__(self, memo: Any) -> "SoftTargets":
+        return self
+
     def __reduce__(self) -> tuple:
-        return _Transform, (self.found,)
+        return _rebuilt, (self.dump, self.type, self.kwargs, self.plain, self.every)
+
+
+class SoftTargetsFormatter(Formatter):
+    """What `datasets` asks for rows: the format that was there, and soft targets beside it."""
+
+    def __init__(self, joined: SoftTargets, features: Any = None, **others: Any) -> None:
+        super().__init__(features=features, **others)
+        self.joined = joined
+        options = {"features": features, **others, **joined.kwargs}
+        self.inner = formatting.get_formatter(joined.type, **options)
+
+    def format_row(self, pa_table: pa.Table) -> Any:
+        return self._with_targets(pa_table, 0)
+
+    def format_batch(self, pa_table: pa.Table) -> Any:
+        return self._with_targets(pa_table, range(len(pa_table)))
+
+    def format_column(self, pa_table: pa.Table) -> Any:
+        return self._as_before(pa_table, pa_table.column_names[0])
+
+    def _as_before(self, table: pa.Table, key: Any) -> Any:
+        joined = self.joined
+        columns = [name for name in table.column_names if name not in joined.plain]
+        return formatting.format_table(table, key, self.inner, columns, joined.every)
+
+    def _with_targets(self, table: pa.Table, key: int | range) -> Any:
+        if "id" not in table.column_names:
+            raise UsageError(
+                f"no column id among {', '.join(table.column_names)}: soft targets are found by it"
+            )
+        ids = np.asarray(table["id"].to_pylist())
+        batch = self.joined.dump.take(self.joined.rows(ids))
+        hidden = set() if self.joined.type == "custom" else {"logits", "input_hash"}
+        names = [name for name in table.column_names if name not in hidden]
+        found = self._as_before(table.select(names), key)
+        targets = {name: batch[name] for name in NEW}
+        if isinstance(found, Mapping):
+            self._check_names(found, table)
+            return self._beside(found, targets, key)
+        if isinstance(found, pa.Table):
+            for name, values_NC in targets.items():
+                found = found.append_column(name, _arrow(values_NC))
+            return found
+        if self.joined.type == "pandas":
+            return found.assign(**{name: list(value.numpy()) for name, value in targets.items()})
+        raise UsageError(
+            f"the dataset's transform gives {type(found).__name__}; soft targets stand in a dict"
+        )
+
+    def _check_names(self, found: Mapping[str, Any], table: pa.Table) -> None:
+        for name in NEW:
+            if name in found and name not in table.column_names:
+                raise UsageError(
+                    f"the dataset's transform gives {name!r}, which is the name of a column of "
+                    f"soft targets; give it another one there"
+                )
+
+    def _beside(
+        self, found: Mapping[str, Any], targets: dict[str, Tensor], key: int | range
+    ) -> dict[str, Any]:
+        values = {name: found[name] for name in found}
+        if isinstance(key, range):
+            for name, value in values.items():
+                if hasattr(value, "__len__") and len(value) != len(key):
+                    raise UsageError(
+                        f"the dataset's transform gives {len(value)} values of {name!r} for "
+                        f"{len(key)} rows; soft targets need one for each"
+                    )
+        else:
+            targets = {name: value[0] for name, value in targets.items()}
+        numpy = self.joined.type == "numpy"
+        return values | {name: v.numpy() if numpy else v for name, v in targets.items()}
+
+
+def _arrow(values_NC: Tensor) -> pa.Array:
+    flat = pa.array(values_NC.numpy().reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, values_NC.shape[1])
+
+
+def _rebuilt(*parts: Any) -> SoftTargets:
+    """In another process, where `datasets` does not know the format yet."""
+    _register()
+    return SoftTargets(*parts)
+
+
+def _register() -> None:
+    if FORMAT not in formatting._FORMAT_TYPES:
+        formatting._register_formatter(SoftTargetsFormatter, FORMAT)
