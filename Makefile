@@ -36,7 +36,6 @@ $(STAMP): constraints.txt pyproject.toml
 	touch $@
 
 $(BENCH_STAMP): $(STAMP) constraints-bench.txt
-	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[bench]'
 	rm -rf $(RIVALS)
 	$(BIN)/python -m pip install -q --no-deps --target $(RIVALS) -r constraints-bench.txt
 	touch $@

@@ -1,8 +1,8 @@
 """Ways to read stored logits in batches of 256: this loader's, and those of other formats.
 
 `write` stores the same random logits in every format; `ways` lists who reads them. All that can be
-installed beside us is: `make bench` brings webdataset and mosaicml-streaming, and without it these
-two are left out. What stores one row at a time is given fewer rows: it would take minutes.
+installed beside us is: `make bench` brings mosaicml-streaming, and without it that is left out.
+What stores one row at a time is given fewer rows: it would take minutes.
 
 Shapes: N rows of a batch, C classes.
 """
@@ -98,7 +98,7 @@ def ways(place: Path) -> list[Way]:
 
 def missing() -> list[str]:
     """What is not installed, in words."""
-    extras = {"webdataset": "the extra bench", "streaming": "constraints-bench.txt"}
+    extras = {"webdataset": "the extra dev", "streaming": "constraints-bench.txt"}
     return [
         f"{name} is left out: it comes with {extra}, which make bench installs"
         for name, extra in extras.items()

@@ -1,4 +1,4 @@
-"""The commands `import` and `export`, registered by `cli.py` with its own `command`."""
+"""The command `import`, registered by `cli.py` with its own `command`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,9 +9,8 @@ from softlabels.words import size_words
 
 
 def add_commands(command: Callable[[type], Callable[[Body], Body]]) -> None:
-    """Register both through `command`, a decorator of `make_command`."""
+    """Register it through `command`, a decorator of `make_command`."""
     command(config.ImportOptions)(import_)
-    command(config.ExportOptions)(export)
 
 
 def import_(terminal: Terminal, **options: Any) -> None:
@@ -36,21 +35,4 @@ def import_(terminal: Terminal, **options: Any) -> None:
         text += f", {len(manifest.skipped)} source rows had none"
     value = {"out": found.out, "rows": manifest.rows, "bytes": manifest.bytes}
     value |= {"statistics": manifest.statistics, "skipped": manifest.skipped}
-    terminal.result(text, value)
-
-
-def export(terminal: Terminal, **options: Any) -> None:
-    """Write a dump as .npz files, as WebDataset tars or as Mosaic's MDS, shard by shard.
-
-    Examples:
-
-    - `softlabels export data/digits-t --to npz --out digits-npz`
-    - `softlabels export data/digits-t --to webdataset --out digits-tars --T 4`
-    """
-    from softlabels.exchange import export_dump
-
-    found = export_dump(terminal.progress, **options)
-    files = f"{len(found.files)} file{'' if len(found.files) == 1 else 's'}"
-    text = f"{found.out}: {found.rows:,} rows in {files}, {size_words(found.bytes)}"
-    value = {"out": found.out, "rows": found.rows, "bytes": found.bytes, "files": found.files}
     terminal.result(text, value)

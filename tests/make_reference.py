@@ -21,7 +21,6 @@ COMMANDS = {
     "push": (cli_hub.push, publishing.PushOptions),
     "pull": (cli_hub.pull, publishing.PullOptions),
     "import": (cli_exchange.import_, exchange.ImportOptions),
-    "export": (cli_exchange.export, exchange.ExportOptions),
 }
 INTRO = """# Commands
 

@@ -1,4 +1,4 @@
-"""The options of `softlabels import` and `softlabels export`, as `config.py` has the others'."""
+"""The options of `softlabels import`, as `config` has the others'."""
 
 from dataclasses import dataclass
 
@@ -81,19 +81,3 @@ class ImportOptions(SourceOptions):
                 f"{flag} is about probabilities; add --probabilities, or leave it out: raw logits "
                 f"are stored as they are"
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportOptions:
-    """Write a dump's rows in another format."""
-
-    dump: str = option("The dump's folder.", positional=True)
-    to: str = option("npz, webdataset or mds.")
-    out: str = option("The folder to make; it appears when all of it is written.")
-    T: float | None = option(
-        "Write soft targets at this temperature. Default: the raw logits.", None, flag="--T"
-    )
-
-    def __post_init__(self) -> None:
-        _one_of(self, "to", "npz", "webdataset", "mds")
-        _positive(self, "T")

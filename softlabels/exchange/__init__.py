@@ -1,6 +1,5 @@
-"""In and out: dumps from logits that other programs stored, and dumps in other formats."""
+"""In: dumps from logits that other programs stored. Out: the recipes of docs/exchange.md."""
 
-from softlabels.exchange.exporting import Exported, export_dump
 from softlabels.exchange.importing import Imported, import_logits
 
-__all__ = ["Exported", "Imported", "export_dump", "import_logits"]
+__all__ = ["Imported", "import_logits"]

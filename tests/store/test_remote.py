@@ -2,6 +2,7 @@
 
 import gc
 import json
+import mmap
 import os
 import subprocess
 import sys
@@ -266,7 +267,8 @@ def test_a_remote_dump_is_fetched_once_and_then_mapped(teacher, out, server, tmp
     dataset = softlabels.load(out, T=4)
     assert np.array_equal(whole(dataset).numpy(), expected)
     assert server.requests["GET"] <= 2, "the manifest alone"
-    assert not dataset.logits.shards, "mapped in place"
+    owners = {type(region.owner) for region in dataset.logits.groups.regions}
+    assert owners == {mmap.mmap}, "mapped in place"
     assert [entry.words for entry in LocalCache().entries()] == [f"copy of {out}"]
     folder = Folder(out)
     name = folder.fs.find(folder.path("data"))[1]
