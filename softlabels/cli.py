@@ -54,7 +54,8 @@ def fit(terminal: Terminal, **options: Any) -> None:
     - `softlabels fit --data my.parquet --model mlp:800x800 --dropout 0.5 --jitter 2`
     """
     result = softlabels.fit(terminal.progress, **options)
-    terminal.result(_trained(result), {"out": result.out, **result.metrics})
+    if result.rank == 0:
+        terminal.result(_trained(result), {"out": result.out, **result.metrics})
 
 
 @command(config.DumpOptions)
@@ -113,7 +114,8 @@ def train(terminal: Terminal, **options: Any) -> None:
     - `softlabels train data/digits-t --T 4 --alpha 1 --student mlp:30x30 --out small.pt`
     """
     result = softlabels.train(terminal.progress, **options)
-    terminal.result(_trained(result), {"out": result.out, **result.metrics})
+    if result.rank == 0:
+        terminal.result(_trained(result), {"out": result.out, **result.metrics})
 
 
 @command(config.EvalOptions)
@@ -215,9 +217,9 @@ def _trained(result: Any) -> str:
     text = f"{result.out}: epoch {metrics['epoch']}, loss {metrics['loss']:.4f}"
     held = metrics["held_out"] or {}
     if "errors" in held:
-        text += f", {held['errors']} errors of {held['rows']} held-out rows"
+        text += f", {held['errors']} errors of {counted(held['labelled'], 'held-out row')}"
     if "agreement" in held:
-        text += f", agreement with the teacher {held['agreement']:.4f}"
+        text += f", agreement with the teacher {held['agreement']:.4f}, KL {held['kl']:.4f} nats"
     return text
 
 

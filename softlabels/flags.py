@@ -1,7 +1,6 @@
 """From an options dataclass to a command's flags, its YAML file, its errors' exit codes."""
 
 import inspect
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -12,6 +11,7 @@ import typer
 
 from softlabels.errors import SoftlabelsError, UsageError
 from softlabels.progress import SILENT, Progress
+from softlabels.words import json_text
 
 
 class Terminated(KeyboardInterrupt):
@@ -34,8 +34,8 @@ class Terminal:
 
     def result(self, text: str, value: dict[str, Any]) -> None:
         """One JSON object with --json, else words."""
-        said = json.dumps(value, ensure_ascii=False, default=str) if self.as_json else text
-        sys.stdout.write(said + "\n")  # at once: ranks may speak at the same time
+        line = json_text(value) if self.as_json else text
+        sys.stdout.write(line + "\n")  # at once: ranks may speak at the same time
         sys.stdout.flush()
 
     def error(self, text: str, kind: str) -> None:

@@ -1,6 +1,5 @@
 """Progress on stderr: bars for a person at a terminal, else a line now and then; or JSON lines."""
 
-import json
 import os
 import sys
 import time
@@ -23,6 +22,7 @@ from rich.progress import (
 from rich.text import Text
 
 from softlabels.progress import Advance, Progress
+from softlabels.words import json_text
 
 LINE_SECONDS = 60.0  # between two lines of progress where there is no terminal
 JSON_SECONDS = 10.0
@@ -81,7 +81,7 @@ class LogProgress(Progress):
 def log_event(event: str, **told: Any) -> None:
     ranked = {"rank": int(os.environ["RANK"])} if os.environ.get("RANK", "").isdigit() else {}
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    line = json.dumps({"time": now, "event": event} | ranked | told, ensure_ascii=False)
+    line = json_text({"time": now, "event": event} | ranked | told)
     print(line, file=sys.stderr, flush=True)
 
 

@@ -1,4 +1,8 @@
-"""Numbers as people read them."""
+"""Numbers as people read them, and values as JSON."""
+
+import json
+import math
+from typing import Any
 
 
 def counted(number: int, noun: str) -> str:
@@ -22,3 +26,16 @@ def time_words(seconds: float) -> str:
         if seconds < 90 * length or (unit == "h" and seconds < 48 * length):
             return f"about {seconds / length:.0f} {unit}"
     return f"about {seconds / 86400:.1f} days"
+
+
+def json_text(value: Any) -> str:
+    """One line of JSON. NaN and infinities, which JSON does not know, are null."""
+    return json.dumps(_finite(value), ensure_ascii=False, default=str, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -56,12 +56,14 @@ class TrainingOptions:
         "Train on this many rows only, drawn evenly over the classes by the seed.", None
     )
     holdout: float = option(
-        "Fraction of the rows kept out of training to choose the best epoch; 0 keeps the last.", 0.1
+        "Fraction of the rows kept out of training to choose the best epoch, by their labels or, "
+        "where few have one, by the KL with the teacher; 0 keeps the last.",
+        0.1,
     )
     patience: int | None = option(
         "Stop after this many epochs without a better held-out score.", None
     )
-    seed: int = option("Fixes initial weights, order, hold-out and jitter.", 0)
+    seed: int = option("Fixes initial weights, dropout, order and hold-out.", 0)
     device: str = option("auto, cpu, cuda, cuda:1 or mps.", "auto")
     precision: str = option("float32, or bf16 for faster matrix work.", "float32")
 
@@ -84,7 +86,7 @@ class FitOptions(TrainingOptions, SourceOptions):
     model: str = option(
         "linear, mlp:1200x1200, cnn:32x64, or package.module:factory.", "mlp:1200x1200"
     )
-    jitter: int = option("Shift images at random by up to this many pixels each way.", 0)
+    jitter: int = option("Shift images by up to this many pixels each way, drawn by the seed.", 0)
     out: str = option("The checkpoint to write.", "t.pt")
 
     def __post_init__(self) -> None:

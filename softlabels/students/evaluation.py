@@ -19,6 +19,7 @@ from softlabels.progress import SILENT, Advance, Progress, unheard
 from softlabels.targets.loading import load
 from softlabels.targets.soft_dataset import Dump
 from softlabels.teachers import Teacher, resolve
+from softlabels.words import counted
 
 ECE_BINS = 15
 
@@ -32,22 +33,26 @@ def predict(
     batch_size: int = 1024,
     advance: Advance = unheard,
 ) -> Tensor:
-    """`logits` of the inputs of these rows, batch by batch; float32 [N, C] on the CPU."""
+    """`logits` of the inputs of these rows, batch by batch; float32 [N, C] on the CPU, [0, 0] of
+    none."""
     parts = []
     for start in range(0, len(rows), batch_size):
         part = rows[start : start + batch_size]
         parts.append(logits(examples.finish(examples.gather(part).to(device))).float().cpu())
         advance(len(part), "")
-    return torch.cat(parts)
+    return torch.cat(parts) if parts else torch.empty(0, 0)
 
 
 def measure(logits_NC: Tensor, labels_N: Tensor) -> dict[str, Any]:
     """Against hard labels; rows with label −1 are left out.
 
     rows, errors, accuracy; nll: mean negative log likelihood in nats; ece: expected calibration
-    error with 15 equal bins of confidence (Guo et al. 2017, equation 3).
+    error with 15 equal bins of confidence (Guo et al. 2017, equation 3). Raises SourceError where
+    no row has a label.
     """
     known = labels_N >= 0
+    if not bool(known.any()):
+        raise SourceError(f"of {counted(len(labels_N), 'row')} none has a label to measure against")
     logits_NC, labels_N = logits_NC[known], labels_N[known]
     log_p_NC = DenseLogits(logits_NC).temper(1).log_probs()
     log_confidence_N, predicted_N = log_p_NC.max(-1)
@@ -67,6 +72,11 @@ def calibration_error(confidence_N: Tensor, correct_N: Tensor, bins: int = ECE_B
     gap_N = correct_N.double() - confidence_N.double()
     sums = torch.zeros(bins, dtype=torch.float64).index_add(0, which_N, gap_N)
     return float(sums.abs().sum() / len(confidence_N))
+
+
+def broken_rows(logits_NC: Tensor) -> int:
+    """How many rows hold NaN or infinity. No measure of them means anything."""
+    return int((~torch.isfinite(logits_NC).all(-1)).sum())
 
 
 def compare(student_NC: Tensor, teacher_NC: Tensor) -> dict[str, Any]:
@@ -168,4 +178,11 @@ def _predict_all(
     device = resolve_device(words.device)
     rows = np.arange(len(examples))
     with progress.bar(what, len(rows), "rows") as advance:
-        return predict(model.logits, examples, rows, device, words.batch_size, advance)
+        logits_NC = predict(model.logits, examples, rows, device, words.batch_size, advance)
+    if broken := broken_rows(logits_NC):
+        raise TeacherError(
+            f"{words.checkpoint} gives NaN or infinity for {broken:,} of {len(rows):,} rows of "
+            f"{examples.source.data!r}; nothing can be measured. Check the checkpoint and "
+            f"--preprocess"
+        )
+    return logits_NC

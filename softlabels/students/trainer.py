@@ -1,7 +1,7 @@
 """One training loop for every loss: AdamW, warm-up and cosine, held-out selection.
 
-`accelerate` gives the device and, under `accelerate launch`, the other processes: each takes its
-share of every batch, and gradients are averaged.
+Under torchrun or `accelerate launch` each process takes its share of every batch, and gradients
+are averaged over its rows; see `ranks` for what they decide together.
 """
 
 import math
@@ -12,16 +12,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import accelerate
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from softlabels.config import TrainingOptions
-from softlabels.devices import autocast, resolve_device
+from softlabels.devices import autocast
 from softlabels.errors import TrainingError, UsageError
 from softlabels.progress import Advance, Progress
+from softlabels.students.ranks import Ranks
+from softlabels.students.student import Student
 from softlabels.targets.batches import steps
+from softlabels.words import counted
 
 Batch = Mapping[str, Any]
 
@@ -30,9 +32,10 @@ SAVE_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Score:
-    """A held-out score: smaller `key` is better; `words` says it to a person."""
+    """A held-out score: smaller `key` is better, None is never chosen; `words` says it to a
+    person."""
 
-    key: tuple[float, ...]
+    key: tuple[float, ...] | None
     words: str = ""
     measures: dict[str, Any] | None = None
 
@@ -43,17 +46,17 @@ class Task:
 
     order: training rows and epoch → the same rows as they come in that epoch; take: rows, epoch and
     device → a batch there, with `input` as the model gets it, begun one batch ahead with `ahead`;
-    loss: logits and a batch → a scalar; score: a model and held-out rows → how good it is; settle:
-    called after each epoch, raises what was found wrong with its data.
+    loss: logits and a batch → a scalar, a mean over rows; score: how good the student is on
+    held-out rows, asked on every rank and the same on each; settle: called after each epoch, raises
+    what was found wrong with its data; remedy: what may help where the loss is no number.
     """
 
     order: Callable[[np.ndarray, int], np.ndarray]
-
     take: Callable[[np.ndarray, int, torch.device], Batch]
     loss: Callable[[Tensor, Batch], Tensor]
-    score: Callable[[nn.Module, np.ndarray], Score]
-    labels: np.ndarray | None
+    score: Callable[[Student, np.ndarray], Score]
     settle: Callable[[], None]
+    remedy: str
     ahead: bool = False
 
 
@@ -74,36 +77,22 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def choose_rows(
-    total: int, labels: np.ndarray | None, options: TrainingOptions
-) -> tuple[np.ndarray, np.ndarray]:
-    """(training rows, held-out rows), by the seed. `rows` of them, evenly over the classes.
-
-    Raises UsageError where there are fewer rows than asked for.
-    """
-    order = np.random.default_rng([options.seed, 0xDA7A]).permutation(total)
-    held = round(options.holdout * total)
-    kept, out = order[held:], order[:held]
-    if options.rows is None:
-        return np.sort(kept), np.sort(out)
-    if options.rows > len(kept):
-        raise UsageError(f"--rows is {options.rows}; only {len(kept)} rows are there to train on")
-    return np.sort(_evenly(kept, labels, options.rows)), np.sort(out)
-
-
-def _evenly(rows: np.ndarray, labels: np.ndarray | None, count: int) -> np.ndarray:
-    """The first `count` of `rows`, taking the classes in turn."""
-    if labels is None:
-        return rows[:count]
-    turn = np.empty(len(rows), dtype=np.int64)
-    for value in np.unique(labels[rows]):
-        members = np.flatnonzero(labels[rows] == value)
-        turn[members] = np.arange(len(members))
-    return rows[np.argsort(turn, kind="stable")[:count]]
+def smallest_share(rows: int, size: int, world: int) -> int:
+    """The fewest rows that a process gets in a step. Raises UsageError where one would get none."""
+    if rows < world:
+        raise UsageError(
+            f"{counted(rows, 'row')} to train on can't be shared by {world} processes; start fewer"
+        )
+    if size < world:
+        raise UsageError(
+            f"--batch-size is {size}, and each of {world} processes takes a share of every batch; "
+            f"use {world} or more"
+        )
+    return min((stop - start) // world for start, stop in steps(rows, size, world))
 
 
 class Trainer:
-    """Trains `model` in place; `run` returns the best epoch's weights.
+    """Trains a student in place; `run` returns the best epoch's weights.
 
     The best epoch has the best held-out score; without a hold-out it is the last. `save` hears of
     it at the end, at most every half minute before that, and on Ctrl-C.
@@ -111,22 +100,22 @@ class Trainer:
 
     def __init__(
         self,
-        model: nn.Module,
+        student: Student,
         task: Task,
-        total: int,
+        rows: tuple[np.ndarray, np.ndarray],
         options: TrainingOptions,
         save: Callable[[Outcome], None],
+        ranks: Ranks,
+        use_differs: bool = False,
     ) -> None:
-        self.accelerator = accelerate.Accelerator(device_placement=False)
-        alone = self.accelerator.num_processes == 1
-        self.device = resolve_device(options.device) if alone else self.accelerator.device
-        self.model, self.task, self.options, self.save = model.to(self.device), task, options, save
-        self.train_rows, self.held_rows = choose_rows(total, task.labels, options)
-        self.wrapped = self.accelerator.prepare_model(self.model, device_placement=False)
+        self.student, self.task, self.options, self.save = student, task, options, save
+        self.ranks, self.device = ranks, ranks.device
+        self.train_rows, self.held_rows = rows
+        self.wrapped = ranks.wrap(student, use_differs)
         self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=options.lr, weight_decay=options.weight_decay
+            student.model.parameters(), lr=options.lr, weight_decay=options.weight_decay
         )
-        each = len(steps(len(self.train_rows), options.batch_size, self.accelerator.num_processes))
+        each = len(steps(len(self.train_rows), options.batch_size, ranks.world))
         total_steps = options.epochs * each
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda step: learning_rate_factor(step, total_steps, options.warmup)
@@ -136,7 +125,7 @@ class Trainer:
         self.saved = time.monotonic()
 
     def run(self, progress: Progress) -> Outcome:
-        """Raises TrainingError where the loss stops being a number."""
+        """Raises TrainingError where the loss stops being a number, or no epoch has a score."""
         epochs, patience = self.options.epochs, self.options.patience
         with progress.bar("train", epochs * len(self.train_rows), "rows") as advance:
             try:
@@ -146,39 +135,39 @@ class Trainer:
                     advance(0, f"epoch {epoch}, loss {loss:.4f}{words}")
                     if patience and epoch - self.outcome.epoch >= patience:
                         break
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, TrainingError, RuntimeError):
                 if self.outcome.epoch:
                     self._save()
                     progress.say(f"stopped: the best so far, epoch {self.outcome.epoch}, is saved")
                 raise
+        if not self.outcome.epoch:
+            raise TrainingError(f"no epoch can be chosen{words}; {self.task.remedy}")
         self.outcome.complete = True
         self._save()
-        self.accelerator.wait_for_everyone()
+        self.ranks.wait()
         return self.outcome
 
     def _train_epoch(self, epoch: int, advance: Advance) -> float:
         self.wrapped.train()
         order = self.task.order(self.train_rows, epoch)
         losses = []
-        for rows, batch in self._batches(order, epoch):
-            losses.append(self._step(batch))
+        for rows, share, batch in self._batches(order, epoch):
+            losses.append(self._step(batch, share * self.ranks.world / rows))
             advance(rows, "")
         self.task.settle()
-        mean = float(torch.stack(losses).mean())
+        mean = self.ranks.mean(float(torch.stack(losses).mean()))
         if not math.isfinite(mean):
-            raise TrainingError(
-                f"the loss became {mean} in epoch {epoch}; try a smaller --lr than "
-                f"{self.options.lr:g}, or a longer --warmup"
-            )
+            raise TrainingError(f"the loss became {mean} in epoch {epoch}; {self.task.remedy}")
         return mean
 
-    def _batches(self, order: np.ndarray, epoch: int) -> Iterator[tuple[int, Batch]]:
-        """This process's share of each batch, and how many rows all of them have."""
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+    def _batches(self, order: np.ndarray, epoch: int) -> Iterator[tuple[int, int, Batch]]:
+        """How many rows each batch has, how many of them are this process's, and these."""
+        rank, world = self.ranks.rank, self.ranks.world
         parts = [order[s:t] for s, t in steps(len(order), self.options.batch_size, world)]
 
-        def take(rows: np.ndarray) -> tuple[int, Batch]:
-            return len(rows), self.task.take(rows[rank::world], epoch, self.device)
+        def take(rows: np.ndarray) -> tuple[int, int, Batch]:
+            mine = rows[rank::world]
+            return len(rows), len(mine), self.task.take(mine, epoch, self.device)
 
         if not self.task.ahead:
             yield from map(take, parts)
@@ -191,37 +180,42 @@ class Trainer:
                     waiting.append(pool.submit(take, part))
                 yield now.result()
 
-    def _step(self, batch: Batch) -> Tensor:
+    def _step(self, batch: Batch, weight: float) -> Tensor:
+        """weight: how much larger this rank's share is than the mean of all, whose gradients are
+        averaged as if they were equal."""
         with autocast(self.device, self.options.precision):
             logits_NC = self.wrapped(batch["input"])
         loss = self.task.loss(logits_NC, batch)
+        if weight != 1:
+            loss = loss * weight
         self.optimizer.zero_grad(set_to_none=True)
-        self.accelerator.backward(loss)
+        self.ranks.accelerator.backward(loss)
         self.optimizer.step()
         self.schedule.step()
         if self.options.max_norm is not None:
-            limit_norms(self.model, self.options.max_norm)
+            limit_norms(self.student.model, self.options.max_norm)
         return loss.detach()
 
     def _judge(self, epoch: int, loss: float) -> str:
         entry: dict[str, Any] = {"epoch": epoch, "loss": loss}
         score = Score((-epoch,))
+        self.ranks.align(self.student)
         if len(self.held_rows):
-            score = self.task.score(self.model, self.held_rows)
+            score = self.task.score(self.student, self.held_rows)
             entry["held_out"] = score.measures
         self.outcome.history.append(entry)
-        if score.key < self.best:
-            self.best, self.outcome.epoch = score.key, epoch
+        if score.key is not None and score.key < self.best:
             self.outcome.state_dict = {
                 name: value.detach().to("cpu", copy=True)
-                for name, value in self.model.state_dict().items()
+                for name, value in self.student.model.state_dict().items()
             }
+            self.best, self.outcome.epoch = score.key, epoch
             if time.monotonic() - self.saved > SAVE_SECONDS:
                 self._save()
         return f", held out: {score.words}" if score.words else ""
 
     def _save(self) -> None:
-        if self.accelerator.is_main_process:
+        if self.ranks.is_first:
             self.save(self.outcome)
         self.saved = time.monotonic()
 

@@ -3,43 +3,29 @@
 N rows of a batch, C classes.
 """
 
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from softlabels.checkpoint import Checkpoint, library_versions
 from softlabels.config import FitOptions, TrainingOptions, TrainOptions
-from softlabels.devices import resolve_device
 from softlabels.errors import SourceError, UsageError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocessing import choose, introduce
 from softlabels.inputs.sources import open_as_told
 from softlabels.inputs.views import draw_shifts, shift
-from softlabels.models import build_model
 from softlabels.progress import SILENT, Progress
-from softlabels.students.evaluation import compare, measure, predict
+from softlabels.students.job import Job, TrainResult
 from softlabels.students.losses import hard_loss, kd_loss
-from softlabels.students.trainer import Batch, Outcome, Score, Task, Trainer, seed_everything
+from softlabels.students.ranks import Ranks
+from softlabels.students.trainer import Batch
 from softlabels.targets import newest_dump
 from softlabels.targets.loading import load
 from softlabels.targets.orders import permutation
 from softlabels.targets.soft_dataset import Dump
-from softlabels.teachers.teacher import first_line
 
-
-@dataclass(frozen=True)
-class TrainResult:
-    """The checkpoint that was written and where, and what its held-out rows said."""
-
-    out: str
-    checkpoint: Checkpoint
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        return self.checkpoint.metrics
+LOW_T, HIGH_T = 0.01, 1000.0  # between them float32's loss is right to three digits
 
 
 def fit(progress: Progress = SILENT, **options: Any) -> TrainResult:
@@ -49,6 +35,24 @@ def fit(progress: Progress = SILENT, **options: Any) -> TrainResult:
     dropout, max_norm, jitter, seed, out, … Raises UsageError, SourceError or TrainingError.
     """
     words = FitOptions(**options)
+    ranks = Ranks(words.device)
+    with ranks.together():
+        return _fit(words, ranks, progress)
+
+
+def train(progress: Progress = SILENT, **options: Any) -> TrainResult:
+    """Train a student from a stored dump and write its checkpoint; no teacher is loaded.
+
+    Options are those of `softlabels train` (see `config.TrainOptions`): dump, T, alpha, student,
+    epochs, out, … Raises UsageError, StoreError, SourceError, AlignmentError or TrainingError.
+    """
+    words = TrainOptions(**options)
+    ranks = Ranks(words.device)
+    with ranks.together():
+        return _train(words, ranks, progress)
+
+
+def _fit(words: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:
     source = open_as_told(words, words.data, words.out, {}, progress)
     if not source.labelled:
         raise SourceError(f"{words.data!r} has no column of labels; name one with --label-column")
@@ -76,7 +80,7 @@ def fit(progress: Progress = SILENT, **options: Any) -> TrainResult:
         "fingerprint": source.fingerprint,
         "rows": len(source),
     }
-    job = _Job(
+    job = Job(
         spec=words.model,
         examples=examples,
         labels=labels,
@@ -84,23 +88,22 @@ def fit(progress: Progress = SILENT, **options: Any) -> TrainResult:
         classes=len(source.class_names or range(int(labels.max()) + 1)),
         class_names=source.class_names,
         data=data,
+        identity=source.fingerprint,
         out=words.out,
         options=words,
+        ranks=ranks,
     )
 
     def loss(logits_NC: Tensor, batch: Batch) -> Tensor:
         return hard_loss(logits_NC, batch["label"])
 
-    return job.run(loss, take, lambda rows, epoch: mixed(rows, words.seed, epoch), progress)
+    def order(rows: np.ndarray, epoch: int) -> np.ndarray:
+        return mixed(rows, words.seed, epoch)
+
+    return job.run(loss, take, order, _slower(words), progress)
 
 
-def train(progress: Progress = SILENT, **options: Any) -> TrainResult:
-    """Train a student from a stored dump and write its checkpoint; no teacher is loaded.
-
-    Options are those of `softlabels train` (see `config.TrainOptions`): dump, T, alpha, student,
-    epochs, out, … Raises UsageError, StoreError, SourceError, AlignmentError or TrainingError.
-    """
-    words = TrainOptions(**options)
+def _train(words: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResult:
     folder = words.dump or str(newest_dump())
     dataset = load(
         folder,
@@ -108,7 +111,7 @@ def train(progress: Progress = SILENT, **options: Any) -> TrainResult:
         source=words.source,
         preprocess=words.preprocess,
         keep=words.keep,
-        device=words.device,
+        device=words.device if ranks.world == 1 else str(ranks.device),
         cache=words.cache,
         streaming=words.streaming,
         shards=words.shards,
@@ -121,6 +124,10 @@ def train(progress: Progress = SILENT, **options: Any) -> TrainResult:
     chosen = "" if words.dump else " (the newest complete dump)"
     progress.say(f"from {folder}{chosen} at T={words.T:g}, alpha={words.alpha:g}")
     introduce(progress, examples, "from the dump" if words.preprocess is None else "")
+    remedy = _slower(words)
+    if not LOW_T <= words.T <= HIGH_T:
+        remedy = f"T is {words.T:g}, and float32 holds the loss from T {LOW_T:g} to {HIGH_T:g}"
+        progress.say(f"warning: {remedy}")
 
     def loss(logits_NC: Tensor, batch: Batch) -> Tensor:
         hard = batch["label"] if labels is not None else None
@@ -140,7 +147,7 @@ def train(progress: Progress = SILENT, **options: Any) -> TrainResult:
         "dump": folder,
         "plan": plan.hash,
     }
-    job = _Job(
+    job = Job(
         spec=words.student,
         examples=examples,
         labels=labels,
@@ -148,8 +155,10 @@ def train(progress: Progress = SILENT, **options: Any) -> TrainResult:
         classes=plan.classes,
         class_names=dataset.class_names,
         data=data,
+        identity=dataset.identity,
         out=words.out,
         options=words,
+        ranks=ranks,
     )
 
     def take(rows: np.ndarray, epoch: int, device: torch.device) -> Batch:
@@ -165,115 +174,11 @@ def train(progress: Progress = SILENT, **options: Any) -> TrainResult:
         return every[chosen[every]]
 
     ahead = dataset.order(words.shuffle).text != "full" or not examples.kept
-    return job.run(loss, take, order, progress, ahead)
+    return job.run(loss, take, order, remedy, progress, ahead)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What `fit` and `train` share: the model, its hold-out score and its checkpoint."""
-
-    spec: str
-    examples: Examples
-    labels: Tensor | None
-    teacher: Dump | None
-    classes: int
-    class_names: list[str] | None
-    data: dict[str, Any]
-    out: str
-    options: TrainingOptions
-
-    def run(
-        self, loss: Any, take: Any, order: Any, progress: Progress, ahead: bool = False
-    ) -> TrainResult:
-        options = self.options
-        seed_everything(options.seed)
-        shape = self.examples.input_shape
-        model = build_model(self.spec, shape, self.classes, options.dropout, options.input_dropout)
-        device = resolve_device(options.device)
-        check_model(model.to(device), self.examples, device, self.classes, self.spec)
-        task = Task(
-            order=order,
-            take=take,
-            ahead=ahead,
-            settle=lambda: None if self.teacher is None else self.teacher.settle(),
-            loss=loss,
-            score=self.score,
-            labels=None if self.labels is None else self.labels.numpy(),
-        )
-        result: list[Checkpoint] = []
-
-        def save(outcome: Outcome) -> None:
-            result[:] = [self.checkpoint(outcome)]
-            result[0].save(self.out)
-
-        trainer = Trainer(model, task, len(self.examples), options, save)
-        progress.say(
-            f"{self.spec} on {trainer.device}: {len(trainer.train_rows):,} rows to train on, "
-            f"{len(trainer.held_rows):,} held out"
-        )
-        outcome = trainer.run(progress)
-        return TrainResult(self.out, result[0] if result else self.checkpoint(outcome))
-
-    def measure(self, model: nn.Module, rows: np.ndarray) -> dict[str, Any]:
-        """Held-out rows against their labels and, with a teacher, against its logits."""
-        device = next(model.parameters()).device
-        logits_NC = predict(model.eval(), self.examples, rows, device)
-        chosen = torch.from_numpy(rows)
-        found: dict[str, Any] = {"rows": len(rows)}
-        if self.labels is not None:
-            found |= measure(logits_NC, self.labels[chosen])
-        if self.teacher is not None:
-            found |= compare(logits_NC, self.teacher.logits.gather(rows).cpu())
-        return found
-
-    def score(self, model: nn.Module, rows: np.ndarray) -> Score:
-        """Errors first, then the likelihood; without labels, disagreement and KL."""
-        found = self.measure(model, rows)
-        if self.labels is not None:
-            words = f"{found['errors']} errors of {found['rows']}"
-            return Score((float(found["errors"]), found["nll"]), words, found)
-        words = f"agreement {found['agreement']:.4f}, KL {found['kl']:.4f}"
-        return Score((1 - found["agreement"], found["kl"]), words, found)
-
-    def checkpoint(self, outcome: Outcome) -> Checkpoint:
-        last = outcome.history[outcome.epoch - 1]
-        metrics = {
-            "epoch": outcome.epoch,
-            "loss": last["loss"],
-            "held_out": last.get("held_out"),
-            "trained_rows": outcome.rows,
-        }
-        return Checkpoint(
-            model=self.spec,
-            input_shape=self.examples.input_shape,
-            num_classes=self.classes,
-            preprocess=str(self.examples.preprocess),
-            state_dict=outcome.state_dict,
-            class_names=self.class_names,
-            data=self.data,
-            training=asdict(self.options) | {"complete": outcome.complete},
-            metrics=metrics,
-            versions=library_versions(),
-        )
-
-
-@torch.no_grad()
-def check_model(
-    model: nn.Module, examples: Examples, device: torch.device, classes: int, spec: str
-) -> None:
-    """Try the model on two rows. Raises UsageError unless it gives two rows of logits."""
-    sample = examples.finish(examples.sample().to(device))
-    try:
-        output = model.eval()(sample)
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise UsageError(
-            f"model {spec} can't take inputs of shape {examples.input_shape}: {first_line(error)}"
-        ) from error
-    if not isinstance(output, Tensor) or output.shape != (len(sample), classes):
-        shape = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise UsageError(
-            f"model {spec} gave {shape} for {len(sample)} inputs; expected {[len(sample), classes]}"
-        )
+def _slower(words: TrainingOptions) -> str:
+    return f"try a smaller --lr than {words.lr:g}, or a longer --warmup"
 
 
 def mixed(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:

@@ -3,7 +3,8 @@
 Step k of an epoch takes the rows at the positions [k·B, (k+1)·B) of its order, B = batch_size ·
 world; rank r takes every world-th of them, from the r-th on. So no row is missing and none comes
 twice, ranks take equally many steps, and neither depends on the number of workers. A last step
-with fewer rows than ranks is joined with the one before.
+that would leave a rank one row or none is joined with the one before: batch norm can't train on
+one row.
 """
 
 import copy
@@ -26,11 +27,12 @@ def steps(
     rows: int, size: int, world: int, start: int = 0, drop_last: bool = False
 ) -> list[tuple[int, int]]:
     """The positions [start, stop) of each step of `size` rows, from this position on, so that each
-    of `world` ranks gets some."""
+    of `world` ranks gets two or more, where `size` has as many and as many are left."""
+    least = min(2 * world, size)
     stops = list(range(start + size, rows + 1, size))
     done = stops[-1] if stops else start
     if not drop_last and done < rows:
-        if rows - done < world and stops:
+        if rows - done < least and stops:
             stops[-1] = rows
         else:
             stops.append(rows)

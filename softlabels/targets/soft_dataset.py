@@ -104,7 +104,7 @@ class SoftDataset(Dataset):
         workers: int = 0,
         pin_memory: bool = False,
     ) -> Batches:
-        """An epoch of whole batches; the last may be short.
+        """An epoch of whole batches; the last may be short, or longer by a row that would be alone.
 
         The order is a function of (seed, epoch) alone. shuffle: True is a permutation of all rows;
         `"blocks(64, 512)"` mixes 512 random blocks of 64 neighbours at a time, for dumps larger

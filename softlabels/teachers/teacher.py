@@ -99,7 +99,7 @@ class Teacher:
         LogitsError where the teacher applies a softmax itself.
         """
         check_class_names(self.name, self.class_names, class_names)
-        self.classes = None if class_names is None else len(class_names)
+        self.classes = self.classes if class_names is None else len(class_names)
         logits_NC = self.logits(inputs, precision)
         classes = logits_NC.shape[1]
         if class_names is not None and len(class_names) != classes:

@@ -115,6 +115,7 @@ def _from_checkpoint(checkpoint: Checkpoint, file: TeacherFile) -> Teacher:
         preprocess=checkpoint.preprocess,
         class_names=checkpoint.class_names,
         data=checkpoint.data,
+        classes=checkpoint.num_classes,
     )
 
 

@@ -1,7 +1,5 @@
 """Stage three, and hard labels: `fit`, `train`, `evaluate`."""
 
-import json
-import os
 import signal
 import subprocess
 import sys
@@ -16,7 +14,8 @@ import softlabels
 from softlabels.config import FitOptions
 from softlabels.errors import SourceError, StoreError, TrainingError, UsageError
 from softlabels.students.evaluation import calibration_error, compare, measure
-from softlabels.students.trainer import choose_rows, learning_rate_factor, limit_norms
+from softlabels.students.holdout import choose_rows
+from softlabels.students.trainer import learning_rate_factor, limit_norms
 from softlabels.teachers import resolve
 
 HERE = Path(__file__).parents[2]
@@ -219,8 +218,7 @@ def test_ctrl_c_keeps_the_best_so_far(tmp_path):
                "--epochs", "100000", "--out", "t.pt"]  # fmt: skip
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        assert "upright|scale(255), by default" in process.stderr.readline()
-        assert "1,080 rows to train on, 120 held out" in process.stderr.readline()
+        assert any("1,080 rows to train on, 120 held out" in line for line in process.stderr)
         time.sleep(3)  # an epoch takes a few hundredths
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=60)[1]
@@ -241,27 +239,6 @@ def test_measures_by_hand():
     same = compare(logits, logits)
     assert same["agreement"] == 1
     assert same["kl"] == pytest.approx(0, abs=1e-7)
-
-
-def test_two_processes_train_one_student(dump_folder, tmp_path):
-    """`accelerate launch` with two processes on the CPU learns as one does."""
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
-               "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
-               "-m", "softlabels", "train", dump_folder, "--student", "linear", "--T", "2",
-               "--alpha", "1", "--epochs", "3", "--holdout", "0", "--batch-size", "200",
-               "--json"]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HOME": str(tmp_path)}
-    done = subprocess.run(
-        [*command, "--out", "two.pt"], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    softlabels.train(dump=dump_folder, student="linear", T=2, alpha=1, epochs=3, holdout=0,
-                     batch_size=200, out=str(tmp_path / "one.pt"))  # fmt: skip
-    one, two = weights(tmp_path / "one.pt"), weights(tmp_path / "two.pt")
-    for name in one:
-        torch.testing.assert_close(one[name], two[name], atol=1e-4, rtol=1e-3)
-    assert len([line for line in done.stdout.splitlines() if line.startswith("{")]) == 1
-    assert json.loads(done.stdout.splitlines()[-1])["out"] == "two.pt"
 
 
 def test_text_labels_keep_their_numbers_in_a_split_that_lacks_a_class(tmp_path):

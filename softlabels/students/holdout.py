@@ -1,0 +1,55 @@
+"""Which rows are trained on, which are held out, and what the held-out rows can say. N rows."""
+
+import numpy as np
+
+from softlabels.config import TrainingOptions
+from softlabels.errors import UsageError
+from softlabels.words import counted
+
+FEW = 30  # held-out rows; the accuracy of n rows has a standard error of up to 0.5 / √n
+
+
+def choose_rows(
+    total: int, labels: np.ndarray | None, options: TrainingOptions
+) -> tuple[np.ndarray, np.ndarray]:
+    """(training rows, held-out rows), by the seed. `rows` of them, evenly over the classes.
+
+    Raises UsageError where a hold-out leaves no row on either side, and where there are fewer rows
+    than asked for.
+    """
+    order = np.random.default_rng([options.seed, 0xDA7A]).permutation(total)
+    held = round(options.holdout * total)
+    if options.holdout and not 0 < held < total:
+        side = "train on" if held else "hold out"
+        raise UsageError(
+            f"--holdout is {options.holdout:g}: of {counted(total, 'row')} it leaves none to "
+            f"{side}; use another fraction, or 0 to train on all and keep the last epoch"
+        )
+    kept, out = order[held:], order[:held]
+    if options.rows is None:
+        return np.sort(kept), np.sort(out)
+    if options.rows > len(kept):
+        raise UsageError(f"--rows is {options.rows}; only {len(kept)} rows are there to train on")
+    return np.sort(_evenly(kept, labels, options.rows)), np.sort(out)
+
+
+def _evenly(rows: np.ndarray, labels: np.ndarray | None, count: int) -> np.ndarray:
+    """The first `count` of `rows`, taking the classes in turn."""
+    if labels is None:
+        return rows[:count]
+    turn = np.empty(len(rows), dtype=np.int64)
+    for value in np.unique(labels[rows]):
+        members = np.flatnonzero(labels[rows] == value)
+        turn[members] = np.arange(len(members))
+    return rows[np.argsort(turn, kind="stable")[:count]]
+
+
+def labels_choose(labels_N: np.ndarray) -> bool:
+    """Whether the labels of these held-out rows, −1 for none, are enough to choose an epoch by.
+
+    They are where at least FEW rows, and half of all, have one: the standard error of an accuracy,
+    √(p·(1−p)/n), is then at most 9 points and 1.4 times that of all rows. With fewer, the KL with
+    the teacher, which every row has, says more.
+    """
+    known = int((labels_N >= 0).sum())
+    return known >= FEW and 2 * known >= len(labels_N)

@@ -1,0 +1,207 @@
+"""What `fit` and `train` share: the model, its hold-out score and its checkpoint.
+
+N rows of a batch, C classes.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from softlabels.checkpoint import Checkpoint, library_versions
+from softlabels.config import TrainingOptions
+from softlabels.inputs.examples import Examples
+from softlabels.models import build_model
+from softlabels.progress import Progress
+from softlabels.students.evaluation import broken_rows, compare, measure, predict
+from softlabels.students.holdout import FEW, choose_rows, labels_choose
+from softlabels.students.ranks import Ranks
+from softlabels.students.student import Student, Use, check_model, check_training
+from softlabels.students.trainer import (
+    Outcome,
+    Score,
+    Task,
+    Trainer,
+    seed_everything,
+    smallest_share,
+)
+from softlabels.targets.soft_dataset import Dump
+from softlabels.words import counted
+
+PLACES = ("dump", "data", "source", "out", "device", "keep", "cache")  # may differ between ranks
+SHOWN = 8  # names of parameters
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """The checkpoint that was written and where, and what its held-out rows said. rank: of the
+    process; rank 0 writes."""
+
+    out: str
+    checkpoint: Checkpoint
+    rank: int = 0
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        return self.checkpoint.metrics
+
+
+@dataclass(frozen=True)
+class Job:
+    """A model to be trained, on what, and where its checkpoint goes.
+
+    identity: what the rows are, the same for the same ones. labels: int64 [rows], −1 for none, or
+    None where no row has one; then there is a teacher.
+    """
+
+    spec: str
+    examples: Examples
+    labels: Tensor | None
+    teacher: Dump | None
+    classes: int
+    class_names: list[str] | None
+    data: dict[str, Any]
+    identity: str
+    out: str
+    options: TrainingOptions
+    ranks: Ranks
+
+    def run(
+        self, loss: Any, take: Any, order: Any, remedy: str, progress: Progress, ahead: bool = False
+    ) -> TrainResult:
+        options, ranks = self.options, self.ranks
+        labels = None if self.labels is None else self.labels.numpy()
+        rows = choose_rows(len(self.examples), labels, options)
+        share = smallest_share(len(rows[0]), options.batch_size, ranks.world)
+        seed_everything(options.seed)
+        student, use = self.build(share)
+        self.check_ranks(student)
+        task = Task(
+            order=order,
+            take=take,
+            ahead=ahead,
+            settle=lambda: None if self.teacher is None else self.teacher.settle(),
+            loss=loss,
+            score=self.score,
+            remedy=remedy,
+        )
+        result: list[Checkpoint] = []
+
+        def save(outcome: Outcome) -> None:
+            result[:] = [self.checkpoint(outcome)]
+            result[0].save(self.out)
+
+        use_differs = bool(use.unused) or not use.steady
+        trainer = Trainer(student, task, rows, options, save, ranks, use_differs)
+        self.say(rows, use, progress)
+        outcome = trainer.run(progress)
+        return TrainResult(
+            self.out, result[0] if result else self.checkpoint(outcome), self.ranks.rank
+        )
+
+    def build(self, share: int) -> tuple[Student, Use]:
+        """The model, tried: `share` is the smallest number of rows that it will be trained on."""
+        shape, options, device = self.examples.input_shape, self.options, self.ranks.device
+        model = build_model(self.spec, shape, self.classes, options.dropout, options.input_dropout)
+        student = Student(model.to(device), self.classes, self.spec)
+        sample = self.examples.finish(self.examples.sample().to(device))
+        check_model(student, sample)
+        use = check_training(student, sample, options.precision, share, self.ranks.world)
+        return student, use
+
+    def check_ranks(self, student: Student) -> None:
+        """Raises UsageError where ranks were started with other options, data or models."""
+        options = {
+            f"--{name.replace('_', '-')}": value
+            for name, value in asdict(self.options).items()
+            if name not in PLACES
+        }
+        shapes = [(name, list(value.shape)) for name, value in student.model.state_dict().items()]
+        self.ranks.check_same(options | {"set of rows": self.identity, "model": shapes})
+
+    def say(self, rows: tuple[np.ndarray, np.ndarray], use: Use, progress: Progress) -> None:
+        """The first line, and what a person should know before the first epoch."""
+        kept, held = rows
+        progress.say(
+            f"{self.spec} on {self.ranks.place}: {counted(len(kept), 'row')} to train on, "
+            f"{len(held):,} held out{self.chooser(held)}"
+        )
+        if self.teacher is None and 0 < len(held) < FEW:
+            progress.say(
+                f"warning: {counted(len(held), 'row')} held out choose the epoch, and one error "
+                f"among them is {100 / len(held):.0f} points of accuracy; hold out more "
+                f"(--holdout), or none (--holdout 0) to keep the last epoch"
+            )
+        if use.unused:
+            more = f" and {len(use.unused) - SHOWN} more" if len(use.unused) > SHOWN else ""
+            progress.say(
+                f"warning: the logits of {self.spec} do not use {', '.join(use.unused[:SHOWN])}"
+                f"{more}, which stay as they are"
+            )
+
+    def chooser(self, held: np.ndarray) -> str:
+        if not len(held) or self.by_labels(held):
+            return ""
+        known = 0 if self.labels is None else int((self.labels.numpy()[held] >= 0).sum())
+        have = f"{known:,} of them {'has' if known == 1 else 'have'}" if known else "none has"
+        return f"; {have} a label, so epochs are chosen by the KL with the teacher"
+
+    def by_labels(self, held: np.ndarray) -> bool:
+        if self.teacher is None:
+            return True
+        return self.labels is not None and labels_choose(self.labels.numpy()[held])
+
+    def score(self, student: Student, rows: np.ndarray) -> Score:
+        """Errors first, then the likelihood; with few labels or none, the KL with the teacher.
+        Each rank runs its share of the rows."""
+        ranks = self.ranks
+        mine = rows[ranks.rank :: ranks.world]
+        part_NC = predict(student.eval(), self.examples, mine, ranks.device)
+        logits_NC = ranks.gather(part_NC)
+        score: Score = ranks.share(None if logits_NC is None else self.judge(logits_NC, rows))
+        return score
+
+    def judge(self, logits_NC: Tensor, rows: np.ndarray) -> Score:
+        if broken := broken_rows(logits_NC):
+            words = f"logits of {broken:,} of {counted(len(rows), 'row')} are NaN or infinite"
+            return Score(None, words, {"rows": len(rows), "broken": broken})
+        found = self.measure(logits_NC, rows)
+        if self.by_labels(rows):
+            words = f"{found['errors']} errors of {found['labelled']}"
+            return Score((float(found["errors"]), found["nll"]), words, found)
+        words = f"KL {found['kl']:.4f}, agreement {found['agreement']:.4f}"
+        return Score((found["kl"],), words, found)
+
+    def measure(self, logits_NC: Tensor, rows: np.ndarray) -> dict[str, Any]:
+        """Held-out rows against their labels, where some have one, and a teacher's logits."""
+        found: dict[str, Any] = {}
+        labels = None if self.labels is None else self.labels[torch.from_numpy(rows)]
+        if labels is not None and bool((labels >= 0).any()):
+            found |= measure(logits_NC, labels)
+            found["labelled"] = found["rows"]
+        if self.teacher is not None:
+            found |= compare(logits_NC, self.teacher.logits.gather(rows).cpu())
+        return found | {"rows": len(rows)}
+
+    def checkpoint(self, outcome: Outcome) -> Checkpoint:
+        last = outcome.history[outcome.epoch - 1]
+        metrics = {
+            "epoch": outcome.epoch,
+            "loss": last["loss"],
+            "held_out": last.get("held_out"),
+            "trained_rows": outcome.rows,
+        }
+        return Checkpoint(
+            model=self.spec,
+            input_shape=self.examples.input_shape,
+            num_classes=self.classes,
+            preprocess=str(self.examples.preprocess),
+            state_dict=outcome.state_dict,
+            class_names=self.class_names,
+            data=self.data,
+            training=asdict(self.options) | {"complete": outcome.complete},
+            metrics=metrics,
+            versions=library_versions(),
+        )

@@ -1,0 +1,165 @@
+"""The processes that train one student: who they are, and what they decide as one.
+
+torchrun, Slurm and `accelerate launch` start them and tell each its rank; `accelerate` joins them.
+All take the same steps, so that none waits for another that has left: scores, losses and what to
+do next are shared, and who fails tells the others why before it ends.
+"""
+
+import itertools
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import Any
+
+import accelerate
+import torch
+from torch import Tensor, nn
+
+from softlabels.devices import resolve_device
+from softlabels.errors import TrainingError, UsageError
+
+_runs = itertools.count()  # the same on every rank, as all call the same verbs
+
+
+class Ranks:
+    """This process, alone or as one of `world`. Raises UsageError where some of them are missing.
+
+    device: where this process trains; given as `--device`, which says no more than whether it is
+    the CPU where there are several.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.device = resolve_device(device)
+        expected = _world_size()
+        cpu = expected > 1 and self.device.type == "cpu"
+        self.parallel = accelerate.DistributedDataParallelKwargs()
+        self.accelerator = accelerate.Accelerator(
+            cpu=cpu, device_placement=False, kwargs_handlers=[self.parallel]
+        )
+        self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
+        if self.world < expected:
+            raise UsageError(
+                f"WORLD_SIZE is {expected}, but `accelerate` joined {self.world} of them; start "
+                f"them with torchrun, on the CPU with --device cpu"
+            )
+        self.store: Any = None
+        if self.world > 1:
+            self.device = self.accelerator.device
+            store = next(torch.distributed.rendezvous("env://", timeout=timedelta(minutes=30)))[0]
+            self.store = torch.distributed.PrefixStore(f"softlabels/train/{next(_runs)}", store)
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    @property
+    def place(self) -> str:
+        return f"{self.world} processes, {self.device}" if self.world > 1 else str(self.device)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """The block in which all ranks take the same steps. Who leaves it by an exception tells
+        why; the others raise TrainingError, as soon as its process has ended."""
+        try:
+            yield
+        except BaseException as error:
+            if self.store is None:
+                raise
+            if _is_lost_touch(error):
+                raise TrainingError(self._reason(error)) from error
+            with suppress(RuntimeError):
+                text = str(error) or "it was interrupted"
+                self.store.set(f"stopped/{self.rank}", text)
+            raise
+
+    def _reason(self, error: BaseException) -> str:
+        with suppress(RuntimeError):
+            for rank in range(self.world):
+                if self.store.check([f"stopped/{rank}"]):
+                    text = self.store.get(f"stopped/{rank}").decode()
+                    return f"rank {rank} stopped: {text}"
+        return (
+            f"rank {self.rank} lost touch with the others, one of which has ended: "
+            f"{str(error).splitlines()[0]}"
+        )
+
+    def wrap(self, model: nn.Module, use_differs: bool) -> nn.Module:
+        """The model as each step runs it: it averages gradients over the ranks, and begins with
+        rank 0's weights. use_differs: some steps use only some of its parameters."""
+        self.parallel.find_unused_parameters = use_differs
+        wrapped: nn.Module = self.accelerator.prepare_model(model, device_placement=False)
+        return wrapped
+
+    def check_same(self, facts: dict[str, Any]) -> None:
+        """Raises UsageError on every rank unless all have the same facts, which are plain."""
+        first, *others = self._all(facts)
+        for rank, theirs in enumerate(others, 1):
+            for name in (name for name in first if theirs.get(name) != first[name]):
+                raise UsageError(
+                    f"rank {rank} has another {name} than rank 0: {_short(theirs.get(name))}, "
+                    f"there {_short(first[name])}; start all ranks with the same command and data"
+                )
+
+    def mean(self, value: float) -> float:
+        """The mean of every rank's value, on every rank."""
+        return value if self.world == 1 else sum(self._all(value)) / self.world
+
+    def share(self, value: Any) -> Any:
+        """Rank 0's value, on every rank."""
+        values = [value]
+        if self.world > 1:
+            torch.distributed.broadcast_object_list(values, 0)
+        return values[0]
+
+    def gather(self, rows: Tensor) -> Tensor | None:
+        """What ranks have computed for every world-th row, [n, …] on the CPU, put in order on
+        rank 0; None elsewhere."""
+        if self.world == 1:
+            return rows
+        parts: list[Any] | None = [None] * self.world if self.is_first else None
+        torch.distributed.gather_object(rows, parts, 0)
+        if parts is None:
+            return None
+        whole = rows.new_empty(sum(map(len, parts)), *rows.shape[1:])
+        for rank, part in enumerate(parts):
+            if len(part):
+                whole[rank :: self.world] = part
+        return whole
+
+    @torch.no_grad()
+    def align(self, model: nn.Module) -> None:
+        """Give every rank rank 0's buffers, such as batch norm's statistics."""
+        if self.world > 1:
+            for buffer in model.buffers():
+                torch.distributed.broadcast(buffer, 0)
+
+    def wait(self) -> None:
+        self.accelerator.wait_for_everyone()
+
+    def _all(self, value: Any) -> list[Any]:
+        values: list[Any] = [value]
+        if self.world > 1:
+            values = [None] * self.world
+            torch.distributed.all_gather_object(values, value)
+        return values
+
+
+def _world_size() -> int:
+    text = os.environ.get("WORLD_SIZE", "1")
+    if not text.isdigit():
+        raise UsageError(f"WORLD_SIZE is {text!r} in the environment; expected a number")
+    return int(text)
+
+
+def _is_lost_touch(error: BaseException) -> bool:
+    """Whether a collective failed because another rank ended: torch has a class for that in some
+    backends, and gloo's name in the message in others."""
+    if isinstance(error, torch.distributed.DistError):
+        return True
+    return isinstance(error, RuntimeError) and "gloo" in str(error)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"

@@ -1,0 +1,134 @@
+"""A student is tried before it is trained: on a few rows, as it will be run. N rows, C classes."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from softlabels.devices import autocast
+from softlabels.errors import UsageError
+from softlabels.models import logits_of
+from softlabels.teachers.teacher import first_line
+
+PASSES = 8  # in training mode: a layer that is left out at random is seen in one of them
+
+
+class Student(nn.Module):
+    """A model as the loss wants it: of whatever `model` gives, the logits [N, C] alone."""
+
+    def __init__(self, model: nn.Module, classes: int, spec: str) -> None:
+        super().__init__()
+        self.model, self.classes, self.spec = model, classes, spec
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return logits_of(self.model(inputs), len(inputs), self.classes, f"model {self.spec}")
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+
+@dataclass(frozen=True)
+class Use:
+    """Which parameters no training pass used, and whether each pass used the same ones."""
+
+    unused: list[str]
+    steady: bool
+
+
+def check_model(student: Student, sample: Tensor) -> None:
+    """Run it on a few inputs, [N, …]. Raises UsageError unless it gives N rows of C finite
+    logits."""
+    with torch.no_grad():
+        logits_NC = _run(student.eval(), sample)
+    if logits_NC.shape[1] != student.classes:
+        raise UsageError(
+            f"model {student.spec} gave {list(logits_NC.shape)} for {len(sample)} inputs; expected "
+            f"{[len(sample), student.classes]}"
+        )
+    if not logits_NC.is_floating_point():
+        raise UsageError(f"model {student.spec} gave {logits_NC.dtype}; logits are floating point")
+    if not bool(torch.isfinite(logits_NC).all()):
+        raise UsageError(f"model {student.spec} gives NaN or infinity before it is trained")
+
+
+def check_training(
+    student: Student, sample: Tensor, precision: str, share: int, world: int = 1
+) -> Use:
+    """Run it forward and back in training mode, as its smallest batch will: `share` rows, on each
+    of `world` processes.
+
+    Weights, buffers and torch's random numbers stay as they were. Raises UsageError where that
+    fails, and where nothing can be learned.
+    """
+    if not any(p.requires_grad for p in student.model.parameters()):
+        raise UsageError(f"model {student.spec} has no parameter that can be trained")
+    passes: list[list[str]] = []
+    with _left_as_it_was(student, sample.device):
+        if share == 1 and len(sample) > 1:
+            _check_single(student, sample, precision)
+        while len(passes) < PASSES:
+            passes.append(_idle(student, sample[:share], precision))
+            if world == 1 and not passes[-1]:
+                break
+    unused = [name for name in passes[0] if all(name in idle for idle in passes)]
+    return Use(unused, all(idle == passes[0] for idle in passes))
+
+
+def _idle(student: Student, sample: Tensor, precision: str) -> list[str]:
+    """The parameters to which no gradient flows from the logits of these inputs."""
+    with autocast(sample.device, precision):
+        logits_NC = _run(student.train(), sample, " in training mode")
+    if not logits_NC.requires_grad:
+        raise UsageError(
+            f"the logits of model {student.spec} depend on no parameter that can be trained; does "
+            f"it detach them, or run under torch.no_grad?"
+        )
+    try:
+        logits_NC.float().sum().backward()
+    except RuntimeError as error:
+        raise UsageError(f"model {student.spec} can't be trained: {first_line(error)}") from error
+    named = student.model.named_parameters()
+    idle = [name for name, p in named if p.requires_grad and p.grad is None]
+    student.zero_grad(set_to_none=True)
+    return idle
+
+
+def _check_single(student: Student, sample: Tensor, precision: str) -> None:
+    """Raises UsageError where the model can be trained on some rows, but not on one."""
+    _idle(student, sample, precision)
+    try:
+        _idle(student, sample[:1], precision)
+    except UsageError as error:
+        raise UsageError(
+            f"{error}. It trains on two rows, and here a batch is one row, which batch norm can't "
+            f"train on; use a larger --batch-size, or more rows"
+        ) from error
+
+
+def _run(student: Student, sample: Tensor, how: str = "") -> Tensor:
+    try:
+        logits_NC: Tensor = student(sample.clone())
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+        dtypes = {p.dtype for p in student.model.parameters()} - {torch.float32}
+        names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+        raise UsageError(
+            f"model {student.spec} can't take inputs of shape {list(sample.shape[1:])}{how}: "
+            f"{first_line(error)}" + (f" (its weights are {names}, inputs float32)" * bool(names))
+        ) from error
+    return logits_NC
+
+
+@contextmanager
+def _left_as_it_was(model: nn.Module, device: torch.device) -> Iterator[None]:
+    before = [buffer.clone() for buffer in model.buffers()]
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield
+    finally:
+        model.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for buffer, value in zip(model.buffers(), before, strict=True):
+                buffer.copy_(value)

@@ -1,0 +1,184 @@
+"""Students that need care: what they give, what they are made of, and batches of one row."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+import softlabels
+from softlabels.errors import UsageError
+from softlabels.targets.batches import steps
+from tests.students.test_scores import Listener
+
+HERE = "tests.students.test_odd_students"
+
+
+class Base(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+
+    def forward(self, x):
+        return self.layer(x.flatten(1))
+
+
+class Attribute(Base):
+    def forward(self, x):
+        return SimpleNamespace(logits=super().forward(x))
+
+
+class Named(Base):
+    def forward(self, x):
+        return {"features": x.flatten(1), "logits": super().forward(x)}
+
+
+class Pair(Base):
+    """Logits and features while it is trained; logits alone otherwise."""
+
+    def forward(self, x):
+        logits = super().forward(x)
+        return (logits, x.flatten(1)) if self.training else logits
+
+
+class Double(Base):
+    def forward(self, x):
+        return super().forward(x.mul_(1.0)).double()
+
+
+class Normed(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.Linear(16, 10))
+
+
+class Frozen(Normed):
+    def __init__(self) -> None:
+        super().__init__()
+        self[1].requires_grad_(False)
+
+
+class AllFrozen(Normed):
+    def __init__(self) -> None:
+        super().__init__()
+        self.requires_grad_(False)
+
+
+class Detached(Base):
+    def forward(self, x):
+        return super().forward(x).detach()
+
+
+class Half(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.half()
+
+
+class Seven(Base):
+    def forward(self, x):
+        return super().forward(x)[:, :7]
+
+
+class Whole(Base):
+    def forward(self, x):
+        return super().forward(x).long()
+
+
+class OnlyEvaluates(Base):
+    def forward(self, x):
+        if self.training:
+            raise RuntimeError("no labels were given")
+        return super().forward(x)
+
+
+class Infinite(Base):
+    def forward(self, x):
+        return super().forward(x) / 0
+
+
+class Idle(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 3)
+
+
+def train(dump_folder, out, name, **options):
+    heard = Listener()
+    defaults = {"T": 2.0, "epochs": 1, "batch_size": 64, "alpha": 1.0}
+    softlabels.train(heard, dump=dump_folder, student=f"{HERE}:{name}", out=str(out),
+                     **(defaults | options))  # fmt: skip
+    return torch.load(out, weights_only=True)["state_dict"], heard.text
+
+
+@pytest.mark.parametrize("name", ["Attribute", "Named", "Pair", "Double"])
+def test_what_holds_logits_trains_as_logits_do(dump_folder, tmp_path, name):
+    plain, _ = train(dump_folder, tmp_path / "a.pt", "Base")
+    other, _ = train(dump_folder, tmp_path / "b.pt", name)
+    assert list(plain) == list(other)
+    for key in plain:
+        torch.testing.assert_close(plain[key], other[key], atol=1e-5, rtol=1e-4)
+    found = softlabels.evaluate(checkpoint=str(tmp_path / "b.pt"), model=f"{HERE}:{name}")
+    assert found["rows"] == 597
+    again = softlabels.dump(teacher=str(tmp_path / "b.pt"), model=f"{HERE}:{name}",
+                            out=str(tmp_path / "d"))  # fmt: skip
+    assert again.manifest.rows == 1200
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("AllFrozen", "has no parameter that can be trained"),
+        ("Detached", "depend on no parameter that can be trained"),
+        ("Half", r"dtype.* \(its weights are float16, inputs float32\)"),
+        ("Seven", r"gave \[2, 7\] for 2 inputs; expected \[2, 10\]"),
+        ("Whole", "gave torch.int64; logits are floating point"),
+        ("OnlyEvaluates", r"inputs of shape \[1, 8, 8\] in training mode: no labels were given"),
+        ("Infinite", "gives NaN or infinity before it is trained"),
+    ],
+)
+def test_what_can_not_be_trained_is_refused_in_words(dump_folder, tmp_path, name, message):
+    with pytest.raises(UsageError, match=message):
+        train(dump_folder, tmp_path / "s.pt", name)
+    assert not (tmp_path / "s.pt").exists()
+
+
+def test_frozen_parameters_stay_and_unused_ones_are_named(dump_folder, tmp_path):
+    torch.manual_seed(0)
+    before = Frozen()
+    after, said = train(dump_folder, tmp_path / "s.pt", "Frozen", seed=0)
+    assert "warning" not in said
+    assert torch.equal(after["1.weight"], before[1].weight)
+    assert not torch.equal(after["3.weight"], before[3].weight)
+    _, said = train(dump_folder, tmp_path / "s.pt", "Idle")
+    assert "warning: the logits of" in said
+    assert "do not use head.weight, head.bias, which stay as they are" in said
+
+
+def test_the_last_row_joins_the_batch_before_it(dump_folder, tmp_path):
+    """1,200 rows are eleven batches of 109 and one row, which batch norm can't train on."""
+    train(dump_folder, tmp_path / "s.pt", "Normed", batch_size=109, holdout=0)
+    for options in ({"batch_size": 1, "rows": 5}, {"rows": 1}):
+        with pytest.raises(UsageError, match="a batch is one row, which batch norm can't train on"):
+            train(dump_folder, tmp_path / "n.pt", "Normed", **options)
+    train(dump_folder, tmp_path / "n.pt", "Base", batch_size=1, rows=5)
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "world", "sizes"),
+    [
+        (10, 3, 1, [3, 3, 4]),
+        (11, 3, 1, [3, 3, 3, 2]),
+        (1, 3, 1, [1]),
+        (3, 1, 1, [1, 1, 1]),
+        (11, 8, 2, [11]),
+        (12, 8, 2, [8, 4]),
+        (9, 2, 2, [2, 2, 2, 3]),
+        (3, 8, 2, [3]),
+    ],
+)
+def test_no_rank_gets_a_single_row_where_more_are_at_hand(rows, size, world, sizes):
+    found = steps(rows, size, world)
+    assert [stop - start for start, stop in found] == sizes
+    middle = found[len(found) // 2][0]
+    assert steps(rows, size, world, middle) == found[len(found) // 2 :]
+    assert all(stop - start == size for start, stop in steps(rows, size, world, drop_last=True))

@@ -1,0 +1,166 @@
+"""What chooses the epoch: labels where there are enough, else the KL; never NaN."""
+
+import json
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import softlabels
+from softlabels.config import FitOptions
+from softlabels.errors import SourceError, TeacherError, TrainingError, UsageError
+from softlabels.inputs.sources import open_source
+from softlabels.progress import Progress
+from softlabels.students.evaluation import measure
+from softlabels.students.holdout import choose_rows, labels_choose
+from softlabels.words import json_text
+
+HERE = "tests.students.test_scores"
+
+
+class Listener(Progress):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
+
+
+@pytest.fixture(scope="module")
+def few_labels(made, tmp_path_factory):
+    """A dump of digits of which every n-th has a label: n → folder. 0: none has."""
+    place, digits = tmp_path_factory.mktemp("few"), open_source("digits").dataset
+    names = datasets.ClassLabel(names=list("0123456789"))
+    features = datasets.Features({"image": datasets.Image(), "label": names})
+    folders: dict[int, str] = {}
+
+    def make(every: int) -> str:
+        if every not in folders:
+            labels = np.full(1200, -1)
+            if every:
+                labels[::every] = np.array(digits["label"])[::every]
+            data, folders[every] = str(place / f"{every}.parquet"), str(place / f"d{every}")
+            columns = {"image": digits["image"][:], "label": labels.tolist()}
+            datasets.Dataset.from_dict(columns, features=features).to_parquet(data)
+            softlabels.dump(teacher=str(made / "t.pt"), data=data, out=folders[every])
+        return folders[every]
+
+    return make
+
+
+def train(folder, out, **options):
+    heard = Listener()
+    defaults = {"student": "mlp:32", "T": 4, "epochs": 8, "batch_size": 64, "lr": 3e-3}
+    result = softlabels.train(heard, dump=folder, out=str(out), **(defaults | options))
+    return result.metrics, heard.text
+
+
+@pytest.mark.parametrize(
+    ("every", "words", "alpha"),
+    [
+        (240, "; 1 of them has a label, so epochs are chosen by the KL with the teacher", 0.9),
+        (20, "of them have a label, so epochs are chosen by the KL", 0.9),
+        (0, "none has a label, so epochs are chosen by the KL", 1.0),
+    ],
+)
+def test_with_few_labels_the_kl_chooses_the_epoch(few_labels, tmp_path, every, words, alpha):
+    metrics, said = train(few_labels(every), tmp_path / "s.pt", alpha=alpha)
+    assert words in said
+    assert metrics["epoch"] > 4
+    assert metrics["held_out"]["rows"] == 120
+    assert 0 < metrics["held_out"]["kl"] < 0.5
+    json.dumps(metrics, allow_nan=False)
+    assert softlabels.evaluate(checkpoint=str(tmp_path / "s.pt"), data="digits")["accuracy"] > 0.6
+
+
+def test_half_of_the_labels_choose_the_epoch_by_errors(few_labels, tmp_path):
+    metrics, said = train(few_labels(1), tmp_path / "s.pt", epochs=2)
+    assert "epochs are chosen" not in said
+    assert metrics["held_out"]["labelled"] == 120
+
+
+@pytest.mark.parametrize(
+    ("known", "rows", "enough"),
+    [(0, 100, False), (29, 29, False), (30, 30, True), (30, 60, True), (30, 61, False)],
+)
+def test_labels_are_enough_from_thirty_rows_and_half_of_all(known, rows, enough):
+    labels = np.full(rows, -1)
+    labels[:known] = 3
+    assert labels_choose(labels) is enough
+
+
+def test_nothing_is_measured_against_no_labels():
+    with pytest.raises(SourceError, match="of 3 rows none has a label to measure against"):
+        measure(torch.zeros(3, 2), torch.full((3,), -1))
+
+
+@pytest.mark.parametrize(
+    ("total", "holdout", "side"), [(1200, 0.9999, "train on"), (4, 0.1, "hold out")]
+)
+def test_a_hold_out_leaves_rows_on_both_sides(total, holdout, side):
+    message = f"--holdout is {holdout}: of {total:,} rows it leaves none to {side}"
+    with pytest.raises(UsageError, match=message):
+        choose_rows(total, None, FitOptions(data="digits", holdout=holdout))
+    kept, held = choose_rows(4, None, FitOptions(data="digits", holdout=0))
+    assert (len(kept), len(held)) == (4, 0)
+
+
+def test_few_held_out_rows_are_said(vectors, tmp_path):
+    heard = Listener()
+    softlabels.fit(heard, data=vectors, model="linear", epochs=1, holdout=0.02,
+                   out=str(tmp_path / "t.pt"))  # fmt: skip
+    assert "warning: 6 rows held out choose the epoch, and one error among them is 17 points" in (
+        heard.text
+    )
+
+
+class Sick(nn.Module):
+    """In evaluation its logits are NaN: for the first epochs, or always."""
+
+    def __init__(self, healthy_after: float) -> None:
+        super().__init__()
+        self.layer, self.turn, self.healthy_after = nn.Linear(64, 10), 0, healthy_after
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.turn += self.training
+        logits: torch.Tensor = self.layer(x.flatten(1))
+        sick = not self.training and 1 < self.turn < self.healthy_after
+        return logits * torch.nan if sick else logits
+
+
+def sick_for_two_epochs() -> Sick:
+    return Sick(1 + 3 * 17)
+
+
+def sick_for_ever() -> Sick:
+    return Sick(float("inf"))
+
+
+def test_an_epoch_whose_score_is_no_number_is_never_chosen(dump_folder, tmp_path):
+    metrics, _ = train(dump_folder, tmp_path / "s.pt", student=f"{HERE}:sick_for_two_epochs",
+                       epochs=4, alpha=1)  # fmt: skip
+    assert metrics["epoch"] >= 3
+    with pytest.raises(TrainingError, match="no epoch can be chosen, held out: logits of 120 of"):
+        train(dump_folder, tmp_path / "n.pt", student=f"{HERE}:sick_for_ever", epochs=3, patience=2)
+    assert not (tmp_path / "n.pt").exists()
+
+
+def test_a_checkpoint_that_gives_nan_is_not_measured(tmp_path):
+    out = tmp_path / "t.pt"
+    softlabels.fit(data="digits", model="linear", epochs=1, out=str(out))
+    content = torch.load(out, weights_only=True)
+    content["state_dict"]["layers.0.bias"][3] = torch.nan
+    torch.save(content, out)
+    with pytest.raises(TeacherError, match="gives NaN or infinity for 597 of 597 rows"):
+        softlabels.evaluate(checkpoint=str(out))
+
+
+def test_json_has_no_nan():
+    value = {"a": [float("nan"), 1.5, (float("-inf"),)], "b": {"c": float("inf"), "d": None}}
+    assert json.loads(json_text(value)) == {"a": [None, 1.5, [None]], "b": {"c": None, "d": None}}
