@@ -40,16 +40,6 @@ class ImportOptions(SourceOptions):
     floor: float | None = option(
         "Probabilities below this count as this, since 0 has no logarithm. Default: refuse 0.", None
     )
-    tail: str | None = option(
-        "uniform: spread what the top k leave evenly over the other classes. Default: refuse top k "
-        "of more classes.",
-        None,
-    )
-    drop_views: str | None = option(
-        "first, or mean: take the first of a row's augmented views, or their mean probability, "
-        "for the input as it is. Default: refuse augmented rows.",
-        None,
-    )
     classes: int | None = option("Classes, where neither file nor source tells.", None)
     on_missing: str = option("stop, or skip: what to do with source rows without logits.", "stop")
     shard_rows: int | None = option("Rows in a shard. Default: about 128 MiB.", None)
@@ -69,10 +59,6 @@ class ImportOptions(SourceOptions):
         _one_of(self, "check", "full", "size")
         if self.dtype is not None:
             _one_of(self, "dtype", "float16", "float32")
-        if self.tail is not None:
-            _one_of(self, "tail", "uniform")
-        if self.drop_views is not None:
-            _one_of(self, "drop_views", "first", "mean")
         if self.floor is not None and self.floor >= 1:
             raise UsageError(f"--floor is {self.floor:g}; it must be below 1, such as 1e-7")
         if not self.probabilities and (self.floor is not None or self.T != 1):

@@ -7,9 +7,10 @@
              [V, 2]       smoothing: the top class and its probability
              [V]          hard: the top class, and nothing else
 
-The files are pickles; they are read as tensors, arrays and plain values, or not at all. An image's
-key is its file's path in the folder, without `.tar`. Shapes: N rows asked for, V crops of an image,
-C classes, K kept classes.
+Only the first is taken, of one crop that is the whole image (coordinates 0, 0, 1, 1, no flip):
+top-k storage and views are not here yet. The files are pickles; they are read as tensors, arrays
+and plain values, or not at all. An image's key is its file's path in the folder, without `.tar`.
+Shapes: N rows asked for, V crops of an image, C classes, K kept classes.
 """
 
 from pathlib import Path
@@ -17,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from softlabels.errors import LogitsError, SourceError
+from softlabels.errors import AlignmentError, LogitsError, SourceError
 from softlabels.exchange.arrays import as_array
-from softlabels.exchange.foreign import Foreign, fold_fingerprint, spread
+from softlabels.exchange.foreign import Foreign, fold_fingerprint
 from softlabels.exchange.torch_files import load_torch
 
 
@@ -27,22 +28,19 @@ def is_fkd(place: Path) -> bool:
     return next(place.rglob("*.tar"), None) is not None
 
 
-def open_fkd(place: Path, classes: int, tail: str | None, views: str | None) -> Foreign:
+def open_fkd(place: Path, classes: int) -> Foreign:
     """All .tar files below a folder; each is opened when its row is read.
 
-    views: `first` or `mean` of an image's crops. Raises UntrustedPickle, SourceError, and
-    LogitsError for labels that don't give the probabilities of all classes.
+    Raises UntrustedPickle, SourceError, LogitsError for labels that don't give the probabilities of
+    all classes, and AlignmentError for crops.
     """
     files = sorted(place.rglob("*.tar"))
     keys = [path.relative_to(place).with_suffix("").as_posix() for path in files]
 
     def read(rows: np.ndarray) -> np.ndarray:
-        paths = [files[row] for row in rows.tolist()]
-        return np.stack([_one(path, labels, classes, tail, views) for path in paths])
+        return np.stack([_read(files[row], classes) for row in rows.tolist()])
 
-    labels = _labels(files[0])
     read(np.arange(1))
-    kind = "all classes" if _is_full(labels, classes) else f"top {_kept(labels)} of {classes}"
     return Foreign(
         kind="fkd",
         fingerprint=fold_fingerprint(place, files),
@@ -53,64 +51,54 @@ def open_fkd(place: Path, classes: int, tail: str | None, views: str | None) -> 
         ids=np.array(keys, np.str_),
         keys=True,
         probabilities=True,
-        partial=not _is_full(labels, classes),
-        views=len(labels),
-        augmented=f"{len(labels)} crops an image, whose coordinates and flips are dropped",
-        words=kind,
     )
 
 
-def _one(
-    path: Path, first: np.ndarray, classes: int, tail: str | None, views: str | None
-) -> np.ndarray:
-    """The probabilities of one image, float32 [C]; its labels look like the first one's."""
-    labels = _labels(path)
-    if (labels.shape, labels.dtype) != (first.shape, first.dtype):
-        raise SourceError(
-            f"{path} has labels of {labels.dtype}, shape {list(labels.shape)}; the first file's "
-            f"are {first.dtype}, {list(first.shape)}. All files are of one run; move the others "
-            f"away"
-        )
-    labels = labels if views == "mean" else labels[:1]
-    if labels.ndim == 1:
-        raise LogitsError(
-            f"{path} holds the crops' top classes alone (hard labels); there are no probabilities "
-            f"to take logarithms of"
-        )
-    if _is_full(labels, classes):
-        found_VC = labels.astype(np.float32)
-    elif labels.ndim == 3 and labels.shape[1] == 2:
-        found_VC = spread(labels[:, 1], labels[:, 0], classes, tail, str(path))
-    elif labels.ndim == 2 and labels.shape[1] == 2:
-        found_VC = spread(labels[:, 1:], labels[:, :1], classes, tail, str(path))
-    else:
-        raise SourceError(
-            f"{path} has labels of the shape {list(labels.shape)}; expected [crops, {classes}], "
-            f"[crops, 2, k] or [crops, 2]. Check --classes and --data"
-        )
-    mean_C: np.ndarray = found_VC.mean(0, dtype=np.float32)
-    return mean_C
-
-
-def _labels(path: Path) -> np.ndarray:
+def _read(path: Path, classes: int) -> np.ndarray:
+    """The probabilities of one image, float32 [C]."""
     content = load_torch(path, _numpy_globals())
     if not isinstance(content, list | tuple) or len(content) != 3:
         raise SourceError(f"{path} is no FKD file; expected [coordinates, flips, soft labels]")
-    labels = as_array(content[2], f"{path}: labels")
+    names = ("coordinates", "flips", "labels")
+    pairs = zip(content, names, strict=True)
+    coordinates, flips, labels = (as_array(part, f"{path}: {name}") for part, name in pairs)
+    _check_labels(path, labels, classes)
+    whole = coordinates.size == 4 and (coordinates.reshape(-1) == [0, 0, 1, 1]).all()
+    if len(labels) > 1 or not whole or flips.any():
+        crops = f"{len(labels)} crops" if len(labels) > 1 else "a crop, or a mirror image,"
+        raise AlignmentError(
+            f"{path} is of {crops} of its image; a dump has a row for each image as it is, and "
+            f"views are not here yet. Expected is one crop: coordinates 0, 0, 1, 1 and no flip"
+        )
+    p_C: np.ndarray = labels[0].astype(np.float32)
+    return p_C
+
+
+def _check_labels(path: Path, labels: np.ndarray, classes: int) -> None:
+    """Raises LogitsError for top k and hard labels, SourceError for what is no label."""
+    shape = list(labels.shape)
     if labels.dtype.kind not in "fiu" or not 1 <= labels.ndim <= 3 or not len(labels):
         raise SourceError(
-            f"{path} has labels of {labels.dtype}, shape {list(labels.shape)}; expected numbers, "
-            f"one entry for each crop"
+            f"{path} has labels of {labels.dtype}, shape {shape}; expected numbers, one entry for "
+            f"each crop"
         )
-    return labels
-
-
-def _is_full(labels: np.ndarray, classes: int) -> bool:
-    return labels.ndim == 2 and labels.shape[1] == classes
-
-
-def _kept(labels: np.ndarray) -> int:
-    return int(labels.shape[2]) if labels.ndim == 3 else 1
+    if labels.ndim == 1:
+        raise LogitsError(
+            f"{path} holds the top class alone (hard labels); there are no probabilities to take "
+            f"logarithms of"
+        )
+    if labels.ndim == 2 and shape[1] == classes:
+        return
+    if shape[1] == 2:
+        kept = shape[2] if labels.ndim == 3 else 1
+        raise LogitsError(
+            f"{path} keeps the top {kept} of {classes} classes; a dump has the logits of all, and "
+            f"top-k storage is not here yet. Store the soft labels of all classes"
+        )
+    raise SourceError(
+        f"{path} has labels of the shape {shape}; expected is [1, {classes}]. Check --classes and "
+        f"--data"
+    )
 
 
 def _numpy_globals() -> list[Any]:

@@ -1,6 +1,6 @@
 """What an import reads: rows of numbers that another program stored, and what it said of them.
 
-Shapes: R rows of the file, N rows asked for, C classes, V views of a row, K kept classes.
+Shapes: R rows of the file, N rows asked for, C classes.
 """
 
 import hashlib
@@ -11,8 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from softlabels.errors import LogitsError, SourceError, UntrustedPickle
-
-EXACT = 2048  # the whole numbers up to here are float16, each of them
 
 MAX_TEXT = 1024
 
@@ -25,10 +23,9 @@ class Foreign:
     dtype: the name of that of the numbers; read(rows [N]) → [N, C].
 
     What the file holds beside them, None where it doesn't: ids, int64 or str [R]; labels, int64
-    [R]; hashes, uint64 [R]. keys: the ids are names that a --ids object may translate. augmented:
-    on what the rows were made, if not on the inputs as they are. words: how else rows were made
-    from the file, for the record. probabilities: the format has nothing else.
-    partial: classes are left out. views: how many of a row the file holds.
+    [R]; hashes, uint64 [R]. keys: the ids are names that a --ids object may translate. words: how
+    else rows were made from the file, for the record. unproven: what the file should tell and
+    doesn't, for a warning. probabilities: the format has nothing else.
     """
 
     kind: str
@@ -41,11 +38,9 @@ class Foreign:
     keys: bool = False
     labels: np.ndarray | None = None
     hashes: np.ndarray | None = None
-    augmented: str = ""
     words: str = ""
+    unproven: str = ""
     probabilities: bool = False
-    partial: bool = False
-    views: int = 1
 
 
 def fold_fingerprint(place: Path, files: Iterable[Path]) -> str:
@@ -69,53 +64,6 @@ def make_texts(values: Sequence[str], what: object) -> np.ndarray:
             f"{MAX_TEXT:,} at most. Is it one id a line?"
         )
     return np.array(values, np.str_)
-
-
-def spread(
-    values_VK: np.ndarray, index_VK: np.ndarray, classes: int, tail: str | None, who: str
-) -> np.ndarray:
-    """Top-k probabilities → probabilities of all classes, float32 [V, C].
-
-    With tail `uniform`, each class that was not kept gets an even part of what is left of 1; this
-    may be 0 where the kept ones sum to 1 in their precision, and is never below. Raises LogitsError
-    where classes are missing and `tail` is None, and for indices that are no classes, come twice or
-    are stored in a dtype that rounds them.
-    """
-    kept = values_VK.shape[1]
-    if kept < classes and tail is None:
-        raise LogitsError(
-            f"{who} keeps the top {kept} of {classes} classes; the logits of the others are not "
-            f"there, and a dump has those of all. --tail uniform takes what is left of 1 as spread "
-            f"evenly over them, as the training of TinyViT does, and that of FKD with smoothing "
-            f"labels but not with marginal_renorm"
-        )
-    if index_VK.dtype == np.float16 and classes > EXACT:
-        raise LogitsError(
-            f"{who} names classes in float16, which tells them apart up to {EXACT:,}; there are "
-            f"{classes:,}. Store the labels again in float32 (FKD: without --use_fp16)"
-        )
-    with np.errstate(invalid="ignore"):
-        whole_VK = np.isfinite(index_VK) & (index_VK == np.floor(index_VK))
-    if not whole_VK.all():
-        raise LogitsError(
-            f"{who} names the class {index_VK[~whole_VK][0]}; classes are whole numbers. Are these "
-            f"the labels of another kind, or of another number of --classes?"
-        )
-    index_VK = index_VK.astype(np.int64)
-    if index_VK.size and (index_VK.min() < 0 or index_VK.max() >= classes):
-        wrong = index_VK.min() if index_VK.min() < 0 else index_VK.max()
-        raise LogitsError(
-            f"{who} names the class {wrong}; there are {classes}. Check --classes and --data (an "
-            f"int16 of TinyViT ends at 32,767)"
-        )
-    ordered_VK = np.sort(index_VK, axis=1)
-    if (ordered_VK[:, 1:] == ordered_VK[:, :-1]).any():
-        raise LogitsError(f"{who} has a row that names a class twice; the file is damaged")
-    values_VK = values_VK.astype(np.float32)
-    left_V = np.maximum(0, 1 - values_VK.sum(1, dtype=np.float64)) / max(1, classes - kept)
-    found_VC = np.repeat(left_V.astype(np.float32)[:, None], classes, 1)
-    np.put_along_axis(found_VC, index_VK, values_VK, 1)
-    return found_VC
 
 
 def look_at_dtype(dtype: str, wanted: str | None, where: object, probabilities: bool) -> None:

@@ -83,6 +83,11 @@ def import_logits(progress: Progress = SILENT, **options: Any) -> Imported:
     check_match(matched)
     told = tell(matched, how)
     progress.say(f"{words.file}: {foreign.rows:,} rows of {foreign.classes:,} classes; {told}")
+    if foreign.unproven:
+        progress.say(
+            f"warning: {words.file}: {foreign.unproven}. If augmentation or mixup was on, students "
+            f"will learn wrong targets: save the logits again with both off"
+        )
     setup = _setup(matched, told)
     for remark in setup.remarks:
         progress.say(remark)

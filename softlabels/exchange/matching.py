@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from softlabels.config.exchange import ImportOptions
-from softlabels.errors import AlignmentError, LogitsError, SourceError, UsageError
+from softlabels.errors import AlignmentError, LogitsError, UsageError
 from softlabels.exchange.foreign import Foreign, look_at_dtype
-from softlabels.exchange.logarithms import check_logits, logs, refuse_probabilities, rounding
+from softlabels.exchange.logarithms import check_logits, logs, refuse_probabilities
 from softlabels.inputs.sources import Rows, Source
 from softlabels.teachers.resolving import file_fingerprint
 
@@ -78,15 +78,6 @@ class Match:
 def check_match(job: Match) -> None:
     """What can be known before anything is written."""
     words, foreign, source = job.options, job.foreign, job.source
-    if foreign.augmented and words.drop_views is None:
-        raise AlignmentError(
-            f"{words.file} was made on {foreign.augmented}; a dump stands for the inputs as they "
-            f"are. --drop-views first, or mean, takes one row an image in spite of that"
-        )
-    if words.drop_views is not None and not foreign.augmented:
-        raise SourceError(f"{words.file} has no views; leave --drop-views out")
-    if words.tail is not None and not foreign.partial:
-        raise SourceError(f"{words.file} keeps all classes; leave --tail out")
     if foreign.probabilities and not words.probabilities:
         raise LogitsError(
             f"{words.file} holds probabilities, as all files of {foreign.kind} do, not logits. "
@@ -125,19 +116,10 @@ def tell(job: Match, how: str) -> str:
     parts = [foreign.kind]
     if words.ids:
         how += f" {file_fingerprint(Path(words.ids))[:23]}"
-    parts += [how, foreign.words]
-    if words.drop_views:
-        taken = words.drop_views if foreign.views > 1 else "first"  # the mean of one is it
-        parts.append(f"{taken} of {foreign.augmented}")
+    parts += [how, foreign.words, foreign.unproven]
     if foreign.labels is not None and source.columns.label is None:
         parts.append("labels of the file unchecked, since the source has no label column")
-    if words.tail:
-        parts.append(f"tail {words.tail}")
     if words.probabilities:
-        first = job.places[:SAMPLE]
-        decimals = rounding(foreign.read(first[first >= 0])) if (first >= 0).any() else None
-        if decimals is not None and decimals < 4:  # float16 has no more than that for some
-            parts.append(f"probabilities rounded to {decimals} decimal{'s' * (decimals > 1)}")
         floor = "" if words.floor is None else f", floor {words.floor:g}"
         parts.append(f"log of probabilities made at T={words.T:g}{floor}")
     return "; ".join(part for part in parts if part)

@@ -60,10 +60,9 @@ def _open_folder(path: Path, options: ImportOptions, class_names: list[str] | No
     if any(path.glob("*.npz")):
         return open_npz(path)
     if is_tinyvit(path):
-        return open_tinyvit(path, _classes(path, options, class_names), options.tail)
+        return open_tinyvit(path, _classes(path, options, class_names))
     if is_fkd(path):
-        classes = _classes(path, options, class_names)
-        return open_fkd(path, classes, options.tail, options.drop_views)
+        return open_fkd(path, _classes(path, options, class_names))
     raise SourceError(f"{path} holds nothing that can be imported; expected {KNOWN}")
 
 

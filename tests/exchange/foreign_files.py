@@ -32,11 +32,14 @@ def write_tinyvit(place: Path, keys: list[str], p: np.ndarray, kept: int, ranks:
 
 
 def write_fkd(place: Path, keys: list[str], labels: list[np.ndarray], **words) -> Path:
-    """One file an image: coordinates, flips and soft labels of its crops, as arrays of numpy."""
+    """One file an image: coordinates, flips and soft labels of its crops, as arrays of numpy. One
+    crop is the whole image."""
     for key, crops in zip(keys, labels, strict=True):
         path = place / f"{key}.tar"
         path.parent.mkdir(parents=True, exist_ok=True)
         coordinates = np.random.default_rng(0).random((len(crops), 4)).astype(np.float32)
+        if len(crops) == 1:
+            coordinates[0] = [0, 0, 1, 1]
         torch.save([coordinates, np.zeros(len(crops), bool), crops], path, **words)
     return place
 

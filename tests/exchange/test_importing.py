@@ -22,6 +22,7 @@ from softlabels.errors import (
 )
 from softlabels.exchange import import_logits
 from softlabels.inputs.sources import open_source
+from softlabels.progress import Progress
 from softlabels.store.folder import Folder
 from softlabels.store.reader import DumpReader
 from tests.conftest import every, make_vectors
@@ -300,8 +301,6 @@ def test_damaged_and_unknown_files_are_refused(words, tmp_path):
         ({"floor": 1e-6}, "--floor is about probabilities"),
         ({"T": 4}, "--T is about probabilities"),
         ({"probabilities": True, "floor": 2}, "--floor is 2"),
-        ({"drop_views": "last"}, "--drop-views is 'last'; use first or mean"),
-        ({"tail": "zero"}, "--tail is 'zero'"),
     ],
 )
 def test_flags_that_mean_nothing_are_refused(words, tmp_path, flags, match):
@@ -311,8 +310,6 @@ def test_flags_that_mean_nothing_are_refused(words, tmp_path, flags, match):
 def test_flags_for_other_formats_are_refused(words, tmp_path):
     np.save(tmp_path / "z.npy", soft(ROWS, 3)[0])
     given = words | {"file": str(tmp_path / "z.npy")}
-    refused(tmp_path, given | {"tail": "uniform"}, SourceError, "leave --tail out")
-    refused(tmp_path, given | {"drop_views": "mean"}, SourceError, "leave --drop-views out")
     refused(tmp_path, given | {"classes": 4}, UsageError, "--classes is 4; .* has 3")
 
 
@@ -345,25 +342,29 @@ def test_an_import_again_is_the_same_or_refused(words, tmp_path):
 def test_a_tinyvit_epoch_of_all_classes(words, tmp_path):
     logits, p = soft(ROWS, 3)
     folder = write_tinyvit(tmp_path, names(), p, kept=3)
-    given = words | {"file": str(folder), "probabilities": True}
-    refused(tmp_path, given, AlignmentError, "augmented view.*--drop-views")
-    import_logits(**given, drop_views="first")
+    progress = Lines()
+    import_logits(progress, **words, file=str(folder), probabilities=True)
     found = stored(words["out"])
     assert np.allclose(centred(found), centred(logits), atol=2e-2)  # probabilities in float16
+    told = "a seed for each and does not tell what was drawn with it. If augmentation"
+    assert [line for line in progress.lines if line.startswith("warning: ") and told in line]
     told = softlabels.info(words["out"])["facts"]["teacher"]
-    for text in (
-        "tinyvit",
-        "top 3 of 3",
-        "first of an augmented view of each image",
-        "made at T=1",
-    ):
+    for text in ("tinyvit", "does not tell what was drawn with it", "made at T=1"):
         assert text in told
+
+
+class Lines(Progress):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
 
 
 def test_a_tinyvit_key_is_a_rows_number_or_translated(vectors, words, tmp_path):
     p = soft(ROWS, 3)[1]
     numbered = write_tinyvit(tmp_path / "a", [str(row) for row in range(ROWS)], p, kept=3)
-    flags = {"probabilities": True, "drop_views": "first"}
+    flags = {"probabilities": True}
     import_logits(file=str(numbered), data=vectors, out=str(tmp_path / "n"), **flags)
     keys = [f"n{row:08d}/x_{row}.JPEG" for row in range(ROWS)]
     pathlike = write_tinyvit(tmp_path / "b", keys, p, kept=3)
@@ -376,73 +377,63 @@ def test_a_tinyvit_key_is_a_rows_number_or_translated(vectors, words, tmp_path):
     refused(tmp_path, given, AlignmentError, "no id for 299 of 300 keys")
 
 
-def test_top_k_of_more_classes_is_refused_or_its_tail_spread(words, tmp_path):
-    p = soft(ROWS, 3)[1]
-    folder = write_tinyvit(tmp_path, names(), p, kept=2)
-    given = words | {"file": str(folder), "probabilities": True, "drop_views": "first"}
-    refused(tmp_path, given, LogitsError, "keeps the top 2 of 3 classes.*--tail uniform")
-    import_logits(**given, tail="uniform")
-    found = np.exp(stored(words["out"]))
-    assert np.allclose(found, p, atol=1e-3)  # of three classes, what two leave is the third's
-    assert "tail uniform" in softlabels.info(words["out"])["facts"]["teacher"]
-
-
 def test_other_records_of_tinyvit_are_refused(words, tmp_path):
     p = soft(ROWS, 3)[1]
-    folder = write_tinyvit(tmp_path, names(), p, kept=3)
-    given = words | {"file": str(folder), "probabilities": True, "drop_views": "first"}
+    given = words | {"probabilities": True}
+    few = given | {"file": str(write_tinyvit(tmp_path, names(), p, kept=2))}
+    refused(tmp_path, few, LogitsError, "keeps the top 2 of 3 classes.*top-k storage is not here")
     parent = given | {"file": str(tmp_path)}
-    refused(tmp_path, parent, SourceError, "it has logits_top3_epoch0. Name the folder of one")
-    wrong = write_tinyvit(tmp_path / "w", names(), soft(ROWS, 5)[1], kept=3)
-    refused(
-        tmp_path, given | {"file": str(wrong)}, LogitsError, "names the class [34]; there are 3"
-    )
+    refused(tmp_path, parent, SourceError, "it has logits_top2_epoch0. Name the folder of one")
+    wrong = given | {"file": str(write_tinyvit(tmp_path / "w", names(), soft(ROWS, 5)[1], kept=3))}
+    refused(tmp_path, wrong, LogitsError, r"a record names the classes \[.*each of 3 once")
+    folder = write_tinyvit(tmp_path / "c", names(), p, kept=3)
     values = folder / "rank1-values.bin"
     values.write_bytes(values.read_bytes()[:-4])
+    given |= {"file": str(folder)}
     refused(tmp_path, given, SourceError, "k is another, or the file is cut short")
 
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "before zip"])
-def test_fkd_crops_of_all_classes(words, tmp_path, legacy):
-    crops = [soft(4, 3, seed=row)[1].astype(np.float32) for row in range(ROWS)]
+def test_fkd_labels_of_all_classes_of_the_whole_image(words, tmp_path, legacy):
+    p = soft(ROWS, 3)[1].astype(np.float32)
     keys = [f"train/c/{name}" for name in names()]
     saved = {"_use_new_zipfile_serialization": False} if legacy else {}
-    folder = write_fkd(tmp_path / "fkd", keys, crops, **saved)
+    folder = write_fkd(tmp_path / "fkd", keys, [p[row : row + 1] for row in range(ROWS)], **saved)
     table = tmp_path / "keys.json"
     table.write_text(json.dumps(dict(zip(keys, names(), strict=True))))
-    given = words | {"file": str(folder), "ids": str(table), "probabilities": True}
-    refused(tmp_path, given, AlignmentError, "4 crops an image.*--drop-views")
-    for how, expected in (("first", [c[0] for c in crops]), ("mean", [c.mean(0) for c in crops])):
-        out = str(tmp_path / how)
-        import_logits(**given | {"out": out, "drop_views": how})
-        assert np.allclose(np.exp(stored(out)), expected, atol=1e-6)
-        assert f"{how} of 4 crops" in softlabels.info(out)["facts"]["teacher"]
+    import_logits(file=str(folder), ids=str(table), probabilities=True, **words)
+    assert np.allclose(np.exp(stored(words["out"])), p, atol=1e-6)
 
 
-def test_fkd_quantised_labels(words, tmp_path):
-    p = [soft(2, 3, seed=row)[1].astype(np.float32) for row in range(ROWS)]
-    flags = {"probabilities": True, "drop_views": "first", "tail": "uniform"}
-    top = [marginal(crops, 2) for crops in p]
-    marginals = write_fkd(tmp_path / "marginal", names(), top)
-    import_logits(file=str(marginals), **flags, **words)
-    assert np.allclose(np.exp(stored(words["out"])), [crops[0] for crops in p], atol=1e-6)
-    one = [marginal(crops, 1)[:, :, 0] for crops in p]
-    smoothing = write_fkd(tmp_path / "smoothing", names(), one)
-    out = str(tmp_path / "s")
-    import_logits(**words | flags | {"file": str(smoothing), "out": out})
-    found = np.exp(stored(out))
-    assert np.allclose(found.max(1), [crops[0].max() for crops in p], atol=1e-6)
-    assert np.allclose(np.sort(found)[:, 0], np.sort(found)[:, 1], atol=1e-6)
-    hard = write_fkd(tmp_path / "hard", names(), [c.argmax(1) for c in p])
-    given = words | flags | {"file": str(hard)}
-    refused(tmp_path, given, LogitsError, "hard labels")
+def test_other_labels_of_fkd_are_refused(words, tmp_path):
+    p = [soft(1, 3, seed=row)[1].astype(np.float32) for row in range(ROWS)]
+    later = "top-k storage is not here yet"
+    for name, labels, error, match in (
+        ("marginal", [marginal(crop, 2) for crop in p], LogitsError, f"the top 2 of 3.*{later}"),
+        ("smoothing", [marginal(c, 1)[:, :, 0] for c in p], LogitsError, f"top 1 of 3.*{later}"),
+        ("hard", [crop.argmax(1) for crop in p], LogitsError, "hard labels"),
+        ("wide", [np.repeat(crop, 2, 1) for crop in p], SourceError, r"shape \[1, 6\]; expected"),
+        ("crops", [np.repeat(c, 4, 0) for c in p], AlignmentError, "4 crops of its image.*views"),
+        ("one", [*p[:7], np.repeat(p[7], 2, 0), *p[8:]], AlignmentError, "n292.tar is of 2 crops"),
+    ):
+        given = words | {"file": str(write_fkd(tmp_path / name, names(), labels))}
+        refused(tmp_path, given | {"probabilities": True}, error, match)
+
+
+@pytest.mark.parametrize(("box", "flip"), [([0, 0, 1, 0.9], False), ([0, 0, 1, 1], True)])
+def test_a_crop_or_a_mirror_image_of_fkd_is_refused(words, tmp_path, box, flip):
+    crop = np.array([[0.2, 0.3, 0.5]], np.float32)
+    folder = write_fkd(tmp_path / "f", names(), [crop] * ROWS)
+    torch.save([np.array([box], np.float32), np.array([flip]), crop], folder / "n200.tar")
+    given = words | {"file": str(folder), "probabilities": True}
+    refused(tmp_path, given, AlignmentError, "n200.tar is of a crop, or a mirror image.*0, 0, 1, 1")
 
 
 def test_fkd_pickles_are_refused_and_not_run(words, tmp_path, capsys):
     folder = tmp_path / "fkd"
     folder.mkdir()
     torch.save([np.zeros((1, 4)), Harmful(), np.ones((1, 3))], folder / "n000.tar")
-    given = words | {"file": str(folder), "probabilities": True, "drop_views": "first"}
+    given = words | {"file": str(folder), "probabilities": True}
     refused(tmp_path, given, UntrustedPickle, "could run code")
     assert "this ran" not in capsys.readouterr().out
 
@@ -466,17 +457,13 @@ def test_the_command_says_what_was_taken_for_what(cli, vectors, tmp_path):
 
 
 def test_odd_folders_of_tinyvit_are_refused(words, tmp_path):
-    given = words | {"probabilities": True, "drop_views": "first"}
     for kept in (0, 4, 10**20):
         folder = tmp_path / f"logits_top{kept}_epoch0"
         folder.mkdir()
         (folder / "rank0-values.bin").touch()
         match = f"top {kept} of 3 classes by its name; expected is 1 to 3"
-        refused(tmp_path, given | {"file": str(folder)}, SourceError, match)
-    whole = str(write_tinyvit(tmp_path, names(), soft(ROWS, 3)[1], kept=3))
-    refused(tmp_path, given | {"file": whole, "tail": "uniform"}, SourceError, "leave --tail out")
-    import_logits(**given | {"file": whole, "drop_views": "mean"})
-    assert "; first of an augmented" in softlabels.info(words["out"])["facts"]["teacher"]
+        given = words | {"file": str(folder), "probabilities": True}
+        refused(tmp_path, given, SourceError, match)
 
 
 def test_a_key_of_tinyvit_ends_at_a_line_feed(words, tmp_path):
@@ -485,20 +472,7 @@ def test_a_key_of_tinyvit_ends_at_a_line_feed(words, tmp_path):
     table = tmp_path / "keys.json"
     table.write_text(json.dumps(dict(zip(keys, names(), strict=True))))
     given = words | {"file": str(folder), "ids": str(table), "probabilities": True}
-    stored(import_logits(**given, drop_views="first").out)
-
-
-def test_all_files_of_fkd_look_alike(words, tmp_path):
-    crops = [soft(2, 3, seed=row)[1].astype(np.float32) for row in range(ROWS)]
-    given = words | {"probabilities": True, "drop_views": "first"}
-    folder = str(write_fkd(tmp_path / "f", names(), crops))
-    tail = given | {"file": folder, "tail": "uniform"}
-    refused(tmp_path, tail, SourceError, "keeps all classes; leave --tail out")
-    for number, odd in enumerate(
-        (crops[7][:1], crops[7].astype(np.float16), marginal(crops[7], 2))
-    ):
-        folder = str(write_fkd(tmp_path / str(number), names(), [*crops[:7], odd, *crops[8:]]))
-        refused(tmp_path, given | {"file": folder}, SourceError, r"n292.tar has labels of .*first")
+    stored(import_logits(**given).out)
 
 
 def test_labels_are_not_compared_with_none(words, tmp_path):
@@ -539,8 +513,8 @@ def test_words_for_a_newcomer(vectors, tmp_path):
     refused(tmp_path, given, SourceError, "^none.txt can't be read: No such file or directory$")
     one = words | {"file": str(tmp_path / "one.npy")}
     refused(tmp_path, one, LogitsError, r"has 1 class, .* 3 \(a, b, c\)")
-    crops = [soft(2, 3, seed=row)[1].astype(np.float32) for row in range(ROWS)]
+    crops = [soft(1, 3, seed=row)[1].astype(np.float32) for row in range(ROWS)]
     folder = write_fkd(tmp_path / "fkd", [f"train/{row}" for row in range(ROWS)], crops)
-    fkd = words | {"file": str(folder), "probabilities": True, "drop_views": "mean"}
+    fkd = words | {"file": str(folder), "probabilities": True}
     match = "has the id 'train/0'.*--id-column, or translate .* with --ids, a .json object"
     refused(tmp_path, fkd, AlignmentError, match)
