@@ -4,6 +4,7 @@
 import importlib.metadata
 import os
 import platform
+import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from softlabels.errors import TeacherError, UsageError
+from softlabels.errors import TeacherError, TrainingError, UsageError
 from softlabels.models import build_model, is_factory
+from softlabels.words import size_words
 
 FORMAT = "softlabels-checkpoint/1"
 
@@ -34,7 +36,8 @@ class Checkpoint:
     format: str = FORMAT
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write beside `path`, then rename: `path` is the old file or the whole new one."""
+        """Write beside `path`, then rename: `path` is the old file or the whole new one. Raises
+        TrainingError where it can't be written."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
@@ -44,6 +47,12 @@ class Checkpoint:
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(target)
+        except (OSError, RuntimeError) as error:  # RuntimeError: what torch makes of a full disk
+            free = shutil.disk_usage(target.parent).free
+            raise TrainingError(
+                f"{target} can't be written: {str(error).splitlines()[0]}. {size_words(free)} are "
+                f"free there; make room, or choose another --out"
+            ) from error
         finally:
             partial.unlink(missing_ok=True)
 

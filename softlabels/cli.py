@@ -217,7 +217,9 @@ def _trained(result: Any) -> str:
     text = f"{result.out}: epoch {metrics['epoch']}, loss {metrics['loss']:.4f}"
     held = metrics["held_out"] or {}
     if "errors" in held:
-        text += f", {held['errors']} errors of {counted(held['labelled'], 'held-out row')}"
+        text += (
+            f", {counted(held['errors'], 'error')} of {counted(held['labelled'], 'held-out row')}"
+        )
     if "agreement" in held:
         text += f", agreement with the teacher {held['agreement']:.4f}, KL {held['kl']:.4f} nats"
     return text

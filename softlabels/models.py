@@ -110,7 +110,7 @@ def build_model(
             )
         hidden = parse_widths(widths, f"model {spec}")
         return CNN(input_shape, hidden, num_classes, dropout, input_dropout)
-    raise UsageError(f"model is {spec!r}; write {SPELLINGS}")
+    raise UsageError(f"no model is called {spec!r}; write {SPELLINGS}")
 
 
 def call_factory(spec: str) -> nn.Module:
@@ -124,10 +124,24 @@ def call_factory(spec: str) -> nn.Module:
         raise UsageError(f"model {spec}: can't import {module_name} ({error})") from error
     except AttributeError:
         raise UsageError(f"model {spec}: {module_name} has no {name!r}") from None
-    model = factory()
+    except Exception as error:
+        raise UsageError(f"model {spec}: importing {module_name} failed: {cause(error)}") from error
+    try:
+        model = factory()
+    except Exception as error:
+        raise UsageError(
+            f"model {spec} can't be built: {cause(error)}. It is called without arguments"
+        ) from error
     if not isinstance(model, nn.Module):
         raise UsageError(f"model {spec}: it returned {type(model).__name__}, not a torch nn.Module")
     return model
+
+
+def cause(error: BaseException) -> str:
+    """The first line of what a model's own code raised, with the kind of error where its words
+    alone may say little."""
+    line = (str(error).strip() or "no words").splitlines()[0]
+    return line if isinstance(error, RuntimeError) else f"{type(error).__name__}, {line}"
 
 
 def logits_of(

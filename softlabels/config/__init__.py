@@ -72,8 +72,9 @@ class TrainingOptions:
         _whole(self, "rows", "patience", at_least=1)
         _positive(self, "lr", "max_norm")
         _fraction(self, "dropout", "input_dropout", "holdout", "warmup", below_one=True)
-        if not self.weight_decay >= 0:
+        if not 0 <= self.weight_decay < math.inf:
             raise UsageError(f"--weight-decay is {self.weight_decay}; it must be 0 or more")
+        _seed(self)
         if self.precision == "fp16":
             raise UsageError("--precision fp16 is for dumps; train in bf16 or float32")
 
@@ -248,6 +249,13 @@ def _whole(options: Any, *names: str, at_least: int) -> None:
             raise UsageError(
                 f"{_flag(name)} is {value}; it must be a whole number, {at_least} or more"
             )
+
+
+def _seed(options: Any) -> None:
+    if options.seed != int(options.seed) or not 0 <= options.seed < 2**63:
+        raise UsageError(
+            f"--seed is {options.seed}; it must be a whole number, 0 or more, that 63 bits hold"
+        )
 
 
 def _positive(options: Any, *names: str) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from softlabels.config import _whole, option
+from softlabels.config import _seed, _whole, option
 from softlabels.errors import UsageError
 
 
@@ -29,6 +29,7 @@ class VerifyOptions:
 
     def __post_init__(self) -> None:
         _whole(self, "replay", "batch_size", "workers", at_least=1)
+        _seed(self)
         if self.replay is not None and self.teacher is None:
             raise UsageError("--replay needs the teacher's file; name it with --teacher t.pt")
         if self.teacher is not None and self.replay is None:

@@ -1,6 +1,7 @@
 """How good a model is, and how close to its teacher. N rows, C classes."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,8 @@ def evaluate(progress: Progress = SILENT, **options: Any) -> dict[str, Any]:
     Raises TeacherError, SourceError, UsageError, or LabelSpaceMismatch for other classes.
     """
     words = EvalOptions(**options)
+    if not Path(words.checkpoint).expanduser().is_file():
+        raise TeacherError(f"{words.checkpoint} is no file; eval takes a checkpoint, such as s.pt")
     model = resolve(words.checkpoint, model=words.model)
     if model.kind != "checkpoint" or model.preprocess is None:
         raise TeacherError(f"{words.checkpoint} is a {model.kind}, not a checkpoint of softlabels")

@@ -3,7 +3,9 @@
 N rows of a batch, C classes.
 """
 
+import tempfile
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,9 @@ from torch import Tensor
 
 from softlabels.checkpoint import Checkpoint, library_versions
 from softlabels.config import TrainingOptions
+from softlabels.errors import UsageError
 from softlabels.inputs.examples import Examples
-from softlabels.models import build_model
+from softlabels.models import build_model, cause
 from softlabels.progress import Progress
 from softlabels.students.evaluation import broken_rows, compare, measure, predict
 from softlabels.students.holdout import FEW, choose_rows, labels_choose
@@ -31,7 +34,7 @@ from softlabels.targets.soft_dataset import Dump
 from softlabels.words import counted
 
 PLACES = ("dump", "data", "source", "out", "device", "keep", "cache")  # may differ between ranks
-SHOWN = 8  # names of parameters
+SHOWN = 8  # names
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class Job:
         self, loss: Any, take: Any, order: Any, remedy: str, progress: Progress, ahead: bool = False
     ) -> TrainResult:
         options, ranks = self.options, self.ranks
+        check_out(self.out)
         labels = None if self.labels is None else self.labels.numpy()
         rows = choose_rows(len(self.examples), labels, options)
         share = smallest_share(len(rows[0]), options.batch_size, ranks.world)
@@ -104,8 +108,12 @@ class Job:
     def build(self, share: int) -> tuple[Student, Use]:
         """The model, tried: `share` is the smallest number of rows that it will be trained on."""
         shape, options, device = self.examples.input_shape, self.options, self.ranks.device
-        model = build_model(self.spec, shape, self.classes, options.dropout, options.input_dropout)
-        student = Student(model.to(device), self.classes, self.spec)
+        dropout = options.dropout, options.input_dropout
+        try:
+            model = build_model(self.spec, shape, self.classes, *dropout).to(device)
+        except RuntimeError as error:  # larger than memory
+            raise UsageError(f"model {self.spec} can't be built: {cause(error)}") from error
+        student = Student(model, self.classes, self.spec)
         sample = self.examples.finish(self.examples.sample().to(device))
         check_model(student, sample)
         use = check_training(student, sample, options.precision, share, self.ranks.world)
@@ -134,11 +142,19 @@ class Job:
                 f"among them is {100 / len(held):.0f} points of accuracy; hold out more "
                 f"(--holdout), or none (--holdout 0) to keep the last epoch"
             )
+        if self.teacher is None and self.labels is not None:
+            missing = sorted(set(range(self.classes)) - set(self.labels[kept].tolist()))
+            if missing:
+                names = [self.class_names[i] if self.class_names else str(i) for i in missing]
+                progress.say(
+                    f"warning: {len(missing)} of {self.classes:,} classes "
+                    f"{'has' if len(missing) == 1 else 'have'} no row to train on: "
+                    f"{shown(names)}"
+                )
         if use.unused:
-            more = f" and {len(use.unused) - SHOWN} more" if len(use.unused) > SHOWN else ""
             progress.say(
-                f"warning: the logits of {self.spec} do not use {', '.join(use.unused[:SHOWN])}"
-                f"{more}, which stay as they are"
+                f"warning: the logits of {self.spec} do not use {shown(use.unused)}, which stay as "
+                f"they are"
             )
 
     def chooser(self, held: np.ndarray) -> str:
@@ -169,7 +185,7 @@ class Job:
             return Score(None, words, {"rows": len(rows), "broken": broken})
         found = self.measure(logits_NC, rows)
         if self.by_labels(rows):
-            words = f"{found['errors']} errors of {found['labelled']}"
+            words = f"{counted(found['errors'], 'error')} of {found['labelled']:,}"
             return Score((float(found["errors"]), found["nll"]), words, found)
         words = f"KL {found['kl']:.4f}, agreement {found['agreement']:.4f}"
         return Score((found["kl"],), words, found)
@@ -205,3 +221,24 @@ class Job:
             metrics=metrics,
             versions=library_versions(),
         )
+
+
+def check_out(out: str) -> None:
+    """Raises UsageError where the checkpoint could not be written at the end."""
+    path = Path(out)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"--out is {out}; no file can be written there: {error.strerror}"
+        ) from error
+    if path.is_dir():
+        raise UsageError(f"--out is {out}, which is a folder; name a file, such as {path / 's.pt'}")
+
+
+def shown(names: list[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from softlabels.devices import autocast
-from softlabels.errors import UsageError
-from softlabels.models import logits_of
-from softlabels.teachers.teacher import first_line
+from softlabels.errors import SoftlabelsError, UsageError
+from softlabels.models import cause, logits_of
 
 PASSES = 8  # in training mode: a layer that is left out at random is seen in one of them
 
@@ -89,7 +88,7 @@ def _idle(student: Student, sample: Tensor, precision: str) -> list[str]:
     try:
         logits_NC.float().sum().backward()
     except RuntimeError as error:
-        raise UsageError(f"model {student.spec} can't be trained: {first_line(error)}") from error
+        raise UsageError(f"model {student.spec} can't be trained: {cause(error)}") from error
     named = student.model.named_parameters()
     idle = [name for name, p in named if p.requires_grad and p.grad is None]
     student.zero_grad(set_to_none=True)
@@ -111,12 +110,14 @@ def _check_single(student: Student, sample: Tensor, precision: str) -> None:
 def _run(student: Student, sample: Tensor, how: str = "") -> Tensor:
     try:
         logits_NC: Tensor = student(sample.clone())
-    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+    except SoftlabelsError:
+        raise
+    except Exception as error:  # of code that is not ours
         dtypes = {p.dtype for p in student.model.parameters()} - {torch.float32}
         names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
         raise UsageError(
             f"model {student.spec} can't take inputs of shape {list(sample.shape[1:])}{how}: "
-            f"{first_line(error)}" + (f" (its weights are {names}, inputs float32)" * bool(names))
+            f"{cause(error)}" + (f" (its weights are {names}, inputs float32)" * bool(names))
         ) from error
     return logits_NC
 

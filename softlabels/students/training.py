@@ -62,6 +62,12 @@ def _fit(words: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:
     labels = _all_labels(examples, words.data)
     if words.jitter and len(examples.input_shape) != 3:
         raise UsageError(f"--jitter shifts images; these inputs are {examples.input_shape}")
+    if words.jitter and words.jitter >= min(examples.input_shape[1:]):
+        height, width = examples.input_shape[1:]
+        raise UsageError(
+            f"--jitter is {words.jitter}, which can shift images of {height}×{width} pixels out of "
+            f"sight; use less than {min(height, width)}"
+        )
 
     def take(rows: np.ndarray, epoch: int, device: torch.device) -> Batch:
         inputs = examples.gather(rows)
@@ -126,7 +132,7 @@ def _train(words: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResult
     introduce(progress, examples, "from the dump" if words.preprocess is None else "")
     remedy = _slower(words)
     if not LOW_T <= words.T <= HIGH_T:
-        remedy = f"T is {words.T:g}, and float32 holds the loss from T {LOW_T:g} to {HIGH_T:g}"
+        remedy = f"T is {words.T:g}; outside of {LOW_T:g} to {HIGH_T:,.0f} float32 loses the loss"
         progress.say(f"warning: {remedy}")
 
     def loss(logits_NC: Tensor, batch: Batch) -> Tensor:
@@ -178,6 +184,10 @@ def _train(words: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResult
 
 
 def _slower(words: TrainingOptions) -> str:
+    if words.lr * words.weight_decay >= 1:  # AdamW multiplies weights by 1 − lr · weight_decay
+        return (
+            f"--weight-decay {words.weight_decay:g} times --lr {words.lr:g} is to be well below 1"
+        )
     return f"try a smaller --lr than {words.lr:g}, or a longer --warmup"
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import softlabels
-from softlabels.errors import UsageError
+from softlabels.errors import TrainingError, UsageError
 from softlabels.targets.batches import steps
 from tests.students.test_scores import Listener
 
@@ -102,6 +102,17 @@ class Idle(Base):
         self.head = nn.Linear(3, 3)
 
 
+class Picky(Base):
+    def forward(self, x):
+        assert x.shape[1] == 3, "RGB only"
+        return super().forward(x)
+
+
+class Demanding(Base):
+    def __init__(self, width) -> None:
+        super().__init__()
+
+
 def train(dump_folder, out, name, **options):
     heard = Listener()
     defaults = {"T": 2.0, "epochs": 1, "batch_size": 64, "alpha": 1.0}
@@ -134,6 +145,8 @@ def test_what_holds_logits_trains_as_logits_do(dump_folder, tmp_path, name):
         ("Whole", "gave torch.int64; logits are floating point"),
         ("OnlyEvaluates", r"inputs of shape \[1, 8, 8\] in training mode: no labels were given"),
         ("Infinite", "gives NaN or infinity before it is trained"),
+        ("Picky", r"can't take inputs of shape \[1, 8, 8\]: AssertionError, RGB only"),
+        ("Demanding", "can't be built: TypeError, .* It is called without arguments"),
     ],
 )
 def test_what_can_not_be_trained_is_refused_in_words(dump_folder, tmp_path, name, message):
@@ -182,3 +195,50 @@ def test_no_rank_gets_a_single_row_where_more_are_at_hand(rows, size, world, siz
     middle = found[len(found) // 2][0]
     assert steps(rows, size, world, middle) == found[len(found) // 2 :]
     assert all(stop - start == size for start, stop in steps(rows, size, world, drop_last=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        ({"seed": -1}, UsageError, "--seed is -1; it must be a whole number, 0 or more"),
+        ({"weight_decay": float("inf")}, UsageError, "--weight-decay is inf"),
+        ({"weight_decay": 1e30, "epochs": 3}, TrainingError, "--weight-decay 1e.30 times --lr"),
+        ({"jitter": 8}, UsageError, "--jitter is 8, which can shift images of 8×8 pixels out of"),
+        ({"model": "mlp:999999999999"}, UsageError, "can't be built: .*allocate"),
+        ({"out": "/proc/t.pt"}, UsageError, "--out is /proc/t.pt; no file can be written there"),
+        ({"out": "."}, UsageError, "--out is ., which is a folder; name a file"),
+    ],
+)
+def test_options_that_can_not_work_are_refused_before_training(
+    tmp_path, monkeypatch, options, kind, message
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(kind, match=message):
+        softlabels.fit(**{"data": "digits", "model": "mlp:8", "epochs": 1, "out": "t.pt"} | options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_classes_without_a_row_are_named(tmp_path):
+    heard = Listener()
+    softlabels.fit(heard, data="digits", model="linear", epochs=1, rows=7,
+                   out=str(tmp_path / "t.pt"))  # fmt: skip
+    assert "warning: 3 of 10 classes have no row to train on: " in heard.text
+
+
+def test_a_full_disk_is_said(small_disk, tmp_path):
+    out = small_disk / "t.pt"
+    with pytest.raises(TrainingError, match=r"t.pt can't be written: .* are free there; make room"):
+        softlabels.fit(data="digits", model="mlp:8000", epochs=1, out=str(out))
+    assert not list(small_disk.iterdir())
+
+
+@pytest.mark.parametrize(("T", "spoiled"), [(1e30, True), (1e-45, True), (2000, False)])
+def test_a_temperature_that_float32_does_not_hold_is_blamed(dump_folder, tmp_path, T, spoiled):
+    heard = Listener()
+    options = {"dump": dump_folder, "student": "linear", "T": T, "epochs": 1, "alpha": 1}
+    if spoiled:
+        with pytest.raises(TrainingError, match=r"became nan in epoch 1; T is 1e.*outside of 0.01"):
+            softlabels.train(heard, **options, out=str(tmp_path / "s.pt"))
+    else:
+        softlabels.train(heard, **options, out=str(tmp_path / "s.pt"))
+    assert "outside of 0.01 to 1,000 float32 loses the loss" in heard.text

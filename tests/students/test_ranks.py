@@ -186,6 +186,8 @@ def test_what_ends_one_rank_ends_the_other_with_its_words(dump_folder, tmp_path,
         ({}, {"lr": 0.5}, "rank 1 has another --lr than rank 0: 0.5, there 0.01"),
         ({}, {"dump": "nowhere"}, "rank 1 stopped: "),
         ({"dump": "nowhere"}, {}, "rank 1 lost touch with the others, one of which has ended"),
+        ({"rows": 1}, {}, "1 row to train on can't be shared by 2 processes"),
+        ({"batch_size": 1}, {}, "--batch-size is 1, and each of 2 processes takes a share"),
     ],
 )
 def test_ranks_that_begin_otherwise_are_refused_together(dump_folder, tmp_path, zero, one, message):

@@ -175,7 +175,7 @@ def wrong() -> torch.nn.Module:
     ("words", "kind", "message"),
     [
         ({"model": "mlp:wide"}, UsageError, "can't read 'wide'"),
-        ({"model": "resnet"}, UsageError, "model is 'resnet'; write linear"),
+        ({"model": "resnet"}, UsageError, "no model is called 'resnet'; write linear"),
         ({"model": "tests.students.test_training:wrong"}, UsageError, r"gave \[2, 7\]"),
         ({"model": "tests.students.test_training:absent"}, UsageError, "has no 'absent'"),
         ({"data": "no/such/folder/x"}, SourceError, "no file or folder"),
