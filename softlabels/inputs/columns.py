@@ -33,6 +33,7 @@ USE_NAMES = re.compile(
 )
 FEW_ROWS = 5  # below it, numbers may rise by chance
 PEEK_ROWS = 3
+BLOCK_ROWS = 65_536
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,16 @@ class Columns:
     notes: tuple[str, ...] = field(default=(), compare=False)
 
 
-def find_columns(table: Table, inputs: str | None, label: str | None, id: str | None) -> Columns:
-    """Named columns, checked; the others found by type.
+def find_columns(
+    table: Table, inputs: str | Sequence[str] | None, label: str | None, id: str | None
+) -> Columns:
+    """Named columns, checked; the others found by type. A text of inputs is one name, or several
+    joined by commas.
 
     Raises SourceError where a column is missing, or where types or names leave a choice.
     """
     features = table.features
-    named = (inputs,) if inputs in features else _split_names(inputs)
+    named = _named(inputs, features)
     for name, flag in [(n, "--input-column") for n in named] + [
         (label, "--label-column"),
         (id, "--id-column"),
@@ -72,8 +76,11 @@ def image_columns(table: Table, names: Sequence[str]) -> list[str]:
     return [name for name in names if _may_be_images(table, name) and _are_images(table, name)]
 
 
-def _split_names(inputs: str | None) -> tuple[str, ...]:
-    return tuple(name.strip() for name in inputs.split(",")) if inputs else ()
+def _named(inputs: str | Sequence[str] | None, features: dict[str, Any]) -> tuple[str, ...]:
+    if isinstance(inputs, str):
+        whole = inputs in features
+        return (inputs,) if whole else tuple(name.strip() for name in inputs.split(","))
+    return tuple(inputs or ())
 
 
 def _find_label(features: dict[str, Any], taken: tuple[str, ...]) -> str | None:
@@ -87,7 +94,7 @@ def _find_label(features: dict[str, Any], taken: tuple[str, ...]) -> str | None:
         name
         for wished in LABEL_NAMES
         for name in free
-        if name.lower() == wished and is_scalar(free[name])
+        if name.strip().lower() == wished and is_scalar(free[name])
     ]
     return next(iter(classes or named), None)
 
@@ -131,7 +138,7 @@ def _find_inputs(table: Table, rest: list[str], label: str | None, id: str | Non
 
 def _refuse_doubtful(table: Table, scalars: list[str], label: str | None) -> None:
     """Raises SourceError for number columns that by their name are labels, weights or folds."""
-    second = [name for name in scalars if name.lower() in LABEL_NAMES]
+    second = [name for name in scalars if name.strip().lower() in LABEL_NAMES]
     uses = [name for name in scalars if USE_NAMES.fullmatch(name.lower())]
     for names, what in ((second, f"labels beside {label!r}"), (uses, "what rows are used for")):
         if names and len(names) < len(scalars):
@@ -176,14 +183,18 @@ def _broken_number(table: Table, name: str) -> tuple[int, str, int] | None:
 
 def _rises(table: Table, name: str) -> bool:
     """Whether a column holds whole numbers, each larger than the one before."""
-    rows = len(table)
-    values = table.read([name], 0, rows)[name]
-    if rows < FEW_ROWS or values.null_count:
-        return False
-    array = values.to_numpy()
-    if array.dtype.kind not in "iuf" or not (array[1:] > array[:-1]).all():
-        return False
-    return bool((array == np.floor(array)).all())
+    last = None
+    for start in range(0, len(table), BLOCK_ROWS):
+        values = table.read([name], start, min(start + BLOCK_ROWS, len(table)))[name]
+        if values.null_count:
+            return False
+        array = values.to_numpy()
+        if not (array[1:] > array[:-1]).all() or not (array == np.floor(array)).all():
+            return False
+        if last is not None and not array[0] > last:
+            return False
+        last = array[-1]
+    return len(table) >= FEW_ROWS
 
 
 def _names_rows(name: str) -> bool:

@@ -1,6 +1,6 @@
 """What is said of a source when it is opened: rows, inputs, classes, ids, and what is odd."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import datasets
 
@@ -20,7 +20,8 @@ def lines(source: "Source") -> list[str]:
     Reads the label column once.
     """
     noun = "image" if source.kind == "image" else "row"
-    parts = [counted(len(source), noun) + _classes(source)]
+    span = _span(source)
+    parts = [counted(len(source), noun) + _classes(source, span)]
     if source.kind != "image":
         parts.append(_inputs(source))
     elif source.columns.inputs != ("image",):
@@ -30,8 +31,8 @@ def lines(source: "Source") -> list[str]:
     notes = [*source.notes, *source.columns.notes]
     if source.labelled and source.class_names:
         notes += warnings_of(source.class_names, source.known_classes is not None)
-    missing = int((source.labels < 0).sum())
-    if missing and source.labelled:
+    missing = span.missing
+    if missing:
         notes.append(
             f"{'all' if missing == len(source) else f'{missing:,} of {len(source):,}'} rows have "
             f"no label in {source.columns.label!r}"
@@ -39,15 +40,33 @@ def lines(source: "Source") -> list[str]:
     return [text, *notes]
 
 
-def _classes(source: "Source") -> str:
+class Span(NamedTuple):
+    """The least and the largest label, and how many rows have none."""
+
+    low: int
+    high: int
+    missing: int
+
+
+def _span(source: "Source") -> Span:
+    lows, highs, missing = [], [], 0
+    for labels in source.label_blocks():
+        there = labels[labels >= 0]
+        missing += len(labels) - len(there)
+        if len(there):
+            lows.append(int(there.min()))
+            highs.append(int(there.max()))
+    return Span(min(lows, default=0), max(highs, default=-1), missing)
+
+
+def _classes(source: "Source", span: Span) -> str:
     if not source.labelled:
         return " without labels"
     names = source.class_names
     if names is None:
-        labels = source.labels[source.labels >= 0]
-        if not len(labels):
+        if span.high < span.low:
             return ""
-        return f", labels {source.columns.label} from {labels.min()} to {labels.max()}"
+        return f", labels {source.columns.label} from {span.low} to {span.high}"
     shown = ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
     count = f"{len(names):,} {'class' if len(names) == 1 else 'classes'}"
     return f" in {count}: {shown}" if source.kind == "image" else (

@@ -42,14 +42,9 @@ def declared_splits(folder: Path) -> dict[str, list[str]] | None:
 
 def declared_files(listing: Listing, declared: dict[str, list[str]], split: str) -> list[Path]:
     """The data files of one split. Raises SourceError where a pattern finds none."""
-    names = {str(path): path for path in listing.data}
     found: list[PurePosixPath] = []
     for pattern in declared[split]:
-        inside = re.sub(r"^(\./)+", "", pattern)
-        matches = re.compile(glob_translate(inside))
-        paths = [names[inside]] if inside in names else [
-            path for name, path in names.items() if matches.fullmatch(name)
-        ]  # fmt: skip
+        paths = _matching(pattern, listing.data)
         if not paths:
             raise SourceError(
                 f"{listing.folder}/README.md says that the split {split!r} lies in {pattern!r}; no "
@@ -58,6 +53,28 @@ def declared_files(listing: Listing, declared: dict[str, list[str]], split: str)
         found += [path for path in paths if path not in found]
     refuse_two_kinds(listing.folder, split, found)
     return [listing.folder / path for path in found if data_ending(path.name)]
+
+
+def check_images(
+    listing: Listing, declared: dict[str, list[str]], splits: dict[str, list[PurePosixPath]]
+) -> None:
+    """Raises SourceError where a header puts images into other splits than their folders do."""
+    for split, patterns in declared.items():
+        images = {path for pattern in patterns for path in _matching(pattern, listing.images)}
+        if images and images != set(splits.get(split, ())):
+            raise SourceError(
+                f"{listing.folder}/README.md declares a split {split!r} of {len(images):,} images; "
+                f"by their folders it has {len(splits.get(split, ())):,}. Name the folder that is "
+                f"meant with --data"
+            )
+
+
+def _matching(pattern: str, paths: list[PurePosixPath]) -> list[PurePosixPath]:
+    """The paths that are or match a header's pattern; a file of this very name comes first."""
+    inside = re.sub(r"^(\./)+", "", pattern)
+    matches = re.compile(glob_translate(inside))
+    exact = [path for path in paths if str(path) == inside]
+    return exact or [path for path in paths if matches.fullmatch(str(path))]
 
 
 def _chosen(file: Path, configs: dict[str, dict]) -> str:

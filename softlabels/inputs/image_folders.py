@@ -31,9 +31,18 @@ from softlabels.inputs.text_files import read_csv, read_json
 ID = "file_name"  # also of metadata files, as `datasets` has it
 
 
+def is_alone(listing: Listing) -> bool:
+    """Whether there are images, and no tables but those about them."""
+    return bool(listing.images) and not _tables(listing)
+
+
+def _tables(listing: Listing) -> list[PurePosixPath]:
+    return [path for path in listing.data if path.name.lower() not in METADATA]
+
+
 def image_splits(listing: Listing) -> dict[str, list[PurePosixPath]]:
     """The images of each split, as paths below the folder."""
-    tables = [path for path in listing.data if path.name.lower() not in METADATA]
+    tables = _tables(listing)
     if tables:
         raise SourceError(
             f"{listing.folder} holds {shown(listing.images, 'image')} and "

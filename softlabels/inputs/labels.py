@@ -46,9 +46,10 @@ def warnings_of(names: list[str], known: bool) -> list[str]:
     return notes
 
 
-def names_of_texts(texts: pa.ChunkedArray) -> list[str]:
+def names_of_texts(blocks: Iterable[pa.ChunkedArray]) -> list[str]:
     """The class names of a text column: its distinct texts in order."""
-    return in_order(text for text in pc.unique(texts).to_pylist() if text is not None)
+    distinct = {text for texts in blocks for text in pc.unique(texts).to_pylist()}
+    return in_order(distinct - {None})
 
 
 def numbers_of(column: pa.ChunkedArray, name: str, names: list[str] | None) -> np.ndarray:

@@ -24,7 +24,7 @@ from softlabels.inputs.folders import (
     shown,
     splits_of_data,
 )
-from softlabels.inputs.headers import declared_files, declared_splits
+from softlabels.inputs.headers import check_images, declared_files, declared_splits
 from softlabels.inputs.parquet import ParquetTable
 from softlabels.inputs.tables import ArrowTable, DatasetTable, Table
 from softlabels.inputs.text_files import READERS
@@ -128,7 +128,9 @@ def _open_folder(folder: Path, split: str) -> Opened:
         return Opened(DatasetTable(saved[_check_split(folder, split, saved)]))
     listing = list_files(folder)
     declared = declared_splits(folder)
-    if declared is not None:
+    if declared is not None and image_folders.is_alone(listing):
+        check_images(listing, declared, image_folders.image_splits(listing))
+    elif declared is not None:
         paths = declared_files(listing, declared, _check_split(folder, split, declared))
         refuse_cut_sets(folder, paths)
         return Opened(_open_files(paths))

@@ -142,6 +142,7 @@ class _Opened:
         self.sizes: dict[tuple, int] = {}
         self.files: OrderedDict[int, pq.ParquetFile] = OrderedDict()
         self.kept: OrderedDict[tuple, pa.Table] = OrderedDict()
+        self.kept_bytes = 0
         self.streams: OrderedDict[tuple, _Stream] = OrderedDict()
 
     def is_large(self, key: tuple) -> bool:
@@ -170,10 +171,14 @@ class _Opened:
                 raise SourceError(
                     f"{self.paths[number]}, row group {group}, can't be read: {reason}"
                 ) from error
-            self.kept[key] = table
-            while len(self.kept) > 1 and sum(t.nbytes for t in self.kept.values()) > KEPT_BYTES:
-                self.kept.popitem(last=False)
+            self._keep(key, table)
             return table.slice(start, stop - start)
+
+    def _keep(self, key: tuple, table: pa.Table) -> None:
+        self.kept[key] = table
+        self.kept_bytes += table.nbytes
+        while len(self.kept) > 1 and self.kept_bytes > KEPT_BYTES:
+            self.kept_bytes -= self.kept.popitem(last=False)[1].nbytes
 
     def _file(self, number: int) -> pq.ParquetFile:
         self._check(number)

@@ -3,7 +3,7 @@
 Shapes: N rows of a block.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -27,6 +27,7 @@ from softlabels.inputs.tables import DatasetTable, Table
 from softlabels.progress import SILENT, Progress
 
 BLOCK_ROWS = 4096
+COLUMN_ROWS = 65_536  # of a single column
 
 
 @dataclass(frozen=True)
@@ -84,20 +85,24 @@ class Source:
         feature = self.table.features[self.columns.label]
         if isinstance(feature, datasets.ClassLabel):
             return list(feature.names)
-        column = self._whole(self.columns.label) if self.known_classes is None else None
-        if column is None:
-            first = self.table.read([self.columns.label], 0, 1)[self.columns.label]
-            return list(self.known_classes or ()) if is_text(first.type) else None
-        return labels.names_of_texts(column) if is_text(column.type) else None
+        if not is_text(self.table.read([self.columns.label], 0, 0)[self.columns.label].type):
+            return None
+        if self.known_classes is not None:
+            return list(self.known_classes)
+        return labels.names_of_texts(self._column_blocks(self.columns.label))
 
     @cached_property
     def labels(self) -> np.ndarray:
         """Those of all rows, int64 [rows], −1 for none."""
         if self.columns.label is None:
             return np.full(len(self), -1, dtype=np.int64)
-        return labels.numbers_of(
-            self._whole(self.columns.label), self.columns.label, self.class_names
-        )
+        return np.concatenate(list(self.label_blocks()))
+
+    def label_blocks(self) -> Iterator[np.ndarray]:
+        """The labels of some thousands of rows at a time, without the inputs."""
+        if (name := self.columns.label) is not None:
+            for column in self._column_blocks(name):
+                yield labels.numbers_of(column, name, self.class_names)
 
     @cached_property
     def ids(self) -> np.ndarray:
@@ -128,9 +133,7 @@ class Source:
         name = self.columns.id
         if name is None:
             return
-        starts = range(0, len(self), BLOCK_ROWS)
-        blocks = (self.table.read([name], s, min(s + BLOCK_ROWS, len(self)))[name] for s in starts)
-        if not ascending(read_ids(block, name) for block in blocks):
+        if not ascending(read_ids(block, name) for block in self._column_blocks(name)):
             _ = replace(self).ids  # of a copy: they are not kept
 
     @cached_property
@@ -188,6 +191,11 @@ class Source:
     def _input_features(self) -> list[Any]:
         return [self.table.features[name] for name in self.columns.inputs]
 
+    def _column_blocks(self, name: str) -> Iterator[pa.ChunkedArray]:
+        with in_words(f"the column {name!r} of {self.data!r}"):
+            for start in range(0, len(self), COLUMN_ROWS):
+                yield self.table.read([name], start, min(start + COLUMN_ROWS, len(self)))[name]
+
     def _whole(self, name: str) -> pa.ChunkedArray:
         with in_words(f"the column {name!r} of {self.data!r}"):
             return self.table.read([name], 0, len(self))[name]
@@ -221,7 +229,7 @@ def open_source(
     split: str = "train",
     *,
     revision: str | None = None,
-    input_column: str | None = None,
+    input_column: str | Sequence[str] | None = None,
     label_column: str | None = None,
     id_column: str | None = None,
     class_names: list[str] | None = None,

@@ -35,15 +35,23 @@ class DatasetTable:
             if isinstance(feature, datasets.Image) and feature.decode:
                 encoded = encoded.cast_column(name, datasets.Image(decode=False))
         self._arrow = encoded.with_format("arrow")
+        self._selected: dict[tuple[str, ...], datasets.Dataset] = {}
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def read(self, names: Sequence[str], start: int, stop: int) -> pa.Table:
-        return _plain(self._arrow.select_columns(list(names))[start:stop])
+        return _plain(self._columns(names)[start:stop])
 
     def take(self, names: Sequence[str], positions: np.ndarray) -> pa.Table:
-        return _plain(self._arrow.select_columns(list(names))[positions.tolist()])
+        return _plain(self._columns(names)[positions.tolist()])
+
+    def _columns(self, names: Sequence[str]) -> datasets.Dataset:
+        """The dataset of these columns. Selecting costs more than reading some rows."""
+        key = tuple(names)
+        if key not in self._selected:
+            self._selected[key] = self._arrow.select_columns(list(names))
+        return self._selected[key]
 
 
 class ArrowTable:

@@ -119,7 +119,7 @@ def named_source(plan: Plan, source: str | None, progress: Progress = SILENT) ->
         source or plan.source["data"],
         plan.source["split"],
         revision=None if source else plan.source["revision"],
-        input_column=",".join(recorded["inputs"]),
+        input_column=recorded["inputs"],
         label_column=recorded["label"],
         id_column=recorded["id"],
         class_names=plan.source["class_names"],

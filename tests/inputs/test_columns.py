@@ -69,9 +69,17 @@ def test_folds_weights_and_second_labels_are_asked_for(tmp_path, name):
         open_source(path)
 
 
-def test_a_label_is_known_in_capitals(tmp_path):
-    source = open_source(write(tmp_path / "d.csv", "a,b,Label"))
-    assert (source.columns.inputs, source.columns.label) == (("a", "b"), "Label")
+@pytest.mark.parametrize("name", ["Label", " label", "CLASS"])
+def test_a_label_is_known_in_capitals_and_with_blanks(tmp_path, name):
+    source = open_source(write(tmp_path / "d.csv", f"a,b,{name}"))
+    assert (source.columns.inputs, source.columns.label) == (("a", "b"), name)
+
+
+def test_a_name_with_a_comma_is_one_name_and_comes_back(tmp_path):
+    path = write(tmp_path / "d.csv", '"a,b",c,label')
+    assert open_source(path).columns.inputs == ("a,b", "c")
+    assert open_source(path, input_column="a,b").columns.inputs == ("a,b",)
+    assert open_source(path, input_column=["a,b", "c"]).columns.inputs == ("a,b", "c")
 
 
 def test_names_that_a_shell_would_split_are_quoted(tmp_path):

@@ -76,6 +76,16 @@ def test_other_files_and_empty_classes_are_said(tmp_path):
     assert "no image of 1 class folder (empty) in the split 'train'" in lines
 
 
+def test_a_header_may_not_put_images_elsewhere(tmp_path):
+    fill(tmp_path, "train/cat/1.png", "train/dog/1.png", "test/dog/2.png")
+    header = "---\nconfigs:\n- config_name: a\n  data_files:\n  - split: train\n    path: {}\n---\n"
+    (tmp_path / "README.md").write_text(header.format("train/**"))
+    assert len(open_source(str(tmp_path))) == 2
+    (tmp_path / "README.md").write_text(header.format('"**"'))
+    with pytest.raises(SourceError, match="a split 'train' of 3 images; by their folders it has 2"):
+        open_source(str(tmp_path))
+
+
 @pytest.mark.parametrize("ending", [".webp", ".tif", ".jp2", ".BMP"])
 def test_whatever_pillow_opens_is_an_image(tmp_path, ending):
     from PIL import Image
