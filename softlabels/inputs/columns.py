@@ -139,6 +139,8 @@ def _find_inputs(table: Table, rest: list[str], label: str | None, id: str | Non
 def _refuse_doubtful(table: Table, scalars: list[str], label: str | None) -> None:
     """Raises SourceError for number columns that by their name are labels, weights or folds."""
     second = [name for name in scalars if name.strip().lower() in LABEL_NAMES]
+    if {"x", "y"} <= set(map(str.lower, scalars)):  # a point has both
+        second = [name for name in second if name.lower() != "y"]
     uses = [name for name in scalars if USE_NAMES.fullmatch(name.lower())]
     for names, what in ((second, f"labels beside {label!r}"), (uses, "what rows are used for")):
         if names and len(names) < len(scalars):
