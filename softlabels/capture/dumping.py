@@ -13,7 +13,7 @@ from itertools import chain
 from typing import Any
 
 from softlabels.capture.engines import ENGINES
-from softlabels.capture.estimating import foretell
+from softlabels.capture.estimating import tell_size
 from softlabels.capture.ledger import begin, damaged, finish, is_complete, settle, state
 from softlabels.capture.pipeline import Job
 from softlabels.capture.planning import Setup, make_plan, prepare
@@ -75,7 +75,7 @@ def _dump(words: DumpOptions, team: Team, stack: ExitStack, progress: Progress) 
         progress.say(f"{out} is complete already; nothing to do")
         return DumpResult(out, read_manifest(job.folder)[0], 0, team.rank)
     if team.is_first:
-        foretell(setup, job.plan, missing, team.world, progress)
+        tell_size(setup, job.plan, missing, progress)
     mine = team.part_of(missing)
     _run(setup, job, mine, run, progress)
     manifest = finish(job)

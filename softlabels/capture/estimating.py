@@ -1,4 +1,5 @@
-"""What a dump will be, before it is begun: rows, shards, bytes and time from a measured sample."""
+"""What a dump will be, before it is begun: rows, shards and bytes by arithmetic, for `dump`; and
+time too, from a measured sample, for `plan`."""
 
 import shutil
 import tempfile
@@ -10,9 +11,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from softlabels.capture.pipeline import dump_shards
-from softlabels.capture.planning import Setup, draft, prepare
+from softlabels.capture.planning import Setup, draft, mean_input_bytes, prepare
 from softlabels.config import PlanOptions
-from softlabels.errors import SoftlabelsError
 from softlabels.progress import SILENT, Progress
 from softlabels.store.folder import Folder
 from softlabels.store.manifest import read_commits, read_plan
@@ -20,6 +20,8 @@ from softlabels.store.records import Plan
 from softlabels.words import counted, size_words, time_words
 
 SAMPLE_SECONDS, SAMPLE_BATCHES = 1.0, 8
+PACKED_BYTES = 11  # of a row beside its logits: 8 of the input's hash; id, view and label, packed
+FOOTER_BYTES = 2600  # of a shard's file: the footer and the page index
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,7 @@ class Estimate:
 
     @property
     def warnings(self) -> list[str]:
-        if self.free is None or self.bytes <= self.free:
-            return []
-        return [
-            f"warning: about {size_words(self.bytes)} are needed and {size_words(self.free)} are "
-            f"free; a dump that fills the disk stops, and goes on with --resume"
-        ]
+        return _too_small(self.bytes, self.free)
 
 
 def plan(progress: Progress = SILENT, **options: Any) -> Estimate:
@@ -71,7 +68,7 @@ def plan(progress: Progress = SILENT, **options: Any) -> Estimate:
     for line in (str(setup), *setup.remarks):
         progress.say(line)
     drafted, missing = _left(setup, progress)
-    return estimate(setup, drafted, missing, 1)
+    return _estimate(setup, drafted, missing)
 
 
 def _left(setup: Setup, progress: Progress) -> tuple[Plan, list[int]]:
@@ -89,25 +86,33 @@ def _left(setup: Setup, progress: Progress) -> tuple[Plan, list[int]]:
     return plan, [shard for shard in range(plan.shards) if shard not in done]
 
 
-def foretell(setup: Setup, plan: Plan, missing: list[int], world: int, progress: Progress) -> None:
-    """Say the estimate before a dump begins. What fails here will fail, and be said, there."""
+def tell_size(setup: Setup, plan: Plan, missing: list[int], progress: Progress) -> None:
+    """Say what a dump of these shards takes, before it begins: by arithmetic, its bar tells the
+    time."""
     if not missing:
         return
-    try:
-        found = estimate(setup, plan, missing, world)
-    except (SoftlabelsError, OSError):
-        return
-    facts = found.facts
-    words = [counted(found.rows, "row"), counted(found.shards, "shard"), facts["size"]]
-    if setup.options.engine == "local":  # other machines have other speeds
-        words.append(facts["time"])
-    progress.say(", ".join(words) + (f", {facts['free there']} free" if found.free else ""))
-    for warning in found.warnings:
+    rows, free = plan.rows_of(missing), _free(setup.folder)
+    size = rows * _row_bytes(setup, plan) + len(missing) * _footer_bytes(plan)
+    parts = [counted(rows, "row"), counted(len(missing), "shard"), f"about {size_words(size)}"]
+    progress.say(", ".join(parts) + (f", {size_words(free)} free" if free else ""))
+    for warning in _too_small(size, free):
         progress.say(warning)
 
 
-def estimate(setup: Setup, plan: Plan, missing: list[int], world: int) -> Estimate:
-    """Of these shards, divided among `world` processes like this one."""
+def _row_bytes(setup: Setup, plan: Plan) -> int:
+    """Of a row, in all columns. Inputs and text ids, which pack to a third, are the first rows'."""
+    inputs = mean_input_bytes(setup.source) if plan.with_inputs else 0
+    texts = setup.source.ids[:64].tolist() if plan.ids == "string" else []
+    ids = sum(map(len, texts)) // max(1, 3 * len(texts))
+    return plan.make_codec().row_bytes + PACKED_BYTES + inputs + ids
+
+
+def _footer_bytes(plan: Plan) -> int:
+    names = plan.source["class_names"] or []
+    return FOOTER_BYTES + 3 * sum(map(len, names))  # twice, and once in base64
+
+
+def _estimate(setup: Setup, plan: Plan, missing: list[int]) -> Estimate:
     batch = setup.options.batch_size
     sample = _sample(setup, plan, batch)
     count = int(min(SAMPLE_BATCHES, SAMPLE_SECONDS / max(sample.seconds, 1e-6)))
@@ -121,7 +126,7 @@ def estimate(setup: Setup, plan: Plan, missing: list[int], world: int) -> Estima
         shards=len(missing),
         shard_rows=plan.shard_rows,
         bytes=round(rows * sample.row_bytes + len(missing) * sample.shard_bytes),
-        seconds=rows / speed / world,
+        seconds=rows / speed,
         rows_per_second=speed,
         free=_free(setup.folder),
     )
@@ -156,6 +161,15 @@ def _sample(setup: Setup, plan: Plan, rows: int) -> _Sample:
             chunk = last.column(last.num_columns - 1)  # the rows end with these logits
             pages = chunk.data_page_offset + chunk.total_compressed_size
         return _Sample(rows, seconds, pages / rows, job.folder.size(file) - pages)
+
+
+def _too_small(size: int, free: int | None) -> list[str]:
+    if free is None or size <= free:
+        return []
+    return [
+        f"warning: about {size_words(size)} are needed and {size_words(free)} are free; a dump "
+        f"that fills the disk stops, and goes on with --resume"
+    ]
 
 
 def _free(folder: Folder) -> int | None:

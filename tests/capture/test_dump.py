@@ -281,7 +281,6 @@ def test_whatever_fails_stops_the_dump_and_commits_nothing_wrong(
 ):
     """The failure comes in the second of six shards, with more batches queued behind it."""
     calls = {"n": 0}
-    monkeypatch.setattr("softlabels.capture.dumping.foretell", lambda *_: None)  # it would count
 
     def fails_at(count: int, real):
         def wrapped(*args, **words):
