@@ -47,6 +47,8 @@ class Terminal:
             print(f"softlabels: {text}", file=sys.stderr)
 
 
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
 Body = Callable[..., None]
 
 PANELS = {"SourceOptions": "Data", "TrainingOptions": "Training"}
@@ -110,9 +112,23 @@ def guarded(debug: bool, terminal: Terminal, work: Callable[[], None]) -> None:
     except Exception as error:
         if debug:
             raise
-        name = type(error).__name__
-        terminal.error(f"{name}: {error} (--debug shows where)", name)
+        terminal.error(in_words(error), type(error).__name__)
         raise SystemExit(1) from None
+
+
+def in_words(error: Exception) -> str:
+    """What no verb had words for: a file that can't be used, memory that is full, else a fault of
+    this program."""
+    text = " ".join(str(error).split()) or "no words"
+    text = text if len(text) <= 300 else f"{text[:300]}…"
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    if isinstance(error, MemoryError) or any(sign in text for sign in OUT_OF_MEMORY):
+        return f"out of memory: {text}. A smaller --batch-size, model or picture takes less"
+    return (
+        f"a fault of softlabels, not yours: {type(error).__name__}, {text}. --debug shows where; "
+        f"please report it"
+    )
 
 
 def _parameter(field: Any, hint: Any, panel: str) -> inspect.Parameter:
@@ -124,7 +140,7 @@ def _parameter(field: Any, hint: Any, panel: str) -> inspect.Parameter:
     if field.metadata["positional"]:
         door = typer.Argument(**words)
     else:
-        door = typer.Option(flag, rich_help_panel=panel, **words)
+        door = typer.Option(*flag.split(), rich_help_panel=panel, **words)
     return inspect.Parameter(
         field.name,
         inspect.Parameter.KEYWORD_ONLY,

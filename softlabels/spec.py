@@ -38,7 +38,12 @@ def _parse_call(text: str, what: str) -> Call:
             return Call(node.func.id, tuple(map(_argument, node.args)))
     except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
         pass
-    raise UsageError(f"{what}: can't read {text!r}; write name or name(1, 2), joined with |")
+    raise UsageError(f"{what}: can't read {short(text)!r}; write name or name(1, 2), joined with |")
+
+
+def short(text: str) -> str:
+    """At most 80 characters of what a person, or a stranger's file, wrote."""
+    return text if len(text) <= 80 else f"{text[:80]}…"
 
 
 def _argument(node: ast.expr) -> Any:

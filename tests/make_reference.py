@@ -49,7 +49,7 @@ def section(name: str, body: object, options: type) -> str:
 
 
 def row(field) -> str:
-    flag = field.metadata["flag"] or "--" + field.name.replace("_", "-")
+    flag = (field.metadata["flag"] or "--" + field.name.replace("_", "-")).split()[0]
     name = field.name.upper() if field.metadata["positional"] else flag
     default = "required" if field.default is MISSING else f"`{field.default}`"
     default = "" if field.default is None else default

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 from softlabels import config
 from softlabels.cli import app
 from softlabels.config.verification import VerifyOptions
-from softlabels.flags import load_config
+from softlabels.errors import UsageError
+from softlabels.flags import in_words, load_config
 
 COMMANDS = ["demo", "fit", "dump", "plan", "train", "eval", "info", "verify"]
 
@@ -74,7 +75,7 @@ def test_results_on_stdout_words_on_stderr_json_alone(cli, dump_folder):
 def test_errors_have_their_exit_code_and_no_traceback(cli, words, code, message):
     done = cli(*words)
     assert done.code == code, done.err
-    assert message in done.err
+    assert message in " ".join(done.err.replace("│", " ").split())
     assert "Traceback" not in done.err
     assert done.out == ""
 
@@ -175,3 +176,31 @@ def test_demo_tells_what_it_shows_and_can_run_again(cli, tmp_path):
     refused = cli("demo", "--out", "other")
     assert refused.code == 1
     assert "holds something else" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (PermissionError(13, "Permission denied", "/proc/x"), "/proc/x: Permission denied"),
+        (RuntimeError("can't allocate memory: you tried to allocate 9 bytes"),
+         "out of memory: can't allocate memory: you tried to allocate 9 bytes. A smaller"),
+        (KeyError("x"), "a fault of softlabels, not yours: KeyError, 'x'. --debug shows where"),
+        (ValueError("cell " * 1000), "a fault of softlabels, not yours: ValueError, cell cell"),
+    ],
+)  # fmt: skip
+def test_what_no_verb_has_words_for_is_no_bare_exception(error, words):
+    assert in_words(error).startswith(words)
+    assert len(in_words(error)) < 500
+
+
+@pytest.mark.parametrize("flag", ["--T", "-T", "--temperature"])
+def test_the_temperature_has_the_names_that_people_try(flag):
+    done = CliRunner().invoke(app, ["train", "nowhere", flag, "0"])
+    assert done.exit_code == 2 or "nowhere" in done.output
+    assert "No such option" not in done.output
+
+
+@pytest.mark.parametrize("value", [0, 1.5, float("nan"), float("inf"), 2**63, "8", True - 1])
+def test_numbers_that_are_not_whole_or_too_large_are_refused_in_words(value):
+    with pytest.raises(UsageError, match=r"--batch-size is .*; it must be a whole number, 1 or"):
+        config.EvalOptions(checkpoint="s.pt", batch_size=value)

@@ -152,7 +152,9 @@ class TrainOptions(TrainingOptions):
     dump: str | None = option(
         "The dump's folder. Default: the newest complete one under data/.", None, positional=True
     )
-    T: float = option("Temperature of teacher and student in the loss.", 4.0, flag="--T")
+    T: float = option(
+        "Temperature of teacher and student in the loss.", 4.0, flag="--T -T --temperature"
+    )
     alpha: float = option("Weight of the soft targets; 1 − alpha goes to the hard labels.", 0.9)
     student: str = option(
         "linear, mlp:800x800, cnn:32x64, or package.module:factory.", "mlp:800x800"
@@ -245,9 +247,13 @@ def _flag(name: str) -> str:
 def _whole(options: Any, *names: str, at_least: int) -> None:
     for name in names:
         value = getattr(options, name)
-        if value is not None and (value != int(value) or value < at_least):
+        if value is None:
+            continue
+        whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+        if not whole or not at_least <= value < 2**63:
+            limit = " and below 2⁶³" if whole and value > at_least else ""
             raise UsageError(
-                f"{_flag(name)} is {value}; it must be a whole number, {at_least} or more"
+                f"{_flag(name)} is {value}; it must be a whole number, {at_least} or more{limit}"
             )
 
 

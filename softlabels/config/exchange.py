@@ -36,7 +36,9 @@ class ImportOptions(SourceOptions):
         "What records call the teacher. Default: the file's name, without its ending.", None
     )
     probabilities: bool = option("The file holds probabilities: store T times their logs.", False)
-    T: float = option("Temperature at which the probabilities were made.", 1.0, flag="--T")
+    T: float = option(
+        "Temperature at which the probabilities were made.", 1.0, flag="--T -T --temperature"
+    )
     floor: float | None = option(
         "Probabilities below this count as this, since 0 has no logarithm. Default: refuse 0.", None
     )

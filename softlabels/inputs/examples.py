@@ -109,14 +109,16 @@ class Examples:
         return torch.from_numpy(self.source.labels[self.positions])
 
     def sample(self, rows: int = 2) -> Tensor:
-        """The first inputs that can be read, to try a model on. Raises UnreadableInput if none."""
-        for start in range(len(self)):
+        """The first inputs that can be read, to try a model on. Raises UnreadableInput that names
+        the first where none can."""
+        first: UnreadableInput | None = None
+        for start in range(min(len(self), BLOCK_ROWS)):
             try:
                 return self.gather_uncached(np.arange(start, min(start + rows, len(self))))
-            except UnreadableInput:
-                if start == min(len(self), BLOCK_ROWS) - 1:
-                    raise
-        raise AssertionError("a source has at least one row")
+            except UnreadableInput as error:
+                first = first or error
+        assert first is not None, "a source has at least one row"
+        raise first
 
     @cached_property
     def decoded_bytes(self) -> int:

@@ -65,7 +65,9 @@ def _apply(image: Image.Image, call: Call) -> Image.Image:
         return _resize(image, call)
     height, width = call.args * 2 if len(call.args) == 1 else call.args
     if height > image.height or width > image.width:
-        raise ValueError(f"{call} is larger than the image, {image.height}×{image.width}")
+        raise ValueError(
+            f"{call} is larger than the image, {image.height}×{image.width}: put a resize before it"
+        )
     top, left = round((image.height - height) / 2), round((image.width - width) / 2)
     return image.crop((left, top, left + width, top + height))
 

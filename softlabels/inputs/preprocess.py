@@ -26,7 +26,7 @@ from torch import Tensor
 
 from softlabels.errors import UsageError
 from softlabels.inputs.pictures import FILTERS, LARGEST, apply_words
-from softlabels.spec import Call, parse_pipeline
+from softlabels.spec import Call, parse_pipeline, short
 
 ON_PICTURE = {
     "upright": (0, 0), "grey": (0, 0), "rgb": (0, 0), "resize": (1, 3), "center_crop": (1, 2)
@@ -50,7 +50,9 @@ class Preprocess:
         for call in parse_pipeline(text, "--preprocess"):
             known = ON_PICTURE | ON_NUMBERS
             if call.name not in known:
-                raise UsageError(f"--preprocess: no word {call.name!r}; use {', '.join(known)}")
+                raise UsageError(
+                    f"--preprocess: no word {short(call.name)!r}; use {', '.join(known)}"
+                )
             least, most = known[call.name]
             if not least <= len(call.args) <= most:
                 count = least if least == most else f"{least} to {most}"

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import softlabels
-from softlabels.errors import UsageError
+from softlabels.errors import UnreadableInput, UsageError
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.preprocessing import choose, doubts
 from softlabels.inputs.sources import open_source
@@ -103,3 +103,17 @@ def test_the_default_brings_pictures_to_the_mode_of_their_column(tmp_path):
     datasets.Dataset.from_dict({"image": cells}, features=features).to_parquet(path)
     chosen = choose(open_source(path), None)
     assert str(chosen) == "preprocessing upright|grey|scale(255), by default"
+
+
+def test_a_crop_that_fits_no_picture_names_the_first(tmp_path, teacher):
+    with pytest.raises(
+        UnreadableInput, match=r"id 0 .*center_crop\(9\) is larger .* a resize before"
+    ):
+        softlabels.dump(teacher=teacher, preprocess="center_crop(9)", out=str(tmp_path / "d"))
+
+
+def test_a_text_that_can_not_be_read_is_not_printed_whole():
+    for text in ("x" * 3000, "scale(" * 3000):
+        with pytest.raises(UsageError) as raised:
+            Preprocess.parse(text)
+        assert len(str(raised.value)) < 300
