@@ -23,6 +23,7 @@ ALIASES = {
     "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
     "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
 }  # fmt: skip
+NUMBERED = re.compile(r"(\w+)-(\d{5})-of-(\d{5})(?:-[0-9a-f]+)?")  # an older form has a hash
 STUBS = {"BUFR", "GRIB", "HDF5", "MPEG"}  # formats that Pillow knows by name only
 PICTURES = {".heic", ".heif", ".svg", ".raw", ".dng", ".cr2", ".nef", ".arw", ".jxl", ".avif"}
 METADATA = ("metadata.csv", "metadata.jsonl")
@@ -89,8 +90,8 @@ def split_of_file(name: str) -> str | None:
     `name-00000-of-00004.parquet`."""
     stem = PurePosixPath(name).name.partition(".")[0]
     found = split_of(stem) or split_of(stem.partition("-")[0])
-    if found is None and (sharded := re.fullmatch(r"(\w[\w.]*)-\d{5}-of-\d{5}", stem)):
-        return sharded[1]
+    if found is None and (numbered := NUMBERED.fullmatch(stem)):
+        return numbered[1]
     return found
 
 
@@ -175,15 +176,26 @@ def _is_broken(name: str) -> bool:
 
 
 def refuse_cut_sets(folder: Path, paths: list[Path]) -> None:
-    """Raises SourceError where files are numbered 00000-of-00004 and one is not there."""
-    sets: dict[tuple[str, int], set[int]] = {}
+    """Raises SourceError where of files numbered 00000-of-00004 one is not there or comes twice,
+    or where two such sets lie in one place."""
+    sets: dict[tuple[Path, str], dict[tuple[int, int], Path]] = {}
     for path in paths:
-        if parts := re.match(r"(.*)-(\d+)-of-(\d+)\.", path.name):
-            sets.setdefault((parts[1], int(parts[3])), set()).add(int(parts[2]))
-    for (name, count), numbers in sets.items():
-        lost = sorted(set(range(count)) - numbers)
+        if parts := NUMBERED.fullmatch(path.name.partition(".")[0]):
+            numbered = sets.setdefault((path.parent, parts[1]), {})
+            number = int(parts[2]), int(parts[3])
+            other = numbered.setdefault(number, path)
+            if other != path:
+                raise SourceError(f"{folder}: {other.name} and {path.name} have one number")
+    for (_, name), numbered in sets.items():
+        counts = sorted({count for _, count in numbered})
+        if len(counts) > 1:
+            raise SourceError(
+                f"{folder} holds two sets of files, {name}-…-of-{counts[0]:05d} and "
+                f"{name}-…-of-{counts[1]:05d}; move the old one away"
+            )
+        lost = sorted(set(range(counts[0])) - {number for number, _ in numbered})
         if lost:
             raise SourceError(
-                f"{folder}: of {counted(count, 'file')} {name}-…-of-{count:05d}, "
+                f"{folder}: of {counted(counts[0], 'file')} {name}-…-of-{counts[0]:05d}, "
                 f"{len(lost):,} {'is' if len(lost) == 1 else 'are'} missing, first number {lost[0]}"
             )

@@ -2,9 +2,12 @@
 Hub and `datasets` have it. Clones of the Hub's datasets and dumps have one."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from datasets import ClassLabel
 from datasets.data_files import sanitize_patterns
+from datasets.info import DatasetInfosDict
 from datasets.utils.metadata import MetadataConfigs
 from fsspec.utils import glob_translate
 from huggingface_hub import DatasetCard
@@ -13,25 +16,42 @@ from softlabels.errors import SourceError
 from softlabels.inputs.folders import Listing, data_ending, refuse_two_kinds
 
 
-def declared_splits(folder: Path) -> dict[str, list[str]] | None:
-    """The patterns of each split, below the folder; None where no header declares any.
+@dataclass(frozen=True)
+class Header:
+    """What a header declares: the patterns of each split below the folder, and the class names of
+    columns."""
 
-    Raises SourceError for a header that can't be read, and one with several configurations.
-    """
+    splits: dict[str, list[str]]
+    classes: dict[str, list[str]]
+
+
+def read_header(folder: Path) -> Header:
+    """Raises SourceError for a header that can't be read, and one with several configurations."""
     file = folder / "README.md"
     if not file.is_file():
-        return None
+        return Header({}, {})
     try:
         card = DatasetCard(file.read_text(encoding="utf-8"), ignore_metadata_errors=True)
         configs = dict(MetadataConfigs.from_dataset_card_data(card.data))
+        infos = dict(DatasetInfosDict.from_dataset_card_data(card.data))
     except Exception as error:  # whatever YAML and the two libraries raise
         reason = " ".join(str(error).split())[:200]
         raise SourceError(f"{file}: its header can't be read: {reason}") from error
     declaring = {name: c for name, c in configs.items() if c.get("data_files") or c.get("data_dir")}
-    if not declaring:
-        return None
-    name = _chosen(file, declaring)
-    config = declaring[name]
+    name = _chosen(file, declaring) if declaring else next(iter(infos), "")
+    info = infos.get(name)
+    features = (info.features if info else None) or {}
+    classes = {n: list(f.names) for n, f in features.items() if isinstance(f, ClassLabel)}
+    for column, names in classes.items():
+        if not all(isinstance(name, str) for name in names):  # YAML's no, yes, 1, null
+            raise SourceError(
+                f"{file}: the class names of {column!r} are {names[:4]} as YAML reads them; put "
+                f"them in quotes"
+            )
+    return Header(_splits(declaring[name]) if declaring else {}, classes)
+
+
+def _splits(config: dict) -> dict[str, list[str]]:
     base = str(config.get("data_dir") or "").strip("/")
     patterns = sanitize_patterns(config.get("data_files") or "**")
     return {

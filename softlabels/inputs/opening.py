@@ -24,7 +24,7 @@ from softlabels.inputs.folders import (
     shown,
     splits_of_data,
 )
-from softlabels.inputs.headers import check_images, declared_files, declared_splits
+from softlabels.inputs.headers import Header, check_images, declared_files, read_header
 from softlabels.inputs.parquet import ParquetTable
 from softlabels.inputs.tables import ArrowTable, DatasetTable, Table
 from softlabels.inputs.text_files import READERS
@@ -82,7 +82,8 @@ def dataset_name(data: str) -> str:
     """A short name for folders and records: `digits`, `mnist`, `owner-name`."""
     path = local_path(data)
     if path is not None:
-        return path.resolve().stem if path.is_file() else path.resolve().name
+        path = path.resolve()
+        return Path(path.name.removesuffix(".gz")).stem if path.is_file() else path.name
     return data.replace("/", "-")
 
 
@@ -126,26 +127,40 @@ def _open_folder(folder: Path, split: str) -> Opened:
     if (folder / "dataset_dict.json").exists():
         saved = _saved(folder)
         return Opened(DatasetTable(saved[_check_split(folder, split, saved)]))
-    listing = list_files(folder)
-    declared = declared_splits(folder)
-    if declared is not None and image_folders.is_alone(listing):
-        check_images(listing, declared, image_folders.image_splits(listing))
-    elif declared is not None:
-        paths = declared_files(listing, declared, _check_split(folder, split, declared))
-        refuse_cut_sets(folder, paths)
-        return Opened(_open_files(paths))
-    listing = _below_data(listing)
-    if listing.images:
-        split = _check_split(folder, split, image_folders.image_splits(listing))
-        table, notes = image_folders.open_images(listing, split)
-        return Opened(table, image_folders.ID, tuple(notes))
-    if not listing.data:
-        raise SourceError(_nothing(folder, listing))
-    splits = splits_of_data(listing)
-    paths = splits[_check_split(folder, split, splits)]
+    return _open_listed(list_files(folder), read_header(folder), split)
+
+
+def _open_listed(listing: Listing, header: Header, split: str) -> Opened:
+    """One split of the files of a folder, as its header says or by their names."""
+    folder, notes = listing.folder, list[str]()
+    if header.splits and not image_folders.is_alone(listing):
+        name = _check_split(folder, split, header.splits)
+        paths = declared_files(listing, header.splits, name)
+    else:
+        if header.splits:
+            check_images(listing, header.splits, image_folders.image_splits(listing))
+        listing = _below_data(listing)
+        if listing.images:
+            name = _check_split(folder, split, image_folders.image_splits(listing))
+            table, notes = image_folders.open_images(listing, name)
+            return Opened(table, image_folders.ID, tuple(notes))
+        if not listing.data:
+            raise SourceError(_nothing(folder, listing))
+        splits = splits_of_data(listing)
+        paths = splits[_check_split(folder, split, splits)]
+        others = [p for p in listing.others if p.name.partition(".")[0].lower() not in ABOUT]
+        notes = [f"{shown(others)} left out: no data"] if others else []
     refuse_cut_sets(folder, paths)
-    others = [p for p in listing.others if p.name.partition(".")[0].lower() not in ABOUT]
-    return Opened(_open_files(paths), notes=(f"{shown(others)} left out: no data",) * bool(others))
+    return Opened(_named_classes(_open_files(paths), header.classes), notes=tuple(notes))
+
+
+def _named_classes(table: Table, classes: dict[str, list[str]]) -> Table:
+    """The table, whole numbers of these columns with the names that a header gives them."""
+    for name, names in classes.items():
+        feature = table.features.get(name)
+        if isinstance(feature, datasets.Value) and "int" in feature.dtype:
+            table.features = table.features | {name: datasets.ClassLabel(names=names)}
+    return table
 
 
 def _below_data(listing: Listing) -> Listing:

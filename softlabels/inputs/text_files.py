@@ -109,6 +109,12 @@ def _header(path: Path, content: bytes, delimiter: str) -> list[str]:
     text = io.StringIO(content[:HEADER_BYTES].decode(errors="ignore"), newline="")
     named = next(row for row in csv.reader(text, delimiter=delimiter) if row)
     header = [name or f"Unnamed: {number}" for number, name in enumerate(named)]
+    other = [mark for mark in ",;\t|" if mark in header[0]]
+    if len(header) == 1 and other:
+        raise SourceError(
+            f"{path}: its one column is called {header[0][:60]!r}; values are parted by "
+            f"{delimiter!r} here, not by {other[0]!r}"
+        )
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise SourceError(

@@ -80,6 +80,8 @@ def test_texts_that_look_like_times_stay_texts(tmp_path, text):
         ("e.csv", "", r"e\.csv is empty"),
         ("f.csv", "x,x,label\n1,2,a\n", "the column 'x' comes 2 times"),
         ("g.csv", 'x,label\n1,"a\n2,b\n3,c\n', "row 2: .* never closed"),
+        ("o.csv", "x;z;label\n1;2;a\n", "parted by ',' here, not by ';'"),
+        ("p.tsv", "x,z,label\n1,2,a\n", r"parted by '\\t' here, not by ','"),
         ("h.jsonl", '{"x":[1],"label":0}\n{"x":[1],"la', r"h\.jsonl, line 2: Unterminated string"),
         ("i.jsonl", '{"x":[1]}\n\n[1]\n', "line 3: it is no JSON object"),
         ("j.jsonl", '{"x":1,"y":1}\n{"x":"secret","y":1}\n', "line 2: .*'x' holds text, and a num"),

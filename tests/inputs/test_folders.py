@@ -33,6 +33,7 @@ def rows(folder, *splits):
         ({"2024/a.csv": 1, "2025/b.csv": 2}, {"train": 3}),
         ({"a_train_b.csv": 1, "contest.csv": 2, "latest/x.csv": 4}, {"train": 7}),
         ({"extra-00000-of-00002.csv": 1, "extra-00001-of-00002.csv": 2}, {"extra": 3}),
+        ({"extra-00000-of-00001-0a1b.csv": 2}, {"extra": 2}),
         ({"training/a.csv": 1, "testing/a.csv": 2}, {"train": 1, "test": 2}),
         ({"train.csv": 1, ".hidden.csv": 5, "__MACOSX/a.csv": 5}, {"train": 1}),
     ],
@@ -51,6 +52,8 @@ def test_splits(tmp_path, names, splits):
         ({"test.csv": 1}, "no split 'train'; it has test"),
         ({"a/train.csv": 1, "b/train.csv": 1}, "in several folders: a, b"),
         ({"train-00000-of-00003.csv": 1, "train-00002-of-00003.csv": 1}, "1 is missing, first num"),
+        ({"train-00000-of-00001-ab12.csv": 1, "train-00000-of-00001-cd34.csv": 1}, "one number"),
+        ({"train-00000-of-00001.csv": 1, "train-00000-of-00002.csv": 1}, "two sets of files"),
         ({"a.tar": 1, "b.wav": 1}, r"holds no data: 2 files \(a.tar, b.wav\)"),
     ],
 )  # fmt: skip
@@ -92,6 +95,22 @@ def test_a_header_says_which_files_are_which_split(tmp_path):
     (folder / "README.md").write_text("---\nconfigs: [1, 2\n---\n")
     with pytest.raises(SourceError, match="header can't be read"):
         open_source(str(folder))
+
+
+def test_a_header_names_the_classes(tmp_path):
+    fill(tmp_path, **{"train.csv": 2})
+    (tmp_path / "README.md").write_text(
+        "---\ndataset_info:\n  features:\n  - name: label\n    dtype:\n      class_label:\n"
+        "        names:\n          '0': 'no'\n          '1': {}\n---\n"
+    )
+    header = (tmp_path / "README.md").read_text()
+    (tmp_path / "README.md").write_text(header.format("'yes'"))
+    source = open_source(str(tmp_path))
+    assert source.class_names == ["no", "yes"]
+    assert source.labels.tolist() == [0, 0]
+    (tmp_path / "README.md").write_text(header.format("yes"))
+    with pytest.raises(SourceError, match="put them in quotes"):
+        open_source(str(tmp_path))
 
 
 def test_a_dump_with_its_inputs_is_a_folder_of_data(made, tmp_path):
