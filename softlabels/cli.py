@@ -201,7 +201,7 @@ cli_exchange.add_commands(command)
 def main() -> None:
     """The entry point of `softlabels` and `python -m softlabels`."""
     # Spinning threads make small operations a hundred times slower when other work shares the
-    # cores (docs/decisions.md); it must be said before torch is loaded.
+    # cores; it must be said before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     signal.signal(signal.SIGTERM, _terminated)
     app(prog_name="softlabels")

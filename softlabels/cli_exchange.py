@@ -16,7 +16,8 @@ def add_commands(command: Callable[[type], Callable[[Body], Body]]) -> None:
 def import_(terminal: Terminal, **options: Any) -> None:
     """Make a dump from logits that another program stored, matched with their source by id.
 
-    Reads .npy, .npz and .pt files, and what TinyViT and FKD store.
+    Reads .npy, .npz and .pt files, and those of TinyViT and FKD that hold all classes of images as
+    they are.
 
     Examples:
 

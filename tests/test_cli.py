@@ -124,7 +124,7 @@ def test_recipes_are_known_words_and_open_with_their_command():
         command = text.split("softlabels ")[1].split()[0]
         options = {"fit": config.FitOptions, "dump": config.DumpOptions,
                    "train": config.TrainOptions}[command]  # fmt: skip
-        assert load_config(str(path), config.option_names(options))
+        assert load_config(str(path), list(options.__dataclass_fields__))
 
 
 def test_a_bar_shows_in_a_terminal_with_rows_speed_and_eta(teacher, tmp_path):

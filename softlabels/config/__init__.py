@@ -5,7 +5,7 @@ at the front door and turned into objects there; nothing below sees them.
 """
 
 import math
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field
 from typing import Any
 
 from softlabels.errors import UsageError
@@ -233,11 +233,6 @@ class DemoOptions:
 
     def __post_init__(self) -> None:
         _whole(self, "seeds", "rows", at_least=1)
-
-
-def option_names(options: type) -> list[str]:
-    """The fields of an options dataclass, as a YAML file may spell them."""
-    return [f.name for f in fields(options)]
 
 
 def _flag(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The options of `softlabels verify`, as `config.py` has the others'."""
+"""The options of `softlabels verify`, as `config` has the others'."""
 
 from dataclasses import dataclass
 

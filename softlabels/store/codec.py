@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from softlabels.errors import DamagedDump, LogitsError, UsageError
-from softlabels.logits import DenseLogits, cast_for_storage
+from softlabels.logits import cast_for_storage
 
 DTYPES = {"float16": (torch.float16, pa.float16()), "float32": (torch.float32, pa.float32())}
 
@@ -58,9 +58,6 @@ class DenseCodec:
             values[start : start + len(rows)] = rows
             start += len(rows)
         return values
-
-    def wrap(self, values_NC: Tensor) -> DenseLogits:
-        return DenseLogits(values_NC)
 
 
 def parse_codec(name: str, classes: int, dtype: str) -> DenseCodec:
