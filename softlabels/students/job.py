@@ -21,7 +21,7 @@ from softlabels.progress import Progress
 from softlabels.students.evaluation import broken_rows, compare, measure, predict
 from softlabels.students.holdout import FEW, choose_rows, labels_choose
 from softlabels.students.ranks import Ranks
-from softlabels.students.student import Student, Use, check_model, check_training
+from softlabels.students.student import Student, Use, check_model, check_training, in_words
 from softlabels.students.trainer import (
     Outcome,
     Score,
@@ -174,7 +174,13 @@ class Job:
         Each rank runs its share of the rows."""
         ranks = self.ranks
         mine = rows[ranks.rank :: ranks.world]
-        part_NC = predict(student.eval(), self.examples, mine, ranks.device)
+        student.eval()
+
+        def logits(inputs: Tensor) -> Tensor:
+            with in_words(self.spec, len(inputs)):
+                return student(inputs)
+
+        part_NC = predict(logits, self.examples, mine, ranks.device)
         logits_NC = ranks.gather(part_NC)
         score: Score = ranks.share(None if logits_NC is None else self.judge(logits_NC, rows))
         return score

@@ -66,7 +66,7 @@ class Ranks:
         except BaseException as error:
             if self.store is None:
                 raise
-            if _is_lost_touch(error):
+            if is_lost_touch(error):
                 raise TrainingError(self._reason(error)) from error
             with suppress(RuntimeError):
                 text = str(error) or "it was interrupted"
@@ -152,7 +152,7 @@ def _world_size() -> int:
     return int(text)
 
 
-def _is_lost_touch(error: BaseException) -> bool:
+def is_lost_touch(error: BaseException) -> bool:
     """Whether a collective failed because another rank ended: torch has a class for that in some
     backends, and gloo's name in the message in others."""
     if isinstance(error, torch.distributed.DistError):

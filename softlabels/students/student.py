@@ -8,10 +8,29 @@ import torch
 from torch import Tensor, nn
 
 from softlabels.devices import autocast
-from softlabels.errors import SoftlabelsError, UsageError
+from softlabels.errors import SoftlabelsError, TrainingError, UsageError
 from softlabels.models import cause, logits_of
+from softlabels.students.ranks import is_lost_touch
+from softlabels.words import counted
 
 PASSES = 8  # in training mode: a layer that is left out at random is seen in one of them
+
+
+@contextmanager
+def in_words(spec: str, rows: int) -> Iterator[None]:
+    """What a student's own code raises in training becomes a TrainingError that says on what."""
+    try:
+        yield
+    except SoftlabelsError:
+        raise
+    except Exception as error:
+        if is_lost_touch(error):
+            raise
+        full = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+        raise TrainingError(
+            f"model {spec} failed on a batch of {counted(rows, 'row')}: {cause(error)}"
+            f"{'; use a smaller --batch-size' if full else ''}"
+        ) from error
 
 
 class Student(nn.Module):

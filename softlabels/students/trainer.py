@@ -21,7 +21,7 @@ from softlabels.devices import autocast
 from softlabels.errors import TrainingError, UsageError
 from softlabels.progress import Advance, Progress
 from softlabels.students.ranks import Ranks
-from softlabels.students.student import Student
+from softlabels.students.student import Student, in_words
 from softlabels.targets.batches import steps
 from softlabels.words import counted
 
@@ -183,13 +183,15 @@ class Trainer:
     def _step(self, batch: Batch, weight: float) -> Tensor:
         """weight: how much larger this rank's share is than the mean of all, whose gradients are
         averaged as if they were equal."""
-        with autocast(self.device, self.options.precision):
-            logits_NC = self.wrapped(batch["input"])
+        inputs, spec = batch["input"], self.student.spec
+        with in_words(spec, len(inputs)), autocast(self.device, self.options.precision):
+            logits_NC = self.wrapped(inputs)
         loss = self.task.loss(logits_NC, batch)
         if weight != 1:
             loss = loss * weight
         self.optimizer.zero_grad(set_to_none=True)
-        self.ranks.accelerator.backward(loss)
+        with in_words(spec, len(inputs)):
+            self.ranks.accelerator.backward(loss)
         self.optimizer.step()
         self.schedule.step()
         if self.options.max_norm is not None:

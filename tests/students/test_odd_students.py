@@ -102,6 +102,18 @@ class Idle(Base):
         self.head = nn.Linear(3, 3)
 
 
+class Tired(Base):
+    """Its third batch in evaluation is one too many; the first tries it."""
+
+    turn = 0
+
+    def forward(self, x):
+        self.turn += not self.training
+        if self.turn == 3:
+            raise ValueError("enough")
+        return super().forward(x)
+
+
 class Picky(Base):
     def forward(self, x):
         assert x.shape[1] == 3, "RGB only"
@@ -153,6 +165,13 @@ def test_what_can_not_be_trained_is_refused_in_words(dump_folder, tmp_path, name
     with pytest.raises(UsageError, match=message):
         train(dump_folder, tmp_path / "s.pt", name)
     assert not (tmp_path / "s.pt").exists()
+
+
+def test_a_student_that_fails_later_is_told_with_the_best_epoch_kept(dump_folder, tmp_path):
+    with pytest.raises(TrainingError, match="failed on a batch of 120 rows: ValueError, enough"):
+        train(dump_folder, tmp_path / "s.pt", "Tired", epochs=3)
+    saved = torch.load(tmp_path / "s.pt", weights_only=True)
+    assert (saved["metrics"]["epoch"], saved["training"]["complete"]) == (1, False)
 
 
 def test_frozen_parameters_stay_and_unused_ones_are_named(dump_folder, tmp_path):

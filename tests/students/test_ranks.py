@@ -162,7 +162,11 @@ def test_ranks_stop_together_and_score_alike(dump_folder, tmp_path):
 @pytest.mark.parametrize(
     ("harm", "one", "zero"),
     [
-        ("boom", "ValueError boom", "rank 1 stopped: boom"),
+        (
+            "boom",
+            f"TrainingError model {HERE}:Fragile failed on a batch of 32 rows: ValueError, boom",
+            f"rank 1 stopped: model {HERE}:Fragile failed on a batch of 32 rows: ValueError, boom",
+        ),
         ("interrupted", "KeyboardInterrupt ", "rank 1 stopped: it was interrupted"),
         ("nan", "TrainingError the loss became nan in epoch 2", "the loss became nan in epoch 2"),
         ("killed", "", "rank 0 lost touch with the others, one of which has ended"),
