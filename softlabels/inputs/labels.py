@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from softlabels.errors import SourceError
+from softlabels.errors import LabelSpaceMismatch, SourceError
 from softlabels.inputs.plain import is_text
+from softlabels.label_spaces import spelled_otherwise
 
 LABEL_NAMES = ("label", "labels", "target", "class", "y")
 
@@ -73,9 +74,11 @@ def _class_numbers(texts: pa.Array, name: str, names: list[str]) -> pa.Array:
     found = pc.index_in(texts, pa.array(names, texts.type))
     strange = texts.filter(pc.and_(found.is_null(), texts.is_valid()))
     if len(strange):
-        raise SourceError(
-            f"the label {strange[0].as_py()[:80]!r} in the column {name!r} is none of "
-            f"the model's {len(names)} classes: {', '.join(names[:5])}"
+        label = strange[0].as_py()
+        otherwise = spelled_otherwise(label, names)
+        raise LabelSpaceMismatch(
+            f"the label {label[:80]!r} in the column {name!r} is none of the model's {len(names)} "
+            f"classes: {', '.join(names[:5])}" + (f"; it {otherwise}" if otherwise else "")
         )
     return found
 
