@@ -48,7 +48,7 @@ def encoded_images(column: pa.ChunkedArray, ids: np.ndarray) -> list[bytes]:
     """The bytes of each image: of bytes, or of a struct of bytes and path."""
     cells = []
     for row, cell in enumerate(column.to_pylist()):
-        content, path = _content(cell)
+        content, path = image_content(cell)
         if content is None and not path:
             raise SourceError(f"the row with id {ids[row]!s} has no image")
         if content is None:
@@ -60,7 +60,8 @@ def encoded_images(column: pa.ChunkedArray, ids: np.ndarray) -> list[bytes]:
     return cells
 
 
-def _content(cell: Any) -> tuple[bytes | None, str]:
+def image_content(cell: Any) -> tuple[bytes | None, str]:
+    """The bytes of an image's cell, or None and its path."""
     if isinstance(cell, dict):
         return cell.get("bytes"), cell.get("path") or ""
     return cell, ""

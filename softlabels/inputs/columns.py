@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from softlabels.errors import SourceError
-from softlabels.inputs.cells import TEXT_WORDS
+from softlabels.inputs.cells import TEXT_WORDS, image_content
 from softlabels.inputs.labels import LABEL_NAMES
 from softlabels.inputs.tables import Table
 
@@ -218,13 +218,14 @@ def _may_be_images(table: Table, name: str) -> bool:
 
 def _are_images(table: Table, name: str) -> bool:
     cells = [c for c in table.read([name], 0, min(len(table), PEEK_ROWS))[name].to_pylist() if c]
-    contents = [cell.get("bytes") if isinstance(cell, dict) else cell for cell in cells]
-    return bool(contents) and any(is_image(content) for content in contents if content)
+    return any(_is_image(*image_content(cell)) for cell in cells)
 
 
-def is_image(content: bytes) -> bool:
+def _is_image(content: bytes | None, path: str) -> bool:
+    if content is None and not path:
+        return False
     try:
-        with Image.open(io.BytesIO(content)):
+        with Image.open(path if content is None else io.BytesIO(content)):
             return True
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return False

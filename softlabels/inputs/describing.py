@@ -33,10 +33,9 @@ def lines(source: "Source") -> list[str]:
         notes += warnings_of(source.class_names, source.known_classes is not None)
     missing = span.missing
     if missing:
-        notes.append(
-            f"{'all' if missing == len(source) else f'{missing:,} of {len(source):,}'} rows have "
-            f"no label in {source.columns.label!r}"
-        )
+        some = f"{missing:,} of {len(source):,} rows have no label"
+        which = "no row has a label" if missing == len(source) else some
+        notes.append(f"{which} in {source.columns.label!r}")
     return [text, *notes]
 
 

@@ -9,7 +9,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +67,7 @@ class ParquetTable:
         footers = [read_footer(path.absolute()) for path in paths]
         self.paths = [footer.path for footer in footers]
         self.marks = [footer.mark for footer in footers]
-        self._schema = footers[0].schema
-        for footer in footers[1:]:
-            check_same(footers[0], footer)
+        self._schema = common_schema(footers)
         self.features: dict[str, Any] = features_of(self._schema)
         self._groups = [
             (number, group)
@@ -230,6 +228,23 @@ class _Stream:
     def _drop(self, start: int) -> None:
         while len(self.held) > 1 and self.first + len(self.held[0]) <= start:
             self.first += len(self.held.pop(0))
+
+
+def common_schema(footers: list[Footer]) -> pa.Schema:
+    """The columns of all files, in the first one's order. The type of a column is that of the
+    first file where it has values. Raises SourceError where files don't agree."""
+    first = footers[0]
+    twice = [name for name in first.schema.names if first.schema.names.count(name) > 1]
+    if twice:
+        raise SourceError(f"{first.path} has several columns called {twice[0]!r}")
+    schema = first.schema
+    for footer in footers[1:]:
+        for number, field in enumerate(schema):
+            if pa.types.is_null(field.type) and field.name in footer.schema.names:
+                type = footer.schema.field(field.name).type
+                schema = schema.set(number, field.with_type(type))
+        check_same(replace(first, schema=schema), footer)
+    return schema
 
 
 def check_same(first: Footer, other: Footer) -> None:

@@ -175,11 +175,14 @@ class Source:
 
     def read(self, start: int, stop: int) -> Rows:
         """The rows from `start` up to `stop`, in the source's order."""
-        return self._rows(self.table.read(self._names, start, stop), np.arange(start, stop))
+        with in_words(f"{self.data!r}, split {self.split!r}"):
+            table = self.table.read(self._names, start, stop)
+            return self._parsed(table, np.arange(start, stop))
 
     def take(self, positions: np.ndarray) -> Rows:
         """The rows at these positions, in this order."""
-        return self._rows(self.table.take(self._names, positions), positions)
+        with in_words(f"{self.data!r}, split {self.split!r}"):
+            return self._parsed(self.table.take(self._names, positions), positions)
 
     @property
     def _names(self) -> list[str]:
@@ -199,10 +202,6 @@ class Source:
     def _whole(self, name: str) -> pa.ChunkedArray:
         with in_words(f"the column {name!r} of {self.data!r}"):
             return self.table.read([name], 0, len(self))[name]
-
-    def _rows(self, table: pa.Table, positions: np.ndarray) -> Rows:
-        with in_words(f"{self.data!r}, split {self.split!r}"):
-            return self._parsed(table, positions)
 
     def _parsed(self, table: pa.Table, positions: np.ndarray) -> Rows:
         ids = (

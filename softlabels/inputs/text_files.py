@@ -115,6 +115,11 @@ def _header(path: Path, content: bytes, delimiter: str) -> list[str]:
             f"{path}: its one column is called {header[0][:60]!r}; values are parted by "
             f"{delimiter!r} here, not by {other[0]!r}"
         )
+    if all(map(_is_number, named)) and named != [str(n) for n in range(len(named))]:
+        raise SourceError(
+            f"{path}: its first line holds numbers ({', '.join(named)[:60]}); it should name the "
+            f"columns"
+        )
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise SourceError(
@@ -122,6 +127,14 @@ def _header(path: Path, content: bytes, delimiter: str) -> list[str]:
             f"names of their own"
         )
     return header
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_quotes(path: Path, content: bytes, delimiter: str) -> None:

@@ -80,6 +80,7 @@ def test_texts_that_look_like_times_stay_texts(tmp_path, text):
         ("e.csv", "", r"e\.csv is empty"),
         ("f.csv", "x,x,label\n1,2,a\n", "the column 'x' comes 2 times"),
         ("g.csv", 'x,label\n1,"a\n2,b\n3,c\n', "row 2: .* never closed"),
+        ("q.csv", "1.5,2.5,0\n1.25,2.75,1\n", "first line holds numbers .1.5, 2.5, 0.; it should"),
         ("o.csv", "x;z;label\n1;2;a\n", "parted by ',' here, not by ';'"),
         ("p.tsv", "x,z,label\n1,2,a\n", r"parted by '\\t' here, not by ','"),
         ("h.jsonl", '{"x":[1],"label":0}\n{"x":[1],"la', r"h\.jsonl, line 2: Unterminated string"),

@@ -180,6 +180,28 @@ def test_a_file_that_changes_under_the_reader_is_refused(tmp_path, how):
         )
 
 
+def test_a_column_that_is_empty_in_one_file_is_what_it_is_in_another(tmp_path):
+    for name, label in (("a", pa.nulls(ROWS)), ("b", pa.array(["p", "q"] * (ROWS // 2)))):
+        write(tmp_path / f"train-{name}.parquet", label=label)
+    assert open_source(str(tmp_path)).labels[ROWS - 2 : ROWS + 2].tolist() == [-1, -1, 0, 1]
+
+
+def test_two_columns_of_one_name(tmp_path):
+    table = pa.Table.from_arrays([pa.array([[1.0]]), pa.array([[2.0]])], names=["x", "x"])
+    pq.write_table(table, tmp_path / "d.parquet")
+    with pytest.raises(SourceError, match="several columns called 'x'"):
+        open_source(str(tmp_path / "d.parquet"))
+
+
+def test_images_that_are_paths(tmp_path):
+    (tmp_path / "a.png").write_bytes(png(np.zeros((4, 4))))
+    type = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    cells = pa.array([{"bytes": None, "path": str(tmp_path / "a.png")}], type)
+    pq.write_table(pa.table({"pic": cells}), tmp_path / "d.parquet")
+    source = open_source(str(tmp_path / "d.parquet"))
+    assert source.read(0, 1).cells == [(tmp_path / "a.png").read_bytes()]
+
+
 def test_files_of_one_split_have_the_same_columns(tmp_path):
     write(tmp_path / "train-a.parquet")
     write(tmp_path / "train-b.parquet", pa.array(["t"] * ROWS))
