@@ -21,6 +21,16 @@ from softlabels.errors import LogitsError, UsageError
 # half a step beyond the largest number, where rounding to even goes up
 ROUNDS_TO_INFINITY = {torch.float16: 65520.0, torch.float32: 2.0**128 - 2.0**103}
 
+# What rounding may do at T = 1: to a probability of any row, and to the mean KL of many, in nats.
+MOST_MOVED, MOST_KL = 1e-2, 1e-4
+# Below these magnitudes half a step is e = 2⁻⁷ at most, and neither can be. Each logit moves by e
+# at most, so the odds of a class change by e^(2e) at most, its probability by tanh(e/2) < 0.004;
+# and KL ≤ (2e)²/8 < 3.1e-5 (Hoeffding's lemma for the differences, which span 2e).
+HARMLESS = {torch.float16: 2.0**5, torch.float32: 2.0**18}
+
+SUM = 5e-3  # how far from 1 a thousand probabilities in float16 may sum to
+ENOUGH = 40  # values, all from 0 to 1, that are no coincidence
+
 
 def check_temperature(T: float) -> float:
     """`T` as a float. Raises UsageError unless it is a finite number above 0."""
@@ -127,8 +137,77 @@ def entropy_at_one(z_NC: np.ndarray, top_N: np.ndarray, spare_NC: np.ndarray) ->
     return np.log(total_N) - expected_N
 
 
-def looks_like_probabilities(logits_NC: Tensor) -> bool:
-    """True where every row is non-negative and sums to 1: a softmax was applied already."""
+def total_variation(a_NC: Tensor, b_NC: Tensor) -> Tensor:
+    """½ Σ |softmax(a) − softmax(b)| at T = 1, [N]: by how much any probability may differ."""
+    return (_at_one(a_NC) - _at_one(b_NC)).abs().sum(-1) / 2
+
+
+def rounding_kl(logits_NC: Tensor, stored_NC: Tensor, ids: list) -> float:
+    """What rounding to the stored dtype did to these rows: Σ over rows of KL(logits ‖ stored) at
+    T = 1, in nats. Rows below `HARMLESS` count as 0, whatever batch they come in.
+
+    Raises LogitsError that names a row of which a probability at T = 1 moved by more than 0.01.
+    """
+    dtype = stored_NC.dtype
+    if not logits_NC.numel() or logits_NC.dtype == dtype:
+        return 0.0
+    if max(abs(end) for end in torch.stack(logits_NC.aminmax()).tolist()) < HARMLESS[dtype]:
+        return 0.0
+    large_N = logits_NC.abs().amax(-1) >= HARMLESS[dtype]
+    exact_NC = logits_NC[large_N].double()
+    rounded_NC = stored_NC[large_N.to(stored_NC.device)].to(exact_NC)
+    moved_N = (_at_one(exact_NC) - _at_one(rounded_NC)).abs().amax(-1)
+    if float(moved_N.max()) > MOST_MOVED:
+        row = int(moved_N.argmax())
+        id = ids[int(large_N.nonzero()[row])]
+        raise LogitsError(
+            f"rounding to {_name(dtype)} would move a probability of the row with id {id!r} by "
+            f"{float(moved_N[row]):.2g} at T = 1 (at most {MOST_MOVED:g} is stored): its logits go "
+            f"up to {float(exact_NC[row].abs().max()):g}, where {_name(dtype)} has steps of "
+            f"{_step(exact_NC[row], dtype):g}. {_finer(dtype)}"
+        )
+    return float(DenseLogits(exact_NC).temper(1).kl(rounded_NC).sum())
+
+
+def check_rounding(kl: float, rows: int, dtype: torch.dtype, where: str) -> None:
+    """Raises LogitsError where the mean of `rounding_kl` over the rows of `where` is too large."""
+    if kl > MOST_KL * rows:
+        raise LogitsError(
+            f"rounding to {_name(dtype)} would move the soft targets of {where} by a mean KL of "
+            f"{kl / rows:.2g} nats at T = 1 (at most {MOST_KL:g} is stored). {_finer(dtype)}"
+        )
+
+
+def _at_one(logits_NC: Tensor) -> Tensor:
+    return torch.softmax(_working(logits_NC), dim=-1)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _step(logits_C: Tensor, dtype: torch.dtype) -> float:
+    """How far the numbers of `dtype` are apart at the largest of these."""
+    return 2.0 ** math.floor(math.log2(float(logits_C.abs().max()))) * torch.finfo(dtype).eps
+
+
+def _finer(dtype: torch.dtype) -> str:
+    centre = "take a constant off each row, which no softmax sees"
+    if dtype == torch.float32:
+        return f"Nothing finer is stored: {centre}"
+    return f"Store these logits with --dtype float32, or {centre}"
+
+
+def looks_like(logits_NC: Tensor) -> str | None:
+    """`softmax`, `percent` or `sigmoid` where most of these rows, of two classes or more, are 0 or
+    more and sum to 1 or to 100, or where all values, of `ENOUGH` at least, lie from 0 to 1."""
     values_NC = _working(logits_NC)
-    sums_N = values_NC.sum(-1)
-    return bool((values_NC >= 0).all() and (sums_N - 1).abs().max() < 1e-3)
+    if values_NC.shape[1] < 2 or not len(values_NC):
+        return None
+    sums_N, least_N = values_NC.sum(-1), values_NC.amin(-1)
+    for name, total in (("softmax", 1.0), ("percent", 100.0)):
+        sums = (least_N >= 0) & ((sums_N - total).abs() <= SUM * total)
+        if 2 * int(sums.sum()) > len(values_NC):  # rounding or one odd row hides nothing
+            return name
+    smallest, largest = torch.stack(values_NC.aminmax()).tolist()
+    return "sigmoid" if values_NC.numel() >= ENOUGH and 0 <= smallest <= largest <= 1 else None

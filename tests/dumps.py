@@ -34,7 +34,7 @@ def make_plan(
     teacher = {"name": "t", "kind": "checkpoint", "fingerprint": f"sha256:{1:064}", "model": None}
     return Plan(teacher=teacher, source=source, preprocess="", precision="float32",
                 views=["clean"], codec="dense", dtype=dtype, classes=classes, rows=rows,
-                group_rows=group, ids="int64", with_inputs=False,
+                group_rows=group, ids="int64", with_inputs=False, batch_size=None,
                 **{"shard_rows": rows} | words)  # fmt: skip
 
 

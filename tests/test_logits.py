@@ -12,7 +12,7 @@ from softlabels.logits import (
     DenseLogits,
     cast_for_storage,
     entropy_at_one,
-    looks_like_probabilities,
+    looks_like,
 )
 from softlabels.students.losses import kd_loss
 
@@ -167,6 +167,9 @@ def test_float16_overflow_names_row_value_and_remedy():
 
 def test_probabilities_are_recognised():
     z = torch.randn(5, 4)
-    assert looks_like_probabilities(torch.softmax(z, -1))
-    assert not looks_like_probabilities(z)
-    assert not looks_like_probabilities(torch.log_softmax(z, -1))
+    assert looks_like(torch.softmax(z, -1)) == "softmax"
+    assert looks_like(100 * torch.softmax(z, -1)) == "percent"
+    assert looks_like(torch.sigmoid(torch.randn(10, 4))) == "sigmoid"
+    few = torch.sigmoid(z)[:, :1].expand(5, 4)
+    for honest in (z, torch.log_softmax(z, -1), few, torch.full((40, 1), 0.5), torch.zeros(0, 4)):
+        assert looks_like(honest) is None

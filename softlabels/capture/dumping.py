@@ -26,6 +26,7 @@ from softlabels.store.claims import claimed, is_lost, new_run
 from softlabels.store.hub_copies import make_repository
 from softlabels.store.manifest import read_commits, read_manifest
 from softlabels.store.records import Manifest, Plan
+from softlabels.store.statistics import alarm
 from softlabels.words import counted
 
 
@@ -65,9 +66,6 @@ def dump(progress: Progress = SILENT, **options: Any) -> DumpResult:
 def _dump(words: DumpOptions, team: Team, stack: ExitStack, progress: Progress) -> DumpResult:
     with team.meeting():
         setup = prepare(words, progress if team.is_first else SILENT)
-        if team.is_first:
-            for line in (str(setup), *setup.remarks):
-                progress.say(line)
         run = _claim(setup, team, stack, progress)
         job, missing = _agree(setup, team, progress)
     out = str(job.folder)
@@ -84,6 +82,8 @@ def _dump(words: DumpOptions, team: Team, stack: ExitStack, progress: Progress) 
     if manifest is not None:
         for warning in _warnings(manifest, job.plan):
             progress.say(warning)
+    if manifest is not None and (text := alarm(manifest.statistics, job.plan.classes)):
+        progress.say(f"warning: {text}")
     return DumpResult(out, manifest, job.plan.rows_of(mine), team.rank)
 
 

@@ -65,8 +65,6 @@ def plan(progress: Progress = SILENT, **options: Any) -> Estimate:
     what is left counts. Raises what `dump` would raise, but does not look at all inputs.
     """
     setup = prepare(PlanOptions(**options), progress)
-    for line in (str(setup), *setup.remarks):
-        progress.say(line)
     drafted, missing = _left(setup, progress)
     return _estimate(setup, drafted, missing)
 

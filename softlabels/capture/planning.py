@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from softlabels.capture.pipeline import Job
+from softlabels.capture.trying import try_teacher
 from softlabels.config import DumpOptions
 from softlabels.devices import own_device, resolve_device
 from softlabels.errors import UsageError
@@ -63,7 +64,8 @@ class Setup:
 
 
 def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
-    """Load the teacher, open the data, and try one on the other. `progress` hears of the data.
+    """Load the teacher, open the data, and try one on the other. `progress` hears of both, before
+    they are tried.
 
     Raises TeacherError, SourceError, LogitsError or UsageError where they don't fit together.
     """
@@ -78,9 +80,10 @@ def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
     examples, origin = _examples(options, teacher, progress)
     source = examples.source
     names = source.class_names or (teacher.class_names if source.labelled else None)
-    sample = examples.finish(examples.sample().to(device))
-    classes = teacher.probe(sample, names, options.precision)
-    return Setup(
+    for text in (*remarks(examples, origin), *_numbered(source, names), *teacher.remarks):
+        progress.say(text)
+    classes, tried = try_teacher(teacher, examples, names, options, device)
+    setup = Setup(
         options=options,
         teacher=teacher,
         source=source,
@@ -89,8 +92,10 @@ def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
         class_names=names,
         folder=Folder(options.out or f"data/{default_name(source, teacher)}"),
         device=device,
-        remarks=[*teacher.remarks, *remarks(examples, origin), *_numbered(source, names)],
     )
+    for text in (str(setup), *tried):
+        progress.say(text)
+    return setup
 
 
 def make_plan(setup: Setup, earlier: Plan | None = None, known: Plan | None = None) -> Plan:
@@ -144,6 +149,7 @@ def draft(setup: Setup, earlier: Plan | None = None) -> Plan:
         shard_rows=options.shard_rows or usual,
         group_rows=groups,
         ids="string" if source.ids_are_text else "int64",
+        batch_size=options.batch_size if options.allow_batch_dependence else None,
         with_inputs=options.with_inputs,
     )
 

@@ -123,6 +123,14 @@ class DumpOptions(SourceOptions):
         "Which weights of a file that holds several: the way to them, such as state_dict_ema.", None
     )
     batch_size: int = option("Rows in a forward pass.", 256)
+    allow_batch_dependence: bool = option(
+        "Take a teacher whose answers to a row depend on the rows beside it, in this batch size.",
+        False,
+        flag="--allow-batch-dependence",
+    )
+    outputs: str = option(
+        "auto, or logits: take numbers that all lie from 0 to 1 for logits.", "auto"
+    )
     shard_rows: int | None = option("Rows in a shard. Default: about 128 MiB.", None)
     dtype: str = option("float16 or float32: how a logit is stored.", "float16")
     with_inputs: bool = option("Store the inputs too, so that the dump stands alone.", False)
@@ -136,6 +144,7 @@ class DumpOptions(SourceOptions):
         _whole(self, "batch_size", "shard_rows", "workers", at_least=1)
         _one_of(self, "dtype", "float16", "float32")
         _one_of(self, "on_error", "stop", "skip")
+        _one_of(self, "outputs", "auto", "logits")
         _one_of(self, "check", "full", "size")
         _one_of(self, "engine", "local", "ray")
 

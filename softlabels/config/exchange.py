@@ -36,6 +36,9 @@ class ImportOptions(SourceOptions):
         "What records call the teacher. Default: the file's name, without its ending.", None
     )
     probabilities: bool = option("The file holds probabilities: store T times their logs.", False)
+    outputs: str = option(
+        "auto, or logits: take numbers that all lie from 0 to 1 for logits.", "auto"
+    )
     T: float = option(
         "Temperature at which the probabilities were made.", 1.0, flag="--T -T --temperature"
     )
@@ -57,6 +60,7 @@ class ImportOptions(SourceOptions):
             if "\0" in str(getattr(self, name)):
                 flag = "the file" if name == "file" else f"--{name}"
                 raise UsageError(f"{flag} is {getattr(self, name)!r}; no path has a zero byte")
+        _one_of(self, "outputs", "auto", "logits")
         _one_of(self, "on_missing", "stop", "skip")
         _one_of(self, "check", "full", "size")
         if self.dtype is not None:

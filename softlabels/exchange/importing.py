@@ -41,6 +41,7 @@ from softlabels.store.folder import Folder
 from softlabels.store.local_files import remove_if_empty
 from softlabels.store.manifest import PLAN, read_commits, read_manifest, read_plan
 from softlabels.store.records import Manifest, Plan
+from softlabels.store.statistics import alarm
 from softlabels.store.writer import ShardWriter, shard_schema
 from softlabels.teachers import Teacher
 from softlabels.words import counted
@@ -146,7 +147,8 @@ def _import(setup: Setup, matched: Match, progress: Progress) -> Imported:
     manifest = finish(job)
     if manifest is None:
         raise StoreError(f"{state(folder, plan)}, the others vanished; use --resume")
-    _warn(manifest, plan, progress)
+    if text := alarm(manifest.statistics, plan.classes):
+        progress.say(f"warning: {text}")
     return Imported(str(folder), manifest)
 
 
@@ -252,17 +254,3 @@ def _left_out(matched: Match, rows: Rows, start: int) -> Iterator[dict[str, Any]
             "label": int(rows.labels[position]),
             "reason": f"no logits for it in {Path(matched.options.file).name}",
         }
-
-
-def _warn(manifest: Manifest, plan: Plan, progress: Progress) -> None:
-    """Rows in another order than the source's have an accuracy like guessing."""
-    found = manifest.statistics
-    if (
-        found.get("labelled", 0) >= 20
-        and found["correct"] <= 1.5 * found["labelled"] / plan.classes
-    ):
-        progress.say(
-            f"warning: the accuracy of these logits is {found['accuracy']:.4f}, about that of "
-            f"guessing among {plan.classes} classes. Are the rows in the order of the source, and "
-            f"the classes in the order of its labels?"
-        )

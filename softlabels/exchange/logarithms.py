@@ -5,10 +5,11 @@ targets at any temperature are those of z. Shapes: N rows, C classes.
 """
 
 import numpy as np
+import torch
 
 from softlabels.errors import LogitsError
+from softlabels.logits import SUM, looks_like
 
-SUM = 5e-3  # how far from 1 a thousand probabilities in float16 may sum to
 ENOUGH = 20  # rows from which a block may be judged
 
 
@@ -36,6 +37,29 @@ def refuse_probabilities(values_NC: np.ndarray, where: str) -> None:
         raise LogitsError(
             f"{where} holds probabilities (most rows sum to 1), not logits. --probabilities stores "
             f"their logarithms, which differ from the logits by a constant in each row"
+        )
+
+
+def refuse_strange_logits(values_NC: np.ndarray, where: str, outputs: str) -> None:
+    """Raises LogitsError for one number a row, for percent, and, unless `outputs` is logits, where
+    all values lie from 0 to 1."""
+    if values_NC.shape[1] == 1:
+        raise LogitsError(
+            f"{where} holds one number a row, whose softmax is always 1. A dump has a logit for "
+            f"each class: of a binary teacher that ends in a sigmoid, give two columns, 0 and the "
+            f"logit"
+        )
+    kind = looks_like(torch.from_numpy(values_NC.astype(np.float32)))
+    if kind == "percent":
+        raise LogitsError(
+            f"{where} holds percent (most rows sum to 100), not logits. Divide by 100, then "
+            f"--probabilities stores their logarithms"
+        )
+    if kind == "sigmoid" and outputs != "logits":
+        raise LogitsError(
+            f"{where} holds nothing but numbers from 0 to 1, as a sigmoid gives them, or cosines "
+            f"without their scale; a dump has raw logits. If these are logits, say so with "
+            f"--outputs logits"
         )
 
 

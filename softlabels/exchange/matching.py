@@ -11,7 +11,13 @@ import numpy as np
 from softlabels.config.exchange import ImportOptions
 from softlabels.errors import AlignmentError, LogitsError, UsageError
 from softlabels.exchange.foreign import Foreign, look_at_dtype
-from softlabels.exchange.logarithms import check_logits, logs, refuse_probabilities
+from softlabels.exchange.logarithms import (
+    check_logits,
+    logs,
+    refuse_probabilities,
+    refuse_strange_logits,
+)
+from softlabels.inputs.label_numbers import check_labels
 from softlabels.inputs.sources import Rows, Source
 from softlabels.teachers.resolving import file_fingerprint
 
@@ -30,7 +36,6 @@ class Match:
     def read(self, rows: Rows, start: int) -> tuple[np.ndarray, np.ndarray]:
         """Which of these source rows, which begin at `start`, have logits (positions [N]), and
         those, [N, C]. Raises LogitsError or AlignmentError that names the row."""
-        self._check_classes(rows)
         there = self.places[start : start + len(rows)]
         kept = np.flatnonzero(there >= 0)
         found = self.foreign.read(there[kept]) if len(kept) else np.empty((0, self.foreign.classes))
@@ -41,17 +46,6 @@ class Match:
             check_logits(found, rows.ids, where)
             return kept, found
         return kept, logs(found, options.T, options.floor, rows.ids, where)
-
-    def _check_classes(self, rows: Rows) -> None:
-        """A label that is no class tells that the logits are of other classes."""
-        wrong = np.flatnonzero(rows.labels >= self.foreign.classes)
-        if len(wrong):
-            raise AlignmentError(
-                f"{self.source.data!r} has the label {rows.labels[wrong[0]]} for the row with id "
-                f"{rows.ids[wrong[0]].item()!r}; {self.options.file} has {self.foreign.classes} "
-                f"classes, 0 to {self.foreign.classes - 1}. Point --data at what the logits are "
-                f"of, or name the column with --label-column"
-            )
 
     def _check_columns(self, rows: Rows, places: np.ndarray) -> None:
         """The labels and input hashes that a file may hold are the source's, or it is other data
@@ -96,6 +90,7 @@ def check_match(job: Match) -> None:
             f"{words.file} has {count}, {source.data!r} {len(names)} ({shown}); point --data at "
             f"what the logits are of"
         )
+    check_labels(source, foreign.classes, words.file)
     missing = np.flatnonzero(job.places < 0)
     if len(missing) and words.on_missing == "stop":
         shown = ", ".join(map(repr, source.ids[missing[:5]].tolist()))
@@ -108,6 +103,7 @@ def check_match(job: Match) -> None:
     found = job.read(first, 0)[1]  # refuse a wrong file at once
     if not words.probabilities:
         refuse_probabilities(found, words.file)
+        refuse_strange_logits(found, words.file, words.outputs)
 
 
 def tell(job: Match, how: str) -> str:

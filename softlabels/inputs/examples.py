@@ -7,6 +7,7 @@ import io
 import mmap
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -119,6 +120,23 @@ class Examples:
                 first = first or error
         assert first is not None, "a source has at least one row"
         raise first
+
+    def first_readable(self, count: int) -> tuple[np.ndarray, Tensor]:
+        """The first `count` source rows that can be read, or as many as there are among the first
+        thousands, and their inputs, [N, …]. Raises UnreadableInput if none."""
+        rows = np.arange(min(count, len(self)))
+        with suppress(UnreadableInput):
+            return self.positions[rows], self.gather_uncached(rows)
+        kept: list[int] = []
+        for row in range(min(len(self), max(count, BLOCK_ROWS))):
+            with suppress(UnreadableInput):
+                self.gather_uncached(np.array([row]))
+                kept.append(row)
+            if len(kept) == count:
+                break
+        if not kept:
+            self.gather_uncached(rows[:1])
+        return self.positions[kept], self.gather_uncached(np.array(kept))
 
     @cached_property
     def decoded_bytes(self) -> int:

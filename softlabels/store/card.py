@@ -146,6 +146,7 @@ def describe(manifest: Manifest, plan: Plan) -> dict[str, Any]:
         "preprocessing": plan.preprocess or "none",
         "logits": f"{plan.codec}, {plan.dtype}, {_made(plan)}",
         "inputs stored": "yes" if plan.with_inputs else "no",
+        **batch_dependence(plan),
         "shards": f"{plan.shards:,}, {size_words(manifest.bytes)}",
     }
     if statistics.get("labelled"):
@@ -179,3 +180,10 @@ def _seen_by(plan: Plan) -> str:
 def _teacher(plan: Plan) -> str:
     model = f", {plan.teacher['model']}" if plan.teacher["model"] else ""
     return f"{plan.teacher['name']} ({plan.teacher['kind']}{model})"
+
+
+def batch_dependence(plan: Plan) -> dict[str, str]:
+    """What a reader has to know of a teacher that looks at whole batches."""
+    if plan.batch_size is None:
+        return {}
+    return {"batches": f"of {plan.batch_size:,} rows; a row's logits may depend on those beside it"}

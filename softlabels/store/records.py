@@ -24,7 +24,7 @@ class Plan:
 
     teacher: name, kind, fingerprint, model; source: data, split, revision, columns, rows,
     fingerprint, shards (the short fingerprint of each shard's rows), class_names; ids: int64 or
-    string.
+    string; batch_size: None, or the rows in a batch where the teacher's answers may depend on it.
     """
 
     teacher: dict[str, Any]
@@ -40,6 +40,7 @@ class Plan:
     group_rows: int
     ids: str
     with_inputs: bool
+    batch_size: int | None
     format: str = FORMAT
 
     @property

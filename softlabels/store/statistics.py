@@ -1,5 +1,6 @@
 """What a shard's commit says of its logits. N rows, C classes."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from softlabels.logits import entropy_at_one
 
+ENOUGH = 20  # labelled rows of which an accuracy is judged
 BLOCK_VALUES = 1 << 18  # float32 that the processor's cache holds
 
 
@@ -53,6 +55,21 @@ class LogitStatistics:
                 entropy_at_one(values_NC, top, self._spare[:rows]).mean(dtype=np.float64)
             ),
         }
+
+
+def alarm(statistics: dict[str, Any], classes: int) -> str:
+    """What has to be said of an accuracy that guessing would give, or ''. Guessing is right in
+    1/C of the rows, and this far above it by three standard deviations at most."""
+    labelled, correct = statistics.get("labelled", 0), statistics.get("correct", 0)
+    chance = 1 / classes
+    guessed = labelled * chance + 3 * math.sqrt(labelled * chance * (1 - chance))
+    if labelled < ENOUGH or correct > guessed:
+        return ""
+    return (
+        f"the teacher's accuracy is {correct / labelled:.4f}, no better than guessing among "
+        f"{classes} classes: are these the labels and the preprocessing it knows, and the rows and "
+        f"classes in its order?"
+    )
 
 
 def describe_logits(stored_NC: Tensor, labels: np.ndarray) -> dict[str, Any]:

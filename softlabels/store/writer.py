@@ -9,6 +9,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from softlabels.logits import check_rounding, rounding_kl
+from softlabels.store.codec import DTYPES
 from softlabels.store.folder import Folder
 from softlabels.store.manifest import commit_name
 from softlabels.store.records import Commit, Plan
@@ -69,6 +71,7 @@ class ShardWriter:
         self.commit: Commit | None = None
         self._others: list[tuple[Any, ...]] = []
         self._logits_NC = np.empty((plan.group_rows, plan.classes), plan.dtype)
+        self._rounding_kl = 0.0
         self._waiting = 0  # rows of the group that is being filled
 
     def __enter__(self) -> "ShardWriter":
@@ -87,7 +90,9 @@ class ShardWriter:
         inputs: pa.Array | None = None,
     ) -> None:
         """Rows of view 0. Raises LogitsError where a row's logits must not be stored."""
-        stored_NC = self.codec.encode(logits_NC, ids.tolist()).numpy()
+        encoded_NC = self.codec.encode(logits_NC, ids.tolist())
+        self._rounding_kl += rounding_kl(logits_NC, encoded_NC, ids.tolist())
+        stored_NC = encoded_NC.numpy()
         done = 0
         while done < len(ids):
             rows = min(len(ids) - done, self.plan.group_rows - self._waiting)
@@ -119,6 +124,9 @@ class ShardWriter:
                 assert whole, "a shard is whole"
                 if self.unturned:
                     statistics["unturned"] = self.unturned
+                where = f"shard {self.shard}"
+                dtype = DTYPES[self.plan.dtype][0]
+                check_rounding(self._rounding_kl, statistics["rows"], dtype, where)
                 self.file.close()
             except BaseException:
                 self.file.abandon()

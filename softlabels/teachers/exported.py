@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from softlabels.errors import TeacherError, UntrustedPickle
+from softlabels.teachers.feeding import Feed
 from softlabels.teachers.teacher import Teacher, TeacherFile, first_line
 
 OPERATORS = re.compile(r"torch\.ops\.\w+(\.\w+)+|_operator\.\w+|torch\.sym_\w+|math\.\w+")
@@ -44,15 +44,7 @@ def load_exported(file: TeacherFile) -> Teacher:
             raise TeacherError(f"{file.path} can't be loaded: {first_line(error)}") from error
     module = program.module()
     batch = _fixed_batch(program)
-    call = None if batch is None else lambda inputs: in_fixed_batches(module, inputs, batch)
-    return Teacher(file.path.stem, "exported", file.fingerprint, module, call=call)
-
-
-def in_fixed_batches(module: torch.nn.Module, inputs: Tensor, batch: int) -> Tensor:
-    """Run a program exported for exactly `batch` rows over any number, filling up the last."""
-    missing = -len(inputs) % batch
-    filled = torch.cat([inputs, inputs[:1].expand(missing, *inputs.shape[1:])])
-    return torch.cat([module(part) for part in filled.split(batch)])[: len(inputs)]
+    return Teacher(file.path.stem, "exported", file.fingerprint, module, feed=Feed(rows=batch))
 
 
 def _fixed_batch(program: torch.export.ExportedProgram) -> int | None:

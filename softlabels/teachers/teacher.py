@@ -1,5 +1,6 @@
 """What stage one knows of a teacher. Shapes: N rows, C classes."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,14 +12,13 @@ from torch import Tensor, nn
 from softlabels.devices import autocast
 from softlabels.errors import (
     LabelSpaceMismatch,
-    LogitsError,
     SoftlabelsError,
     TeacherError,
     UsageError,
 )
 from softlabels.label_spaces import LabelSpace, match_label_spaces
-from softlabels.logits import looks_like_probabilities
 from softlabels.models import logits_of
+from softlabels.teachers.feeding import FAILURES, Feed, weights_dtype
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Teacher:
     fingerprint: `sha256:` of the file; model: the spec where there is one; preprocess, data and
     class_names: what a checkpoint remembers; classes: those of the data, where they are known, by
     which logits are told from a teacher's other outputs; weights: where in a file of several the
-    state dict lies; remarks: what a user has to be told of all this.
+    state dict lies; remarks: what a user has to be told of all this; feed: how it takes inputs.
     """
 
     name: str
@@ -56,10 +56,13 @@ class Teacher:
     preprocess: str | None = None
     class_names: list[str] | None = None
     data: dict[str, Any] = field(default_factory=dict)
-    call: Callable[[Tensor], Any] | None = None
     classes: int | None = None
     weights: str | None = None
     remarks: list[str] = field(default_factory=list)
+    feed: Feed = field(default_factory=Feed)
+
+    def __post_init__(self) -> None:
+        self.feed.dtype = self.feed.dtype or weights_dtype(self.module)
 
     def to(self, device: torch.device) -> "Teacher":
         self.module.to(device)
@@ -72,48 +75,43 @@ class Teacher:
         Raises TeacherError where the teacher rejects the inputs, or gives something else than
         one row of numbers for each input.
         """
+
+        def call(part: Tensor) -> Tensor:
+            output = self.module(part)
+            return logits_of(output, len(part), self.classes, f"the teacher {self.name}")
+
         try:
             with autocast(inputs.device, precision):
-                output = (self.call or self.module)(inputs)
+                logits_NC = self.feed.run(call, inputs)
+        except UsageError as error:
+            raise TeacherError(str(error)) from error
         except SoftlabelsError:
             raise
-        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+        except FAILURES as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise TeacherError(
                     f"out of memory with {len(inputs)} rows at once; use a smaller --batch-size"
                 ) from error
             raise TeacherError(
-                f"the teacher {self.name} can't take inputs of shape {list(inputs.shape[1:])}: "
-                f"{first_line(error)}. Check --data and --preprocess"
+                f"the teacher {self.name} can't take inputs of shape "
+                f"{list(inputs.shape)}: {first_line(error)}. Check --data and --preprocess; if "
+                f"it was traced for another number of rows, give that as --batch-size"
             ) from error
-        try:
-            logits_NC = logits_of(output, len(inputs), self.classes, f"the teacher {self.name}")
-        except UsageError as error:
-            raise TeacherError(str(error)) from error
         return logits_NC if logits_NC.dtype == torch.float64 else logits_NC.float()
 
-    def probe(self, inputs: Tensor, class_names: list[str] | None, precision: str) -> int:
-        """Run a few rows before anything is written; the number of classes.
-
-        Raises TeacherError or LabelSpaceMismatch for other classes than the data names, and
-        LogitsError where the teacher applies a softmax itself.
-        """
-        check_class_names(self.name, self.class_names, class_names)
-        self.classes = self.classes if class_names is None else len(class_names)
-        logits_NC = self.logits(inputs, precision)
-        classes = logits_NC.shape[1]
+    def check_classes(self, classes: int, class_names: list[str] | None) -> None:
+        """Raises TeacherError for another number of classes than the data has, and for one."""
+        if classes == 1:
+            raise TeacherError(
+                f"the teacher {self.name} gives one number a row, whose softmax is always 1. A "
+                f"dump has a logit for each class: of a binary teacher that ends in a sigmoid, "
+                f"give two columns, torch.cat([torch.zeros_like(z), z], 1), or train it with two"
+            )
         if class_names is not None and len(class_names) != classes:
             raise TeacherError(
                 f"the teacher {self.name} has {classes} classes, the data {len(class_names)} "
                 f"({', '.join(class_names[:3])}, …); use the data that it was trained for"
             )
-        if classes > 1 and looks_like_probabilities(logits_NC):
-            raise LogitsError(
-                f"the teacher {self.name} gives probabilities (rows sum to 1), so it ends in a "
-                f"softmax. Raw logits are needed: a temperature can't be applied to "
-                f"probabilities. Save the model without its last softmax"
-            )
-        return classes
 
 
 def check_class_names(model: str, ours: list[str] | None, theirs: list[str] | None) -> None:
@@ -127,4 +125,9 @@ def check_class_names(model: str, ours: list[str] | None, theirs: list[str] | No
 
 
 def first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """The line that says why: TorchScript's own message comes last, below its stack."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    traced = "TorchScript interpreter" in lines[0]
+    return re.sub(r"^(\w+\.)*\w*(Error|Exception): ", "", lines[-1]) if traced else lines[0]

@@ -1,6 +1,6 @@
 """A finished dump held against its source and its teacher. N rows, C classes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from softlabels.progress import Progress
 from softlabels.store.reader import DumpReader
 from softlabels.targets.joining import Join, open_inputs
 from softlabels.teachers import Teacher, resolve
+from softlabels.teachers.probing import difference, steady_limit
 
 # How far logits of the same model on the same inputs may be apart, as a part of their spread,
 # where kernels of another machine or batch size add in another order.
@@ -33,7 +34,7 @@ class Replay:
     drift, rounding, control: the largest |stored − live|, the largest error that the stored dtype
     explains, and the largest |live − live| with other batches; allowed: what is accepted beyond
     the rounding; wrong: ids of rows that are farther away; steady: whether the teacher agrees with
-    itself; kl: mean KL(live ‖ stored) at T = 1 in
+    itself, by the measure of the probe of `dump`; kl: mean KL(live ‖ stored) at T = 1 in
     nats; agreement: of the top class.
     """
 
@@ -133,7 +134,9 @@ def replay(reader: DumpReader, words: VerifyOptions, progress: Progress) -> Repl
         live_NC = live(forwards, words.batch_size)
         other_NC = live(forwards[::-1].copy(), words.batch_size // 2 + 1)
     stored_NC = torch.from_numpy(reader.logits_of(rows))
-    return _compare(stored_NC, live_NC, other_NC, reader.ids[rows], TOLERANCE[plan.precision])
+    twice = difference("in other batches", live_NC, other_NC)
+    found = _compare(stored_NC, live_NC, other_NC, reader.ids[rows], TOLERANCE[plan.precision])
+    return replace(found, steady=twice.size <= steady_limit(teacher, plan.precision))
 
 
 def _forward(
@@ -161,7 +164,7 @@ def _compare(
         control=control,
         allowed=allowed,
         wrong=ids[wrong_N.numpy()].tolist(),
-        steady=control <= MOST * spread,
+        steady=True,
         kl=float(DenseLogits(live_NC).temper(1).kl(stored_NC.double()).mean()),
         agreement=float((stored_NC.argmax(-1) == live_NC.argmax(-1)).double().mean()),
     )

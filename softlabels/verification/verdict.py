@@ -1,6 +1,5 @@
 """The verb `verify`: whether a dump is what it says, from its bytes to its teacher's answers."""
 
-import math
 import os
 import time
 from contextlib import suppress
@@ -30,6 +29,7 @@ from softlabels.store.manifest import (
 from softlabels.store.reader import DumpReader
 from softlabels.store.records import Commit, Manifest, Plan
 from softlabels.store.remedies import remedy
+from softlabels.store.statistics import alarm
 from softlabels.verification.rechecks import Replay, recheck_source, replay
 
 
@@ -205,12 +205,9 @@ def _check_files(
 
 def _raise_the_alarm(plan: Plan, verdict: Verdict) -> None:
     """The cheap alarm: does the teacher, as stored, know the labels better than chance?"""
-    guessing = verdict.labelled / plan.classes
-    if verdict.labelled >= 20 and verdict.correct <= guessing + 3 * math.sqrt(guessing):
-        verdict.warnings.append(
-            f"the teacher's accuracy is {verdict.accuracy:.4f}, no better than guessing among "
-            f"{plan.classes} classes: are these the labels and the preprocessing it knows?"
-        )
+    counts = {"labelled": verdict.labelled, "correct": verdict.correct}
+    if text := alarm(counts, plan.classes):
+        verdict.warnings.append(text)
 
 
 def _go_further(folder: Folder, words: VerifyOptions, verdict: Verdict, progress: Progress) -> None:
@@ -224,7 +221,7 @@ def _go_further(folder: Folder, words: VerifyOptions, verdict: Verdict, progress
         verdict.source_checked = True
     if words.replay:
         verdict.replay = found = replay(reader, words, progress)
-        if not found.steady:
+        if not found.steady and reader.plan.batch_size is None:
             verdict.warnings.append(
                 f"the teacher does not agree with itself: the same rows in other batches differ by "
                 f"up to {found.control:.2g}. Is there dropout or batch statistics in it?"

@@ -343,7 +343,7 @@ def test_what_does_not_fit_together_is_said_before_anything_is_written(teacher, 
         softlabels.dump(teacher=teacher, data=vectors, out=str(out))
     bare = str(tmp_path / "bare.parquet")
     datasets.Dataset.from_dict({"x": [[0.0] * 6]}).to_parquet(bare)
-    with pytest.raises(TeacherError, match=r"can't take inputs of shape \[6\]"):
+    with pytest.raises(TeacherError, match=r"can't take inputs of shape \[1, 6\]"):
         softlabels.dump(teacher=teacher, data=bare, out=str(out))
     with pytest.raises(TeacherError, match="has 3 classes, the data 10"):
         softlabels.dump(

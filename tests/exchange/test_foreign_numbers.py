@@ -10,7 +10,7 @@ from hypothesis import given as drawn
 from hypothesis import strategies as st
 
 import softlabels
-from softlabels.errors import AlignmentError, LogitsError
+from softlabels.errors import LabelSpaceMismatch, LogitsError
 from softlabels.exchange import import_logits
 from softlabels.exchange.logarithms import check_logits
 from tests.conftest import make_vectors
@@ -84,7 +84,7 @@ def test_row_numbers_of_tinyvit_are_said_to_be_unproven(words, tmp_path):
 def test_labels_of_the_source_are_classes_of_the_file(words, tmp_path):
     np.save(tmp_path / "z.npy", soft(ROWS, 2)[0])
     given = unnamed(words, 2, tmp_path / "u.parquet") | {"file": str(tmp_path / "z.npy")}
-    refused(given, AlignmentError, "has the label 2 for the row with id .n.*2 classes, 0 to 1")
+    refused(given, LabelSpaceMismatch, "has the label 2 for the row with id .n.*2 classes, 0 to 1")
 
 
 @pytest.mark.parametrize("dtype", ["complex64", "int64", "bool", "U4", "M8[s]", "f4,f4"])

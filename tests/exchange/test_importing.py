@@ -447,7 +447,7 @@ def test_the_command_says_what_was_taken_for_what(cli, vectors, tmp_path):
     assert "300 rows of 3 classes; npy; rows in the source's order, since there are no ids" in (
         done.err
     )
-    assert "about that of guessing" in done.err
+    assert "no better than guessing" in done.err
     assert softlabels.verify(dump=str(tmp_path / "d")).good
     card = (tmp_path / "d" / "README.md").read_text()
     assert "that the imported logits were matched with" in card

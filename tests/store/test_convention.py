@@ -47,7 +47,7 @@ plan = {{
                "columns": {{"inputs": ["x"], "label": "y", "id": None}}, "class_names": {NAMES}}},
     "preprocess": "", "precision": "float32", "views": ["clean"], "codec": "dense",
     "dtype": "{dtype}", "classes": {CLASSES}, "rows": rows, "shard_rows": 48, "group_rows": 16,
-    "ids": "int64", "with_inputs": False,
+    "ids": "int64", "with_inputs": False, "batch_size": None,
 }}
 write_dataset("theirs", plan, np.arange(rows), hashes, labels, logits)
 np.save("logits.npy", logits)

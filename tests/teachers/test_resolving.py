@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from softlabels.errors import LogitsError, TeacherError, UntrustedPickle, UsageError
+from softlabels.errors import TeacherError, UntrustedPickle, UsageError
 from softlabels.teachers import resolve
 from softlabels.teachers.exported import is_plain_guard, is_plain_size
 from tests.conftest import Linear, save_script
@@ -181,21 +181,3 @@ def test_files_that_are_no_teacher(tmp_path):
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(TeacherError, match="holds list"):
         resolve(str(tmp_path / "list.pt"))
-
-
-def test_probe_refuses_probabilities_and_other_classes(tmp_path):
-    class Softmaxed(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = torch.nn.Linear(6, 3)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.softmax(self.inner(x), -1)
-
-    found = resolve(save_script(Softmaxed(), tmp_path / "t.pt"))
-    with pytest.raises(LogitsError, match="ends in a softmax"):
-        found.probe(INPUTS, None, "float32")
-    with pytest.raises(TeacherError, match="3 classes, the data 2"):
-        found.probe(INPUTS, ["a", "b"], "float32")
-    with pytest.raises(TeacherError, match=r"can't take inputs of shape \[7\]"):
-        found.logits(torch.randn(2, 7))

@@ -1,0 +1,64 @@
+"""A teacher tried on the first rows of its data, before anything is written. N rows, C classes."""
+
+import torch
+
+from softlabels.config import DumpOptions
+from softlabels.errors import LogitsError
+from softlabels.inputs.examples import Examples
+from softlabels.inputs.label_numbers import check_labels
+from softlabels.logits import check_rounding, looks_like, rounding_kl
+from softlabels.store.codec import DTYPES, parse_codec
+from softlabels.teachers import Teacher
+from softlabels.teachers.probing import check_steady
+from softlabels.teachers.teacher import check_class_names
+
+LAST_LAYER = {
+    "softmax": "probabilities (rows sum to 1), so it ends in a softmax. Raw logits are needed: a "
+    "temperature can't be applied to probabilities. Save the model without its last softmax",
+    "percent": "percent (rows sum to 100), so it ends in a softmax. Raw logits are needed: a "
+    "temperature can't be applied to probabilities. Save the model without its last layers",
+    "sigmoid": "nothing but numbers from 0 to 1, as a sigmoid does, or cosines without their "
+    "scale. Raw logits are needed: save the model without its last sigmoid, or with its scale. If "
+    "these are logits, say so with --outputs logits",
+}
+
+
+def try_teacher(
+    teacher: Teacher,
+    examples: Examples,
+    class_names: list[str] | None,
+    options: DumpOptions,
+    device: torch.device,
+) -> tuple[int, list[str]]:
+    """As many rows as a batch of the run has; the number of classes, and what has to be said.
+
+    Raises TeacherError for a teacher whose answers to a row depend on others, LogitsError for
+    outputs that are no logits or that the stored dtype would change, LabelSpaceMismatch and
+    SourceError for labels that are none of its classes.
+    """
+    check_class_names(teacher.name, teacher.class_names, class_names)
+    teacher.classes = teacher.classes if class_names is None else len(class_names)
+    rows, inputs = examples.first_readable(options.batch_size)
+    block = examples.source.take(rows)
+    ids = block.ids.tolist()
+    inputs = examples.finish(inputs.to(device))
+    logits_NC = teacher.logits(inputs, options.precision)
+    classes = logits_NC.shape[1]
+    teacher.check_classes(classes, class_names)
+    check_labels(examples.source, classes, f"the teacher {teacher.name}")
+    codec = parse_codec("dense", classes, options.dtype)
+    stored_NC = codec.encode(logits_NC, ids)
+    allowed = options.allow_batch_dependence
+    remark = check_steady(teacher, inputs, logits_NC, options.precision, ids, allowed)
+    kind = looks_like(logits_NC)
+    if kind is not None and not (kind == "sigmoid" and options.outputs == "logits"):
+        raise LogitsError(f"the teacher {teacher.name} gives {LAST_LAYER[kind]}")
+    kl = rounding_kl(logits_NC, stored_NC, ids)
+    check_rounding(kl, len(ids), DTYPES[options.dtype][0], f"the first {len(ids):,} rows")
+    told = [*teacher.feed.remarks, remark]
+    if len(rows) > 1 and len(set(block.hashes.tolist())) == 1:
+        told.append(
+            f"warning: the first {len(rows):,} rows are all the same; whether a row's answers "
+            f"depend on the rows beside it could not be seen"
+        )
+    return classes, [text for text in told if text]

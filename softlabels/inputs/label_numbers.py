@@ -1,0 +1,30 @@
+"""Labels held against the classes that a teacher has."""
+
+import numpy as np
+
+from softlabels.errors import LabelSpaceMismatch
+from softlabels.inputs.sources import Source
+
+
+def check_labels(source: Source, classes: int, who: str) -> None:
+    """Raises LabelSpaceMismatch that names the first row whose label is none of `classes`, which
+    count from 0; −1 is none. Reads the column of labels alone."""
+    if not source.labelled:
+        return
+    labels = source.labels
+    wrong = np.flatnonzero((labels >= classes) | (labels < -1))
+    if not len(wrong):
+        return
+    row = int(wrong[0])
+    id = source.read(row, row + 1).ids[0].item()
+    known = labels[labels != -1]
+    text = (
+        f"{source.data!r} has the label {labels[row]} for the row with id {id!r}, and "
+        f"{len(wrong):,} such rows; {who} has {classes:,} classes, 0 to {classes - 1}, and −1 "
+        f"is no label"
+    )
+    if known.min() == 1 and known.max() == classes:
+        text += f". These count from 1 to {classes}: subtract 1 from each"
+    raise LabelSpaceMismatch(
+        f"{text}. Use data of the same classes, or name the column with --label-column"
+    )

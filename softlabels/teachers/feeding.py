@@ -1,0 +1,96 @@
+"""How a program takes its inputs: in which dtype, and how many rows at once.
+
+Most take float32 and any number of rows. A program with float16 weights takes float16; one that was
+traced for four rows takes four. Neither can be asked, so what fails is tried otherwise.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+FAILURES = (RuntimeError, ValueError, TypeError, IndexError, AssertionError)
+MOST_ROWS = 8192  # of a batch that is tried
+NUMBERS = 8  # of a message that are tried
+
+
+@dataclass
+class Feed:
+    """dtype: of the inputs, None as they come; rows: exactly so many at once, None for any number;
+    remarks: what was found out by trying."""
+
+    dtype: torch.dtype | None = None
+    rows: int | None = None
+    remarks: list[str] = field(default_factory=list)
+    worked: int = 0  # the most rows that went through at once
+
+    def run(self, call: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+        """What `call` gives for these inputs, row for row. Raises what it raises first, where no
+        other way of feeding it works either."""
+        try:
+            output = _in_batches(call, _cast(inputs, self.dtype), self.rows)
+        except FAILURES as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            for dtype, rows in self._other_ways(inputs, str(error)):
+                try:
+                    output = _in_batches(call, _cast(inputs, dtype), rows)
+                except FAILURES:
+                    continue
+                self._remember(dtype, rows)
+                return output
+            raise
+        if self.rows is None:
+            self.worked = max(self.worked, len(inputs))
+        return output
+
+    def _other_ways(
+        self, inputs: Tensor, message: str
+    ) -> Iterator[tuple[torch.dtype | None, int | None]]:
+        """In the order in which they are tried; none where a fixed number of rows went wrong."""
+        if inputs.is_floating_point() and not self.worked:
+            for dtype in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
+                if dtype != (self.dtype or inputs.dtype):
+                    yield dtype, self.rows
+        if self.rows is None:
+            for rows in self._sizes(len(inputs), message):
+                yield self.dtype, rows
+
+    def _sizes(self, rows: int, message: str) -> list[int]:
+        """The largest that worked before, what the message names, and powers of two downwards."""
+        named = [int(digits) for digits in re.findall(r"\d+", message)[:NUMBERS]]
+        halves = [1 << power for power in range(rows.bit_length() - 1, -1, -1)]
+        sizes = dict.fromkeys([self.worked, *named, *halves])
+        return [size for size in sizes if 0 < size <= MOST_ROWS and size != rows]
+
+    def _remember(self, dtype: torch.dtype | None, rows: int | None) -> None:
+        if dtype != self.dtype:
+            self.remarks.append(f"inputs are given in {str(dtype).removeprefix('torch.')}")
+        if rows != self.rows:
+            self.remarks.append(f"it runs with {rows} rows at once and not with any other number")
+        self.dtype, self.rows = dtype, rows
+
+
+def weights_dtype(module: nn.Module) -> torch.dtype | None:
+    """The floating dtype that most weights are of; None for float32, and where there are none."""
+    counts: dict[torch.dtype, int] = {}
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.is_floating_point():
+            counts[tensor.dtype] = counts.get(tensor.dtype, 0) + tensor.numel()
+    most = max(counts, key=lambda dtype: counts[dtype], default=torch.float32)
+    return None if most == torch.float32 else most
+
+
+def _cast(inputs: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return inputs if dtype is None or not inputs.is_floating_point() else inputs.to(dtype)
+
+
+def _in_batches(call: Callable[[Tensor], Tensor], inputs: Tensor, rows: int | None) -> Tensor:
+    """Exactly `rows` at once, the last ones filled up with copies of the first."""
+    if rows is None:
+        return call(inputs)
+    missing = -len(inputs) % rows
+    filled = torch.cat([inputs, inputs[:1].expand(missing, *inputs.shape[1:])])
+    return torch.cat([call(part) for part in filled.split(rows)])[: len(inputs)]

@@ -1,0 +1,122 @@
+"""Whether a teacher is a function of its row: the same rows in other company give the same.
+
+The comparison is that of `verify --replay` too. N rows, C classes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from softlabels.errors import TeacherError
+from softlabels.logits import total_variation
+from softlabels.teachers.teacher import Teacher
+
+# By how much a probability at T = 1 may differ where kernels of another batch size add in another
+# order. Half precision rounds each layer's result to 2⁻⁸ (bf16) or 2⁻¹¹ (fp16) of it.
+STEADY = {"float32": 1e-3, "fp16": 2e-2, "bf16": 2e-2}
+ALONE = 8  # rows that are tried alone
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far two answers to the same rows are apart: the largest total variation, and its row."""
+
+    how: str
+    size: float
+    row: int
+
+
+def difference(how: str, a_NC: Tensor, b_NC: Tensor) -> Difference:
+    moved_N = total_variation(a_NC, b_NC).nan_to_num(nan=1.0)
+    row = int(moved_N.argmax())
+    return Difference(how, float(moved_N[row]), row)
+
+
+def steady_limit(teacher: Teacher, precision: str) -> float:
+    """The largest difference that is rounding, for this precision and the weights' dtype."""
+    half = teacher.feed.dtype in (torch.float16, torch.bfloat16)
+    return max(STEADY[precision], STEADY["fp16"] if half else 0.0)
+
+
+def check_steady(
+    teacher: Teacher, inputs: Tensor, logits_NC: Tensor, precision: str, ids: list, allowed: bool
+) -> str:
+    """Hold `logits_NC`, the teacher's for a batch of these inputs, against what it gives for them
+    in reverse order, for every second of them, and for some alone. What has to be said, or ''.
+
+    Raises TeacherError with the likely cause where a difference is more than rounding; if
+    `allowed`, only where the same batch gives other answers each time.
+    """
+
+    def again(rows: Tensor) -> Tensor:
+        return teacher.logits(inputs[rows.to(inputs.device)], precision).to(logits_NC.device)
+
+    limit, every = steady_limit(teacher, precision), torch.arange(len(inputs))
+    found = [
+        _compare("in reverse order", every.flip(0), again, logits_NC),
+        _compare("in half the batch", every[::2], again, logits_NC),
+        _alone(every, again, logits_NC, 2 if teacher.feed.rows else ALONE),
+    ]
+    if max(one.size for one in found) <= limit:
+        return "" if not allowed else "--allow-batch-dependence is not needed: no row depends on it"
+    twice = difference("run twice", again(every), logits_NC)
+    if twice.size > limit:
+        raise TeacherError(_random(teacher, twice, ids, limit))
+    text = _dependent(teacher, found, ids, limit)
+    if not allowed:
+        raise TeacherError(
+            f"{text} If that is meant, say --allow-batch-dependence: the batch size is then part "
+            f"of the plan"
+        )
+    return f"warning: {text} That was allowed, with batches of the plan's size"
+
+
+def _compare(
+    how: str, rows: Tensor, again: Callable[[Tensor], Tensor], logits_NC: Tensor
+) -> Difference:
+    found = difference(how, again(rows), logits_NC[rows.to(logits_NC.device)])
+    return Difference(how, found.size, int(rows[found.row]))
+
+
+def _alone(
+    every: Tensor, again: Callable[[Tensor], Tensor], logits_NC: Tensor, count: int
+) -> Difference:
+    rows = torch.linspace(0, len(every) - 1, min(count, len(every))).round().long()
+    parts = [_compare("alone", row[None], again, logits_NC) for row in rows]
+    return max(parts, key=lambda one: one.size)
+
+
+def _random(teacher: Teacher, twice: Difference, ids: list, limit: float) -> str:
+    training = [name for name, part in teacher.module.named_modules() if part.training and name]
+    cause = "dropout, sampling, or something that it keeps between calls"
+    if training and teacher.kind not in ("torchscript", "exported"):
+        shown = ", ".join(training[:3]) + ", …" * (len(training) > 3)
+        cause += f"; still in train mode: {shown}"
+    elif teacher.kind in ("torchscript", "exported"):
+        cause += (
+            ". A traced program keeps the mode that it was traced in, which eval() can't undo: "
+            "trace it again after module.eval()"
+        )
+    return (
+        f"the teacher {teacher.name} does not agree with itself: run twice on the same batch, a "
+        f"probability of the row with id {ids[twice.row]!r} differs by {twice.size:.2g} (rounding: "
+        f"{limit:g} at most). Something in it is random: {cause}"
+    )
+
+
+def _dependent(teacher: Teacher, found: list[Difference], ids: list, limit: float) -> str:
+    order, *company = found
+    shown, what, cause = order, "its place in the batch", "Does it sum, sort or index over it?"
+    if order.size <= limit:
+        shown, what = max(company, key=lambda one: one.size), "the rows beside it"
+        cause = (
+            "Are there batch statistics in it: batch norm without running statistics or in train "
+            "mode, a mean or a softmax over the batch? Save or trace it in eval mode."
+        )
+    return (
+        f"the answers of the teacher {teacher.name} to a row depend on {what}: {shown.how}, a "
+        f"probability of the row with id {ids[shown.row]!r} differs by {shown.size:.2g} from what "
+        f"it is in a batch of {len(ids):,} (rounding: {limit:g} at most). {cause}"
+    )
