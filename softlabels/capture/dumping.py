@@ -14,12 +14,12 @@ from typing import Any
 
 from softlabels.capture.engines import ENGINES
 from softlabels.capture.estimating import tell_size
-from softlabels.capture.ledger import begin, damaged, finish, is_complete, settle, state
+from softlabels.capture.ledger import begin, damaged, finish, is_complete, settle, state, withdraw
 from softlabels.capture.pipeline import Job
 from softlabels.capture.planning import Setup, make_plan, prepare
 from softlabels.capture.team import Team, join_team
 from softlabels.config import DumpOptions
-from softlabels.errors import DiskFull, StoreError, UsageError
+from softlabels.errors import DiskFull, LogitsError, StoreError, UsageError
 from softlabels.progress import SILENT, Progress
 from softlabels.store.checking import make_record
 from softlabels.store.claims import claimed, is_lost, new_run
@@ -75,20 +75,25 @@ def _dump(words: DumpOptions, team: Team, stack: ExitStack, progress: Progress) 
     if team.is_first:
         tell_size(setup, job.plan, missing, progress)
     mine = team.part_of(missing)
-    _run(setup, job, mine, run, progress)
+    try:
+        _run(setup, job, mine, run, progress)
+    except LogitsError:
+        if team.world == 1:
+            withdraw(job.folder, job.plan)
+        raise
     manifest = finish(job)
     if manifest is None and team.world == 1:
         raise StoreError(f"{state(job.folder, job.plan)}, the others vanished; use --resume")
     if manifest is not None:
         for warning in _warnings(manifest, job.plan):
             progress.say(warning)
-    if manifest is not None and (text := alarm(manifest.statistics, job.plan.classes)):
-        progress.say(f"warning: {text}")
     return DumpResult(out, manifest, job.plan.rows_of(mine), team.rank)
 
 
 def _warnings(manifest: Manifest, plan: Plan) -> Iterator[str]:
     """What a finished dump gives reason to doubt."""
+    if text := alarm(manifest.statistics, plan.classes):
+        yield f"warning: {text}"
     unturned = manifest.statistics.get("unturned")
     if unturned:
         yield (

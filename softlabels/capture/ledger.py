@@ -14,6 +14,7 @@ from softlabels.store.card import card_is_good, render_card
 from softlabels.store.checking import make_record
 from softlabels.store.claims import sweep
 from softlabels.store.folder import Folder
+from softlabels.store.local_files import remove_if_empty
 from softlabels.store.manifest import (
     CARD,
     MANIFEST,
@@ -90,6 +91,15 @@ def settle(job: Job, redo: list[int], progress: Progress) -> list[int]:
         folder.delete(commit_name(shard))
     sweep(folder)
     return missing
+
+
+def withdraw(folder: Folder, plan: Plan) -> None:
+    """Take a plan back of which nothing is committed: the remedy is another one, for which the
+    folder must be free."""
+    if not read_commits(folder, plan):
+        folder.delete(PLAN)
+        if folder.is_local:
+            remove_if_empty(folder.path("data"))
 
 
 def finish(job: Job) -> Manifest | None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from softlabels.capture.ledger import begin, damaged, finish, is_complete, settle, state
+from softlabels.capture.ledger import begin, damaged, finish, is_complete, settle, state, withdraw
 from softlabels.capture.pipeline import Job, input_column
 from softlabels.capture.planning import Setup
 from softlabels.config import DumpOptions
@@ -38,8 +38,7 @@ from softlabels.progress import SILENT, Progress
 from softlabels.store.audit import check_shards
 from softlabels.store.claims import claimed, new_run
 from softlabels.store.folder import Folder
-from softlabels.store.local_files import remove_if_empty
-from softlabels.store.manifest import PLAN, read_commits, read_manifest, read_plan
+from softlabels.store.manifest import read_commits, read_manifest, read_plan
 from softlabels.store.records import Manifest, Plan
 from softlabels.store.statistics import alarm
 from softlabels.store.writer import ShardWriter, shard_schema
@@ -201,10 +200,7 @@ def _run(job: Job, matched: Match, missing: list[int], progress: Progress) -> No
             for rows in _write(matched, plan, folder, missing):
                 advance(rows)
     except LogitsError:
-        if not read_commits(folder, plan):  # the remedy is another plan, and nothing is lost
-            folder.delete(PLAN)
-            if folder.is_local:
-                remove_if_empty(folder.path("data"))
+        withdraw(folder, plan)
         raise
     except DiskFull as error:
         raise DiskFull(f"{error}: {state(folder, plan)}") from error

@@ -172,6 +172,10 @@ def test_what_the_probe_did_not_see_is_refused_in_its_shard(tmp_path):
     with pytest.raises(LogitsError, match=r"row with id 6\d by .*--dtype float32"):
         softlabels.dump(**words, shard_rows=40)
     assert not (tmp_path / "d" / "softlabels.json").exists()
+    words["out"] = str(tmp_path / "e")
+    with pytest.raises(LogitsError, match=r"row with id 6\d by"):
+        softlabels.dump(**words)
+    softlabels.dump(**words, dtype="float32")  # nothing is left that blocks the next try
 
 
 class First(nn.Module):
