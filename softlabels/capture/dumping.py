@@ -17,9 +17,17 @@ from softlabels.capture.estimating import tell_size
 from softlabels.capture.ledger import begin, damaged, finish, is_complete, settle, state, withdraw
 from softlabels.capture.pipeline import Job
 from softlabels.capture.planning import Setup, make_plan, prepare
+from softlabels.capture.refusing import refuse_unstorable
 from softlabels.capture.team import Team, join_team
 from softlabels.config import DumpOptions
-from softlabels.errors import DiskFull, LogitsError, StoreError, UsageError
+from softlabels.errors import (
+    DiskFull,
+    LogitsError,
+    StoreError,
+    TeacherError,
+    UnreadableInput,
+    UsageError,
+)
 from softlabels.progress import SILENT, Progress
 from softlabels.store.checking import make_record
 from softlabels.store.claims import claimed, is_lost, new_run
@@ -66,6 +74,7 @@ def dump(progress: Progress = SILENT, **options: Any) -> DumpResult:
 def _dump(words: DumpOptions, team: Team, stack: ExitStack, progress: Progress) -> DumpResult:
     with team.meeting():
         setup = prepare(words, progress if team.is_first else SILENT)
+        refuse_unstorable(setup)
         run = _claim(setup, team, stack, progress)
         job, missing = _agree(setup, team, progress)
     out = str(job.folder)
@@ -77,8 +86,8 @@ def _dump(words: DumpOptions, team: Team, stack: ExitStack, progress: Progress) 
     mine = team.part_of(missing)
     try:
         _run(setup, job, mine, run, progress)
-    except LogitsError:
-        if team.world == 1:
+    except (LogitsError, TeacherError, UnreadableInput):
+        if team.world == 1 and words.engine == "local":
             withdraw(job.folder, job.plan)
         raise
     manifest = finish(job)

@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 
 from softlabels.capture.pipeline import dump_shards
 from softlabels.capture.planning import Setup, draft, mean_input_bytes, prepare
+from softlabels.capture.refusing import refuse_unstorable
+from softlabels.capture.refusing import refuse_unstorable
 from softlabels.config import PlanOptions
 from softlabels.progress import SILENT, Progress
 from softlabels.store.folder import Folder
@@ -65,6 +67,7 @@ def plan(progress: Progress = SILENT, **options: Any) -> Estimate:
     what is left counts. Raises what `dump` would raise, but does not look at all inputs.
     """
     setup = prepare(PlanOptions(**options), progress)
+    refuse_unstorable(setup)
     drafted, missing = _left(setup, progress)
     return _estimate(setup, drafted, missing)
 

@@ -127,12 +127,12 @@ def draft(setup: Setup, earlier: Plan | None = None) -> Plan:
     least = -(-len(source) // MAX_SHARDS)
     if (options.shard_rows or usual) < least:
         raise UsageError(
-            f"--shard-rows is {options.shard_rows}; {len(source):,} rows would be more than "
-            f"{MAX_SHARDS:,} shards: use {least} or more"
+            f"--shard-rows is {options.shard_rows or usual}; {len(source):,} rows would be more "
+            f"than {MAX_SHARDS:,} shards: use {least} or more"
         )
     return Plan(
         teacher={
-            "name": teacher.name,
+            "name": plain_text(teacher.name),
             "kind": teacher.kind,
             "fingerprint": teacher.fingerprint,
             "model": teacher.model,
@@ -157,7 +157,7 @@ def draft(setup: Setup, earlier: Plan | None = None) -> Plan:
 def source_record(source: Source, class_names: list[str] | None) -> dict[str, Any]:
     """What a plan says of its source, but for the fingerprints."""
     return {
-        "data": source.data,
+        "data": plain_text(source.data),
         "split": source.split,
         "revision": source.revision,
         "columns": {
@@ -168,6 +168,11 @@ def source_record(source: Source, class_names: list[str] | None) -> dict[str, An
         "class_names": class_names,
         "rows": len(source),
     }
+
+
+def plain_text(name: str) -> str:
+    """A name as UTF-8 can hold it: that of a file may be any bytes."""
+    return name.encode("utf-8", "replace").decode()
 
 
 def shard_rows(row_bytes: int, groups: int) -> int:

@@ -18,6 +18,7 @@ import torch
 from softlabels.capture.ledger import begin, damaged, finish, is_complete, settle, state, withdraw
 from softlabels.capture.pipeline import Job, input_column
 from softlabels.capture.planning import Setup
+from softlabels.capture.refusing import refuse_unstorable
 from softlabels.config import DumpOptions
 from softlabels.config.exchange import ImportOptions
 from softlabels.errors import (
@@ -89,6 +90,7 @@ def import_logits(progress: Progress = SILENT, **options: Any) -> Imported:
             f"will learn wrong targets: save the logits again with both off"
         )
     setup = _setup(matched, told)
+    refuse_unstorable(setup)
     for remark in setup.remarks:
         progress.say(remark)
     try:

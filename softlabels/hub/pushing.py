@@ -116,14 +116,9 @@ def _publish(folder: Folder, address: HubAddress, words: PushOptions, progress: 
     api = HfApi()
     url = f"{api.endpoint}/datasets/{address.repo}"
     with said(address), quiet():
-        if not words.dry_run:
-            api.create_repo(address.repo, repo_type="dataset", private=words.private or None,
-                            exist_ok=True)  # fmt: skip
-            if words.revision:
-                refuse_tag(api, address)
-                api.create_branch(address.repo, repo_type="dataset", branch=words.revision,
-                                  exist_ok=True)  # fmt: skip
         head, there = look(api, address)
+        if words.revision and head is not None:
+            refuse_tag(api, address)
         earlier = earlier_files(api, folder, address, head, there, words.replace)
         pages = _pages(api, folder, address, words, head, there, progress)
         changed = compare(folder, address, pages, there)
@@ -136,11 +131,22 @@ def _publish(folder: Folder, address: HubAddress, words: PushOptions, progress: 
             _validate(pages[page])
         if words.dry_run or not (changed or stale):
             return result
+        head = _make_place(api, address, words.private)
         manifest = address.inside(MANIFEST)
         commit = _send(
             api, address, changed, stale, head, manifest in there, folder.path(MANIFEST), progress
         )
     return Pushed(**vars(result) | {"commit": commit})
+
+
+def _make_place(api: HfApi, at: HubAddress, private: bool) -> str | None:
+    """The repository and its branch, now that nothing is refused any more; the commit that the
+    branch is at."""
+    api.create_repo(at.repo, repo_type="dataset", private=private or None, exist_ok=True)
+    if at.revision:
+        api.create_branch(at.repo, repo_type="dataset", branch=at.revision, exist_ok=True)
+    head: str | None = api.dataset_info(at.repo, revision=at.revision).sha
+    return head
 
 
 def _pages(

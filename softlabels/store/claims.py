@@ -9,13 +9,14 @@ import random
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 
 from softlabels.errors import DiskFull, FolderInUse, StoreError
 from softlabels.progress import SILENT, Progress
 from softlabels.store.folder import PARTIAL, Folder
 from softlabels.store.lives import CLAIMS, NAME, Life, life_in
+from softlabels.store.local_files import tidied
 
 TRIES = 12
 UNGUARDED = {"hf"}  # where every write is a commit to a repository
@@ -46,10 +47,18 @@ def new_run() -> str:
 
 @contextmanager
 def claimed(folder: Folder, run: str, rank: int = 0, progress: Progress = SILENT) -> Iterator[None]:
-    """Within this block the folder is this run's. Raises FolderInUse where it is another's."""
+    """Within this block the folder is this run's; where nothing comes into it, it is not made.
+    Raises FolderInUse where it is another's."""
     if UNGUARDED & folder.protocols:
         yield
         return
+    tidy = tidied(folder.root) if folder.is_local else nullcontext()
+    with tidy, _claimed(folder, run, rank, progress):
+        yield
+
+
+@contextmanager
+def _claimed(folder: Folder, run: str, rank: int, progress: Progress) -> Iterator[None]:
     with _writable(folder):
         folder.refuse_links(CLAIMS, PARTIAL, "data", "commits")
     life = life_in(folder)

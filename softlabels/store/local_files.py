@@ -34,6 +34,22 @@ def make_directory(path: str) -> None:
     os.makedirs(path, exist_ok=True)
 
 
+@contextmanager
+def tidied(directory: str) -> Iterator[None]:
+    """In the end, what is made in this block of `directory` and of those above it is removed again
+    if it is empty; what was there before stays."""
+    missing = []
+    place = os.path.abspath(directory)
+    while not os.path.lexists(place):
+        missing.append(place)
+        place = os.path.dirname(place)
+    try:
+        yield
+    finally:
+        for made in missing:
+            remove_if_empty(made)
+
+
 def remove_if_empty(directory: str) -> None:
     try:
         os.rmdir(directory)

@@ -13,6 +13,7 @@ from softlabels.errors import (
     AlignmentError,
     DamagedDump,
     IncompleteDump,
+    SourceError,
     StoreError,
     UsageError,
 )
@@ -232,6 +233,7 @@ def test_a_header_that_can_not_be_is_told_before_anything_is_sent(hub, owner, fo
     with pytest.raises(UsageError, match="the Hub refuses the header"):
         owner(work.push, str(folder), repo)
     assert hub.requests["PUT", "upload"] == 0
+    assert repo not in hub.repositories, "what is refused makes no repository"
     readme.write_text(made.replace("tags:\n- soft-labels\n- knowledge-distillation", "tags: mine"))
     owner(work.push, str(folder), repo)
     assert "tags:\n- mine\n- soft-labels\n" in hub.files(repo)["README.md"].decode()
@@ -285,6 +287,9 @@ def test_labels_join_with_a_source_of_the_hub(hub, owner, stranger, repo, tmp_pa
              "revision": "seen", "out": str(tmp_path / "d")}  # fmt: skip
     owner(work.dump, **words)
     owner(work.push, str(tmp_path / "d"), repo)
+    with pytest.raises(SourceError, match=r"train\[:50%\].* can't be stored.*to_parquet"):
+        owner(work.dump, **words | {"split": "train[:50%]", "out": str(tmp_path / "part")})
+    assert not (tmp_path / "part").exists()
     card = hub.files(repo)["README.md"].decode()
     assert f"--data {source} \\\n" in card
     assert f"| source | {source}, split train, revision seen |" in card
