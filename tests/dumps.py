@@ -28,7 +28,8 @@ OTHER_WRITERS = {
 def make_plan(
     rows: int, classes: int = 3, dtype: str = "float16", group: int = 16, **words
 ) -> Plan:
-    source = {"data": "toy", "split": "train", "revision": None, "class_names": None, "rows": rows,
+    source = {"data": "toy", "origin": "local", "split": "train", "revision": None,
+              "class_names": None, "rows": rows,
               "columns": {"inputs": ["x"], "label": "label", "id": None},
               "fingerprint": f"sha256:{0:064}", "shards": ["0" * 16]}  # fmt: skip
     teacher = {"name": "t", "kind": "checkpoint", "fingerprint": f"sha256:{1:064}", "model": None}

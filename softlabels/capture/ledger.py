@@ -8,6 +8,7 @@ from softlabels.capture.planning import Setup, make_plan
 from softlabels.checkpoint import library_versions
 from softlabels.errors import DamagedDump, StoreError
 from softlabels.inputs.sources import Source
+from softlabels.inputs.whereabouts import origin, remember
 from softlabels.progress import Progress
 from softlabels.store.audit import check_shards, whose_shard
 from softlabels.store.card import card_is_good, render_card
@@ -56,6 +57,7 @@ def begin(setup: Setup, resume: bool, progress: Progress) -> Plan:
         if earlier is not None or folder.exists(PLAN):
             progress.say(f"{PLAN} was lost or damaged; it is written again")
         folder.write_json(PLAN, asdict(plan))
+    _note_source(setup.source, plan, progress)
     return plan
 
 
@@ -132,6 +134,18 @@ def is_complete(folder: Folder, plan: Plan) -> bool:
 
 def state(folder: Folder, plan: Plan) -> str:
     return f"{len(read_commits(folder, plan))} of {plan.shards} shards are committed and safe"
+
+
+def _note_source(source: Source, plan: Plan, progress: Progress) -> None:
+    """Note where local data lie, since no record says it."""
+    try:
+        if origin(source.data) == "local":
+            remember(plan.source["fingerprint"], source.data)
+    except OSError as error:
+        progress.say(
+            f"warning: can't note where {plan.source['data']} lies ({error.strerror or error}): "
+            f"train and verify will have to be told, with --source or --data"
+        )
 
 
 def _earlier_plan(folder: Folder, resume: bool) -> Plan | None:

@@ -14,6 +14,7 @@ from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.preprocessing import choose, remarks
 from softlabels.inputs.sources import Source, open_as_told
+from softlabels.inputs.whereabouts import origin, public_name
 from softlabels.progress import SILENT, Progress
 from softlabels.store.checking import MAX_SHARDS
 from softlabels.store.codec import parse_codec
@@ -157,7 +158,8 @@ def draft(setup: Setup, earlier: Plan | None = None) -> Plan:
 def source_record(source: Source, class_names: list[str] | None) -> dict[str, Any]:
     """What a plan says of its source, but for the fingerprints."""
     return {
-        "data": plain_text(source.data),
+        "data": public_name(source.data),
+        "origin": origin(source.data),
         "split": source.split,
         "revision": source.revision,
         "columns": {

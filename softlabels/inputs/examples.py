@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
@@ -44,8 +44,10 @@ def decode_image(
                 turns.append(orientation(image))
             return values
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        unknown = isinstance(error, UnidentifiedImageError)  # whose text has an address in memory
+        cause = "its bytes are no image of a known format" if unknown else error
         raise UnreadableInput(
-            f"the image of the row with id {id!s} can't be read: {error}"
+            f"the image of the row with id {id!s} can't be read: {cause}"
         ) from error
 
 

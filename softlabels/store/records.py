@@ -22,7 +22,7 @@ FORMAT = "softlabels/1"
 class Plan:
     """All that decides what a dump holds, and which rows each shard holds.
 
-    teacher: name, kind, fingerprint, model; source: data, split, revision, columns, rows,
+    teacher: name, kind, fingerprint, model; source: data, origin, split, revision, columns, rows,
     fingerprint, shards (the short fingerprint of each shard's rows), class_names; ids: int64 or
     string; batch_size: None, or the rows in a batch where the teacher's answers may depend on it.
     """
@@ -76,7 +76,7 @@ class Plan:
         if teacher["fingerprint"] == other.teacher["fingerprint"]:
             teacher = teacher | {"name": other.teacher["name"]}
         if source["fingerprint"] == other.source["fingerprint"]:
-            kept = {name: other.source[name] for name in ("data", "revision")}
+            kept = {name: other.source[name] for name in ("data", "origin", "revision")}
             source = source | kept
         return replace(self, teacher=teacher, source=source)
 

@@ -21,6 +21,7 @@ from softlabels.students.losses import hard_loss, kd_loss
 from softlabels.students.ranks import Ranks
 from softlabels.students.trainer import Batch
 from softlabels.targets import newest_dump
+from softlabels.targets.joining import source_place
 from softlabels.targets.loading import load
 from softlabels.targets.orders import permutation
 from softlabels.targets.soft_dataset import Dump
@@ -142,7 +143,7 @@ def _train(words: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResult
     plan = dataset.reader.plan
     columns = plan.source["columns"]
     data = {
-        "data": words.source or plan.source["data"],
+        "data": words.source or source_place(plan),
         "split": plan.source["split"],
         "revision": None if words.source else plan.source["revision"],
         "input_column": ",".join(columns["inputs"]),

@@ -1,5 +1,6 @@
 """A dump's rows and the inputs that belong to them: joined by id, checked by hash."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
-from softlabels.errors import AlignmentError
+from softlabels.errors import AlignmentError, SourceError
 from softlabels.inputs.cells import read_ids
 from softlabels.inputs.columns import Columns
 from softlabels.inputs.examples import Examples
@@ -16,6 +17,7 @@ from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import Source, open_source
 from softlabels.inputs.tables import ArrowTable
 from softlabels.progress import SILENT, Progress
+from softlabels.inputs.whereabouts import recall
 from softlabels.store.reader import DumpReader
 from softlabels.store.records import Plan
 
@@ -112,11 +114,26 @@ def stored_source(table: pa.Table, plan: Plan, dump: str) -> Source:
     return Source(ArrowTable(table), Columns(("input",), label, "id"), dump, plan.source["split"])
 
 
+def source_place(plan: Plan) -> str:
+    """What names the data of a plan on this machine: a path where rows like these were seen here,
+    else its name."""
+    seen = recall(plan.source["fingerprint"]) if plan.source["origin"] == "local" else None
+    return seen or str(plan.source["data"])
+
+
 def named_source(plan: Plan, source: str | None, progress: Progress = SILENT) -> Source:
-    """The data that a plan names, or `source`, seen through the plan's columns."""
+    """The data that a plan names, or `source`, seen through the plan's columns. Raises SourceError
+    where the plan names a file or folder that isn't here."""
     recorded = plan.source["columns"]
+    place = source or source_place(plan)
+    if source is None and plan.source["origin"] == "local" and not os.path.exists(place):
+        raise SourceError(
+            f"the inputs are not in the dump, and their source, {place!r}, a file or folder of who "
+            f"made it, is not here. Say where your copy is: --source PATH, in Python source=PATH, "
+            f"to verify --data PATH"
+        )
     return open_source(
-        source or plan.source["data"],
+        place,
         plan.source["split"],
         revision=None if source else plan.source["revision"],
         input_column=recorded["inputs"],
