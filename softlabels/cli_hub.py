@@ -30,7 +30,7 @@ def push(terminal: Terminal, **options: Any) -> None:
 
     done = softlabels.push(terminal.progress, **options)
     if done.commit:
-        text = f"{done.url}: {len(done.files)} files, {size_words(done.bytes)} sent"
+        text = f"{done.url}: {counted(len(done.files), 'file')}, {size_words(done.bytes)} sent"
         text += f", {len(done.removed)} removed" if done.removed else ""
     elif done.files or done.removed:
         names = [f"send    {name}" for name in done.files] + [f"remove  {n}" for n in done.removed]

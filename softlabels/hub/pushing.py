@@ -19,6 +19,7 @@ from huggingface_hub import (
 
 from softlabels.config.publishing import PushOptions
 from softlabels.errors import DamagedDump, MissingExtra, StoreError, UsageError
+from softlabels.hub.announcing import announcement
 from softlabels.hub.calibration import calibrate
 from softlabels.hub.contents import Place
 from softlabels.hub.labels_only import without_inputs
@@ -93,6 +94,8 @@ def push(progress: Progress = SILENT, **options: Any) -> Pushed:
             f"licence lets you publish them, else --labels-only"
         )
     _check(words.dump, progress)
+    for line in announcement(DumpReader(folder), address, words):
+        progress.say(line)
     if not plan.with_inputs or words.include_inputs:
         return _publish(folder, address, words, progress)
     with tempfile.TemporaryDirectory(prefix="softlabels-") as place:

@@ -14,6 +14,7 @@ import torch
 from huggingface_hub import HfApi, hf_hub_download
 
 import softlabels
+from softlabels.progress import Progress
 from softlabels.store.codec import DTYPES
 from softlabels.store.folder import Folder
 from softlabels.store.manifest import commit_name
@@ -93,8 +94,25 @@ def tag(repo: str, name: str) -> None:
     HfApi().create_tag(repo, tag=name, repo_type="dataset")
 
 
-def publish_source(repo: str, files: dict[str, bytes]) -> None:
-    HfApi().create_repo(repo, repo_type="dataset")
+class Noted(Progress):
+    """Keeps what a verb says."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def words_of_push(dump: str, repo: str, **words: Any) -> list[str]:
+    """What a push says."""
+    progress = Noted()
+    softlabels.push(progress, dump=dump, repo=repo, **words)
+    return progress.lines
+
+
+def publish_source(repo: str, files: dict[str, bytes], private: bool = False) -> None:
+    HfApi().create_repo(repo, repo_type="dataset", private=private)
     for path, content in files.items():
         upload(repo, content, path)
 
