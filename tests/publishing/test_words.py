@@ -54,10 +54,10 @@ def test_who_can_have_the_inputs_needs_no_warning(hub, owner, local, folder, rep
 def test_a_private_source_and_ids_that_are_paths_are_warned_of(hub, owner, repo, tmp_path):
     source = f"{OWNER}/{tmp_path.name}-source"
     names = [f"/home/a.person/{i}.png" for i in range(300)]
-    content = Path(make_vectors(tmp_path / "v.parquet", path=names)).read_bytes()
+    content = Path(make_vectors(tmp_path / "v.parquet", file=names)).read_bytes()
     owner(work.publish_source, source, {"data/train-0.parquet": content}, private=True)
     owner(work.dump, teacher=save_script(Linear(), tmp_path / "t.pt"), data=source,
-          id_column="path", out=str(tmp_path / "d"))  # fmt: skip
+          id_column="file", out=str(tmp_path / "d"))  # fmt: skip
     warnings = [
         line
         for line in owner(work.words_of_push, str(tmp_path / "d"), repo, dry_run=True)
