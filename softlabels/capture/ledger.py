@@ -118,9 +118,20 @@ def finish(job: Job) -> Manifest | None:
 def write_last(folder: Folder, manifest: Manifest, plan: Plan, source: Source) -> None:
     """The card, and the manifest, whose existence means that the dump is complete."""
     feature = source.input_feature if plan.with_inputs else None
-    folder.write_text(CARD, render_card(manifest, plan, shard_features(plan, feature)))
+    features = shard_features(plan, feature)
+    folder.write_text(CARD, render_card(manifest, plan, features, _task(source, plan)))
     folder.write_json(MANIFEST, asdict(manifest))
     sweep(folder)  # of workers that were lost and replaced
+
+
+def _task(source: Source, plan: Plan) -> str | None:
+    """The Hub's word for what such inputs are for; None where the inputs don't tell."""
+    if "tokens" in plan.preprocess:
+        return "text-classification"
+    cells = source.read(0, 1).cells
+    if isinstance(cells, list) or cells.ndim in (3, 4):
+        return "image-classification"
+    return "tabular-classification" if len(source.columns.inputs) > 1 else None
 
 
 def is_complete(folder: Folder, plan: Plan) -> bool:

@@ -78,10 +78,11 @@ def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
         trust_pickle=options.trust_pickle,
         weights=options.weights,
     ).to(device)
-    examples, origin = _examples(options, teacher, progress)
+    teacher.name = options.name or teacher.name
+    examples, chosen = _examples(options, teacher, progress)
     source = examples.source
     names = source.class_names or (teacher.class_names if source.labelled else None)
-    for text in (*remarks(examples, origin), *_numbered(source, names), *teacher.remarks):
+    for text in (*remarks(examples, chosen), *_numbered(source, names), *teacher.remarks):
         progress.say(text)
     classes, tried = try_teacher(teacher, examples, names, options, device)
     setup = Setup(
@@ -114,7 +115,10 @@ def make_plan(setup: Setup, earlier: Plan | None = None, known: Plan | None = No
         fingerprint, shards = known.source["fingerprint"], known.source["shards"]
     plan = replace(plan, source=plan.source | {"fingerprint": fingerprint, "shards": shards})
     given = earlier or known
-    return plan if given is None else plan.named_as(given)
+    named = plan if given is None else plan.named_as(given)
+    if setup.options.name is None:
+        return named
+    return replace(named, teacher=named.teacher | {"name": plan.teacher["name"]})  # as it is said
 
 
 def draft(setup: Setup, earlier: Plan | None = None) -> Plan:
@@ -201,7 +205,7 @@ def _numbered(source: Source, names: list[str] | None) -> list[str]:
 def default_name(source: Source, teacher: Teacher) -> str:
     """`digits-t`; splits other than train say so: `digits-test-t`."""
     split = "" if source.split == "train" else f"-{source.split}"
-    return f"{source.name}{split}-{teacher.name}"
+    return f"{source.name}{split}-{teacher.name}".replace("/", "-")
 
 
 def _examples(

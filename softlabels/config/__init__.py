@@ -108,6 +108,11 @@ class DumpOptions(SourceOptions):
         "Default: the data that the checkpoint was trained on.",
         None,
     )
+    name: str | None = option(
+        "What records and the default folder call the teacher. Default: its file's name, without "
+        "the ending.",
+        None,
+    )
     out: str | None = option("The dump's folder. Default: data/DATASET-TEACHER.", None)
     resume: bool = option("Go on with an unfinished dump; redo what is damaged in any.", False)
     check: str = option(
@@ -142,6 +147,8 @@ class DumpOptions(SourceOptions):
 
     def __post_init__(self) -> None:
         _whole(self, "batch_size", "shard_rows", "workers", at_least=1)
+        if (self.name is not None and not self.name.isprintable()) or self.name == "":
+            raise UsageError(f"--name is {self.name!r}; write a name that can be read")
         _one_of(self, "dtype", "float16", "float32")
         _one_of(self, "on_error", "stop", "skip")
         _one_of(self, "outputs", "auto", "logits")

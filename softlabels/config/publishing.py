@@ -17,6 +17,9 @@ class PushOptions:
     private: bool = option("Make it private, if it is made now.", False)
     revision: str | None = option("The branch to push to; made if it is not there.", None)
     license: str | None = option("The licence of the labels, such as cc-by-4.0.", None)
+    teacher_license: str | None = option(
+        "The licence of the teacher, such as apache-2.0, for the card to name beside it.", None
+    )
     include_inputs: bool = option("Publish the inputs too, where the dump holds them.", False)
     labels_only: bool = option("Publish the dump without the inputs that it holds.", False)
     replace: bool = option("Replace another dump that is there.", False)

@@ -17,7 +17,7 @@ import torch
 
 from softlabels.capture.ledger import begin, damaged, finish, is_complete, settle, state, withdraw
 from softlabels.capture.pipeline import Job, input_column
-from softlabels.capture.planning import Setup
+from softlabels.capture.planning import Setup, default_name
 from softlabels.capture.refusing import refuse_unstorable
 from softlabels.config import DumpOptions
 from softlabels.config.exchange import ImportOptions
@@ -105,22 +105,23 @@ def _setup(matched: Match, told: str) -> Setup:
     resumed and finished as a dump is."""
     words, foreign, source = matched.options, matched.foreign, matched.source
     name = words.name or _default_name(Path(os.path.expanduser(words.file)).resolve())
-    split = "" if source.split == "train" else f"-{source.split}"
+    teacher = Teacher(name, "imported", foreign.fingerprint, torch.nn.Identity(), told)
     chosen = choose(source, words.preprocess)
     return Setup(
         options=DumpOptions(
             teacher=words.file,
+            name=words.name,
             shard_rows=words.shard_rows,
             dtype=words.dtype or ("float32" if words.probabilities else foreign.dtype),
             with_inputs=words.with_inputs,
             precision="unknown",
         ),
-        teacher=Teacher(name, "imported", foreign.fingerprint, torch.nn.Identity(), told),
+        teacher=teacher,
         source=source,
         preprocess=chosen.preprocess,
         classes=foreign.classes,
         class_names=source.class_names,
-        folder=Folder(words.out or f"data/{source.name}{split}-{name}"),
+        folder=Folder(words.out or f"data/{default_name(source, teacher)}"),
         device=torch.device("cpu"),
         remarks=[f"{chosen}, for students"],
     )

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from softlabels.logits import DenseLogits
+from softlabels.store.markdown import folded, table
 from softlabels.store.reader import DumpReader
 
 BINS = 15
@@ -44,17 +45,18 @@ class Calibration:
             return (
                 "The source has no labels, so the teacher's accuracy and calibration are unknown."
             )
-        rows = "\n".join(
-            f"| {b / BINS:.2f} to {(b + 1) / BINS:.2f} | {int(n):,} | {confidence / n:.3f} "
-            f"| {correct / n:.3f} |"
+        rows = [
+            (f"{b / BINS:.2f} to {(b + 1) / BINS:.2f}", f"{int(n):,}", f"{confidence / n:.3f}",
+             f"{correct / n:.3f}")
             for b, (n, confidence, correct) in enumerate(
                 zip(self.counts, self.confidence, self.correct, strict=True)
             )
             if n
-        )
+        ]  # fmt: skip
+        head = ("confidence", "rows", "mean confidence", "accuracy")
         return (
             f"Expected calibration error at T = 1, {BINS} bins: {self.error:.4f}.\n\n"
-            f"| confidence | rows | mean confidence | accuracy |\n|---|---|---|---|\n{rows}"
+            f"{folded('Calibration in numbers', table(head, rows))}"
         )
 
 

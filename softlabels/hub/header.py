@@ -1,15 +1,18 @@
 """The YAML at the top of a card: its owner's lines as they are written, beside ours."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
 from softlabels.errors import UsageError
+from softlabels.store.card import card_yaml
 
 HEADER = re.compile(
     r"\A\ufeff?\s*---[ \t]*\r?\n(.*?)^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE
 )
+LISTS = ("tags", "task_categories", "source_datasets")  # an owner may add to them
 FIELD = re.compile(r"([A-Za-z_][\w-]*):(?:\s|$)")
 
 
@@ -37,15 +40,20 @@ def split_header(card: str) -> tuple[dict[str, str], str]:
     return blocks, card[found.end() :]
 
 
-def write_header(ours: dict[str, Any], theirs: dict[str, str], license: str | None) -> str:
-    """The YAML of a card: `theirs` as they are written, then ours."""
+def write_header(
+    ours: dict[str, Any], theirs: dict[str, str], given: Mapping[str, str | None]
+) -> str:
+    """The YAML of a card: `theirs` as they are written, then ours. The fields `given` take the
+    place of theirs where they are not None, and are kept by a push that gives none."""
     theirs = dict(theirs)
-    if "tags" in ours:
-        ours = ours | {"tags": _together(theirs.pop("tags", ""), ours["tags"])}
-    if license:
-        theirs["license"] = yaml.safe_dump({"license": license})  # kept by a push that names none
+    for name in LISTS:
+        if name in ours:
+            ours = ours | {name: _together(name, theirs.pop(name, ""), ours[name])}
+    for name, value in given.items():
+        if value:
+            theirs[name] = yaml.safe_dump({name: value})
     kept = "".join(block for name, block in theirs.items() if name not in ours)
-    return f"---\n{kept}{yaml.safe_dump(ours, sort_keys=False, allow_unicode=True)}---\n\n"
+    return f"---\n{kept}{card_yaml(ours)}---\n\n"
 
 
 def header_fields(card: str) -> dict[str, Any]:
@@ -54,10 +62,10 @@ def header_fields(card: str) -> dict[str, Any]:
     return (yaml.safe_load(found[1]) if found else None) or {}
 
 
-def _together(block: str, ours: list[str]) -> list[str]:
-    """The owner's tags, and ours."""
-    value = yaml.load(block, yaml.BaseLoader)["tags"] if block else []
+def _together(name: str, block: str, ours: list[str]) -> list[str]:
+    """The owner's words of a field, and ours."""
+    value = yaml.load(block, yaml.BaseLoader)[name] if block else []
     theirs = value if isinstance(value, list) else [value] if value else []
-    if not all(isinstance(tag, str) for tag in theirs):
-        raise UsageError(f"the tags in README.md's header are {theirs}; write words")
+    if not all(isinstance(word, str) for word in theirs):
+        raise UsageError(f"the {name} in README.md's header are {theirs}; write words")
     return list(dict.fromkeys([*theirs, *ours]))

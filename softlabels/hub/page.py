@@ -1,6 +1,6 @@
 """The dataset card on the Hub: the dump's own, beside what its owner wrote."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,15 +11,16 @@ from softlabels.errors import UsageError
 from softlabels.hub.calibration import Calibration
 from softlabels.hub.contents import Place, merged, only_this, told
 from softlabels.hub.header import header_fields, split_header, write_header
-from softlabels.store.card import BEGIN, END, card_body, card_header, is_imported
+from softlabels.store.card import BEGIN, END, card_body, card_header
 from softlabels.store.folder import Folder
 from softlabels.store.manifest import CARD
+from softlabels.store.markdown import shown, table
 from softlabels.store.records import Manifest, Plan
 
 BEGIN_LIST = "<!-- softlabels: the dumps in folders, written by the program up to the end mark -->"
 END_LIST = "<!-- softlabels: end of the dumps in folders -->"
+TEACHER_LICENSE = "teacher_license"  # in a header, where the Hub has a field for the labels' alone
 OF_DUMPS = ("configs", "dataset_info", "size_categories")  # in a header
-NEWLINE = "\n"
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def render_page(
     manifest: Manifest,
     plan: Plan,
     where: Where,
-    license: str | None,
+    given: Mapping[str, str | None],
     calibration: Calibration,
     picture: str | None,
     before: str,
@@ -68,33 +69,39 @@ def render_page(
     if not where.place.folder:
         ours = where.add(ours, before)
         text = _listed(text, ours, where)
-    shown = f"\n![Calibration of the teacher, and softness of its targets]({picture})\n"
-    more = f"""{shown if picture else ""}
-{calibration.words}
+    image = f"\n![Calibration of the teacher, and softness of its targets]({picture})\n"
+    more = f"{image if picture else ''}\n{calibration.words}\n"
+    body = card_body(manifest, plan, where.dump, more, where.call, _licences(given, before))
+    return write_header(ours, theirs, given) + _replaced(text, body, BEGIN, END)
 
-## How it was made
 
-{_made(manifest, plan)}
-"""
-    body = card_body(manifest, plan, where.dump, more, where.call)
-    return write_header(ours, theirs, license) + _replaced(text, body, BEGIN, END)
+def _licences(given: Mapping[str, str | None], before: str) -> dict[str, str]:
+    """Facts of the card: what the labels and the teacher may be used for."""
+    known = header_fields(before) | {name: value for name, value in given.items() if value}
+    names = {"license": "licence of the labels", TEACHER_LICENSE: "licence of the teacher"}
+    return {words: str(known[name]) for name, words in names.items() if known.get(name)}
 
 
 def render_index(
-    folder: Folder, manifest: Manifest, plan: Plan, where: Where, license: str | None, before: str
+    folder: Folder,
+    manifest: Manifest,
+    plan: Plan,
+    where: Where,
+    given: Mapping[str, str | None],
+    before: str,
 ) -> str:
     """README.md at the top of a repository with dumps in folders, of which this one is pushed;
     `before` is the one that stands there. A licence that it names is that of other dumps too, and
     stays."""
     theirs, text = split_header(before)
-    license = None if "license" in theirs else license
+    given = {name: value for name, value in given.items() if name not in theirs}
     header = where.add(own_header(folder, manifest, plan), before)
     end = text.find(END)
     if end >= 0 and BEGIN_LIST not in text:  # below what is told of the dump at the top
         text = f"{text[: end + len(END)]}\n\n{BEGIN_LIST}{END_LIST}{text[end + len(END) :]}"
     elif not _has(text, BEGIN_LIST, END_LIST):
         text = _replaced(text, f"{BEGIN_LIST}{END_LIST}\n", BEGIN_LIST, END_LIST)
-    return write_header(header, theirs, license) + _listed(text, header, where)
+    return write_header(header, theirs, given) + _listed(text, header, where)
 
 
 def _listed(text: str, header: dict[str, Any], where: Where) -> str:
@@ -106,18 +113,17 @@ def _listed(text: str, header: dict[str, Any], where: Where) -> str:
     if not listed:
         return _replaced(text, "", BEGIN_LIST, END_LIST)
     first = listed[0][0]
-    lines = [
-        f"| [`{one.dump}`]({one.place.folder}/{CARD}) | {one.place.config} | {one.place.split} | "
-        f"{rows:,} |"
+    head = ("dump", "configuration", "split", "rows")
+    rows = [
+        (f"[`{one.dump}`]({one.place.folder}/{CARD})", shown(one.place.config),
+         shown(one.place.split), f"{rows:,}")
         for one, rows in listed
-    ]
+    ]  # fmt: skip
     body = f"""{BEGIN_LIST}
 
 ## Dumps in folders
 
-| dump | configuration | split | rows |
-|---|---|---|---|
-{NEWLINE.join(lines)}
+{table(head, rows)}
 
 softlabels names each by its folder, `datasets` by configuration and split:
 
@@ -148,7 +154,7 @@ def tell_alone(card: str, place: Place) -> str:
     if 0 <= begin < end:
         text = text[:begin].rstrip("\n") + "\n" + text[end + len(END_LIST) :]
     ours = {name: header[name] for name in OF_DUMPS if name in header}
-    return write_header(ours, theirs, None) + text.lstrip("\n")
+    return write_header(ours, theirs, {}) + text.lstrip("\n")
 
 
 def own_header(folder: Folder, manifest: Manifest, plan: Plan) -> dict[str, Any]:
@@ -170,21 +176,3 @@ def _replaced(text: str, body: str, begin: str, end: str) -> str:
 
 def _has(text: str, begin: str, end: str) -> bool:
     return 0 <= text.find(begin) < text.find(end)
-
-
-def _made(manifest: Manifest, plan: Plan) -> str:
-    """The command, as far as the plan tells: where the teacher's file lay is nobody's business."""
-    source = plan.source
-    versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
-    if is_imported(plan):
-        how = plan.teacher["model"] or "logits of another program"
-        return f"`softlabels import`, from a file of logits ({how}), with {versions}."
-    words = ["softlabels dump", f"--teacher {plan.teacher['name']}", f"--data {source['data']}",
-             f"--split {source['split']}"]  # fmt: skip
-    if source.get("revision"):
-        words.append(f"--revision {source['revision']}")
-    if plan.preprocess:
-        words.append(f"--preprocess '{plan.preprocess}'")
-    words += [f"--precision {plan.precision}", f"--dtype {plan.dtype}"]
-    words += ["--with-inputs"] * plan.with_inputs
-    return "    " + " \\\n        ".join(words) + f"\n\nwith {versions}."

@@ -23,7 +23,7 @@ from softlabels.hub.announcing import announcement
 from softlabels.hub.calibration import calibrate
 from softlabels.hub.contents import Place
 from softlabels.hub.labels_only import without_inputs
-from softlabels.hub.page import Where, render_index, render_page
+from softlabels.hub.page import TEACHER_LICENSE, Where, render_index, render_page
 from softlabels.hub.picture import PICTURE, draw
 from softlabels.hub.repository import (
     compare,
@@ -183,10 +183,11 @@ def _pages(
     except MissingExtra as error:
         progress.say(f"the card has no picture: {error}")
     picture = PICTURE if pages else None
-    page = render_page(folder, manifest, plan, where, words.license, calibration, picture, before)
+    given = {"license": words.license, TEACHER_LICENSE: words.teacher_license}
+    page = render_page(folder, manifest, plan, where, given, calibration, picture, before)
     pages[at.inside(CARD)] = page.encode()
     if at.folder:
-        index = render_index(folder, manifest, plan, where, words.license, card(CARD) or "")
+        index = render_index(folder, manifest, plan, where, given, card(CARD) or "")
         pages[CARD] = index.encode()
     return pages
 

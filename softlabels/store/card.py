@@ -1,5 +1,6 @@
 """What a dump says of itself: the dataset card, and the words of `softlabels info`."""
 
+import math
 from typing import Any
 
 import datasets
@@ -10,6 +11,8 @@ from softlabels.store.folder import Folder
 from softlabels.store.hub_address import HUB_COPY
 from softlabels.store.json_objects import MAX_JSON_BYTES
 from softlabels.store.manifest import CARD
+from softlabels.store.markdown import folded, shown, table
+from softlabels.store.recipe import TEACHER, recipe, written
 from softlabels.store.records import Manifest, Plan
 from softlabels.words import size_words
 
@@ -17,15 +20,22 @@ BEGIN = (
     "<!-- softlabels: written by the program, up to the end mark; what is elsewhere is yours -->"
 )
 END = "<!-- softlabels: end -->"
+HASHES = ("teacher's file", "source's fingerprint", "plan")  # of interest to few
+FEW = 20  # class names that a page shows
 
 
-def render_card(manifest: Manifest, plan: Plan, features: datasets.Features) -> str:
-    """README.md: YAML that `datasets` and the Hub read, and a page for people."""
-    header = card_header(manifest, plan, features)
-    return f"---\n{header.to_yaml()}\n---\n\n{card_body(manifest, plan, 'PATH')}"
+def render_card(
+    manifest: Manifest, plan: Plan, features: datasets.Features, task: str | None = None
+) -> str:
+    """README.md: YAML that `datasets` and the Hub read, and a page for people. `task` is the Hub's
+    word for what the inputs are for."""
+    header = card_header(manifest, plan, features, task).to_dict()
+    return f"---\n{card_yaml(header)}---\n\n{card_body(manifest, plan, 'PATH')}"
 
 
-def card_header(manifest: Manifest, plan: Plan, features: datasets.Features) -> DatasetCardData:
+def card_header(
+    manifest: Manifest, plan: Plan, features: datasets.Features, task: str | None = None
+) -> DatasetCardData:
     """What `datasets` and the Hub read.
 
     The number of rows is in it, since `datasets` would load a folder without one of its shards
@@ -35,6 +45,8 @@ def card_header(manifest: Manifest, plan: Plan, features: datasets.Features) -> 
     files = [{"split": split, "path": f"data/{split}-*.parquet"}]
     header = DatasetCardData(
         tags=["soft-labels", "knowledge-distillation"],
+        task_categories=[task] if task else None,
+        source_datasets=[plan.source["data"]] if plan.source["origin"] == "hub" else None,
         size_categories=[size_category(manifest.rows)],
         configs=[{"config_name": "default", "data_files": files}],
     )
@@ -50,38 +62,75 @@ def card_header(manifest: Manifest, plan: Plan, features: datasets.Features) -> 
     return header
 
 
+class _OneLine(dict):
+    """A mapping that takes one line of YAML, whatever its length."""
+
+
+class _Dumper(yaml.SafeDumper):
+    pass
+
+
+_Dumper.add_representer(
+    _OneLine,
+    lambda dumper, value: dumper.represent_mapping("tag:yaml.org,2002:map", value, flow_style=True),
+)
+
+
+def card_yaml(header: dict[str, Any]) -> str:
+    """A header as YAML. The names of classes stand in one line: there may be a thousand."""
+
+    def walked(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {
+                key: _OneLine(inner)
+                if key == "names" and isinstance(inner, dict)
+                else walked(inner)
+                for key, inner in value.items()
+            }
+        return [walked(inner) for inner in value] if isinstance(value, list) else value
+
+    return yaml.dump(
+        walked(header), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=math.inf
+    )
+
+
 def card_body(
-    manifest: Manifest, plan: Plan, path: str, more: str = "", call: str | None = None
+    manifest: Manifest,
+    plan: Plan,
+    path: str,
+    more: str = "",
+    call: str | None = None,
+    facts: dict[str, str] | None = None,
 ) -> str:
     """A page for people, between two marks. `path` is what names the dump for its readers; `more`
-    is put before how to use it; `call` loads it by `datasets`."""
+    is put before how to use it; `call` loads it by `datasets`; `facts` are more of them."""
     call = call or f'datasets.load_dataset("{path}")'
-    facts = "\n".join(f"| {name} | {value} |" for name, value in describe(manifest, plan).items())
-    source = plan.source["data"]
-    inputs = (
-        "The inputs are in the column `input`."
-        if plan.with_inputs
-        else f"The inputs are not here: rows join with `{source}` by `id`, and `input_hash` proves "
-        f"that they are the ones {_seen_by(plan)}. Where your copy of it has another name, say "
-        f"`source=`, or `--source`."
-    )
+    known = describe(manifest, plan) | {"plan": plan.hash} | (facts or {})
+    known["classes"] = _class_words(plan)
+    rows = [(name, shown(value)) for name, value in known.items() if name not in HASHES]
+    hashes = [(name, f"`{known[name]}`") for name in HASHES]
+    teacher, source = shown(plan.teacher["name"]), shown(plan.source["data"])
     return f"""{BEGIN}
 
-# Soft targets of {plan.teacher["name"]} on {source}
+# Soft targets of {teacher} on {source}
 
 A teacher's raw logits, one row for each example. No temperature is in them: apply any when loading.
 
-| | |
-|---|---|
-{facts}
+{table(("fact", "value"), rows)}
 
-{inputs}
+{folded("Fingerprints", table(("of", "SHA-256"), hashes))}
+
+{_input_words(plan)}
 {more}
+## How it was made
+
+{_made_words(manifest, plan)}
+
 ## Use
 
-Train a student, with no teacher in memory:
+Train a student, with no teacher in memory (softlabels is on no package index yet: `pip install .`
+in a checkout of it):
 
-    pip install softlabels
     softlabels train {path} --T 8
 
 ```python
@@ -95,6 +144,41 @@ temperature T are `softmax(logits / T)`.
 
 {END}
 """
+
+
+def _class_words(plan: Plan) -> str:
+    """Their number and the first of their names; the header has all of them."""
+    names = plan.source["class_names"] or []
+    some = ", ".join(names if len(names) <= FEW else [*names[: FEW // 2], "…"])
+    return f"{plan.classes:,}" + (f": {some}" if some else "")
+
+
+def _input_words(plan: Plan) -> str:
+    if plan.with_inputs:
+        return "The inputs are in the column `input`."
+    source = shown(plan.source["data"])
+    where = f"Where your copy of {source} has another name, say `source=`, or `--source`."
+    if plan.source["origin"] == "local":
+        where = (
+            f"It is {source}, a file or folder of who made this: whoever has the same rows says "
+            f"where, with `source=`, or `--source`."
+        )
+    return (
+        f"The inputs are not here: rows join with their source by `id`, and `input_hash` proves "
+        f"that they are the ones {_seen_by(plan)}. {where}"
+    )
+
+
+def _made_words(manifest: Manifest, plan: Plan) -> str:
+    """The command, as far as the plan tells."""
+    versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
+    if is_imported(plan):
+        how = shown(plan.teacher["model"] or "logits of another program")
+        return f"`softlabels import`, from a file of logits ({how}), with {versions}."
+    told = "the teacher's file, of the SHA-256 above"
+    if plan.source["origin"] == "local":
+        told += f", and it runs where {shown(plan.source['data'])} lies"
+    return f"{written(recipe(manifest, plan))}\n\nwith {versions}. `{TEACHER}` is {told}."
 
 
 def size_category(rows: int) -> str:

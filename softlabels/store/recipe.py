@@ -1,0 +1,48 @@
+"""The command that makes a dump again, from its plan: every option that decides a row."""
+
+import shlex
+
+from softlabels.store.records import Manifest, Plan
+
+TEACHER = "TEACHER"  # its file: where it lay is nobody's business
+
+
+def recipe(manifest: Manifest, plan: Plan) -> list[str]:
+    """`softlabels dump` and its options, one with its value in an entry, each quoted for a shell.
+
+    What `plan.hash` covers comes out the same, given the teacher's file in the place of TEACHER.
+    """
+    teacher, source, columns = plan.teacher, plan.source, plan.source["columns"]
+    kind, model = teacher["kind"], teacher["model"]
+    built = model and (kind == "state_dict" or ":" in model.partition("(")[0])
+    pairs = {
+        "teacher": TEACHER,
+        "name": teacher["name"],
+        "model": model if built else None,
+        "weights": teacher.get("weights"),
+        "data": source["data"],
+        "split": source["split"],
+        "revision": source["revision"],
+        "input-column": ",".join(columns["inputs"]),
+        "label-column": columns["label"],
+        "id-column": columns["id"],
+        "preprocess": plan.preprocess,
+        "precision": plan.precision,
+        "dtype": plan.dtype,
+        "shard-rows": plan.shard_rows,
+        "on-error": "skip" if manifest.skipped else None,
+    }
+    flags = {"with-inputs": plan.with_inputs, "trust-pickle": kind == "pickle"}
+    if source["origin"] == "embedded":
+        pairs |= {"input-column": None, "label-column": None, "id-column": None}
+    return [
+        "softlabels dump",
+        *(f"--{name} {shlex.quote(str(value))}" for name, value in pairs.items()
+          if value is not None),
+        *(f"--{name}" for name, said in flags.items() if said),
+    ]  # fmt: skip
+
+
+def written(command: list[str]) -> str:
+    """As an indented block of Markdown."""
+    return "    " + " \\\n        ".join(command)
