@@ -241,6 +241,8 @@ def _verdict(verdict: Any) -> str:
     speed = size_words(verdict.bytes / max(verdict.seconds, 1e-9))
     rows, shards = counted(verdict.rows, "row"), counted(verdict.shards, "shard")
     said = f"{rows} of {shards} checked, {size_words(verdict.bytes)} at {speed}/s"
+    if not verdict.bytes:
+        said = "no row could be checked"
     if verdict.source_checked:
         said += ", every input against the source"
     if verdict.accuracy is not None and verdict.good:

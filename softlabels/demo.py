@@ -7,8 +7,10 @@ teacher (with jitter, or an MLP) gave smaller differences.
 """
 
 import json
+import os
 import shutil
 import statistics
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +20,10 @@ import softlabels
 from softlabels.config import DemoOptions
 from softlabels.errors import MissingExtra, StoreError
 from softlabels.progress import SILENT, Progress
+from softlabels.targets.describing import DEMO_MARK
+from softlabels.words import counted
 
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 20.0)
-MARK = "demo.json"
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,9 @@ def run_demo(progress: Progress = SILENT, **options: Any) -> tuple[str, dict[str
     teacher_errors = softlabels.evaluate(checkpoint=teacher, device=words.device)["errors"]
     progress.say("2. its logits are stored, once")
     softlabels.dump(teacher=teacher, out=dump, device=words.device)
-    progress.say(f"3. students see {words.rows} digits, {words.seeds} seeds each; no teacher")
+    progress.say(
+        f"3. students see {words.rows} digits, {counted(words.seeds, 'seed')} each; no teacher"
+    )
     lines = [Line("hard labels", None, []), *(Line(f"T = {T:g}", T, []) for T in TEMPERATURES)]
     with progress.bar("students", len(lines) * words.seeds, "students") as advance:
         for seed in range(words.seeds):
@@ -62,13 +67,14 @@ def run_demo(progress: Progress = SILENT, **options: Any) -> tuple[str, dict[str
                 advance(1, line.name)
     value = {
         "teacher_errors": teacher_errors,
+        "dump": dump,
         "test_rows": 597,
         "rows": words.rows,
         "students": [vars(line) | {"mean": line.mean, "spread": line.spread} for line in lines],
         "seconds": round(time.monotonic() - began, 1),
         "plot": _plot(lines, teacher_errors, words, folder, progress),
     }
-    (folder / MARK).write_text(json.dumps(value, indent=2) + "\n")
+    (folder / DEMO_MARK).write_text(json.dumps(value, indent=2) + "\n")
     return _table(lines, value, words), value
 
 
@@ -92,7 +98,7 @@ def _student_errors(folder: Path, dump: str, T: float | None, seed: int, words: 
 
 
 def _table(lines: list[Line], value: dict[str, Any], words: DemoOptions) -> str:
-    title = f"{'student learns from':<22}{'test errors':>12}{'spread':>9}   of {value['test_rows']}"
+    title = f"{'student learns from':<22}{'test errors':>12}{'spread':>9}"
     rows = [f"{line.name:<22}{line.mean:>12.1f}{line.spread:>9.1f}" for line in lines]
     hard, best = lines[0], min(lines[1:], key=lambda line: line.mean)
     difference = hard.mean - best.mean
@@ -105,16 +111,34 @@ def _table(lines: list[Line], value: dict[str, Any], words: DemoOptions) -> str:
         verdict = "No difference beyond the spread over seeds."
     return "\n".join(
         [
-            f"teacher, {1200:,} labels: {value['teacher_errors']} errors",
-            f"students, {words.rows} labels each, mean and spread over {words.seeds} seeds:",
+            f"test errors of {value['test_rows']} digits:",
+            f"teacher, {1200:,} labels: {value['teacher_errors']}",
+            f"students, {words.rows} labels each, mean and spread over "
+            f"{counted(words.seeds, 'seed')}:",
             "",
             title,
             *rows,
             "",
             f"{verdict} {value['seconds']:.0f} s.",
             *([f"plot: {value['plot']}"] if value["plot"] else []),
+            "",
+            *_next(value["dump"]),
         ]
     )
+
+
+def _next(dump: str) -> list[str]:
+    """What to do with it now."""
+    steps = {
+        f"softlabels info {dump}": "what the dump is",
+        f"softlabels train {dump} --T 8": "a student of your own, from all its rows",
+        "softlabels fit --data digits --out t.pt": "or from the beginning: a teacher, then a dump",
+    }
+    if shutil.which("softlabels") is None and (Path(sys.prefix) / "bin" / "activate").exists():
+        place = os.path.relpath(sys.prefix)
+        steps = {f". {place}/bin/activate": "so that softlabels is on the path"} | steps
+    width = max(map(len, steps))
+    return ["next:", *(f"  {step:<{width}}  # {why}" for step, why in steps.items())]
 
 
 def _plot(
@@ -142,7 +166,9 @@ def _plot(
     axes.set_ylim(bottom=0)
     axes.set_xlabel("temperature T")
     axes.set_ylabel("test errors of 597 digits")
-    axes.set_title(f"Students that see {words.rows} digits; mean and spread, {words.seeds} seeds")
+    axes.set_title(
+        f"Students that see {words.rows} digits; mean and spread, {counted(words.seeds, 'seed')}"
+    )
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, frameon=False)
     path = folder / "errors-by-temperature.png"
     figure.savefig(path, dpi=150)
@@ -160,9 +186,9 @@ def _figure_class() -> Any:
 def _fresh_folder(folder: Path) -> Path:
     """The demo's own folder, emptied of an earlier demo. Raises StoreError if it is another's."""
     if folder.exists() and any(folder.iterdir()):
-        if not (folder / MARK).exists():
+        if not (folder / DEMO_MARK).exists():
             raise StoreError(f"{folder} holds something else than a demo; choose another --out")
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / MARK).write_text("{}\n")
+    (folder / DEMO_MARK).write_text("{}\n")
     return folder

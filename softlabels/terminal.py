@@ -109,12 +109,17 @@ def _ticking(
     yield advance
 
 
+def _rate(speed: float, unit: str) -> str:
+    """`1,200 rows/s`, `1.0 students/s`."""
+    return f"{speed:,.0f} {unit}/s" if speed >= 9.95 else f"{speed:.1f} {unit}/s"
+
+
 def _line(what: str, unit: str, tick: dict[str, Any]) -> str:
     left = "" if tick["seconds_left"] is None else f", {tick['seconds_left']:,} s left"
     note = f", {tick['note']}" if "note" in tick else ""
     return (
-        f"{what}: {tick['done']:,} of {tick['total']:,} {unit}, {tick['per_second']:,.0f} "
-        f"{unit}/s{left}{note}"
+        f"{what}: {tick['done']:,} of {tick['total']:,} {unit}, "
+        f"{_rate(tick['per_second'], unit)}{left}{note}"
     )
 
 
@@ -127,4 +132,4 @@ class _Speed(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.0f} {self.unit}/s")
+        return Text("" if speed is None else _rate(speed, self.unit))

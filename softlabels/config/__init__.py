@@ -240,7 +240,7 @@ class CacheOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoOptions:
-    """All three stages on the embedded digits, in under two minutes on two cores."""
+    """All three stages on the embedded digits, in under a minute on two cores."""
 
     out: str = option("Folder for what it makes.", "data/demo")
     seeds: int = option("Students trained for each row of the table.", 5)

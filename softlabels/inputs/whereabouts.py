@@ -12,14 +12,14 @@ import os
 from contextlib import suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from softlabels.inputs.opening import EMBEDDED
+from softlabels.inputs.opening import EMBEDDED, local_path
 
 ORIGINS = ("embedded", "hub", "local")
 
 
 def origin(data: str) -> str:
     """Where `data` is from, as `open_source` takes it: `embedded`, `hub` or `local`."""
-    if Path(data).expanduser().exists():
+    if local_path(data) is not None:
         return "local"
     return "embedded" if data == EMBEDDED else "hub"
 

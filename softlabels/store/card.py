@@ -178,7 +178,8 @@ def _made_words(manifest: Manifest, plan: Plan) -> str:
     told = "the teacher's file, of the SHA-256 above"
     if plan.source["origin"] == "local":
         told += f", and it runs where {shown(plan.source['data'])} lies"
-    return f"{written(recipe(manifest, plan))}\n\nwith {versions}. `{TEACHER}` is {told}."
+    command = written(recipe(plan, bool(manifest.skipped)))
+    return f"{command}\n\nwith {versions}. `{TEACHER}` is {told}."
 
 
 def size_category(rows: int) -> str:

@@ -2,15 +2,16 @@
 
 import shlex
 
-from softlabels.store.records import Manifest, Plan
+from softlabels.store.records import Plan
 
 TEACHER = "TEACHER"  # its file: where it lay is nobody's business
 
 
-def recipe(manifest: Manifest, plan: Plan) -> list[str]:
+def recipe(plan: Plan, skipped: bool = False, data: str | None = None) -> list[str]:
     """`softlabels dump` and its options, one with its value in an entry, each quoted for a shell.
 
-    What `plan.hash` covers comes out the same, given the teacher's file in the place of TEACHER.
+    The plan comes out the same, given the teacher's file in the place of TEACHER. `skipped`:
+    whether rows were left out; `data`: where the source is, if not where its name says.
     """
     teacher, source, columns = plan.teacher, plan.source, plan.source["columns"]
     kind, model = teacher["kind"], teacher["model"]
@@ -20,7 +21,7 @@ def recipe(manifest: Manifest, plan: Plan) -> list[str]:
         "name": teacher["name"],
         "model": model if built else None,
         "weights": teacher.get("weights"),
-        "data": source["data"],
+        "data": data or source["data"],
         "split": source["split"],
         "revision": source["revision"],
         "input-column": ",".join(columns["inputs"]),
@@ -30,7 +31,7 @@ def recipe(manifest: Manifest, plan: Plan) -> list[str]:
         "precision": plan.precision,
         "dtype": plan.dtype,
         "shard-rows": plan.shard_rows,
-        "on-error": "skip" if manifest.skipped else None,
+        "on-error": "skip" if skipped else None,
     }
     flags = {"with-inputs": plan.with_inputs, "trust-pickle": kind == "pickle"}
     if source["origin"] == "embedded":

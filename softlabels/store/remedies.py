@@ -5,14 +5,18 @@ import shlex
 from pathlib import Path
 
 from softlabels.errors import DamagedDump
+from softlabels.inputs.whereabouts import recall
 from softlabels.store.folder import Folder
 from softlabels.store.hub_address import HUB_COPY, HubAddress
+from softlabels.store.recipe import TEACHER, recipe
+from softlabels.store.records import Plan
 
 PULLED = ".pulled.json"  # what was pulled into a folder: dump, revision, commit, labels_only
 
 
-def remedy(folder: Folder) -> str:
-    """In words, without a full stop."""
+def remedy(folder: Folder, plan: Plan | None = None, skipped: bool = False) -> str:
+    """In words, without a full stop; of a dump that was made here, where its plan is given, with
+    the whole command. `skipped`: whether rows were left out of it."""
     if folder.url.startswith("hf://"):
         return "ask its owner to push it again"
     if found := HUB_COPY.fullmatch(folder.root):
@@ -24,7 +28,11 @@ def remedy(folder: Folder) -> str:
         )
     if again := pull_command(folder):
         return f"{again} fetches it; or use what is here, with --shards"
-    return "the same softlabels dump, or import, with --resume redoes it and nothing else"
+    if plan is None or plan.teacher["kind"] == "imported":
+        return "the same softlabels dump, or import, with --resume redoes it and nothing else"
+    data = recall(plan.source["fingerprint"]) if plan.source["origin"] == "local" else None
+    again = " ".join([*recipe(plan, skipped, data), f"--out {shlex.quote(str(folder))} --resume"])
+    return f"{again} redoes it and nothing else, where {TEACHER} is the teacher's file"
 
 
 def pull_command(folder: Folder) -> str | None:

@@ -10,6 +10,8 @@ from softlabels.store.folder import Folder
 from softlabels.store.hub_copies import dump_folder
 from softlabels.store.manifest import MANIFEST, read_manifest
 
+DEMO_MARK = "demo.json"  # in the demo's folder, which is its own
+
 
 def info(path: str | Path) -> dict[str, Any]:
     """What a dump is: `facts` in words, and the `manifest` as written.
@@ -21,12 +23,14 @@ def info(path: str | Path) -> dict[str, Any]:
 
 
 def newest_dump(under: str | Path = "data") -> Path:
-    """The complete dump below this folder whose manifest was written last.
+    """The complete dump below this folder whose manifest was written last, but for the demo's.
 
     Raises StoreError where there is none.
     """
     found = []
     for manifest in Path(under).glob(f"**/{MANIFEST}"):
+        if any((folder / DEMO_MARK).exists() for folder in manifest.parents):
+            continue
         try:
             created = read_manifest(Folder(manifest.parent))[0].created
         except SoftlabelsError:

@@ -16,8 +16,8 @@ from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import Source, open_source
 from softlabels.inputs.tables import ArrowTable
-from softlabels.progress import SILENT, Progress
 from softlabels.inputs.whereabouts import recall
+from softlabels.progress import SILENT, Progress
 from softlabels.store.reader import DumpReader
 from softlabels.store.records import Plan
 

@@ -82,6 +82,7 @@ def verify(progress: Progress = SILENT, **options: Any) -> Verdict:
     began = time.perf_counter()
     plan, manifest = _read_records(folder, verdict)
     if plan is not None:
+        verdict.remedy = remedy(folder, plan, bool(manifest and manifest.skipped))
         commits = _check_records(folder, plan, manifest, verdict)
         _find_strays(folder, plan, verdict)
         _check_files(folder, plan, commits, words.workers or os.cpu_count() or 1, verdict, progress)
