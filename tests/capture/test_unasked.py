@@ -26,7 +26,7 @@ def home(tmp_path, monkeypatch) -> Path:
     found = tmp_path / SECRET / "secret project"
     found.mkdir(parents=True)
     monkeypatch.setenv("HOME", str(found))
-    rows = "".join(f"{i % 7},{i % 5},{i},{i % 4},{i % 3},{i % 2},{i % 3}\n" for i in range(30))
+    rows = "".join(f"{i % 7},{i % 5},{i % 6},{i % 4},{i % 3},{i % 2},{i % 3}\n" for i in range(30))
     (found / "d.csv").write_text("a,b,c,d,e,f,label\n" + rows)
     save_script(Linear(), found / "t.pt")
     (tmp_path / "work").mkdir()
