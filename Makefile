@@ -1,4 +1,4 @@
-# make demo    build the environment, run the main job on embedded data
+# make demo    build the environment (once, a minute or two), run the main job on embedded data
 # make test    build the environment, run the tests
 # make check   lint and types, as CI runs them
 # make bench   the ratios of benchmarks/RESULTS.md beside other formats, half an hour; tables, and JSON in data/
@@ -30,6 +30,7 @@ bench: $(BENCH_STAMP)
 
 $(STAMP): constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "softlabels needs Python 3.11 or newer; try make PYTHON=python3.12")'
+	@echo "installing into $(VENV), once: about a minute and a half, longer where torch has to be fetched"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt pip hatchling editables
 	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[dev,plot,ray,s3]'

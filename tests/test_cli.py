@@ -171,6 +171,13 @@ def test_demo_tells_what_it_shows_and_can_run_again(cli, tmp_path):
     assert all(0 < line["mean"] < 300 for line in value["students"])
     assert (tmp_path / value["plot"]).read_bytes()[:4] == b"\x89PNG"
     assert json.loads((tmp_path / "d" / "demo.json").read_text())["rows"] == 60
+    from softlabels.config import DemoOptions
+    from softlabels.demo import Line, _table
+
+    text = _table([Line("hard labels", None, [9]), Line("T = 1", 1.0, [8])], value,
+                  DemoOptions(seeds=1))  # fmt: skip
+    assert "over 1 seed:" in text
+    assert "softlabels train d/digits-teacher --T 8" in text.partition("next:")[2]
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "precious").write_text("x")
     refused = cli("demo", "--out", "other")

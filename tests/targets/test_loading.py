@@ -185,6 +185,9 @@ def test_the_newest_complete_dump(dump_folder, tmp_path):
         (copy / "softlabels.json").write_text(json.dumps(manifest))
     (tmp_path / "broken" / "softlabels.json").write_text("{")
     assert newest_dump(tmp_path).name == "new"
+    shutil.move(tmp_path / "new", tmp_path / "demo" / "new")
+    (tmp_path / "demo" / "demo.json").write_text("{}")
+    assert newest_dump(tmp_path).name == "old", "the demo's is its own"
 
 
 def test_info_tells_what_it_is(dump_folder):
