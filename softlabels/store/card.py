@@ -106,8 +106,8 @@ def card_body(
     is put before how to use it; `call` loads it by `datasets`; `facts` are more of them."""
     call = call or f'datasets.load_dataset("{path}")'
     known = describe(manifest, plan) | {"plan": plan.hash} | (facts or {})
-    known["classes"] = _class_words(plan)
     rows = [(name, shown(value)) for name, value in known.items() if name not in HASHES]
+    rows = [(name, _class_words(plan) if name == "classes" else cell) for name, cell in rows]
     hashes = [(name, f"`{known[name]}`") for name in HASHES]
     teacher, source = shown(plan.teacher["name"]), shown(plan.source["data"])
     return f"""{BEGIN}
@@ -148,7 +148,7 @@ temperature T are `softmax(logits / T)`.
 
 def _class_words(plan: Plan) -> str:
     """Their number and the first of their names; the header has all of them."""
-    names = plan.source["class_names"] or []
+    names = [shown(name) for name in plan.source["class_names"] or []]
     some = ", ".join(names if len(names) <= FEW else [*names[: FEW // 2], "…"])
     return f"{plan.classes:,}" + (f": {some}" if some else "")
 
