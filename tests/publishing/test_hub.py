@@ -191,7 +191,8 @@ def test_what_the_owner_wrote_stays(hub, owner, folder, repo):
     owner(work.upload, repo, mine.encode(), "README.md")
     owner(work.push, str(folder), repo)
     found = hub.files(repo)["README.md"].decode()
-    for words in ("apache-2.0", "My digits", "- mine", "- soft-labels", "\nCite me."):
+    assert "| licence of the labels | apache-2.0 |" in found
+    for words in ("license: apache-2.0", "My digits", "- mine", "- soft-labels", "\nCite me."):
         assert found.count(words) == 1, words
     assert "I was here" not in found, "between the marks, the program writes"
     assert "# Soft targets of t on digits" in found
