@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 from softlabels.capture.pipeline import dump_shards
 from softlabels.capture.planning import Setup, draft, mean_input_bytes, prepare
 from softlabels.capture.refusing import refuse_unstorable
-from softlabels.capture.refusing import refuse_unstorable
 from softlabels.config import PlanOptions
 from softlabels.progress import SILENT, Progress
 from softlabels.store.folder import Folder
