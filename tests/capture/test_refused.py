@@ -48,7 +48,7 @@ def bring(**words) -> None:
     [
         ({"split": "my split"}, SourceError, "'my split'.* letters, digits and _"),
         ({"split": "a" * 101}, SourceError, "at most 100 characters"),
-        ({"shard_rows": 10**30}, UsageError, "shard_rows is 1000000"),
+        ({"shard_rows": 10**30}, UsageError, "shard.rows is 1000000"),
     ],
 )
 def test_what_the_format_does_not_hold_is_refused_first(place, verb, words, error, said):
