@@ -32,8 +32,13 @@ def recipe(plan: Plan, skipped: bool = False, data: str | None = None) -> list[s
         "dtype": plan.dtype,
         "shard-rows": plan.shard_rows,
         "on-error": "skip" if skipped else None,
+        "batch-size": plan.batch_size,  # only where a row's logits depend on it
     }
-    flags = {"with-inputs": plan.with_inputs, "trust-pickle": kind == "pickle"}
+    flags = {
+        "with-inputs": plan.with_inputs,
+        "trust-pickle": kind == "pickle",
+        "allow-batch-dependence": plan.batch_size is not None,
+    }
     if source["origin"] == "embedded":
         pairs |= {"input-column": None, "label-column": None, "id-column": None}
     return [
