@@ -211,7 +211,7 @@ def dump_late(**words) -> None:
 
     real = dumping.prepare
     if os.environ["RANK"] == "1":
-        dumping.prepare = lambda options: (time.sleep(6), real(options))[1]
+        dumping.prepare = lambda *given: (time.sleep(6), real(*given))[1]
     softlabels.dump(**words)
 
 
