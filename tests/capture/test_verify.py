@@ -233,7 +233,7 @@ def test_a_replay_finds_rows_that_moved(tmp_path):
 
     script = save_script(Shifted(), tmp_path / "s.pt")
     out = str(tmp_path / "d")
-    softlabels.dump(teacher=script, data=data, out=out, batch_size=20, resume=False)
+    softlabels.dump(teacher=script, data=data, out=out, batch_size=20, allow_batch_dependence=True)
     verdict = softlabels.verify(dump=out, replay=60, teacher=script, batch_size=13)
     assert not verdict.good
     assert verdict.replay is not None
