@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from softlabels.errors import TeacherError
 
@@ -54,14 +56,51 @@ Choice = TypeVar("Choice", bound=Placed)
 
 
 def find_sets(content: Any, place: str = "", depth: int = 0) -> list[WeightSet]:
-    """Every dict in `content` that holds tensors, itself first."""
+    """Every dict in `content` that holds tensors, or numbers of numpy, itself first. Items of lists
+    are named by their numbers."""
+    if isinstance(content, list | tuple):
+        content = dict(enumerate(content))
     if not isinstance(content, Mapping) or depth > DEEPEST:
         return []
-    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    named = ((str(key), _as_tensor(value)) for key, value in content.items())
+    tensors = {name: tensor for name, tensor in named if tensor is not None}
     sets = [WeightSet(place, tensors)] if tensors else []
     for key, value in content.items():
         sets += find_sets(value, f"{place}.{key}".lstrip("."), depth + 1)
     return sets
+
+
+def _as_tensor(value: Any) -> Tensor | None:
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+        return torch.tensor(value)
+    return value if isinstance(value, Tensor) else None
+
+
+def check_model(model: Mapping[str, Any], spec: str) -> None:
+    """Raises TeacherError for a state dict that weights can't be laid into by name and shape."""
+    for name, value in model.items():
+        if not isinstance(value, Tensor):
+            problem = f"{name}, which is no tensor; save the whole model as TorchScript or .pt2"
+        elif is_lazy(value):
+            problem = f"{name} without a shape; let the factory run it once"
+        elif value.is_meta:
+            problem = f"{name} on the device meta; let the factory build it on the CPU"
+        else:
+            continue
+        raise TeacherError(f"--model {spec} has {problem}")
+
+
+def check_weights(fit: Fit, model: Mapping[str, Tensor], path: object) -> None:
+    """Raises TeacherError for tensors that the model can't take as they are."""
+    for name, tensor in fit.weights.items():
+        whole = model[name].is_floating_point() and not tensor.is_floating_point()
+        if tensor.is_quantized or tensor.layout != torch.strided or tensor.is_meta or whole:
+            kind = f"{tensor.dtype}, {tensor.layout}, {tensor.device.type}".replace("torch.", "")
+            raise TeacherError(
+                f"{path}: {name} is a tensor of {kind}, which the model can't take: there it is "
+                f"{str(model[name].dtype).removeprefix('torch.')}. Save it with its numbers, dense "
+                f"and not quantized, or save the whole model as TorchScript"
+            )
 
 
 def find_fits(found: WeightSet, model: Mapping[str, Tensor]) -> list[Fit]:
@@ -112,7 +151,8 @@ def _weights(
             tensor, ours = found.tensors[name], model[own]
             if tensor.shape != ours.shape and (tensor.numel(), ours.numel()) != (1, 1):
                 return None
-            weights[own] = shared[ours.data_ptr(), ours.shape] = tensor.reshape(ours.shape)
+            tensor = tensor if tensor.shape == ours.shape else tensor.reshape(ours.shape)
+            weights[own] = shared[ours.data_ptr(), ours.shape] = tensor
     for own in [own for own, name in mapped.items() if name is None]:
         ours = model[own]
         if not is_counter(own) and (ours.data_ptr(), ours.shape) not in shared:
@@ -129,14 +169,13 @@ def choose(choices: Sequence[Choice], key: str | None, path: object) -> tuple[Ch
     """
     places = ", ".join(choice.place or "the outermost" for choice in choices)
     if key is not None:
-        ends = (f".{key}", f"{key}.")
-        exact = [choice for choice in choices if choice.place == key]
-        near = [c for c in choices if c.place.endswith(ends[0]) or c.place.startswith(ends[1])]
-        if len(exact or near) != 1:
+        plain = ".".join(part for part in key.split(".") if part not in WRAPPERS)
+        chosen = _at(key, choices) or _at(plain, choices)
+        if chosen is None:
             raise TeacherError(
                 f"--weights is {key!r}; {path} has weights that fit the model as {places}"
             )
-        return (exact or near)[0], ""
+        return chosen, ""
     raw = [choice for choice in choices if not _is_averaged(choice.place)]
     if len(raw or choices) > 1:
         raise TeacherError(
@@ -152,11 +191,21 @@ def choose(choices: Sequence[Choice], key: str | None, path: object) -> tuple[Ch
     )
 
 
+def _at(key: str, choices: Sequence[Choice]) -> Choice | None:
+    """The one at this place, else the only one whose place begins or ends so."""
+    exact = [choice for choice in choices if choice.place == key]
+    near = [
+        c for c in choices if f".{c.place}.".endswith(f".{key}.") or c.place.startswith(f"{key}.")
+    ]
+    return (exact or near)[0] if len(exact or near) == 1 else None
+
+
 def describe_misfit(found: WeightSet, model: Mapping[str, Tensor]) -> str:
     """In one line, why these tensors are not the model's."""
     theirs, ours = _by_plain_name(found.tensors), _by_plain_name(model)
     shared = common_prefix(list(theirs))
-    if not shared or all(name.startswith(shared) for name in ours):
+    without = {name[len(shared) :] for name in theirs} & set(ours)
+    if len(without) < len(set(theirs) & set(ours)):
         shared = ""
     theirs = {name[len(shared) :]: own for name, own in theirs.items()}
     wrong = [

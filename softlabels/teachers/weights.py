@@ -19,9 +19,12 @@ from softlabels.teachers.layers import describe_layers, find_by_layer
 from softlabels.teachers.state_dicts import (
     Fit,
     WeightSet,
+    check_model,
+    check_weights,
     choose,
     describe_misfit,
     distinct,
+    few,
     find_fits,
     find_sets,
     same_weights,
@@ -124,7 +127,7 @@ def _from_weights(content: Any, file: TeacherFile, ordered: bool = True) -> Teac
     file keeps the order of the model's tensors."""
     path, model, sets = file.path, file.model, find_sets(content)
     if not sets:
-        raise TeacherError(f"{path} holds {type(content).__name__}, not a model or its state dict")
+        raise TeacherError(f"{path} holds {_in_words(content)}")
     if model is None:
         raise TeacherError(
             f"{path} is a bare state dict, which does not say its model: add --model mlp:1200x1200 "
@@ -140,6 +143,7 @@ def _from_weights(content: Any, file: TeacherFile, ordered: bool = True) -> Teac
             why = describe_layers(largest, ours, ordered)
         raise TeacherError(f"the weights in {path} don't fit --model {model}: {why}")
     module = build(list(fit.weights.values())[-1].shape[:1].numel())
+    check_weights(fit, module.state_dict(), path)
     module.load_state_dict(fit.weights)
     module.eval()
     return Teacher(
@@ -148,10 +152,23 @@ def _from_weights(content: Any, file: TeacherFile, ordered: bool = True) -> Teac
     )  # fmt: skip
 
 
+def _in_words(content: Any) -> str:
+    """What a file holds that no state dict was found in."""
+    if _find_modules(content):
+        return "a whole module; leave out --model"
+    what = type(content).__name__
+    if isinstance(content, dict):
+        what = (
+            f"a dict with {few([str(key)[:40] for key in content])}" if content else "an empty dict"
+        )
+    return f"{what}, not a model or its state dict: no tensors by name"
+
+
 def _builder(model: str, file: TeacherFile) -> Callable[[int], nn.Module]:
     """The model for a number of classes; a factory's has its own."""
     if is_factory(model):
         module = build_model(model, [], 0)
+        check_model(module.state_dict(), model)
         return lambda classes: module
     shape = file.input_shape() if file.input_shape else [1]
     return cache(lambda classes: build_model(model, shape, classes))

@@ -295,3 +295,66 @@ def test_which_weights_were_taken_is_in_the_plan_and_known_to_replay(tmp_path):
         assert verdict.good
     with pytest.raises(PlanMismatch, match=r"teacher.weights is 'state_dict' and was"):
         softlabels.dump(**words, out=str(tmp_path / "ema"), resume=True)
+
+
+KINDS = {
+    "sparse": lambda t: t.to_sparse() if t.ndim == 2 else t,
+    "meta": lambda t: t.to("meta"),
+    "int8": lambda t: (t * 50).round().to(torch.int8),
+    "quantized": lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.filterwarnings("ignore:.*TypedStorage is deprecated")
+def test_tensors_without_the_models_numbers_are_refused(tmp_path, kind):
+    weights = {n: KINDS[kind](t) if t.is_floating_point() else t for n, t in other().items()}
+    torch.save(weights, tmp_path / "w.pt")
+    with pytest.raises(TeacherError, match=r"weight is a tensor of .*which the model can't take"):
+        load(tmp_path / "w.pt")
+
+
+def test_weights_in_lists_and_of_numpy(tmp_path):
+    torch.save(([other(), {"lr": 0.1}], 3), tmp_path / "w.pt")
+    torch.testing.assert_close(load(tmp_path / "w.pt").logits(INPUTS), answers(other()))
+    torch.save({"params": {n: t.numpy() for n, t in other().items()}}, tmp_path / "n.pt")
+    found = load(tmp_path / "n.pt", trust_pickle=True)
+    torch.testing.assert_close(found.logits(INPUTS), answers(other()))
+    for content, told in [({"shadow": 1}, "a dict with shadow, not a model"), (Net(), "leave out")]:
+        torch.save(content, tmp_path / "x.pt")
+        with pytest.raises(TeacherError, match=told):
+            load(tmp_path / "x.pt", trust_pickle=True)
+
+
+def test_a_place_may_be_named_as_the_file_has_it(tmp_path):
+    both = prefixed("module.q.", other()) | prefixed("module.k.", Net().state_dict())
+    torch.save({"state_dict": both}, tmp_path / "w.pt")
+    for key in ("q", "state_dict.q", "state_dict.module.q"):
+        found = load(tmp_path / "w.pt", weights=key)
+        torch.testing.assert_close(found.logits(INPUTS), answers(other()))
+
+
+def lazy() -> nn.Module:
+    return nn.Sequential(nn.LazyLinear(3))
+
+
+def on_meta() -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 3, device="meta"))
+
+
+class Stateful(nn.Linear):
+    def get_extra_state(self) -> dict[str, int]:
+        return {"step": 1}
+
+
+def stateful() -> nn.Module:
+    return Stateful(6, 3)
+
+
+@pytest.mark.parametrize("factory", ["lazy", "on_meta", "stateful"])
+def test_a_model_that_no_weights_can_be_laid_into_is_told(tmp_path, factory):
+    told = {"lazy": "0.weight without a shape", "on_meta": "0.weight on the device meta",
+            "stateful": "_extra_state, which is no tensor"}  # fmt: skip
+    torch.save(nn.Linear(6, 3).state_dict(), tmp_path / "w.pt")
+    with pytest.raises(TeacherError, match=told[factory]):
+        load(tmp_path / "w.pt", factory)
