@@ -106,20 +106,22 @@ def cast_for_storage(logits_NC: Tensor, dtype: torch.dtype, ids: list) -> Tensor
     if not bool(torch.isfinite(logits_NC).all()):
         row = int((~torch.isfinite(logits_NC)).any(-1).nonzero()[0])
         value = logits_NC[row][~torch.isfinite(logits_NC[row])][0]
+        remedy = "Check the teacher on that input, or run it in float32 (--precision float32)"
+        if value == -math.inf:
+            remedy += "; if it masks a class, mask it with -1e4, whose probability is 0 too"
         raise LogitsError(
             f"the teacher gave {float(value)} for the row with id {ids[row]!r}; logits must be "
-            f"finite. Nothing of its shard was stored. Check the teacher on that input, "
-            f"or run it in float32 (--precision float32)"
+            f"finite. Nothing of its shard was stored. {remedy}"
         )
-    name = str(dtype).removeprefix("torch.")
     remedy = "Store these logits with --dtype float32, in another folder"
     if dtype == torch.float32:
         remedy = "A logit of that size is an error of what computed it"
     row = int((~torch.isfinite(stored_NC)).any(-1).nonzero()[0])
     value = logits_NC[row][~torch.isfinite(stored_NC[row])][0]
     raise LogitsError(
-        f"the logit {float(value):g} of the row with id {ids[row]!r} can't be stored; {name} ends "
-        f"at {torch.finfo(dtype).max:g}. Nothing of its shard was stored. {remedy}"
+        f"the logit {float(value):g} of the row with id {ids[row]!r} can't be stored; "
+        f"{_name(dtype)} ends at {torch.finfo(dtype).max:g}. Nothing of its shard was stored. "
+        f"{remedy}"
     )
 
 

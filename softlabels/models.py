@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from softlabels.errors import UsageError
@@ -169,6 +170,12 @@ def logits_of(
         raise UsageError(
             f"{model} gave {_shapes(given)} for {rows} inputs; logits are one row of numbers for "
             f"each input, [{rows}, classes]"
+        )
+    if given.is_complex() or given.is_quantized or given.layout != torch.strided or given.is_meta:
+        kind = f"{given.dtype}, {given.layout}, {given.device.type}".replace("torch.", "")
+        raise UsageError(
+            f"{model} gave a tensor of {kind}; logits are real numbers, one beside the other, so "
+            f"let its forward end in .to_dense(), .dequantize() or .real"
         )
     return given
 

@@ -17,8 +17,8 @@ from softlabels.errors import (
     UsageError,
 )
 from softlabels.label_spaces import LabelSpace, match_label_spaces
-from softlabels.models import logits_of
-from softlabels.teachers.feeding import FAILURES, Feed, weights_dtype
+from softlabels.models import cause, logits_of
+from softlabels.teachers.feeding import Feed, weights_dtype
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,9 @@ class Teacher:
         """
 
         def call(part: Tensor) -> Tensor:
-            output = self.module(part)
-            return logits_of(output, len(part), self.classes, f"the teacher {self.name}")
+            output = self.module(part.clone())  # it may work in place,
+            logits_NC = logits_of(output, len(part), self.classes, f"the teacher {self.name}")
+            return logits_NC.clone()  # or give the same memory each time, as CUDA graphs do
 
         try:
             with autocast(inputs.device, precision):
@@ -87,14 +88,14 @@ class Teacher:
             raise TeacherError(str(error)) from error
         except SoftlabelsError:
             raise
-        except FAILURES as error:
+        except Exception as error:  # of code that is not ours
             if isinstance(error, torch.OutOfMemoryError):
                 raise TeacherError(
                     f"out of memory with {len(inputs)} rows at once; use a smaller --batch-size"
                 ) from error
             raise TeacherError(
                 f"the teacher {self.name} can't take inputs of shape "
-                f"{list(inputs.shape)}: {first_line(error)}. Check --data and --preprocess; if "
+                f"{list(inputs.shape)}: {_reason(error)}. Check --data and --preprocess; if "
                 f"it was traced for another number of rows, give that as --batch-size"
             ) from error
         return logits_NC if logits_NC.dtype == torch.float64 else logits_NC.float()
@@ -122,6 +123,10 @@ def check_class_names(model: str, ours: list[str] | None, theirs: list[str] | No
         found = match_label_spaces(teacher, LabelSpace("the data", len(theirs), theirs))
         if found.order is not None:
             raise LabelSpaceMismatch(f"{found.note}. A dump has one: bring the data into it")
+
+
+def _reason(error: Exception) -> str:
+    return first_line(error) if isinstance(error, RuntimeError) else cause(error)
 
 
 def first_line(error: BaseException) -> str:

@@ -104,3 +104,29 @@ def trace(module: nn.Module, path: Path, rows: int = 4, dtype: torch.dtype = tor
         inputs = torch.randn(rows, 6).to(dtype)
         torch.jit.trace(module, inputs, check_trace=False, strict=False).save(str(path))
     return str(path)
+
+
+class InPlace(Plain):
+    """It works on its inputs in place, as many normalizations do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.sub_(0.5).div_(0.25))
+
+
+class OwnBuffer(Plain):
+    """It gives the same memory each time, as CUDA graphs do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("buffer", torch.zeros(100, 3), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.buffer[: len(x)]
+        return out.copy_(self.layer(x))
+
+
+class Coin(Plain):
+    """A layer is left out for the whole batch, every fourth time."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) * (torch.rand(1) < 0.75)

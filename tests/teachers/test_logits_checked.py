@@ -119,6 +119,17 @@ def test_labels_that_are_no_class_are_refused_with_their_row(tmp_path, labels, t
         import_logits(file=str(tmp_path / "z.npy"), data=data, out=str(tmp_path / "d"))
 
 
+class Masked(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x).index_fill(1, torch.tensor([1]), -torch.inf)
+
+
+def test_a_masked_class_is_told_how_to_be_stored(tmp_path, data):
+    with pytest.raises(LogitsError, match=r"gave -inf .* if it masks a class, mask it with -1e4"):
+        softlabels.dump(teacher=trace(Masked(), tmp_path / "t.pt"), data=data,
+                        out=str(tmp_path / "d"))  # fmt: skip
+
+
 def test_minus_one_is_no_label(tmp_path):
     data = write(tmp_path / "d.jsonl", VALUES, np.where(LABELS == 2, -1, LABELS).tolist())
     teacher = trace(Plain(), tmp_path / "t.pt")

@@ -84,3 +84,24 @@ def test_a_pair_is_not_guessed_where_the_data_name_no_classes(tmp_path):
     with pytest.raises(TeacherError, match=r"tensor \[\d, 6\], a tensor \[\d, 3\].*wrap it"):
         softlabels.dump(teacher=str(tmp_path / "t.pt"), data=str(tmp_path / "d.jsonl"),
                         out=str(tmp_path / "d"))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "output", [LOGITS.to(torch.complex64), LOGITS.to_sparse(), LOGITS.to("meta")], ids=str
+)
+def test_tensors_of_another_kind_are_refused_in_words(output):
+    with pytest.raises(UsageError, match="logits are real numbers, one beside the other"):
+        logits_of(output, 2, 3)
+
+
+class Failing(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return {}["weights"]
+
+
+def test_whatever_a_teacher_raises_is_told_in_words(tmp_path):
+    torch.save(Failing(), tmp_path / "t.pt")
+    data = make_vectors(tmp_path / "v.parquet", 40)
+    with pytest.raises(TeacherError, match=r"can't take inputs of shape .*: KeyError, 'weights'"):
+        softlabels.dump(teacher=str(tmp_path / "t.pt"), data=data, out=str(tmp_path / "d"),
+                        trust_pickle=True)  # fmt: skip

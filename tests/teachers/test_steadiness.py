@@ -74,6 +74,25 @@ def test_a_teacher_that_is_one_stands(tmp_path, data, make, precision):
     assert "depend" not in str(lines)
 
 
+@pytest.mark.parametrize("make", [modules.InPlace, modules.OwnBuffer])
+def test_a_teacher_may_work_in_place_and_give_the_same_memory_again(tmp_path, data, make):
+    torch.save(make(), tmp_path / "t.pt")
+    words = {"batch_size": 20, "with_inputs": True, "trust_pickle": True, "dtype": "float32"}
+    dump(str(tmp_path / "t.pt"), data, tmp_path / "d", **words)
+    rows = softlabels.load(tmp_path / "d", T=1, source=data).take(list(range(90)))
+    right = make()(rows["input"].clone()).detach().clone()
+    torch.testing.assert_close(rows["logits"], right)
+    stored = softlabels.load(tmp_path / "d", T=1).take(list(range(90)))["input"]
+    torch.testing.assert_close(stored, rows["input"], rtol=0, atol=0)
+
+
+def test_a_coin_for_the_whole_batch_is_no_batch_dependence(tmp_path, data):
+    torch.manual_seed(1)
+    torch.save(modules.Coin(), tmp_path / "t.pt")
+    with pytest.raises(TeacherError, match="does not agree with itself"):
+        dump(str(tmp_path / "t.pt"), data, tmp_path / "d", trust_pickle=True)
+
+
 @pytest.mark.parametrize("make", [modules.Stubborn, modules.Counting])
 def test_a_pickled_module_is_refused_with_its_layers(tmp_path, data, make):
     torch.save(make().train(), tmp_path / "t.pt")
