@@ -20,6 +20,7 @@ from torch.utils.data import get_worker_info
 from softlabels.errors import AlignmentError, SourceError, UnreadableInput, UsageError
 from softlabels.filling import Filler
 from softlabels.inputs.pictures import orientation
+from softlabels.inputs.pointers import is_pointer
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import BLOCK_ROWS, Rows, Source
 from softlabels.memory import free_memory
@@ -45,10 +46,18 @@ def decode_image(
             return values
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         unknown = isinstance(error, UnidentifiedImageError)  # whose text has an address in memory
-        cause = "its bytes are no image of a known format" if unknown else error
+        cause = _no_image(cell) if unknown else error
         raise UnreadableInput(
             f"the image of the row with id {id!s} can't be read: {cause}"
         ) from error
+
+
+def _no_image(cell: bytes) -> str:
+    if not cell:
+        return "it has no bytes"
+    if is_pointer(cell):
+        return "it is a pointer of Git LFS; run `git lfs pull` in its clone"
+    return "its bytes are no image of a known format"
 
 
 def as_tensor(values: np.ndarray) -> Tensor:

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from softlabels.errors import SourceError
 from softlabels.inputs.plain import features_of, plain, plain_type, same_type
+from softlabels.inputs.pointers import POINTER, refuse_pointer
 
 WHOLE_BYTES = 128 << 20  # a row group's columns up to this size are decoded at once
 KEPT_BYTES = 256 << 20  # decoded row groups that a process keeps
@@ -39,6 +40,8 @@ class Footer:
 def read_footer(path: Path) -> Footer:
     """Raises SourceError for a file that is no Parquet, or is cut."""
     try:
+        with path.open("rb") as start:
+            refuse_pointer(path, start.read(len(POINTER)))
         with pq.ParquetFile(path) as file:
             return Footer(path, mark_of(path), file.schema_arrow, file.metadata)
     except (pa.ArrowException, OSError) as error:

@@ -19,12 +19,15 @@ import pyarrow.json
 
 from softlabels.errors import SourceError
 from softlabels.inputs.plain import is_text
+from softlabels.inputs.pointers import refuse_pointer
 from softlabels.memory import free_memory
 from softlabels.words import size_words
 
 PIECE_BYTES = 64 << 20
 BLOCK_BYTES = 1 << 30  # of which Arrow infers the types: the whole of nearly every file
 HEADER_BYTES = 1 << 20
+NULL_ROW = re.compile(rb"(?:\A|\})\s*(null)\b")
+NO_OBJECT = 'it is no JSON object ({"column": value, …})'
 
 
 def read_csv(path: Path, delimiter: str = ",") -> pa.Table:
@@ -51,6 +54,9 @@ def read_json(path: Path) -> pa.Table:
     content = _content(path)
     if content.lstrip()[:1] == b"[":
         content = _lines_of_list(path, content)
+    elif null := NULL_ROW.search(content):  # which pyarrow.json crashes on, or takes for a row
+        line = content.count(b"\n", 0, null.start(1)) + 1
+        raise SourceError(f"{path}, line {line}: {NO_OBJECT}")
     table = _parse_json(path, content, None)
     as_text = [field for field in table.schema if pa.types.is_temporal(field.type)]
     if as_text:  # texts that look like times
@@ -78,6 +84,7 @@ def _content(path: Path) -> bytes:
     content = b"".join(pieces).removeprefix(b"\xef\xbb\xbf")
     if not content.strip():
         raise SourceError(f"{path} is empty")
+    refuse_pointer(path, content)
     try:
         content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -86,6 +93,12 @@ def _content(path: Path) -> bytes:
             f"{path} is not UTF-8: byte 0x{content[error.start]:02x} in line {line}; save it as "
             f"UTF-8"
         ) from error
+    if (place := content.find(b"\0")) >= 0:
+        line = content.count(b"\n", 0, place) + 1
+        raise SourceError(
+            f"{path} holds a byte of zero in line {line}, as UTF-16 and binary files do; save it "
+            f"as UTF-8 text"
+        )
     return content
 
 
@@ -197,7 +210,7 @@ def _broken_line(content: bytes) -> str | None:
             reason = str(error).partition(": line")[0]
             return f"line {number}: {reason}; each line is one JSON object"
         if not isinstance(row, dict):
-            return f'line {number}: it is no JSON object ({{"column": value, …}})'
+            return f"line {number}: {NO_OBJECT}"
         for name, value in row.items():
             kind = _kind(value)
             if kind and kinds.setdefault(name, kind) != kind:

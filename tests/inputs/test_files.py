@@ -9,6 +9,8 @@ import pytest
 from softlabels.errors import SourceError
 from softlabels.inputs.sources import open_source
 
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+
 
 def write(path, text):
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -85,6 +87,11 @@ def test_texts_that_look_like_times_stay_texts(tmp_path, text):
         ("p.tsv", "x,z,label\n1,2,a\n", r"parted by '\\t' here, not by ','"),
         ("h.jsonl", '{"x":[1],"label":0}\n{"x":[1],"la', r"h\.jsonl, line 2: Unterminated string"),
         ("i.jsonl", '{"x":[1]}\n\n[1]\n', "line 3: it is no JSON object"),
+        ("r.jsonl", '\nnull\n{"x":[1],"label":0}\n', "line 2: it is no JSON object"),
+        ("s.jsonl", '{"x":[1],"label":0}\nnull\n', "line 2: it is no JSON object"),
+        ("t.csv", "x,label\n1,a\n".encode("utf-16-le"), "byte of zero in line 1, as UTF-16"),
+        ("u.csv", POINTER, "u.csv is a pointer of Git LFS.*git lfs pull"),
+        ("v.parquet", POINTER, "v.parquet is a pointer of Git LFS.*git lfs pull"),
         ("j.jsonl", '{"x":1,"y":1}\n{"x":"secret","y":1}\n', "line 2: .*'x' holds text, and a num"),
         ("k.parquet", b"PAR1 is not enough", "can't be read as Parquet"),
         ("l.arrow", b"ARROW1\0\0 cut", "can't be read as Arrow"),

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from softlabels.errors import SourceError
+from softlabels.errors import SourceError, UnreadableInput
+from softlabels.inputs.examples import Examples
+from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import open_source
 from tests.conftest import png
 
@@ -121,13 +123,17 @@ def test_metadata_are_joined_by_name_and_counted(tmp_path):
         open_source(str(tmp_path))
 
 
-def test_a_file_that_is_no_image_inside_is_named_by_its_path(tmp_path):
-    from softlabels.errors import UnreadableInput
-    from softlabels.inputs.examples import Examples
-    from softlabels.inputs.preprocess import Preprocess
-
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"no picture", "its bytes are no image"),
+        (b"", "it has no bytes"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "git lfs pull"),
+    ],
+)
+def test_a_file_that_is_no_image_inside_is_named_by_its_path(tmp_path, content, reason):
     fill(tmp_path, "cat/1.png", "dog/1.png")
-    (tmp_path / "dog" / "2.png").write_text("no picture")
+    (tmp_path / "dog" / "2.png").write_bytes(content)
     source = open_source(str(tmp_path))
-    with pytest.raises(UnreadableInput, match=r"id dog/2.png "):
+    with pytest.raises(UnreadableInput, match=rf"id dog/2.png can't be read: .*{reason}"):
         Examples(source, Preprocess.parse("scale(255)")).gather(np.arange(3))
