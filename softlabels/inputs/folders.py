@@ -23,6 +23,7 @@ ALIASES = {
     "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
     "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
 }  # fmt: skip
+WORD = re.compile(rf"(?<![a-z])({'|'.join(sorted(ALIASES, key=len)[::-1])})(?![a-z])")
 NUMBERED = re.compile(r"(\w+)-(\d{5})-of-(\d{5})(?:-[0-9a-f]+)?")  # an older form has a hash
 STUBS = {"BUFR", "GRIB", "HDF5", "MPEG"}  # formats that Pillow knows by name only
 PICTURES = {".heic", ".heif", ".svg", ".raw", ".dng", ".cr2", ".nef", ".arw", ".jxl", ".avif"}
@@ -98,6 +99,7 @@ def split_of_file(name: str) -> str | None:
 def splits_of_data(listing: Listing) -> dict[str, list[Path]]:
     """The data files of each split. Raises SourceError where some are in none, or where one split
     has files of two kinds."""
+    _refuse_engines(listing)
     found: dict[str, list[PurePosixPath]] = {}
     nowhere, below = [], set()
     for path in listing.data:
@@ -115,6 +117,7 @@ def splits_of_data(listing: Listing) -> dict[str, list[Path]]:
             f"that is meant"
         )
     if not found:
+        refuse_alike(listing.folder, [*nowhere, *folders_of(nowhere)])
         found = {"train": nowhere}
     elif nowhere:
         refuse_splitless(listing.folder, found, nowhere)
@@ -129,6 +132,47 @@ def refuse_splitless(folder: Path, splits: Iterable[str], nowhere: list[PurePosi
         f"rename {'it' if len(nowhere) == 1 else 'them'} (train, validation, test), move "
         f"{'it' if len(nowhere) == 1 else 'them'} away, or name one file or folder with --data"
     )
+
+
+def folders_of(paths: Iterable[PurePosixPath]) -> list[PurePosixPath]:
+    """All folders that these lie in, below the top, at whatever depth."""
+    places = {path.parent for path in paths}
+    found = {above for place in places for above in (place, *place.parents) if above.parts}
+    return sorted(found, key=natural)
+
+
+def refuse_alike(folder: Path, paths: Iterable[PurePosixPath]) -> None:
+    """Raises SourceError where two names differ in the word of a split only (`mnist_train.csv` and
+    `mnist_test.csv`): no rule makes splits of them, and their rows would be mixed."""
+    seen: dict[str, tuple[str, PurePosixPath]] = {}
+    for path in paths:
+        text = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(path)).lower()
+        for word in WORD.finditer(text):
+            rest = f"{text[: word.start()]}/{text[word.end() :]}"
+            split, other = seen.setdefault(rest, (ALIASES[word[1]], path))
+            if split != ALIASES[word[1]]:
+                raise SourceError(
+                    f"{folder}: {other} and {path} look like splits, and would be one: a split is "
+                    f"a folder or file right below the folder that is named, called train, "
+                    f"validation or test. Rename them, or name another file or folder with --data"
+                )
+
+
+def _refuse_engines(listing: Listing) -> None:
+    """Raises SourceError for what Spark and Hive mean by folders, of which no file tells."""
+    for folder in folders_of(listing.data):
+        if folder.name == "_temporary":
+            raise SourceError(
+                f"{listing.folder / folder} is of a job that did not end: its rows may be there "
+                f"twice. Remove it"
+            )
+        column, equals, _ = folder.name.partition("=")
+        if equals:
+            raise SourceError(
+                f"{listing.folder} is partitioned: the column {column!r} stands in names of "
+                f"folders, such as {folder}, and in no file. Write the rows into files that have "
+                f"it; pyarrow.parquet.read_table(folder) reads them so"
+            )
 
 
 def refuse_two_kinds(folder: Path, split: str, paths: list[PurePosixPath]) -> None:

@@ -19,7 +19,9 @@ from softlabels.inputs.folders import (
     METADATA,
     PICTURES,
     Listing,
+    folders_of,
     natural,
+    refuse_alike,
     refuse_splitless,
     shown,
     split_of,
@@ -56,6 +58,8 @@ def image_splits(listing: Listing) -> dict[str, list[PurePosixPath]]:
     nowhere = found.pop("", [])
     if found and nowhere:
         refuse_splitless(listing.folder, found, nowhere)
+    if not found:
+        refuse_alike(listing.folder, folders_of(nowhere))
     return found or {"train": nowhere}
 
 
@@ -77,6 +81,12 @@ def open_images(listing: Listing, split: str) -> tuple[ArrowTable, list[str]]:
         names["label"] = pa.array(labels, pa.int64())
         features["label"] = datasets.ClassLabel(names=classes)
         lacking = sorted(set(classes) - {path.parts[0] for path in inside}, key=classes.index)
+        if len(classes) == 1 and (below := _folders_inside(inside)):
+            notes.append(
+                f"warning: all images lie in the one class folder {classes[0]!r}, in "
+                f"{shown(below, 'folder')} below it; where those are the classes, give the folder "
+                f"that they are in as --data"
+            )
         if lacking:
             notes.append(f"no image of {shown(lacking, 'class folder')} in the split {split!r}")
     elif not added.column_names:
@@ -88,6 +98,12 @@ def _inside(path: PurePosixPath) -> PurePosixPath:
     """The path below the split's folder."""
     is_split = len(path.parts) > 1 and split_of(path.parts[0]) is not None
     return PurePosixPath(*path.parts[1:]) if is_split else path
+
+
+def _folders_inside(paths: list[PurePosixPath]) -> list[str]:
+    """The folders right below those of the classes, where every image lies in one."""
+    deep = all(len(path.parts) > 2 for path in paths)
+    return sorted({path.parts[1] for path in paths}) if deep else []
 
 
 def _paths(folder: Path, images: Iterable[PurePosixPath]) -> pa.Array:

@@ -46,6 +46,8 @@ def open_data(data: str, split: str, revision: str | None = None) -> Opened:
 
     A path that exists wins over a Hub id. Raises SourceError that says what was tried.
     """
+    if not data.strip():
+        raise SourceError(f"no data is named: --data is {data!r}")
     path = local_path(data)
     if data == EMBEDDED and path is None:
         return Opened(_open_embedded(split))
@@ -150,6 +152,12 @@ def _open_listed(listing: Listing, header: Header, split: str) -> Opened:
         paths = splits[_check_split(folder, split, splits)]
         others = [p for p in listing.others if p.name.partition(".")[0].lower() not in ABOUT]
         notes = [f"{shown(others)} left out: no data"] if others else []
+        parents = sorted({str(path.parent.relative_to(folder)) for path in paths})
+        if len(parents) > 1:
+            notes.append(
+                f"{shown(parents, 'folder')}: their rows follow each other, and no column says "
+                f"which folder they are from"
+            )
     refuse_cut_sets(folder, paths)
     return Opened(_named_classes(_open_files(paths), header.classes), notes=tuple(notes))
 

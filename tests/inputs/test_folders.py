@@ -54,6 +54,12 @@ def test_splits(tmp_path, names, splits):
         ({"train-00000-of-00003.csv": 1, "train-00002-of-00003.csv": 1}, "1 is missing, first num"),
         ({"train-00000-of-00001-ab12.csv": 1, "train-00000-of-00001-cd34.csv": 1}, "one number"),
         ({"train-00000-of-00001.csv": 1, "train-00000-of-00002.csv": 1}, "two sets of files"),
+        ({"mnist_train.csv": 1, "mnist_test.csv": 2}, "mnist_test.csv and mnist_train.csv look li"),
+        ({"xTrain.csv": 1, "xVal.csv": 2}, "xTrain.csv and xVal.csv look like splits"),
+        ({"a/train_1/x.csv": 1, "a/test_1/x.csv": 2}, "a/test_1/x.csv and a/train_1/x.csv look"),
+        ({"split=train/0.csv": 1, "split=test/0.csv": 1}, "column 'split' stands in names of fold"),
+        ({"y=1/label=cat/0.csv": 1}, "column 'y' stands in names of folders, such as y=1, and in"),
+        ({"0.csv": 1, "_temporary/0/1.csv": 1}, "_temporary is of a job that did not end"),
         ({"a.tar": 1, "b.wav": 1}, r"holds no data: 2 files \(a.tar, b.wav\)"),
     ],
 )  # fmt: skip
@@ -61,6 +67,22 @@ def test_what_is_in_no_split_or_of_two_kinds_is_named(tmp_path, names, message):
     fill(tmp_path, **names)
     with pytest.raises(SourceError, match=message):
         open_source(str(tmp_path))
+
+
+def test_rows_of_several_folders_are_said(tmp_path):
+    fill(tmp_path, **{"cat/a.csv": 1, "dog/a.csv": 2})
+    assert (
+        "2 folders (cat, dog): their rows follow each other, and no column says which folder "
+        in (" ".join(open_source(str(tmp_path)).described))
+    )
+
+
+def test_an_empty_name_is_not_the_folder_that_one_is_in(tmp_path, monkeypatch):
+    fill(tmp_path, **{"train.csv": 1})
+    monkeypatch.chdir(tmp_path)
+    for name in ("", " "):
+        with pytest.raises(SourceError, match=f"--data is '{name}'"):
+            open_source(name)
 
 
 def test_two_files_with_other_columns(tmp_path):

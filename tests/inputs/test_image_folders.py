@@ -57,12 +57,31 @@ def test_number_names_sort_as_numbers_and_the_other_order_is_said(tmp_path):
         (["train/1.png", "2.png"], r"1 file \(2.png\) in no split"),
         (["cat/1.png", "labels.csv"], r"1 image \(cat/1.png\) and 1 data file \(labels.csv\)"),
         (["test/cat/1.png"], "no split 'train'; it has test"),
+        (["seg_train/a/1.png", "seg_test/a/1.png"], "seg_test and seg_train look like splits"),
+        (["set/train/a/1.png", "set/val/a/1.png"], "set/train and set/val look like splits"),
+        (["trainImages/a.png", "testImages/a.png"], "testImages and trainImages look like splits"),
     ],
 )  # fmt: skip
 def test_what_fits_no_rule_is_named(tmp_path, names, message):
     fill(tmp_path, *names)
     with pytest.raises(SourceError, match=message):
         open_source(str(tmp_path))
+
+
+def test_names_that_only_begin_alike_are_classes(tmp_path):
+    fill(tmp_path, "test_tube/1.png", "train_station/1.png", "contest/1.png", "latest/train_1.png")
+    assert seen(tmp_path)[0] == ["contest", "latest", "test_tube", "train_station"]
+    fill(tmp_path / "s", "train/train/1.png", "train/test/1.png", "val/test/2.png")
+    assert seen(tmp_path / "s")[0] == ["test", "train"]
+
+
+def test_one_folder_around_the_classes_is_said(tmp_path):
+    fill(tmp_path, "PetImages/cat/1.png", "PetImages/dog/1.png")
+    begin = "warning: all images lie in the one class folder 'PetImages', in 2 folders (cat, dog)"
+    assert any(line.startswith(begin) for line in open_source(str(tmp_path)).described)
+    assert seen(tmp_path / "PetImages")[0] == ["cat", "dog"]
+    fill(tmp_path, "PetImages/1.png")
+    assert not any("warning" in line for line in open_source(str(tmp_path)).described)
 
 
 def test_other_files_and_empty_classes_are_said(tmp_path):
