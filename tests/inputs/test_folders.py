@@ -71,10 +71,8 @@ def test_what_is_in_no_split_or_of_two_kinds_is_named(tmp_path, names, message):
 
 def test_rows_of_several_folders_are_said(tmp_path):
     fill(tmp_path, **{"cat/a.csv": 1, "dog/a.csv": 2})
-    assert (
-        "2 folders (cat, dog): their rows follow each other, and no column says which folder "
-        in (" ".join(open_source(str(tmp_path)).described))
-    )
+    begin = "2 folders (cat, dog): their rows follow each other"
+    assert any(line.startswith(begin) for line in open_source(str(tmp_path)).described)
 
 
 def test_an_empty_name_is_not_the_folder_that_one_is_in(tmp_path, monkeypatch):
