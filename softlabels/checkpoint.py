@@ -40,7 +40,7 @@ class Checkpoint:
         TrainingError where it can't be written."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        partial = partial_path(target)
         try:
             with partial.open("wb") as file:
                 torch.save(asdict(self) | {"state_dict": self.state_dict}, file)
@@ -82,6 +82,11 @@ class Checkpoint:
         module = build_model(self.model, self.input_shape, self.num_classes)
         module.load_state_dict(self.state_dict)
         return module.eval()
+
+
+def partial_path(target: Path) -> Path:
+    """Where a file is written before it is renamed to `target`."""
+    return target.with_name(f".{target.name}.{os.getpid()}.partial")
 
 
 def library_versions() -> dict[str, str]:

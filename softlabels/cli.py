@@ -11,7 +11,7 @@ import softlabels
 from softlabels import cli_exchange, cli_hub, config
 from softlabels.config.verification import VerifyOptions
 from softlabels.flags import Terminal, Terminated, make_command
-from softlabels.words import counted, size_words
+from softlabels.words import counted, measured, size_words
 
 SHOWN = 20  # findings in a terminal
 
@@ -131,13 +131,13 @@ def eval_(terminal: Terminal, **options: Any) -> None:
     lines = [
         f"{found['checkpoint']} on {found['data']}, split {found['split']}: {found['errors']} "
         f"errors of {found['rows']:,}, accuracy {found['accuracy']:.4f}, "
-        f"NLL {found['nll']:.4f} nats, ECE {found['ece']:.4f}"
+        f"NLL {measured(found['nll'])} nats, ECE {found['ece']:.4f}"
     ]
     if "against" in found:
         against = found["against"]
         lines.append(
             f"against {against['dump']}: agreement {against['agreement']:.4f}, "
-            f"KL {against['kl']:.4f} nats over {against['rows']:,} rows"
+            f"KL {measured(against['kl'])} nats over {against['rows']:,} rows"
         )
     terminal.result("\n".join(lines), found)
 
@@ -214,14 +214,16 @@ def _terminated(number: int, frame: Any) -> None:
 
 def _trained(result: Any) -> str:
     metrics = result.metrics
-    text = f"{result.out}: epoch {metrics['epoch']}, loss {metrics['loss']:.4f}"
+    text = f"{result.out}: epoch {metrics['epoch']}, loss {measured(metrics['loss'])}"
     held = metrics["held_out"] or {}
     if "errors" in held:
         text += (
             f", {counted(held['errors'], 'error')} of {counted(held['labelled'], 'held-out row')}"
         )
     if "agreement" in held:
-        text += f", agreement with the teacher {held['agreement']:.4f}, KL {held['kl']:.4f} nats"
+        text += (
+            f", agreement with the teacher {held['agreement']:.4f}, KL {measured(held['kl'])} nats"
+        )
     return text
 
 

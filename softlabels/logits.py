@@ -28,18 +28,25 @@ MOST_MOVED, MOST_KL = 1e-2, 1e-4
 # and KL ≤ (2e)²/8 < 3.1e-5 (Hoeffding's lemma for the differences, which span 2e).
 HARMLESS = {torch.float16: 2.0**5, torch.float32: 2.0**18}
 
+LOWEST_T, HIGHEST_T = 1e-6, 1e6  # beyond them float32's softmax says no more than which is largest
+
 SUM = 5e-3  # how far from 1 a thousand probabilities in float16 may sum to
 ENOUGH = 40  # values, all from 0 to 1, that are no coincidence
 
 
 def check_temperature(T: float) -> float:
-    """`T` as a float. Raises UsageError unless it is a finite number above 0."""
+    """`T` as a float. Raises UsageError unless it is a number from 1e-6 to 1e6."""
     try:
         value = float(T)
     except (TypeError, ValueError):
         raise UsageError(f"T is {T!r}; a temperature is a number above 0, such as 4") from None
     if not (math.isfinite(value) and value > 0):
         raise UsageError(f"T is {value:g}; a temperature is a finite number above 0, such as 4")
+    if not LOWEST_T <= value <= HIGHEST_T:
+        alike = "all classes are alike" if value > 1 else "only the first class counts"
+        raise UsageError(
+            f"T is {value:g}, where {alike}; use a temperature from {LOWEST_T:g} to {HIGHEST_T:g}"
+        )
     return value
 
 
@@ -200,16 +207,20 @@ def _finer(dtype: torch.dtype) -> str:
     return f"Store these logits with --dtype float32, or {centre}"
 
 
+def sums_to(total: float, values_NC: Tensor) -> Tensor:
+    """Which rows are 0 or more and sum to `total`, give or take rounding, bool [N]."""
+    values_NC = _working(values_NC)
+    return (values_NC.amin(-1) >= 0) & ((values_NC.sum(-1) - total).abs() <= SUM * total)
+
+
 def looks_like(logits_NC: Tensor) -> str | None:
     """`softmax`, `percent` or `sigmoid` where most of these rows, of two classes or more, are 0 or
     more and sum to 1 or to 100, or where all values, of `ENOUGH` at least, lie from 0 to 1."""
     values_NC = _working(logits_NC)
     if values_NC.shape[1] < 2 or not len(values_NC):
         return None
-    sums_N, least_N = values_NC.sum(-1), values_NC.amin(-1)
     for name, total in (("softmax", 1.0), ("percent", 100.0)):
-        sums = (least_N >= 0) & ((sums_N - total).abs() <= SUM * total)
-        if 2 * int(sums.sum()) > len(values_NC):  # rounding or one odd row hides nothing
+        if 2 * int(sums_to(total, values_NC).sum()) > len(values_NC):  # one odd row hides nothing
             return name
     smallest, largest = torch.stack(values_NC.aminmax()).tolist()
     return "sigmoid" if values_NC.numel() >= ENOUGH and 0 <= smallest <= largest <= 1 else None

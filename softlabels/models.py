@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from softlabels.errors import UsageError
 from softlabels.spec import parse_widths
@@ -136,6 +137,20 @@ def call_factory(spec: str) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise UsageError(f"model {spec}: it returned {type(model).__name__}, not a torch nn.Module")
     return model
+
+
+def check_state(model: nn.Module, spec: str) -> None:
+    """Raises UsageError where the state dict holds what is no tensor, or has no numbers yet."""
+    for name, value in model.state_dict().items():
+        if not isinstance(value, Tensor):
+            problem = "no tensor, and weights are stored as tensors alone; use register_buffer"
+        elif is_lazy(value):
+            problem = "without a shape; let the factory run it once"
+        elif value.is_meta:
+            problem = "on the device meta; let the factory build it on the CPU"
+        else:
+            continue
+        raise UsageError(f"{name} of model {spec} is {problem}")
 
 
 def cause(error: BaseException) -> str:

@@ -10,6 +10,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def measured(value: float) -> str:
+    """A loss or another measure: `0.1234`, `2.6e+35`."""
+    return f"{value:.4f}" if abs(value) < 1e6 else f"{value:.2g}"
+
+
 def size_words(count: float) -> str:
     """Bytes in decimal units."""
     for unit in ("bytes", "kB", "MB", "GB"):

@@ -5,19 +5,22 @@ at the front door and turned into objects there; nothing below sees them.
 """
 
 import math
-from dataclasses import MISSING, dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
+from softlabels.config.options import (
+    Options,
+    check_fraction,
+    check_one_of,
+    check_positive,
+    check_seed,
+    check_whole,
+    option,
+)
 from softlabels.errors import UsageError
 
 
-def option(help: str, default: Any = MISSING, *, flag: str = "", positional: bool = False) -> Any:
-    metadata = {"help": help, "flag": flag, "positional": positional}
-    return field(default=default, metadata=metadata)
-
-
 @dataclass(frozen=True, kw_only=True)
-class SourceOptions:
+class SourceOptions(Options):
     """Where rows come from and which columns matter."""
 
     split: str = option("Which split of the data.", "train")
@@ -39,7 +42,7 @@ class SourceOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions:
+class TrainingOptions(Options):
     """How a model is trained, whatever the loss."""
 
     epochs: int = option("Passes over the training rows.", 20)
@@ -68,13 +71,14 @@ class TrainingOptions:
     precision: str = option("float32, or bf16 for faster matrix work.", "float32")
 
     def __post_init__(self) -> None:
-        _whole(self, "epochs", "batch_size", at_least=1)
-        _whole(self, "rows", "patience", at_least=1)
-        _positive(self, "lr", "max_norm")
-        _fraction(self, "dropout", "input_dropout", "holdout", "warmup", below_one=True)
+        super().__post_init__()
+        check_whole(self, "epochs", "batch_size", at_least=1)
+        check_whole(self, "rows", "patience", at_least=1)
+        check_positive(self, "lr", "max_norm")
+        check_fraction(self, "dropout", "input_dropout", "holdout", "warmup", below_one=True)
         if not 0 <= self.weight_decay < math.inf:
             raise UsageError(f"--weight-decay is {self.weight_decay}; it must be 0 or more")
-        _seed(self)
+        check_seed(self)
         if self.precision == "fp16":
             raise UsageError("--precision fp16 is for dumps; train in bf16 or float32")
 
@@ -92,7 +96,7 @@ class FitOptions(TrainingOptions, SourceOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _whole(self, "jitter", at_least=0)
+        check_whole(self, "jitter", at_least=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,14 +150,15 @@ class DumpOptions(SourceOptions):
     trust_pickle: bool = option("Load a teacher's file even though it could run code.", False)
 
     def __post_init__(self) -> None:
-        _whole(self, "batch_size", "shard_rows", "workers", at_least=1)
+        super().__post_init__()
+        check_whole(self, "batch_size", "shard_rows", "workers", at_least=1)
         if (self.name is not None and not self.name.isprintable()) or self.name == "":
             raise UsageError(f"--name is {self.name!r}; write a name that can be read")
-        _one_of(self, "dtype", "float16", "float32")
-        _one_of(self, "on_error", "stop", "skip")
-        _one_of(self, "outputs", "auto", "logits")
-        _one_of(self, "check", "full", "size")
-        _one_of(self, "engine", "local", "ray")
+        check_one_of(self, "dtype", "float16", "float32")
+        check_one_of(self, "on_error", "stop", "skip")
+        check_one_of(self, "outputs", "auto", "logits")
+        check_one_of(self, "check", "full", "size")
+        check_one_of(self, "engine", "local", "ray")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,8 +207,8 @@ class TrainOptions(TrainingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _fraction(self, "alpha")
-        _one_of(self, "keep", "auto", "gpu", "disk")
+        check_fraction(self, "alpha")
+        check_one_of(self, "keep", "auto", "gpu", "disk")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,25 +226,26 @@ class EvalOptions(SourceOptions):
     device: str = option("auto, cpu, cuda, cuda:1 or mps.", "auto")
 
     def __post_init__(self) -> None:
-        _whole(self, "batch_size", at_least=1)
+        super().__post_init__()
+        check_whole(self, "batch_size", at_least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class InfoOptions:
+class InfoOptions(Options):
     """Say what a dump is."""
 
     dump: str = option("The dump's folder.", positional=True)
 
 
 @dataclass(frozen=True, kw_only=True)
-class CacheOptions:
+class CacheOptions(Options):
     """List the copies of remote dumps on this disk, or clear them."""
 
     clear: bool = option("Remove them all. They are fetched again where they are needed.", False)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoOptions:
+class DemoOptions(Options):
     """All three stages on the embedded digits, in under a minute on two cores."""
 
     out: str = option("Folder for what it makes.", "data/demo")
@@ -248,49 +254,5 @@ class DemoOptions:
     device: str = option("auto, cpu, cuda, cuda:1 or mps.", "auto")
 
     def __post_init__(self) -> None:
-        _whole(self, "seeds", "rows", at_least=1)
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _whole(options: Any, *names: str, at_least: int) -> None:
-    for name in names:
-        value = getattr(options, name)
-        if value is None:
-            continue
-        whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-        if not whole or not at_least <= value < 2**63:
-            limit = " and below 2⁶³" if whole and value > at_least else ""
-            raise UsageError(
-                f"{_flag(name)} is {value}; it must be a whole number, {at_least} or more{limit}"
-            )
-
-
-def _seed(options: Any) -> None:
-    if options.seed != int(options.seed) or not 0 <= options.seed < 2**63:
-        raise UsageError(
-            f"--seed is {options.seed}; it must be a whole number, 0 or more, that 63 bits hold"
-        )
-
-
-def _positive(options: Any, *names: str) -> None:
-    for name in names:
-        value = getattr(options, name)
-        if value is not None and not (value > 0 and math.isfinite(value)):
-            raise UsageError(f"{_flag(name)} is {value}; it must be a finite number above 0")
-
-
-def _fraction(options: Any, *names: str, below_one: bool = False) -> None:
-    for name in names:
-        value = getattr(options, name)
-        if not 0 <= value <= 1 or (below_one and value == 1):
-            upper = "up to but not including 1" if below_one else "to 1"
-            raise UsageError(f"{_flag(name)} is {value}; it must be a number from 0 {upper}")
-
-
-def _one_of(options: Any, name: str, *words: str) -> None:
-    value = getattr(options, name)
-    if value not in words:
-        raise UsageError(f"{_flag(name)} is {value!r}; use {' or '.join(words)}")
+        super().__post_init__()
+        check_whole(self, "seeds", "rows", at_least=1)

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from softlabels.config import SourceOptions, _one_of, _positive, _whole, option
+from softlabels.config import SourceOptions
+from softlabels.config.options import check_one_of, check_positive, check_whole, option
 from softlabels.errors import UsageError
 
 
@@ -54,17 +55,14 @@ class ImportOptions(SourceOptions):
     with_inputs: bool = option("Store the inputs too, so that the dump stands alone.", False)
 
     def __post_init__(self) -> None:
-        _whole(self, "shard_rows", "classes", at_least=1)
-        _positive(self, "T", "floor")
-        for name in ("file", "ids", "out", "name"):
-            if "\0" in str(getattr(self, name)):
-                flag = "the file" if name == "file" else f"--{name}"
-                raise UsageError(f"{flag} is {getattr(self, name)!r}; no path has a zero byte")
-        _one_of(self, "outputs", "auto", "logits")
-        _one_of(self, "on_missing", "stop", "skip")
-        _one_of(self, "check", "full", "size")
+        super().__post_init__()
+        check_whole(self, "shard_rows", "classes", at_least=1)
+        check_positive(self, "T", "floor")
+        check_one_of(self, "outputs", "auto", "logits")
+        check_one_of(self, "on_missing", "stop", "skip")
+        check_one_of(self, "check", "full", "size")
         if self.dtype is not None:
-            _one_of(self, "dtype", "float16", "float32")
+            check_one_of(self, "dtype", "float16", "float32")
         if self.floor is not None and self.floor >= 1:
             raise UsageError(f"--floor is {self.floor:g}; it must be below 1, such as 1e-7")
         if not self.probabilities and (self.floor is not None or self.T != 1):

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from softlabels.config import option
+from softlabels.config.options import Options, option
 from softlabels.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
-class PushOptions:
+class PushOptions(Options):
     """Publish a dump on the Hugging Face Hub, once it was verified."""
 
     dump: str = option("The dump's folder.", positional=True)
@@ -26,12 +26,13 @@ class PushOptions:
     dry_run: bool = option("Say what would be sent; send nothing.", False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.include_inputs and self.labels_only:
             raise UsageError("--include-inputs and --labels-only exclude each other; give one")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PullOptions:
+class PullOptions(Options):
     """Fetch a dump from the Hugging Face Hub and check every file of it."""
 
     repo: str = option("The dump on the Hub, as ORG/NAME or ORG/NAME@REVISION; ORG/NAME/FOLDER for "
@@ -48,6 +49,7 @@ class PullOptions:
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.labels_only and (self.out is None or self.shards is not None):
             raise UsageError("--labels-only needs --out, and all shards: leave out --shards")
         if self.revision is not None and "@" in self.repo:

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from softlabels.config import _seed, _whole, option
+from softlabels.config.options import Options, check_seed, check_whole, option
 from softlabels.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerifyOptions:
+class VerifyOptions(Options):
     """Check a dump: its files, and if asked its source and its teacher's answers."""
 
     dump: str = option("The dump's folder.", positional=True)
@@ -28,8 +28,9 @@ class VerifyOptions:
     trust_pickle: bool = option("Load a teacher's file even though it could run code.", False)
 
     def __post_init__(self) -> None:
-        _whole(self, "replay", "batch_size", "workers", at_least=1)
-        _seed(self)
+        super().__post_init__()
+        check_whole(self, "replay", "batch_size", "workers", at_least=1)
+        check_seed(self)
         if self.replay is not None and self.teacher is None:
             raise UsageError("--replay needs the teacher's file; name it with --teacher t.pt")
         if self.teacher is not None and self.replay is None:

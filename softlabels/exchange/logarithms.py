@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from softlabels.errors import LogitsError
-from softlabels.logits import SUM, looks_like
+from softlabels.logits import SUM, looks_like, sums_to
 
 ENOUGH = 20  # rows from which a block may be judged
 
@@ -65,12 +65,9 @@ def refuse_strange_logits(values_NC: np.ndarray, where: str, outputs: str) -> No
 
 def _sums(values_NC: np.ndarray) -> np.ndarray:
     """Which rows are 0 or more and sum to 1, bool [N]."""
-    if values_NC.dtype == np.float16:  # numpy has no fast one
-        values_NC = values_NC.astype(np.float32)
-    with np.errstate(invalid="ignore"):
-        off_N = np.abs(values_NC.sum(1, dtype=np.float64) - 1)
-        good_N: np.ndarray = (values_NC >= 0).all(1) & (off_N <= SUM)
-        return good_N
+    exact = np.float64 if values_NC.dtype.itemsize > 4 else np.float32
+    good_N: np.ndarray = sums_to(1.0, torch.from_numpy(values_NC.astype(exact))).numpy()
+    return good_N
 
 
 def logs(

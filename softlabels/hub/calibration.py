@@ -34,14 +34,17 @@ class Calibration:
         return int(self.counts.sum())
 
     @property
-    def error(self) -> float:
+    def error(self) -> float | None:
         """The expected calibration error: Σ_b n_b/N · |accuracy_b − confidence_b| (Guo et al. 2017,
-        "On Calibration of Modern Neural Networks", eq. 3)."""
+        "On Calibration of Modern Neural Networks", eq. 3); None without labels."""
+        if not self.labelled:
+            return None
         return float(np.abs(self.correct - self.confidence).sum() / self.labelled)
 
     @property
     def words(self) -> str:
-        if not self.labelled:
+        error = self.error
+        if error is None:
             return (
                 "The source has no labels, so the teacher's accuracy and calibration are unknown."
             )
@@ -55,7 +58,7 @@ class Calibration:
         ]  # fmt: skip
         head = ("confidence", "rows", "mean confidence", "accuracy")
         return (
-            f"Expected calibration error at T = 1, {BINS} bins: {self.error:.4f}.\n\n"
+            f"Expected calibration error at T = 1, {BINS} bins: {error:.4f}.\n\n"
             f"{folded('Calibration in numbers', table(head, rows))}"
         )
 

@@ -39,7 +39,8 @@ def predict(
     parts = []
     for start in range(0, len(rows), batch_size):
         part = rows[start : start + batch_size]
-        parts.append(logits(examples.finish(examples.gather(part).to(device))).float().cpu())
+        logits_NC = logits(examples.finish(examples.gather(part).to(device)))
+        parts.append(logits_NC.to("cpu", torch.float32, copy=True))  # it may be the model's own
         advance(len(part), "")
     return torch.cat(parts) if parts else torch.empty(0, 0)
 

@@ -34,14 +34,19 @@ def choose_rows(
 
 
 def _evenly(rows: np.ndarray, labels: np.ndarray | None, count: int) -> np.ndarray:
-    """The first `count` of `rows`, taking the classes in turn."""
+    """`count` of `rows`, which are in random order: as many of them labelled as chance has it,
+    these taking the classes in turn."""
     if labels is None:
         return rows[:count]
-    turn = np.empty(len(rows), dtype=np.int64)
-    for value in np.unique(labels[rows]):
-        members = np.flatnonzero(labels[rows] == value)
+    known = labels[rows] >= 0
+    labelled = int(known[:count].sum())
+    classes = labels[rows[known]]
+    turn = np.empty(len(classes), dtype=np.int64)
+    for value in np.unique(classes):
+        members = np.flatnonzero(classes == value)
         turn[members] = np.arange(len(members))
-    return rows[np.argsort(turn, kind="stable")[:count]]
+    first = rows[known][np.argsort(turn, kind="stable")[:labelled]]
+    return np.concatenate([first, rows[~known][: count - labelled]])
 
 
 def labels_choose(labels_N: np.ndarray) -> bool:

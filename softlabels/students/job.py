@@ -3,7 +3,6 @@
 N rows of a batch, C classes.
 """
 
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from softlabels.checkpoint import Checkpoint, library_versions
+from softlabels.checkpoint import Checkpoint, library_versions, partial_path
 from softlabels.config import TrainingOptions
 from softlabels.errors import UsageError
 from softlabels.inputs.examples import Examples
-from softlabels.models import build_model, cause
+from softlabels.models import build_model, cause, check_state
 from softlabels.progress import Progress
 from softlabels.students.evaluation import broken_rows, compare, measure, predict
 from softlabels.students.holdout import FEW, choose_rows, labels_choose
@@ -31,7 +30,7 @@ from softlabels.students.trainer import (
     smallest_share,
 )
 from softlabels.targets.soft_dataset import Dump
-from softlabels.words import counted
+from softlabels.words import counted, measured
 
 PLACES = ("dump", "data", "source", "out", "device", "keep", "cache")  # may differ between ranks
 SHOWN = 8  # names
@@ -116,6 +115,7 @@ class Job:
         student = Student(model, self.classes, self.spec)
         sample = self.examples.finish(self.examples.sample().to(device))
         check_model(student, sample)
+        check_state(model, self.spec)
         use = check_training(student, sample, options.precision, share, self.ranks.world)
         return student, use
 
@@ -193,7 +193,7 @@ class Job:
         if self.by_labels(rows):
             words = f"{counted(found['errors'], 'error')} of {found['labelled']:,}"
             return Score((float(found["errors"]), found["nll"]), words, found)
-        words = f"KL {found['kl']:.4f}, agreement {found['agreement']:.4f}"
+        words = f"KL {measured(found['kl'])}, agreement {found['agreement']:.4f}"
         return Score((found["kl"],), words, found)
 
     def measure(self, logits_NC: Tensor, rows: np.ndarray) -> dict[str, Any]:
@@ -233,15 +233,17 @@ def check_out(out: str) -> None:
     """Raises UsageError where the checkpoint could not be written at the end."""
     path = Path(out)
     try:
+        if path.is_dir():
+            example = path / "s.pt"
+            raise UsageError(f"--out is {out}, which is a folder; name a file, such as {example}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
+        partial = partial_path(path)
+        partial.touch()
+        partial.unlink()
     except OSError as error:
         raise UsageError(
             f"--out is {out}; no file can be written there: {error.strerror}"
         ) from error
-    if path.is_dir():
-        raise UsageError(f"--out is {out}, which is a folder; name a file, such as {path / 's.pt'}")
 
 
 def shown(names: list[str]) -> str:

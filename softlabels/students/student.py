@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from softlabels.devices import autocast
 from softlabels.errors import SoftlabelsError, TrainingError, UsageError
+from softlabels.logits import looks_like
 from softlabels.models import cause, logits_of
 from softlabels.students.ranks import is_lost_touch
 from softlabels.words import counted
@@ -70,6 +71,11 @@ def check_model(student: Student, sample: Tensor) -> None:
         raise UsageError(f"model {student.spec} gave {logits_NC.dtype}; logits are floating point")
     if not bool(torch.isfinite(logits_NC).all()):
         raise UsageError(f"model {student.spec} gives NaN or infinity before it is trained")
+    if looks_like(logits_NC) in ("softmax", "percent"):  # a new model's may well lie from 0 to 1
+        raise UsageError(
+            f"model {student.spec} gives probabilities, of which the loss would take the softmax "
+            f"again; leave out its last layer, so that it gives logits"
+        )
 
 
 def check_training(

@@ -23,7 +23,7 @@ from softlabels.progress import Advance, Progress
 from softlabels.students.ranks import Ranks
 from softlabels.students.student import Student, in_words
 from softlabels.targets.batches import steps
-from softlabels.words import counted
+from softlabels.words import counted, measured
 
 Batch = Mapping[str, Any]
 
@@ -132,7 +132,7 @@ class Trainer:
                 for epoch in range(1, epochs + 1):
                     loss = self._train_epoch(epoch, advance)
                     words = self._judge(epoch, loss)
-                    advance(0, f"epoch {epoch}, loss {loss:.4f}{words}")
+                    advance(0, f"epoch {epoch}, loss {measured(loss)}{words}")
                     if patience and epoch - self.outcome.epoch >= patience:
                         break
             except (KeyboardInterrupt, TrainingError, RuntimeError):

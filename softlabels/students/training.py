@@ -25,7 +25,9 @@ from softlabels.targets.joining import source_place
 from softlabels.targets.loading import load
 from softlabels.targets.orders import permutation
 from softlabels.targets.soft_dataset import Dump
+from softlabels.words import counted
 
+MOST_CLASSES = 1_000_000
 LOW_T, HIGH_T = 0.01, 1000.0  # between them float32's loss is right to three digits
 
 
@@ -92,7 +94,7 @@ def _fit(words: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:
         examples=examples,
         labels=labels,
         teacher=None,
-        classes=len(source.class_names or range(int(labels.max()) + 1)),
+        classes=_count_classes(source.class_names, labels, words.data),
         class_names=source.class_names,
         data=data,
         identity=source.fingerprint,
@@ -111,7 +113,7 @@ def _fit(words: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:
 
 
 def _train(words: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResult:
-    folder = words.dump or str(newest_dump())
+    folder = str(newest_dump()) if words.dump is None else words.dump
     dataset = load(
         folder,
         words.T,
@@ -205,6 +207,24 @@ def _all_labels(examples: Examples, data: str) -> Tensor:
             f"labels only where every row has one"
         )
     return labels
+
+
+def _count_classes(names: list[str] | None, labels: Tensor, data: str) -> int:
+    """Raises SourceError for one class, and for numbers so large that they number no classes."""
+    last = int(labels.max())
+    count = len(names) if names else last + 1
+    if count == 1:
+        raise SourceError(
+            f"all {counted(len(labels), 'row')} of {data!r} are of one class; a model learns to "
+            f"tell classes apart, so it needs two"
+        )
+    if not names and count > MOST_CLASSES:
+        raise SourceError(
+            f"the labels of {data!r} go up to {last:,}; they number classes from 0, and a model "
+            f"has {MOST_CLASSES:,} at most. Number them anew, or name another column with "
+            f"--label-column"
+        )
+    return count
 
 
 def _labels_for(dataset: Dump, alpha: float, folder: str) -> Tensor | None:

@@ -14,7 +14,6 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.parameter import is_lazy
 
 from softlabels.errors import TeacherError
 
@@ -74,20 +73,6 @@ def _as_tensor(value: Any) -> Tensor | None:
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
         return torch.tensor(value)
     return value if isinstance(value, Tensor) else None
-
-
-def check_model(model: Mapping[str, Any], spec: str) -> None:
-    """Raises TeacherError for a state dict that weights can't be laid into by name and shape."""
-    for name, value in model.items():
-        if not isinstance(value, Tensor):
-            problem = f"{name}, which is no tensor; save the whole model as TorchScript or .pt2"
-        elif is_lazy(value):
-            problem = f"{name} without a shape; let the factory run it once"
-        elif value.is_meta:
-            problem = f"{name} on the device meta; let the factory build it on the CPU"
-        else:
-            continue
-        raise TeacherError(f"--model {spec} has {problem}")
 
 
 def check_weights(fit: Fit, model: Mapping[str, Tensor], path: object) -> None:

@@ -14,12 +14,11 @@ from torch import nn
 
 from softlabels.checkpoint import Checkpoint
 from softlabels.errors import TeacherError, UntrustedPickle
-from softlabels.models import build_model, is_factory
+from softlabels.models import build_model, check_state, is_factory
 from softlabels.teachers.layers import describe_layers, find_by_layer
 from softlabels.teachers.state_dicts import (
     Fit,
     WeightSet,
-    check_model,
     check_weights,
     choose,
     describe_misfit,
@@ -168,7 +167,7 @@ def _builder(model: str, file: TeacherFile) -> Callable[[int], nn.Module]:
     """The model for a number of classes; a factory's has its own."""
     if is_factory(model):
         module = build_model(model, [], 0)
-        check_model(module.state_dict(), model)
+        check_state(module, model)
         return lambda classes: module
     shape = file.input_shape() if file.input_shape else [1]
     return cache(lambda classes: build_model(model, shape, classes))

@@ -168,7 +168,7 @@ def test_a_home_that_nobody_has_holds_no_file(words):
 @pytest.mark.parametrize("name", ["out", "name", "file", "ids"])
 def test_a_zero_byte_in_a_name_is_refused(words, tmp_path, name):
     given = words | {"file": str(tmp_path / "z.npy"), name: "a\0b"}
-    refused(given, rf"{name} is 'a\\x00b'; no path has a zero byte", UsageError)
+    refused(given, rf"{name} is 'a\\x00b'; no name has a zero byte", UsageError)
 
 
 @pytest.mark.parametrize("out", ["x" * 300, "file/o", "file"])

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import softlabels
-from softlabels.errors import TrainingError, UsageError
+from softlabels.errors import SourceError, TrainingError, UsageError
 from softlabels.targets.batches import steps
 from tests.students.test_scores import Listener
 
@@ -251,13 +251,65 @@ def test_a_full_disk_is_said(small_disk, tmp_path):
     assert not list(small_disk.iterdir())
 
 
-@pytest.mark.parametrize(("T", "spoiled"), [(1e30, True), (1e-45, True), (2000, False)])
-def test_a_temperature_that_float32_does_not_hold_is_blamed(dump_folder, tmp_path, T, spoiled):
+@pytest.mark.parametrize("T", [1e308, 1e7, 1e-7, 5e-324])
+def test_a_temperature_at_which_nothing_is_left_of_the_logits_is_refused(dump_folder, T):
+    with pytest.raises(UsageError, match=r"T is .*use a temperature from 1e-06 to 1e\+06"):
+        softlabels.train(dump=dump_folder, T=T)
+
+
+def test_a_temperature_that_float32_hardly_holds_is_said(dump_folder, tmp_path):
     heard = Listener()
-    options = {"dump": dump_folder, "student": "linear", "T": T, "epochs": 1, "alpha": 1}
-    if spoiled:
-        with pytest.raises(TrainingError, match=r"became nan in epoch 1; T is 1e.*outside of 0.01"):
-            softlabels.train(heard, **options, out=str(tmp_path / "s.pt"))
-    else:
-        softlabels.train(heard, **options, out=str(tmp_path / "s.pt"))
+    softlabels.train(heard, dump=dump_folder, student="linear", T=2000, epochs=1, alpha=1,
+                     out=str(tmp_path / "s.pt"))  # fmt: skip
     assert "outside of 0.01 to 1,000 float32 loses the loss" in heard.text
+
+
+def labelled(path, labels) -> str:
+    rows = [f'{{"x": [{i % 7}, 1.5], "label": {label}}}' for i, label in enumerate(labels)]
+    path.write_text("\n".join(rows))
+    return str(path)
+
+
+def test_labels_that_number_no_classes_are_refused(tmp_path):
+    one = labelled(tmp_path / "one.jsonl", [0] * 60)
+    with pytest.raises(SourceError, match=r"all 60 rows of .* are of one class"):
+        softlabels.fit(data=one, model="linear", out=str(tmp_path / "t.pt"))
+    large = labelled(tmp_path / "large.jsonl", [0, 1] * 30 + [10**9])
+    with pytest.raises(SourceError, match="go up to 1,000,000,000; they number classes from 0"):
+        softlabels.fit(data=large, model="linear", out=str(tmp_path / "t.pt"))
+    assert not (tmp_path / "t.pt").exists()
+
+
+@pytest.mark.parametrize("name", ["a\0b.pt", "", "x" * 300, "x" * 250])
+def test_names_that_no_file_can_have_are_refused_before_training(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"--out is"):
+        softlabels.fit(data="digits", model="linear", out=name)
+    assert not list(tmp_path.iterdir())
+
+
+class Stateful(nn.Linear):
+    def get_extra_state(self):
+        return {"step": 1}
+
+
+class Probable(nn.Linear):
+    def forward(self, x):
+        return super().forward(x).softmax(-1)
+
+
+def stateful() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), Stateful(64, 10))
+
+
+def probable() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), Probable(64, 10))
+
+
+@pytest.mark.parametrize(
+    ("factory", "told"),
+    [("stateful", "1._extra_state of model .* is no tensor"), ("probable", "softmax again")],
+)
+def test_students_that_could_not_be_stored_or_learn_are_refused(tmp_path, factory, told):
+    with pytest.raises(UsageError, match=told):
+        softlabels.fit(data="digits", model=f"{__name__}:{factory}", out=str(tmp_path / "t.pt"))

@@ -164,3 +164,12 @@ def test_a_checkpoint_that_gives_nan_is_not_measured(tmp_path):
 def test_json_has_no_nan():
     value = {"a": [float("nan"), 1.5, (float("-inf"),)], "b": {"c": float("inf"), "d": None}}
     assert json.loads(json_text(value)) == {"a": [None, 1.5, [None]], "b": {"c": None, "d": None}}
+
+
+def test_rows_without_a_label_keep_their_share():
+    labels = np.where(np.arange(1000) % 10 == 0, np.arange(1000) // 10 % 4, -1)
+    kept, _ = choose_rows(1000, labels, FitOptions(data="digits", rows=400, holdout=0))
+    known = labels[kept][labels[kept] >= 0]
+    assert len(set(kept)) == 400
+    assert 25 < len(known) < 55  # 40 of 400, as a tenth of all rows; one class of five were 80
+    assert np.ptp(np.bincount(known)) <= 1
