@@ -18,18 +18,19 @@ from softlabels.inputs.folders import Listing, data_ending, refuse_two_kinds
 
 @dataclass(frozen=True)
 class Header:
-    """What a header declares: the patterns of each split below the folder, and the class names of
-    columns."""
+    """What a header declares: the patterns of each split below the folder, the class names of
+    columns, and how many rows each split has."""
 
     splits: dict[str, list[str]]
     classes: dict[str, list[str]]
+    rows: dict[str, int]
 
 
 def read_header(folder: Path) -> Header:
     """Raises SourceError for a header that can't be read, and one with several configurations."""
     file = folder / "README.md"
     if not file.is_file():
-        return Header({}, {})
+        return Header({}, {}, {})
     try:
         card = DatasetCard(file.read_text(encoding="utf-8"), ignore_metadata_errors=True)
         configs = dict(MetadataConfigs.from_dataset_card_data(card.data))
@@ -48,7 +49,8 @@ def read_header(folder: Path) -> Header:
                 f"{file}: the class names of {column!r} are {names[:4]} as YAML reads them; put "
                 f"them in quotes"
             )
-    return Header(_splits(declaring[name]) if declaring else {}, classes)
+    rows = {str(n): s.num_examples for n, s in ((info.splits if info else None) or {}).items()}
+    return Header(_splits(declaring[name]) if declaring else {}, classes, rows)
 
 
 def _splits(config: dict) -> dict[str, list[str]]:

@@ -28,6 +28,7 @@ from softlabels.inputs.headers import Header, check_images, declared_files, read
 from softlabels.inputs.parquet import ParquetTable
 from softlabels.inputs.tables import ArrowTable, DatasetTable, Table
 from softlabels.inputs.text_files import READERS
+from softlabels.words import counted
 
 EMBEDDED = "digits"
 
@@ -144,12 +145,13 @@ def _open_listed(listing: Listing, header: Header, split: str) -> Opened:
         listing = _below_data(listing)
         if listing.images:
             name = _check_split(folder, split, image_folders.image_splits(listing))
-            table, notes = image_folders.open_images(listing, name)
-            return Opened(table, image_folders.ID, tuple(notes))
+            images, notes = image_folders.open_images(listing, name)
+            return Opened(images, image_folders.ID, tuple(notes))
         if not listing.data:
             raise SourceError(_nothing(folder, listing))
         splits = splits_of_data(listing)
-        paths = splits[_check_split(folder, split, splits)]
+        name = _check_split(folder, split, splits)
+        paths = splits[name]
         others = [p for p in listing.others if p.name.partition(".")[0].lower() not in ABOUT]
         notes = [f"{shown(others)} left out: no data"] if others else []
         parents = sorted({str(path.parent.relative_to(folder)) for path in paths})
@@ -159,7 +161,13 @@ def _open_listed(listing: Listing, header: Header, split: str) -> Opened:
                 f"which folder they are from"
             )
     refuse_cut_sets(folder, paths)
-    return Opened(_named_classes(_open_files(paths), header.classes), notes=tuple(notes))
+    table = _named_classes(_open_files(paths), header.classes)
+    if header.rows.get(name, len(table)) != len(table):
+        notes.append(
+            f"warning: README.md tells of {header.rows[name]:,} rows in the split {name!r}; its "
+            f"{counted(len(paths), 'file')} hold {len(table):,}"
+        )
+    return Opened(table, notes=tuple(notes))
 
 
 def _named_classes(table: Table, classes: dict[str, list[str]]) -> Table:

@@ -133,6 +133,18 @@ def test_a_header_names_the_classes(tmp_path):
         open_source(str(tmp_path))
 
 
+def test_rows_are_held_against_those_that_a_header_tells_of(tmp_path):
+    fill(tmp_path, **{"train.csv": 2})
+    header = (
+        "---\ndataset_info:\n  features:\n  - name: label\n    dtype: int64\n  splits:\n"
+        "  - name: train\n    num_bytes: 1\n    num_examples: {}\n---\n"
+    )
+    for rows, doubted in ((2, False), (300, True)):
+        (tmp_path / "README.md").write_text(header.format(rows))
+        line = "warning: README.md tells of 300 rows in the split 'train'; its 1 file hold 2"
+        assert (line in open_source(str(tmp_path)).described) == doubted
+
+
 def test_a_dump_with_its_inputs_is_a_folder_of_data(made, tmp_path):
     import softlabels
 
