@@ -12,11 +12,11 @@ from typing import Any
 
 import datasets
 import numpy as np
-import pyarrow.compute as pc
 from PIL import Image
 
 from softlabels.errors import SourceError
 from softlabels.inputs.cells import TEXT_WORDS, image_content
+from softlabels.inputs.hints import hint_of_text
 from softlabels.inputs.labels import LABEL_NAMES
 from softlabels.inputs.tables import Table
 
@@ -63,6 +63,9 @@ def find_columns(
     ]:
         if name is not None and name not in features:
             raise SourceError(f"{flag}: no column {name!r}; the data has {describe(features)}")
+    twice = next((name for name in named if named.count(name) > 1), None)
+    if twice is not None:
+        raise SourceError(f"--input-column names {twice!r} twice")
     label = label or _find_label(features, (*named, *((id,) if id else ())))
     if named:
         return Columns(named, label, id)
@@ -131,7 +134,7 @@ def _find_inputs(table: Table, rest: list[str], label: str | None, id: str | Non
         )
     if rising:
         notes.append(
-            f"warning: the inputs {', '.join(rising)} rise from row to row, as numbers of rows do"
+            f"warning: the inputs {_some(rising)} rise from row to row, as numbers of rows do"
         )
     return Columns(tuple(scalars), label, id, tuple(notes))
 
@@ -155,32 +158,12 @@ def _no_input(table: Table, others: list[str], scalars: list[str]) -> str:
     features = table.features
     texts = [name for name in others if is_text_feature(features[name])]
     text = "no column is an image or a list of numbers; the data has " + describe(features)
-    for name in texts:
-        if (place := _broken_number(table, name)) is not None:
-            row, cell, most = place
-            text += (
-                f". The column {name!r} is text because of row {row + 1:,}, {cell[:30]!r}; "
-                f"{most:,} of its first cells are numbers"
-            )
-            break
+    text += next((f". {hint}" for name in texts if (hint := hint_of_text(table, name))), "")
     if scalars:
         return f"{text}. Name the input, such as --input-column {_joined(scalars)}"
-    if texts:
+    if texts and "The column" not in text:
         return f"{text}. {TEXT_WORDS}"
     return f"{text}. Name the input with --input-column (several joined by commas)"
-
-
-def _broken_number(table: Table, name: str) -> tuple[int, str, int] | None:
-    """Row and cell that make a column of numbers one of text, and how many cells are numbers;
-    None where it is text."""
-    cells = table.read([name], 0, min(len(table), 100_000))[name]
-    numeric = pc.match_substring_regex(cells, r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$")
-    numeric = pc.fill_null(numeric, True)
-    count = pc.sum(numeric).as_py() or 0
-    if count < 0.5 * len(cells) or count == len(cells):
-        return None
-    row = pc.index(numeric, False).as_py()
-    return row, cells[row].as_py(), count
 
 
 def _rises(table: Table, name: str) -> bool:
@@ -197,6 +180,10 @@ def _rises(table: Table, name: str) -> bool:
             return False
         last = array[-1]
     return len(table) >= FEW_ROWS
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:10]) + (f" and {len(names) - 10:,} more" if len(names) > 10 else "")
 
 
 def _names_rows(name: str) -> bool:

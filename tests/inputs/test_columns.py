@@ -88,6 +88,28 @@ def test_names_that_a_shell_would_split_are_quoted(tmp_path):
         open_source(path)
 
 
+@pytest.mark.parametrize(
+    ("cells", "hint"),
+    [
+        (['"1,5"', '"2,25"'], "'x' holds numbers as text, such as '1,5'; write them as 1234.5"),
+        (["10%", "5 %"], "'x' holds numbers as text, such as '10%'"),
+        (['"1,500.0"', "2"], "'x' is text because of row 1, '1,500.0'"),
+        (["a/1.JPG", "a/2.jpeg"], "'x' names images. For their pixels, put this table as metadata"),
+    ],
+)
+def test_text_that_stands_for_numbers_or_images_is_told(tmp_path, cells, hint):
+    path = tmp_path / "d.csv"
+    path.write_text("x,label\n" + "".join(f"{cell},a\n" for cell in cells))
+    with pytest.raises(SourceError, match=hint) as caught:
+        open_source(str(path))
+    assert "tokenise" not in str(caught.value)
+
+
+def test_an_input_that_is_named_twice(tmp_path):
+    with pytest.raises(SourceError, match="--input-column names 'a' twice"):
+        open_source(write(tmp_path / "d.csv", "a,b,label"), input_column="a,b,a")
+
+
 def test_text_as_the_only_input_is_told_what_to_do(tmp_path):
     path = tmp_path / "d.csv"
     path.write_text("text,label\n" + "garlic on oven bread,0\n" * 3)
