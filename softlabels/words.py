@@ -15,6 +15,12 @@ def measured(value: float) -> str:
     return f"{value:.4f}" if abs(value) < 1e6 else f"{value:.2g}"
 
 
+def short(text: str, most: int = 60) -> str:
+    """A name of anybody for a line of ours: printable, and of some length at most."""
+    line = "".join(c if c.isprintable() else " " for c in text)
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
 def size_words(count: float) -> str:
     """Bytes in decimal units."""
     for unit in ("bytes", "kB", "MB", "GB"):

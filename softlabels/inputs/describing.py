@@ -6,7 +6,7 @@ import datasets
 
 from softlabels.inputs.columns import type_word
 from softlabels.inputs.labels import warnings_of
-from softlabels.words import counted
+from softlabels.words import counted, short
 
 if TYPE_CHECKING:
     from softlabels.inputs.sources import Source
@@ -36,6 +36,11 @@ def lines(source: "Source") -> list[str]:
         some = f"{missing:,} of {len(source):,} rows have no label"
         which = "no row has a label" if missing == len(source) else some
         notes.append(f"{which} in {source.columns.label!r}")
+    if missing and source.class_names is None and span.low == span.high:
+        notes.append(
+            f"warning: the labels in {source.columns.label!r} are −1, which means none, and "
+            f"{span.high}; where these are two classes, call them 0 and 1"
+        )
     return [text, *notes]
 
 
@@ -66,7 +71,7 @@ def _classes(source: "Source", span: Span) -> str:
         if span.high < span.low:
             return ""
         return f", labels {source.columns.label} from {span.low} to {span.high}"
-    shown = ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
+    shown = ", ".join(map(short, names[:SHOWN])) + (", …" if len(names) > SHOWN else "")
     count = f"{len(names):,} {'class' if len(names) == 1 else 'classes'}"
     return f" in {count}: {shown}" if source.kind == "image" else (
         f", label {source.columns.label}: {count} {shown}"

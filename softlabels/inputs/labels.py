@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from softlabels.errors import LabelSpaceMismatch, SourceError
 from softlabels.inputs.plain import is_text
 from softlabels.label_spaces import spelled_otherwise
+from softlabels.words import short
 
 LABEL_NAMES = ("label", "labels", "target", "class", "y")
 
@@ -41,7 +42,8 @@ def warnings_of(names: list[str], known: bool) -> list[str]:
         other = seen.setdefault(name.strip().casefold(), name)
         if other != name:
             notes.append(
-                f"warning: {other!r} and {name!r} are two classes that differ in blanks or case"
+                f"warning: {short(other)!r} and {short(name)!r} are two classes that differ in "
+                f"blanks or case"
             )
             break
     return notes
@@ -59,15 +61,27 @@ def numbers_of(column: pa.ChunkedArray, name: str, names: list[str] | None) -> n
     array = column.combine_chunks()
     if is_text(array.type):
         array = _class_numbers(array, name, names or [])
+    if pa.types.is_temporal(array.type):  # which Arrow would count from 1970 on
+        raise _no_classes(array, name)
     if pa.types.is_floating(array.type):
         array = pc.if_else(pc.is_nan(array), None, array)
     try:
-        return array.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False).copy()
+        labels = array.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False).copy()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise SourceError(
-            f"the label column {name!r} holds {array.type} values that are no classes "
-            f"({_reason(array)}); choose another with --label-column"
-        ) from error
+        raise _no_classes(array, name) from error
+    if names is not None and labels.max(initial=-1) >= len(names):
+        raise LabelSpaceMismatch(
+            f"the label column {name!r} holds {labels.max()}, but the data name "
+            f"{len(names):,} classes, 0 to {len(names) - 1}; mend the names or the labels"
+        )
+    return labels
+
+
+def _no_classes(array: pa.Array, name: str) -> SourceError:
+    return SourceError(
+        f"the label column {name!r} holds {array.type} values that are no classes "
+        f"({_reason(array)}); choose another with --label-column"
+    )
 
 
 def _class_numbers(texts: pa.Array, name: str, names: list[str]) -> pa.Array:
@@ -78,7 +92,8 @@ def _class_numbers(texts: pa.Array, name: str, names: list[str]) -> pa.Array:
         otherwise = spelled_otherwise(label, names)
         raise LabelSpaceMismatch(
             f"the label {label[:80]!r} in the column {name!r} is none of the model's {len(names)} "
-            f"classes: {', '.join(names[:5])}" + (f"; it {otherwise}" if otherwise else "")
+            f"classes: {', '.join(map(short, names[:5]))}"
+            + (f"; it {otherwise}" if otherwise else "")
         )
     return found
 
@@ -92,7 +107,7 @@ def _reason(array: pa.Array) -> str:
 
 
 def _first(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
+    return ", ".join(map(short, names[:4])) + (", …" if len(names) > 4 else "")
 
 
 def class_names(feature: Any) -> list[str] | None:

@@ -14,7 +14,7 @@ from softlabels.store.manifest import CARD
 from softlabels.store.markdown import folded, shown, table
 from softlabels.store.recipe import TEACHER, recipe, written
 from softlabels.store.records import Manifest, Plan
-from softlabels.words import size_words
+from softlabels.words import short, size_words
 
 BEGIN = (
     "<!-- softlabels: written by the program, up to the end mark; what is elsewhere is yours -->"
@@ -148,7 +148,7 @@ temperature T are `softmax(logits / T)`.
 
 def _class_words(plan: Plan) -> str:
     """Their number and the first of their names; the header has all of them."""
-    names = [shown(name) for name in plan.source["class_names"] or []]
+    names = [shown(short(name)) or '`""`' for name in plan.source["class_names"] or []]
     some = ", ".join(names if len(names) <= FEW else [*names[: FEW // 2], "…"])
     return f"{plan.classes:,}" + (f": {some}" if some else "")
 

@@ -2,11 +2,12 @@
 
 import json
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from softlabels.errors import SourceError
+from softlabels.errors import LabelSpaceMismatch, SourceError
 from softlabels.inputs.sources import open_source
 
 
@@ -60,13 +61,36 @@ def test_types_of_labels(tmp_path, column, labels):
         (pa.array([[1], [2]]), "values that are no classes"),
         (pa.array([b"secret", b"b"]), "values that are no classes"),
         (pa.array([2**63, 1], pa.uint64()), "values that are no classes"),
+        (pa.array([0, 1], pa.timestamp("s")), r"timestamp\[.+\] values that are no classes"),
+        (pa.array([0, 1], pa.duration("s")), r"duration\[.+\] values that are no classes"),
     ],
-    ids=["fraction", "list", "bytes", "wide"],
+    ids=["fraction", "list", "bytes", "wide", "time", "duration"],
 )
 def test_labels_that_can_not_be(tmp_path, column, message):
     with pytest.raises(SourceError, match=message) as caught:
         _ = open_source(write(tmp_path / "d.parquet", column), label_column="label").labels
     assert "secret" not in str(caught.value)
+
+
+def test_a_label_beyond_the_names_is_refused(tmp_path):
+    names = datasets.Features({"label": datasets.ClassLabel(names=["a", "b"])}).arrow_schema
+    table = pa.table({"x": [[1.0]] * 3, "label": [0, 7, -1]})
+    pq.write_table(table.replace_schema_metadata(names.metadata), tmp_path / "d.parquet")
+    with pytest.raises(LabelSpaceMismatch, match="'label' holds 7, but the data name 2 classes"):
+        _ = open_source(str(tmp_path / "d.parquet")).labels
+
+
+def test_minus_one_beside_one_other_label_is_doubted(tmp_path):
+    for labels, doubted in (([-1, 1], True), ([-1, 0, 1], False), ([1, 1], False)):
+        lines = open_source(write(tmp_path / "d.parquet", labels)).described
+        begin = "warning: the labels in 'label' are −1, which means none, and 1; "
+        assert any(line.startswith(begin) for line in lines) == doubted
+
+
+def test_long_names_are_shortened_in_words(tmp_path):
+    source = open_source(write(tmp_path / "d.parquet", ["A" * 5000, "b\nc"]))
+    assert f"2 classes {'A' * 59}…, b c;" in source.described[0]
+    assert source.class_names == ["A" * 5000, "b\nc"]
 
 
 def test_what_is_odd_about_names_is_said(tmp_path):
