@@ -1,6 +1,8 @@
 """A teacher tried on the first rows of its data, before anything is written. N rows, C classes."""
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from softlabels.config import DumpOptions
 from softlabels.errors import LogitsError
@@ -55,10 +57,21 @@ def try_teacher(
         raise LogitsError(f"the teacher {teacher.name} gives {LAST_LAYER[kind]}")
     kl = rounding_kl(logits_NC, stored_NC, ids)
     check_rounding(kl, len(ids), DTYPES[options.dtype][0], f"the first {len(ids):,} rows")
-    told = [*teacher.feed.remarks, remark]
-    if len(rows) > 1 and len(set(block.hashes.tolist())) == 1:
-        told.append(
-            f"warning: the first {len(rows):,} rows are all the same; whether a row's answers "
-            f"depend on the rows beside it could not be seen"
+    same = _sameness(block.hashes, logits_NC)
+    return classes, [text for text in (*teacher.feed.remarks, remark, same) if text]
+
+
+def _sameness(hashes_N: np.ndarray, logits_NC: Tensor) -> str:
+    """What has to be said of rows that are all the same, or all get the same answers, or ''."""
+    rows = len(hashes_N)
+    if rows > 1 and len(set(hashes_N.tolist())) == 1:
+        return (
+            f"warning: the first {rows:,} rows are all the same; whether a row's answers depend on "
+            f"the rows beside it could not be seen"
         )
-    return classes, [text for text in told if text]
+    if rows > 1 and torch.allclose(logits_NC, logits_NC[:1], rtol=1e-5, atol=0):
+        return (
+            f"warning: the first {rows:,} rows all get the same answers, though they differ: are "
+            f"these the weights, and the preprocessing that the teacher knows?"
+        )
+    return ""

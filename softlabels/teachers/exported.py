@@ -51,7 +51,10 @@ def _fixed_batch(program: torch.export.ExportedProgram) -> int | None:
     names = program.graph_signature.user_inputs
     shapes = [n.meta["val"].shape for n in program.graph.nodes if n.name in names]
     if len(shapes) != 1:
-        raise TeacherError(f"the program takes {len(shapes)} tensors; a teacher takes one, inputs")
+        raise TeacherError(
+            f"the program takes {len(shapes)} tensors; a teacher takes one, the inputs. Export it "
+            f"in a module that fills in the others"
+        )
     return int(shapes[0][0]) if isinstance(shapes[0][0], int) else None
 
 

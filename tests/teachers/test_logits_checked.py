@@ -130,6 +130,21 @@ def test_a_masked_class_is_told_how_to_be_stored(tmp_path, data):
                         out=str(tmp_path / "d"))  # fmt: skip
 
 
+class Dead(Plain):
+    """No unit is awake: the bias is all that is left."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x * 0) + torch.tensor([1.0, 2.0, -3.0])
+
+
+def test_the_same_answers_to_all_rows_are_said(tmp_path, data):
+    for module, dead in ((Dead(), True), (Plain(), False)):
+        lines, name = Lines(), type(module).__name__
+        softlabels.dump(lines, teacher=trace(module, tmp_path / f"{name}.pt"), data=data,
+                        out=str(tmp_path / name))  # fmt: skip
+        assert ("80 rows all get the same answers, though they differ" in str(lines)) == dead
+
+
 def test_minus_one_is_no_label(tmp_path):
     data = write(tmp_path / "d.jsonl", VALUES, np.where(LABELS == 2, -1, LABELS).tolist())
     teacher = trace(Plain(), tmp_path / "t.pt")
