@@ -61,15 +61,15 @@ def image_endings() -> frozenset[str]:
 def list_files(folder: Path) -> Listing:
     """All visible files below the folder, in natural order. Raises SourceError for a name that is
     no UTF-8."""
-    found = Listing(folder)
+    listing = Listing(folder)
     for path in sorted(_walk(folder), key=natural):
         if data_ending(path.name):
-            found.data.append(path)
+            listing.data.append(path)
         elif path.suffix.lower() in image_endings():
-            found.images.append(path)
+            listing.images.append(path)
         else:
-            found.others.append(path)
-    return found
+            listing.others.append(path)
+    return listing
 
 
 def natural(path: PurePosixPath) -> tuple:
@@ -100,7 +100,7 @@ def splits_of_data(listing: Listing) -> dict[str, list[Path]]:
     """The data files of each split. Raises SourceError where some are in none, or where one split
     has files of two kinds."""
     _refuse_engines(listing)
-    found: dict[str, list[PurePosixPath]] = {}
+    splits: dict[str, list[PurePosixPath]] = {}
     nowhere, below = [], set()
     for path in listing.data:
         split = split_of(path.parts[0]) if len(path.parts) > 1 else None
@@ -109,21 +109,21 @@ def splits_of_data(listing: Listing) -> dict[str, list[Path]]:
         if split is None:
             nowhere.append(path)
         else:
-            found.setdefault(split, []).append(path)
+            splits.setdefault(split, []).append(path)
     if len(below) > 1:
         folders = ", ".join(sorted("/".join(parts) for parts in below)[:5])
         raise SourceError(
             f"{listing.folder} has files of a split in several folders: {folders}; name the one "
             f"that is meant"
         )
-    if not found:
+    if not splits:
         refuse_alike(listing.folder, [*nowhere, *folders_of(nowhere)])
-        found = {"train": nowhere}
+        splits = {"train": nowhere}
     elif nowhere:
-        refuse_splitless(listing.folder, found, nowhere)
-    for split, paths in found.items():
+        refuse_splitless(listing.folder, splits, nowhere)
+    for split, paths in splits.items():
         refuse_two_kinds(listing.folder, split, paths)
-    return {split: [listing.folder / path for path in paths] for split, paths in found.items()}
+    return {split: [listing.folder / path for path in paths] for split, paths in splits.items()}
 
 
 def refuse_splitless(folder: Path, splits: Iterable[str], nowhere: list[PurePosixPath]) -> None:
@@ -137,8 +137,8 @@ def refuse_splitless(folder: Path, splits: Iterable[str], nowhere: list[PurePosi
 def folders_of(paths: Iterable[PurePosixPath]) -> list[PurePosixPath]:
     """All folders that these lie in, below the top, at whatever depth."""
     places = {path.parent for path in paths}
-    found = {above for place in places for above in (place, *place.parents) if above.parts}
-    return sorted(found, key=natural)
+    folders = {above for place in places for above in (place, *place.parents) if above.parts}
+    return sorted(folders, key=natural)
 
 
 def refuse_alike(folder: Path, paths: Iterable[PurePosixPath]) -> None:

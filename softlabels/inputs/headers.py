@@ -64,7 +64,7 @@ def _splits(config: dict) -> dict[str, list[str]]:
 
 def declared_files(listing: Listing, declared: dict[str, list[str]], split: str) -> list[Path]:
     """The data files of one split. Raises SourceError where a pattern finds none."""
-    found: list[PurePosixPath] = []
+    files: list[PurePosixPath] = []
     for pattern in declared[split]:
         paths = _matching(pattern, listing.data)
         if not paths:
@@ -72,9 +72,9 @@ def declared_files(listing: Listing, declared: dict[str, list[str]], split: str)
                 f"{listing.folder}/README.md says that the split {split!r} lies in {pattern!r}; no "
                 f"data file here has such a name"
             )
-        found += [path for path in paths if path not in found]
-    refuse_two_kinds(listing.folder, split, found)
-    return [listing.folder / path for path in found if data_ending(path.name)]
+        files += [path for path in paths if path not in files]
+    refuse_two_kinds(listing.folder, split, files)
+    return [listing.folder / path for path in files if data_ending(path.name)]
 
 
 def check_images(

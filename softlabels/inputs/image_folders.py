@@ -51,16 +51,16 @@ def image_splits(listing: Listing) -> dict[str, list[PurePosixPath]]:
             f"{shown([str(p) for p in tables], 'data file')}: name what is meant with --data. A "
             f"table about the images is called metadata.csv and has a column file_name"
         )
-    found: dict[str, list[PurePosixPath]] = {}
+    splits: dict[str, list[PurePosixPath]] = {}
     for path in listing.images:
         split = split_of(path.parts[0]) if len(path.parts) > 1 else None
-        found.setdefault(split or "", []).append(path)
-    nowhere = found.pop("", [])
-    if found and nowhere:
-        refuse_splitless(listing.folder, found, nowhere)
-    if not found:
+        splits.setdefault(split or "", []).append(path)
+    nowhere = splits.pop("", [])
+    if splits and nowhere:
+        refuse_splitless(listing.folder, splits, nowhere)
+    if not splits:
         refuse_alike(listing.folder, folders_of(nowhere))
-    return found or {"train": nowhere}
+    return splits or {"train": nowhere}
 
 
 def open_images(listing: Listing, split: str) -> tuple[ArrowTable, list[str]]:

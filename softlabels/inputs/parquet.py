@@ -100,11 +100,11 @@ class ParquetTable:
 
     def take(self, names: Sequence[str], positions: np.ndarray) -> pa.Table:
         order = np.argsort(positions, kind="stable")
-        wished = np.asarray(positions, dtype=np.int64)[order]
-        groups = np.searchsorted(self._starts, wished, "right") - 1
+        ordered = np.asarray(positions, dtype=np.int64)[order]
+        groups = np.searchsorted(self._starts, ordered, "right") - 1
         parts = []
         for group in np.unique(groups).tolist():
-            rows = wished[groups == group] - self._starts[group]
+            rows = ordered[groups == group] - self._starts[group]
             if self._state.is_large((*self._groups[group], tuple(names))):
                 parts += [self._rows(group, names, row, row + 1) for row in rows.tolist()]
                 continue
@@ -130,8 +130,8 @@ class ParquetTable:
     def _rows(self, group: int, names: Sequence[str], start: int, stop: int) -> pa.Table:
         table = self._state.rows(*self._groups[group], tuple(names), start, stop)
         columns = {name: plain(table[name]) for name in names}
-        wished = {name: plain_type(self._schema.field(name).type) for name in names}
-        return pa.table({n: _as_first(column, wished[n]) for n, column in columns.items()})
+        types = {name: plain_type(self._schema.field(name).type) for name in names}
+        return pa.table({n: _as_first(column, types[n]) for n, column in columns.items()})
 
 
 class _Opened:

@@ -150,12 +150,12 @@ class Source:
 
     def short_fingerprint(self, start: int, stop: int, whole: Fingerprint | None = None) -> str:
         """The short fingerprint of the rows from `start` up to `stop`, which also go to `whole`."""
-        found = Fingerprint()
+        part = Fingerprint()
         for rows in self.blocks(start, stop):
-            for one in (found, whole):
+            for one in (part, whole):
                 if one is not None:
                     one.update(rows.ids, rows.hashes, rows.labels)
-        return found.short
+        return part.short
 
     @property
     def input_feature(self) -> Any:
@@ -271,19 +271,19 @@ def open_as_told(
     Columns that a model remembers go with its own data only. Raises UsageError where neither
     names the data.
     """
-    told = {"data": data} if data is not None else remembered
-    if "data" not in told:
+    place = {"data": data} if data is not None else remembered
+    if "data" not in place:
         raise UsageError(
             f"{model} does not remember its data; say it with --data digits, --data FOLDER or "
             f"--data OWNER/NAME"
         )
     return open_source(
-        told["data"],
+        place["data"],
         options.split,
-        revision=options.revision or told.get("revision"),
-        input_column=options.input_column or told.get("input_column"),
-        label_column=options.label_column or told.get("label_column"),
-        id_column=options.id_column or told.get("id_column"),
+        revision=options.revision or place.get("revision"),
+        input_column=options.input_column or place.get("input_column"),
+        label_column=options.label_column or place.get("label_column"),
+        id_column=options.id_column or place.get("id_column"),
         class_names=remembered.get("class_names"),
         progress=progress,
     )
