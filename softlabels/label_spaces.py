@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from softlabels.errors import LabelSpaceMismatch
+from softlabels.words import short
 
 SHOWN = 3  # names in a message
 
@@ -23,8 +24,10 @@ class LabelSpace:
     def __str__(self) -> str:
         if self.names is None:
             return f"{self.who} has {self.classes:,} classes without names"
-        shown = ", ".join(map(repr, self.names[:SHOWN])) + ", …" * (len(self.names) > SHOWN)
-        return f"{self.who} has {len(self.names):,} classes ({shown})"
+        shown = ", ".join(repr(short(name)) for name in self.names[:SHOWN]) + ", …" * (
+            len(self.names) > SHOWN
+        )
+        return f"{self.who} has {len(self.names):,} {'class' if len(self.names) == 1 else 'classes'} ({shown})"
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ def read(job: Job, shard: int, start: int, stop: int) -> Batch:
         except UnreadableInput as error:
             if not job.skip_unreadable:
                 raise UnreadableInput(
-                    f"{error} Leave such rows out with --resume --on-error skip"
+                    f"{error}. Leave such rows out with --resume --on-error skip"
                 ) from error
             skipped.append((position, str(error)))
     inputs = stack(values, rows.ids[kept]) if values else None

@@ -110,8 +110,9 @@ class Teacher:
             )
         if class_names is not None and len(class_names) != classes:
             raise TeacherError(
-                f"the teacher {self.name} has {classes} classes, the data {len(class_names)} "
-                f"({', '.join(class_names[:3])}, …); use the data that it was trained for"
+                f"the teacher {self.name} has {classes} classes, "
+                f"{LabelSpace('the data', len(class_names), class_names)}; use the data that it "
+                f"was trained for"
             )
 
 
