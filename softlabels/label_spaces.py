@@ -24,10 +24,10 @@ class LabelSpace:
     def __str__(self) -> str:
         if self.names is None:
             return f"{self.who} has {self.classes:,} classes without names"
-        shown = ", ".join(repr(short(name)) for name in self.names[:SHOWN]) + ", …" * (
-            len(self.names) > SHOWN
-        )
-        return f"{self.who} has {len(self.names):,} {'class' if len(self.names) == 1 else 'classes'} ({shown})"
+        shown = ", ".join(repr(short(name)) for name in self.names[:SHOWN])
+        more = ", …" if len(self.names) > SHOWN else ""
+        noun = "class" if len(self.names) == 1 else "classes"
+        return f"{self.who} has {len(self.names):,} {noun} ({shown}{more})"
 
 
 @dataclass(frozen=True)

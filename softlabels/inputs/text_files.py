@@ -26,7 +26,7 @@ from softlabels.words import size_words
 PIECE_BYTES = 64 << 20
 BLOCK_BYTES = 1 << 30  # of which Arrow infers the types: the whole of nearly every file
 HEADER_BYTES = 1 << 20
-NULL_ROW = re.compile(rb"(?:\A|\})\s*(null)\b")
+NULL_ROW = re.compile(rb"(?:\A|\}[ \t\r]*\n)\s*(null)\b")  # never in a text
 NO_OBJECT = 'it is no JSON object ({"column": value, …})'
 
 

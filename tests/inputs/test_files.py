@@ -64,6 +64,12 @@ def test_a_json_file_may_be_one_list_of_objects(tmp_path):
         open_source(write(tmp_path / "e.json", json.dumps([{"x": 1}, 2])))
 
 
+def test_null_in_a_text_or_a_cell_is_no_row(tmp_path):
+    lines = '{"x": [1.0], "label": "} null"}\n{"x": [2.0], "label": null}\n'
+    source = open_source(write(tmp_path / "d.jsonl", lines))
+    assert (source.class_names, source.labels.tolist()) == (["} null"], [0, -1])
+
+
 @pytest.mark.parametrize("text", ["2024-01-01", "12:30:00", "2024-01-01T10:00:00"])
 def test_texts_that_look_like_times_stay_texts(tmp_path, text):
     source = open_source(write(tmp_path / "d.csv", f"x,label\n1,{text}\n2,{text}\n"))
