@@ -35,6 +35,7 @@ from softlabels.exchange.opening import open_foreign
 from softlabels.inputs.hashing import Fingerprint
 from softlabels.inputs.preprocessing import choose
 from softlabels.inputs.sources import Rows, open_source
+from softlabels.logits import check_temperature
 from softlabels.progress import SILENT, Progress
 from softlabels.store.audit import check_shards
 from softlabels.store.claims import claimed, new_run
@@ -69,6 +70,7 @@ def import_logits(progress: Progress = SILENT, **options: Any) -> Imported:
     and `resume=True` goes on from there.
     """
     words = ImportOptions(**options)
+    check_temperature(words.T)
     source = open_source(
         words.data,
         words.split,

@@ -10,7 +10,7 @@ from hypothesis import given as drawn
 from hypothesis import strategies as st
 
 import softlabels
-from softlabels.errors import LabelSpaceMismatch, LogitsError
+from softlabels.errors import LabelSpaceMismatch, LogitsError, UsageError
 from softlabels.exchange import import_logits
 from softlabels.exchange.logarithms import check_logits
 from tests.conftest import make_vectors
@@ -130,3 +130,9 @@ def test_an_odd_row_at_the_end_of_logits_is_no_file_of_probabilities(words, tmp_
     z[-1] = [0.25, 0.75, 0]
     np.save(tmp_path / "z.npy", z)
     import_logits(**words, file=str(tmp_path / "z.npy"), shard_rows=ROWS - 1)
+
+
+def test_a_temperature_that_no_teacher_had_is_refused(words, tmp_path):
+    np.save(tmp_path / "p.npy", soft(ROWS, 3)[1])
+    given = words | {"file": str(tmp_path / "p.npy"), "probabilities": True, "T": 1e300}
+    refused(given, UsageError, r"T is 1e\+300")
