@@ -122,7 +122,7 @@ def test_what_is_not_read_is_not_counted(copied, cli):
     for file in harm.shards(copied):
         file.unlink()
     done = cli("verify", "copy", cwd=copied.parent)
-    assert "copy: 3 problems; 0 rows of 3 shards checked, 0 bytes at" in done.out
+    assert "copy: 3 problems; no row could be checked" in done.out
     (copied / "data" / "notes.txt").write_text("mine")
     (copied / "commits" / "notes.txt").write_text("mine")
     told = {f.file: f.redone for f in softlabels.verify(dump=str(copied)).findings}
