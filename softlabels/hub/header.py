@@ -24,13 +24,7 @@ def split_header(card: str) -> tuple[dict[str, str], str]:
     found = HEADER.match(card)
     if found is None:
         return {}, card.removeprefix("\ufeff")
-    try:
-        if not isinstance(yaml.safe_load(found[1]) or {}, dict):
-            raise yaml.YAMLError("it is no mapping of names to values")
-    except yaml.YAMLError as error:
-        raise UsageError(
-            f"the header of README.md can't be read, mend it first: {error}"
-        ) from error
+    _parsed(found[1])
     blocks: dict[str, str] = {}
     name = ""
     for line in found[1].splitlines(keepends=True):
@@ -46,9 +40,10 @@ def write_header(
     """The YAML of a card: `theirs` as they are written, then ours. The fields `given` take the
     place of theirs where they are not None, and are kept by a push that gives none."""
     theirs = dict(theirs)
-    for name in LISTS:
-        if name in ours:
-            ours = ours | {name: _together(name, theirs.pop(name, ""), ours[name])}
+    lists = {name: _together(name, theirs.pop(name, ""), ours.get(name) or []) for name in LISTS}
+    ours = {name: words for name, words in lists.items() if words} | {
+        name: value for name, value in ours.items() if name not in LISTS
+    }
     for name, value in given.items():
         if value:
             theirs[name] = yaml.safe_dump({name: value})
@@ -57,9 +52,21 @@ def write_header(
 
 
 def header_fields(card: str) -> dict[str, Any]:
-    """The header of a card that `split_header` can read."""
+    """The header of a card. Raises UsageError for one that is no YAML mapping."""
     found = HEADER.match(card)
-    return (yaml.safe_load(found[1]) if found else None) or {}
+    return _parsed(found[1]) if found else {}
+
+
+def _parsed(header: str) -> dict[str, Any]:
+    try:
+        value = yaml.safe_load(header) or {}
+        if not isinstance(value, dict):
+            raise yaml.YAMLError("it is no mapping of names to values")
+    except yaml.YAMLError as error:
+        raise UsageError(
+            f"the header of README.md can't be read, mend it first: {error}"
+        ) from error
+    return value
 
 
 def _together(name: str, block: str, ours: list[str]) -> list[str]:
@@ -68,4 +75,5 @@ def _together(name: str, block: str, ours: list[str]) -> list[str]:
     theirs = value if isinstance(value, list) else [value] if value else []
     if not all(isinstance(word, str) for word in theirs):
         raise UsageError(f"the {name} in README.md's header are {theirs}; write words")
-    return list(dict.fromkeys([*theirs, *ours]))
+    both = dict.fromkeys([*theirs, *ours])
+    return list(both) if name == "tags" else sorted(both)  # whichever dump was pushed last

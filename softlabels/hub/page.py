@@ -1,7 +1,9 @@
 """The dataset card on the Hub: the dump's own, beside what its owner wrote."""
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -162,6 +164,9 @@ def own_header(folder: Folder, manifest: Manifest, plan: Plan) -> dict[str, Any]
     path = folder.path(manifest.shards[0]["file"])
     features = datasets.Features.from_arrow_schema(pq.read_schema(path))
     header: dict[str, Any] = card_header(manifest, plan, features).to_dict()
+    with suppress(OSError, ValueError, UsageError):  # what the dump's own card says of its inputs
+        own = header_fields(Path(folder.path(CARD)).read_text(encoding="utf-8"))
+        header |= {name: own[name] for name in ("task_categories",) if own.get(name)}
     return header
 
 

@@ -230,6 +230,9 @@ def test_a_header_that_can_not_be_is_told_before_anything_is_sent(hub, owner, fo
             owner(work.push, str(folder), f"{repo}{len(card)}")
     readme = folder / "README.md"
     made = readme.read_text()
+    readme.write_text(made.replace("tags:", "tags: [", 1))
+    with pytest.raises((UsageError, DamagedDump), match=r"README\.md"):
+        owner(work.push, str(folder), repo)
     readme.write_text(made.replace("tags:\n", "pretty_name: 5\ntags:\n", 1))
     with pytest.raises(UsageError, match="the Hub refuses the header"):
         owner(work.push, str(folder), repo)

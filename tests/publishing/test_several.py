@@ -41,7 +41,8 @@ def test_splits_and_configurations_of_one_dataset(hub, owner, stranger, splits, 
     assert [row["logits"] for row in found] == stored(splits["test"])
     assert stranger(work.rows_of, repo, split="test", streaming=True) == found
     for name, folder in (("train", ""), ("test", "/test"), ("vectors", "/other/train")):
-        for words in ({}, {"streaming": True, "inputs": False}):
+        source = str(splits["vectors"].parent / "v.parquet") if name == "vectors" else None
+        for words in ({"source": source}, {"streaming": True, "inputs": False}):
             assert stranger(work.first_logits, repo + folder, **words) == stored(splits[name])
     told = header(hub, repo)
     assert (told["license"], told["size_categories"]) == ("cc-by-4.0", ["1K<n<10K"])
