@@ -1,5 +1,6 @@
 # make demo    build the environment (once, a minute or two), run the main job on embedded data
 # make test    build the environment, run the tests
+# make test-slow   the long harms: kills at random moments, ranks, Ray, servers that hang
 # make check   lint and types, as CI runs them
 # make bench   the ratios of benchmarks/RESULTS.md beside other formats, half an hour; tables, and JSON in data/
 PYTHON ?= python3
@@ -10,13 +11,16 @@ STAMP  := $(VENV)/.installed
 RIVALS := $(VENV)/rivals
 BENCH_STAMP := $(VENV)/.bench-installed
 
-.PHONY: demo test check bench clean
+.PHONY: demo test test-slow check bench clean
 
 demo: $(STAMP)
 	$(BIN)/softlabels demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -21,6 +21,8 @@ from tests.capture import harm
 from tests.capture.test_trust import Slow, commits, slow_words
 from tests.processes import kill, start, wait_for
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -36,6 +36,7 @@ def commits(folder: Path) -> set[int]:
     return {int(path.stem) for path in folder.glob("commits/*.json")}
 
 
+@pytest.mark.slow
 def test_kills_at_random_moments_lose_nothing_and_change_nothing(teacher, tmp_path):
     """120 shards of 10 rows: killed over and over, each time later than the last progress."""
     words = {"teacher": teacher, "shard_rows": 10, "batch_size": 4}
@@ -116,6 +117,7 @@ def test_of_two_dumps_into_one_folder_one_goes_on_and_the_other_is_told(slow, tm
     assert not (out / ".claims").exists()
 
 
+@pytest.mark.slow
 def test_two_dumps_started_at_the_same_moment(slow, tmp_path):
     for attempt in range(3):
         out = tmp_path / f"d{attempt}"
@@ -252,6 +254,7 @@ def test_a_folder_that_can_not_be_is_said_at_once(vectors, tmp_path, kind):
         softlabels.dump(teacher=script, data=vectors, out=str(out))
 
 
+@pytest.mark.slow
 def test_sigterm_says_what_is_safe_and_leaves_no_claim(slow, tmp_path):
     out = tmp_path / "d"
     options = [w for k, v in slow.items() for w in (f"--{k.replace('_', '-')}", str(v))]
@@ -363,6 +366,7 @@ def test_too_many_shards_are_refused_before(tmp_path, monkeypatch):
         softlabels.dump(**vectors_dump(tmp_path))
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_rows(tmp_path):
     """Anonymous memory at its peak, with ten times the rows in ten times the shards."""
     code = """

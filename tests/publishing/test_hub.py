@@ -77,6 +77,7 @@ def test_what_is_there_is_not_sent_again(hub, owner, stranger, folder, repo):
     assert stranger(work.first_logits, f"{repo}@v1") == before, "a revision is pinned"
 
 
+@pytest.mark.slow
 def test_a_push_that_is_killed_goes_on(hub, owner, folder, repo, tmp_path):
     hub.faults.append(hang_after(3))
     process = work.command(environment(hub, tmp_path / "home"), "push", folder, repo, cwd=tmp_path)

@@ -66,6 +66,7 @@ def test_a_folder_grows_by_shards(hub, owner, stranger, folder, repo, tmp_path):
     assert hub.requests["GET", "cdn"] == 1
 
 
+@pytest.mark.slow
 def test_a_pull_that_is_killed_goes_on(hub, owner, folder, repo, tmp_path):
     owner(work.push, str(folder), repo)
     out, home = tmp_path / "p", environment(hub, tmp_path / "home", READER)
@@ -144,6 +145,7 @@ def test_a_push_goes_to_a_branch(hub, owner, folder, repo):
     assert json.loads(hub.files(repo, "v1")["softlabels.json"])["rows"] == 1200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["pull", "train"])
 def test_ctrl_c_ends_the_wait_for_a_server_that_hangs(hub, owner, folder, repo, tmp_path, verb):
     owner(work.push, str(folder), repo)

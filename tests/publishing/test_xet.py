@@ -15,6 +15,8 @@ from tests.processes import wait_for
 from tests.publishing import work
 from tests.publishing.work import SHARDS, environment, shard, stored
 
+pytestmark = pytest.mark.slow
+
 PLAIN = {"HF_XET_XORB_COMPRESSION_POLICY": "none"}  # so that any byte of a xorb can be another
 
 

@@ -91,6 +91,7 @@ def test_dump_load_verify_and_resume(teacher, dump_folder, out):
     assert DumpReader(Folder(out)).manifest.shards == local.manifest.shards
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault",
     [s3.sometimes(500, 3), s3.sometimes(503, 4), s3.sometimes(0.3, 2),
@@ -106,6 +107,7 @@ def test_a_store_that_fails_now_and_then(teacher, dump_folder, out, server, faul
     assert softlabels.verify(dump=out).good
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [403, 500])
 def test_a_store_that_goes_away_stops_the_dump_and_a_resume_goes_on(
     teacher, out, server, status, cli, monkeypatch
@@ -136,6 +138,7 @@ def dump_quickly(**words) -> None:
     softlabels.dump(**words)
 
 
+@pytest.mark.slow
 def test_a_kill_publishes_no_shorter_object_and_the_claim_runs_out(out, server, quick, tmp_path):
     words = slow_words(tmp_path)
     for _ in range(3):
@@ -154,6 +157,7 @@ def test_a_kill_publishes_no_shorter_object_and_the_claim_runs_out(out, server, 
     assert not [name for name in objects(out) if name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_of_two_dumps_one_goes_on_and_the_other_is_told(out, server, quick, tmp_path):
     words = slow_words(tmp_path) | {"out": out}
     first = start(dump_quickly, server.environment, **words)
@@ -165,6 +169,7 @@ def test_of_two_dumps_one_goes_on_and_the_other_is_told(out, server, quick, tmp_
     assert softlabels.verify(dump=out).good
 
 
+@pytest.mark.slow
 def test_two_dumps_at_the_same_moment(out, server, tmp_path):
     words = slow_words(tmp_path) | {"out": out}
     both = [start(dump_quickly, server.environment, **words) for _ in range(2)]
@@ -184,6 +189,7 @@ def test_many_who_write_cost_a_sweep_no_time(out, quick):
     assert time.monotonic() - began < 1
 
 
+@pytest.mark.slow
 def test_ranks_share_a_dump_in_a_store(out, server, tmp_path):
     from tests.capture.test_engines import finish, free_port
 

@@ -15,6 +15,8 @@ from torch import nn
 import softlabels
 from tests import processes
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 60.0
 
 

@@ -318,6 +318,7 @@ def test_a_page_with_a_null_is_not_mapped(tmp_path, what):
         assert plain_values(file, chunk, 1000, 20) is None
 
 
+@pytest.mark.slow
 def test_many_threads_may_ask_first(tmp_path):
     for _ in range(5):
         dataset = load(make_dump(tmp_path / "d", LOGITS, 4, 20))
