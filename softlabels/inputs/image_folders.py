@@ -60,7 +60,21 @@ def image_splits(listing: Listing) -> dict[str, list[PurePosixPath]]:
         refuse_splitless(listing.folder, splits, nowhere)
     if not splits:
         refuse_alike(listing.folder, folders_of(nowhere))
+        _refuse_splits_below(listing.folder, nowhere)
     return splits or {"train": nowhere}
+
+
+def _refuse_splits_below(folder: Path, images: list[PurePosixPath]) -> None:
+    """Raises SourceError where the folders right below the classes name several splits: as
+    classes' own folders they would be mixed."""
+    below = {path.parts[:2] for path in images if len(path.parts) > 2 and split_of(path.parts[1])}
+    if len({split_of(split) for _, split in below}) > 1:
+        places = sorted("/".join(parts) for parts in below)
+        raise SourceError(
+            f"{folder} has splits below its classes: {', '.join(places[:5])}; the split comes "
+            f"first: move them to folders such as {split_of(places[-1].split('/')[1])}/"
+            f"{places[0].split('/')[0]}"
+        )
 
 
 def open_images(listing: Listing, split: str) -> tuple[ArrowTable, list[str]]:

@@ -68,6 +68,17 @@ def test_what_fits_no_rule_is_named(tmp_path, names, message):
         open_source(str(tmp_path))
 
 
+def test_splits_below_the_classes_are_refused_not_mixed(tmp_path):
+    fill(tmp_path, "cat/train/1.png", "dog/test/1.png")
+    with pytest.raises(SourceError, match=r"cat/train, dog/test; .* test/cat"):
+        open_source(str(tmp_path))
+
+
+def test_a_folder_below_a_class_may_be_called_like_one_split(tmp_path):
+    fill(tmp_path, "bus/train/1.png", "bus/2.png", "tram/3.png")
+    assert seen(tmp_path)[0] == ["bus", "tram"]
+
+
 def test_names_that_only_begin_alike_are_classes(tmp_path):
     fill(tmp_path, "test_tube/1.png", "train_station/1.png", "contest/1.png", "latest/train_1.png")
     assert seen(tmp_path)[0] == ["contest", "latest", "test_tube", "train_station"]
