@@ -242,15 +242,15 @@ def _verdict(verdict: Any) -> str:
         )
     speed = size_words(verdict.bytes / max(verdict.seconds, 1e-9))
     rows, shards = counted(verdict.rows, "row"), counted(verdict.shards, "shard")
-    said = f"{rows} of {shards} checked, {size_words(verdict.bytes)} at {speed}/s"
+    summary = f"{rows} of {shards} checked, {size_words(verdict.bytes)} at {speed}/s"
     if not verdict.bytes:
-        said = "no row could be checked"
+        summary = "no row could be checked"
     if verdict.source_checked:
-        said += ", every input against the source"
+        summary += ", every input against the source"
     if verdict.accuracy is not None and verdict.good:
-        said += f"; the stored teacher's accuracy {verdict.accuracy:.4f}"
+        summary += f"; the stored teacher's accuracy {verdict.accuracy:.4f}"
     word = "good" if verdict.good else counted(len(findings), "problem")
-    lines.append(f"{verdict.path}: {word}; {said}")
+    lines.append(f"{verdict.path}: {word}; {summary}")
     if any(finding.redone for finding in findings):
         lines.append(f"What mends it: {verdict.remedy}.")
     return "\n".join(lines)

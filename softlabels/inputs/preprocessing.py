@@ -50,16 +50,16 @@ def choose(
 
 def remarks(examples: Examples, origin: str = "") -> list[str]:
     """The preprocessing in force with what it makes of the first inputs, and warnings."""
-    words = examples.preprocess
+    preprocess = examples.preprocess
     raw_N = examples.sample(2)
     if raw_N.ndim != 4:  # not pictures: cheap, and two say little
         raw_N = examples.sample(64)
-    inputs_N = words.on_numbers(raw_N)
+    inputs_N = preprocess.on_numbers(raw_N)
     line = (
-        f"{Chosen(words, origin)}: inputs {list(inputs_N.shape[1:])} "
+        f"{Chosen(preprocess, origin)}: inputs {list(inputs_N.shape[1:])} "
         f"from {float(inputs_N.min()):.3g} to {float(inputs_N.max()):.3g}"
     )
-    return [line, *(f"warning: {doubt}" for doubt in doubts(words, raw_N))]
+    return [line, *(f"warning: {doubt}" for doubt in doubts(preprocess, raw_N))]
 
 
 def introduce(progress: Progress, examples: Examples, origin: str = "") -> None:

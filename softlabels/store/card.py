@@ -175,11 +175,11 @@ def _made_words(manifest: Manifest, plan: Plan) -> str:
     if is_imported(plan):
         how = shown(plan.teacher["model"] or "logits of another program")
         return f"`softlabels import`, from a file of logits ({how}), with {versions}."
-    told = "the teacher's file, of the SHA-256 above"
+    file = "the teacher's file, of the SHA-256 above"
     if plan.source["origin"] == "local":
-        told += f", and it runs where {shown(plan.source['data'])} lies"
+        file += f", and it runs where {shown(plan.source['data'])} lies"
     command = written(recipe(plan, bool(manifest.skipped)))
-    return f"{command}\n\nwith {versions}. `{TEACHER}` is {told}."
+    return f"{command}\n\nwith {versions}. `{TEACHER}` is {file}."
 
 
 def size_category(rows: int) -> str:

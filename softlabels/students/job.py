@@ -187,14 +187,14 @@ class Job:
 
     def judge(self, logits_NC: Tensor, rows: np.ndarray) -> Score:
         if broken := broken_rows(logits_NC):
-            words = f"logits of {broken:,} of {counted(len(rows), 'row')} are NaN or infinite"
-            return Score(None, words, {"rows": len(rows), "broken": broken})
+            summary = f"logits of {broken:,} of {counted(len(rows), 'row')} are NaN or infinite"
+            return Score(None, summary, {"rows": len(rows), "broken": broken})
         found = self.measure(logits_NC, rows)
         if self.by_labels(rows):
-            words = f"{counted(found['errors'], 'error')} of {found['labelled']:,}"
-            return Score((float(found["errors"]), found["nll"]), words, found)
-        words = f"KL {measured(found['kl'])}, agreement {found['agreement']:.4f}"
-        return Score((found["kl"],), words, found)
+            summary = f"{counted(found['errors'], 'error')} of {found['labelled']:,}"
+            return Score((float(found["errors"]), found["nll"]), summary, found)
+        summary = f"KL {measured(found['kl'])}, agreement {found['agreement']:.4f}"
+        return Score((found["kl"],), summary, found)
 
     def measure(self, logits_NC: Tensor, rows: np.ndarray) -> dict[str, Any]:
         """Held-out rows against their labels, where some have one, and a teacher's logits."""
