@@ -45,7 +45,7 @@ from softlabels.capture.pipeline import (
 from softlabels.capture.planning import prepare
 from softlabels.config import DumpOptions
 from softlabels.models import build_model
-from softlabels.progress import SILENT
+from softlabels.system.progress import SILENT
 
 
 def main() -> None:

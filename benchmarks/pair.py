@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 import softlabels
-from softlabels.devices import autocast, resolve_device
+from softlabels.system.devices import autocast, resolve_device
 
 CLASSES, BATCH, T = 1000, 256, 4.0
 DRAWN = 512  # different images; more repeat them

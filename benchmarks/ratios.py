@@ -27,11 +27,11 @@ from softlabels.capture.ledger import begin, finish
 from softlabels.capture.pipeline import dump_shards
 from softlabels.capture.planning import prepare
 from softlabels.config import DumpOptions, TrainOptions
-from softlabels.devices import resolve_device
 from softlabels.models import build_model
-from softlabels.progress import SILENT
 from softlabels.students.losses import kd_loss
 from softlabels.students.trainer import learning_rate_factor
+from softlabels.system.devices import resolve_device
+from softlabels.system.progress import SILENT
 
 TEACHERS = {
     "mlp, C=10": ("mlp:1200x1200", [784], 10, 40_000),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from softlabels.errors import TeacherError, TrainingError, UsageError
 from softlabels.models import build_model, is_factory
-from softlabels.words import size_words
+from softlabels.system.humanize import size_words
 
 FORMAT = "softlabels-checkpoint/1"
 

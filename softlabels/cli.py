@@ -11,7 +11,7 @@ import softlabels
 from softlabels import cli_exchange, cli_hub, config
 from softlabels.config.verification import VerifyOptions
 from softlabels.flags import Terminal, Terminated, make_command
-from softlabels.words import counted, measured, size_words
+from softlabels.system.humanize import counted, measured, size_words
 
 SHOWN = 20  # findings in a terminal
 
@@ -185,7 +185,7 @@ def cache(terminal: Terminal, **options: Any) -> None:
     - `softlabels cache`
     - `softlabels cache --clear`
     """
-    from softlabels.targets.cache import LocalCache
+    from softlabels.system.cache import LocalCache
 
     found = LocalCache()
     freed = found.clear() if options["clear"] else None

@@ -5,7 +5,7 @@ from typing import Any
 
 from softlabels.config import exchange as config
 from softlabels.flags import Body, Terminal
-from softlabels.words import size_words
+from softlabels.system.humanize import size_words
 
 
 def add_commands(command: Callable[[type], Callable[[Body], Body]]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from softlabels.config.publishing import PullOptions, PushOptions
 from softlabels.flags import Terminal
-from softlabels.words import counted, size_words
+from softlabels.system.humanize import counted, size_words
 
 
 def add_commands(command: Callable[[type], Callable]) -> None:

@@ -19,9 +19,9 @@ from typing import Any
 import softlabels
 from softlabels.config import DemoOptions
 from softlabels.errors import MissingExtra, StoreError
-from softlabels.progress import SILENT, Progress
+from softlabels.system.humanize import counted
+from softlabels.system.progress import SILENT, Progress
 from softlabels.targets.describing import DEMO_MARK
-from softlabels.words import counted
 
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 20.0)
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any, get_args, get_type_hints
 import typer
 
 from softlabels.errors import SoftlabelsError, UsageError
-from softlabels.progress import SILENT, Progress
-from softlabels.words import json_text
+from softlabels.system.humanize import json_text
+from softlabels.system.progress import SILENT, Progress
 
 
 class Terminated(KeyboardInterrupt):

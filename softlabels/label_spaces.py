@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from softlabels.errors import LabelSpaceMismatch
-from softlabels.words import short
+from softlabels.system.humanize import short
 
 SHOWN = 3  # names in a message
 

@@ -21,8 +21,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from softlabels.progress import Advance, Progress
-from softlabels.words import json_text
+from softlabels.system.humanize import json_text
+from softlabels.system.progress import Advance, Progress
 
 LINE_SECONDS = 60.0  # between two lines of progress where there is no terminal
 JSON_SECONDS = 10.0

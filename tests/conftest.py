@@ -15,7 +15,7 @@ import torch
 from hypothesis import settings
 from PIL import Image
 
-from softlabels.progress import Progress
+from softlabels.system.progress import Progress
 from tests import processes
 
 settings.register_profile("quiet", deadline=None)  # no timed tests

@@ -15,7 +15,7 @@ from tests.processes import start
 ROOT = Path(softlabels.__file__).parent
 FLOORS = {
     "errors": 1, "logits": 1, "label_spaces": 1, "config": 1, "spec": 1, "models": 1,
-    "checkpoint": 1, "devices": 1, "progress": 1, "words": 1, "filling": 1, "memory": 1,
+    "checkpoint": 1, "system": 1,
     "inputs": 2, "teachers": 2, "store": 2,
     "capture": 3, "targets": 3,
     "students": 4, "verification": 4, "hub": 4, "exchange": 4,

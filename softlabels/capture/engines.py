@@ -5,8 +5,8 @@ from collections.abc import Callable
 from softlabels.capture.pipeline import dump_shards
 from softlabels.capture.planning import Setup
 from softlabels.capture.ray_workers import run_on_ray
-from softlabels.progress import Progress
 from softlabels.store.records import Plan
+from softlabels.system.progress import Progress
 
 Engine = Callable[[Setup, Plan, list[int], str, Progress], None]
 

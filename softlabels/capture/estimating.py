@@ -14,11 +14,11 @@ from softlabels.capture.pipeline import dump_shards
 from softlabels.capture.planning import Setup, draft, mean_input_bytes, prepare
 from softlabels.capture.refusing import refuse_unstorable
 from softlabels.config import PlanOptions
-from softlabels.progress import SILENT, Progress
 from softlabels.store.folder import Folder
 from softlabels.store.manifest import read_commits, read_plan
 from softlabels.store.records import Plan
-from softlabels.words import counted, size_words, time_words
+from softlabels.system.humanize import counted, size_words, time_words
+from softlabels.system.progress import SILENT, Progress
 
 SAMPLE_SECONDS, SAMPLE_BATCHES = 1.0, 8
 PACKED_BYTES = 11  # of a row beside its logits: 8 of the input's hash; id, view and label, packed

@@ -9,13 +9,11 @@ from softlabels.checkpoint import library_versions
 from softlabels.errors import DamagedDump, StoreError
 from softlabels.inputs.sources import Source
 from softlabels.inputs.whereabouts import origin, remember
-from softlabels.progress import Progress
 from softlabels.store.audit import check_shards, whose_shard
 from softlabels.store.card import card_is_good, render_card
 from softlabels.store.checking import make_record
 from softlabels.store.claims import sweep
 from softlabels.store.folder import Folder
-from softlabels.store.local_files import remove_if_empty
 from softlabels.store.manifest import (
     CARD,
     MANIFEST,
@@ -27,6 +25,8 @@ from softlabels.store.manifest import (
 )
 from softlabels.store.records import Commit, Manifest, Plan
 from softlabels.store.writer import shard_features
+from softlabels.system.local_files import remove_if_empty
+from softlabels.system.progress import Progress
 
 
 def begin(setup: Setup, resume: bool, progress: Progress) -> Plan:

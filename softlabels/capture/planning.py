@@ -8,18 +8,18 @@ import torch
 from softlabels.capture.pipeline import Job
 from softlabels.capture.trying import try_teacher
 from softlabels.config import DumpOptions
-from softlabels.devices import own_device, resolve_device
 from softlabels.errors import UsageError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.preprocessing import choose, remarks
 from softlabels.inputs.sources import Source, open_as_told
 from softlabels.inputs.whereabouts import origin, public_name
-from softlabels.progress import SILENT, Progress
 from softlabels.store.checking import MAX_SHARDS
 from softlabels.store.codec import parse_codec
 from softlabels.store.folder import Folder
 from softlabels.store.records import Plan
+from softlabels.system.devices import own_device, resolve_device
+from softlabels.system.progress import SILENT, Progress
 from softlabels.teachers import Teacher, resolve
 
 SHARD_BYTES = 128 << 20

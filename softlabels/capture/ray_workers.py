@@ -13,10 +13,10 @@ from softlabels.capture.pipeline import dump_shards
 from softlabels.capture.planning import Setup, make_plan, prepare
 from softlabels.config import DumpOptions
 from softlabels.errors import MissingExtra, StoreError
-from softlabels.progress import Progress
 from softlabels.store.checking import make_record
 from softlabels.store.claims import claimed
 from softlabels.store.records import Plan
+from softlabels.system.progress import Progress
 from softlabels.teachers.teacher import first_line
 
 TRIES = 3  # of one shard, when its worker is lost

@@ -9,7 +9,7 @@ from softlabels.errors import DamagedDump, SourceError, UsageError
 from softlabels.store.checking import make_record
 from softlabels.store.json_objects import MAX_JSON_BYTES
 from softlabels.store.records import Plan
-from softlabels.words import size_words
+from softlabels.system.humanize import size_words
 
 SHARD_BYTES = 256  # of a shard's entry in the manifest, at most
 

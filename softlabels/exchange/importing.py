@@ -36,7 +36,6 @@ from softlabels.inputs.hashing import Fingerprint
 from softlabels.inputs.preprocessing import choose
 from softlabels.inputs.sources import Rows, open_source
 from softlabels.logits import check_temperature
-from softlabels.progress import SILENT, Progress
 from softlabels.store.audit import check_shards
 from softlabels.store.claims import claimed, new_run
 from softlabels.store.folder import Folder
@@ -44,8 +43,9 @@ from softlabels.store.manifest import read_commits, read_manifest, read_plan
 from softlabels.store.records import Manifest, Plan
 from softlabels.store.statistics import alarm
 from softlabels.store.writer import ShardWriter, shard_schema
+from softlabels.system.humanize import counted
+from softlabels.system.progress import SILENT, Progress
 from softlabels.teachers import Teacher
-from softlabels.words import counted
 
 ENDINGS = (".npy", ".npz", ".pt", ".pth")
 

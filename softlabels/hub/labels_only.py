@@ -6,8 +6,6 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from softlabels.filling import in_order
-from softlabels.progress import SILENT, Progress
 from softlabels.store.audit import sha256_of
 from softlabels.store.card import render_card
 from softlabels.store.decoding import ShardDecoder
@@ -24,6 +22,8 @@ from softlabels.store.manifest import (
 from softlabels.store.reader import DumpReader
 from softlabels.store.records import Commit, Manifest
 from softlabels.store.writer import ShardWriter, shard_features, shard_schema
+from softlabels.system.background import in_order
+from softlabels.system.progress import SILENT, Progress
 
 
 def without_inputs(reader: DumpReader, to: Folder, progress: Progress = SILENT) -> Folder:

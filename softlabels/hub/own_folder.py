@@ -18,10 +18,10 @@ from softlabels.store.folder import PARTIAL, Folder
 from softlabels.store.hub_address import HubAddress
 from softlabels.store.hub_copies import get_file
 from softlabels.store.lives import CLAIMS
-from softlabels.store.local_files import make_directory
 from softlabels.store.manifest import CARD, MANIFEST, commit_name, read_plan
 from softlabels.store.records import Manifest, Plan
 from softlabels.store.remedies import PULLED
+from softlabels.system.local_files import make_directory
 
 UNFINISHED = ".pulling"  # the client's cache of what is on its way
 

@@ -10,10 +10,8 @@ from huggingface_hub.errors import EntryNotFoundError
 
 from softlabels.config.publishing import PullOptions
 from softlabels.errors import DamagedDump, StoreError, UsageError
-from softlabels.filling import cores
 from softlabels.hub.labels_only import without_inputs
 from softlabels.hub.own_folder import OwnFolder
-from softlabels.progress import SILENT, Progress
 from softlabels.store.audit import sha256_of
 from softlabels.store.folder import Folder
 from softlabels.store.hub_address import HubAddress, first_line
@@ -35,6 +33,8 @@ from softlabels.store.manifest import (
 from softlabels.store.reader import DumpReader
 from softlabels.store.records import Manifest, Plan
 from softlabels.store.shard_numbers import parse_numbers
+from softlabels.system.background import cores
+from softlabels.system.progress import SILENT, Progress
 
 
 @dataclass(frozen=True)

@@ -34,11 +34,11 @@ from softlabels.hub.repository import (
     look,
     refuse_tag,
 )
-from softlabels.progress import SILENT, Progress
 from softlabels.store.folder import Folder
 from softlabels.store.hub_address import HubAddress, quiet, said
 from softlabels.store.manifest import CARD, MANIFEST, read_manifest
 from softlabels.store.reader import DumpReader
+from softlabels.system.progress import SILENT, Progress
 from softlabels.verification import verify
 
 Operation = CommitOperationAdd | CommitOperationCopy | CommitOperationDelete

@@ -6,7 +6,7 @@ import datasets
 
 from softlabels.inputs.columns import type_word
 from softlabels.inputs.labels import warnings_of
-from softlabels.words import counted, short
+from softlabels.system.humanize import counted, short
 
 if TYPE_CHECKING:
     from softlabels.inputs.sources import Source

@@ -18,12 +18,12 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from softlabels.errors import AlignmentError, SourceError, UnreadableInput, UsageError
-from softlabels.filling import Filler
 from softlabels.inputs.pictures import orientation
 from softlabels.inputs.pointers import is_pointer
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import BLOCK_ROWS, Rows, Source
-from softlabels.memory import free_memory
+from softlabels.system.background import Filler
+from softlabels.system.memory import free_memory
 
 CACHE_BYTES = 4 << 30  # and at most a quarter of the memory that is free
 DECODERS = max(2, min(8, os.cpu_count() or 1))  # threads

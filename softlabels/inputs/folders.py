@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from softlabels.errors import SourceError
-from softlabels.words import counted
+from softlabels.system.humanize import counted
 
 DATA_ENDINGS = (".parquet", ".csv", ".tsv", ".json", ".jsonl", ".arrow")
 PACKED_ENDINGS = (".csv", ".tsv", ".json", ".jsonl")  # which may end in .gz

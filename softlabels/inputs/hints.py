@@ -6,7 +6,7 @@ import pyarrow.compute as pc
 
 from softlabels.inputs.folders import image_endings
 from softlabels.inputs.tables import Table
-from softlabels.words import short
+from softlabels.system.humanize import short
 
 ROWS = 100_000  # that are looked at
 NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"

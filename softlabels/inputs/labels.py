@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from softlabels.errors import LabelSpaceMismatch, SourceError
 from softlabels.inputs.plain import is_text
 from softlabels.label_spaces import spelled_otherwise
-from softlabels.words import short
+from softlabels.system.humanize import short
 
 LABEL_NAMES = ("label", "labels", "target", "class", "y")
 

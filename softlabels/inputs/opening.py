@@ -28,7 +28,7 @@ from softlabels.inputs.headers import Header, check_images, declared_files, read
 from softlabels.inputs.parquet import ParquetTable
 from softlabels.inputs.tables import ArrowTable, DatasetTable, Table
 from softlabels.inputs.text_files import READERS
-from softlabels.words import counted
+from softlabels.system.humanize import counted
 
 EMBEDDED = "digits"
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocess import DEFAULTS, Preprocess
 from softlabels.inputs.sources import Source
-from softlabels.progress import Progress
+from softlabels.system.progress import Progress
 
 UNIT, PIXELS = 1.0, 255.0
 MODES = {"L": "|grey|", "RGB": "|rgb|"}  # to which `datasets` brings a column's pictures, if any

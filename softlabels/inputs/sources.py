@@ -24,7 +24,7 @@ from softlabels.inputs.opening import dataset_name, open_data
 from softlabels.inputs.plain import is_text
 from softlabels.inputs.rows import Rows
 from softlabels.inputs.tables import DatasetTable, Table
-from softlabels.progress import SILENT, Progress
+from softlabels.system.progress import SILENT, Progress
 
 BLOCK_ROWS = 4096
 COLUMN_ROWS = 65_536  # of a single column

@@ -20,8 +20,8 @@ import pyarrow.json
 from softlabels.errors import SourceError
 from softlabels.inputs.plain import is_text
 from softlabels.inputs.pointers import refuse_pointer
-from softlabels.memory import free_memory
-from softlabels.words import size_words
+from softlabels.system.humanize import size_words
+from softlabels.system.memory import free_memory
 
 PIECE_BYTES = 64 << 20
 BLOCK_BYTES = 1 << 30  # of which Arrow infers the types: the whole of nearly every file

@@ -14,7 +14,7 @@ from softlabels.store.manifest import CARD
 from softlabels.store.markdown import folded, shown, table
 from softlabels.store.recipe import TEACHER, recipe, written
 from softlabels.store.records import Manifest, Plan
-from softlabels.words import short, size_words
+from softlabels.system.humanize import short, size_words
 
 BEGIN = (
     "<!-- softlabels: written by the program, up to the end mark; what is elsewhere is yours -->"

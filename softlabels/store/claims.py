@@ -13,10 +13,10 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 
 from softlabels.errors import DiskFull, FolderInUse, StoreError
-from softlabels.progress import SILENT, Progress
 from softlabels.store.folder import PARTIAL, Folder
 from softlabels.store.lives import CLAIMS, NAME, Life, life_in
-from softlabels.store.local_files import tidied
+from softlabels.system.local_files import tidied
+from softlabels.system.progress import SILENT, Progress
 
 TRIES = 12
 UNGUARDED = {"hf"}  # where every write is a commit to a repository

@@ -18,7 +18,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from softlabels.errors import DamagedDump, DiskFull, MissingExtra, SoftlabelsError, StoreError
 from softlabels.store.json_objects import MAX_JSON_BYTES, parse_object
-from softlabels.store.local_files import appearing, make_directory, remove_if_empty
+from softlabels.system.local_files import appearing, make_directory, remove_if_empty
 
 PARTIAL = ".partial"
 OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "hf", "memory"}

@@ -16,8 +16,6 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from huggingface_hub.file_download import repo_folder_name
 
 from softlabels.errors import IncompleteDump, StoreError
-from softlabels.filling import in_order
-from softlabels.progress import SILENT, Progress
 from softlabels.store.folder import Folder
 from softlabels.store.hub_address import (
     HUB_COPY,
@@ -29,6 +27,8 @@ from softlabels.store.hub_address import (
 )
 from softlabels.store.manifest import CARD, MANIFEST, PLAN, commit_name, read_manifest
 from softlabels.store.shard_numbers import parse_numbers
+from softlabels.system.background import in_order
+from softlabels.system.progress import SILENT, Progress
 
 CONNECTIONS = 8
 

@@ -19,7 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from softlabels.store.folder import Folder
-from softlabels.store.local_files import make_directory
+from softlabels.system.local_files import make_directory
 
 CLAIMS = ".claims"
 NAME = re.compile(CLAIMS + r"/\w+-\d+-\w+\.(json|lock)")

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from softlabels.errors import UsageError
-from softlabels.words import counted
+from softlabels.system.humanize import counted
 
 WORD = re.compile(r"\s*(\d{1,6})(?:\s*-\s*(\d{1,6}))?\s*", re.ASCII)
 

@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 
 from softlabels.config import EvalOptions
-from softlabels.devices import resolve_device
 from softlabels.errors import LabelSpaceMismatch, SourceError, TeacherError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocessing import choose, introduce
 from softlabels.inputs.sources import open_as_told
 from softlabels.label_spaces import LabelSpace, match_label_spaces
 from softlabels.logits import DenseLogits
-from softlabels.progress import SILENT, Advance, Progress, unheard
+from softlabels.system.devices import resolve_device
+from softlabels.system.humanize import counted
+from softlabels.system.progress import SILENT, Advance, Progress, unheard
 from softlabels.targets.loading import load
 from softlabels.targets.soft_dataset import Dump
 from softlabels.teachers import Teacher, resolve
-from softlabels.words import counted
 
 ECE_BINS = 15
 

@@ -16,7 +16,6 @@ from softlabels.config import TrainingOptions
 from softlabels.errors import UsageError
 from softlabels.inputs.examples import Examples
 from softlabels.models import build_model, cause, check_state
-from softlabels.progress import Progress
 from softlabels.students.evaluation import broken_rows, compare, measure, predict
 from softlabels.students.holdout import FEW, choose_rows, labels_choose
 from softlabels.students.ranks import Ranks
@@ -29,8 +28,9 @@ from softlabels.students.trainer import (
     seed_everything,
     smallest_share,
 )
+from softlabels.system.humanize import counted, measured
+from softlabels.system.progress import Progress
 from softlabels.targets.soft_dataset import Dump
-from softlabels.words import counted, measured
 
 PLACES = ("dump", "data", "source", "out", "device", "keep", "cache")  # may differ between ranks
 SHOWN = 8  # names

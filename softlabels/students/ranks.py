@@ -16,8 +16,8 @@ import accelerate
 import torch
 from torch import Tensor, nn
 
-from softlabels.devices import resolve_device
 from softlabels.errors import TrainingError, UsageError
+from softlabels.system.devices import resolve_device
 
 _runs = itertools.count()  # the same on every rank, as all call the same verbs
 

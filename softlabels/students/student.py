@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from softlabels.devices import autocast
 from softlabels.errors import SoftlabelsError, TrainingError, UsageError
 from softlabels.logits import looks_like
 from softlabels.models import cause, logits_of
 from softlabels.students.ranks import is_lost_touch
-from softlabels.words import counted
+from softlabels.system.devices import autocast
+from softlabels.system.humanize import counted
 
 PASSES = 8  # in training mode: a layer that is left out at random is seen in one of them
 

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from softlabels.config import TrainingOptions
-from softlabels.devices import autocast
 from softlabels.errors import TrainingError, UsageError
-from softlabels.progress import Advance, Progress
 from softlabels.students.ranks import Ranks
 from softlabels.students.student import Student, in_words
+from softlabels.system.devices import autocast
+from softlabels.system.humanize import counted, measured
+from softlabels.system.progress import Advance, Progress
 from softlabels.targets.batches import steps
-from softlabels.words import counted, measured
 
 Batch = Mapping[str, Any]
 

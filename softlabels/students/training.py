@@ -15,17 +15,17 @@ from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocessing import choose, introduce
 from softlabels.inputs.sources import open_as_told
 from softlabels.inputs.views import draw_shifts, shift
-from softlabels.progress import SILENT, Progress
 from softlabels.students.job import Job, TrainResult
 from softlabels.students.losses import hard_loss, kd_loss
 from softlabels.students.ranks import Ranks
 from softlabels.students.trainer import Batch
+from softlabels.system.humanize import counted
+from softlabels.system.progress import SILENT, Progress
 from softlabels.targets import newest_dump
 from softlabels.targets.joining import source_place
 from softlabels.targets.loading import load
 from softlabels.targets.orders import permutation
 from softlabels.targets.soft_dataset import Dump
-from softlabels.words import counted
 
 MOST_CLASSES = 1_000_000
 LOW_T, HIGH_T = 0.01, 1000.0  # between them float32's loss is right to three digits

@@ -17,9 +17,9 @@ from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import Source, open_source
 from softlabels.inputs.tables import ArrowTable
 from softlabels.inputs.whereabouts import recall
-from softlabels.progress import SILENT, Progress
 from softlabels.store.reader import DumpReader
 from softlabels.store.records import Plan
+from softlabels.system.progress import SILENT, Progress
 
 
 def find_ids(among: np.ndarray, ids: np.ndarray, order: np.ndarray | None = None) -> np.ndarray:

@@ -15,11 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from softlabels import filling
 from softlabels.errors import DamagedDump, StoreError, UsageError
-from softlabels.filling import Filler, cores, in_order
-from softlabels.memory import free_memory
-from softlabels.progress import SILENT, Progress
 from softlabels.store.audit import sha256_of
 from softlabels.store.codec import DTYPES
 from softlabels.store.decoding import ShardDecoder
@@ -27,8 +23,12 @@ from softlabels.store.gathering import Region, RowGroups
 from softlabels.store.mapping import allow_open_files, map_logits
 from softlabels.store.reader import PARQUET_ERRORS, DumpReader
 from softlabels.store.remedies import remedy
-from softlabels.targets.cache import LocalCache
-from softlabels.words import counted, size_words
+from softlabels.system import background
+from softlabels.system.background import Filler, cores, in_order
+from softlabels.system.cache import LocalCache
+from softlabels.system.humanize import counted, size_words
+from softlabels.system.memory import free_memory
+from softlabels.system.progress import SILENT, Progress
 
 KEEPS = ("auto", "gpu", "disk")
 SHARE = 0.4  # of the device's free memory, that `auto` takes at most
@@ -187,7 +187,7 @@ class KeptLogits:
 
     def _ready(self) -> None:
         if self._process != os.getpid():
-            with filling.opening:
+            with background.opening:
                 if self._process != os.getpid():
                     self._begin()
 

@@ -4,16 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from softlabels.devices import own_device, resolve_device
 from softlabels.errors import UsageError
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.logits import check_temperature
-from softlabels.progress import SILENT, Progress
 from softlabels.store.folder import Folder
 from softlabels.store.hub_copies import dump_folder
 from softlabels.store.reader import DumpReader
 from softlabels.store.shard_numbers import write_numbers
-from softlabels.targets.cache import LocalCache
+from softlabels.system.cache import LocalCache
+from softlabels.system.devices import own_device, resolve_device
+from softlabels.system.progress import SILENT, Progress
 from softlabels.targets.joining import Join, JoinedInputs, StoredInputs, join_inputs, named_source
 from softlabels.targets.kept_logits import KeptLogits, choose_keep
 from softlabels.targets.mirror import local_copy

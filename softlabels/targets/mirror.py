@@ -10,14 +10,14 @@ from dataclasses import asdict
 from filelock import FileLock
 
 from softlabels.errors import DamagedDump
-from softlabels.filling import in_order
-from softlabels.progress import SILENT, Progress
 from softlabels.store.audit import sha256_of
 from softlabels.store.folder import Folder
 from softlabels.store.manifest import MANIFEST, read_manifest
 from softlabels.store.remedies import remedy
 from softlabels.store.shard_numbers import parse_numbers
-from softlabels.targets.cache import LocalCache, hold
+from softlabels.system.background import in_order
+from softlabels.system.cache import LocalCache, hold
+from softlabels.system.progress import SILENT, Progress
 
 CONNECTIONS = 8
 

@@ -17,7 +17,6 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from softlabels import filling
 from softlabels.errors import UsageError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocess import Preprocess
@@ -26,6 +25,7 @@ from softlabels.store.decoding import ShardDecoder
 from softlabels.store.folder import Folder
 from softlabels.store.gathering import RowGroups
 from softlabels.store.reader import DumpReader
+from softlabels.system import background
 from softlabels.targets.orders import HELD_GROUPS
 
 THREADS = 8
@@ -120,7 +120,7 @@ class StreamedRows:
 
     def _ask(self, group: int) -> "Future[Group]":
         if self._process != os.getpid():
-            with filling.opening:
+            with background.opening:
                 if self._process != os.getpid():
                     self._begin()
         with self._lock:

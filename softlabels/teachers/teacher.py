@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from softlabels.devices import autocast
 from softlabels.errors import (
     LabelSpaceMismatch,
     SoftlabelsError,
@@ -18,6 +17,7 @@ from softlabels.errors import (
 )
 from softlabels.label_spaces import LabelSpace, match_label_spaces
 from softlabels.models import cause, logits_of
+from softlabels.system.devices import autocast
 from softlabels.teachers.feeding import Feed, weights_dtype
 
 

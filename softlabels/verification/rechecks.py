@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from softlabels.config.verification import VerifyOptions
-from softlabels.devices import resolve_device
 from softlabels.errors import AlignmentError, LabelSpaceMismatch, TeacherError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import BLOCK_ROWS, Source
 from softlabels.label_spaces import LabelSpace, match_label_spaces
 from softlabels.logits import DenseLogits
-from softlabels.progress import Progress
 from softlabels.store.reader import DumpReader
+from softlabels.system.devices import resolve_device
+from softlabels.system.progress import Progress
 from softlabels.targets.joining import Join, open_inputs
 from softlabels.teachers import Teacher, resolve
 from softlabels.teachers.probing import difference, steady_limit

@@ -11,7 +11,6 @@ import numpy as np
 from softlabels.config.verification import VerifyOptions
 from softlabels.errors import DamagedDump, IncompleteDump, SoftlabelsError, StoreError
 from softlabels.inputs.hashing import Fingerprint, ascending
-from softlabels.progress import SILENT, Progress
 from softlabels.store.audit import Finding, check_shards, whose_shard
 from softlabels.store.card import card_is_good
 from softlabels.store.claims import writer_of
@@ -30,6 +29,7 @@ from softlabels.store.reader import DumpReader
 from softlabels.store.records import Commit, Manifest, Plan
 from softlabels.store.remedies import remedy
 from softlabels.store.statistics import alarm
+from softlabels.system.progress import SILENT, Progress
 from softlabels.verification.rechecks import Replay, recheck_source, replay
 
 

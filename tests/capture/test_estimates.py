@@ -11,8 +11,8 @@ import softlabels
 from softlabels import terminal
 from softlabels.capture import estimating
 from softlabels.errors import PlanMismatch
-from softlabels.progress import Progress
-from softlabels.words import counted, size_words, time_words
+from softlabels.system.humanize import counted, size_words, time_words
+from softlabels.system.progress import Progress
 from tests.conftest import Linear, make_vectors, save_script
 
 

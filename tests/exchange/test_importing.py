@@ -22,9 +22,9 @@ from softlabels.errors import (
 )
 from softlabels.exchange import import_logits
 from softlabels.inputs.sources import open_source
-from softlabels.progress import Progress
 from softlabels.store.folder import Folder
 from softlabels.store.reader import DumpReader
+from softlabels.system.progress import Progress
 from tests.conftest import every, make_vectors
 from tests.dumps import change
 from tests.exchange.foreign_files import marginal, soft, write_fkd, write_tinyvit

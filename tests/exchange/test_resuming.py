@@ -14,9 +14,9 @@ import softlabels
 from softlabels.errors import AlignmentError, DiskFull, PlanMismatch, StoreError
 from softlabels.exchange import import_logits, importing
 from softlabels.exchange.matching import Match
-from softlabels.progress import Progress
 from softlabels.store.folder import Folder
 from softlabels.store.reader import DumpReader
+from softlabels.system.progress import Progress
 from tests.capture import harm
 from tests.conftest import every, make_vectors
 from tests.exchange.foreign_files import soft

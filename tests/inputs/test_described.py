@@ -8,7 +8,7 @@ import torch
 import softlabels
 from softlabels.errors import SourceError
 from softlabels.inputs.sources import open_source
-from softlabels.progress import Progress
+from softlabels.system.progress import Progress
 
 
 @pytest.fixture

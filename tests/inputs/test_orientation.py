@@ -12,7 +12,7 @@ from torch import nn
 
 import softlabels
 from softlabels.inputs.preprocess import Preprocess
-from softlabels.progress import Progress
+from softlabels.system.progress import Progress
 from tests.conftest import save_script
 
 ORIENTATION = 0x0112

@@ -14,13 +14,13 @@ import torch
 from huggingface_hub import HfApi, hf_hub_download
 
 import softlabels
-from softlabels.progress import Progress
 from softlabels.store.codec import DTYPES
 from softlabels.store.folder import Folder
 from softlabels.store.manifest import commit_name
 from softlabels.store.reader import DumpReader
 from softlabels.store.records import Manifest
 from softlabels.store.writer import ShardWriter, shard_features, shard_schema
+from softlabels.system.progress import Progress
 from tests.hub import OWNER, Hub
 
 SHARDS = 6

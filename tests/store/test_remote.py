@@ -18,7 +18,7 @@ from softlabels.errors import DamagedDump, FolderInUse, StoreError
 from softlabels.store import claims, lives
 from softlabels.store.folder import Folder
 from softlabels.store.reader import DumpReader
-from softlabels.targets.cache import LocalCache
+from softlabels.system.cache import LocalCache
 from tests import s3
 from tests.capture.test_trust import slow_words
 from tests.conftest import every, whole, wide_dump

@@ -12,10 +12,10 @@ import softlabels
 from softlabels.config import FitOptions
 from softlabels.errors import SourceError, TeacherError, TrainingError, UsageError
 from softlabels.inputs.sources import open_source
-from softlabels.progress import Progress
 from softlabels.students.evaluation import measure
 from softlabels.students.holdout import choose_rows, labels_choose
-from softlabels.words import json_text
+from softlabels.system.humanize import json_text
+from softlabels.system.progress import Progress
 
 HERE = "tests.students.test_scores"
 

@@ -37,7 +37,7 @@ def test_each_image_is_decoded_about_once(dump_folder, decoded):
 
 def test_the_first_batch_waits_for_its_own_images_only(dump_folder, decoded, monkeypatch):
     dataset = softlabels.load(dump_folder, T=4)
-    monkeypatch.setattr("softlabels.filling.Filler.start", lambda self: None)
+    monkeypatch.setattr("softlabels.system.background.Filler.start", lambda self: None)
     next(iter(dataset.batches(16, shuffle=True)))
     assert len(decoded) < 30
 

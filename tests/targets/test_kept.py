@@ -21,10 +21,10 @@ from torch.utils.data import DataLoader
 
 import softlabels
 from softlabels.errors import DamagedDump, DiskFull, UsageError
-from softlabels.progress import Progress
 from softlabels.store.pages import logits_chunk, plain_values
+from softlabels.system.cache import LocalCache, remove
+from softlabels.system.progress import Progress
 from softlabels.targets import kept_logits, mirror
-from softlabels.targets.cache import LocalCache, remove
 from tests.conftest import whole
 from tests.dumps import OTHER_WRITERS, change, make_dump
 from tests.processes import start

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from softlabels.filling import Filler
+from softlabels.system.background import Filler
 
 
 def test_the_first_failure_is_told_whatever_follows_from_it():

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from softlabels.memory import free_memory, group_memory
+from softlabels.system.memory import free_memory, group_memory
 
 GIB = 1 << 30
 
@@ -55,7 +55,7 @@ def test_a_group_of_this_system():
         pytest.skip("no control group can be made here")
     script = (
         "import os, sys, pathlib; pathlib.Path(sys.argv[1]).write_text(str(os.getpid()));"
-        "from softlabels.memory import free_memory; print(free_memory())"
+        "from softlabels.system.memory import free_memory; print(free_memory())"
     )
     try:
         done = subprocess.run([sys.executable, "-c", script, str(place / "cgroup.procs")],

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from softlabels.errors import DiskFull, UsageError
-from softlabels.words import size_words
+from softlabels.system.humanize import size_words
 
 try:
     import fcntl

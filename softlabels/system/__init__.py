@@ -1,0 +1,1 @@
+"""The machine below: threads, devices, memory, files, a cache; how a verb says what it does."""
