@@ -1,6 +1,6 @@
 """Cells of Arrow columns: ids, encoded images, numbers. N rows of a block."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from softlabels.errors import SourceError
 from softlabels.inputs.plain import is_text
+from softlabels.words import short
 
 TEXT_WORDS = (
     "Text is not an input yet: tokenise it into a column of equally long lists of whole numbers, "
@@ -67,16 +68,21 @@ def image_content(cell: Any) -> tuple[bytes | None, str]:
     return cell, ""
 
 
-def numbers(columns: Sequence[pa.ChunkedArray], ids: np.ndarray) -> np.ndarray:
+def numbers(named: Mapping[str, pa.ChunkedArray], ids: np.ndarray) -> np.ndarray:
     """Inputs that are numbers, [N, …]: one list column, or scalar columns side by side as float32.
 
     Raises SourceError for empty cells, lists of unequal lengths, and what is no number.
     """
-    for column in columns:
+    for name, column in named.items():
         refuse_other_types(column.type)
         if column.null_count:
             row = pc.index(column.is_null(), True).as_py()
-            raise SourceError(f"the row with id {ids[row]!s} has an empty input cell")
+            raise SourceError(
+                f"the row with id {ids[row]!s} has an empty cell in the input column "
+                f"{short(name)!r}; fill it, leave out the row, or choose the inputs with "
+                f"--input-column"
+            )
+    columns = list(named.values())
     if len(columns) > 1 or not _is_list(columns[0].type):
         if any(_is_list(column.type) for column in columns):
             raise SourceError("several input columns are joined only if each holds single numbers")

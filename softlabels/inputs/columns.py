@@ -7,7 +7,7 @@ is named, and neither is one that says how rows are to be used.
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import datasets
@@ -66,11 +66,17 @@ def find_columns(
     twice = next((name for name in named if named.count(name) > 1), None)
     if twice is not None:
         raise SourceError(f"--input-column names {twice!r} twice")
-    label = label or _find_label(features, (*named, *((id,) if id else ())))
+    if label is not None and _is_listed(features[label]):
+        raise SourceError(f"--label-column: {_listed(table, label)}")
+    taken = (*named, *((id,) if id else ()))
+    label = label or _find_label(features, taken)
+    several = None if label else _find_listed_label(features, taken)
+    notes = (f"warning: {_listed(table, several)}",) if several else ()
     if named:
-        return Columns(named, label, id)
-    rest = [name for name in features if name not in (label, id)]
-    return _find_inputs(table, rest, label, id)
+        return Columns(named, label, id, notes)
+    rest = [name for name in features if name not in (label, several, id)]
+    columns = _find_inputs(table, rest, label, id)
+    return replace(columns, notes=notes + columns.notes)
 
 
 def image_columns(table: Table, names: Sequence[str]) -> list[str]:
@@ -100,6 +106,28 @@ def _find_label(features: dict[str, Any], taken: tuple[str, ...]) -> str | None:
         if name.strip().lower() == wished and is_scalar(free[name])
     ]
     return next(iter(classes or named), None)
+
+
+def _find_listed_label(features: dict[str, Any], taken: tuple[str, ...]) -> str | None:
+    """A column that is called like labels and holds lists."""
+    names = [name for name in features if name not in taken and _is_listed(features[name])]
+    return next((n for wished in LABEL_NAMES for n in names if n.strip().lower() == wished), None)
+
+
+def _is_listed(feature: object) -> bool:
+    return is_array(feature) or isinstance(feature, datasets.List)
+
+
+def _listed(table: Table, name: str) -> str:
+    """What to do about labels that are lists."""
+    cells = table.read([name], 0, min(len(table), PEEK_ROWS))[name].to_pylist()
+    lengths = sorted({len(cell) for cell in cells if cell is not None})
+    count = f"{lengths[0]:,}" if len(lengths) == 1 else "several"
+    return (
+        f"the column {name!r} holds lists of {count} values, as several labels a row or one-hot "
+        f"labels do, and is no label here: a row has one class at most. Write a column of its "
+        f"number (of one-hot labels the argmax), or name another with --label-column"
+    )
 
 
 def _find_inputs(table: Table, rest: list[str], label: str | None, id: str | None) -> Columns:

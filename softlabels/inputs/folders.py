@@ -104,6 +104,8 @@ def splits_of_data(listing: Listing) -> dict[str, list[Path]]:
     nowhere, below = [], set()
     for path in listing.data:
         split = split_of(path.parts[0]) if len(path.parts) > 1 else None
+        if split is not None:
+            _refuse_other_split(listing.folder, path, split)
         if split is None and (split := split_of_file(path.name)) and len(path.parts) > 1:
             below.add(path.parts[:-1])
         if split is None:
@@ -123,7 +125,28 @@ def splits_of_data(listing: Listing) -> dict[str, list[Path]]:
         refuse_splitless(listing.folder, splits, nowhere)
     for split, paths in splits.items():
         refuse_two_kinds(listing.folder, split, paths)
+        refuse_alike(listing.folder, paths)
     return {split: [listing.folder / path for path in paths] for split, paths in splits.items()}
+
+
+def _refuse_other_split(folder: Path, path: PurePosixPath, split: str) -> None:
+    """Raises SourceError where names inside a split's folder are of another split alone, as
+    `train/x_test.csv` is: one of the two is wrong, and the rows would be mixed."""
+    words = {word[1] for word in WORD.finditer(_parted("/".join(path.parts[1:])))}
+    others = {ALIASES[word] for word in words}
+    if split == "validation":  # which `eval` may mean as well
+        others = {ALIASES[word] for word in words - {"eval", "evaluation"}}
+    if others and split not in others:
+        raise SourceError(
+            f"{folder}: {path} lies in the folder of the split {split!r} and is called like one of "
+            f"{' and '.join(sorted(others))}; its rows would be {split}. Move it to a folder "
+            f"{min(others)}/, or rename it"
+        )
+
+
+def _parted(name: str) -> str:
+    """In small letters, with the words of `xTrain` apart."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
 
 
 def refuse_splitless(folder: Path, splits: Iterable[str], nowhere: list[PurePosixPath]) -> None:
@@ -146,7 +169,7 @@ def refuse_alike(folder: Path, paths: Iterable[PurePosixPath]) -> None:
     `mnist_test.csv`): no rule makes splits of them, and their rows would be mixed."""
     seen: dict[str, tuple[str, PurePosixPath]] = {}
     for path in paths:
-        text = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(path)).lower()
+        text = _parted(str(path))
         for word in WORD.finditer(text):
             rest = f"{text[: word.start()]}/{text[word.end() :]}"
             split, other = seen.setdefault(rest, (ALIASES[word[1]], path))

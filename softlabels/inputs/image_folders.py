@@ -60,14 +60,16 @@ def image_splits(listing: Listing) -> dict[str, list[PurePosixPath]]:
         refuse_splitless(listing.folder, splits, nowhere)
     if not splits:
         refuse_alike(listing.folder, folders_of(nowhere))
-        _refuse_splits_below(listing.folder, nowhere)
+    for images in splits.values() if splits else [nowhere]:
+        _refuse_splits_below(listing.folder, images)
     return splits or {"train": nowhere}
 
 
 def _refuse_splits_below(folder: Path, images: list[PurePosixPath]) -> None:
     """Raises SourceError where the folders right below the classes name several splits: as
     classes' own folders they would be mixed."""
-    below = {path.parts[:2] for path in images if len(path.parts) > 2 and split_of(path.parts[1])}
+    inside = [_inside(path) for path in images]
+    below = {path.parts[:2] for path in inside if len(path.parts) > 2 and split_of(path.parts[1])}
     if len({split_of(split) for _, split in below}) > 1:
         places = sorted("/".join(parts) for parts in below)
         raise SourceError(

@@ -8,11 +8,11 @@ from softlabels.inputs.sources import Source
 
 def check_labels(source: Source, classes: int, who: str) -> None:
     """Raises LabelSpaceMismatch that names the first row whose label is none of `classes`, which
-    count from 0; −1 is none. Reads the column of labels alone."""
+    count from 0. Reads the column of labels alone."""
     if not source.labelled:
         return
     labels = source.labels
-    wrong = np.flatnonzero((labels >= classes) | (labels < -1))
+    wrong = np.flatnonzero(labels >= classes)
     if not len(wrong):
         return
     row = int(wrong[0])
@@ -21,7 +21,7 @@ def check_labels(source: Source, classes: int, who: str) -> None:
     text = (
         f"{source.data!r} has the label {labels[row]} for the row with id {id!r}, and "
         f"{len(wrong):,} such rows; {who} has {classes:,} classes, 0 to {classes - 1}, and −1 "
-        f"is no label"
+        f"or −100 is no label"
     )
     if known.min() == 1 and known.max() == classes:
         text += f". These count from 1 to {classes}: subtract 1 from each"

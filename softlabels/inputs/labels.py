@@ -14,6 +14,7 @@ from softlabels.inputs.plain import is_text
 from softlabels.label_spaces import spelled_otherwise
 from softlabels.system.humanize import short
 
+NONE = (-1, -100)  # torch's losses ignore the second
 LABEL_NAMES = ("label", "labels", "target", "class", "y")
 
 
@@ -56,8 +57,9 @@ def names_of_texts(blocks: Iterable[pa.ChunkedArray]) -> list[str]:
 
 
 def numbers_of(column: pa.ChunkedArray, name: str, names: list[str] | None) -> np.ndarray:
-    """Labels int64 [N], −1 where there is none: whole numbers as they are, texts by their place
-    among the names. Raises SourceError for other values."""
+    """Labels int64 [N], −1 where there is none, which may be written as an empty cell, −1 or −100:
+    whole numbers as they are, texts by their place among the names. Raises SourceError for other
+    values, and LabelSpaceMismatch for other negative numbers and those beyond the names."""
     array = column.combine_chunks()
     if is_text(array.type):
         array = _class_numbers(array, name, names or [])
@@ -69,6 +71,13 @@ def numbers_of(column: pa.ChunkedArray, name: str, names: list[str] | None) -> n
         labels = array.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False).copy()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise _no_classes(array, name) from error
+    labels[np.isin(labels, NONE)] = -1
+    if labels.min(initial=-1) < -1:
+        raise LabelSpaceMismatch(
+            f"the label column {name!r} holds {labels.min()}; classes are numbered from 0, and "
+            f"−1 or −100, which torch ignores, is no label. Mend the labels, or choose another "
+            f"column with --label-column"
+        )
     if names is not None and labels.max(initial=-1) >= len(names):
         raise LabelSpaceMismatch(
             f"the label column {name!r} holds {labels.max()}, but the data name "

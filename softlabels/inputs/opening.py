@@ -11,7 +11,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from softlabels.errors import SourceError
+from softlabels.errors import SourceError, UsageError
 from softlabels.inputs import image_folders
 from softlabels.inputs.folders import (
     ABOUT,
@@ -45,11 +45,18 @@ class Opened:
 def open_data(data: str, split: str, revision: str | None = None) -> Opened:
     """`digits`, a file, a folder (files, save_to_disk, or images in class folders), or a Hub id.
 
-    A path that exists wins over a Hub id. Raises SourceError that says what was tried.
+    A path that exists wins over a Hub id. Raises SourceError that says what was tried, and
+    UsageError for a revision of data that have none.
     """
     if not data.strip():
         raise SourceError(f"no data is named: --data is {data!r}")
     path = local_path(data)
+    if revision is not None and (path is not None or data == EMBEDDED):
+        what = "comes with this package" if path is None else "is a file or folder here"
+        raise UsageError(
+            f"--revision is {revision!r}, and {data!r} {what}, which has no revisions: leave out "
+            f"--revision, or name a dataset of the Hub with --data"
+        )
     if data == EMBEDDED and path is None:
         return Opened(_open_embedded(split))
     if path is not None:

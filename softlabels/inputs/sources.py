@@ -213,7 +213,7 @@ class Source:
             cells: Any = encoded_images(table[self.columns.inputs[0]], ids)
             hashes = hash_images(cells)
         else:
-            cells = numbers([table[name] for name in self.columns.inputs], ids)
+            cells = numbers({name: table[name] for name in self.columns.inputs}, ids)
             hashes = hash_arrays(cells)
         return Rows(ids, self._labels(table), hashes, cells)
 
@@ -247,7 +247,11 @@ def open_source(
         opened = open_data(data, split, revision)
         table = opened.table
         if len(table) == 0:
-            raise SourceError(f"{data!r}, split {split!r}, has no rows")
+            names = ", ".join(list(table.features)[:10])
+            raise SourceError(
+                f"{data!r}, split {split!r}, has no rows"
+                + (f" below the names of its columns, {names}" if names else "")
+            )
         columns = find_columns(table, input_column, label_column, id_column or opened.id)
         for name in image_columns(table, columns.inputs):
             table.features = table.features | {name: datasets.Image()}

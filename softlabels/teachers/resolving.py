@@ -39,12 +39,25 @@ def resolve(
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise TeacherError(f"--teacher {teacher} {what}; it should be a file such as t.pt")
-    loader = LOADERS[sniff(path)]
+    kind = sniff(path)
+    if kind != "pickle" and not _is_utf8(str(path)):  # which torch and safetensors want of theirs
+        raise TeacherError(
+            f"--teacher {teacher!a}: a {kind} file can't be read under a name that is no "
+            f"UTF-8; rename it"
+        )
     file = TeacherFile(path, file_fingerprint(path), model, input_shape, trust_pickle, weights)
-    found = loader(file)
+    found = LOADERS[kind](file)
     if weights is not None and found.kind not in ("state_dict", "pickle"):
         raise UsageError(f"--weights is for files of several weights; {teacher} is a {found.kind}")
     return found
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def file_fingerprint(path: Path) -> str:

@@ -77,11 +77,15 @@ def read_pickle(path: Path, trust_pickle: bool = False) -> Any:
         return torch.load(path, map_location="cpu", weights_only=not trust_pickle)
     except pickle.UnpicklingError as error:
         wanted = _wanted_globals(path) or _named_global(error)
+        remedy = "Save the state dict (torch.save(model.state_dict(), …)) and give --model"
+        if wanted and all(name.startswith("numpy.") for name in wanted.split(", ")):
+            remedy = (
+                "These are numpy arrays: save tensors (torch.from_numpy of each), or a .safetensors"
+            )
         raise UntrustedPickle(
             f"{path} is a pickle that holds more than weights"
             f"{f' ({wanted})' if wanted else ''}; loading it could run code, so it was not "
-            f"loaded. Save the state dict (torch.save(model.state_dict(), …)) and give --model, "
-            f"or, if you trust whoever made the file, add --trust-pickle"
+            f"loaded. {remedy}, or, if you trust whoever made the file, add --trust-pickle"
         ) from error
     except (RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError) as error:
         raise TeacherError(f"{path} is truncated or damaged: {first_line(error)}") from error

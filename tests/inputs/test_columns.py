@@ -1,5 +1,7 @@
 """Inputs that are not named: what counts or names rows is never one in silence."""
 
+import json
+
 import pytest
 
 from softlabels.errors import SourceError
@@ -117,3 +119,25 @@ def test_text_as_the_only_input_is_told_what_to_do(tmp_path):
         with pytest.raises(SourceError, match="Text is not an input yet: tokenise") as caught:
             open_source(str(path), **options).read(0, 3)
         assert "garlic" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "values"),
+    [
+        ({"x": [1.0, 2.0], "label": [0, 1, 0]}, 3),
+        ({"label": [[1], [2]], "x": [1.0, 2.0]}, 2),
+        ({"a": 1.0, "b": 2.0, "labels": ["cat", "dog"]}, 2),
+        ({"a": 1.0, "b": 2.0, "Target": [0.5]}, 1),
+    ],
+)
+def test_labels_that_are_lists_are_said_and_are_no_inputs(tmp_path, row, values):
+    path = tmp_path / "d.jsonl"
+    path.write_text(3 * (json.dumps(row) + "\n"))
+    source = open_source(str(path))
+    listed = next(name for name in row if name not in ("x", "a", "b"))
+    assert source.columns.inputs == tuple(name for name in row if name != listed)
+    assert not source.labelled
+    begin = f"warning: the column {listed!r} holds lists of {values} values"
+    assert [line for line in source.described if line.startswith(begin)]
+    named = open_source(str(path), input_column=list(source.columns.inputs))
+    assert named.described == source.described

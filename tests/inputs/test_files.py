@@ -28,7 +28,7 @@ def test_missing_looking_names_are_classes_and_an_empty_cell_is_missing(tmp_path
 
 def test_a_missing_number_names_its_row(tmp_path):
     path = write(tmp_path / "d.csv", "x,z,label\n1,2.5,a\nNA,3,b\n")
-    with pytest.raises(SourceError, match="id 1 has an empty input cell"):
+    with pytest.raises(SourceError, match="id 1 has an empty cell in the input column"):
         open_source(path).read(0, 2)
 
 
@@ -101,7 +101,7 @@ def test_texts_that_look_like_times_stay_texts(tmp_path, text):
         ("j.jsonl", '{"x":1,"y":1}\n{"x":"secret","y":1}\n', "line 2: .*'x' holds text, and a num"),
         ("k.parquet", b"PAR1 is not enough", "can't be read as Parquet"),
         ("l.arrow", b"ARROW1\0\0 cut", "can't be read as Arrow"),
-        ("m.csv", "x,label\n", "has no rows"),
+        ("m.csv", "x,label\n", "has no rows below the names of its columns, x, label"),
         ("n.zip", b"PK", "an archive is unpacked first"),
     ],
 )  # fmt: skip

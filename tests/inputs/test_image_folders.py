@@ -68,8 +68,9 @@ def test_what_fits_no_rule_is_named(tmp_path, names, message):
         open_source(str(tmp_path))
 
 
-def test_splits_below_the_classes_are_refused_not_mixed(tmp_path):
-    fill(tmp_path, "cat/train/1.png", "dog/test/1.png")
+@pytest.mark.parametrize("split", ["", "train"])
+def test_splits_below_the_classes_are_refused_not_mixed(tmp_path, split):
+    fill(tmp_path / split, "cat/train/1.png", "dog/test/1.png")
     with pytest.raises(SourceError, match=r"cat/train, dog/test; .* test/cat"):
         open_source(str(tmp_path))
 

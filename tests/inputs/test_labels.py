@@ -39,12 +39,14 @@ def test_texts_are_numbered_by_value_if_all_are_whole_numbers(tmp_path, texts, n
     [
         (pa.array([1.0, 2.0, None]), [1, 2, -1]),
         (pa.array([1.0, float("nan"), 0.0]), [1, -1, 0]),
+        (pa.array([1, -100, -1]), [1, -1, -1]),
+        (pa.array([1.0, -100.0, 2.0]), [1, -1, 2]),
         (pa.array([True, False, None]), [1, 0, -1]),
         (pa.array([1, 0, None], pa.uint8()), [1, 0, -1]),
         (pa.array([1, 2, 3]).cast(pa.decimal128(22, 2)), [1, 2, 3]),
         (pa.array(["b", None, "a"]).dictionary_encode(), [1, -1, 0]),
     ],
-    ids=["float", "nan", "bool", "uint8", "decimal", "categorical"],
+    ids=["float", "nan", "ignored", "ignored-float", "bool", "uint8", "decimal", "categorical"],
 )
 def test_types_of_labels(tmp_path, column, labels):
     source = open_source(write(tmp_path / "d.parquet", column))
@@ -58,7 +60,7 @@ def test_types_of_labels(tmp_path, column, labels):
     ("column", "message"),
     [
         (pa.array([0.5, 1.0]), "double values that are no classes .such as 0.5"),
-        (pa.array([[1], [2]]), "values that are no classes"),
+        (pa.array([[1, 0], [0, 1]]), "lists of 2 values, .*of one-hot labels the argmax"),
         (pa.array([b"secret", b"b"]), "values that are no classes"),
         (pa.array([2**63, 1], pa.uint64()), "values that are no classes"),
         (pa.array([0, 1], pa.timestamp("s")), r"timestamp\[.+\] values that are no classes"),
@@ -70,6 +72,12 @@ def test_labels_that_can_not_be(tmp_path, column, message):
     with pytest.raises(SourceError, match=message) as caught:
         _ = open_source(write(tmp_path / "d.parquet", column), label_column="label").labels
     assert "secret" not in str(caught.value)
+
+
+def test_other_negative_labels_are_refused_at_opening(tmp_path):
+    for labels in ([0, -2, 1], [-100, 0, -101]):
+        with pytest.raises(LabelSpaceMismatch, match=f"holds {min(labels)}; classes are numbered"):
+            _ = open_source(write(tmp_path / "d.parquet", labels)).described
 
 
 def test_a_label_beyond_the_names_is_refused(tmp_path):

@@ -238,7 +238,7 @@ def test_ids_that_can_not_be(tmp_path, column, message):
         (pa.array([b"no picture"] * ROWS), "inputs are images, numbers"),
         (pa.nulls(ROWS), "inputs are images, numbers"),
         (pa.array([[1.0, None]] * ROWS), "id 0 has an empty number"),
-        (pa.array([[1.0]] + [None] * (ROWS - 1)), "id 1 has an empty input cell"),
+        (pa.array([[1.0]] + [None] * (ROWS - 1)), "id 1 has an empty cell in the input column"),
     ],
     ids=["text", "texts", "struct", "map", "time", "bytes", "null", "gap", "missing"],
 )

@@ -6,7 +6,7 @@ import datasets
 import numpy as np
 import pytest
 
-from softlabels.errors import SourceError, UnreadableInput
+from softlabels.errors import SourceError, UnreadableInput, UsageError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.hashing import Fingerprint, hash_arrays, hash_bytes
 from softlabels.inputs.preprocess import Preprocess
@@ -58,6 +58,16 @@ def test_every_local_spelling_gives_the_same_rows(tmp_path):
         found = open_source(str(tmp_path / name))
         assert found.fingerprint == expected.fingerprint
         assert found.class_names == ["a", "b", "c"]
+
+
+def test_a_revision_is_of_the_hub_alone(tmp_path, cli):
+    path = make_vectors(tmp_path / "v.parquet", rows=4)
+    for data, what in ((path, "is a file or folder here"), ("digits", "comes with this package")):
+        with pytest.raises(UsageError, match=f"--revision is 'v1', and '{data}' {what}"):
+            open_source(data, revision="v1")
+    done = cli("fit", "--data", "digits", "--revision", "v1")
+    assert done.code == 2
+    assert "leave out --revision" in done.err
 
 
 def test_json_lists_and_text_labels(tmp_path):

@@ -105,7 +105,7 @@ LABELS = np.arange(80) % 3
     [
         (LABELS + 1, r"the label 3 for the row with id 2, .* 3 classes, 0 to 2.*count from 1 to 3"),
         (np.where(np.arange(80) == 70, 9, LABELS), r"the label 9 for the row with id 70, and 1 "),
-        (np.where(np.arange(80) == 70, -100, LABELS), r"the label -100 for .* −1 is no label"),
+        (np.where(np.arange(80) == 70, -2, LABELS), r"holds -2; .* −1 or −100, which torch ign"),
     ],
 )
 def test_labels_that_are_no_class_are_refused_with_their_row(tmp_path, labels, told):
@@ -145,11 +145,13 @@ def test_the_same_answers_to_all_rows_are_said(tmp_path, data):
         assert ("80 rows all get the same answers, though they differ" in str(lines)) == dead
 
 
-def test_minus_one_is_no_label(tmp_path):
-    data = write(tmp_path / "d.jsonl", VALUES, np.where(LABELS == 2, -1, LABELS).tolist())
+@pytest.mark.parametrize("none", [-1, -100])
+def test_minus_one_and_minus_100_are_no_label(tmp_path, none):
+    data = write(tmp_path / "d.jsonl", VALUES, np.where(LABELS == 2, none, LABELS).tolist())
     teacher = trace(Plain(), tmp_path / "t.pt")
     found = softlabels.dump(teacher=teacher, data=data, out=str(tmp_path / "d"))
     assert found.manifest.statistics["labelled"] == 54
+    assert set(softlabels.load(str(tmp_path / "d"), T=1).reader.labels.tolist()) == {-1, 0, 1}
 
 
 class Offset(Plain):

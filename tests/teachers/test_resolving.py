@@ -72,6 +72,21 @@ def test_safetensors_and_a_factory(tmp_path, monkeypatch):
     torch.testing.assert_close(found.logits(INPUTS), module(INPUTS))
 
 
+@pytest.mark.parametrize("kind", ["torchscript", "exported", "safetensors"])
+def test_a_name_that_is_no_utf8_is_told_in_words(tmp_path, kind):
+    plain = str(tmp_path / "t.pt")
+    if kind == "torchscript":
+        save_script(Linear(), Path(plain))
+    elif kind == "exported":
+        export(sequential(), Path(plain), dynamic=True)
+    else:
+        save_file(sequential().state_dict(), plain)
+    path = tmp_path / os.fsdecode(b"t-\xff.pt")
+    path.write_bytes(Path(plain).read_bytes())
+    with pytest.raises(TeacherError, match=rf"udcff.pt': a {kind} file .* no UTF-8; rename it"):
+        resolve(str(path), model="mlp:8", input_shape=lambda: [6])
+
+
 def test_state_dict_without_or_with_another_model(tmp_path):
     path = str(tmp_path / "w.pt")
     torch.save(sequential().state_dict(), path)

@@ -9,7 +9,7 @@ from safetensors.torch import save_file, save_model
 from torch import nn
 
 import softlabels
-from softlabels.errors import PlanMismatch, TeacherError, UsageError
+from softlabels.errors import PlanMismatch, TeacherError, UntrustedPickle, UsageError
 from softlabels.teachers import resolve
 from tests.conftest import Lines, make_vectors, save_script
 
@@ -318,6 +318,8 @@ def test_weights_in_lists_and_of_numpy(tmp_path):
     torch.save(([other(), {"lr": 0.1}], 3), tmp_path / "w.pt")
     torch.testing.assert_close(load(tmp_path / "w.pt").logits(INPUTS), answers(other()))
     torch.save({"params": {n: t.numpy() for n, t in other().items()}}, tmp_path / "n.pt")
+    with pytest.raises(UntrustedPickle, match=r"numpy arrays: save tensors .* --trust-pickle"):
+        load(tmp_path / "n.pt")
     found = load(tmp_path / "n.pt", trust_pickle=True)
     torch.testing.assert_close(found.logits(INPUTS), answers(other()))
     for content, told in [({"shadow": 1}, "a dict with shadow, not a model"), (Net(), "leave out")]:
