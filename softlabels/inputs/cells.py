@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from softlabels.errors import SourceError
 from softlabels.inputs.plain import is_text
-from softlabels.words import short
+from softlabels.system.humanize import short
 
 TEXT_WORDS = (
     "Text is not an input yet: tokenise it into a column of equally long lists of whole numbers, "
