@@ -13,6 +13,7 @@ from softlabels.logits import (
     cast_for_storage,
     entropy_at_one,
     looks_like,
+    scaled_probabilities,
 )
 from softlabels.students.losses import kd_loss
 
@@ -163,6 +164,35 @@ def test_float16_overflow_names_row_value_and_remedy():
     with pytest.raises(LogitsError, match=r"70000 .* id 11.*--dtype float32"):
         cast_for_storage(logits, torch.float16, [10, 11])
     assert cast_for_storage(logits, torch.float32, [10, 11])[1, 0] == 70000
+
+
+def votes(total: float, rows: int = 200, classes: int = 10, seed: int = 0) -> torch.Tensor:
+    random = torch.Generator().manual_seed(seed)
+    return total * torch.softmax(4 * torch.randn(rows, classes, generator=random), -1)
+
+
+@pytest.mark.parametrize("total", [0.5, 255.0, 500.0, 1000.0, 3e5])
+@pytest.mark.parametrize("classes", [2, 3, 10, 1000])
+def test_probabilities_times_a_constant_are_recognised(total, classes):
+    values = votes(total, classes=classes)
+    assert scaled_probabilities(values) == pytest.approx(total, rel=1e-3)
+    values[7] = torch.randn(classes)  # one odd row hides nothing
+    assert scaled_probabilities(values) == pytest.approx(total, rel=1e-3)
+    assert scaled_probabilities(values[:19]) is None
+    if classes <= 10 and total > 100:
+        assert scaled_probabilities(values.round()) == pytest.approx(total, rel=1e-2)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10, 1000])
+def test_logits_that_are_0_or_more_are_no_probabilities(classes):
+    z = 3 * torch.randn(200, classes, generator=torch.Generator().manual_seed(1))
+    centred = z - z.mean(-1, keepdim=True)
+    for honest in (
+        z.relu(), z.relu() + 0.01, z + 300, centred + 300, centred + 1e4, z - z.min(), z.abs(),
+        z - z.amin(-1, keepdim=True), z.exp(), torch.log_softmax(z, -1), centred,
+        torch.rand(1, classes).expand(200, classes), torch.zeros(200, classes),
+    ):  # fmt: skip
+        assert scaled_probabilities(honest) is None
 
 
 def test_probabilities_are_recognised():

@@ -8,7 +8,7 @@ from softlabels.config import DumpOptions
 from softlabels.errors import LogitsError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.label_numbers import check_labels
-from softlabels.logits import check_rounding, looks_like, rounding_kl
+from softlabels.logits import check_rounding, looks_like, rounding_kl, scaled_probabilities
 from softlabels.store.codec import DTYPES, parse_codec
 from softlabels.teachers import Teacher
 from softlabels.teachers.probing import check_steady
@@ -55,6 +55,14 @@ def try_teacher(
     kind = looks_like(logits_NC)
     if kind is not None and not (kind == "sigmoid" and options.outputs == "logits"):
         raise LogitsError(f"the teacher {teacher.name} gives {LAST_LAYER[kind]}")
+    total = scaled_probabilities(logits_NC) if options.outputs != "logits" else None
+    if kind is None and total is not None:
+        raise LogitsError(
+            f"the teacher {teacher.name} gives probabilities times {total:.6g} (rows are 0 or more "
+            f"and sum to it), such as votes. Raw logits are needed: save the model without its "
+            f"last layers, or divide by {total:.6g} and store the logarithms with softlabels "
+            f"import --probabilities. If these are logits, say so with --outputs logits"
+        )
     kl = rounding_kl(logits_NC, stored_NC, ids)
     check_rounding(kl, len(ids), DTYPES[options.dtype][0], f"the first {len(ids):,} rows")
     same = _sameness(block.hashes, logits_NC)

@@ -138,7 +138,9 @@ class DumpOptions(SourceOptions):
         flag="--allow-batch-dependence",
     )
     outputs: str = option(
-        "auto, or logits: take numbers that all lie from 0 to 1 for logits.", "auto"
+        "auto, or logits: take for logits what lies from 0 to 1, or looks like probabilities times "
+        "a constant.",
+        "auto",
     )
     shard_rows: int | None = option("Rows in a shard. Default: about 128 MiB.", None)
     dtype: str = option("float16 or float32: how a logit is stored.", "float16")

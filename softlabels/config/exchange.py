@@ -38,7 +38,9 @@ class ImportOptions(SourceOptions):
     )
     probabilities: bool = option("The file holds probabilities: store T times their logs.", False)
     outputs: str = option(
-        "auto, or logits: take numbers that all lie from 0 to 1 for logits.", "auto"
+        "auto, or logits: take for logits what lies from 0 to 1, or looks like probabilities times "
+        "a constant.",
+        "auto",
     )
     T: float = option(
         "Temperature at which the probabilities were made.", 1.0, flag="--T -T --temperature"

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from softlabels.errors import LogitsError
-from softlabels.logits import SUM, looks_like, sums_to
+from softlabels.logits import SUM, looks_like, scaled_probabilities, sums_to
 
 ENOUGH = 20  # rows from which a block may be judged
 
@@ -42,7 +42,7 @@ def refuse_probabilities(values_NC: np.ndarray, where: str) -> None:
 
 def refuse_strange_logits(values_NC: np.ndarray, where: str, outputs: str) -> None:
     """Raises LogitsError for one number a row, for percent, and, unless `outputs` is logits, where
-    all values lie from 0 to 1."""
+    all values lie from 0 to 1 or are probabilities times a constant."""
     if values_NC.shape[1] == 1:
         raise LogitsError(
             f"{where} holds one number a row, whose softmax is always 1. A dump has a logit for "
@@ -50,6 +50,13 @@ def refuse_strange_logits(values_NC: np.ndarray, where: str, outputs: str) -> No
             f"logit"
         )
     kind = looks_like(torch.from_numpy(values_NC.astype(np.float32)))
+    total = scaled_probabilities(torch.from_numpy(values_NC.astype(np.float64)))
+    if kind is None and total is not None and outputs != "logits":
+        raise LogitsError(
+            f"{where} holds probabilities times {total:.6g} (rows are 0 or more and sum to it), "
+            f"such as votes, not logits. Divide by {total:.6g}, then --probabilities stores their "
+            f"logarithms. If these are logits, say so with --outputs logits"
+        )
     if kind == "percent":
         raise LogitsError(
             f"{where} holds percent (most rows sum to 100), not logits. Divide by 100, then "

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from softlabels.errors import TeacherError
 
@@ -22,14 +22,20 @@ COUNTERS = {"n_averaged", "num_batches_tracked"}  # a model in eval mode does no
 AVERAGED = re.compile(r"(^|_)(ema|swa|avg|averaged|shadow)(_|$)")
 DEEPEST = 6  # dicts in dicts
 SHOWN = 3  # names
+NAMELESS = (
+    "A list has no names to find weights by: copy it into the model in code (copy_to of "
+    "torch_ema), and save the model's state dict"
+)
 
 
 @dataclass(frozen=True)
 class WeightSet:
-    """A dict of tensors somewhere in a file, by their names there."""
+    """A dict of tensors somewhere in a file, by their names there. listed: it is a list of nothing
+    but tensors, whose names are their numbers."""
 
     place: str
     tensors: dict[str, Tensor]
+    listed: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,13 +63,15 @@ Choice = TypeVar("Choice", bound=Placed)
 def find_sets(content: Any, place: str = "", depth: int = 0) -> list[WeightSet]:
     """Every dict in `content` that holds tensors, or numbers of numpy, itself first. Items of lists
     are named by their numbers."""
-    if isinstance(content, list | tuple):
+    listed = isinstance(content, list | tuple)
+    if listed:
         content = dict(enumerate(content))
     if not isinstance(content, Mapping) or depth > DEEPEST:
         return []
     named = ((str(key), _as_tensor(value)) for key, value in content.items())
     tensors = {name: tensor for name, tensor in named if tensor is not None}
-    sets = [WeightSet(place, tensors)] if tensors else []
+    listed = listed and len(tensors) == len(content)
+    sets = [WeightSet(place, tensors, listed)] if tensors else []
     for key, value in content.items():
         sets += find_sets(value, f"{place}.{key}".lstrip("."), depth + 1)
     return sets
@@ -144,6 +152,21 @@ def _weights(
             return None
         weights[own] = shared.get((ours.data_ptr(), ours.shape), ours)
     return {name: weights[name] for name in model} if shared else None
+
+
+def describe_lists(sets: Sequence[WeightSet], model: nn.Module) -> str:
+    """What has to be said of lists of tensors that by their place or shapes are averaged weights of
+    the model, or ''. torch_ema keeps them so: in the order of the parameters, without names."""
+    shapes = [parameter.shape for parameter in model.parameters()]
+    lists = [
+        f"{found.place} ({len(found.tensors):,} tensors)"
+        for found in sets
+        if found.listed
+        and (_is_averaged(found.place) or [t.shape for t in found.tensors.values()] == shapes)
+    ]
+    if not lists:
+        return ""
+    return f"it also holds {few(lists)}, averaged weights by their place or shapes. {NAMELESS}"
 
 
 def choose(choices: Sequence[Choice], key: str | None, path: object) -> tuple[Choice, str]:

@@ -17,10 +17,12 @@ from softlabels.errors import TeacherError, UntrustedPickle
 from softlabels.models import build_model, check_state, is_factory
 from softlabels.teachers.layers import describe_layers, find_by_layer
 from softlabels.teachers.state_dicts import (
+    NAMELESS,
     Fit,
     WeightSet,
     check_weights,
     choose,
+    describe_lists,
     describe_misfit,
     distinct,
     few,
@@ -137,22 +139,39 @@ def _from_weights(content: Any, file: TeacherFile, ordered: bool = True) -> Teac
             f"(or linear, cnn:32x64, package.module:factory)"
         )
     build = _builder(model, file)
-    fit, remarks = _choose_fit(_find_fits(sets, build, ordered, is_factory(model)), file)
+    fits = _find_fits(sets, build, ordered, is_factory(model))
+    _refuse_list(sets, fits, file)
+    fit, remarks = _choose_fit(fits, file)
     if fit is None:
         largest = max(sets, key=lambda found: sum(t.numel() for t in found.tensors.values()))
         ours = build(_class_counts(largest)[-1]).state_dict()
         why = describe_misfit(largest, ours)
         if not is_factory(model) and not set(largest.tensors) & set(ours):
             why = describe_layers(largest, ours, ordered)
+        lists = describe_lists(sets, build(_class_counts(largest)[-1]))
+        why += f"; {lists}" if lists else ""
         raise TeacherError(f"the weights in {path} don't fit --model {model}: {why}")
     module = build(list(fit.weights.values())[-1].shape[:1].numel())
     check_weights(fit, module.state_dict(), path)
     module.load_state_dict(fit.weights)
     module.eval()
+    if lists := describe_lists([s for s in sets if s.place != fit.place], module):
+        remarks.append(f"{path}: {lists}")
     return Teacher(
         path.stem, "state_dict", file.fingerprint, module, model, weights=fit.place or None,
         remarks=remarks,
     )  # fmt: skip
+
+
+def _refuse_list(sets: list[WeightSet], fits: list[Fit], file: TeacherFile) -> None:
+    """Raises TeacherError where --weights names a list of tensors that no order of layers fits."""
+    fitting = {fit.place for fit in fits}
+    for found in sets:
+        if found.listed and found.place == file.weights and found.place not in fitting:
+            raise TeacherError(
+                f"--weights is {file.weights!r}, in {file.path} a list of "
+                f"{len(found.tensors):,} tensors. {NAMELESS}"
+            )
 
 
 def _in_words(content: Any) -> str:

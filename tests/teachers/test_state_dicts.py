@@ -173,6 +173,24 @@ def test_averaged_weights_beside_raw_ones_in_the_same_dict(tmp_path):
         )
 
 
+@pytest.mark.parametrize("place", ["ema.shadow_params", "ema_weights", "extra"])
+def test_averaged_weights_in_a_list_are_named_though_they_can_not_be_taken(tmp_path, place):
+    """What torch_ema keeps: the parameters in their order, without names."""
+    outer, _, inner = place.partition(".")
+    shadow = [parameter.detach() for parameter in Net().parameters()]
+    state = {inner: shadow, "decay": 0.99, "collected_params": None} if inner else shadow
+    torch.save({"model": other(), outer: state, "moments": [torch.ones(2)]}, tmp_path / "w.pt")
+    found = load(tmp_path / "w.pt")
+    torch.testing.assert_close(found.logits(INPUTS), answers(other()))
+    (remark,) = found.remarks
+    assert f"it also holds {place} ({len(shadow)} tensors), averaged weights" in remark
+    with pytest.raises(TeacherError, match=rf"is '{place}', .* a list of 7 .*copy_to of torch_ema"):
+        load(tmp_path / "w.pt", weights=place)
+    torch.save({outer: state}, tmp_path / "w.pt")
+    with pytest.raises(TeacherError, match=rf"don't fit .*; it also holds {place} \(7 tensors"):
+        load(tmp_path / "w.pt")
+
+
 def test_of_two_raw_ones_none_is_taken_in_silence(tmp_path):
     torch.save({"model": other(), "best": Net().state_dict()}, tmp_path / "w.pt")
     with pytest.raises(TeacherError, match=r"several weights.*model, best.*--weights"):
