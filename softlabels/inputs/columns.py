@@ -18,7 +18,7 @@ from softlabels.errors import SourceError
 from softlabels.inputs.cells import TEXT_WORDS, image_content
 from softlabels.inputs.hints import hint_of_text
 from softlabels.inputs.labels import LABEL_NAMES
-from softlabels.inputs.tables import Table
+from softlabels.inputs.tables import ArrowTable, Table
 
 # what pandas calls an index that has no name, and what people call ids; `PassengerId` too
 INDEX_NAMES = re.compile(
@@ -70,6 +70,9 @@ def find_columns(
         raise SourceError(f"--label-column: {_listed(table, label)}")
     taken = (*named, *((id,) if id else ()))
     label = label or _find_label(features, taken)
+    if isinstance(table, ArrowTable):
+        table.to_numbers([name for name in table.padded if name not in (label, id)])
+        features = table.features
     several = None if label else _find_listed_label(features, taken)
     notes = (f"warning: {_listed(table, several)}",) if several else ()
     if named:

@@ -26,7 +26,13 @@ from softlabels.inputs.folders import (
 )
 from softlabels.inputs.headers import Header, check_images, declared_files, read_header
 from softlabels.inputs.parquet import ParquetTable
-from softlabels.inputs.tables import ArrowTable, DatasetTable, Table
+from softlabels.inputs.tables import (
+    ArrowTable,
+    DatasetTable,
+    Table,
+    is_padded,
+    mark_padded,
+)
 from softlabels.inputs.text_files import READERS
 from softlabels.system.humanize import counted
 
@@ -215,6 +221,7 @@ def _open_files(paths: list[Path]) -> Table:
                 f"{paths[0].name} and {path.name} are files of one split with other columns: only "
                 f"one of them has {', '.join(sorted(other)[:5])}. Name the file that is meant"
             )
+    tables = _alike(tables)
     try:
         table = pa.concat_tables(tables, promote_options="permissive").combine_chunks()
     except pa.ArrowException as error:
@@ -223,6 +230,25 @@ def _open_files(paths: list[Path]) -> Table:
             f"{str(error).splitlines()[0][:150]}"
         ) from error
     return ArrowTable(table)
+
+
+def _alike(tables: list[pa.Table]) -> list[pa.Table]:
+    """Whole numbers as texts in all files where one has some that begin with zeros."""
+    padded = {field.name for table in tables for field in table.schema if is_padded(field)}
+    for name in padded:
+        types = {table.schema.field(name).type for table in tables}
+        if types <= {pa.string(), pa.int64()}:
+            columns = [table[name].cast(pa.string()) for table in tables]
+            numbers = [
+                is_padded(f) or f.type == pa.int64() for f in (t.schema.field(name) for t in tables)
+            ]
+            field = pa.field(name, pa.string())
+            field = mark_padded(field) if all(numbers) else field
+            tables = [
+                table.set_column(table.schema.get_field_index(name), field, column)
+                for table, column in zip(tables, columns, strict=True)
+            ]
+    return tables
 
 
 def _open_arrow(path: Path) -> datasets.Dataset:

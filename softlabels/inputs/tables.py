@@ -54,12 +54,42 @@ class DatasetTable:
         return self._selected[key]
 
 
+PADDED = b"softlabels:padded"  # of a field, see ArrowTable
+
+
+def mark_padded(field: pa.Field) -> pa.Field:
+    """The field of a column whose texts are whole numbers, some beginning with zeros."""
+    return field.with_metadata({PADDED: b"1"})
+
+
+def is_padded(field: pa.Field) -> bool:
+    return PADDED in (field.metadata or {})
+
+
 class ArrowTable:
-    """Rows in memory. Their features are told by the table's metadata and types, or given."""
+    """Rows in memory. Their features are told by the table's metadata and types, or given.
+
+    padded: columns of whole numbers that are text, since some begin with zeros (`001`): as ids and
+    class names they are others than 1, as inputs they are numbers (`to_numbers`).
+    """
 
     def __init__(self, table: pa.Table, features: dict[str, Any] | None = None) -> None:
         self.features = features_of(table.schema) | (features or {})
+        self.padded = [field.name for field in table.schema if is_padded(field)]
         self._rows = datasets.table.InMemoryTable(table)  # whose slices need no search
+
+    def to_numbers(self, names: Sequence[str]) -> None:
+        """Make these padded columns numbers."""
+        table = self._rows.table
+        for name in names:
+            try:
+                column = table[name].cast(pa.int64())
+            except pa.ArrowInvalid:  # too many digits
+                column = table[name].cast(pa.float64())
+            table = table.set_column(table.schema.get_field_index(name), name, column)
+            self.features = self.features | features_of(table.select([name]).schema)
+        self.padded = [name for name in self.padded if name not in names]
+        self._rows = datasets.table.InMemoryTable(table)
 
     def __len__(self) -> int:
         return len(self._rows)

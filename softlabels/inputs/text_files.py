@@ -20,6 +20,7 @@ import pyarrow.json
 from softlabels.errors import SourceError
 from softlabels.inputs.plain import is_text
 from softlabels.inputs.pointers import refuse_pointer
+from softlabels.inputs.tables import mark_padded
 from softlabels.system.humanize import size_words
 from softlabels.system.memory import free_memory
 
@@ -27,6 +28,7 @@ PIECE_BYTES = 64 << 20
 BLOCK_BYTES = 1 << 30  # of which Arrow infers the types: the whole of nearly every file
 HEADER_BYTES = 1 << 20
 NULL_ROW = re.compile(rb"(?:\A|\}[ \t\r]*\n)\s*(null)\b")  # never in a text
+PADDED = rb'(?:\A|[%s\r\n"])[ \t]*-?0[0-9]'  # somewhere a cell begins with a zero and a digit
 NO_OBJECT = 'it is no JSON object ({"column": value, …})'
 
 
@@ -40,12 +42,31 @@ def read_csv(path: Path, delimiter: str = ",") -> pa.Table:
     as_text = {field.name: pa.string() for field in table.schema if not _is_known(field.type)}
     if as_text:  # dates and times
         table = _parse_csv(path, content, delimiter, as_text)
+    if re.search(PADDED % re.escape(delimiter).encode(), content):
+        table = _with_zeros(table, path, content, delimiter, as_text)
     table = table.rename_columns(header)
     for number, field in enumerate(table.schema):
         if is_text(field.type):
             column = table.column(number)
             empty = pc.equal(column, "")
-            table = table.set_column(number, field.name, pc.if_else(empty, None, column))
+            table = table.set_column(number, field, pc.if_else(empty, None, column))
+    return table
+
+
+def _with_zeros(
+    table: pa.Table, path: Path, content: bytes, delimiter: str, as_text: dict[str, pa.DataType]
+) -> pa.Table:
+    """The table with the text of each column of whole numbers of which some begin with zeros: `001`
+    is a name, which as a number would be another."""
+    numbers = [field.name for field in table.schema if _is_number_type(field.type)]
+    texts = _parse_csv(path, content, delimiter, as_text | dict.fromkeys(numbers, pa.string()))
+    for name in numbers:
+        column = pc.if_else(table[name].is_null(), None, pc.utf8_trim_whitespace(texts[name]))
+        digits = pc.match_substring_regex(column, r"^-?[0-9]+$")
+        zeros = pc.match_substring_regex(column, r"^-?0[0-9]")
+        if pc.all(digits).as_py() and pc.any(zeros).as_py():
+            place = table.schema.get_field_index(name)
+            table = table.set_column(place, mark_padded(pa.field(name, pa.string())), column)
     return table
 
 
@@ -182,9 +203,17 @@ def _broken_row(content: bytes, delimiter: str) -> str | None:
     return None
 
 
+def _is_number_type(type: pa.DataType) -> bool:
+    return pa.types.is_integer(type) or pa.types.is_floating(type)
+
+
 def _is_known(type: pa.DataType) -> bool:
-    numbers = pa.types.is_integer(type) or pa.types.is_floating(type) or pa.types.is_boolean(type)
-    return numbers or is_text(type) or pa.types.is_null(type)
+    return (
+        _is_number_type(type)
+        or pa.types.is_boolean(type)
+        or is_text(type)
+        or pa.types.is_null(type)
+    )
 
 
 def _parse_json(path: Path, content: bytes, schema: pa.Schema | None) -> pa.Table:

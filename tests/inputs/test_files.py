@@ -142,3 +142,37 @@ def test_the_file_that_is_named_is_read(tmp_path, name, monkeypatch):
     folder.mkdir()
     write(folder / "train.csv", "x,z,label\n3,4,0\n")
     assert open_source(str(folder)).read(0, 1).cells.tolist() == [[3, 4]]
+
+
+def test_whole_numbers_that_begin_with_zeros_stay_as_they_are_written(tmp_path):
+    """As ids and as class names; as inputs they are numbers."""
+    rows = [("001", "00", "007", "1.50"), ("1", "01", "10", "2.25"), ("-01", "1", "010", "0.05")]
+    text = "id,label,a,b\n" + "".join(",".join(row) + "\n" for row in rows)
+    source = open_source(write(tmp_path / "d.csv", text), id_column="id")
+    assert source.ids.tolist() == ["001", "1", "-01"]
+    assert source.class_names == ["00", "01", "1"]
+    assert source.read(0, 3).cells.tolist() == [[7, 1.5], [10, 2.25], [10, pytest.approx(0.05)]]
+    assert len(source.described) == 1
+    path = write(tmp_path / "e.tsv", text.replace(",", "\t"))
+    other = open_source(path, label_column="a", input_column="label")
+    assert other.class_names == ["007", "010", "10"]
+    assert other.read(0, 3).cells.ravel().tolist() == [0, 1, 1]
+
+
+def test_zeros_at_the_beginning_in_one_of_two_files(tmp_path):
+    write(tmp_path / "train-a.csv", "key,label,x\n001,1,1\n,NA,2\n")
+    write(tmp_path / "train-b.csv", "key,label,x\n100,02,03\n101,2,4\n")
+    source = open_source(str(tmp_path), input_column="x")
+    assert source.class_names == ["1", "02", "2"]
+    assert source.labels.tolist() == [0, -1, 1, 2]
+    assert source.read(0, 4).cells.ravel().tolist() == [1, 2, 3, 4]
+    write(tmp_path / "train-a.csv", "key,label,x\n001,1,1\n002,NA,2\n")
+    assert open_source(str(tmp_path), id_column="key").ids.tolist() == ["001", "002", "100", "101"]
+
+
+def test_numbers_without_such_zeros_are_numbers(tmp_path):
+    text = 'id,label,x,when\n0,0,0.5,00:10\n10,1,-0.25,01:20\n20,0,"00.5",02:30\n'
+    source = open_source(write(tmp_path / "d.csv", text), id_column="id", input_column="x")
+    assert source.ids.tolist() == [0, 10, 20]
+    assert source.class_names is None
+    assert source.read(0, 3).cells.ravel().tolist() == [0.5, -0.25, 0.5]
