@@ -30,7 +30,9 @@ def lines(source: "Source") -> list[str]:
     text = f"data {source.name}, split {source.split}: " + "; ".join(parts)
     notes = [*source.notes, *source.columns.notes]
     if source.labelled and source.class_names:
-        notes += warnings_of(source.class_names, source.known_classes is not None)
+        known = source.known_classes is not None
+        notes += warnings_of(source.class_names, known)
+        notes += [] if known else _other_codes(source, source.class_names)
     missing = span.missing
     if missing:
         some = f"{missing:,} of {len(source):,} rows have no label"
@@ -42,6 +44,24 @@ def lines(source: "Source") -> list[str]:
             f"{span.high}; where these are two classes, call them 0 and 1"
         )
     return [text, *notes]
+
+
+def _other_codes(source: "Source", names: list[str]) -> list[str]:
+    """A warning where a categorical column has codes of its own, which number no classes here."""
+    label = source.columns.label or ""
+    codes = source.table.categories(label)
+    if codes is None or codes == names:
+        return []
+    return [
+        f"warning: the categories of {label!r} have the order {_some(codes)} in the file; classes "
+        f"are numbered in the order of their texts, {_some(names)}. A model trained on the codes "
+        f"has other class numbers: to keep its order, write the column as a ClassLabel of datasets "
+        f"or as whole numbers"
+    ]
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(map(short, names[:SHOWN])) + (", …" if len(names) > SHOWN else "")
 
 
 class Span(NamedTuple):
@@ -71,7 +91,7 @@ def _classes(source: "Source", span: Span) -> str:
         if span.high < span.low:
             return ""
         return f", labels {source.columns.label} from {span.low} to {span.high}"
-    shown = ", ".join(map(short, names[:SHOWN])) + (", …" if len(names) > SHOWN else "")
+    shown = _some(names)
     count = f"{len(names):,} {'class' if len(names) == 1 else 'classes'}"
     return f" in {count}: {shown}" if source.kind == "image" else (
         f", label {source.columns.label}: {count} {shown}"

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from softlabels.errors import SourceError
 from softlabels.inputs.plain import features_of, plain, plain_type, same_type
 from softlabels.inputs.pointers import POINTER, refuse_pointer
+from softlabels.inputs.tables import texts_of_codes
 
 WHOLE_BYTES = 128 << 20  # a row group's columns up to this size are decoded at once
 KEPT_BYTES = 256 << 20  # decoded row groups that a process keeps
@@ -114,6 +115,12 @@ class ParquetTable:
         back = np.empty(len(order), dtype=np.int64)
         back[order] = np.arange(len(order))
         return _reordered(self._table(names, parts), back)
+
+    def categories(self, name: str) -> list[str] | None:
+        first = next((n for n, rows in enumerate(np.diff(self._starts)) if rows), None)
+        if first is None or not pa.types.is_dictionary(self._schema.field(name).type):
+            return None
+        return texts_of_codes(self._state.rows(*self._groups[first], (name,), 0, 1)[name])
 
     @property
     def _state(self) -> "_Opened":

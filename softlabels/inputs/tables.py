@@ -7,7 +7,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from softlabels.inputs.plain import features_of, plain, plain_feature
+from softlabels.inputs.plain import features_of, is_text, plain, plain_feature, plain_type
 
 
 class Table(Protocol):
@@ -22,6 +22,9 @@ class Table(Protocol):
 
     def take(self, names: Sequence[str], positions: np.ndarray) -> pa.Table:
         """These columns of the rows at these positions, in this order."""
+
+    def categories(self, name: str) -> list[str] | None:
+        """The texts of a dictionary column in the order of their codes; None for others."""
 
 
 class DatasetTable:
@@ -45,6 +48,9 @@ class DatasetTable:
 
     def take(self, names: Sequence[str], positions: np.ndarray) -> pa.Table:
         return _plain(self._columns(names)[positions.tolist()])
+
+    def categories(self, name: str) -> list[str] | None:
+        return None  # `datasets` has decoded them
 
     def _columns(self, names: Sequence[str]) -> datasets.Dataset:
         """The dataset of these columns. Selecting costs more than reading some rows."""
@@ -101,6 +107,18 @@ class ArrowTable:
         if not len(positions):
             return self.read(names, 0, 0)
         return _plain(self._rows.fast_gather(positions).select(list(names)))
+
+    def categories(self, name: str) -> list[str] | None:
+        return texts_of_codes(self._rows.table[name])
+
+
+def texts_of_codes(column: pa.ChunkedArray) -> list[str] | None:
+    """Those of a dictionary column, of its first chunk; None for another column."""
+    type = column.type
+    if not (pa.types.is_dictionary(type) and is_text(plain_type(type)) and column.num_chunks):
+        return None
+    texts: list[str] = column.chunk(0).dictionary.to_pylist()
+    return texts
 
 
 def _plain(table: pa.Table) -> pa.Table:

@@ -123,3 +123,20 @@ def test_the_classes_of_a_model_number_texts(tmp_path):
     assert source.labels.tolist() == [2, 0]
     with pytest.raises(SourceError, match=r"'c' .* none of the model's 1 classes"):
         _ = open_source(str(path), class_names=["a"]).labels
+
+
+@pytest.mark.parametrize(
+    ("categories", "said"), [("cba", True), ("ba", True), ("abc", True), ("ab", False)]
+)
+def test_the_own_order_of_categories_is_said_where_it_is_not_taken(tmp_path, categories, said):
+    codes = [categories.index(text) for text in "bab"]
+    column = pa.DictionaryArray.from_arrays(pa.array(codes, pa.int8()), list(categories))
+    path = write(tmp_path / "d.parquet", column)
+    source = open_source(path)
+    assert source.class_names == ["a", "b"]
+    assert source.labels.tolist() == [1, 0, 1]
+    begin = f"warning: the categories of 'label' have the order {', '.join(categories)} in the file"
+    assert any(line.startswith(begin) for line in source.described) == said
+    known = open_source(path, class_names=["b", "a"])
+    assert known.labels.tolist() == [0, 1, 0]
+    assert len(known.described) == 1
