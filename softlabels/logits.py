@@ -1,8 +1,10 @@
 """Raw logits, and what a temperature makes of them. The only home of the softmax.
 
-Shapes: N rows, C classes. Entropy and KL are in nats; T has no unit.
+Shapes: N rows; M scored positions of them, as many as rows for a classifier; C classes; S students
+that are trained at once; K of the largest. Entropy and KL are in nats; T has no unit.
 
-A teacher's logits z are kept as they came. `DenseLogits(z).temper(T)` is free; the softmax
+A teacher's logits z are kept as they came. A store gives them back as `Logits`, of which
+`DenseLogits` is the plain kind: `DenseLogits(z).temper(T)` is free; the softmax
 
     q_i = exp(z_i/T) / Σ_j exp(z_j/T)              (Hinton, Vinyals, Dean 2015, equation 1)
 
@@ -10,25 +12,24 @@ runs on the batch where it is asked for, on the batch's device, in float32 (floa
 """
 
 import math
-from dataclasses import dataclass
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Protocol, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from softlabels.errors import LogitsError, UsageError
-
-# half a step beyond the largest number, where rounding to even goes up
-ROUNDS_TO_INFINITY = {torch.float16: 65520.0, torch.float32: 2.0**128 - 2.0**103}
-
-# What rounding may do at T = 1: to a probability of any row, and to the mean KL of many, in nats.
-MOST_MOVED, MOST_KL = 1e-2, 1e-4
-# Below these magnitudes half a step is e = 2⁻⁷ at most, and neither can be. Each logit moves by e
-# at most, so the odds of a class change by e^(2e) at most, its probability by tanh(e/2) < 0.004;
-# and KL ≤ (2e)²/8 < 3.1e-5 (Hoeffding's lemma for the differences, which span 2e).
-HARMLESS = {torch.float16: 2.0**5, torch.float32: 2.0**18}
+from softlabels.errors import UsageError
 
 LOWEST_T, HIGHEST_T = 1e-6, 1e6  # beyond them float32's softmax says no more than which is largest
+
+Temperature = float | Tensor
+
+BLOCK_VALUES = 1 << 18  # float32 that the processor's cache holds
+SPARE = threading.local()  # two blocks of them
 
 SUM = 5e-3  # how far from 1 a thousand probabilities in float16 may sum to
 ENOUGH = 40  # values, all from 0 to 1, that are no coincidence
@@ -54,86 +55,296 @@ def check_temperature(T: float) -> float:
     return value
 
 
-def _working(logits_NC: Tensor) -> Tensor:
-    return logits_NC if logits_NC.dtype == torch.float64 else logits_NC.float()
+def check_temperatures(T: Temperature, positions: int) -> Temperature:
+    """`T` as a float, or a tensor [M] or [S, 1] of temperatures for M positions or S students.
+
+    Raises UsageError for another shape and for a value that `check_temperature` refuses. A tensor
+    on an accelerator is waited for; build it on the CPU where that counts.
+    """
+    if not isinstance(T, Tensor):
+        return check_temperature(T)
+    if not T.dim():
+        return check_temperature(T.item())
+    one_each, of_students = T.shape == (positions,), T.dim() == 2 and T.shape[1] == 1
+    if not (one_each or of_students):
+        raise UsageError(
+            f"T has the shape {list(T.shape)}; give one number, one for each of {positions} "
+            f"positions [{positions}], or one for each student [S, 1]"
+        )
+    for value in T.detach().aminmax() if T.numel() else ():
+        check_temperature(value.item())
+    return T
 
 
-@dataclass(frozen=True)
-class SoftTargets:
-    """Logits [N, C] seen at temperature T. Nothing is computed until it is asked for."""
+def _working(logits_MC: Tensor) -> Tensor:
+    return logits_MC if logits_MC.dtype == torch.float64 else logits_MC.float()
 
-    logits_NC: Tensor
-    T: float
 
+class SoftTargets(ABC):
+    """What `Logits.temper(T)` gives: M distributions over C classes. Nothing is computed before it
+    is asked for.
+
+    Results have the shape [M, C] or [M], with a dimension S in front for T of the shape [S, 1].
+    They are float32, or float64 for logits in float64. A codec's own kind gives `log_probs`; what
+    follows from that is here.
+    """
+
+    T: Temperature
+
+    @abstractmethod
     def log_probs(self) -> Tensor:
-        """log q, float32 [N, C]; exact where probabilities would underflow."""
-        return torch.log_softmax(_working(self.logits_NC) / self.T, dim=-1)
+        """log q, [M, C]; exact where probabilities would underflow."""
 
     def probs(self) -> Tensor:
-        """q, float32 [N, C]; rows sum to 1."""
-        return torch.softmax(_working(self.logits_NC) / self.T, dim=-1)
+        """q, [M, C]; rows sum to 1."""
+        return self.log_probs().exp()
 
     def entropy(self) -> Tensor:
-        """−Σ q log q in nats, [N]."""
-        log_q_NC = self.log_probs()
-        return -(log_q_NC.exp() * log_q_NC).sum(-1)
+        """−Σ q log q in nats, [M]; a class of probability 0 counts as 0."""
+        log_q_MC = self.log_probs()
+        lowest = torch.finfo(log_q_MC.dtype).min  # −inf times 0 would be no number
+        return -(log_q_MC.exp() * log_q_MC.clamp_min(lowest)).sum(-1)
 
-    def kl(self, student_logits_NC: Tensor) -> Tensor:
-        """KL(q ‖ p) in nats, [N], with p the student's softmax at the same T.
+    def top(self, k: int) -> tuple[Tensor, Tensor]:
+        """The k most probable classes: their probabilities and numbers (int64), both [M, k]. They
+        come by falling probability; of equal ones, the lower number first."""
+        log_q_MC = self.log_probs()
+        top_MK = _largest(log_q_MC, k)
+        return log_q_MC.gather(-1, top_MK).exp(), top_MK
 
-        Written as Σ q·(z_t − z_s)/T − lse(z_t/T) + lse(z_s/T): one softmax and no log q, log p.
+    def cross_entropy(self, student_logits_MC: Tensor) -> Tensor:
+        """−Σ q log p in nats, [M], with p the student's softmax at the same T.
+
+        student_logits: [M, C], or [S, M, C] of S students. The gradient flows into them only.
+        """
+        with torch.no_grad():
+            q_MC = self.probs()
+        student_MC = _working(student_logits_MC) / _column(self.T, student_logits_MC)
+        return student_MC.logsumexp(-1) - (q_MC * student_MC).sum(-1)
+
+    def kl(self, student_logits_MC: Tensor) -> Tensor:
+        """KL(q ‖ p) in nats, [M]: the cross-entropy less the entropy."""
+        with torch.no_grad():
+            entropy_M = self.entropy()
+        return self.cross_entropy(student_logits_MC) - entropy_M
+
+
+@dataclass(frozen=True, eq=False)
+class DenseTargets(SoftTargets):
+    """Soft targets of which all C logits are there, [M, C]."""
+
+    logits_MC: Tensor
+    T: Temperature
+
+    def log_probs(self) -> Tensor:
+        return torch.log_softmax(self._scaled(), dim=-1)
+
+    def probs(self) -> Tensor:
+        return torch.softmax(self._scaled(), dim=-1)
+
+    def top(self, k: int) -> tuple[Tensor, Tensor]:
+        top_MK, log_q_MC = _largest(self.logits_MC, k), self.log_probs()
+        top_MK = top_MK.expand(*log_q_MC.shape[:-1], -1)
+        return log_q_MC.gather(-1, top_MK).exp(), top_MK
+
+    def kl(self, student_logits_MC: Tensor) -> Tensor:
+        """Written as Σ q·(z_t − z_s)/T − lse(z_t/T) + lse(z_s/T): one softmax and no log q, log p.
         The gradient flows into the student's logits only.
         """
         with torch.no_grad():
-            teacher_NC = _working(self.logits_NC) / self.T
-            lse_teacher_N = teacher_NC.logsumexp(-1)
-            q_NC = (teacher_NC - lse_teacher_N[:, None]).exp()
-        student_NC = _working(student_logits_NC) / self.T
-        difference_N = (q_NC * (teacher_NC - student_NC)).sum(-1)
-        return difference_N - lse_teacher_N + student_NC.logsumexp(-1)
+            teacher_MC = self._scaled()
+            lse_teacher_M = teacher_MC.logsumexp(-1)
+            q_MC = (teacher_MC - lse_teacher_M[..., None]).exp()
+        student_MC = _working(student_logits_MC) / _column(self.T, student_logits_MC)
+        difference_M = (q_MC * (teacher_MC - student_MC)).sum(-1)
+        return difference_M - lse_teacher_M + student_MC.logsumexp(-1)
+
+    def _scaled(self) -> Tensor:
+        return _working(self.logits_MC) / _column(self.T, self.logits_MC)
+
+
+def _largest(values_MC: Tensor, k: int) -> Tensor:
+    """The classes of the k largest values of each position, int64 [M, k], the lower number first
+    where values are equal."""
+    if k == 1:  # argmax gives the first
+        return values_MC.argmax(-1, keepdim=True)
+    ordered = _working(values_MC).sort(dim=-1, descending=True, stable=True)
+    return ordered.indices[..., :k]
+
+
+def _column(T: Temperature, logits_MC: Tensor) -> Temperature:
+    """T as it divides logits […, M, C], in their working dtype and on their device."""
+    if not isinstance(T, Tensor):
+        return T
+    return T.to(logits_MC.device, _working(logits_MC[..., :0]).dtype)[..., None]
+
+
+class Logits(Protocol):
+    """What a codec gives back: M scored positions of N rows, each over C classes. For a classifier
+    a position is a row. Knows no temperature.
+
+    What all positions share, such as the head of a language model, is one copy a process and
+    device: it does not travel with these.
+    """
+
+    @property
+    def classes(self) -> int: ...
+
+    @property
+    def link(self) -> str:
+        """What makes probabilities of them: `softmax`."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether `dense` gives all raw logits."""
+
+    def __len__(self) -> int:
+        """M."""
+
+    def dense(self) -> Tensor:
+        """All raw logits, [M, C]. Raises UsageError where they are not stored."""
+
+    def select(self, positions: Tensor) -> Self:
+        """These positions, int64 [K], in their order."""
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self: ...
+
+    def pin_memory(self) -> Self: ...
+
+    def chunks(self, size: int) -> Iterator[Self]:
+        """These logits, up to `size` positions at a time."""
+
+    def joined(self, others: Sequence[Self]) -> Self:
+        """These positions, and those of others of the same codec after them."""
+
+    def tally(self) -> "Tally":
+        """What statistics say of each position."""
+
+    def temper(self, T: Temperature) -> SoftTargets:
+        """Soft targets at T, in O(1). T: a number above 0, or a tensor [M], or [S, 1] for a stack
+        of S students. Raises UsageError for another."""
 
 
 @dataclass(frozen=True)
-class DenseLogits:
-    """All C logits of each row, [N, C], in their stored dtype. Knows no temperature."""
+class Tally:
+    """Of M positions: the top class (int64) and the entropy at T = 1 in nats, both [M]; the
+    smallest and the largest raw logit and the sum of all, None where not all are stored."""
 
-    values_NC: Tensor
+    top: np.ndarray
+    entropy: np.ndarray
+    smallest: float | None = None
+    largest: float | None = None
+    total: float | None = None
 
-    def temper(self, T: float) -> SoftTargets:
-        """These logits at temperature T, in O(1). Raises UsageError for T ≤ 0, NaN or text."""
-        return SoftTargets(self.values_NC, check_temperature(T))
 
-
-def cast_for_storage(logits_NC: Tensor, dtype: torch.dtype, ids: list) -> Tensor:
-    """Logits as `dtype`, exactly as near as rounding allows, or a LogitsError that names the row.
-
-    Raises LogitsError for NaN, for ±inf, and for a value that `dtype` rounds to ±inf.
+@dataclass(frozen=True, eq=False)
+class StoredLogits:
+    """What `Logits` that consist of tensors have in common: each tensor has M rows, and a position
+    is a row of each. A kind of its own is a dataclass whose fields that are tensors are these; it
+    gives `temper`, `classes` and, where it can, `dense`.
     """
-    stored_NC = logits_NC.to(dtype)
-    # aminmax hands on NaN, so that the two ends speak for all
-    ends = torch.stack(logits_NC.aminmax()).tolist() if logits_NC.numel() else []
-    if all(abs(end) < ROUNDS_TO_INFINITY[dtype] for end in ends):
-        return stored_NC
-    if not bool(torch.isfinite(logits_NC).all()):
-        row = int((~torch.isfinite(logits_NC)).any(-1).nonzero()[0])
-        value = logits_NC[row][~torch.isfinite(logits_NC[row])][0]
-        remedy = "Check the teacher on that input, or run it in float32 (--precision float32)"
-        if value == -math.inf:
-            remedy += "; if it masks a class, mask it with -1e4, whose probability is 0 too"
-        raise LogitsError(
-            f"the teacher gave {float(value)} for the row with id {ids[row]!r}; logits must be "
-            f"finite. Nothing of its shard was stored. {remedy}"
+
+    link: ClassVar[str] = "softmax"
+    is_dense: ClassVar[bool] = False
+
+    @property
+    def classes(self) -> int:
+        raise NotImplementedError
+
+    @property
+    def _tensors(self) -> dict[str, Tensor]:
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self._tensors.values())).device
+
+    def __len__(self) -> int:
+        return len(next(iter(self._tensors.values())))
+
+    def dense(self) -> Tensor:
+        raise UsageError(
+            "not all raw logits are stored in this dump, so there is no logits tensor; "
+            'batch["targets"].temper(T) gives its soft targets'
         )
-    remedy = "Store these logits with --dtype float32, in another folder"
-    if dtype == torch.float32:
-        remedy = "A logit of that size is an error of what computed it"
-    row = int((~torch.isfinite(stored_NC)).any(-1).nonzero()[0])
-    value = logits_NC[row][~torch.isfinite(stored_NC[row])][0]
-    raise LogitsError(
-        f"the logit {float(value):g} of the row with id {ids[row]!r} can't be stored; "
-        f"{_name(dtype)} ends at {torch.finfo(dtype).max:g}. Nothing of its shard was stored. "
-        f"{remedy}"
-    )
+
+    def select(self, positions: Tensor) -> Self:
+        return self._each(lambda tensor: tensor.index_select(0, positions.to(tensor.device)))
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        return self._each(Tensor.pin_memory)
+
+    def chunks(self, size: int) -> Iterator[Self]:
+        for start in range(0, len(self), size):
+            part = slice(start, start + size)
+            yield replace(self, **{name: value[part] for name, value in self._tensors.items()})
+
+    def joined(self, others: Sequence[Self]) -> Self:
+        parts = [self._tensors, *(other._tensors for other in others)]
+        return replace(self, **{n: torch.cat([part[n] for part in parts]) for n in parts[0]})
+
+    def temper(self, T: Temperature) -> SoftTargets:
+        raise NotImplementedError
+
+    def tally(self) -> Tally:
+        soft = self.temper(1)
+        return Tally(soft.top(1)[1][:, 0].numpy(), soft.entropy().numpy())
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        return replace(self, **{name: change(value) for name, value in self._tensors.items()})
+
+
+@dataclass(frozen=True, eq=False)
+class DenseLogits(StoredLogits):
+    """All C logits of each position, [M, C], in their stored dtype. Knows no temperature."""
+
+    values_MC: Tensor
+    is_dense: ClassVar[bool] = True
+
+    @property
+    def classes(self) -> int:
+        return self.values_MC.shape[1]
+
+    def dense(self) -> Tensor:
+        return self.values_MC
+
+    def temper(self, T: Temperature) -> DenseTargets:
+        """These logits at temperature T, in O(1). Raises UsageError for T ≤ 0, NaN or text."""
+        return DenseTargets(self.values_MC, check_temperatures(T, len(self)))
+
+    def tally(self) -> Tally:
+        """A block at a time, in memory that the thread keeps: asking for it anew would cost as much
+        as the work."""
+        parts = [
+            _tally(part.values_MC) for part in self.chunks(max(1, BLOCK_VALUES // self.classes))
+        ]
+        return Tally(
+            np.concatenate([part.top for part in parts]),
+            np.concatenate([part.entropy for part in parts]),
+            min(part.smallest for part in parts if part.smallest is not None),
+            max(part.largest for part in parts if part.largest is not None),
+            sum(part.total for part in parts if part.total is not None),
+        )
+
+
+def _tally(stored_MC: Tensor) -> Tally:
+    rows, classes = stored_MC.shape
+    spare = vars(SPARE).get("blocks")
+    if spare is None or spare.shape[1] < stored_MC.numel():
+        spare = SPARE.blocks = np.empty((2, stored_MC.numel()), np.float32)
+    values_MC, spare_MC = (block[: rows * classes].reshape(rows, classes) for block in spare)
+    values = torch.from_numpy(values_MC).copy_(stored_MC)
+    smallest, largest = values.aminmax()
+    total = values.sum(-1).sum(dtype=torch.float64)
+    top = values_MC.argmax(-1)
+    entropy = entropy_at_one(values_MC, top, spare_MC)
+    return Tally(top, entropy, float(smallest), float(largest), float(total))
 
 
 def entropy_at_one(z_NC: np.ndarray, top_N: np.ndarray, spare_NC: np.ndarray) -> np.ndarray:
@@ -155,60 +366,8 @@ def total_variation(a_NC: Tensor, b_NC: Tensor) -> Tensor:
     return (_at_one(a_NC) - _at_one(b_NC)).abs().sum(-1) / 2
 
 
-def rounding_kl(logits_NC: Tensor, stored_NC: Tensor, ids: list) -> float:
-    """What rounding to the stored dtype did to these rows: Σ over rows of KL(logits ‖ stored) at
-    T = 1, in nats. Rows below `HARMLESS` count as 0, whatever batch they come in.
-
-    Raises LogitsError that names a row of which a probability at T = 1 moved by more than 0.01.
-    """
-    dtype = stored_NC.dtype
-    if not logits_NC.numel() or logits_NC.dtype == dtype:
-        return 0.0
-    if max(abs(end) for end in torch.stack(logits_NC.aminmax()).tolist()) < HARMLESS[dtype]:
-        return 0.0
-    large_N = logits_NC.abs().amax(-1) >= HARMLESS[dtype]
-    exact_NC = logits_NC[large_N].double()
-    rounded_NC = stored_NC[large_N.to(stored_NC.device)].to(exact_NC)
-    moved_N = (_at_one(exact_NC) - _at_one(rounded_NC)).abs().amax(-1)
-    if float(moved_N.max()) > MOST_MOVED:
-        row = int(moved_N.argmax())
-        id = ids[int(large_N.nonzero()[row])]
-        raise LogitsError(
-            f"rounding to {_name(dtype)} would move a probability of the row with id {id!r} by "
-            f"{float(moved_N[row]):.2g} at T = 1 (at most {MOST_MOVED:g} is stored): its logits go "
-            f"up to {float(exact_NC[row].abs().max()):g}, where {_name(dtype)} has steps of "
-            f"{_step(exact_NC[row], dtype):g}. {_finer(dtype)}"
-        )
-    return float(DenseLogits(exact_NC).temper(1).kl(rounded_NC).sum())
-
-
-def check_rounding(kl: float, rows: int, dtype: torch.dtype, where: str) -> None:
-    """Raises LogitsError where the mean of `rounding_kl` over the rows of `where` is too large."""
-    if kl > MOST_KL * rows:
-        raise LogitsError(
-            f"rounding to {_name(dtype)} would move the soft targets of {where} by a mean KL of "
-            f"{kl / rows:.2g} nats at T = 1 (at most {MOST_KL:g} is stored). {_finer(dtype)}"
-        )
-
-
 def _at_one(logits_NC: Tensor) -> Tensor:
     return torch.softmax(_working(logits_NC), dim=-1)
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def _step(logits_C: Tensor, dtype: torch.dtype) -> float:
-    """How far the numbers of `dtype` are apart at the largest of these."""
-    return 2.0 ** math.floor(math.log2(float(logits_C.abs().max()))) * torch.finfo(dtype).eps
-
-
-def _finer(dtype: torch.dtype) -> str:
-    centre = "take a constant off each row, which no softmax sees"
-    if dtype == torch.float32:
-        return f"Nothing finer is stored: {centre}"
-    return f"Store these logits with --dtype float32, or {centre}"
 
 
 def sums_to(total: float, values_NC: Tensor) -> Tensor:

@@ -196,8 +196,8 @@ def wide_dump(place: Path, out: str, **words: object) -> torch.Tensor:
 
 def whole(dataset) -> torch.Tensor:
     """All logits as a loaded dataset gives them, [R, C], every file checked."""
-    logits = dataset.logits.gather(np.arange(len(dataset)))
-    dataset.logits.settle()
+    logits = dataset.rows.gather(np.arange(len(dataset))).dense()
+    dataset.settle()
     return logits
 
 

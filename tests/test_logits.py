@@ -10,11 +10,12 @@ from hypothesis.extra.numpy import arrays
 from softlabels.errors import LogitsError, UsageError
 from softlabels.logits import (
     DenseLogits,
-    cast_for_storage,
+    SoftTargets,
     entropy_at_one,
     looks_like,
     scaled_probabilities,
 )
+from softlabels.store.codecs.rounding import cast_for_storage
 from softlabels.students.losses import kd_loss
 
 TEMPERATURES = st.sampled_from([0.5, 1, 2, 4, 8, 20, 100])
@@ -66,7 +67,7 @@ def test_entropy_of_equal_logits_is_log_c():
 
 def test_tempering_computes_nothing():
     values = torch.randn(2, 3)
-    assert DenseLogits(values).temper(8).logits_NC is values
+    assert DenseLogits(values).temper(8).logits_MC is values
 
 
 @pytest.mark.parametrize("T", [0, -1, float("nan"), float("inf"), "warm", None])
@@ -203,3 +204,109 @@ def test_probabilities_are_recognised():
     few = torch.sigmoid(z)[:, :1].expand(5, 4)
     for honest in (z, torch.log_softmax(z, -1), few, torch.full((40, 1), 0.5), torch.zeros(0, 4)):
         assert looks_like(honest) is None
+
+
+@given(LOGITS, LOGITS)
+def test_one_temperature_a_position_or_a_student(z, student):
+    """A tensor T gives what its numbers give one by one."""
+    logits, student = DenseLogits(torch.from_numpy(z)), torch.from_numpy(student)
+    each, stack = torch.tensor([0.5, 2.0, 8.0]), torch.stack([student, student + 1])
+    found = logits.temper(each)
+    for row, T in enumerate(each.tolist()):
+        one = logits.select(torch.tensor([row])).temper(T)
+        torch.testing.assert_close(found.probs()[row], one.probs()[0])
+        torch.testing.assert_close(found.entropy()[row], one.entropy()[0])
+        torch.testing.assert_close(found.kl(student)[row], one.kl(student[row : row + 1])[0])
+    of_students = logits.temper(torch.tensor([[1.0], [4.0]]))
+    assert of_students.probs().shape == (2, 3, 7)
+    for index, T in enumerate([1.0, 4.0]):
+        alone = logits.temper(T)
+        torch.testing.assert_close(of_students.probs()[index], alone.probs())
+        torch.testing.assert_close(of_students.kl(stack)[index], alone.kl(stack[index]))
+        torch.testing.assert_close(
+            of_students.cross_entropy(stack)[index], alone.cross_entropy(stack[index])
+        )
+
+
+@pytest.mark.parametrize("T", [torch.ones(2), torch.ones(3, 3), torch.tensor([1.0, 0.0, 2.0])])
+def test_temperatures_of_no_position(T):
+    with pytest.raises(UsageError, match="T "):
+        DenseLogits(torch.zeros(3, 2)).temper(T)
+
+
+class Bare(SoftTargets):
+    """A codec's own kind, which gives log q alone."""
+
+    def __init__(self, z, T):
+        self.z, self.T = z, T
+
+    def log_probs(self):
+        return torch.log_softmax(self.z / self.T, -1)
+
+
+@given(LOGITS, LOGITS, TEMPERATURES)
+def test_kl_is_the_cross_entropy_less_the_entropy(z, student, T):
+    z, student = torch.from_numpy(z), torch.from_numpy(student)
+    dense, bare = DenseLogits(z).temper(T), Bare(z, T)
+    torch.testing.assert_close(dense.kl(student), bare.kl(student), atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(dense.entropy(), bare.entropy(), atol=1e-9, rtol=1e-9)
+    assert torch.equal(dense.top(2)[1], bare.top(2)[1]) or z.unique().numel() < z.numel()
+
+
+def test_kl_of_near_equals_is_not_below_nothing():
+    torch.manual_seed(0)
+    teacher = torch.randn(2000, 1000) * 5
+    close = teacher + torch.randn_like(teacher) * 1e-3
+    found, exact = (
+        DenseLogits(t).temper(1).kl(s)
+        for t, s in ((teacher, close), (teacher.double(), close.double()))
+    )
+    assert exact.min() > 0
+    assert float((found.double() - exact).abs().max()) < 1e-5
+    assert float((found.double() - exact).mean().abs()) < 1e-6
+
+
+def test_a_class_of_no_probability_counts_as_nothing():
+    z = torch.tensor([[0.0, 0.0, -math.inf]])
+    torch.testing.assert_close(Bare(z, 1).entropy(), torch.tensor([math.log(2)]))
+
+
+def test_the_top_classes_come_by_probability_then_by_number():
+    z = torch.tensor([[1.0, 3.0, 1.0, 3.0], [0.0, 0.0, 0.0, 0.0]])
+    for soft in (DenseLogits(z).temper(2), Bare(z, 2), DenseLogits(z.half()).temper(2)):
+        probs, classes = soft.top(3)
+        assert classes.tolist() == [[1, 3, 0], [0, 1, 2]]
+        torch.testing.assert_close(probs, soft.probs().gather(1, classes))
+        assert soft.top(1)[1].tolist() == [[1], [0]]
+
+
+def test_logits_are_selected_cut_and_joined_by_position():
+    logits = DenseLogits(torch.arange(20.0).view(10, 2))
+    assert [len(part) for part in logits.chunks(4)] == [4, 4, 2]
+    parts = list(logits.chunks(4))
+    assert torch.equal(parts[0].joined(parts[1:]).dense(), logits.dense())
+    assert logits.select(torch.tensor([3, 0])).dense().tolist() == [[6, 7], [0, 1]]
+    assert (len(logits), logits.classes, logits.link) == (10, 2, "softmax")
+
+
+def test_soft_targets_are_no_logits():
+    """A temperature of probabilities would give targets that are nearly uniform."""
+    torch.manual_seed(0)
+    z, labels = torch.randn(8, 5), torch.zeros(8, dtype=torch.int64)
+    with pytest.raises(LogitsError, match=r"sum to 1.*soft_target"):
+        kd_loss(z, torch.softmax(z, -1), labels, T=4, alpha=0.5)
+    with pytest.raises(UsageError, match="5 logits a row, and the teacher has 6 classes"):
+        kd_loss(z, torch.randn(8, 6), labels, T=4, alpha=0.5)
+    with pytest.raises(UsageError, match="8 rows and the targets of 4"):
+        kd_loss(z, torch.randn(4, 5), labels, T=4, alpha=0.5)
+
+
+def test_a_stack_of_students_has_a_loss_each():
+    torch.manual_seed(0)
+    teacher, stack = torch.randn(6, 5), torch.randn(2, 6, 5)
+    labels, T = torch.tensor([0, 1, -1, 3, 4, 0]), torch.tensor([[2.0], [8.0]])
+    losses = kd_loss(stack, DenseLogits(teacher), labels, T=T, alpha=0.7)
+    alone = [
+        kd_loss(one, teacher, labels, T=t, alpha=0.7) for one, t in zip(stack, (2, 8), strict=True)
+    ]
+    torch.testing.assert_close(losses, torch.stack(alone))

@@ -8,8 +8,9 @@ from softlabels.config import DumpOptions
 from softlabels.errors import LogitsError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.label_numbers import check_labels
-from softlabels.logits import check_rounding, looks_like, rounding_kl, scaled_probabilities
+from softlabels.logits import looks_like, scaled_probabilities
 from softlabels.store.codec import DTYPES, parse_codec
+from softlabels.store.codecs.rounding import check_rounding, rounding_kl
 from softlabels.teachers import Teacher
 from softlabels.teachers.probing import check_steady
 from softlabels.teachers.teacher import check_class_names

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from softlabels.logits import DenseLogits
+from softlabels.logits import DenseLogits, Logits
 from softlabels.store.markdown import folded, table
 from softlabels.store.reader import DumpReader
 
@@ -81,7 +81,7 @@ def calibrate(reader: DumpReader) -> Calibration:
 
 
 def _count(
-    logits: DenseLogits,
+    logits: Logits,
     labels: np.ndarray,
     classes: int,
     sums: np.ndarray,
@@ -91,7 +91,7 @@ def _count(
         share = logits.temper(T).entropy().numpy() / max(math.log(classes), 1e-9)
         counts += np.bincount(parts(share, PARTS), minlength=PARTS)
     known = labels >= 0
-    best, found = (x.numpy()[known] for x in logits.temper(1).probs().max(1))
+    best, found = (x[:, 0].numpy()[known] for x in logits.temper(1).top(1))
     for row, weights in enumerate((None, best, found == labels[known])):
         sums[row] += np.bincount(parts(best, BINS), weights, BINS)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from softlabels.errors import DamagedDump, LogitsError, UsageError
-from softlabels.logits import cast_for_storage
+from softlabels.store.codecs.rounding import cast_for_storage
 
 DTYPES = {"float16": (torch.float16, pa.float16()), "float32": (torch.float32, pa.float32())}
 

@@ -4,57 +4,37 @@ import math
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from softlabels.logits import entropy_at_one
+from softlabels.logits import Logits
 
 ENOUGH = 20  # labelled rows of which an accuracy is judged
-BLOCK_VALUES = 1 << 18  # float32 that the processor's cache holds
 
 
 class LogitStatistics:
-    """Of the stored logits of several sets of rows, what `describe_logits` says of each.
+    """Of the stored logits of several sets of rows, what `describe_logits` says of each."""
 
-    Rows are looked at a block at a time, in memory that is kept: asking for it anew would cost as
-    much as the work.
-    """
-
-    def __init__(self, classes: int) -> None:
+    def __init__(self) -> None:
         self.parts: list[dict[str, Any]] = []
-        self._rows = max(1, BLOCK_VALUES // classes)
-        self._values = np.empty((self._rows, classes), np.float32)
-        self._spare = np.empty_like(self._values)
 
-    def add(self, stored_NC: Tensor, labels: np.ndarray) -> None:
-        """Stored logits [N, C] on the CPU, and their labels int64 [N], −1 for none."""
-        for start in range(0, len(labels), self._rows):
-            part = slice(start, start + self._rows)
-            self.parts.append(self._describe(stored_NC[part], labels[part]))
+    def add(self, logits: Logits, labels: np.ndarray) -> None:
+        """Stored logits of M positions, and their labels, int64 [M], −1 for none."""
+        if not len(labels):
+            return
+        tally, known = logits.tally(), labels >= 0
+        part: dict[str, Any] = {
+            "rows": len(labels),
+            "labelled": int(known.sum()),
+            "correct": int(((tally.top == labels) & known).sum()),
+            "entropy": float(tally.entropy.mean(dtype=np.float64)),
+        }
+        if tally.total is not None:
+            mean = tally.total / (len(labels) * logits.classes)
+            part |= {"min": tally.smallest, "max": tally.largest, "mean": mean}
+        self.parts.append(part)
 
     @property
     def merged(self) -> dict[str, Any]:
         return merge_statistics(self.parts)
-
-    def _describe(self, stored_NC: Tensor, labels: np.ndarray) -> dict[str, Any]:
-        rows = len(labels)
-        values_NC = self._values[:rows]
-        values = torch.from_numpy(values_NC).copy_(stored_NC)
-        smallest, largest = values.aminmax()
-        total = values.sum(-1).sum(dtype=torch.float64)
-        top = values_NC.argmax(-1)
-        known = labels >= 0
-        return {
-            "rows": rows,
-            "labelled": int(known.sum()),
-            "correct": int(((top == labels) & known).sum()),
-            "min": float(smallest),
-            "max": float(largest),
-            "mean": float(total) / values_NC.size,
-            "entropy": float(
-                entropy_at_one(values_NC, top, self._spare[:rows]).mean(dtype=np.float64)
-            ),
-        }
 
 
 def alarm(statistics: dict[str, Any], classes: int) -> str:
@@ -72,11 +52,11 @@ def alarm(statistics: dict[str, Any], classes: int) -> str:
     )
 
 
-def describe_logits(stored_NC: Tensor, labels: np.ndarray) -> dict[str, Any]:
-    """Of stored logits: rows, labelled, correct, accuracy (where labelled), min, max, mean (of all
-    N·C values) and the mean entropy at T = 1 in nats."""
-    statistics = LogitStatistics(stored_NC.shape[1])
-    statistics.add(stored_NC, labels)
+def describe_logits(logits: Logits, labels: np.ndarray) -> dict[str, Any]:
+    """Of stored logits: rows, labelled, correct, accuracy (where labelled), the mean entropy at
+    T = 1 in nats, and min, max and mean of all N·C values, where these are stored."""
+    statistics = LogitStatistics()
+    statistics.add(logits, labels)
     return statistics.merged
 
 
@@ -91,11 +71,14 @@ def merge_statistics(parts: list[dict[str, Any]]) -> dict[str, Any]:
         "rows": rows,
         "labelled": labelled,
         "correct": sum(part["correct"] for part in parts),
-        "min": min(part["min"] for part in parts),
-        "max": max(part["max"] for part in parts),
-        "mean": sum(part["mean"] * part["rows"] for part in parts) / rows,
         "entropy": sum(part["entropy"] * part["rows"] for part in parts) / rows,
     }
+    if all("mean" in part for part in parts):
+        merged |= {
+            "min": min(part["min"] for part in parts),
+            "max": max(part["max"] for part in parts),
+            "mean": sum(part["mean"] * part["rows"] for part in parts) / rows,
+        }
     if labelled:
         merged["accuracy"] = merged["correct"] / labelled
     unturned = sum(part.get("unturned", 0) for part in parts)

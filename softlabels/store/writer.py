@@ -9,8 +9,9 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from softlabels.logits import check_rounding, rounding_kl
+from softlabels.logits import DenseLogits
 from softlabels.store.codec import DTYPES
+from softlabels.store.codecs.rounding import check_rounding, rounding_kl
 from softlabels.store.folder import Folder
 from softlabels.store.manifest import commit_name
 from softlabels.store.records import Commit, Plan
@@ -65,7 +66,7 @@ class ShardWriter:
         }
         self.schema = schema.with_metadata((schema.metadata or {}) | footer)
         self.codec = plan.make_codec()
-        self.statistics = LogitStatistics(plan.classes)
+        self.statistics = LogitStatistics()
         self.skipped: list[dict[str, Any]] = []
         self.unturned = 0  # pictures fed as stored, though their EXIF orientation says to turn them
         self.commit: Commit | None = None
@@ -158,5 +159,5 @@ class ShardWriter:
         }
         schema = self.file.others
         others = pa.table([columns[name] for name in schema.names], schema=schema)
-        self.statistics.add(torch.from_numpy(self._logits_NC[:rows]), labels)
+        self.statistics.add(DenseLogits(torch.from_numpy(self._logits_NC[:rows])), labels)
         self.file.write(others, self._logits_NC[:rows])

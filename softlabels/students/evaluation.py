@@ -14,7 +14,7 @@ from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocessing import choose, introduce
 from softlabels.inputs.sources import open_as_told
 from softlabels.label_spaces import LabelSpace, match_label_spaces
-from softlabels.logits import DenseLogits
+from softlabels.logits import DenseLogits, Logits
 from softlabels.system.devices import resolve_device
 from softlabels.system.humanize import counted
 from softlabels.system.progress import SILENT, Advance, Progress, unheard
@@ -81,12 +81,14 @@ def broken_rows(logits_NC: Tensor) -> int:
     return int((~torch.isfinite(logits_NC).all(-1)).sum())
 
 
-def compare(student_NC: Tensor, teacher_NC: Tensor) -> dict[str, Any]:
-    """Against a teacher's logits: agreement of the top class, and the mean KL(teacher ‖ student)
-    at T = 1 in nats."""
+def compare(student_MC: Tensor, teacher: Logits) -> dict[str, Any]:
+    """Against a teacher's logits of the same positions: agreement of the top class, and the mean
+    KL(teacher ‖ student) at T = 1 in nats."""
+    targets = teacher.temper(1)
+    agrees_M = student_MC.argmax(-1) == targets.top(1)[1][:, 0]
     return {
-        "agreement": float((student_NC.argmax(-1) == teacher_NC.argmax(-1)).double().mean()),
-        "kl": float(DenseLogits(teacher_NC).temper(1).kl(student_NC).double().mean()),
+        "agreement": float(agrees_M.double().mean()),
+        "kl": float(targets.kl(student_MC).double().mean()),
     }
 
 
@@ -121,7 +123,7 @@ def evaluate(progress: Progress = SILENT, **options: Any) -> dict[str, Any]:
     }
     found |= measure(logits_NC, labels_N)
     if words.against is not None:
-        dataset = load(words.against, T=1, preprocess=str(chosen.preprocess))
+        dataset = load(words.against, preprocess=str(chosen.preprocess))
         assert isinstance(dataset, Dump), "one folder was named"
         found["against"] = _against(dataset, model, space, words, progress)
     return found
@@ -161,11 +163,11 @@ def _against(
     theirs = LabelSpace(name, dataset.reader.plan.classes, dataset.class_names)
     order = _match(space, theirs, progress)
     student_NC = _predict_all(model, dataset.examples, words, progress, "against")
-    teacher_NC = dataset.logits.gather(np.arange(len(dataset)))
-    dataset.logits.settle()
-    if order is not None:
-        teacher_NC = teacher_NC[:, order.argsort()]
-    return {"dump": name, "rows": len(dataset)} | compare(student_NC, teacher_NC)
+    teacher = dataset.rows.gather(np.arange(len(dataset)))
+    dataset.settle()
+    if order is not None:  # the student's classes in the teacher's order
+        student_NC = student_NC[:, order]
+    return {"dump": name, "rows": len(dataset)} | compare(student_NC, teacher)
 
 
 def _match(ours: LabelSpace, theirs: LabelSpace, progress: Progress) -> Tensor | None:

@@ -204,7 +204,7 @@ class Job:
             found |= measure(logits_NC, labels)
             found["labelled"] = found["rows"]
         if self.teacher is not None:
-            found |= compare(logits_NC, self.teacher.logits.gather(rows).cpu())
+            found |= compare(logits_NC, self.teacher.rows.gather(rows).to("cpu"))
         return found | {"rows": len(rows)}
 
     def checkpoint(self, outcome: Outcome) -> Checkpoint:

@@ -1,44 +1,100 @@
-"""Losses of distillation. N rows, C classes; every loss is a mean over rows, in nats."""
+"""Losses of distillation: means over scored positions, in nats.
+
+N rows; M scored positions of them, for a classifier as many; C classes; S students at once.
+"""
 
 import torch
 from torch import Tensor
 
-from softlabels.errors import UsageError
-from softlabels.logits import DenseLogits
+from softlabels.errors import LogitsError, UsageError
+from softlabels.logits import DenseLogits, Logits, Temperature, looks_like
+
+LOOKED_AT = 64  # rows of a plain tensor, by which probabilities are told from logits
+EVIDENCE = 2  # rows at least: numbers of one may sum to 1 by chance
 
 
 def kd_loss(
-    student_logits_NC: Tensor,
-    teacher_logits_NC: Tensor,
-    labels_N: Tensor | None = None,
+    student_logits_MC: Tensor,
+    teacher_logits: Logits | Tensor,
+    labels_M: Tensor | None = None,
     *,
-    T: float,
+    T: Temperature,
     alpha: float,
 ) -> Tensor:
     """α·T²·KL(teacher ‖ student, both at T) + (1−α)·CE(labels, student at 1): a scalar.
 
     Hinton, Vinyals, Dean 2015, section 2: gradients of the soft part scale as 1/T², so T² keeps
-    the two parts' shares when T changes. Rows with label −1 have no hard part. With α = 1 labels
-    are not needed. float32 inside, whatever the logits' dtype.
+    the two parts' shares when T changes. Positions with label −1 have no hard part. With α = 1
+    labels are not needed. float32 inside, whatever the logits' dtype.
 
-    Raises UsageError for T ≤ 0 or not finite, α outside [0, 1], and α < 1 without labels.
+    student_logits: [M, C], or [S, M, C] of S students, whose losses are then [S].
+    teacher_logits: a batch's `targets`, or raw logits [M, C]. The first rows of a tensor are looked
+    at, for which an accelerator is waited for; those of `targets` are not.
+    labels: int64 [M], −1 for none.
+    T: a number, or one for each position [M], or for each student [S, 1].
+
+    Raises UsageError for T ≤ 0 or not finite, α outside [0, 1], α < 1 without labels, and another
+    number of classes or positions; LogitsError for probabilities in the place of the teacher's
+    logits.
     """
     if not 0 <= alpha <= 1:
         raise UsageError(f"alpha is {alpha}; it must be a number from 0 to 1")
-    targets = DenseLogits(teacher_logits_NC).temper(T)
-    loss = student_logits_NC.new_zeros((), dtype=torch.float32)
+    if isinstance(teacher_logits, Tensor):
+        teacher_logits = _wrapped(teacher_logits)
+    check_shape(student_logits_MC, teacher_logits)
+    targets = teacher_logits.temper(T)
+    loss = student_logits_MC.new_zeros((), dtype=torch.float32)
     if alpha > 0:
-        loss = loss + alpha * targets.T**2 * targets.kl(student_logits_NC).mean()
+        loss = loss + alpha * (targets.T**2 * targets.kl(student_logits_MC)).mean(-1)
     if alpha < 1:
-        if labels_N is None:
+        if labels_M is None:
             raise UsageError(f"alpha is {alpha}, but there are no labels; use alpha 1")
-        loss = loss + (1 - alpha) * hard_loss(student_logits_NC, labels_N)
+        loss = loss + (1 - alpha) * hard_loss(student_logits_MC, labels_M)
     return loss
 
 
-def hard_loss(logits_NC: Tensor, labels_N: Tensor) -> Tensor:
-    """Cross-entropy with hard labels, a scalar; rows with label −1 count as 0."""
+def hard_loss(logits_MC: Tensor, labels_M: Tensor) -> Tensor:
+    """Cross-entropy with hard labels, a scalar, or [S] for logits [S, M, C]; positions with label
+    −1 count as 0."""
+    if logits_MC.dim() == 3:
+        return torch.stack([hard_loss(one_MC, labels_M) for one_MC in logits_MC])
     summed = torch.nn.functional.cross_entropy(
-        logits_NC.float(), labels_N, ignore_index=-1, reduction="sum"
+        logits_MC.float(), labels_M, ignore_index=-1, reduction="sum"
     )
-    return summed / len(labels_N)
+    return summed / len(labels_M)
+
+
+def check_shape(student_logits_MC: Tensor, teacher: Logits) -> None:
+    """Raises UsageError where a student's logits are not [M, C], or [S, M, C], of these targets."""
+    shape = tuple(student_logits_MC.shape)
+    if len(shape) not in (2, 3):
+        raise UsageError(
+            f"the student's logits have the shape {list(shape)}; expected are [M, C], or [S, M, C] "
+            f"of S students"
+        )
+    if shape[-1] != teacher.classes:
+        raise UsageError(
+            f"the student gives {shape[-1]:,} logits a row, and the teacher has "
+            f"{teacher.classes:,} classes; build the student with as many"
+        )
+    if shape[-2] != len(teacher):
+        raise UsageError(
+            f"the student's logits are of {shape[-2]:,} rows and the targets of {len(teacher):,}; "
+            f"give both of the same batch"
+        )
+
+
+def _wrapped(teacher_logits_MC: Tensor) -> Logits:
+    if teacher_logits_MC.dim() != 2:
+        raise UsageError(
+            f"the teacher's logits have the shape {list(teacher_logits_MC.shape)}; expected is "
+            f"[rows, classes]"
+        )
+    first = teacher_logits_MC[:LOOKED_AT]
+    if len(first) >= EVIDENCE and looks_like(first) == "softmax":
+        raise LogitsError(
+            "the rows of the teacher's logits are 0 or more and sum to 1: these are probabilities, "
+            'to which no temperature can be applied. Give raw logits, such as batch["logits"] or '
+            'batch["targets"], and not batch["soft_target"]'
+        )
+    return DenseLogits(teacher_logits_MC)

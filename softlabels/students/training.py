@@ -116,7 +116,6 @@ def _train(words: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResult
     folder = str(newest_dump()) if words.dump is None else words.dump
     dataset = load(
         folder,
-        words.T,
         source=words.source,
         preprocess=words.preprocess,
         keep=words.keep,
@@ -140,7 +139,7 @@ def _train(words: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResult
 
     def loss(logits_NC: Tensor, batch: Batch) -> Tensor:
         hard = batch["label"] if labels is not None else None
-        return kd_loss(logits_NC, batch["logits"], hard, T=words.T, alpha=words.alpha)
+        return kd_loss(logits_NC, batch["targets"], hard, T=words.T, alpha=words.alpha)
 
     plan = dataset.reader.plan
     columns = plan.source["columns"]

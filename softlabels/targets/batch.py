@@ -1,7 +1,8 @@
 """A batch as it travels: raw columns, and what is made of them where they are asked for.
 
-Shapes: N rows, C classes. A batch moves to a device as stored bytes (uint8 images, float16
-logits); preprocessing and softmax run there, in float32, when `input` or `soft_target` is read.
+Shapes: N rows; M scored positions of them, for a classifier as many; C classes. A batch moves to a
+device as stored bytes (uint8 images, float16 logits); preprocessing and softmax run there, in
+float32, when `input` or `soft_target` is read.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,13 +14,14 @@ from torch import Tensor
 from torch.utils.data import default_collate
 from torch.utils.data._utils.collate import default_collate_fn_map
 
+from softlabels.errors import UsageError
 from softlabels.inputs.preprocess import Preprocess
-from softlabels.logits import DenseLogits
+from softlabels.logits import Logits
 
 Columns = dict[str, Any]
+ONE = ("id", "view", "label", "positions")  # a number a row
 
-KEYS = ("id", "view", "input", "label", "logits", "soft_target")
-ALWAYS = ("view", "soft_target")
+KEYS = ("id", "view", "input", "label", "positions", "logits", "soft_target")
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,13 +29,15 @@ class Batch(Mapping[str, Any]):
     """`batch["logits"]` and the other keys of a row, stacked.
 
     id: int64 [N], or a list of str; view: int32 [N]; input: float32 [N, …], preprocessed; label:
-    int64 [N], −1 for none; logits: [N, C] in their stored dtype; soft_target: float32 [N, C], rows
-    summing to 1 at T. A dump without its inputs has no `input`. Of dumps side by side, logits and
-    soft_target are dicts of such tensors.
+    int64 [N], −1 for none; logits: [M, C] in their stored dtype, where all are stored; soft_target:
+    float32 [M, C], rows summing to 1 at T, where a T was given; positions: int64 [N], how many of
+    the M a row has, where that is not one. A dump without its inputs has no `input`. Beside these,
+    which a loop gives, there is `targets`: the `Logits` of the M positions, whatever their codec.
+    Of dumps side by side, targets, logits and soft_target are dicts.
     """
 
     columns: Columns  # a function stands for a column that is looked up when it is read
-    T: float
+    T: float | None
     preprocess: Preprocess
     _made: Columns = field(default_factory=dict, repr=False)
 
@@ -43,29 +47,40 @@ class Batch(Mapping[str, Any]):
         return self._made[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(name for name in KEYS if name in ALWAYS or name in self.columns)
+        return iter(name for name in KEYS if name in self)
 
     def __len__(self) -> int:
-        return len(self.columns) + 2
+        return sum(1 for _ in self)
+
+    def __contains__(self, name: object) -> bool:
+        if name == "logits":
+            return all(logits.is_dense for logits in self._targets)
+        if name == "soft_target":
+            return self.T is not None
+        return name == "view" or name in self.columns
 
     @property
     def rows(self) -> int:
-        return len(self._any_logits)
+        return len(self.columns.get("positions", self._targets[0]))
 
     @property
-    def _any_logits(self) -> Tensor:
-        found = self.columns["logits"]
-        return next(iter(found.values())) if isinstance(found, dict) else found
+    def device(self) -> torch.device:
+        return self._targets[0].device
+
+    @property
+    def _targets(self) -> list[Logits]:
+        targets = self.columns["targets"]
+        return list(targets.values()) if isinstance(targets, dict) else [targets]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         """The batch on a device; nothing is preprocessed or tempered yet."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        return self._each(lambda value: value.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "Batch":
         """What a DataLoader with `pin_memory=True` calls."""
-        return self._each(Tensor.pin_memory)
+        return self._each(lambda value: value.pin_memory())
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+    def _each(self, change: Callable[[Any], Any]) -> "Batch":
         changed = {name: _each(self._raw(name), change) for name in self.columns}
         return Batch(changed, self.T, self.preprocess)
 
@@ -74,10 +89,18 @@ class Batch(Mapping[str, Any]):
         return value() if callable(value) else value
 
     def _make(self, name: str) -> Any:
+        if name == "logits":
+            return _each(self.columns["targets"], lambda logits: logits.dense())
         if name == "soft_target":
-            return _each(self.columns["logits"], lambda z: DenseLogits(z).temper(self.T).probs())
+            T = self.T
+            if T is None:
+                raise UsageError(
+                    "no temperature was given, so there is no soft_target: use "
+                    "dataset.with_temperature(4), or load(…, T=4)"
+                )
+            return _each(self.columns["targets"], lambda logits: logits.temper(T).probs())
         if name == "view":
-            return torch.zeros(self.rows, dtype=torch.int32, device=self._any_logits.device)
+            return torch.zeros(self.rows, dtype=torch.int32, device=self.device)
         value = self._raw(name)
         return self.preprocess.on_numbers(value) if name == "input" else value
 
@@ -85,25 +108,38 @@ class Batch(Mapping[str, Any]):
         return Batch, ({n: self._raw(n) for n in self.columns}, self.T, self.preprocess)
 
 
-def _each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def _each(value: Any, change: Callable[[Any], Any]) -> Any:
+    """A column changed: a tensor, `Logits`, or a dict of such; ids that are text stay."""
     if isinstance(value, dict):
         return {name: _each(part, change) for name, part in value.items()}
-    return change(value) if isinstance(value, Tensor) else value
+    return value if isinstance(value, list) else change(value)
 
 
 @dataclass(frozen=True, eq=False)
 class Row(Mapping[str, Any]):
-    """One row of a batch: the same keys. id, view and label are an int (or str)."""
+    """One row of a batch: the same keys. id, view and label are an int (or str); where a row has
+    several positions, logits and soft_target are [P, C]."""
 
     batch: Batch
     position: int
 
     def __getitem__(self, name: str) -> Any:
-        value = self.batch[name]
-        if isinstance(value, dict):
-            return {key: part[self.position] for key, part in value.items()}
-        value = value[self.position]
-        return value.item() if name in ("id", "view", "label") and hasattr(value, "item") else value
+        if name == "targets":
+            return _each(self.batch[name], lambda logits: logits.select(self._positions()))
+        if name in ("logits", "soft_target") and "positions" in self.batch:
+            return _each(self.batch[name], lambda value: value[self._positions()])
+        value = _each(self.batch[name], lambda value: value[self.position])
+        if isinstance(value, list):
+            value = value[self.position]
+        return value.item() if name in ONE and hasattr(value, "item") else value
+
+    def _positions(self) -> Tensor:
+        """Which of the batch's positions are this row's."""
+        if "positions" not in self.batch:
+            return torch.tensor([self.position])
+        counts = self.batch["positions"]
+        start = int(counts[: self.position].sum())
+        return torch.arange(start, start + int(counts[self.position]))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.batch)

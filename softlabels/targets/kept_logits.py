@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from softlabels.errors import DamagedDump, StoreError, UsageError
+from softlabels.logits import DenseLogits
 from softlabels.store.audit import sha256_of
 from softlabels.store.codec import DTYPES
 from softlabels.store.decoding import ShardDecoder
@@ -84,8 +85,8 @@ class KeptLogits:
     def __len__(self) -> int:
         return len(self.reader)
 
-    def gather(self, rows: np.ndarray) -> Tensor:
-        """The logits of these rows, [N, C] in the stored dtype; on the device with keep gpu."""
+    def gather(self, rows: np.ndarray) -> DenseLogits:
+        """The logits of these rows in the stored dtype; on the device with keep gpu."""
         self._ready()
         self._checker.check()
         if self._to_settle > 0:
@@ -93,16 +94,17 @@ class KeptLogits:
             if self._to_settle <= 0:  # about an epoch, whoever asks: damage is told by now
                 self._checker.wait()
         if self._on_gpu:
-            return self._device_rows().index_select(0, torch.from_numpy(rows).to(self.device))
-        return self.groups.gather(rows).view(self.dtype)
+            chosen = torch.from_numpy(rows).to(self.device)
+            return DenseLogits(self._device_rows().index_select(0, chosen))
+        return DenseLogits(self.groups.gather(rows).view(self.dtype))
 
     def columns(self, rows: np.ndarray) -> dict[str, Any]:
-        """These rows, in their order: id, label and logits. Few look at ids, and with α = 1 nobody
+        """These rows, in their order: id, label and targets. Few look at ids, and with α = 1 nobody
         at labels, so these are looked up when they are read: a tenth of a batch's time."""
         return {
             "id": lambda: self._ids(rows),
             "label": lambda: self._labels(rows),
-            "logits": self.gather(rows),
+            "targets": self.gather(rows),
         }
 
     def _ids(self, rows: np.ndarray) -> Tensor | list[str]:

@@ -24,7 +24,7 @@ from softlabels.targets.streaming import StreamedInputs, StreamedRows
 
 def load(
     path: str | Path | Sequence[str | Path] | Mapping[str, str | Path],
-    T: float,
+    T: float | None = None,
     *,
     inputs: bool = True,
     source: str | None = None,
@@ -36,7 +36,10 @@ def load(
     shards: str | Sequence[int] | None = None,
     progress: Progress = SILENT,
 ) -> SoftDataset:
-    """A dump as a torch map-style dataset at temperature T.
+    """A dump as a torch map-style dataset, at temperature T where one is given.
+
+    T: what `soft_target` is made at; without it rows have none, and `with_temperature(T)` gives
+    the same rows with it. Logits and `targets` know no temperature.
 
     path: a folder, an address such as s3://…, or ORG/NAME[@REVISION] on the Hugging Face Hub. A
     list of them is one dataset, one dump's rows after the other's;
@@ -63,7 +66,7 @@ def load(
     there and for packed ones beyond the free memory; StoreError, IncompleteDump or DamagedDump for
     a folder that is no whole dump; SourceError or AlignmentError where the inputs don't belong.
     """
-    T = check_temperature(T)
+    T = None if T is None else check_temperature(T)
     shards = shards if shards is None or isinstance(shards, str) else list(shards)
     opening = Opening(inputs, source, preprocess, keep, device, cache, streaming, shards, progress)
     if not isinstance(path, str | Path) and not path:
@@ -93,7 +96,7 @@ class Opening:
     progress: Progress
 
 
-def open_dump(path: str | Path, T: float, how: Opening) -> Dump:
+def open_dump(path: str | Path, T: float | None, how: Opening) -> Dump:
     """One dump."""
     place = None if how.cache is False else LocalCache(None if how.cache is True else how.cache)
     streamed = how.streaming or place is None
@@ -106,13 +109,13 @@ def open_dump(path: str | Path, T: float, how: Opening) -> Dump:
         folder = local_copy(folder, place, how.progress, how.shards)
     reader = _reader(folder, how)
     device = own_device(resolve_device(how.device))
-    logits = KeptLogits(reader, place, how.keep, device, how.progress)
+    rows = KeptLogits(reader, place, how.keep, device, how.progress)
     if not how.inputs:
-        return Dump(T, reader, logits, None)
+        return Dump(T, reader, rows, None)
     examples = join_inputs(reader, how.source, _preprocess(reader, how), how.progress)
     if choose_keep(how.keep, examples.decoded_bytes, device) == "gpu":
         examples.device = device
-    return Dump(T, reader, logits, examples)
+    return Dump(T, reader, rows, examples)
 
 
 def _reader(folder: Folder, how: Opening) -> DumpReader:
@@ -126,7 +129,7 @@ def _reader(folder: Folder, how: Opening) -> DumpReader:
     return reader
 
 
-def _streamed(reader: DumpReader, T: float, how: Opening) -> Dump:
+def _streamed(reader: DumpReader, T: float | None, how: Opening) -> Dump:
     plan, words = reader.plan, _preprocess(reader, how)
     columns = ["id", "input_hash"] + ["label"] * reader.labelled
     find: StoredInputs | JoinedInputs | None = None

@@ -96,14 +96,14 @@ class Concatenated(SoftDataset):
 class SideBySide(SoftDataset):
     """Several teachers over the same rows, joined by id, each input hash the same.
 
-    The rows and inputs are the first dump's. `logits` and `soft_target` are mappings from each
-    dump's name to its tensor [N, C]; classes and dtypes may differ.
+    The rows and inputs are the first dump's. `targets`, `logits` and `soft_target` are mappings
+    from each dump's name to its own; classes and dtypes may differ.
     """
 
     dumps: Mapping[str, Dump]
 
     def __post_init__(self) -> None:
-        if any(isinstance(dump.logits, StreamedRows) for dump in self.dumps.values()):
+        if any(isinstance(dump.rows, StreamedRows) for dump in self.dumps.values()):
             raise UsageError("streamed dumps can't stand side by side; leave out streaming")
         self._check_classes()
         _ = self._positions  # refused now, not in the first batch
@@ -152,13 +152,13 @@ class SideBySide(SoftDataset):
 
     def columns(self, rows: np.ndarray) -> dict[str, Any]:
         columns = self._first.columns(rows)
-        logits = {}
+        targets = {}
         for name, dump in self.dumps.items():
             where = self._positions[name]
             own = dump is self._first
             theirs = rows if where is None else where[rows]
-            logits[name] = columns["logits"] if own else dump.logits.gather(theirs)
-        return columns | {"logits": logits}
+            targets[name] = columns["targets"] if own else dump.rows.gather(theirs)
+        return columns | {"targets": targets}
 
     def order(self, shuffle: bool | str, seed: int = 0, epoch: int = 0) -> Order:
         return self._first.order(order_text(shuffle), seed, epoch)
@@ -190,7 +190,10 @@ def _stacked(parts: list[Any], back: np.ndarray) -> Any:
     if isinstance(parts[0], list):
         everything = [value for part in parts for value in part]
         return [everything[i] for i in back]
-    return torch.cat(parts).index_select(0, torch.from_numpy(back).to(parts[0].device))
+    order = torch.from_numpy(back)
+    if isinstance(parts[0], torch.Tensor):
+        return torch.cat(parts).index_select(0, order.to(parts[0].device))
+    return parts[0].joined(parts[1:]).select(order)
 
 
 def _short(value: object) -> str:

@@ -31,12 +31,13 @@ class SoftDataset(Dataset):
     """A torch map-style dataset over one dump or several. Made by `softlabels.load`.
 
     A row is a mapping: id (int or str), view (int), input (float32 tensor, preprocessed), label
-    (int, −1 for none), logits (stored dtype [C]) and soft_target (float32 [C], summing to 1 at T).
+    (int, −1 for none), logits (stored dtype [C]) and, where there is a T, soft_target (float32 [C],
+    summing to 1 at T).
     `batches` gives whole batches; so does a DataLoader over it, whose collate function finds them
     ready. Without inputs (`load(…, inputs=False)`) rows have no `input`.
     """
 
-    T: float
+    T: float | None
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -147,27 +148,27 @@ class Dump(SoftDataset):
     """One dump's rows, with the inputs that belong to them."""
 
     reader: DumpReader
-    logits: KeptLogits | StreamedRows
+    rows: KeptLogits | StreamedRows
     examples: Examples | None
 
     def __len__(self) -> int:
         return len(self.reader)
 
     def columns(self, rows: np.ndarray) -> dict[str, Any]:
-        columns = self.logits.columns(rows)
+        columns = self.rows.columns(rows)
         if self.examples is not None and "input" not in columns:
             columns["input"] = self.examples.gather(rows)
         return columns
 
     def order(self, shuffle: bool | str, seed: int = 0, epoch: int = 0) -> Order:
-        text = self.logits.order_text(order_text(shuffle))
-        return Order(text, self.logits.groups.row_bounds, seed, epoch)
+        text = self.rows.order_text(order_text(shuffle))
+        return Order(text, self.rows.groups.row_bounds, seed, epoch)
 
     def read_ahead(self, rows: np.ndarray) -> None:
-        self.logits.read_ahead(rows)
+        self.rows.read_ahead(rows)
 
     def settle(self) -> None:
-        self.logits.settle()
+        self.rows.settle()
 
     @property
     def identity(self) -> str:

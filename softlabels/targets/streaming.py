@@ -20,6 +20,7 @@ from torch import Tensor
 from softlabels.errors import UsageError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocess import Preprocess
+from softlabels.logits import DenseLogits
 from softlabels.store.codec import DTYPES
 from softlabels.store.decoding import ShardDecoder
 from softlabels.store.folder import Folder
@@ -66,13 +67,13 @@ class StreamedRows:
     def __reduce__(self) -> tuple:
         return StreamedRows, (self.reader, self.inputs, self.names[:-1])
 
-    def gather(self, rows: np.ndarray) -> Tensor:
-        """The logits of these rows, [N, C] in the stored dtype."""
-        logits: Tensor = self.columns(rows)["logits"]
+    def gather(self, rows: np.ndarray) -> DenseLogits:
+        """The logits of these rows in the stored dtype."""
+        logits: DenseLogits = self.columns(rows)["targets"]
         return logits
 
     def columns(self, rows: np.ndarray) -> dict[str, Any]:
-        """These rows, in their order: id, input, label and logits."""
+        """These rows, in their order: id, input, label and targets."""
         groups = np.searchsorted(self._bounds, rows, side="right") - 1
         numbers, where = np.unique(groups, return_inverse=True)
         if not len(rows):
@@ -99,7 +100,7 @@ class StreamedRows:
         if inputs:
             columns["input"] = torch.cat(inputs)[torch.from_numpy(back)]
         labels = table["label"].to_numpy() if "label" in self.names else np.full(len(rows), -1)
-        return columns | {"label": torch.from_numpy(labels.copy()), "logits": logits}
+        return columns | {"label": torch.from_numpy(labels.copy()), "targets": DenseLogits(logits)}
 
     def order_text(self, text: str) -> str:
         """Rows that are far apart can't be mixed here: `full` becomes `blocks`.

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 import softlabels
 from softlabels.errors import DamagedDump, DiskFull, IncompleteDump, PlanMismatch, StoreError
 from softlabels.inputs.hashing import Fingerprint
+from softlabels.logits import DenseLogits
 from softlabels.store.checking import make_record
 from softlabels.store.folder import Folder
 from softlabels.store.manifest import commit_name, read_manifest
@@ -130,7 +131,7 @@ def test_records_agree_with_the_files(dump_folder):
 
 def test_statistics_are_those_of_all_rows(dump_folder):
     reader = DumpReader(Folder(dump_folder))
-    whole = describe_logits(torch.from_numpy(every(reader)), reader.labels)
+    whole = describe_logits(DenseLogits(torch.from_numpy(every(reader))), reader.labels)
     found = reader.manifest.statistics
     for name, value in whole.items():
         assert found[name] == pytest.approx(value, rel=1e-6), name

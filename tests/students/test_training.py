@@ -13,6 +13,7 @@ import torch
 import softlabels
 from softlabels.config import FitOptions
 from softlabels.errors import SourceError, StoreError, TrainingError, UsageError
+from softlabels.logits import DenseLogits
 from softlabels.students.evaluation import calibration_error, compare, measure
 from softlabels.students.holdout import choose_rows
 from softlabels.students.trainer import learning_rate_factor, limit_norms
@@ -236,7 +237,7 @@ def test_measures_by_hand():
     confidence, correct = torch.tensor([0.95, 0.94, 0.55, 0.5]), torch.tensor([1, 0, 1, 0]).bool()
     expected = (abs(1 - 1.89) + abs(1 - 0.55) + abs(0 - 0.5)) / 4
     assert calibration_error(confidence, correct) == pytest.approx(expected, abs=1e-6)
-    same = compare(logits, logits)
+    same = compare(logits, DenseLogits(logits))
     assert same["agreement"] == 1
     assert same["kl"] == pytest.approx(0, abs=1e-7)
 

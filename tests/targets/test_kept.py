@@ -76,7 +76,7 @@ def test_what_lies_in_place_is_mapped_and_nothing_is_copied(tmp_path, cache):
     dataset = load(make_dump(tmp_path / "d", LOGITS, shard_rows=300), progress=listener)
     assert same(whole(dataset), LOGITS)
     assert cache.entries() == []
-    owners = [region.owner for region in dataset.logits.groups.regions]
+    owners = [region.owner for region in dataset.rows.groups.regions]
     assert [type(owner) for owner in owners] == [mmap.mmap] * 4
     assert listener.lines == []
 

@@ -1,6 +1,7 @@
 """Stage two through `softlabels.load`."""
 
 import json
+import pickle
 import shutil
 from pathlib import Path
 
@@ -57,6 +58,31 @@ def test_temperature_costs_nothing_and_shares_everything(dataset):
     assert (dataset.T, other.T) == (8, 2)
     expected = torch.softmax(dataset[3]["logits"].float() / 2, -1)
     torch.testing.assert_close(other[3]["soft_target"], expected)
+
+
+def test_a_temperature_can_come_later(dump_folder, dataset):
+    """A dump has logits whatever T is; what is made at a T says how to give one."""
+    plain = softlabels.load(dump_folder)
+    assert list(plain[5]) == ["id", "view", "input", "label", "logits"]
+    batch = plain.take([5, 3])
+    assert torch.equal(batch["logits"], dataset.take([5, 3])["logits"])
+    assert "soft_target" not in batch
+    with pytest.raises(UsageError, match="with_temperature"):
+        _ = batch["soft_target"]
+    assert torch.equal(plain.with_temperature(8)[3]["soft_target"], dataset[3]["soft_target"])
+
+
+def test_targets_are_logits_without_a_temperature(dataset):
+    batch = dataset.take([7, 9, 2])
+    targets = batch["targets"]
+    assert (len(targets), targets.classes) == (3, 10)
+    assert torch.equal(targets.dense(), batch["logits"])
+    assert torch.equal(targets.temper(8).probs(), batch["soft_target"])
+    assert torch.equal(dataset[9]["targets"].dense()[0], batch["logits"][1])
+    moved = pickle.loads(pickle.dumps(batch.to("cpu")))["targets"]
+    assert torch.equal(moved.dense(), batch["logits"])
+    loss = softlabels.kd_loss(torch.zeros(3, 10), targets, T=8, alpha=1)
+    assert loss == softlabels.kd_loss(torch.zeros(3, 10), batch["logits"], T=8, alpha=1)
 
 
 @pytest.mark.parametrize("T", [0, -3, float("nan"), "hot"])

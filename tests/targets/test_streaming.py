@@ -72,7 +72,7 @@ def test_the_same_batches_for_any_number_of_workers_and_from_the_middle(tmp_path
 def test_only_the_last_row_groups_are_kept(tmp_path):
     dataset = load(make_dump(tmp_path / "d", LOGITS, 4, 300))
     for _ in dataset.batches(30, shuffle=True):
-        assert len(dataset.logits._held) <= 48 < 250
+        assert len(dataset.rows._held) <= 48 < 250
     with pytest.raises(UsageError, match=r"'blocks\(64, 512\)'; a streamed dump has none and bloc"):
         dataset.batches(30, shuffle="blocks(64, 512)")
     with pytest.raises(UsageError, match="a streamed dump is not kept"):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import softlabels
 from softlabels.errors import LabelSpaceMismatch, LogitsError, TeacherError
 from softlabels.exchange.importing import import_logits
-from softlabels.logits import check_rounding, rounding_kl
+from softlabels.store.codecs.rounding import check_rounding, rounding_kl
 from tests.conftest import Lines
 from tests.teachers.modules import Plain, trace
 
