@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -41,9 +41,11 @@ EMBEDDED = "digits"
 
 @dataclass(frozen=True)
 class Opened:
-    """A table, the column that names its rows if it has one of itself, and what is said of it."""
+    """A table, the split's own name, the column that names its rows if it has one of itself, and
+    what is said of it."""
 
     table: Table
+    split: str
     id: str | None = None
     notes: tuple[str, ...] = ()
 
@@ -51,6 +53,7 @@ class Opened:
 def open_data(data: str, split: str, revision: str | None = None) -> Opened:
     """`digits`, a file, a folder (files, save_to_disk, or images in class folders), or a Hub id.
 
+    `split` is the name of one, or another word for it (`val` for validation).
     A path that exists wins over a Hub id. Raises SourceError that says what was tried, and
     UsageError for a revision of data that have none.
     """
@@ -64,7 +67,7 @@ def open_data(data: str, split: str, revision: str | None = None) -> Opened:
             f"--revision, or name a dataset of the Hub with --data"
         )
     if data == EMBEDDED and path is None:
-        return Opened(_open_embedded(split))
+        return _open_embedded(split)
     if path is not None:
         return _open_file(path, split) if path.is_file() else _open_folder(path, split)
     if not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", data) or data_ending(data):
@@ -73,14 +76,33 @@ def open_data(data: str, split: str, revision: str | None = None) -> Opened:
             f"no file or folder {data!r}{where}, and it can't be a Hub id (owner/name). Say where "
             f"the data is (--data, or --source for a dump's)"
         )
+    return _open_hub(data, split, revision)
+
+
+def _open_hub(data: str, split: str, revision: str | None) -> Opened:
     with _quiet():
         try:
-            return Opened(DatasetTable(datasets.load_dataset(data, split=split, revision=revision)))
+            return _load_hub(data, split, revision)
         except Exception as error:  # many libraries are below this call
             raise SourceError(
                 f"can't load {data!r}, split {split!r}: no such file or folder here, and as a Hub "
                 f"id: {_cause(error)}"
             ) from error
+
+
+def _load_hub(data: str, split: str, revision: str | None) -> Opened:
+    """By the split's name as it is given, then by the other words for it."""
+    try:
+        dataset = datasets.load_dataset(data, split=split, revision=revision)
+        return Opened(DatasetTable(dataset), split)
+    except ValueError as error:
+        if "Unknown split" not in str(error):
+            raise
+        for name in (n for n in ALIASES if n != split and _meaning(n) == _meaning(split)):
+            with suppress(ValueError):
+                dataset = datasets.load_dataset(data, split=name, revision=revision)
+                return Opened(DatasetTable(dataset), name)
+        raise
 
 
 def local_path(data: str) -> Path | None:
@@ -110,20 +132,25 @@ def _expanded(data: str) -> Path:
         return Path(data)
 
 
-def _open_embedded(split: str) -> Table:
-    _check_split("digits", split, ("train", "test"))
-    with as_file(files("softlabels") / "embedded" / f"digits-{split}.parquet") as path:
+def _open_embedded(split: str) -> Opened:
+    name = _check_split("digits", split, ("train", "test"))
+    with as_file(files("softlabels") / "embedded" / f"digits-{name}.parquet") as path:
         table = pq.read_table(path)
-    return ArrowTable(table)
+    return Opened(ArrowTable(table), name)
 
 
 def _check_split(where: object, split: str, splits: object) -> str:
-    """The split's own name. Raises SourceError where there is none."""
+    """The split's own name: that of the one called so, else of the only one that means the same.
+    Raises SourceError where there is none."""
     names = [str(name) for name in splits]  # type: ignore[attr-defined]
-    for name in (split, ALIASES.get(split.lower(), split)):
-        if name in names:
-            return name
+    meant = [name for name in names if _meaning(name) == _meaning(split)]
+    if split in names or len(meant) == 1:
+        return split if split in names else meant[0]
     raise SourceError(f"{where} has no split {split!r}; it has {', '.join(names)}: use --split")
+
+
+def _meaning(split: str) -> str:
+    return ALIASES.get(split.lower(), split)
 
 
 def _open_file(path: Path, split: str) -> Opened:
@@ -132,17 +159,17 @@ def _open_file(path: Path, split: str) -> Opened:
             f"{path} ends in {path.suffix!r}; a data file is one of {', '.join(DATA_ENDINGS)}, "
             f"and images belong in a folder; an archive is unpacked first"
         )
-    _check_split(path, split, ("train",))
-    return Opened(_open_files([path]))
+    return Opened(_open_files([path]), _check_split(path, split, ("train",)))
 
 
 def _open_folder(folder: Path, split: str) -> Opened:
     if (folder / "state.json").exists() and (folder / "dataset_info.json").exists():
-        _check_split(folder, split, ("train",))
-        return Opened(DatasetTable(_saved(folder)))
+        name = _check_split(folder, split, ("train",))
+        return Opened(DatasetTable(_saved(folder)), name)
     if (folder / "dataset_dict.json").exists():
         saved = _saved(folder)
-        return Opened(DatasetTable(saved[_check_split(folder, split, saved)]))
+        name = _check_split(folder, split, saved)
+        return Opened(DatasetTable(saved[name]), name)
     return _open_listed(list_files(folder), read_header(folder), split)
 
 
@@ -159,7 +186,7 @@ def _open_listed(listing: Listing, header: Header, split: str) -> Opened:
         if listing.images:
             name = _check_split(folder, split, image_folders.image_splits(listing))
             images, notes = image_folders.open_images(listing, name)
-            return Opened(images, image_folders.ID, tuple(notes))
+            return Opened(images, name, image_folders.ID, tuple(notes))
         if not listing.data:
             raise SourceError(_nothing(folder, listing))
         splits = splits_of_data(listing)
@@ -180,7 +207,7 @@ def _open_listed(listing: Listing, header: Header, split: str) -> Opened:
             f"warning: README.md tells of {header.rows[name]:,} rows in the split {name!r}; its "
             f"{counted(len(paths), 'file')} hold {len(table):,}"
         )
-    return Opened(table, notes=tuple(notes))
+    return Opened(table, name, notes=tuple(notes))
 
 
 def _named_classes(table: Table, classes: dict[str, list[str]]) -> Table:

@@ -257,7 +257,7 @@ def open_source(
             table.features = table.features | {name: datasets.Image()}
         known = tuple(class_names) if class_names else None
         paths = opened.id is not None and columns.id == opened.id
-        source = Source(table, columns, data, split, revision, known, opened.notes, paths)
+        source = Source(table, columns, data, opened.split, revision, known, opened.notes, paths)
         for line in source.described if progress is not SILENT else ():
             progress.say(line)
     return source

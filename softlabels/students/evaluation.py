@@ -119,7 +119,7 @@ def evaluate(progress: Progress = SILENT, **options: Any) -> dict[str, Any]:
     found: dict[str, Any] = {
         "checkpoint": words.checkpoint,
         "data": source.data,
-        "split": words.split,
+        "split": source.split,
     }
     found |= measure(logits_NC, labels_N)
     if words.against is not None:

@@ -81,7 +81,7 @@ def _fit(words: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:
 
     data = {
         "data": words.data,
-        "split": words.split,
+        "split": source.split,
         "revision": words.revision,
         "input_column": words.input_column,
         "label_column": words.label_column,

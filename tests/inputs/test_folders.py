@@ -3,6 +3,7 @@
 import datasets
 import pytest
 
+import softlabels
 from softlabels.errors import SourceError
 from softlabels.inputs.sources import open_source
 from tests.conftest import make_vectors
@@ -154,8 +155,6 @@ def test_rows_are_held_against_those_that_a_header_tells_of(tmp_path):
 
 
 def test_a_dump_with_its_inputs_is_a_folder_of_data(made, tmp_path):
-    import softlabels
-
     out = str(tmp_path / "d")
     softlabels.dump(teacher=str(made / "t.pt"), data="digits", out=out, with_inputs=True)
     source = open_source(out, input_column="input", id_column="id")
@@ -174,3 +173,37 @@ def test_saved_datasets_and_arrow_files(tmp_path):
         open_source(str(tmp_path / "disk"), "test")
     datasets.DatasetDict({"val": whole}).save_to_disk(str(tmp_path / "dict"))
     assert open_source(str(tmp_path / "dict"), "val").fingerprint == expected
+
+
+def test_a_split_has_one_name_in_records_whatever_it_was_asked_for(tmp_path, cli):
+    for split in ("train", "val"):
+        (tmp_path / "pets" / split).mkdir(parents=True)
+        make_vectors(tmp_path / "pets" / split / "a.parquet", 40)
+    assert cli("fit", "--data", "pets", "--model", "linear", "--epochs", 1).code == 0
+    first, second = (
+        cli("dump", "--teacher", "t.pt", "--data", "pets", "--split", split)
+        for split in ("val", "dev")
+    )
+    assert first.code == 0
+    assert "nothing to do" in second.err
+    out = tmp_path / "data" / "pets-validation-t"
+    assert [p.name for p in (out / "data").iterdir()] == ["validation-00000-of-00001.parquet"]
+    assert softlabels.load(str(out), T=2).reader.plan.source["split"] == "validation"
+    assert "split: validation" in (out / "README.md").read_text()
+    measured = cli("eval", "t.pt", "--data", "pets", "--split", "VALID", "--json").value
+    assert measured["split"] == "validation"
+
+
+def test_a_split_is_called_as_the_data_call_it(tmp_path):
+    path = make_vectors(tmp_path / "v.parquet", 40)
+    whole = datasets.load_dataset("parquet", data_files=path)
+    datasets.DatasetDict({"val": whole["train"]}).save_to_disk(str(tmp_path / "dict"))
+    for split in ("val", "validation", "dev"):
+        assert open_source(str(tmp_path / "dict"), split).split == "val"
+    datasets.DatasetDict(dict.fromkeys(["val", "dev"], whole["train"])).save_to_disk(
+        str(tmp_path / "two")
+    )
+    assert open_source(str(tmp_path / "two"), "dev").split == "dev"
+    with pytest.raises(SourceError, match="no split 'validation'; it has val, dev"):
+        open_source(str(tmp_path / "two"), "validation")
+    assert open_source("digits", "eval").split == "test"
