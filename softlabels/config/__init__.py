@@ -68,7 +68,7 @@ class TrainingOptions(Options):
     )
     seed: int = option("Fixes initial weights, dropout, order and hold-out.", 0)
     device: str = option("auto, cpu, cuda, cuda:1 or mps.", "auto")
-    precision: str = option("float32, or bf16 for faster matrix work.", "float32")
+    precision: str = option("float32, or for faster matrix work bf16, or tf32 (CUDA).", "float32")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -147,7 +147,9 @@ class DumpOptions(SourceOptions):
     with_inputs: bool = option("Store the inputs too, so that the dump stands alone.", False)
     on_error: str = option("stop, or skip: what to do with an input that can't be read.", "stop")
     device: str = option("auto, cpu, cuda, cuda:1 or mps.", "auto")
-    precision: str = option("float32, bf16 or fp16 (CUDA): the teacher's matrix work.", "float32")
+    precision: str = option(
+        "float32, bf16, or on CUDA tf32 or fp16: the teacher's matrix work.", "float32"
+    )
     workers: int = option("Threads that read and decode ahead.", 2)
     trust_pickle: bool = option("Load a teacher's file even though it could run code.", False)
 

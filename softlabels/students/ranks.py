@@ -5,11 +5,13 @@ All take the same steps, so that none waits for another that has left: scores, l
 do next are shared, and who fails tells the others why before it ends.
 """
 
+import atexit
 import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 import accelerate
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 
 from softlabels.errors import TrainingError, UsageError
 from softlabels.system.devices import resolve_device
+from softlabels.system.humanize import counted
 
 _runs = itertools.count()  # the same on every rank, as all call the same verbs
 
@@ -31,7 +34,9 @@ class Ranks:
 
     def __init__(self, device: str) -> None:
         self.device = resolve_device(device)
-        expected = _world_size()
+        expected = _environment("WORLD_SIZE", 1)
+        if expected > 1 and self.device.type == "cuda":
+            _check_gpus()
         cpu = expected > 1 and self.device.type == "cpu"
         self.parallel = accelerate.DistributedDataParallelKwargs()
         self.accelerator = accelerate.Accelerator(
@@ -63,6 +68,7 @@ class Ranks:
         why; the others raise TrainingError, as soon as its process has ended."""
         try:
             yield
+            _leave_at_exit()
         except BaseException as error:
             if self.store is None:
                 raise
@@ -145,11 +151,35 @@ class Ranks:
         return values
 
 
-def _world_size() -> int:
-    text = os.environ.get("WORLD_SIZE", "1")
+@cache
+def _leave_at_exit() -> None:
+    """Leave the process group when the program ends, as NCCL asks for. Not sooner: `accelerate`
+    joins it once a process, and a program may train again."""
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def _environment(name: str, default: int) -> int:
+    text = os.environ.get(name, str(default))
     if not text.isdigit():
-        raise UsageError(f"WORLD_SIZE is {text!r} in the environment; expected a number")
+        raise UsageError(f"{name} is {text!r} in the environment; expected a number")
     return int(text)
+
+
+def _check_gpus() -> None:
+    """Raises UsageError where processes on this machine would have to share a GPU: NCCL, by which
+    they average gradients, refuses that, and says so by a duplicate or an invalid device."""
+    here = max(_environment("LOCAL_WORLD_SIZE", 1), _environment("LOCAL_RANK", 0) + 1)
+    gpus = torch.cuda.device_count()
+    if here > gpus:
+        raise UsageError(
+            f"{here} processes train on this machine and it has {counted(gpus, 'GPU')}: each needs "
+            f"its own. Start {gpus} (torchrun --nproc-per-node {gpus}), or use --device cpu"
+        )
 
 
 def is_lost_touch(error: BaseException) -> bool:

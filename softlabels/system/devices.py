@@ -1,13 +1,16 @@
 """Where a model runs and in which precision."""
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from operator import attrgetter
 
 import torch
 
 from softlabels.errors import UsageError
 
-PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = {"float32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+CUDA_ALONE = ("tf32", "fp16")  # elsewhere slow, or missing
 
 
 def resolve_device(name: str) -> torch.device:
@@ -33,16 +36,62 @@ def own_device(device: torch.device) -> torch.device:
     return torch.device("cuda", int(rank) % torch.cuda.device_count())
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager:
-    """A context in which matrix work runs in `precision`: float32, bf16 or fp16.
-
-    Raises UsageError for another word, and for fp16 off CUDA, where it is slow or missing.
-    """
+def check_precision(device: torch.device, precision: str) -> None:
+    """Raises UsageError for an unknown word, and for tf32 and fp16 off CUDA."""
     if precision not in PRECISIONS:
         raise UsageError(f"--precision is {precision!r}; use one of {', '.join(PRECISIONS)}")
-    if precision == "fp16" and device.type != "cuda":
+    if precision in CUDA_ALONE and device.type != "cuda":
         raise UsageError(
-            f"--precision fp16 needs CUDA and this is {device.type}; use bf16 or float32"
+            f"--precision {precision} needs CUDA and this is {device.type}; use bf16 or float32"
         )
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager:
+    """A context in which matrix work runs in `precision`: bf16, fp16, tf32 (convolutions and
+    matrix products), or float32, which leaves torch's setting: convolutions in TF32 on CUDA.
+
+    Raises UsageError as `check_precision` does.
+    """
+    check_precision(device, precision)
+    if precision == "tf32":
+        return tf32(True)
     dtype = PRECISIONS[precision]
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
+
+
+@contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Allow or forbid TF32, which rounds the factors of float32 products on CUDA to 10 bits.
+
+    torch forbids it in matrix products and allows it in convolutions, unless a program says
+    otherwise: so a plain float32 run is not one, and a row's answer moves by up to 3e-3 with the
+    size of its batch (measured with EfficientNets), whose kernels round in other places.
+    """
+    before = _tf32_flags()
+    for name, value in before.items():
+        _set_flag(name, allowed if isinstance(value, bool) else "tf32" if allowed else "ieee")
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            _set_flag(name, value)
+
+
+def _tf32_flags() -> dict[str, bool | str]:
+    """torch's switches as they are set. A program that sets the newer, finer ones (torch 2.9) makes
+    torch refuse to read the older ones, and the other way round they stay in step."""
+    try:
+        return {name: _flag(name) for name in ("cuda.matmul.allow_tf32", "cudnn.allow_tf32")}
+    except RuntimeError:
+        names = ("cuda.matmul", "cudnn.conv", "cudnn.rnn")
+        return {f"{name}.fp32_precision": _flag(f"{name}.fp32_precision") for name in names}
+
+
+def _flag(name: str) -> bool | str:
+    value: bool | str = attrgetter(name)(torch.backends)
+    return value
+
+
+def _set_flag(name: str, value: bool | str) -> None:
+    where, flag = name.rsplit(".", 1)
+    setattr(attrgetter(where)(torch.backends), flag, value)

@@ -14,8 +14,9 @@ from softlabels.logits import total_variation
 from softlabels.teachers.teacher import Teacher
 
 # By how much a probability at T = 1 may differ where kernels of another batch size add in another
-# order. Half precision rounds each layer's result to 2⁻⁸ (bf16) or 2⁻¹¹ (fp16) of it.
-STEADY = {"float32": 1e-3, "fp16": 2e-2, "bf16": 2e-2}
+# order. Half precision rounds each layer's result to 2⁻⁸ (bf16) or 2⁻¹¹ (fp16) of it, TF32 the
+# factors of each product to 2⁻¹¹.
+STEADY = {"float32": 1e-3, "tf32": 2e-2, "fp16": 2e-2, "bf16": 2e-2}
 ALONE = 8  # rows that are tried alone
 REPEATS = 3  # of the batch: a coin that decides for all of its rows may fall alike twice
 

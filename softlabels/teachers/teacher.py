@@ -17,7 +17,7 @@ from softlabels.errors import (
 )
 from softlabels.label_spaces import LabelSpace, match_label_spaces
 from softlabels.models import cause, logits_of
-from softlabels.system.devices import autocast
+from softlabels.system.devices import autocast, tf32
 from softlabels.teachers.feeding import Feed, weights_dtype
 
 
@@ -72,6 +72,8 @@ class Teacher:
     def logits(self, inputs: Tensor, precision: str = "float32") -> Tensor:
         """Raw logits, float32 [N, C] (float64 stays), on the inputs' device.
 
+        precision: float32 (IEEE, never TF32), tf32, bf16 or fp16.
+
         Raises TeacherError where the teacher rejects the inputs, or gives something else than
         one row of numbers for each input.
         """
@@ -82,7 +84,7 @@ class Teacher:
             return logits_NC.clone()  # or give the same memory each time, as CUDA graphs do
 
         try:
-            with autocast(inputs.device, precision):
+            with tf32(precision == "tf32"), autocast(inputs.device, precision):
                 logits_NC = self.feed.run(call, inputs)
         except UsageError as error:
             raise TeacherError(str(error)) from error

@@ -15,7 +15,7 @@ from softlabels.inputs.sources import BLOCK_ROWS, Source
 from softlabels.label_spaces import LabelSpace, match_label_spaces
 from softlabels.logits import DenseLogits
 from softlabels.store.reader import DumpReader
-from softlabels.system.devices import resolve_device
+from softlabels.system.devices import CUDA_ALONE, resolve_device
 from softlabels.system.progress import Progress
 from softlabels.targets.joining import Join, open_inputs
 from softlabels.teachers import Teacher, resolve
@@ -23,7 +23,7 @@ from softlabels.teachers.probing import difference, steady_limit
 
 # How far logits of the same model on the same inputs may be apart, as a part of their spread,
 # where kernels of another machine or batch size add in another order.
-TOLERANCE = {"float32": 1e-3, "fp16": 2e-2, "bf16": 1e-1}
+TOLERANCE = {"float32": 1e-3, "tf32": 2e-2, "fp16": 2e-2, "bf16": 1e-1}
 MOST = 0.2
 
 
@@ -102,6 +102,7 @@ def replay(reader: DumpReader, words: VerifyOptions, progress: Progress) -> Repl
     positions = Join(source, str(reader.folder)).positions(reader.ids)
     examples = Examples(source, Preprocess.parse(plan.preprocess), positions, reader.hashes)
     device = resolve_device(words.device)
+    precision = _precision_here(plan.precision, device, progress)
     bare = plan.teacher["kind"] == "state_dict"
     teacher = resolve(
         words.teacher,
@@ -126,7 +127,7 @@ def replay(reader: DumpReader, words: VerifyOptions, progress: Progress) -> Repl
             parts = []
             for start in range(0, count, batch_size):
                 part = rows[order[start : start + batch_size]]
-                parts.append(_forward(teacher, examples, part, device, plan.precision))
+                parts.append(_forward(teacher, examples, part, device, precision))
                 advance(len(part))
             return torch.cat(parts)[torch.from_numpy(np.argsort(order))]
 
@@ -137,6 +138,14 @@ def replay(reader: DumpReader, words: VerifyOptions, progress: Progress) -> Repl
     twice = difference("in other batches", live_NC, other_NC)
     found = _compare(stored_NC, live_NC, other_NC, reader.ids[rows], TOLERANCE[plan.precision])
     return replace(found, steady=twice.size <= steady_limit(teacher, plan.precision))
+
+
+def _precision_here(precision: str, device: torch.device, progress: Progress) -> str:
+    """The dump's own, or float32 where this device doesn't have it."""
+    if precision not in CUDA_ALONE or device.type == "cuda":
+        return precision
+    progress.say(f"{device} has no {precision}: the teacher is replayed in float32")
+    return "float32"
 
 
 def _forward(

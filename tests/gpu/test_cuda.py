@@ -1,8 +1,13 @@
 """Checks that need CUDA. Alone: python -m pytest tests/gpu"""
 
+import subprocess
+import sys
+
+import datasets
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 import softlabels
 from softlabels.store.folder import Folder
@@ -17,7 +22,8 @@ def logits(folder) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("precision", "tolerance"), [("float32", 2e-2), ("bf16", 0.5), ("fp16", 0.1)]
+    ("precision", "tolerance"),
+    [("float32", 2e-2), ("tf32", 0.1), ("bf16", 0.5), ("fp16", 0.1)],
 )
 def test_a_dump_on_the_gpu_is_that_of_the_cpu(teacher, tmp_path, precision, tolerance):
     softlabels.dump(teacher=teacher, out=str(tmp_path / "cpu"), device="cpu")
@@ -26,7 +32,77 @@ def test_a_dump_on_the_gpu_is_that_of_the_cpu(teacher, tmp_path, precision, tole
     assert abs(difference).max() < tolerance
 
 
-@pytest.mark.parametrize("precision", ["float32", "bf16"])
+class Deep(nn.Module):
+    """Twenty narrow convolutions without residuals, whose rounding adds up, and logits that span
+    about what those of a trained net do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        layers: list[nn.Module] = [nn.Conv2d(3, 64, 3, 2, 1)]
+        for _ in range(20):
+            layers += [
+                nn.BatchNorm2d(64, momentum=None),
+                nn.ReLU(),
+                nn.Conv2d(64, 64, 3, 1, 1, bias=False),
+            ]
+        self.layers = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head = nn.Linear(64, 100)
+        x = torch.randn(64, 3, 32, 32)
+        with torch.no_grad():
+            self.layers.train()(x)  # running statistics of such inputs
+            z = self.eval()(x)
+            self.head.weight *= 3 / (z - z.mean(0)).std()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layers(x))
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bf16", "fp16"])
+def test_no_precision_makes_a_steady_teacher_depend_on_its_batch(tmp_path, precision):
+    torch.save(Deep(), tmp_path / "t.pt")
+    inputs = np.random.default_rng(0).standard_normal((256, 3, 32, 32), np.float32)
+    datasets.Dataset.from_dict(
+        {"x": list(inputs)},
+        features=datasets.Features({"x": datasets.Array3D((3, 32, 32), "float32")}),
+    ).to_parquet(tmp_path / "d.parquet")
+    out = str(tmp_path / "d")
+    softlabels.dump(teacher=str(tmp_path / "t.pt"), data=str(tmp_path / "d.parquet"), out=out,
+                    device="cuda", precision=precision, trust_pickle=True)  # fmt: skip
+    for device in ("cuda",) if precision == "bf16" else ("cuda", "cpu"):
+        verdict = softlabels.verify(dump=out, replay=100, teacher=str(tmp_path / "t.pt"),
+                                    data=str(tmp_path / "d.parquet"), trust_pickle=True,
+                                    device=device)  # fmt: skip
+        assert verdict.replay is not None
+        print(precision, device, verdict.replay)
+        assert verdict.replay.steady
+
+
+def test_two_processes_for_one_gpu_are_refused_in_words(dump_folder, tmp_path):
+    gpus = torch.cuda.device_count()
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone",
+         f"--nproc-per-node={gpus + 1}", "-m", "softlabels", "train", dump_folder, "--T", "4",
+         "--epochs", "1", "--out", str(tmp_path / "s.pt")],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert f"{gpus + 1} processes train on this machine and it has" in done.stderr
+    assert not (tmp_path / "s.pt").exists()
+
+
+def test_one_process_that_torchrun_starts_leaves_quietly(dump_folder, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1",
+         "-m", "softlabels", "train", dump_folder, "--T", "4", "--epochs", "1",
+         "--out", str(tmp_path / "s.pt")],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "destroy_process_group" not in done.stderr
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bf16"])
 def test_a_student_learns_on_the_gpu(dump_folder, tmp_path, precision):
     out = str(tmp_path / "s.pt")
     softlabels.train(dump=dump_folder, T=4, student="mlp:64", epochs=10, batch_size=32, lr=3e-3,
