@@ -55,7 +55,7 @@ def fit(terminal: Terminal, **options: Any) -> None:
     """
     result = softlabels.fit(terminal.progress, **options)
     if result.rank == 0:
-        terminal.result(_trained(result), {"out": result.out, **result.metrics})
+        terminal.result(_trained(result, terminal.took), {"out": result.out, **result.metrics})
 
 
 @command(config.DumpOptions)
@@ -71,15 +71,18 @@ def dump(terminal: Terminal, **options: Any) -> None:
     result = softlabels.dump(terminal.progress, **options)
     manifest = result.manifest
     if manifest is None:
-        text = f"{result.out}: rank {result.rank} has done its {result.rows_run:,} rows"
+        done = f"rank {result.rank} has done its {counted(result.rows_run, 'row')}"
+        text = f"{result.out}: {done}; {terminal.took}"
         value = {"out": result.out, "rank": result.rank, "rows_run": result.rows_run}
         terminal.result(text, value | {"complete": False})
         return
-    text = f"{result.out}: {manifest.rows:,} rows, {size_words(manifest.bytes)}"
-    if manifest.statistics.get("labelled"):
-        text += f", teacher's accuracy {manifest.statistics['accuracy']:.4f}"
+    text = f"{result.out}: {counted(manifest.rows, 'row')}, {size_words(manifest.bytes)}"
+    if labelled := manifest.statistics.get("labelled"):
+        accuracy = f"{manifest.statistics['accuracy']:.4f}"
+        text += f"; teacher's accuracy {accuracy} of {counted(labelled, 'labelled row')}"
     if manifest.skipped:
-        text += f", {len(manifest.skipped)} rows left out (softlabels info names them)"
+        text += f"; {counted(len(manifest.skipped), 'row')} left out (softlabels info names them)"
+    text += f"; {terminal.took}"
     value = {"out": result.out, "rows": manifest.rows, "bytes": manifest.bytes, "complete": True}
     value |= {"rows_run": result.rows_run, "statistics": manifest.statistics}
     if result.rank and not result.rows_run:
@@ -115,7 +118,7 @@ def train(terminal: Terminal, **options: Any) -> None:
     """
     result = softlabels.train(terminal.progress, **options)
     if result.rank == 0:
-        terminal.result(_trained(result), {"out": result.out, **result.metrics})
+        terminal.result(_trained(result, terminal.took), {"out": result.out, **result.metrics})
 
 
 @command(config.EvalOptions)
@@ -169,7 +172,7 @@ def verify(terminal: Terminal, **options: Any) -> None:
     - `softlabels verify data/digits-t --replay 100 --teacher t.pt`
     """
     verdict = softlabels.verify(terminal.progress, **options)
-    terminal.result(_verdict(verdict), asdict(verdict) | {"good": verdict.good})
+    terminal.result(_verdict(verdict, terminal.took), asdict(verdict) | {"good": verdict.good})
     if not verdict.good:
         raise SystemExit(1)
 
@@ -212,22 +215,21 @@ def _terminated(number: int, frame: Any) -> None:
     raise Terminated
 
 
-def _trained(result: Any) -> str:
+def _trained(result: Any, took: str) -> str:
+    """Where the model is, what the held-out rows say of it, and how long it took, a line each."""
     metrics = result.metrics
-    text = f"{result.out}: epoch {metrics['epoch']}, loss {measured(metrics['loss'])}"
-    held = metrics["held_out"] or {}
+    held, facts = metrics["held_out"] or {}, []
     if "errors" in held:
-        text += (
-            f", {counted(held['errors'], 'error')} of {counted(held['labelled'], 'held-out row')}"
-        )
+        facts.append(f"{counted(held['errors'], 'error')} of {counted(held['labelled'], 'row')}")
     if "agreement" in held:
-        text += (
-            f", agreement with the teacher {held['agreement']:.4f}, KL {measured(held['kl'])} nats"
-        )
-    return text
+        facts.append(f"agreement with the teacher {held['agreement']:.4f}")
+        facts.append(f"KL {measured(held['kl'])} nats")
+    lines = [f"held out: {'; '.join(facts)}"] if facts else []
+    model = f"{result.out}: epoch {metrics['epoch']}, loss {measured(metrics['loss'])}"
+    return "\n".join([model, *lines, took])
 
 
-def _verdict(verdict: Any) -> str:
+def _verdict(verdict: Any, took: str) -> str:
     findings = verdict.findings
     lines = [str(finding) for finding in findings[:SHOWN]]
     if findings[SHOWN:]:
@@ -246,11 +248,11 @@ def _verdict(verdict: Any) -> str:
     if not verdict.bytes:
         summary = "no row could be checked"
     if verdict.source_checked:
-        summary += ", every input against the source"
+        summary += "; every input against the source"
     if verdict.accuracy is not None and verdict.good:
         summary += f"; the stored teacher's accuracy {verdict.accuracy:.4f}"
     word = "good" if verdict.good else counted(len(findings), "problem")
-    lines.append(f"{verdict.path}: {word}; {summary}")
+    lines.append(f"{verdict.path}: {word}; {summary}; {took}")
     if any(finding.redone for finding in findings):
         lines.append(f"What mends it: {verdict.remedy}.")
     return "\n".join(lines)

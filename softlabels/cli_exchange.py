@@ -5,7 +5,7 @@ from typing import Any
 
 from softlabels.config import exchange as config
 from softlabels.flags import Body, Terminal
-from softlabels.system.humanize import size_words
+from softlabels.system.humanize import counted, size_words
 
 
 def add_commands(command: Callable[[type], Callable[[Body], Body]]) -> None:
@@ -29,11 +29,13 @@ def import_(terminal: Terminal, **options: Any) -> None:
 
     found = import_logits(terminal.progress, **options)
     manifest = found.manifest
-    text = f"{found.out}: {manifest.rows:,} rows, {size_words(manifest.bytes)}"
-    if manifest.statistics.get("labelled"):
-        text += f", accuracy of these logits {manifest.statistics['accuracy']:.4f}"
+    text = f"{found.out}: {counted(manifest.rows, 'row')}, {size_words(manifest.bytes)}"
+    if labelled := manifest.statistics.get("labelled"):
+        accuracy = f"{manifest.statistics['accuracy']:.4f}"
+        text += f"; accuracy of these logits {accuracy} of {counted(labelled, 'labelled row')}"
     if manifest.skipped:
-        text += f", {len(manifest.skipped)} source rows had none"
+        text += f"; {counted(len(manifest.skipped), 'source row')} had none"
+    text += f"; {terminal.took}"
     value = {"out": found.out, "rows": manifest.rows, "bytes": manifest.bytes}
     value |= {"statistics": manifest.statistics, "skipped": manifest.skipped}
     terminal.result(text, value)

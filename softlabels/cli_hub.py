@@ -31,7 +31,8 @@ def push(terminal: Terminal, **options: Any) -> None:
     done = softlabels.push(terminal.progress, **options)
     if done.commit:
         text = f"{done.url}: {counted(len(done.files), 'file')}, {size_words(done.bytes)} sent"
-        text += f", {len(done.removed)} removed" if done.removed else ""
+        text += f"; {len(done.removed)} removed" if done.removed else ""
+        text += f"; {terminal.took}"
     elif done.files or done.removed:
         names = [f"send    {name}" for name in done.files] + [f"remove  {n}" for n in done.removed]
         text = "\n".join([*names, f"{size_words(done.bytes)} would go to {done.url}"])
@@ -56,6 +57,6 @@ def pull(terminal: Terminal, **options: Any) -> None:
     done = softlabels.pull(terminal.progress, **options)
     count, shards = len(done.manifest.shards), len(done.shards)
     how = "whole" if shards == count else f"{shards:,} of {counted(count, 'shard')}"
-    text = f"{done.path}: {done.rows:,} rows, {size_words(done.bytes)}, {how}"
+    text = f"{done.path}: {done.rows:,} rows, {size_words(done.bytes)}, {how}; {terminal.took}"
     terminal.result(text, {"path": done.path, "commit": done.commit, "rows": done.rows,
                            "bytes": done.bytes, "shards": done.shards})  # fmt: skip

@@ -3,6 +3,7 @@
 import inspect
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from typing import Annotated, Any, get_args, get_type_hints
@@ -10,7 +11,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 import typer
 
 from softlabels.errors import SoftlabelsError, UsageError
-from softlabels.system.humanize import json_text
+from softlabels.system.humanize import elapsed_words, json_text
 from softlabels.system.progress import SILENT, Progress
 
 
@@ -23,6 +24,12 @@ class Terminal:
 
     def __init__(self, as_json: bool, log_json: bool) -> None:
         self.as_json, self.log_json = as_json, log_json
+        self.began = time.monotonic()
+
+    @property
+    def took(self) -> str:
+        """`took 3.7 s`, from the command's beginning to now."""
+        return f"took {elapsed_words(time.monotonic() - self.began)}"
 
     @property
     def progress(self) -> Progress:

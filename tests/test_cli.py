@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ from softlabels.cli import app
 from softlabels.config.verification import VerifyOptions
 from softlabels.errors import UsageError
 from softlabels.flags import in_words, load_config
+from softlabels.system.humanize import elapsed_words
+from softlabels.teachers.teacher import suggest_name
 
 COMMANDS = ["demo", "fit", "dump", "plan", "train", "eval", "info", "verify"]
 
@@ -38,7 +41,16 @@ def test_the_two_lines_of_the_readme(cli, tmp_path):
     assert (dumped.code, dumped.out.split(":")[0]) == (0, "data/digits-t")
     trained = cli("train", "--T", 8, "--epochs", 2)
     assert trained.code == 0
-    assert trained.out.startswith("s.pt: epoch")
+    model, held, took = trained.out.splitlines()
+    assert re.fullmatch(r"s.pt: epoch \d, loss \d.\d{4}", model)
+    assert re.fullmatch(
+        r"held out: \d+ errors? of 120 rows; agreement with the teacher \d.\d{4}; KL \d.\d{4} nats",
+        held,
+    )
+    for last in (took, dumped.out, cli("verify", "data/digits-t").out):
+        assert re.search(r"\btook (\d+ min )?[\d.]+ s\n?$", last)
+    assert "teacher 't', after its file; --name, such as" in dumped.err
+    assert "after its file" not in cli("dump", "--teacher", "t.pt", "--name", "mlp").err
     assert (tmp_path / "s.pt").exists()
     measured = cli("eval", "s.pt", "--against", "data/digits-t", "--json").value
     assert measured["rows"] == 597
@@ -211,3 +223,21 @@ def test_the_temperature_has_the_names_that_people_try(flag):
 def test_numbers_that_are_not_whole_or_too_large_are_refused_in_words(value):
     with pytest.raises(UsageError, match=r"--batch-size is .*; it must be a whole number, 1 or"):
         config.EvalOptions(checkpoint="s.pt", batch_size=value)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.04, "0.0 s"), (3.72, "3.7 s"), (59.96, "1 min 0 s"), (725, "12 min 5 s"),
+     (3599.6, "1 h 0 min"), (9660, "2 h 41 min")],
+)  # fmt: skip
+def test_how_long_it_took_in_words(seconds, text):
+    assert elapsed_words(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [("logits", True), ("model", True), ("pytorch_model", True), ("Model_best", True), ("t", True),
+     ("resnet50", False), ("t2", False), ("bert-base-model", False)],
+)  # fmt: skip
+def test_names_that_say_nothing_of_a_teacher(name, plain):
+    assert bool(suggest_name(name)) == plain

@@ -21,6 +21,7 @@ from softlabels.store.records import Plan
 from softlabels.system.devices import own_device, resolve_device
 from softlabels.system.progress import SILENT, Progress
 from softlabels.teachers import Teacher, resolve
+from softlabels.teachers.teacher import suggest_name
 
 SHARD_BYTES = 128 << 20
 GROUP_BYTES = 2 << 20
@@ -83,6 +84,8 @@ def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
     source = examples.source
     names = source.class_names or (teacher.class_names if source.labelled else None)
     for text in (*remarks(examples, chosen), *_numbered(source, names), *teacher.remarks):
+        progress.say(text)
+    for text in suggest_name(teacher.name) if options.name is None else ():
         progress.say(text)
     classes, tried = try_teacher(teacher, examples, names, options, device)
     setup = Setup(

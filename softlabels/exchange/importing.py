@@ -46,6 +46,7 @@ from softlabels.store.writer import ShardWriter, shard_schema
 from softlabels.system.humanize import counted
 from softlabels.system.progress import SILENT, Progress
 from softlabels.teachers import Teacher
+from softlabels.teachers.teacher import suggest_name
 
 ENDINGS = (".npy", ".npz", ".pt", ".pth")
 
@@ -93,7 +94,8 @@ def import_logits(progress: Progress = SILENT, **options: Any) -> Imported:
         )
     setup = _setup(matched, told)
     refuse_unstorable(setup)
-    for remark in setup.remarks:
+    named = suggest_name(setup.teacher.name) if words.name is None else []
+    for remark in (*setup.remarks, *named):
         progress.say(remark)
     try:
         with claimed(setup.folder, new_run(), progress=progress):

@@ -39,6 +39,16 @@ def time_words(seconds: float) -> str:
     return f"about {seconds / 86400:.1f} days"
 
 
+def elapsed_words(seconds: float) -> str:
+    """`3.7 s`, `12 min 5 s`, `2 h 40 min`."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
 def json_text(value: Any) -> str:
     """One line of JSON. NaN and infinities, which JSON does not know, are null."""
     return json.dumps(_finite(value), ensure_ascii=False, default=str, allow_nan=False)

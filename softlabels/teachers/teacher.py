@@ -118,6 +118,24 @@ class Teacher:
             )
 
 
+# What files of teachers are called that say nothing of the teacher.
+PLAIN_NAMES = re.compile(
+    r"t|teacher|logits|probs|(pytorch_|best_|final_)?model(_best|_final)?|weights|state_dict"
+    r"|checkpoint|ckpt|best|last|final",
+    re.IGNORECASE,
+)
+
+
+def suggest_name(name: str) -> list[str]:
+    """What to say where records would call a teacher `model`, after its file, or nothing."""
+    if not PLAIN_NAMES.fullmatch(name):
+        return []
+    return [
+        f"records and the card will call the teacher {name!r}, after its file; --name, such as "
+        f"--name resnet50-a1, says what it is"
+    ]
+
+
 def check_class_names(model: str, ours: list[str] | None, theirs: list[str] | None) -> None:
     """Raises LabelSpaceMismatch where a teacher and the data name other classes, or the same in
     another order: a dump has one."""
