@@ -15,6 +15,7 @@ from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocessing import choose, introduce
 from softlabels.inputs.sources import open_as_told
 from softlabels.inputs.views import draw_shifts, shift
+from softlabels.logits import check_temperature
 from softlabels.students.job import Job, TrainResult
 from softlabels.students.losses import hard_loss, kd_loss
 from softlabels.students.ranks import Ranks
@@ -50,6 +51,7 @@ def train(progress: Progress = SILENT, **options: Any) -> TrainResult:
     epochs, out, … Raises UsageError, StoreError, SourceError, AlignmentError or TrainingError.
     """
     words = TrainOptions(**options)
+    check_temperature(words.T)
     ranks = Ranks(words.device)
     with ranks.together():
         return _train(words, ranks, progress)
