@@ -14,58 +14,104 @@ from softlabels import errors
 from tests.processes import start
 
 ROOT = Path(softlabels.__file__).parent
-FLOORS = {
-    "errors": 1, "logits": 1, "label_spaces": 1, "config": 1, "spec": 1, "models": 1,
-    "checkpoint": 1, "system": 1,
-    "inputs": 2, "teachers": 2, "store": 2,
-    "capture": 3, "targets": 3,
-    "students": 4, "verification": 4, "hub": 4, "exchange": 4,
-    "demo": 5, "flags": 5, "terminal": 5, "cli": 5, "cli_hub": 5,
-    "cli_exchange": 5, "__main__": 5,
-}  # fmt: skip
+ROOMS = """
+errors
+system config spec logits
+label_spaces models
+inputs checkpoint
+store teachers
+places
+capture targets
+students verification exchange
+hub
+__init__
+demo terminal
+flags
+cli_hub cli_exchange
+cli
+__main__
+"""
+INSIDE = {
+    "store": """
+codecs statistics json_objects shard_numbers schema pages markdown gathering thrift
+codec folder levels
+records lives logits_chunk
+checking recipe claims shard_file
+manifest
+reader card writer
+audit decoding mapping
+""",
+    "places": """
+hub_address remote_copies
+hub_copies hub_files
+folders
+""",
+    "targets": """
+batch orders joining kept_logits describing
+batches streaming
+soft_dataset
+several
+loading
+transform
+""",
+}
+LAYERS = {"softlabels": ROOMS} | {f"softlabels.{room}": text for room, text in INSIDE.items()}
 MODULES = sorted(ROOT.rglob("*.py"))
 HEAVY = ["timm", "transformers", "onnxruntime", "ray", "matplotlib", "torch", "datasets", "pyarrow"]
+
+
+def layers_of(place: str) -> dict[str, int]:
+    """The layer of each name that lies directly in `softlabels` or a room."""
+    lines = LAYERS[place].split("\n")
+    return {name: layer for layer, line in enumerate(lines) for name in line.split()}
 
 
 def room(path: Path) -> str:
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
-def imported_rooms(path: Path) -> set[str]:
-    found = set()
+def imported(path: Path) -> set[str]:
+    """The dotted names that a module imports."""
+    names = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        names = []
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module] + [f"{node.module}.{alias.name}" for alias in node.names]
-        elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        found |= {n.split(".")[1] for n in names if n.startswith("softlabels.")}
-    return found & set(FLOORS)
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "a relative import hides where it leads"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
 
 
-def test_every_room_has_a_floor():
-    assert {room(path) for path in MODULES} - {"__init__"} == set(FLOORS)
+@pytest.mark.parametrize("place", LAYERS)
+def test_every_name_has_a_layer(place: str):
+    entries = (ROOT / "/".join(place.split(".")[1:])).iterdir()
+    names = {e.stem for e in entries if e.suffix == ".py" or (e / "__init__.py").exists()}
+    assert names | {"__init__"} == set(layers_of(place)) | {"__init__"}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_run_downwards(path: Path):
-    here = room(path)
-    if here == "__init__":
+    """A line above, never the same one, so there is no circle either. What is no name of a layer,
+    as in `from softlabels import dump`, is got through the door, `__init__`."""
+    own = ["softlabels", *path.relative_to(ROOT).with_suffix("").parts]
+    for place in LAYERS:
+        depth, layers = len(place.split(".")), layers_of(place)
+        if own[:depth] != place.split(".") or own[depth] not in layers:
+            continue
+        for name in imported(path):
+            parts = [*name.split("."), "__init__"]
+            if parts[:depth] == place.split(".") and parts[depth] != own[depth]:
+                layer = layers.get(parts[depth], layers.get("__init__", 0))
+                assert layer < layers[own[depth]], f"{'.'.join(own)} imports {name}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_hub_is_known_to_places_and_what_is_above(path: Path):
+    layers = layers_of("softlabels")
+    if layers[room(path)] >= layers["places"]:
         return
-    upward = {r for r in imported_rooms(path) if FLOORS[r] > FLOORS[here]}
-    assert not upward, f"{here} (floor {FLOORS[here]}) imports {upward}"
-
-
-def test_rooms_make_no_circle():
-    arrows = {name: set() for name in FLOORS}
-    for path in MODULES:
-        if room(path) != "__init__":
-            arrows[room(path)] |= imported_rooms(path) - {room(path)}
-    while arrows:
-        leaves = [name for name, targets in arrows.items() if not targets & set(arrows)]
-        assert leaves, f"a circle among {sorted(arrows)}"
-        for name in leaves:
-            del arrows[name]
+    assert not [name for name in imported(path) if name.split(".")[0] == "huggingface_hub"]
+    assert "hf://" not in path.read_text()
 
 
 def test_any_room_may_be_the_first_to_be_imported():
@@ -76,7 +122,7 @@ def test_any_room_may_be_the_first_to_be_imported():
 
 
 def import_each_first() -> None:
-    for entered in set(FLOORS) - {"__main__"}:
+    for entered in set(layers_of("softlabels")) - {"__init__", "__main__"}:
         for name in [name for name in sys.modules if name.split(".")[0] == "softlabels"]:
             del sys.modules[name]
         importlib.import_module(f"softlabels.{entered}")

@@ -28,9 +28,9 @@ from softlabels.errors import (
     UnreadableInput,
     UsageError,
 )
+from softlabels.places.hub_files import make_repository
 from softlabels.store.checking import make_record
 from softlabels.store.claims import claimed, is_lost, new_run
-from softlabels.store.hub_copies import make_repository
 from softlabels.store.manifest import read_commits, read_manifest
 from softlabels.store.records import Manifest, Plan
 from softlabels.store.statistics import alarm

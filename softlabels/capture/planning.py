@@ -14,6 +14,7 @@ from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.preprocessing import choose, remarks
 from softlabels.inputs.sources import Source, open_as_told
 from softlabels.inputs.whereabouts import origin, public_name
+from softlabels.places.folders import open_folder
 from softlabels.store.checking import MAX_SHARDS
 from softlabels.store.codec import parse_codec
 from softlabels.store.folder import Folder
@@ -95,7 +96,7 @@ def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
         preprocess=examples.preprocess,
         classes=classes,
         class_names=names,
-        folder=Folder(options.out or f"data/{default_name(source, teacher)}"),
+        folder=open_folder(options.out or f"data/{default_name(source, teacher)}"),
         device=device,
     )
     for text in (str(setup), *tried):

@@ -36,6 +36,7 @@ from softlabels.inputs.hashing import Fingerprint
 from softlabels.inputs.preprocessing import choose
 from softlabels.inputs.sources import Rows, open_source
 from softlabels.logits import check_temperature
+from softlabels.places.folders import open_folder
 from softlabels.store.audit import check_shards
 from softlabels.store.claims import claimed, new_run
 from softlabels.store.folder import Folder
@@ -125,7 +126,7 @@ def _setup(matched: Match, told: str) -> Setup:
         preprocess=chosen.preprocess,
         classes=foreign.classes,
         class_names=source.class_names,
-        folder=Folder(words.out or f"data/{default_name(source, teacher)}"),
+        folder=open_folder(words.out or f"data/{default_name(source, teacher)}"),
         device=torch.device("cpu"),
         remarks=[f"{chosen}, for students"],
     )

@@ -10,8 +10,8 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from softlabels.config.publishing import PushOptions
 from softlabels.errors import UsageError
 from softlabels.hub.header import header_fields
+from softlabels.places.hub_address import HubAddress, said
 from softlabels.store.folder import Folder
-from softlabels.store.hub_address import HubAddress, said
 from softlabels.store.manifest import CARD
 from softlabels.store.reader import DumpReader
 from softlabels.store.records import Plan

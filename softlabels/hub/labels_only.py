@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from softlabels.places.hub_copies import CONNECTIONS
 from softlabels.store.audit import sha256_of
 from softlabels.store.card import render_card
 from softlabels.store.decoding import ShardDecoder
 from softlabels.store.folder import Folder
-from softlabels.store.hub_copies import CONNECTIONS
 from softlabels.store.manifest import (
     CARD,
     MANIFEST,

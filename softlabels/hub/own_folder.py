@@ -12,15 +12,15 @@ from huggingface_hub import try_to_load_from_cache
 from softlabels.errors import UsageError
 from softlabels.hub.contents import Place
 from softlabels.hub.page import tell_alone
+from softlabels.places.folders import PULLED
+from softlabels.places.hub_address import HubAddress
+from softlabels.places.hub_copies import get_file
 from softlabels.store.audit import sha256_of
 from softlabels.store.claims import claimed, new_run, sweep
 from softlabels.store.folder import PARTIAL, Folder
-from softlabels.store.hub_address import HubAddress
-from softlabels.store.hub_copies import get_file
 from softlabels.store.lives import CLAIMS
 from softlabels.store.manifest import CARD, MANIFEST, commit_name, read_plan
 from softlabels.store.records import Manifest, Plan
-from softlabels.store.remedies import PULLED
 from softlabels.system.local_files import make_directory
 
 UNFINISHED = ".pulling"  # the client's cache of what is on its way

@@ -163,7 +163,7 @@ def own_header(folder: Folder, manifest: Manifest, plan: Plan) -> dict[str, Any]
     """The header of a dump alone."""
     path = folder.path(manifest.shards[0]["file"])
     features = datasets.Features.from_arrow_schema(pq.read_schema(path))
-    header: dict[str, Any] = card_header(manifest, plan, features).to_dict()
+    header = card_header(manifest, plan, features)
     with suppress(OSError, ValueError, UsageError):  # what the dump's own card says of its inputs
         own = header_fields(Path(folder.path(CARD)).read_text(encoding="utf-8"))
         header |= {name: own[name] for name in ("task_categories",) if own.get(name)}

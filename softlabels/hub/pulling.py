@@ -12,16 +12,16 @@ from softlabels.config.publishing import PullOptions
 from softlabels.errors import DamagedDump, StoreError, UsageError
 from softlabels.hub.labels_only import without_inputs
 from softlabels.hub.own_folder import OwnFolder
-from softlabels.store.audit import sha256_of
-from softlabels.store.folder import Folder
-from softlabels.store.hub_address import HubAddress, first_line
-from softlabels.store.hub_copies import (
+from softlabels.places.folders import elsewhere
+from softlabels.places.hub_address import HubAddress, first_line
+from softlabels.places.hub_copies import (
     commit_of,
-    elsewhere,
     fetch_files,
     fetch_manifest,
     get_file,
 )
+from softlabels.store.audit import sha256_of
+from softlabels.store.folder import Folder
 from softlabels.store.manifest import (
     MANIFEST,
     PLAN,

@@ -34,8 +34,9 @@ from softlabels.hub.repository import (
     look,
     refuse_tag,
 )
+from softlabels.places.folders import open_folder
+from softlabels.places.hub_address import HubAddress, quiet, said
 from softlabels.store.folder import Folder
-from softlabels.store.hub_address import HubAddress, quiet, said
 from softlabels.store.manifest import CARD, MANIFEST, read_manifest
 from softlabels.store.reader import DumpReader
 from softlabels.system.progress import SILENT, Progress
@@ -84,7 +85,7 @@ def push(progress: Progress = SILENT, **options: Any) -> Pushed:
     if words.revision and COMMIT.fullmatch(words.revision):
         raise UsageError(f"--revision {words.revision} is a commit; push to a branch")
     address = replace(address, revision=words.revision)
-    folder = Folder(words.dump)
+    folder = open_folder(words.dump)
     if not folder.is_local:
         raise UsageError(f"{folder} is elsewhere; push a dump from this disk")
     _, plan = read_manifest(folder)

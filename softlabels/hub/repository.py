@@ -14,10 +14,10 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import RepoFile
 
 from softlabels.errors import StoreError, UsageError
+from softlabels.places.hub_address import HubAddress
 from softlabels.store.audit import sha256_of
 from softlabels.store.checking import make_record
 from softlabels.store.folder import Folder
-from softlabels.store.hub_address import HubAddress
 from softlabels.store.json_objects import parse_object
 from softlabels.store.manifest import MANIFEST, PLAN, commit_name, read_manifest
 from softlabels.store.records import Plan

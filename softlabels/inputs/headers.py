@@ -10,10 +10,10 @@ from datasets.data_files import sanitize_patterns
 from datasets.info import DatasetInfosDict
 from datasets.utils.metadata import MetadataConfigs
 from fsspec.utils import glob_translate
-from huggingface_hub import DatasetCard
 
 from softlabels.errors import SourceError
 from softlabels.inputs.folders import Listing, data_ending, refuse_two_kinds
+from softlabels.system.front_matter import read_front_matter
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ def read_header(folder: Path) -> Header:
     if not file.is_file():
         return Header({}, {}, {})
     try:
-        card = DatasetCard(file.read_text(encoding="utf-8"), ignore_metadata_errors=True)
-        configs = dict(MetadataConfigs.from_dataset_card_data(card.data))
-        infos = dict(DatasetInfosDict.from_dataset_card_data(card.data))
-    except Exception as error:  # whatever YAML and the two libraries raise
+        fields = read_front_matter(file.read_text(encoding="utf-8"))
+        configs = dict(MetadataConfigs.from_dataset_card_data(fields))
+        infos = dict(DatasetInfosDict.from_dataset_card_data(fields))
+    except Exception as error:  # whatever YAML and `datasets` raise
         reason = " ".join(str(error).split())[:200]
         raise SourceError(f"{file}: its header can't be read: {reason}") from error
     declaring = {name: c for name, c in configs.items() if c.get("data_files") or c.get("data_dir")}

@@ -5,15 +5,14 @@ from typing import Any
 
 import datasets
 import yaml
-from huggingface_hub import DatasetCardData
 
 from softlabels.store.folder import Folder
-from softlabels.store.hub_address import HUB_COPY
 from softlabels.store.json_objects import MAX_JSON_BYTES
 from softlabels.store.manifest import CARD
 from softlabels.store.markdown import folded, shown, table
 from softlabels.store.recipe import TEACHER, recipe, written
 from softlabels.store.records import Manifest, Plan
+from softlabels.system.front_matter import read_front_matter
 from softlabels.system.humanize import short, size_words
 
 BEGIN = (
@@ -29,13 +28,13 @@ def render_card(
 ) -> str:
     """README.md: YAML that `datasets` and the Hub read, and a page for people. `task` is the Hub's
     word for what the inputs are for."""
-    header = card_header(manifest, plan, features, task).to_dict()
+    header = card_header(manifest, plan, features, task)
     return f"---\n{card_yaml(header)}---\n\n{card_body(manifest, plan, 'PATH')}"
 
 
 def card_header(
     manifest: Manifest, plan: Plan, features: datasets.Features, task: str | None = None
-) -> DatasetCardData:
+) -> dict[str, Any]:
     """What `datasets` and the Hub read.
 
     The number of rows is in it, since `datasets` would load a folder without one of its shards
@@ -43,13 +42,14 @@ def card_header(
     """
     split = plan.source["split"]
     files = [{"split": split, "path": f"data/{split}-*.parquet"}]
-    header = DatasetCardData(
-        tags=["soft-labels", "knowledge-distillation"],
-        task_categories=[task] if task else None,
-        source_datasets=[plan.source["data"]] if plan.source["origin"] == "hub" else None,
-        size_categories=[size_category(manifest.rows)],
-        configs=[{"config_name": "default", "data_files": files}],
-    )
+    fields = {
+        "size_categories": [size_category(manifest.rows)],
+        "source_datasets": [plan.source["data"]] if plan.source["origin"] == "hub" else None,
+        "task_categories": [task] if task else None,
+        "tags": ["soft-labels", "knowledge-distillation"],
+        "configs": [{"config_name": "default", "data_files": files}],
+    }
+    header = {name: value for name, value in fields.items() if value is not None}
     splits = datasets.SplitDict()
     splits.add(datasets.SplitInfo(split, manifest.bytes, manifest.rows))
     info = datasets.DatasetInfo(
@@ -200,18 +200,17 @@ def card_is_good(folder: Folder, manifest: Manifest, plan: Plan) -> bool:
         if folder.size(CARD) > MAX_JSON_BYTES:
             return False
         with folder.open(CARD) as file:
-            _, header, _ = file.read().decode().split("---\n", 2)
-        told = yaml.safe_load(header)
-        infos = told["dataset_info"]  # of one configuration; of several, ours is the default one
+            header = read_front_matter(file.read().decode())
+        infos = header["dataset_info"]  # of one configuration; of several, ours is the default one
         if isinstance(infos, list):
             (infos,) = (info for info in infos if info["config_name"] == "default")
         splits = [(s["name"], s["num_examples"]) for s in infos["splits"]]
-        files = [f["path"] for config in told["configs"] for f in config["data_files"]]
+        files = [f["path"] for config in header["configs"] for f in config["data_files"]]
     except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError):
         return False
     split = plan.source["split"]
     own, path = (split, manifest.rows), f"data/{split}-*.parquet"
-    if HUB_COPY.fullmatch(folder.root):
+    if folder.origin.shared:
         return own in splits and [file for file in files if file.startswith("data/")] == [path]
     return splits == [own] and files == [path]
 

@@ -19,7 +19,6 @@ from softlabels.system.local_files import tidied
 from softlabels.system.progress import SILENT, Progress
 
 TRIES = 12
-UNGUARDED = {"hf"}  # where every write is a commit to a repository
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,12 @@ class Claim:
         return self.name.rpartition("-")[2].removesuffix(".json")
 
 
+def _is_unguarded(folder: Folder) -> bool:
+    """Where every write is a commit to a repository, a sign of life every few seconds is too
+    dear."""
+    return getattr(folder.fs, "every_write_is_a_commit", False)
+
+
 def new_run() -> str:
     return uuid.uuid4().hex[:12]
 
@@ -49,7 +54,7 @@ def new_run() -> str:
 def claimed(folder: Folder, run: str, rank: int = 0, progress: Progress = SILENT) -> Iterator[None]:
     """Within this block the folder is this run's; where nothing comes into it, it is not made.
     Raises FolderInUse where it is another's."""
-    if UNGUARDED & folder.protocols:
+    if _is_unguarded(folder):
         yield
         return
     tidy = tidied(folder.root) if folder.is_local else nullcontext()
@@ -92,7 +97,7 @@ def sweep(folder: Folder) -> None:
 
 def is_lost(folder: Folder, run: str, rank: int) -> bool:
     """Whether no process lives that claimed the folder as this rank of the run."""
-    if UNGUARDED & folder.protocols:
+    if _is_unguarded(folder):
         return False
     life = life_in(folder)
     found = [c for c in claims(folder) if c.run == run and c.rank == rank]

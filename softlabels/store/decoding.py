@@ -15,7 +15,6 @@ from softlabels.errors import DamagedDump
 from softlabels.store.folder import Folder
 from softlabels.store.reader import PARQUET_ERRORS, check_footer, refuse_empty_cells
 from softlabels.store.records import Plan
-from softlabels.store.remedies import remedy
 
 FOOTER_BYTES = 64 << 10
 GAP_BYTES = 256 << 10  # cheaper to fetch with its neighbours than by another request
@@ -54,9 +53,9 @@ class ShardDecoder:
                 table = parquet.read_row_group(group, columns=list(columns), use_threads=False)
             refuse_empty_cells(table)
         except FileNotFoundError as error:
-            raise DamagedDump(f"{where} is missing; {remedy(self.folder)}") from error
+            raise DamagedDump(f"{where} is missing; {self.folder.remedy}") from error
         except (DamagedDump, *PARQUET_ERRORS) as error:
-            raise DamagedDump(f"{where} is damaged: {error}; {remedy(self.folder)}") from error
+            raise DamagedDump(f"{where} is damaged: {error}; {self.folder.remedy}") from error
         return table
 
     def _once(self, name: str, find: Callable[[], Any]) -> Any:

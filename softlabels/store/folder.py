@@ -9,51 +9,61 @@ import tempfile
 import uuid
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO, Any
 
-import fsspec
+from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from softlabels.errors import DamagedDump, DiskFull, MissingExtra, SoftlabelsError, StoreError
+from softlabels.errors import DamagedDump, DiskFull, StoreError
 from softlabels.store.json_objects import MAX_JSON_BYTES, parse_object
+from softlabels.system.file_systems import make_parent, open_file_system, translated
 from softlabels.system.local_files import appearing, make_directory, remove_if_empty
 
 PARTIAL = ".partial"
-OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "hf", "memory"}
 TOKEN = re.compile("[0-9a-f]{12}")
 READERS = 16  # small files fetched at once
-EXTRAS = {
-    "s3": ("s3fs", "s3"),
-    "s3a": ("s3fs", "s3"),
-    "gs": ("gcsfs", "gcs"),
-    "gcs": ("gcsfs", "gcs"),
-}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the files of a folder come from, set by whoever opens it; by default they were made
+    there.
+
+    remedy: what mends a damaged or missing file, in words without a full stop
+    command: what fetches the rest of them; None where they were made there
+    shared: whether its card may tell of other dumps too, as at the top of a repository
+    """
+
+    remedy: str = "the same softlabels dump, or import, with --resume redoes it and nothing else"
+    command: str | None = None
+    shared: bool = False
+
+
+MADE_HERE = Origin()
 
 
 class Folder:
     """`Folder("data/d")` or `Folder("s3://bucket/d")`; names inside are relative, with `/`.
 
-    `token` tells this opening of the folder from every other one. What fails in a remote file
+    `token` tells this opening of the folder from every other one. `fs` and `root` are its file
+    system and its path there, where its address alone does not say. What fails in a remote file
     system is raised as StoreError, a full disk as DiskFull.
     """
 
-    def __init__(self, url: str | os.PathLike[str]) -> None:
+    def __init__(
+        self,
+        url: str | os.PathLike[str],
+        origin: Origin = MADE_HERE,
+        fs: AbstractFileSystem | None = None,
+        root: str = "",
+    ) -> None:
         self.url = os.fspath(url)
+        self.origin = origin
         self.token = uuid.uuid4().hex[:12]
-        if re.search(r"\A\w{2,}:/(?!/)|\0", self.url):
-            raise StoreError(f"{self.url!r} has a NUL, or one slash after a colon instead of two")
-        try:
-            # other processes write here too, so a remembered listing would be a wrong one
-            self.fs, self.root = fsspec.core.url_to_fs(
-                os.path.expanduser(self.url), use_listings_cache=False
-            )
-        except (ImportError, ValueError) as error:
-            scheme = self.url.partition("://")[0]
-            if isinstance(error, ImportError) and scheme in EXTRAS:
-                raise MissingExtra(*EXTRAS[scheme], f"{scheme}://") from error
-            raise StoreError(f"can't open {self.url!r}: {error}") from error
+        self.fs, self.root = (fs, root) if fs is not None else open_file_system(self.url)
 
     def __str__(self) -> str:
         return self.url
@@ -63,9 +73,14 @@ class Folder:
         return isinstance(self.fs, LocalFileSystem)
 
     @property
-    def protocols(self) -> set[str]:
-        found = self.fs.protocol
-        return {found} if isinstance(found, str) else set(found)
+    def remedy(self) -> str:
+        """What mends a damaged or missing file, for the end of a message."""
+        return self.origin.remedy
+
+    def reopened(self) -> "Folder":
+        """The same folder for a forked process, in which the clients of stores don't live on."""
+        fs = type(self.fs)(*self.fs.storage_args, **self.fs.storage_options)
+        return Folder(self.url, self.origin, fs, self.root)
 
     def path(self, name: str) -> str:
         """The full path of `name`. Raises DamagedDump where a name would lead outside."""
@@ -78,7 +93,7 @@ class Folder:
 
     def exists(self, name: str = "") -> bool:
         path = self.path(name) if name else self.root
-        with self._said(name):
+        with self._translated(name):
             if not self.is_local:
                 return bool(self.fs.exists(path))
             try:
@@ -104,7 +119,7 @@ class Folder:
 
     def size(self, name: str) -> int:
         """Raises FileNotFoundError, and DamagedDump for what is no file."""
-        with self._said(name):
+        with self._translated(name):
             entry = self.fs.info(self.path(name))
         if entry["type"] != "file":
             raise DamagedDump(f"{self.url}/{name} is no file, but a {entry['type']}")
@@ -112,7 +127,7 @@ class Folder:
 
     def open(self, name: str) -> IO[bytes]:
         self.size(name)  # a pipe in a file's place would be waited for without end
-        with self._said(name):
+        with self._translated(name):
             file: IO[bytes] = self.fs.open(self.path(name), "rb")
         return file
 
@@ -129,26 +144,24 @@ class Folder:
 
     def download(self, name: str, path: str) -> None:
         """A remote file's content into the local file `path`."""
-        with self._said(name):
+        with self._translated(name):
             self.fs.get_file(self.path(name), path)
 
     def read_range(self, name: str, start: int, stop: int) -> bytes:
         """The bytes from `start` up to `stop` of a remote file, by one request."""
-        how = {"cache_type": "none"} if "hf" in self.protocols else {}  # or it reads 5 MB ahead
-        with self._said(name):
-            content: bytes = self.fs.cat_file(self.path(name), start=start, end=stop, **how)
+        with self._translated(name):
+            content: bytes = self.fs.cat_file(self.path(name), start=start, end=stop)
         return content
 
     def delete(self, name: str) -> None:
         """Remove a file, if it is there."""
-        with self._said(name), suppress(FileNotFoundError):
-            if "hf" not in self.protocols or self.fs.exists(self.path(name)):  # else another error
-                self.fs.rm_file(self.path(name))
+        with self._translated(name), suppress(FileNotFoundError):
+            self.fs.rm_file(self.path(name))
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Raises DamagedDump unless the file is a JSON object of sensible size."""
         size = self.size(name)
-        with self._said(name):
+        with self._translated(name):
             return self._read_json(name, size)
 
     def read_jsons(self, files: dict[str, int]) -> dict[str, dict[str, Any] | StoreError]:
@@ -187,8 +200,8 @@ class Folder:
 
     def upload(self, name: str, content: bytes) -> None:
         """Write a small object at once, in a remote folder."""
-        with self._said(name, writing=True):
-            self._make_parent(self.path(name))
+        with self._translated(name, writing=True):
+            make_parent(self.fs, self.path(name))
             self.fs.pipe_file(self.path(name), content)
 
     def remove_partial(self, kept: Collection[str]) -> None:
@@ -230,18 +243,13 @@ class Folder:
         with tempfile.NamedTemporaryFile(prefix="softlabels-") as file:
             yield file
             file.flush()
-            with self._said(path[len(self.root) :].lstrip("/"), writing=True):
-                self._make_parent(path)
+            with self._translated(path[len(self.root) :].lstrip("/"), writing=True):
+                make_parent(self.fs, path)
                 self.fs.put_file(file.name, path)
-
-    def _make_parent(self, path: str) -> None:
-        """An object store has no folders; asked for one, it might make a bucket instead."""
-        if not OBJECT_STORES & self.protocols:
-            self.fs.makedirs(path.rpartition("/")[0], exist_ok=True)
 
     def _entries(self, name: str) -> dict[str, dict[str, Any]]:
         path = self.path(name) if name else self.root
-        with self._said(name):
+        with self._translated(name):
             try:
                 found = self.fs.ls(path, detail=True)
             except (FileNotFoundError, NotADirectoryError):
@@ -262,7 +270,7 @@ class Folder:
 
     def _try_json(self, name: str, size: int) -> dict[str, Any] | StoreError:
         try:
-            with self._said(name):
+            with self._translated(name):
                 return self._read_json(name, size)
         except StoreError as error:
             return error
@@ -277,24 +285,6 @@ class Folder:
         content = self.fs.cat_file(self.path(name), start=0, end=size) if size else b""
         return parse_object(content, f"{self.url}/{name}")
 
-    @contextmanager
-    def _said(self, name: str, writing: bool = False) -> Iterator[None]:
-        """What goes wrong in a remote file system, in words: its libraries raise what they like.
-        A file that is not there is an answer, unless it was to be written."""
-        try:
-            yield
-        except SoftlabelsError:
-            raise
-        except Exception as error:
-            absent = isinstance(error, FileNotFoundError | NotADirectoryError)
-            if self.is_local or (absent and not writing):
-                raise
-            where = f"{self.url}/{name}" if name else self.url
-            remedy = (
-                "What is committed is safe; try again when the store answers, a dump with --resume"
-            )
-            if "Credentials" in type(error).__name__:
-                remedy = "Set what the store's client looks for, such as AWS_PROFILE"
-            raise StoreError(
-                f"{where}: {str(error).strip() or type(error).__name__}. {remedy}"
-            ) from error
+    def _translated(self, name: str, writing: bool = False) -> AbstractContextManager[None]:
+        where = f"{self.url}/{name}" if name else self.url
+        return translated(self.fs, where, writing)

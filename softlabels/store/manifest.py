@@ -6,7 +6,6 @@ from softlabels.errors import DamagedDump, IncompleteDump, StoreError
 from softlabels.store.checking import make_record
 from softlabels.store.folder import Folder
 from softlabels.store.records import Commit, Manifest, Plan
-from softlabels.store.remedies import pull_command
 
 PLAN, MANIFEST, CARD = "plan.json", "softlabels.json", "README.md"
 
@@ -72,7 +71,7 @@ def read_manifest(folder: Folder) -> tuple[Manifest, Plan]:
         raise IncompleteDump(
             f"{folder} holds an unfinished dump: {len(read_commits(folder, plan))} of "
             f"{plan.shards} shards are committed. Finish it with "
-            f"{pull_command(folder) or again}"
+            f"{folder.origin.command or again}"
         )
     where = f"{folder}/{MANIFEST}"
     manifest = make_record(Manifest, folder.read_json(MANIFEST), where)

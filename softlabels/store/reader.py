@@ -12,7 +12,6 @@ from softlabels.errors import DamagedDump, UsageError
 from softlabels.store.folder import Folder
 from softlabels.store.manifest import read_manifest
 from softlabels.store.records import Plan
-from softlabels.store.remedies import remedy
 from softlabels.store.shard_numbers import parse_numbers, write_numbers
 
 
@@ -93,15 +92,15 @@ class DumpReader:
         try:
             found = self.folder.size(record["file"])
         except FileNotFoundError:
-            raise DamagedDump(f"{where} is missing; {remedy(self.folder)}") from None
+            raise DamagedDump(f"{where} is missing; {self.folder.remedy}") from None
         except OSError as error:
             raise DamagedDump(
-                f"{where} can't be read: {error.strerror}; {remedy(self.folder)}"
+                f"{where} can't be read: {error.strerror}; {self.folder.remedy}"
             ) from error
         if found != record["bytes"]:
             raise DamagedDump(
                 f"{where} is damaged: it has {found:,} bytes, recorded are {record['bytes']:,}; "
-                f"{remedy(self.folder)}"
+                f"{self.folder.remedy}"
             )
         return self.folder.path(record["file"])
 
@@ -117,9 +116,9 @@ class DumpReader:
             with self.folder.open(record["file"]) as file:
                 return read_columns(file, self.plan, number, record["rows"], columns)
         except FileNotFoundError as error:
-            raise DamagedDump(f"{where} is missing; {remedy(self.folder)}") from error
+            raise DamagedDump(f"{where} is missing; {self.folder.remedy}") from error
         except (DamagedDump, *PARQUET_ERRORS) as error:
-            raise DamagedDump(f"{where} is damaged: {error}; {remedy(self.folder)}") from error
+            raise DamagedDump(f"{where} is damaged: {error}; {self.folder.remedy}") from error
 
 
 def read_columns(

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from softlabels.errors import SoftlabelsError, StoreError
+from softlabels.places.folders import dump_folder
 from softlabels.store.card import describe
 from softlabels.store.folder import Folder
-from softlabels.store.hub_copies import dump_folder
 from softlabels.store.manifest import MANIFEST, read_manifest
 
 DEMO_MARK = "demo.json"  # in the demo's folder, which is its own

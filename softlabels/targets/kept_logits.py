@@ -23,7 +23,6 @@ from softlabels.store.decoding import ShardDecoder
 from softlabels.store.gathering import Region, RowGroups
 from softlabels.store.mapping import allow_open_files, map_logits
 from softlabels.store.reader import PARQUET_ERRORS, DumpReader
-from softlabels.store.remedies import remedy
 from softlabels.system import background
 from softlabels.system.background import Filler, cores, in_order
 from softlabels.system.cache import LocalCache
@@ -141,7 +140,7 @@ class KeptLogits:
         except (DamagedDump, *PARQUET_ERRORS) as error:
             if getattr(error, "errno", None) in NO_DAMAGE:
                 raise StoreError(f"{path} can't be mapped: {error}") from error
-            raise DamagedDump(f"{path} is damaged: {error}; {remedy(reader.folder)}") from error
+            raise DamagedDump(f"{path} is damaged: {error}; {reader.folder.remedy}") from error
         if mapped is None:
             return False
         region, addresses = mapped
@@ -230,7 +229,7 @@ class KeptLogits:
         if sha256_of(path) != record["sha256"]:
             raise DamagedDump(
                 f"{path} has other bytes than were written (SHA-256 differs); batches since it was "
-                f"opened may hold wrong rows; {remedy(self.reader.folder)}"
+                f"opened may hold wrong rows; {self.reader.folder.remedy}"
             )
         if self.cache is not None:
             self.cache.remember_verified(path, record["sha256"])

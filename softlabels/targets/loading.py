@@ -7,8 +7,9 @@ from pathlib import Path
 from softlabels.errors import UsageError
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.logits import check_temperature
+from softlabels.places.folders import dump_folder
+from softlabels.places.remote_copies import local_copy
 from softlabels.store.folder import Folder
-from softlabels.store.hub_copies import dump_folder
 from softlabels.store.reader import DumpReader
 from softlabels.store.shard_numbers import write_numbers
 from softlabels.system.cache import LocalCache
@@ -16,7 +17,6 @@ from softlabels.system.devices import own_device, resolve_device
 from softlabels.system.progress import SILENT, Progress
 from softlabels.targets.joining import Join, JoinedInputs, StoredInputs, join_inputs, named_source
 from softlabels.targets.kept_logits import KeptLogits, choose_keep
-from softlabels.targets.mirror import local_copy
 from softlabels.targets.several import Concatenated, SideBySide
 from softlabels.targets.soft_dataset import Dump, SoftDataset
 from softlabels.targets.streaming import StreamedInputs, StreamedRows

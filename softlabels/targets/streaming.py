@@ -23,7 +23,6 @@ from softlabels.inputs.preprocess import Preprocess
 from softlabels.logits import DenseLogits
 from softlabels.store.codec import DTYPES
 from softlabels.store.decoding import ShardDecoder
-from softlabels.store.folder import Folder
 from softlabels.store.gathering import RowGroups
 from softlabels.store.reader import DumpReader
 from softlabels.system import background
@@ -135,7 +134,7 @@ class StreamedRows:
 
     def _begin(self) -> None:
         if self._process is not None:  # forked: clients of object stores don't live on
-            folder = Folder(self.reader.folder.url)
+            folder = self.reader.folder.reopened()
             for decoder in self.decoders:
                 decoder.folder = folder
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="stream")

@@ -1,6 +1,7 @@
 """The verb `verify`: whether a dump is what it says, from its bytes to its teacher's answers."""
 
 import os
+import shlex
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,11 +12,12 @@ import numpy as np
 from softlabels.config.verification import VerifyOptions
 from softlabels.errors import DamagedDump, IncompleteDump, SoftlabelsError, StoreError
 from softlabels.inputs.hashing import Fingerprint, ascending
+from softlabels.inputs.whereabouts import recall
+from softlabels.places.folders import dump_folder
 from softlabels.store.audit import Finding, check_shards, whose_shard
 from softlabels.store.card import card_is_good
 from softlabels.store.claims import writer_of
-from softlabels.store.folder import Folder
-from softlabels.store.hub_copies import dump_folder
+from softlabels.store.folder import MADE_HERE, Folder
 from softlabels.store.manifest import (
     CARD,
     MANIFEST,
@@ -26,8 +28,8 @@ from softlabels.store.manifest import (
     read_records,
 )
 from softlabels.store.reader import DumpReader
+from softlabels.store.recipe import TEACHER, recipe
 from softlabels.store.records import Commit, Manifest, Plan
-from softlabels.store.remedies import remedy
 from softlabels.store.statistics import alarm
 from softlabels.system.progress import SILENT, Progress
 from softlabels.verification.rechecks import Replay, recheck_source, replay
@@ -78,11 +80,11 @@ def verify(progress: Progress = SILENT, **options: Any) -> Verdict:
     """
     words = VerifyOptions(**options)
     folder = dump_folder(words.dump, progress=progress)
-    verdict = Verdict(words.dump, remedy=remedy(folder))
+    verdict = Verdict(words.dump, remedy=folder.remedy)
     began = time.perf_counter()
     plan, manifest = _read_records(folder, verdict)
     if plan is not None:
-        verdict.remedy = remedy(folder, plan, bool(manifest and manifest.skipped))
+        verdict.remedy = _remedy(folder, plan, bool(manifest and manifest.skipped))
         commits = _check_records(folder, plan, manifest, verdict)
         _find_strays(folder, plan, verdict)
         _check_files(folder, plan, commits, words.workers or os.cpu_count() or 1, verdict, progress)
@@ -91,6 +93,16 @@ def verify(progress: Progress = SILENT, **options: Any) -> Verdict:
     if words.source or words.replay:
         _go_further(folder, words, verdict, progress)
     return verdict
+
+
+def _remedy(folder: Folder, plan: Plan, skipped: bool) -> str:
+    """The folder's remedy; where a dump was made there, with the whole command. `skipped`: whether
+    rows were left out of it."""
+    if folder.origin != MADE_HERE or plan.teacher["kind"] == "imported":
+        return folder.remedy
+    data = recall(plan.source["fingerprint"]) if plan.source["origin"] == "local" else None
+    again = " ".join([*recipe(plan, skipped, data), f"--out {shlex.quote(str(folder))} --resume"])
+    return f"{again} redoes it and nothing else, where {TEACHER} is the teacher's file"
 
 
 def _read_records(folder: Folder, verdict: Verdict) -> tuple[Plan | None, Manifest | None]:

@@ -21,10 +21,11 @@ from torch.utils.data import DataLoader
 
 import softlabels
 from softlabels.errors import DamagedDump, DiskFull, UsageError
+from softlabels.places import remote_copies
 from softlabels.store.pages import logits_chunk, plain_values
 from softlabels.system.cache import LocalCache, remove
 from softlabels.system.progress import Progress
-from softlabels.targets import kept_logits, mirror
+from softlabels.targets import kept_logits
 from tests.conftest import whole
 from tests.dumps import OTHER_WRITERS, change, make_dump
 from tests.processes import start
@@ -232,13 +233,25 @@ def test_a_copy_that_goes_just_before_it_is_held_is_fetched_again(tmp_path, cach
     address = copy_to_memory(make_dump(tmp_path / "d", LOGITS), "kept-again")
     load(address)
     gc.collect()
-    real = mirror.hold
+    real = remote_copies.hold
 
     def late(place, user) -> None:
         assert all(remove(entry) for entry in cache.entries())
         real(place, user)
 
-    monkeypatch.setattr(mirror, "hold", late)
+    monkeypatch.setattr(remote_copies, "hold", late)
+    assert same(whole(load(address)), LOGITS)
+
+
+def test_what_mends_a_copy_is_to_remove_it(tmp_path, cache):
+    address = copy_to_memory(make_dump(tmp_path / "d", LOGITS), "kept-damaged")
+    load(address)
+    (copy,) = cache.entries()
+    shard = next(Path(copy.path, "data").iterdir())
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(DamagedDump, match=rf"a copy of {address}: remove {copy.path}, and it is"):
+        load(address)
+    shutil.rmtree(copy.path)
     assert same(whole(load(address)), LOGITS)
 
 

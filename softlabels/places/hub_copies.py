@@ -16,15 +16,14 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from huggingface_hub.file_download import repo_folder_name
 
 from softlabels.errors import IncompleteDump, StoreError
-from softlabels.store.folder import Folder
-from softlabels.store.hub_address import (
-    HUB_COPY,
+from softlabels.places.hub_address import (
     HubAddress,
     abort_transfers,
     first_line,
     quiet,
     said,
 )
+from softlabels.store.folder import Folder, Origin
 from softlabels.store.manifest import CARD, MANIFEST, PLAN, commit_name, read_manifest
 from softlabels.store.shard_numbers import parse_numbers
 from softlabels.system.background import in_order
@@ -33,46 +32,22 @@ from softlabels.system.progress import SILENT, Progress
 CONNECTIONS = 8
 
 
-def dump_folder(
-    path: str | os.PathLike[str],
-    want: str = "all",
-    progress: Progress = SILENT,
-    shards: str | Iterable[int] | None = None,
-) -> Folder:
-    """The folder of a dump that someone named: a folder, an address such as s3://…, or a Hub id.
-
-    Of a dump on the Hub, `want` is what must be on this disk: `all` its files, those with its
-    `rows`, its `manifest`, or `nothing`, to read it where it lies; with `shards`, only of these.
-    Raises StoreError where it can't be had.
-    """
-    address = HubAddress.parse(os.fspath(path))
-    if address is None:
-        return Folder(path)
-    copy = fetch_manifest(address)
-    if want == "nothing" and not is_offline_mode():
-        return elsewhere(address, copy)
-    if want != "manifest":
-        fetch_files(address, copy, progress, rows_only=want == "rows", shards=shards)
-    return copy
+HUB_COPY = re.compile(
+    r"(?P<place>.*/datasets--(?P<org>[\w.-]+?)--(?P<name>[\w.-]+))"
+    r"/snapshots/(?P<commit>[0-9a-f]{40})(?P<inner>(?:/[\w.-]+)*)"
+)
 
 
-def elsewhere(address: HubAddress, copy: Folder) -> Folder:
-    """The dump where it lies on the Hub, at the commit that a copy is of."""
-    inner = f"/{address.folder}" if address.folder else ""
-    return Folder(f"hf://datasets/{address.repo}@{commit_of(copy)}{inner}")
-
-
-def make_repository(folder: Folder, progress: Progress = SILENT) -> None:
-    """The dataset that a folder hf://datasets/ORG/NAME lies in, private, where it isn't there; of
-    another folder nothing is asked."""
-    found = re.match(r"hf://datasets/([\w.-]+/[\w.-]+)", folder.url)
+def copy_origin(folder: Folder) -> Origin | None:
+    """The origin of a folder in the client's cache; None for another folder."""
+    found = HUB_COPY.fullmatch(folder.root) if folder.is_local else None
     if found is None:
-        return
-    address, api = HubAddress(found[1]), HfApi()
-    with said(address):
-        if not api.repo_exists(address.repo, repo_type="dataset"):
-            api.create_repo(address.repo, repo_type="dataset", private=True, exist_ok=True)
-            progress.say(f"{api.endpoint}/datasets/{address.repo} is made, and private")
+        return None
+    newest = Path(found["place"], "refs", "main")
+    is_newest = newest.is_file() and newest.read_text() == found["commit"]
+    dump = f"{found['org']}/{found['name']}{found['inner']}"
+    command = f"softlabels pull {dump}{'' if is_newest else '@' + found['commit']}"
+    return Origin(f"{command} fetches it again", command, shared=True)
 
 
 def fetch_manifest(address: HubAddress) -> Folder:
@@ -80,7 +55,10 @@ def fetch_manifest(address: HubAddress) -> Folder:
     when it was seen last. Raises StoreError, and IncompleteDump for a push that isn't finished."""
     try:
         with quiet():
-            return Folder(Path(get_file(address, MANIFEST, address.revision)).parent)
+            path = get_file(address, MANIFEST, address.revision)
+        copy = Folder(os.path.dirname(path))
+        copy.origin = copy_origin(copy) or copy.origin
+        return copy
     except LocalEntryNotFoundError as error:
         offline = " (HF_HUB_OFFLINE is set)" if is_offline_mode() else ""
         other = _copy_of_another_commit(address)

@@ -29,10 +29,6 @@ from softlabels.errors import DiskFull, SoftlabelsError, StoreError, UsageError
 ADDRESS = re.compile(
     r"(?:hf://datasets/)?([\w.-]+/[\w.-]+)((?:/[\w-][\w.-]*){0,2})(?:@([\w./-]+))?"
 )
-HUB_COPY = re.compile(  # a dump in the client's cache
-    r"(?P<place>.*/datasets--(?P<org>[\w.-]+?)--(?P<name>[\w.-]+))"
-    r"/snapshots/(?P<commit>[0-9a-f]{40})(?P<inner>(?:/[\w.-]+)*)"
-)
 FULL = "os error 28"  # of a full disk, as hf_xet words it
 
 

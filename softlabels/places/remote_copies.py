@@ -11,9 +11,8 @@ from filelock import FileLock
 
 from softlabels.errors import DamagedDump
 from softlabels.store.audit import sha256_of
-from softlabels.store.folder import Folder
+from softlabels.store.folder import Folder, Origin
 from softlabels.store.manifest import MANIFEST, read_manifest
-from softlabels.store.remedies import remedy
 from softlabels.store.shard_numbers import parse_numbers
 from softlabels.system.background import in_order
 from softlabels.system.cache import LocalCache, hold
@@ -39,7 +38,8 @@ def local_copy(
     content = json.dumps(asdict(manifest), sort_keys=True)
     place = cache.place / "copies" / hashlib.sha256(content.encode()).hexdigest()[:32]
     os.makedirs(place.parent, exist_ok=True)
-    found = Folder(place)
+    remedy = f"it is a copy of {folder}: remove {place}, and it is fetched again"
+    found = Folder(place, Origin(remedy))
     hold(place, found)  # first: nobody removes it from here on
     with FileLock(f"{place}.lock"):
         os.makedirs(place / "data", exist_ok=True)
@@ -68,10 +68,10 @@ def _fetch(
                 folder.download(name, file.name)
                 if sha256_of(file.name) != record["sha256"]:
                     raise DamagedDump(
-                        f"{folder}/{name} has other bytes than recorded; {remedy(folder)}"
+                        f"{folder}/{name} has other bytes than recorded; {folder.remedy}"
                     )
         except FileNotFoundError as error:
-            raise DamagedDump(f"{folder}/{name} is missing; {remedy(folder)}") from error
+            raise DamagedDump(f"{folder}/{name} is missing; {folder.remedy}") from error
         cache.remember_verified(to.path(name), record["sha256"])
         return int(record["bytes"])
 

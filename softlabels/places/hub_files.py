@@ -1,0 +1,50 @@
+"""A dataset's repository on the Hub as a folder that is read and written in place."""
+
+import re
+from typing import Any
+
+from huggingface_hub import HfApi, HfFileSystem
+
+from softlabels.places.hub_address import HubAddress, said
+from softlabels.store.folder import Folder, Origin
+from softlabels.system.progress import SILENT, Progress
+
+REPOSITORY = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+)")
+
+
+class HubFiles(HfFileSystem):
+    """The client's file system, without its read-ahead, and with the error of others for a file
+    that is missing."""
+
+    every_write_is_a_commit = True
+
+    def cat_file(
+        self, path: str, start: int | None = None, end: int | None = None, **options: Any
+    ) -> bytes:
+        options.setdefault("cache_type", "none")  # by default a small range takes 5 MB
+        content: bytes = super().cat_file(path, start=start, end=end, **options)
+        return content
+
+    def rm_file(self, path: str) -> None:
+        if not self.exists(path):
+            raise FileNotFoundError(path)
+        super().rm_file(path)
+
+
+def hub_folder(url: str) -> Folder:
+    """The folder hf://datasets/ORG/NAME[@REVISION][/FOLDER]."""
+    fs = HubFiles(use_listings_cache=False)  # other processes write there too
+    return Folder(url, Origin("ask its owner to push it again"), fs, fs._strip_protocol(url))
+
+
+def make_repository(folder: Folder, progress: Progress = SILENT) -> None:
+    """The dataset that a folder hf://datasets/ORG/NAME lies in, private, where it isn't there; of
+    another folder nothing is asked."""
+    found = REPOSITORY.match(folder.url)
+    if found is None:
+        return
+    address, api = HubAddress(found[1]), HfApi()
+    with said(address):
+        if not api.repo_exists(address.repo, repo_type="dataset"):
+            api.create_repo(address.repo, repo_type="dataset", private=True, exist_ok=True)
+            progress.say(f"{api.endpoint}/datasets/{address.repo} is made, and private")
