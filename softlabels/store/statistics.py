@@ -11,7 +11,8 @@ ENOUGH = 20  # labelled rows of which an accuracy is judged
 
 
 class LogitStatistics:
-    """Of the stored logits of several sets of rows, what `describe_logits` says of each."""
+    """Of stored logits: rows, labelled, correct, accuracy (where labelled), the mean entropy at
+    T = 1 in nats, and min, max and mean of all N·C values, where these are stored."""
 
     def __init__(self) -> None:
         self.parts: list[dict[str, Any]] = []
@@ -50,14 +51,6 @@ def alarm(statistics: dict[str, Any], classes: int) -> str:
         f"{classes} classes: are these the labels and the preprocessing it knows, and the rows and "
         f"classes in its order?"
     )
-
-
-def describe_logits(logits: Logits, labels: np.ndarray) -> dict[str, Any]:
-    """Of stored logits: rows, labelled, correct, accuracy (where labelled), the mean entropy at
-    T = 1 in nats, and min, max and mean of all N·C values, where these are stored."""
-    statistics = LogitStatistics()
-    statistics.add(logits, labels)
-    return statistics.merged
 
 
 def merge_statistics(parts: list[dict[str, Any]]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from softlabels.students.trainer import (
     seed_everything,
     smallest_share,
 )
-from softlabels.system.humanize import counted, measured
+from softlabels.system.humanize import counted, few, measured
 from softlabels.system.progress import Progress
 from softlabels.targets.soft_dataset import Dump
 
@@ -149,12 +149,12 @@ class Job:
                 progress.say(
                     f"warning: {len(missing)} of {self.classes:,} classes "
                     f"{'has' if len(missing) == 1 else 'have'} no row to train on: "
-                    f"{shown(names)}"
+                    f"{few(names, most=SHOWN)}"
                 )
         if use.unused:
             progress.say(
-                f"warning: the logits of {self.spec} do not use {shown(use.unused)}, which stay as "
-                f"they are"
+                f"warning: the logits of {self.spec} do not use "
+                f"{few(use.unused, most=SHOWN)}, which stay as they are"
             )
 
     def chooser(self, held: np.ndarray) -> str:
@@ -244,9 +244,3 @@ def check_out(out: str) -> None:
         raise UsageError(
             f"--out is {out}; no file can be written there: {error.strerror}"
         ) from error
-
-
-def shown(names: list[str]) -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -19,6 +20,11 @@ def short(text: str, most: int = 60) -> str:
     """A name of anybody for a line of ours: printable, and of some length at most."""
     line = "".join(c if c.isprintable() else " " for c in text)
     return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def few(names: Sequence[str], between: str = ", ", most: int = 3) -> str:
+    """The first names: `a, b, c, …`."""
+    return between.join(names[:most]) + (f"{between}…" if len(names) > most else "")
 
 
 def size_words(count: float) -> str:

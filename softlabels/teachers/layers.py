@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from softlabels.teachers.state_dicts import Fit, WeightSet, few, is_counter
+from softlabels.system.humanize import few
+from softlabels.teachers.state_dicts import Fit, WeightSet, is_counter
 
 
 def find_by_layer(found: WeightSet, model: Mapping[str, Tensor], ordered: bool) -> list[Fit]:

@@ -17,6 +17,11 @@ from softlabels.teachers.teacher import Teacher
 # order. Half precision rounds each layer's result to 2⁻⁸ (bf16) or 2⁻¹¹ (fp16) of it, TF32 the
 # factors of each product to 2⁻¹¹.
 STEADY = {"float32": 1e-3, "tf32": 2e-2, "fp16": 2e-2, "bf16": 2e-2}
+# For `verify --replay`: how far logits of today may be from the stored ones, as a part of their
+# spread, where kernels of another machine or batch size add in another order. Ten times what two
+# runs of today differ by is allowed as well, up to MOST_REPLAYED.
+REPLAYED = {"float32": 1e-3, "tf32": 2e-2, "fp16": 2e-2, "bf16": 1e-1}
+MOST_REPLAYED = 0.2
 ALONE = 8  # rows that are tried alone
 REPEATS = 3  # of the batch: a coin that decides for all of its rows may fall alike twice
 

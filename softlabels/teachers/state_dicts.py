@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from softlabels.errors import TeacherError
+from softlabels.system.humanize import few
 
 WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 COUNTERS = {"n_averaged", "num_batches_tracked"}  # a model in eval mode does not look at them
 AVERAGED = re.compile(r"(^|_)(ema|swa|avg|averaged|shadow)(_|$)")
 DEEPEST = 6  # dicts in dicts
-SHOWN = 3  # names
 NAMELESS = (
     "A list has no names to find weights by: copy it into the model in code (copy_to of "
     "torch_ema), and save the model's state dict"
@@ -272,7 +272,3 @@ def is_counter(name: str) -> bool:
 
 def _is_averaged(place: str) -> bool:
     return any(AVERAGED.search(part.lower()) for part in place.split("."))
-
-
-def few(names: Sequence[str], between: str = ", ") -> str:
-    return between.join(names[:SHOWN]) + (f"{between}…" if len(names) > SHOWN else "")

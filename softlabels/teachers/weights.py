@@ -15,6 +15,7 @@ from torch import nn
 from softlabels.checkpoint import Checkpoint
 from softlabels.errors import TeacherError, UntrustedPickle
 from softlabels.models import build_model, check_state, is_factory
+from softlabels.system.humanize import few
 from softlabels.teachers.layers import describe_layers, find_by_layer
 from softlabels.teachers.state_dicts import (
     NAMELESS,
@@ -25,7 +26,6 @@ from softlabels.teachers.state_dicts import (
     describe_lists,
     describe_misfit,
     distinct,
-    few,
     find_fits,
     find_sets,
     same_weights,

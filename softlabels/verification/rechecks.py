@@ -19,12 +19,7 @@ from softlabels.system.devices import CUDA_ALONE, resolve_device
 from softlabels.system.progress import Progress
 from softlabels.targets.joining import Join, open_inputs
 from softlabels.teachers import Teacher, resolve
-from softlabels.teachers.probing import difference, steady_limit
-
-# How far logits of the same model on the same inputs may be apart, as a part of their spread,
-# where kernels of another machine or batch size add in another order.
-TOLERANCE = {"float32": 1e-3, "tf32": 2e-2, "fp16": 2e-2, "bf16": 1e-1}
-MOST = 0.2
+from softlabels.teachers.probing import MOST_REPLAYED, REPLAYED, difference, steady_limit
 
 
 @dataclass(frozen=True)
@@ -136,7 +131,7 @@ def replay(reader: DumpReader, words: VerifyOptions, progress: Progress) -> Repl
         other_NC = live(forwards[::-1].copy(), words.batch_size // 2 + 1)
     stored_NC = torch.from_numpy(reader.logits_of(rows))
     twice = difference("in other batches", live_NC, other_NC)
-    found = _compare(stored_NC, live_NC, other_NC, reader.ids[rows], TOLERANCE[plan.precision])
+    found = _compare(stored_NC, live_NC, other_NC, reader.ids[rows], REPLAYED[plan.precision])
     return replace(found, steady=twice.size <= steady_limit(teacher, plan.precision))
 
 
@@ -164,7 +159,7 @@ def _compare(
     drift_NC = (stored_NC.double() - live_NC).abs()
     control = float((live_NC - other_NC).abs().max())
     spread = float(live_NC.std(-1).mean()) if live_NC.shape[1] > 1 else float(live_NC.abs().mean())
-    allowed = max(tolerance * spread, min(10 * control, MOST * spread))
+    allowed = max(tolerance * spread, min(10 * control, MOST_REPLAYED * spread))
     wrong_N = ((drift_NC - rounding_NC) > allowed).any(-1)
     return Replay(
         rows=len(ids),

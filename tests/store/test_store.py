@@ -24,7 +24,7 @@ from softlabels.store.folder import Folder
 from softlabels.store.manifest import commit_name, read_manifest
 from softlabels.store.reader import DumpReader
 from softlabels.store.records import Commit, Plan
-from softlabels.store.statistics import describe_logits, merge_statistics
+from softlabels.store.statistics import LogitStatistics, merge_statistics
 from softlabels.store.writer import ShardWriter, shard_schema
 from tests.conftest import every
 from tests.dumps import make_plan as plan
@@ -131,9 +131,10 @@ def test_records_agree_with_the_files(dump_folder):
 
 def test_statistics_are_those_of_all_rows(dump_folder):
     reader = DumpReader(Folder(dump_folder))
-    whole = describe_logits(DenseLogits(torch.from_numpy(every(reader))), reader.labels)
+    whole = LogitStatistics()
+    whole.add(DenseLogits(torch.from_numpy(every(reader))), reader.labels)
     found = reader.manifest.statistics
-    for name, value in whole.items():
+    for name, value in whole.merged.items():
         assert found[name] == pytest.approx(value, rel=1e-6), name
     z = every(reader).astype(np.float64)
     p = np.exp(z - z.max(-1, keepdims=True))
