@@ -43,8 +43,8 @@ from softlabels.capture.pipeline import (
     read_ahead,
 )
 from softlabels.capture.planning import prepare
-from softlabels.config import DumpOptions
 from softlabels.models import build_model
+from softlabels.options import DumpOptions
 from softlabels.system.progress import SILENT
 
 

@@ -26,8 +26,8 @@ import softlabels
 from softlabels.capture.ledger import begin, finish
 from softlabels.capture.pipeline import dump_shards
 from softlabels.capture.planning import prepare
-from softlabels.config import DumpOptions, TrainOptions
 from softlabels.models import build_model
+from softlabels.options import DumpOptions, TrainOptions
 from softlabels.students.losses import kd_loss
 from softlabels.students.trainer import learning_rate_factor
 from softlabels.system.devices import resolve_device

@@ -4,27 +4,27 @@ import inspect
 from dataclasses import MISSING, fields
 from pathlib import Path
 
-from softlabels import cli, cli_exchange, cli_hub, config
-from softlabels.config import exchange, publishing, verification
+from softlabels import options as known
+from softlabels.cli import app, exchange, publishing
 
 PAGE = Path(__file__).parents[1] / "docs" / "commands.md"
 COMMANDS = {
-    "demo": (cli.demo, config.DemoOptions),
-    "fit": (cli.fit, config.FitOptions),
-    "dump": (cli.dump, config.DumpOptions),
-    "plan": (cli.plan, config.PlanOptions),
-    "train": (cli.train, config.TrainOptions),
-    "eval": (cli.eval_, config.EvalOptions),
-    "info": (cli.info, config.InfoOptions),
-    "verify": (cli.verify, verification.VerifyOptions),
-    "cache": (cli.cache, config.CacheOptions),
-    "push": (cli_hub.push, publishing.PushOptions),
-    "pull": (cli_hub.pull, publishing.PullOptions),
-    "import": (cli_exchange.import_, exchange.ImportOptions),
+    "demo": (app.demo, known.DemoOptions),
+    "fit": (app.fit, known.FitOptions),
+    "dump": (app.dump, known.DumpOptions),
+    "plan": (app.plan, known.PlanOptions),
+    "train": (app.train, known.TrainOptions),
+    "eval": (app.eval_, known.EvalOptions),
+    "info": (app.info, known.InfoOptions),
+    "verify": (app.verify, known.VerifyOptions),
+    "cache": (app.cache, known.CacheOptions),
+    "push": (publishing.push, known.PushOptions),
+    "pull": (publishing.pull, known.PullOptions),
+    "import": (exchange.import_, known.ImportOptions),
 }
 INTRO = """# Commands
 
-Written by `python -m tests.make_reference` from the options in `softlabels/config/`.
+Written by `python -m tests.make_reference` from the options in `softlabels/options/`.
 
 Every command also takes `--config FILE.yaml` (the same names; a flag beats the file), `--json` (one
 JSON object on stdout), `--log-json` (words and progress as JSON lines on stderr, for logs that a

@@ -12,11 +12,10 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from softlabels import config
-from softlabels.cli import app
-from softlabels.config.verification import VerifyOptions
+from softlabels import options as known
+from softlabels.cli.app import app
+from softlabels.cli.flags import in_words, load_config
 from softlabels.errors import UsageError
-from softlabels.flags import in_words, load_config
 from softlabels.system.humanize import elapsed_words
 from softlabels.teachers.teacher import suggest_name
 
@@ -30,8 +29,8 @@ def test_help_names_every_command_and_every_flag_has_help(cli):
     for name in COMMANDS:
         shown = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200"}).output
         assert "Example" in shown
-    for options in (config.FitOptions, config.DumpOptions, config.TrainOptions, config.EvalOptions,
-                    config.InfoOptions, config.DemoOptions, VerifyOptions):  # fmt: skip
+    for options in (known.FitOptions, known.DumpOptions, known.TrainOptions, known.EvalOptions,
+                    known.InfoOptions, known.DemoOptions, known.VerifyOptions):  # fmt: skip
         assert all(f.metadata["help"].endswith(".") for f in options.__dataclass_fields__.values())
 
 
@@ -134,8 +133,8 @@ def test_recipes_are_known_words_and_open_with_their_command():
         assert text.startswith("# ")
         assert f"--config configs/{path.parent.name}/{path.name}" in text
         command = text.split("softlabels ")[1].split()[0]
-        options = {"fit": config.FitOptions, "dump": config.DumpOptions,
-                   "train": config.TrainOptions}[command]  # fmt: skip
+        options = {"fit": known.FitOptions, "dump": known.DumpOptions,
+                   "train": known.TrainOptions}[command]  # fmt: skip
         assert load_config(str(path), list(options.__dataclass_fields__))
 
 
@@ -183,8 +182,8 @@ def test_demo_tells_what_it_shows_and_can_run_again(cli, tmp_path):
     assert all(0 < line["mean"] < 300 for line in value["students"])
     assert (tmp_path / value["plot"]).read_bytes()[:4] == b"\x89PNG"
     assert json.loads((tmp_path / "d" / "demo.json").read_text())["rows"] == 60
-    from softlabels.config import DemoOptions
-    from softlabels.demo import Line, _table
+    from softlabels.cli.demo import Line, _table
+    from softlabels.options import DemoOptions
 
     text = _table([Line("hard labels", None, [9]), Line("T = 1", 1.0, [8])], value,
                   DemoOptions(seeds=1))  # fmt: skip
@@ -222,7 +221,7 @@ def test_the_temperature_has_the_names_that_people_try(flag):
 @pytest.mark.parametrize("value", [0, 1.5, float("nan"), float("inf"), 2**63, "8", True - 1])
 def test_numbers_that_are_not_whole_or_too_large_are_refused_in_words(value):
     with pytest.raises(UsageError, match=r"--batch-size is .*; it must be a whole number, 1 or"):
-        config.EvalOptions(checkpoint="s.pt", batch_size=value)
+        known.EvalOptions(checkpoint="s.pt", batch_size=value)
 
 
 @pytest.mark.parametrize(

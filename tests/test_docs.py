@@ -5,7 +5,7 @@ from pathlib import Path
 
 from typer.main import get_command
 
-from softlabels.cli import app
+from softlabels.cli.app import app
 from tests import make_reference
 
 ROOT = Path(__file__).parents[1]

@@ -19,7 +19,6 @@ from softlabels.capture.pipeline import Job
 from softlabels.capture.planning import Setup, make_plan, prepare
 from softlabels.capture.refusing import refuse_unstorable
 from softlabels.capture.team import Team, join_team
-from softlabels.config import DumpOptions
 from softlabels.errors import (
     DiskFull,
     LogitsError,
@@ -28,6 +27,7 @@ from softlabels.errors import (
     UnreadableInput,
     UsageError,
 )
+from softlabels.options import DumpOptions
 from softlabels.places.hub_files import make_repository
 from softlabels.store.checking import make_record
 from softlabels.store.claims import claimed, is_lost, new_run
@@ -54,7 +54,7 @@ class DumpResult:
 def dump(progress: Progress = SILENT, **options: Any) -> DumpResult:
     """Run a teacher over a dataset once and store its raw logits.
 
-    Options are those of `softlabels dump` (see `config.DumpOptions`): teacher, data, out, resume,
+    Options are those of `softlabels dump` (see `options.DumpOptions`): teacher, data, out, resume,
     batch_size, dtype, with_inputs, …
 
     Raises TeacherError, SourceError, LogitsError, PlanMismatch, FolderInUse, StoreError or

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from softlabels.capture.pipeline import dump_shards
 from softlabels.capture.planning import Setup, draft, mean_input_bytes, prepare
 from softlabels.capture.refusing import refuse_unstorable
-from softlabels.config import PlanOptions
+from softlabels.options import PlanOptions
 from softlabels.store.folder import Folder
 from softlabels.store.manifest import read_commits, read_plan
 from softlabels.store.records import Plan
@@ -61,7 +61,7 @@ class Estimate:
 def plan(progress: Progress = SILENT, **options: Any) -> Estimate:
     """What `dump` with these options would be; nothing is written where it would go.
 
-    Options are those of `softlabels plan`, which are those of `dump` (see `config.DumpOptions`).
+    Options are those of `softlabels plan`, which are those of `dump` (see `options.DumpOptions`).
     A few batches are read, run through the teacher and encoded; of a dump that is there already,
     what is left counts. Raises what `dump` would raise, but does not look at all inputs.
     """

@@ -7,13 +7,13 @@ import torch
 
 from softlabels.capture.pipeline import Job
 from softlabels.capture.trying import try_teacher
-from softlabels.config import DumpOptions
 from softlabels.errors import UsageError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.preprocessing import choose, remarks
 from softlabels.inputs.sources import Source, open_as_told
 from softlabels.inputs.whereabouts import origin, public_name
+from softlabels.options import DumpOptions
 from softlabels.places.folders import open_folder
 from softlabels.store.checking import MAX_SHARDS
 from softlabels.store.codec import parse_codec

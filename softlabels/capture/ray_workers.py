@@ -11,8 +11,8 @@ from typing import Any
 
 from softlabels.capture.pipeline import dump_shards
 from softlabels.capture.planning import Setup, make_plan, prepare
-from softlabels.config import DumpOptions
 from softlabels.errors import MissingExtra, StoreError
+from softlabels.options import DumpOptions
 from softlabels.store.checking import make_record
 from softlabels.store.claims import claimed
 from softlabels.store.records import Plan

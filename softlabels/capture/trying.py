@@ -4,11 +4,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from softlabels.config import DumpOptions
 from softlabels.errors import LogitsError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.label_numbers import check_labels
 from softlabels.logits import looks_like, scaled_probabilities
+from softlabels.options import DumpOptions
 from softlabels.store.codec import DTYPES, parse_codec
 from softlabels.store.codecs.rounding import check_rounding, rounding_kl
 from softlabels.teachers import Teacher

@@ -19,8 +19,6 @@ from softlabels.capture.ledger import begin, damaged, finish, is_complete, settl
 from softlabels.capture.pipeline import Job, input_column
 from softlabels.capture.planning import Setup, default_name
 from softlabels.capture.refusing import refuse_unstorable
-from softlabels.config import DumpOptions
-from softlabels.config.exchange import ImportOptions
 from softlabels.errors import (
     AlignmentError,
     DamagedDump,
@@ -36,6 +34,7 @@ from softlabels.inputs.hashing import Fingerprint
 from softlabels.inputs.preprocessing import choose
 from softlabels.inputs.sources import Rows, open_source
 from softlabels.logits import check_temperature
+from softlabels.options import DumpOptions, ImportOptions
 from softlabels.places.folders import open_folder
 from softlabels.store.audit import check_shards
 from softlabels.store.claims import claimed, new_run
@@ -63,7 +62,7 @@ class Imported:
 def import_logits(progress: Progress = SILENT, **options: Any) -> Imported:
     """A complete dump from a file of logits.
 
-    Options are those of `softlabels import` (see `config.exchange.ImportOptions`): file, data, ids,
+    Options are those of `softlabels import` (see `options.ImportOptions`): file, data, ids,
     out, resume, probabilities, …
 
     Raises SourceError or UntrustedPickle for a file that can't be read, AlignmentError where its

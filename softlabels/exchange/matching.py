@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from softlabels.config.exchange import ImportOptions
 from softlabels.errors import AlignmentError, LogitsError, UsageError
 from softlabels.exchange.foreign import Foreign, look_at_dtype
 from softlabels.exchange.logarithms import (
@@ -19,6 +18,7 @@ from softlabels.exchange.logarithms import (
 )
 from softlabels.inputs.label_numbers import check_labels
 from softlabels.inputs.sources import Rows, Source
+from softlabels.options import ImportOptions
 from softlabels.teachers.resolving import file_fingerprint
 
 SAMPLE = 256  # rows that are looked at before anything is written

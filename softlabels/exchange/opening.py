@@ -4,12 +4,12 @@ import os
 import zipfile
 from pathlib import Path
 
-from softlabels.config.exchange import ImportOptions
 from softlabels.errors import SourceError, UsageError
 from softlabels.exchange.arrays import open_npy, open_npz, open_pt
 from softlabels.exchange.fkd import is_fkd, open_fkd
 from softlabels.exchange.foreign import Foreign
 from softlabels.exchange.tinyvit import is_tinyvit, open_tinyvit
+from softlabels.options import ImportOptions
 
 KNOWN = (
     "a .npy, .npz or .pt of logits, a folder of .npz, a TinyViT folder logits_topK_epochE, or an "

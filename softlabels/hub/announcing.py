@@ -7,9 +7,9 @@ from pathlib import Path
 from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 
-from softlabels.config.publishing import PushOptions
 from softlabels.errors import UsageError
 from softlabels.hub.header import header_fields
+from softlabels.options import PushOptions
 from softlabels.places.hub_address import HubAddress, said
 from softlabels.store.folder import Folder
 from softlabels.store.manifest import CARD

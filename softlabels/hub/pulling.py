@@ -8,10 +8,10 @@ from typing import Any
 from huggingface_hub import is_offline_mode
 from huggingface_hub.errors import EntryNotFoundError
 
-from softlabels.config.publishing import PullOptions
 from softlabels.errors import DamagedDump, StoreError, UsageError
 from softlabels.hub.labels_only import without_inputs
 from softlabels.hub.own_folder import OwnFolder
+from softlabels.options import PullOptions
 from softlabels.places.folders import elsewhere
 from softlabels.places.hub_address import HubAddress, first_line
 from softlabels.places.hub_copies import (

@@ -17,7 +17,6 @@ from huggingface_hub import (
     HfApi,
 )
 
-from softlabels.config.publishing import PushOptions
 from softlabels.errors import DamagedDump, MissingExtra, StoreError, UsageError
 from softlabels.hub.announcing import announcement
 from softlabels.hub.calibration import calibrate
@@ -34,6 +33,7 @@ from softlabels.hub.repository import (
     look,
     refuse_tag,
 )
+from softlabels.options import PushOptions
 from softlabels.places.folders import open_folder
 from softlabels.places.hub_address import HubAddress, quiet, said
 from softlabels.store.folder import Folder

@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from softlabels.config import SourceOptions
 from softlabels.errors import SourceError, UsageError
 from softlabels.inputs import describing, labels
 from softlabels.inputs.cells import encoded_images, numbers, read_ids
@@ -24,6 +23,7 @@ from softlabels.inputs.opening import dataset_name, open_data
 from softlabels.inputs.plain import is_text
 from softlabels.inputs.rows import Rows
 from softlabels.inputs.tables import DatasetTable, Table
+from softlabels.options import SourceOptions
 from softlabels.system.progress import SILENT, Progress
 
 BLOCK_ROWS = 4096

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from softlabels.config import EvalOptions
 from softlabels.errors import LabelSpaceMismatch, SourceError, TeacherError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocessing import choose, introduce
 from softlabels.inputs.sources import open_as_told
 from softlabels.label_spaces import LabelSpace, match_label_spaces
 from softlabels.logits import DenseLogits, Logits
+from softlabels.options import EvalOptions
 from softlabels.system.devices import resolve_device
 from softlabels.system.humanize import counted
 from softlabels.system.progress import SILENT, Advance, Progress, unheard
@@ -95,7 +95,7 @@ def compare(student_MC: Tensor, teacher: Logits) -> dict[str, Any]:
 def evaluate(progress: Progress = SILENT, **options: Any) -> dict[str, Any]:
     """Measure a checkpoint on labelled data and, with `against`, on a dump's rows.
 
-    Options are those of `softlabels eval` (see `config.EvalOptions`). Returns the measures, with
+    Options are those of `softlabels eval` (see `options.EvalOptions`). Returns the measures, with
     those against the dump under `against`. The classes of the data, and of the dump, are matched
     with the checkpoint's by name.
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from softlabels.config import TrainingOptions
 from softlabels.errors import UsageError
+from softlabels.options import TrainingOptions
 from softlabels.system.humanize import counted
 
 FEW = 30  # held-out rows; the accuracy of n rows has a standard error of up to 0.5 / √n

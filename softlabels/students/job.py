@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from softlabels.checkpoint import Checkpoint, library_versions, partial_path
-from softlabels.config import TrainingOptions
 from softlabels.errors import UsageError
 from softlabels.inputs.examples import Examples
 from softlabels.models import build_model, cause, check_state
+from softlabels.options import TrainingOptions
 from softlabels.students.evaluation import broken_rows, compare, measure, predict
 from softlabels.students.holdout import FEW, choose_rows, labels_choose
 from softlabels.students.ranks import Ranks

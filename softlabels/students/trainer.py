@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from softlabels.config import TrainingOptions
 from softlabels.errors import TrainingError, UsageError
+from softlabels.options import TrainingOptions
 from softlabels.students.ranks import Ranks
 from softlabels.students.student import Student, in_words
 from softlabels.system.devices import autocast

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from softlabels.config import FitOptions, TrainingOptions, TrainOptions
 from softlabels.errors import SourceError, UsageError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocessing import choose, introduce
 from softlabels.inputs.sources import open_as_told
 from softlabels.inputs.views import draw_shifts, shift
 from softlabels.logits import check_temperature
+from softlabels.options import FitOptions, TrainingOptions, TrainOptions
 from softlabels.students.job import Job, TrainResult
 from softlabels.students.losses import hard_loss, kd_loss
 from softlabels.students.ranks import Ranks
@@ -35,7 +35,7 @@ LOW_T, HIGH_T = 0.01, 1000.0  # between them float32's loss is right to three di
 def fit(progress: Progress = SILENT, **options: Any) -> TrainResult:
     """Train a model from hard labels and write its checkpoint.
 
-    Options are those of `softlabels fit` (see `config.FitOptions`): data, model, epochs, lr,
+    Options are those of `softlabels fit` (see `options.FitOptions`): data, model, epochs, lr,
     dropout, max_norm, jitter, seed, out, … Raises UsageError, SourceError or TrainingError.
     """
     words = FitOptions(**options)
@@ -47,7 +47,7 @@ def fit(progress: Progress = SILENT, **options: Any) -> TrainResult:
 def train(progress: Progress = SILENT, **options: Any) -> TrainResult:
     """Train a student from a stored dump and write its checkpoint; no teacher is loaded.
 
-    Options are those of `softlabels train` (see `config.TrainOptions`): dump, T, alpha, student,
+    Options are those of `softlabels train` (see `options.TrainOptions`): dump, T, alpha, student,
     epochs, out, … Raises UsageError, StoreError, SourceError, AlignmentError or TrainingError.
     """
     words = TrainOptions(**options)

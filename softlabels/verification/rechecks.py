@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from softlabels.config.verification import VerifyOptions
 from softlabels.errors import AlignmentError, LabelSpaceMismatch, TeacherError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import BLOCK_ROWS, Source
 from softlabels.label_spaces import LabelSpace, match_label_spaces
 from softlabels.logits import DenseLogits
+from softlabels.options import VerifyOptions
 from softlabels.store.reader import DumpReader
 from softlabels.system.devices import CUDA_ALONE, resolve_device
 from softlabels.system.progress import Progress

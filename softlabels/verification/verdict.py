@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from softlabels.config.verification import VerifyOptions
 from softlabels.errors import DamagedDump, IncompleteDump, SoftlabelsError, StoreError
 from softlabels.inputs.hashing import Fingerprint, ascending
 from softlabels.inputs.whereabouts import recall
+from softlabels.options import VerifyOptions
 from softlabels.places.folders import dump_folder
 from softlabels.store.audit import Finding, check_shards, whose_shard
 from softlabels.store.card import card_is_good
@@ -74,7 +74,7 @@ class Verdict:
 def verify(progress: Progress = SILENT, **options: Any) -> Verdict:
     """Check a dump's structure, counts, ids, hashes and finite values; nothing is changed.
 
-    Options are those of `softlabels verify` (see `config.verification.VerifyOptions`): dump,
+    Options are those of `softlabels verify` (see `options.VerifyOptions`): dump,
     source, replay, teacher, … Raises StoreError where there is no dump, TeacherError or SourceError
     where the teacher or the source can't be opened. Damage is not raised: it is in the verdict.
     """

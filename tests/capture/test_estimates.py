@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import softlabels
-from softlabels import terminal
 from softlabels.capture import estimating
+from softlabels.cli import terminal
 from softlabels.errors import PlanMismatch
 from softlabels.system.humanize import counted, size_words, time_words
 from softlabels.system.progress import Progress

@@ -15,8 +15,8 @@ import yaml
 from markdown_it import MarkdownIt
 
 import softlabels
-from softlabels.cli import app
-from softlabels.config import DumpOptions
+from softlabels.cli.app import app
+from softlabels.options import DumpOptions
 from softlabels.store.folder import Folder
 from softlabels.store.manifest import read_manifest
 from softlabels.store.markdown import shown, table

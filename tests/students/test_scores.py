@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 import softlabels
-from softlabels.config import FitOptions
 from softlabels.errors import SourceError, TeacherError, TrainingError, UsageError
 from softlabels.inputs.sources import open_source
+from softlabels.options import FitOptions
 from softlabels.students.evaluation import measure
 from softlabels.students.holdout import choose_rows, labels_choose
 from softlabels.system.humanize import json_text

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 import softlabels
-from softlabels.config import FitOptions
 from softlabels.errors import SourceError, StoreError, TrainingError, UsageError
 from softlabels.logits import DenseLogits
+from softlabels.options import FitOptions
 from softlabels.students.evaluation import calibration_error, compare, measure
 from softlabels.students.holdout import choose_rows
 from softlabels.students.trainer import learning_rate_factor, limit_norms

@@ -33,7 +33,7 @@ class Terminal:
 
     @property
     def progress(self) -> Progress:
-        from softlabels.terminal import LogProgress, TerminalProgress
+        from softlabels.cli.terminal import LogProgress, TerminalProgress
 
         if self.log_json:
             return LogProgress()
@@ -47,7 +47,7 @@ class Terminal:
 
     def error(self, text: str, kind: str) -> None:
         if self.log_json:
-            from softlabels.terminal import log_event
+            from softlabels.cli.terminal import log_event
 
             log_event("error", text=text, kind=kind)
         else:

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from softlabels.config.publishing import PullOptions, PushOptions
-from softlabels.flags import Terminal
+from softlabels.cli.flags import Terminal
+from softlabels.options import PullOptions, PushOptions
 from softlabels.system.humanize import counted, size_words
 
 

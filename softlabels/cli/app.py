@@ -8,9 +8,19 @@ from typing import Annotated, Any
 import typer
 
 import softlabels
-from softlabels import cli_exchange, cli_hub, config
-from softlabels.config.verification import VerifyOptions
-from softlabels.flags import Terminal, Terminated, make_command
+from softlabels.cli import exchange, publishing
+from softlabels.cli.flags import Terminal, Terminated, make_command
+from softlabels.options import (
+    CacheOptions,
+    DemoOptions,
+    DumpOptions,
+    EvalOptions,
+    FitOptions,
+    InfoOptions,
+    PlanOptions,
+    TrainOptions,
+    VerifyOptions,
+)
 from softlabels.system.humanize import counted, measured, size_words
 
 SHOWN = 20  # findings in a terminal
@@ -30,7 +40,7 @@ app = typer.Typer(
 command = make_command(app)
 
 
-@command(config.DemoOptions)
+@command(DemoOptions)
 def demo(terminal: Terminal, **options: Any) -> None:
     """All three stages on embedded data: teacher, dump, students; a table and a plot.
 
@@ -38,13 +48,13 @@ def demo(terminal: Terminal, **options: Any) -> None:
 
     - `softlabels demo`
     """
-    from softlabels.demo import run_demo
+    from softlabels.cli.demo import run_demo
 
     text, value = run_demo(terminal.progress, **options)
     terminal.result(text, value)
 
 
-@command(config.FitOptions)
+@command(FitOptions)
 def fit(terminal: Terminal, **options: Any) -> None:
     """Train a teacher, or a baseline, from hard labels.
 
@@ -58,7 +68,7 @@ def fit(terminal: Terminal, **options: Any) -> None:
         terminal.result(_trained(result, terminal.took), {"out": result.out, **result.metrics})
 
 
-@command(config.DumpOptions)
+@command(DumpOptions)
 def dump(terminal: Terminal, **options: Any) -> None:
     """Run the teacher once and store its raw logits.
 
@@ -90,7 +100,7 @@ def dump(terminal: Terminal, **options: Any) -> None:
     terminal.result(text, value | {"skipped": manifest.skipped})
 
 
-@command(config.PlanOptions)
+@command(PlanOptions)
 def plan(terminal: Terminal, **options: Any) -> None:
     """Say what a dump would be, from a measured sample: rows, shards, bytes, time, free disk.
 
@@ -107,7 +117,7 @@ def plan(terminal: Terminal, **options: Any) -> None:
     terminal.result("\n".join(lines + found.warnings), asdict(found))
 
 
-@command(config.TrainOptions)
+@command(TrainOptions)
 def train(terminal: Terminal, **options: Any) -> None:
     """Train a student from a dump; no teacher in memory.
 
@@ -121,7 +131,7 @@ def train(terminal: Terminal, **options: Any) -> None:
         terminal.result(_trained(result, terminal.took), {"out": result.out, **result.metrics})
 
 
-@command(config.EvalOptions)
+@command(EvalOptions)
 def eval_(terminal: Terminal, **options: Any) -> None:
     """Measure a checkpoint: accuracy, NLL and calibration; against a dump, agreement and KL.
 
@@ -145,7 +155,7 @@ def eval_(terminal: Terminal, **options: Any) -> None:
     terminal.result("\n".join(lines), found)
 
 
-@command(config.InfoOptions)
+@command(InfoOptions)
 def info(terminal: Terminal, **options: Any) -> None:
     """Say what a dump is: teacher, source, rows, logits, statistics.
 
@@ -177,7 +187,7 @@ def verify(terminal: Terminal, **options: Any) -> None:
         raise SystemExit(1)
 
 
-@command(config.CacheOptions)
+@command(CacheOptions)
 def cache(terminal: Terminal, **options: Any) -> None:
     """List the copies of remote dumps that are kept on this disk, or clear them.
 
@@ -197,8 +207,8 @@ def cache(terminal: Terminal, **options: Any) -> None:
     terminal.result(_cached(value, entries, freed), value | {"entries": entries, "freed": freed})
 
 
-cli_hub.add_commands(command)
-cli_exchange.add_commands(command)
+publishing.add_commands(command)
+exchange.add_commands(command)
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
-"""The options of `softlabels verify`, as `config` has the others'."""
+"""The options of `softlabels verify`."""
 
 from dataclasses import dataclass
 
-from softlabels.config.options import Options, check_seed, check_whole, option
 from softlabels.errors import UsageError
+from softlabels.options.option import Options, check_seed, check_whole, option
 
 
 @dataclass(frozen=True, kw_only=True)

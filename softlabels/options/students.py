@@ -1,13 +1,10 @@
-"""Each command's options: the only place where a name, a default and its help are written.
-
-The command line and the Python verbs are both made from these frozen dataclasses. They are read
-at the front door and turned into objects there; nothing below sees them.
-"""
+"""The options of `softlabels fit`, `train` and `eval`."""
 
 import math
 from dataclasses import dataclass
 
-from softlabels.config.options import (
+from softlabels.errors import UsageError
+from softlabels.options.option import (
     Options,
     check_fraction,
     check_one_of,
@@ -16,29 +13,7 @@ from softlabels.config.options import (
     check_whole,
     option,
 )
-from softlabels.errors import UsageError
-
-
-@dataclass(frozen=True, kw_only=True)
-class SourceOptions(Options):
-    """Where rows come from and which columns matter."""
-
-    split: str = option("Which split of the data.", "train")
-    revision: str | None = option("A Hub dataset's revision (branch, tag or commit).", None)
-    input_column: str | None = option(
-        "Column that the model sees; several number columns joined by commas. "
-        "Default: the image, or the fixed-length numbers.",
-        None,
-    )
-    label_column: str | None = option(
-        "Column of the hard label. Default: the ClassLabel, or a column named label.", None
-    )
-    id_column: str | None = option(
-        "Column that names each row, whole numbers or text. Default: the row's number.", None
-    )
-    preprocess: str | None = option(
-        "What turns an input into numbers, such as 'rgb|resize(256)|scale(255)'.", None
-    )
+from softlabels.options.source import SourceOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,77 +75,6 @@ class FitOptions(TrainingOptions, SourceOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DumpOptions(SourceOptions):
-    """Run the teacher over the data once and store its raw logits."""
-
-    teacher: str = option(
-        "A checkpoint of `softlabels fit`, a TorchScript archive, a .pt2 program, or a state "
-        "dict (.pt or .safetensors, with --model)."
-    )
-    data: str | None = option(
-        "digits, a file or folder of data, or a Hub id. "
-        "Default: the data that the checkpoint was trained on.",
-        None,
-    )
-    name: str | None = option(
-        "What records and the default folder call the teacher. Default: its file's name, without "
-        "the ending.",
-        None,
-    )
-    out: str | None = option("The dump's folder. Default: data/DATASET-TEACHER.", None)
-    resume: bool = option("Go on with an unfinished dump; redo what is damaged in any.", False)
-    check: str = option(
-        "full, or size: how --resume looks at finished shards. full reads each and compares its "
-        "SHA-256.",
-        "full",
-    )
-    engine: str = option(
-        "local, or ray: who runs the shards. Under torchrun, local is every rank.", "local"
-    )
-    model: str | None = option("The model that a bare state dict belongs to.", None)
-    weights: str | None = option(
-        "Which weights of a file that holds several: the way to them, such as state_dict_ema.", None
-    )
-    batch_size: int = option("Rows in a forward pass.", 256)
-    allow_batch_dependence: bool = option(
-        "Take a teacher whose answers to a row depend on the rows beside it, in this batch size.",
-        False,
-        flag="--allow-batch-dependence",
-    )
-    outputs: str = option(
-        "auto, or logits: take for logits what lies from 0 to 1, or looks like probabilities times "
-        "a constant.",
-        "auto",
-    )
-    shard_rows: int | None = option("Rows in a shard. Default: about 128 MiB.", None)
-    dtype: str = option("float16 or float32: how a logit is stored.", "float16")
-    with_inputs: bool = option("Store the inputs too, so that the dump stands alone.", False)
-    on_error: str = option("stop, or skip: what to do with an input that can't be read.", "stop")
-    device: str = option("auto, cpu, cuda, cuda:1 or mps.", "auto")
-    precision: str = option(
-        "float32, bf16, or on CUDA tf32 or fp16: the teacher's matrix work.", "float32"
-    )
-    workers: int = option("Threads that read and decode ahead.", 2)
-    trust_pickle: bool = option("Load a teacher's file even though it could run code.", False)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_whole(self, "batch_size", "shard_rows", "workers", at_least=1)
-        if (self.name is not None and not self.name.isprintable()) or self.name == "":
-            raise UsageError(f"--name is {self.name!r}; write a name that can be read")
-        check_one_of(self, "dtype", "float16", "float32")
-        check_one_of(self, "on_error", "stop", "skip")
-        check_one_of(self, "outputs", "auto", "logits")
-        check_one_of(self, "check", "full", "size")
-        check_one_of(self, "engine", "local", "ray")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanOptions(DumpOptions):
-    """Say what a dump would be; the options are those of the dump."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class TrainOptions(TrainingOptions):
     """Train a student from a stored dump; no teacher in memory."""
 
@@ -211,6 +115,7 @@ class TrainOptions(TrainingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_positive(self, "T")
         check_fraction(self, "alpha")
         check_one_of(self, "keep", "auto", "gpu", "disk")
 
@@ -232,31 +137,3 @@ class EvalOptions(SourceOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_whole(self, "batch_size", at_least=1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class InfoOptions(Options):
-    """Say what a dump is."""
-
-    dump: str = option("The dump's folder.", positional=True)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CacheOptions(Options):
-    """List the copies of remote dumps on this disk, or clear them."""
-
-    clear: bool = option("Remove them all. They are fetched again where they are needed.", False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DemoOptions(Options):
-    """All three stages on the embedded digits, in under a minute on two cores."""
-
-    out: str = option("Folder for what it makes.", "data/demo")
-    seeds: int = option("Students trained for each row of the table.", 5)
-    rows: int = option("Labelled examples that a student sees.", 150)
-    device: str = option("auto, cpu, cuda, cuda:1 or mps.", "auto")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_whole(self, "seeds", "rows", at_least=1)

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from softlabels.config.options import Options, option
 from softlabels.errors import UsageError
+from softlabels.options.option import Options, option
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import softlabels
-from softlabels.config import DemoOptions
 from softlabels.errors import MissingExtra, StoreError
+from softlabels.options import DemoOptions
 from softlabels.system.humanize import counted
 from softlabels.system.progress import SILENT, Progress
 from softlabels.targets.describing import DEMO_MARK

@@ -1,10 +1,10 @@
-"""The options of `softlabels import`, as `config` has the others'."""
+"""The options of `softlabels import`."""
 
 from dataclasses import dataclass
 
-from softlabels.config import SourceOptions
-from softlabels.config.options import check_one_of, check_positive, check_whole, option
 from softlabels.errors import UsageError
+from softlabels.options.option import check_one_of, check_positive, check_whole, option
+from softlabels.options.source import SourceOptions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
-from softlabels.config import exchange as config
-from softlabels.flags import Body, Terminal
+from softlabels.cli.flags import Body, Terminal
+from softlabels.options import ImportOptions
 from softlabels.system.humanize import counted, size_words
 
 
 def add_commands(command: Callable[[type], Callable[[Body], Body]]) -> None:
     """Register it through `command`, a decorator of `make_command`."""
-    command(config.ImportOptions)(import_)
+    command(ImportOptions)(import_)
 
 
 def import_(terminal: Terminal, **options: Any) -> None:

@@ -1,0 +1,33 @@
+"""Each command's options: the only place where a name, a default and its help are written.
+
+The command line and the Python verbs are both made from these frozen dataclasses. They are read
+at the front door and turned into objects there; nothing below sees them.
+"""
+
+from softlabels.options.capture import DumpOptions, PlanOptions
+from softlabels.options.dumps import CacheOptions, DemoOptions, InfoOptions
+from softlabels.options.exchange import ImportOptions
+from softlabels.options.option import Options, flag_of
+from softlabels.options.publishing import PullOptions, PushOptions
+from softlabels.options.source import SourceOptions
+from softlabels.options.students import EvalOptions, FitOptions, TrainingOptions, TrainOptions
+from softlabels.options.verification import VerifyOptions
+
+__all__ = [
+    "CacheOptions",
+    "DemoOptions",
+    "DumpOptions",
+    "EvalOptions",
+    "FitOptions",
+    "ImportOptions",
+    "InfoOptions",
+    "Options",
+    "PlanOptions",
+    "PullOptions",
+    "PushOptions",
+    "SourceOptions",
+    "TrainOptions",
+    "TrainingOptions",
+    "VerifyOptions",
+    "flag_of",
+]
