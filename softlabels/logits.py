@@ -131,10 +131,14 @@ class SoftTargets(ABC):
 
 @dataclass(frozen=True, eq=False)
 class DenseTargets(SoftTargets):
-    """Soft targets of which all C logits are there, [M, C]."""
+    """Soft targets of logits that are `dense`."""
 
-    logits_MC: Tensor
+    source: "Logits"
     T: Temperature
+
+    @property
+    def logits_MC(self) -> Tensor:
+        return self.source.dense()
 
     def log_probs(self) -> Tensor:
         return torch.log_softmax(self._scaled(), dim=-1)
@@ -160,7 +164,8 @@ class DenseTargets(SoftTargets):
         return difference_M - lse_teacher_M + student_MC.logsumexp(-1)
 
     def _scaled(self) -> Tensor:
-        return _working(self.logits_MC) / _column(self.T, self.logits_MC)
+        logits_MC = self.logits_MC
+        return _working(logits_MC) / _column(self.T, logits_MC)
 
 
 def _largest(values_MC: Tensor, k: int) -> Tensor:
@@ -223,6 +228,14 @@ class Logits(Protocol):
     def tally(self) -> "Tally":
         """What statistics say of each position."""
 
+    def rounding(self) -> Tensor:
+        """By how much the teacher's raw logits may differ from the stored ones, float64 [M, C].
+        Raises UsageError where `dense` does."""
+
+    def check(self) -> tuple[np.ndarray, int | None]:
+        """The top class of each position, int64 [M], and the first one that is not finite, if
+        any."""
+
     def temper(self, T: Temperature) -> SoftTargets:
         """Soft targets at T, in O(1). T: a number above 0, or a tensor [M], or [S, 1] for a stack
         of S students. Raises UsageError for another."""
@@ -271,6 +284,9 @@ class StoredLogits:
             'batch["targets"].temper(T) gives its soft targets'
         )
 
+    def rounding(self) -> Tensor:
+        return self.dense()  # for what it raises
+
     def select(self, positions: Tensor) -> Self:
         return self._each(lambda tensor: tensor.index_select(0, positions.to(tensor.device)))
 
@@ -296,6 +312,11 @@ class StoredLogits:
         soft = self.temper(1)
         return Tally(soft.top(1)[1][:, 0].numpy(), soft.entropy().numpy())
 
+    def check(self) -> tuple[np.ndarray, int | None]:
+        soft = self.temper(1)
+        bad = (~torch.isfinite(soft.entropy())).nonzero()
+        return soft.top(1)[1][:, 0].numpy(), int(bad[0]) if len(bad) else None
+
     def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
         return replace(self, **{name: change(value) for name, value in self._tensors.items()})
 
@@ -316,7 +337,15 @@ class DenseLogits(StoredLogits):
 
     def temper(self, T: Temperature) -> DenseTargets:
         """These logits at temperature T, in O(1). Raises UsageError for T ≤ 0, NaN or text."""
-        return DenseTargets(self.values_MC, check_temperatures(T, len(self)))
+        return DenseTargets(self, check_temperatures(T, len(self)))
+
+    def rounding(self) -> Tensor:
+        """Half a unit in the last place, by the stored dtype."""
+        spacing_MC = np.spacing(self.values_MC.abs().cpu().numpy()).astype(np.float64)
+        return torch.from_numpy(spacing_MC / 2)
+
+    def check(self) -> tuple[np.ndarray, int | None]:
+        return _top_and_finite(self.values_MC.numpy())
 
     def tally(self) -> Tally:
         """A block at a time, in memory that the thread keeps: asking for it anew would cost as much
@@ -331,6 +360,23 @@ class DenseLogits(StoredLogits):
             max(part.largest for part in parts if part.largest is not None),
             sum(part.total for part in parts if part.total is not None),
         )
+
+
+def _top_and_finite(values_MC: np.ndarray) -> tuple[np.ndarray, int | None]:
+    """The top class of each position, int64 [M], and the first one that is not finite, if any.
+
+    float16 is compared as whole numbers in the same order, since numpy has no fast float16.
+    """
+    if values_MC.dtype != np.float16:
+        bad = np.flatnonzero(~np.isfinite(values_MC).all(-1))
+        return values_MC.argmax(-1), int(bad[0]) if len(bad) else None
+    bits_MC = values_MC.view(np.int16)
+    magnitude_MC = bits_MC & np.int16(0x7FFF)
+    first = None
+    if magnitude_MC.size and magnitude_MC.max() >= 0x7C00:
+        first = int(np.flatnonzero((magnitude_MC >= 0x7C00).any(-1))[0])
+    order_MC = bits_MC ^ ((bits_MC >> 15) & np.int16(0x7FFF))
+    return order_MC.argmax(-1), first
 
 
 def _tally(stored_MC: Tensor) -> Tally:
@@ -359,6 +405,23 @@ def entropy_at_one(z_NC: np.ndarray, top_N: np.ndarray, spare_NC: np.ndarray) ->
     total_N = spare_NC.sum(-1)
     expected_N: np.ndarray = np.einsum("nc,nc->n", spare_NC, z_NC) / total_N
     return np.log(total_N) - expected_N
+
+
+def kl_of_change(logits_MC: Tensor, changed_MC: Tensor, T: float) -> Tensor:
+    """KL(logits ‖ changed, both at T) in nats, [M], right where it is far below the rounding of
+    log Σ exp: with x the change over T, less its mean Σ q x, it is log(1 + Σ q (eˣ − 1)).
+
+    Where a logit moved by more than T, the difference of log Σ exp is right, in float64.
+    """
+    x_MC = (_working(changed_MC) - _working(logits_MC)) / T
+    q_MC = torch.softmax(_working(logits_MC) / T, -1)
+    x_MC = x_MC - (q_MC * x_MC).sum(-1, keepdim=True)
+    kl_M = (q_MC * x_MC.clamp(-1, 1).expm1()).sum(-1).log1p()
+    far_M = (x_MC.abs() > 1).any(-1)
+    if bool(far_M.any()):
+        exact = DenseLogits(logits_MC[far_M].double()).temper(T)
+        kl_M[far_M] = exact.kl(changed_MC[far_M].double()).to(kl_M.dtype)
+    return kl_M
 
 
 def total_variation(a_NC: Tensor, b_NC: Tensor) -> Tensor:

@@ -30,13 +30,13 @@ __main__
 """
 INSIDE = {
     "store": """
-codecs statistics json_objects shard_numbers schema pages markdown gathering thrift
-codec folder levels
-records lives logits_chunk
-checking recipe claims shard_file
-manifest
-reader card writer
-audit decoding mapping
+pages statistics json_objects shard_numbers schema markdown gathering
+folder
+codecs
+records lives
+checking recipe claims footers
+manifest shard_reader mapping
+reader card writer shard_check
 """,
     "places": """
 hub_address remote_copies
@@ -44,10 +44,11 @@ hub_copies hub_files
 folders
 """,
     "targets": """
-batch orders joining kept_logits describing
-batches streaming
+batch orders joining describing
+batches mapped_rows
+streamed_rows
 soft_dataset
-several
+combined
 loading
 transform
 """,

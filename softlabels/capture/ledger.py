@@ -9,7 +9,6 @@ from softlabels.checkpoint import library_versions
 from softlabels.errors import DamagedDump, StoreError
 from softlabels.inputs.sources import Source
 from softlabels.inputs.whereabouts import origin, remember
-from softlabels.store.audit import check_shards, whose_shard
 from softlabels.store.card import card_is_good, render_card
 from softlabels.store.checking import make_record
 from softlabels.store.claims import sweep
@@ -24,6 +23,7 @@ from softlabels.store.manifest import (
     read_plan,
 )
 from softlabels.store.records import Commit, Manifest, Plan
+from softlabels.store.shard_check import check_shards, whose_shard
 from softlabels.store.writer import shard_features
 from softlabels.system.local_files import remove_if_empty
 from softlabels.system.progress import Progress

@@ -16,7 +16,7 @@ from softlabels.inputs.whereabouts import origin, public_name
 from softlabels.options import DumpOptions
 from softlabels.places.folders import open_folder
 from softlabels.store.checking import MAX_SHARDS
-from softlabels.store.codec import parse_codec
+from softlabels.store.codecs.registry import parse_codec
 from softlabels.store.folder import Folder
 from softlabels.store.records import Plan
 from softlabels.system.devices import own_device, resolve_device

@@ -9,8 +9,7 @@ from softlabels.inputs.examples import Examples
 from softlabels.inputs.label_numbers import check_labels
 from softlabels.logits import looks_like, scaled_probabilities
 from softlabels.options import DumpOptions
-from softlabels.store.codec import DTYPES, parse_codec
-from softlabels.store.codecs.rounding import check_rounding, rounding_kl
+from softlabels.store.codecs.registry import parse_codec
 from softlabels.teachers import Teacher
 from softlabels.teachers.probing import check_steady
 from softlabels.teachers.teacher import check_class_names
@@ -50,7 +49,7 @@ def try_teacher(
     teacher.check_classes(classes, class_names)
     check_labels(examples.source, classes, f"the teacher {teacher.name}")
     codec = parse_codec("dense", classes, options.dtype)
-    stored_NC = codec.encode(logits_NC, ids)
+    stored = codec.encode(logits_NC, ids)
     allowed = options.allow_batch_dependence
     remark = check_steady(teacher, inputs, logits_NC, options.precision, ids, allowed)
     kind = looks_like(logits_NC)
@@ -64,8 +63,8 @@ def try_teacher(
             f"last layers, or divide by {total:.6g} and store the logarithms with softlabels "
             f"import --probabilities. If these are logits, say so with --outputs logits"
         )
-    kl = rounding_kl(logits_NC, stored_NC, ids)
-    check_rounding(kl, len(ids), DTYPES[options.dtype][0], f"the first {len(ids):,} rows")
+    kl = codec.lost(logits_NC, stored, ids)
+    codec.check_lost(kl, len(ids), f"the first {len(ids):,} rows")
     same = _sameness(block.hashes, logits_NC)
     return classes, [text for text in (*teacher.feed.remarks, remark, same) if text]
 

@@ -36,11 +36,11 @@ from softlabels.inputs.sources import Rows, open_source
 from softlabels.logits import check_temperature
 from softlabels.options import DumpOptions, ImportOptions
 from softlabels.places.folders import open_folder
-from softlabels.store.audit import check_shards
 from softlabels.store.claims import claimed, new_run
 from softlabels.store.folder import Folder
 from softlabels.store.manifest import read_commits, read_manifest, read_plan
 from softlabels.store.records import Manifest, Plan
+from softlabels.store.shard_check import check_shards
 from softlabels.store.statistics import alarm
 from softlabels.store.writer import ShardWriter, shard_schema
 from softlabels.system.humanize import counted

@@ -5,16 +5,14 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from softlabels.logits import DenseLogits, Logits
+from softlabels.logits import Logits
 from softlabels.store.markdown import folded, table
 from softlabels.store.reader import DumpReader
 
 BINS = 15
 PARTS = 50
 TEMPERATURES = (1.0, 4.0, 8.0)
-BLOCK_BYTES = 64 << 20  # of float32 logits
 
 
 @dataclass(frozen=True)
@@ -64,18 +62,11 @@ class Calibration:
 
 
 def calibrate(reader: DumpReader) -> Calibration:
-    """Reads every row's logits, once, shard by shard."""
+    """Reads every row's logits, once, a row group at a time."""
     sums, classes = np.zeros((3, BINS)), reader.plan.classes
     entropies = {T: np.zeros(PARTS) for T in TEMPERATURES}
-    columns = ["logits"] + ["label"] * reader.labelled
-    block = max(1, BLOCK_BYTES // (4 * classes))
-    for shard in range(len(reader.records)):
-        table = reader.read_shard(shard, columns)
-        for start in range(0, len(table), block):
-            part = table.slice(start, block)
-            logits = DenseLogits(torch.from_numpy(reader.codec.decode(part["logits"])))
-            labels = part["label"].to_numpy() if reader.labelled else np.full(len(part), -1)
-            _count(logits, labels, classes, sums, entropies)
+    for logits, labels in reader.groups(labels=True):
+        _count(logits, labels, classes, sums, entropies)
     counts, confidence, correct = sums
     return Calibration(counts, confidence, correct, entropies, classes)
 

@@ -4,12 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from softlabels.places.hub_copies import CONNECTIONS
-from softlabels.store.audit import sha256_of
 from softlabels.store.card import render_card
-from softlabels.store.decoding import ShardDecoder
 from softlabels.store.folder import Folder
 from softlabels.store.manifest import (
     CARD,
@@ -21,6 +18,7 @@ from softlabels.store.manifest import (
 )
 from softlabels.store.reader import DumpReader
 from softlabels.store.records import Commit, Manifest
+from softlabels.store.shard_check import sha256_of
 from softlabels.store.writer import ShardWriter, shard_features, shard_schema
 from softlabels.system.background import in_order
 from softlabels.system.progress import SILENT, Progress
@@ -34,7 +32,7 @@ def without_inputs(reader: DumpReader, to: Folder, progress: Progress = SILENT) 
     """
     plan = replace(reader.plan, with_inputs=False)
     schema = shard_schema(plan, None)
-    columns = ["id", "input_hash", "logits"] + ["label"] * reader.labelled
+    columns = ["id", "input_hash", *reader.codec.names] + ["label"] * reader.labelled
     there = read_commits(to, plan) if read_plan(to) == plan else {}
     done = {n: c for n, c in there.items() if sha256_of(to.path(c.file)) == c.sha256}
     to.write_json(PLAN, vars(plan))
@@ -49,9 +47,9 @@ def without_inputs(reader: DumpReader, to: Folder, progress: Progress = SILENT) 
             text = plan.ids == "string"
             ids = np.array(table["id"].to_pylist(), dtype=np.str_ if text else np.int64)
             labels = table["label"].to_numpy() if reader.labelled else np.full(len(ids), -1)
-            logits_NC = torch.from_numpy(reader.codec.decode(table["logits"]))
+            stored = reader.shard(shard).decode(table)
             with ShardWriter(to, plan, shard, schema) as writer:
-                writer.add(ids, labels, table["input_hash"].to_numpy(), logits_NC)
+                writer.append(ids, labels, table["input_hash"].to_numpy(), stored)
                 for entry in reader.manifest.skipped:
                     start, stop = plan.bounds(shard)
                     if start <= entry["row"] < stop:
@@ -70,8 +68,8 @@ def without_inputs(reader: DumpReader, to: Folder, progress: Progress = SILENT) 
 def _read(reader: DumpReader, shard: int, columns: list[str]) -> pa.Table:
     """These columns of a shard, its row groups at once."""
     rows = reader.records[shard]["rows"]
-    decoder = ShardDecoder(reader.folder, reader.plan, reader.numbers[shard], rows)
-    groups = range(1, -(-rows // reader.plan.group_rows))
+    decoder = reader.shard(shard)
+    groups = range(1, decoder.groups)
     if not rows:
         return reader.read_shard(shard, columns)
     first = decoder.table(0, columns)  # and with it the footer, once

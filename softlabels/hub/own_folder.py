@@ -15,12 +15,12 @@ from softlabels.hub.page import tell_alone
 from softlabels.places.folders import PULLED
 from softlabels.places.hub_address import HubAddress
 from softlabels.places.hub_copies import get_file
-from softlabels.store.audit import sha256_of
 from softlabels.store.claims import claimed, new_run, sweep
 from softlabels.store.folder import PARTIAL, Folder
 from softlabels.store.lives import CLAIMS
 from softlabels.store.manifest import CARD, MANIFEST, commit_name, read_plan
 from softlabels.store.records import Manifest, Plan
+from softlabels.store.shard_check import sha256_of
 from softlabels.system.local_files import make_directory
 
 UNFINISHED = ".pulling"  # the client's cache of what is on its way

@@ -20,7 +20,6 @@ from softlabels.places.hub_copies import (
     fetch_manifest,
     get_file,
 )
-from softlabels.store.audit import sha256_of
 from softlabels.store.folder import Folder
 from softlabels.store.manifest import (
     MANIFEST,
@@ -32,6 +31,7 @@ from softlabels.store.manifest import (
 )
 from softlabels.store.reader import DumpReader
 from softlabels.store.records import Manifest, Plan
+from softlabels.store.shard_check import sha256_of
 from softlabels.store.shard_numbers import parse_numbers
 from softlabels.system.background import cores
 from softlabels.system.progress import SILENT, Progress

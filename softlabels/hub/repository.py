@@ -15,12 +15,12 @@ from huggingface_hub.hf_api import RepoFile
 
 from softlabels.errors import StoreError, UsageError
 from softlabels.places.hub_address import HubAddress
-from softlabels.store.audit import sha256_of
 from softlabels.store.checking import make_record
 from softlabels.store.folder import Folder
 from softlabels.store.json_objects import parse_object
 from softlabels.store.manifest import MANIFEST, PLAN, commit_name, read_manifest
 from softlabels.store.records import Plan
+from softlabels.store.shard_check import sha256_of
 
 DATA = (".parquet", ".arrow", ".csv", ".json", ".jsonl", ".tar", ".zip", ".npz")
 

@@ -10,9 +10,9 @@ from dataclasses import asdict
 from filelock import FileLock
 
 from softlabels.errors import DamagedDump
-from softlabels.store.audit import sha256_of
 from softlabels.store.folder import Folder, Origin
 from softlabels.store.manifest import MANIFEST, read_manifest
+from softlabels.store.shard_check import sha256_of
 from softlabels.store.shard_numbers import parse_numbers
 from softlabels.system.background import in_order
 from softlabels.system.cache import LocalCache, hold

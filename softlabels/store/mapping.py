@@ -1,4 +1,4 @@
-"""A shard's file mapped into memory, and where in it each row group's logits lie."""
+"""A shard's file mapped into memory, and where in it the mapped columns of each row group lie."""
 
 import mmap
 from contextlib import suppress
@@ -6,9 +6,9 @@ from contextlib import suppress
 import numpy as np
 import pyarrow.parquet as pq
 
+from softlabels.store.footers import check_footer
 from softlabels.store.gathering import Region
-from softlabels.store.pages import logits_chunk, plain_values
-from softlabels.store.reader import check_footer
+from softlabels.store.pages.places import plain_values
 from softlabels.store.records import Plan
 
 SPARE_FILES = 1024
@@ -32,22 +32,25 @@ def map_file(path: str) -> Region:
         return Region.of(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
-def map_logits(path: str, plan: Plan, shard: int, rows: int) -> tuple[Region, np.ndarray] | None:
-    """The mapped file and the address of each row group's logits, int64 [groups]; None where one
-    of them does not lie there as one run of bytes, and must be decoded.
+def map_columns(
+    path: str, plan: Plan, shard: int, rows: int
+) -> tuple[Region, dict[str, np.ndarray]] | None:
+    """The mapped file, and by the name of each mapped column the address of its values in each row
+    group, int64 [groups]; None where one of them does not lie there as one run of bytes, and must
+    be decoded.
 
     Raises DamagedDump for a file that is not this shard, and one of PARQUET_ERRORS.
     """
-    region = map_file(path)
+    region, columns = map_file(path), plan.make_codec().mapped
+    offsets: dict[str, list[int]] = {column.name: [] for column in columns}
     # not read through the map: there the system would read megabytes around each page's header
     with open(path, "rb", buffering=0) as file, pq.ParquetFile(path) as parquet:
         check_footer(parquet, plan, shard, rows)
-        offsets = []
         for index in range(parquet.metadata.num_row_groups):
             group = parquet.metadata.row_group(index)
-            row_bytes = plan.make_codec().row_bytes
-            offset = plain_values(file, logits_chunk(group), group.num_rows, row_bytes)
-            if offset is None:
-                return None
-            offsets.append(offset)
-    return region, np.array(offsets, np.int64) + region.address
+            for column in columns:
+                offset = plain_values(file, group, column)
+                if offset is None:
+                    return None
+                offsets[column.name].append(offset)
+    return region, {n: np.array(o, np.int64) + region.address for n, o in offsets.items()}

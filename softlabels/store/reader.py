@@ -1,18 +1,19 @@
 """A complete dump, or some shards of it, read back in the plan's order. R rows, C classes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
-from typing import IO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from softlabels.errors import DamagedDump, UsageError
+from softlabels.logits import Logits
+from softlabels.store.codecs.codec import by_position
 from softlabels.store.folder import Folder
+from softlabels.store.footers import PARQUET_ERRORS, read_columns
 from softlabels.store.manifest import read_manifest
-from softlabels.store.records import Plan
 from softlabels.store.shard_numbers import parse_numbers, write_numbers
+from softlabels.store.shard_reader import ShardReader
 
 
 class DumpReader:
@@ -66,17 +67,36 @@ class DumpReader:
             return None
         return self.table(["label"])["label"].to_numpy().copy()
 
-    def logits_of(self, rows: np.ndarray) -> np.ndarray:
-        """The logits of these rows (ascending), one shard in memory at a time."""
+    def shard(self, shard: int) -> ShardReader:
+        """What reads the row groups of one shard."""
+        rows = self.records[shard]["rows"]
+        return ShardReader(self.folder, self.plan, self.numbers[shard], rows)
+
+    def groups(self, labels: bool = False) -> Iterator[tuple[Logits, np.ndarray]]:
+        """The logits of each row group, and the labels of their positions, int64 [M]; −1 for none,
+        and where they were not asked for."""
+        columns = ["label"] * (labels and self.labelled)
+        for shard in range(len(self.records)):
+            reader = self.shard(shard)
+            for group in range(reader.groups):
+                table = reader.table(group, [*self.codec.names, *columns])
+                stored = reader.decode(table)
+                of_rows = table["label"].to_numpy() if columns else np.full(len(table), -1)
+                yield self.codec.of_arrays(stored), by_position(of_rows, stored)
+
+    def logits_of(self, rows: np.ndarray) -> Logits:
+        """The logits of these rows (ascending), one row group in memory at a time."""
         starts = np.cumsum([0, *(record["rows"] for record in self.records)])
         shards = np.searchsorted(starts, rows, side="right") - 1
-        parts = [
-            self.codec.decode(self.read_shard(int(shard), ["logits"])["logits"])[
-                rows[shards == shard] - starts[shard]
-            ]
-            for shard in np.unique(shards)
-        ]
-        return np.concatenate(parts)
+        parts: list[Logits] = []
+        for shard in np.unique(shards):
+            reader, local = self.shard(int(shard)), rows[shards == shard] - starts[shard]
+            groups = local // self.plan.group_rows
+            for group in np.unique(groups):
+                chosen = local[groups == group] - group * self.plan.group_rows
+                table = reader.table(int(group), self.codec.names).take(pa.array(chosen))
+                parts.append(self.codec.of_arrays(reader.decode(table)))
+        return parts[0].joined(parts[1:])
 
     def table(self, columns: list[str]) -> pa.Table:
         """These columns of all shards that are read."""
@@ -119,61 +139,3 @@ class DumpReader:
             raise DamagedDump(f"{where} is missing; {self.folder.remedy}") from error
         except (DamagedDump, *PARQUET_ERRORS) as error:
             raise DamagedDump(f"{where} is damaged: {error}; {self.folder.remedy}") from error
-
-
-def read_columns(
-    file: IO[bytes] | str, plan: Plan, shard: int, rows: int, columns: list[str]
-) -> pa.Table:
-    """Columns of one shard's file, page checksums verified, after its footer was checked.
-
-    Raises DamagedDump for a file that is not this shard, and one of PARQUET_ERRORS.
-    """
-    with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
-        check_footer(parquet, plan, shard, rows)
-        # Arrow's threads let go of a Python file's buffers when they like; if the interpreter is
-        # ending by then, the process aborts
-        table = parquet.read(columns=columns, use_threads=isinstance(file, str))
-    if len(table) != rows:
-        raise DamagedDump(f"it gave {len(table)} rows; expected are {rows}")
-    refuse_empty_cells(table)
-    return table
-
-
-def refuse_empty_cells(table: pa.Table) -> None:
-    """Raises DamagedDump where a column other than `input` has some: no label is −1, not null."""
-    for name in table.column_names:
-        if name != "input" and table[name].null_count:
-            remark = "; a row without a label has the label -1" if name == "label" else ""
-            raise DamagedDump(f"its column {name} has empty cells{remark}")
-
-
-def check_footer(parquet: pq.ParquetFile, plan: Plan, shard: int, rows: int) -> None:
-    """Raises DamagedDump where a footer is not what this shard's must be, or promises more than
-    the file can hold."""
-    footer = parquet.schema_arrow.metadata or {}
-    if footer.get(b"softlabels.plan", b"") != plan.hash.encode():
-        raise DamagedDump("it belongs to another dump")
-    if footer.get(b"softlabels.shard") != str(shard).encode():
-        found = footer.get(b"softlabels.shard", b"none")[:20].decode(errors="replace")
-        raise DamagedDump(f"it is another shard of this dump, number {found}")
-    metadata = parquet.metadata
-    groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
-    full, rest = divmod(rows, plan.group_rows)
-    if metadata.num_rows != rows or groups != [plan.group_rows] * full + [rest] * bool(rest):
-        raise DamagedDump(f"its footer tells of {metadata.num_rows} rows, expected are {rows}")
-    schema, logits = parquet.schema_arrow, plan.make_codec().arrow_type
-    wanted = {
-        "id": KINDS[plan.ids],
-        "view": pa.int32(),
-        "input_hash": pa.uint64(),
-        "logits": logits,
-    }
-    if plan.source["columns"]["label"] is not None:
-        wanted["label"] = pa.int64()
-    for name, kind in wanted.items():
-        if schema.names.count(name) != 1 or schema.field(name).type != kind:
-            raise DamagedDump(f"its columns are {', '.join(schema.names)}, or of other types")
-
-
-KINDS = {"int64": pa.int64(), "string": pa.string()}
-PARQUET_ERRORS = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)

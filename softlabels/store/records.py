@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from softlabels.errors import PlanMismatch
-from softlabels.store.codec import DenseCodec, parse_codec
+from softlabels.store.codecs.codec import Codec
+from softlabels.store.codecs.registry import parse_codec
 from softlabels.store.statistics import merge_statistics
 
 FORMAT = "softlabels/1"
@@ -66,7 +67,7 @@ class Plan:
         split = self.source["split"]
         return f"data/{split}-{shard:05d}-of-{self.shards:05d}.parquet"
 
-    def make_codec(self) -> DenseCodec:
+    def make_codec(self) -> Codec:
         return parse_codec(self.codec, self.classes, self.dtype)
 
     def named_as(self, other: "Plan") -> "Plan":

@@ -17,13 +17,15 @@ class LogitStatistics:
     def __init__(self) -> None:
         self.parts: list[dict[str, Any]] = []
 
-    def add(self, logits: Logits, labels: np.ndarray) -> None:
-        """Stored logits of M positions, and their labels, int64 [M], −1 for none."""
+    def add(self, logits: Logits, labels: np.ndarray, rows: int | None = None) -> None:
+        """Stored logits of M positions, and their labels, int64 [M], −1 for none. rows: how many
+        rows these are positions of, where a row may have several or none."""
+        rows = len(labels) if rows is None else rows
         if not len(labels):
             return
         tally, known = logits.tally(), labels >= 0
         part: dict[str, Any] = {
-            "rows": len(labels),
+            "rows": rows,
             "labelled": int(known.sum()),
             "correct": int(((tally.top == labels) & known).sum()),
             "entropy": float(tally.entropy.mean(dtype=np.float64)),
@@ -31,6 +33,8 @@ class LogitStatistics:
         if tally.total is not None:
             mean = tally.total / (len(labels) * logits.classes)
             part |= {"min": tally.smallest, "max": tally.largest, "mean": mean}
+        if rows != len(labels):
+            part["positions"] = len(labels)
         self.parts.append(part)
 
     @property
@@ -60,21 +64,29 @@ def merge_statistics(parts: list[dict[str, Any]]) -> dict[str, Any]:
     if not rows:
         return {"rows": 0}
     labelled = sum(part["labelled"] for part in parts)
+    weights = [part.get("positions", part["rows"]) for part in parts]
     merged = {
         "rows": rows,
         "labelled": labelled,
         "correct": sum(part["correct"] for part in parts),
-        "entropy": sum(part["entropy"] * part["rows"] for part in parts) / rows,
+        "entropy": _mean("entropy", parts, weights),
     }
     if all("mean" in part for part in parts):
         merged |= {
             "min": min(part["min"] for part in parts),
             "max": max(part["max"] for part in parts),
-            "mean": sum(part["mean"] * part["rows"] for part in parts) / rows,
+            "mean": _mean("mean", parts, weights),
         }
+    if sum(weights) != rows:
+        merged["positions"] = sum(weights)
     if labelled:
         merged["accuracy"] = merged["correct"] / labelled
     unturned = sum(part.get("unturned", 0) for part in parts)
     if unturned:
         merged["unturned"] = unturned
     return merged
+
+
+def _mean(name: str, parts: list[dict[str, Any]], weights: list[int]) -> float:
+    total: float = sum(part[name] * weight for part, weight in zip(parts, weights, strict=True))
+    return total / sum(weights)

@@ -6,19 +6,17 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow as pa
-import torch
 from torch import Tensor
 
-from softlabels.logits import DenseLogits
-from softlabels.store.codec import DTYPES
-from softlabels.store.codecs.rounding import check_rounding, rounding_kl
+from softlabels.store.codecs.codec import POSITIONS, Stored, by_position
 from softlabels.store.folder import Folder
 from softlabels.store.manifest import commit_name
+from softlabels.store.pages.columns import Column
+from softlabels.store.pages.shard_file import ShardFile
 from softlabels.store.records import Commit, Plan
-from softlabels.store.shard_file import ShardFile
 from softlabels.store.statistics import LogitStatistics
 
-NULLABLE = ("label", "input")
+NULLABLE = ("label", "input")  # and what a codec decodes
 
 
 def shard_features(plan: Plan, input_feature: Any) -> datasets.Features:
@@ -33,8 +31,16 @@ def shard_features(plan: Plan, input_feature: Any) -> datasets.Features:
         features["label"] = datasets.ClassLabel(names=names) if names else datasets.Value("int64")
     if plan.with_inputs:
         features["input"] = input_feature
-    features["logits"] = datasets.List(datasets.Value(plan.dtype), length=plan.classes)
+    for column in plan.make_codec().columns:
+        features[column.name] = column_feature(column)
     return datasets.Features(features)
+
+
+def column_feature(column: Column) -> Any:
+    """A codec's column as `datasets` knows it; packed codes are bytes."""
+    if column.is_list:
+        return datasets.List(datasets.Value(str(column.dtype)), length=column.length)
+    return datasets.Value("binary" if column.dtype == np.uint8 else str(column.dtype))
 
 
 def shard_schema(plan: Plan, input_feature: Any) -> pa.Schema:
@@ -43,19 +49,19 @@ def shard_schema(plan: Plan, input_feature: Any) -> pa.Schema:
     A label is never null, but its column is nullable: `datasets` takes a feature from the metadata
     where its Arrow field is the very same, and so would read a ClassLabel as plain numbers.
     """
-    codec = plan.make_codec()
+    columns = {column.name: column.arrow_field for column in plan.make_codec().columns}
     schema = shard_features(plan, input_feature).arrow_schema
     for index, name in enumerate(schema.names):
-        type_ = codec.arrow_type if name == "logits" else schema.field(name).type
-        schema = schema.set(index, pa.field(name, type_, nullable=name in NULLABLE))
+        plain = pa.field(name, schema.field(name).type, nullable=name in NULLABLE)
+        schema = schema.set(index, columns.get(name, plain))
     return schema
 
 
 class ShardWriter:
     """Use as a context: an exception inside leaves neither a file nor a commit.
 
-    Row groups have the plan's length and one page a column. Those of logits are uncompressed and
-    PLAIN, so that a reader can map them in place.
+    Row groups have the plan's length and one page a column. Those of the codec's mapped columns are
+    uncompressed and PLAIN, so that a reader can map them in place.
     """
 
     def __init__(self, folder: Folder, plan: Plan, shard: int, schema: pa.Schema) -> None:
@@ -71,14 +77,15 @@ class ShardWriter:
         self.unturned = 0  # pictures fed as stored, though their EXIF orientation says to turn them
         self.commit: Commit | None = None
         self._others: list[tuple[Any, ...]] = []
-        self._logits_NC = np.empty((plan.group_rows, plan.classes), plan.dtype)
-        self._rounding_kl = 0.0
+        self._mapped = {c.name: c.empty(plan.group_rows) for c in self.codec.mapped}
+        self._decoded: dict[str, list[bytes | None]] = {c.name: [] for c in self.codec.decoded}
+        self._lost = 0.0  # nats
         self._waiting = 0  # rows of the group that is being filled
 
     def __enter__(self) -> "ShardWriter":
         with ExitStack() as stack:
             raw = stack.enter_context(self.folder.create(self.plan.file(self.shard)))
-            self.file = ShardFile(raw, self.schema, self.plan.group_rows)
+            self.file = ShardFile(raw, self.schema, self.plan.group_rows, self.codec.columns)
             self._stack = stack.pop_all()
         return self
 
@@ -91,14 +98,27 @@ class ShardWriter:
         inputs: pa.Array | None = None,
     ) -> None:
         """Rows of view 0. Raises LogitsError where a row's logits must not be stored."""
-        encoded_NC = self.codec.encode(logits_NC, ids.tolist())
-        self._rounding_kl += rounding_kl(logits_NC, encoded_NC, ids.tolist())
-        stored_NC = encoded_NC.numpy()
+        stored = self.codec.encode(logits_NC, ids.tolist())
+        self._lost += self.codec.lost(logits_NC, stored, ids.tolist())
+        self.append(ids, labels, hashes, stored, inputs)
+
+    def append(
+        self,
+        ids: np.ndarray,
+        labels: np.ndarray,
+        hashes: np.ndarray,
+        stored: Stored,
+        inputs: pa.Array | None = None,
+    ) -> None:
+        """Rows that are encoded already, as another shard has them."""
         done = 0
         while done < len(ids):
             rows = min(len(ids) - done, self.plan.group_rows - self._waiting)
             place, part = slice(self._waiting, self._waiting + rows), slice(done, done + rows)
-            self._logits_NC[place] = stored_NC[part]
+            for name, numbers in self._mapped.items():
+                numbers[place] = stored[name][part]
+            for name, values in self._decoded.items():
+                values += stored[name][part]
             some = None if inputs is None else inputs.slice(done, rows)
             self._others.append((ids[part], hashes[part], labels[part], some))
             self._waiting += rows
@@ -125,9 +145,8 @@ class ShardWriter:
                 assert whole, "a shard is whole"
                 if self.unturned:
                     statistics["unturned"] = self.unturned
-                where = f"shard {self.shard}"
-                dtype = DTYPES[self.plan.dtype][0]
-                check_rounding(self._rounding_kl, statistics["rows"], dtype, where)
+                positions = statistics.get(POSITIONS, statistics["rows"])
+                self.codec.check_lost(self._lost, positions, f"shard {self.shard}")
                 self.file.close()
             except BaseException:
                 self.file.abandon()
@@ -157,7 +176,12 @@ class ShardWriter:
             "label": pa.array(labels),
             "input": None if inputs[0] is None else pa.chunked_array(inputs).combine_chunks(),
         }
+        columns |= {n: pa.array(values, pa.binary()) for n, values in self._decoded.items()}
         schema = self.file.others
         others = pa.table([columns[name] for name in schema.names], schema=schema)
-        self.statistics.add(DenseLogits(torch.from_numpy(self._logits_NC[:rows])), labels)
-        self.file.write(others, self._logits_NC[:rows])
+        mapped = {name: numbers[:rows] for name, numbers in self._mapped.items()}
+        stored = mapped | self._decoded
+        logits = self.codec.of_arrays(stored)
+        self.statistics.add(logits, by_position(labels, stored), rows)
+        self.file.write(others, mapped)
+        self._decoded = {name: [] for name in self._decoded}

@@ -135,11 +135,10 @@ class Row(Mapping[str, Any]):
 
     def _positions(self) -> Tensor:
         """Which of the batch's positions are this row's."""
+        row = torch.tensor([self.position])
         if "positions" not in self.batch:
-            return torch.tensor([self.position])
-        counts = self.batch["positions"]
-        start = int(counts[: self.position].sum())
-        return torch.arange(start, start + int(counts[self.position]))
+            return row
+        return positions_of(self.batch["positions"], row)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.batch)
@@ -149,6 +148,13 @@ class Row(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         return repr(dict(self))
+
+
+def positions_of(counts_N: Tensor, rows: Tensor) -> Tensor:
+    """The positions of these rows, in their order, where the rows of a batch have so many each."""
+    ends_N = counts_N.cumsum(0)
+    ranges = [torch.arange(int(ends_N[r] - counts_N[r]), int(ends_N[r])) for r in rows.tolist()]
+    return torch.cat(ranges) if ranges else rows
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from softlabels.store.shard_numbers import write_numbers
 from softlabels.system.cache import LocalCache
 from softlabels.system.devices import own_device, resolve_device
 from softlabels.system.progress import SILENT, Progress
+from softlabels.targets.combined import Concatenated, SideBySide
 from softlabels.targets.joining import Join, JoinedInputs, StoredInputs, join_inputs, named_source
-from softlabels.targets.kept_logits import KeptLogits, choose_keep
-from softlabels.targets.several import Concatenated, SideBySide
+from softlabels.targets.mapped_rows import MappedRows, choose_keep
 from softlabels.targets.soft_dataset import Dump, SoftDataset
-from softlabels.targets.streaming import StreamedInputs, StreamedRows
+from softlabels.targets.streamed_rows import StreamedInputs, StreamedRows
 
 
 def load(
@@ -109,7 +109,7 @@ def open_dump(path: str | Path, T: float | None, how: Opening) -> Dump:
         folder = local_copy(folder, place, how.progress, how.shards)
     reader = _reader(folder, how)
     device = own_device(resolve_device(how.device))
-    rows = KeptLogits(reader, place, how.keep, device, how.progress)
+    rows = MappedRows(reader, place, how.keep, device, how.progress)
     if not how.inputs:
         return Dump(T, reader, rows, None)
     examples = join_inputs(reader, how.source, _preprocess(reader, how), how.progress)

@@ -19,9 +19,9 @@ from softlabels.logits import check_temperature
 from softlabels.store.reader import DumpReader
 from softlabels.targets.batch import Batch, Row, Rows
 from softlabels.targets.batches import Batches
-from softlabels.targets.kept_logits import KeptLogits
+from softlabels.targets.mapped_rows import MappedRows
 from softlabels.targets.orders import Order, order_text
-from softlabels.targets.streaming import StreamedRows
+from softlabels.targets.streamed_rows import StreamedRows
 
 NOTHING = Preprocess((), ())
 
@@ -148,7 +148,7 @@ class Dump(SoftDataset):
     """One dump's rows, with the inputs that belong to them."""
 
     reader: DumpReader
-    rows: KeptLogits | StreamedRows
+    rows: MappedRows | StreamedRows
     examples: Examples | None
 
     def __len__(self) -> int:
@@ -162,7 +162,7 @@ class Dump(SoftDataset):
 
     def order(self, shuffle: bool | str, seed: int = 0, epoch: int = 0) -> Order:
         text = self.rows.order_text(order_text(shuffle))
-        return Order(text, self.rows.groups.row_bounds, seed, epoch)
+        return Order(text, self.rows.row_bounds, seed, epoch)
 
     def read_ahead(self, rows: np.ndarray) -> None:
         self.rows.read_ahead(rows)

@@ -12,7 +12,7 @@ from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import BLOCK_ROWS, Source
 from softlabels.label_spaces import LabelSpace, match_label_spaces
-from softlabels.logits import DenseLogits
+from softlabels.logits import DenseLogits, Logits
 from softlabels.options import VerifyOptions
 from softlabels.store.reader import DumpReader
 from softlabels.system.devices import CUDA_ALONE, resolve_device
@@ -129,9 +129,9 @@ def replay(reader: DumpReader, words: VerifyOptions, progress: Progress) -> Repl
         forwards = np.arange(count)
         live_NC = live(forwards, words.batch_size)
         other_NC = live(forwards[::-1].copy(), words.batch_size // 2 + 1)
-    stored_NC = torch.from_numpy(reader.logits_of(rows))
+    stored = reader.logits_of(rows)
     twice = difference("in other batches", live_NC, other_NC)
-    found = _compare(stored_NC, live_NC, other_NC, reader.ids[rows], REPLAYED[plan.precision])
+    found = _compare(stored, live_NC, other_NC, reader.ids[rows], REPLAYED[plan.precision])
     return replace(found, steady=twice.size <= steady_limit(teacher, plan.precision))
 
 
@@ -151,11 +151,9 @@ def _forward(
 
 
 def _compare(
-    stored_NC: Tensor, live_NC: Tensor, other_NC: Tensor, ids: np.ndarray, tolerance: float
+    stored: Logits, live_NC: Tensor, other_NC: Tensor, ids: np.ndarray, tolerance: float
 ) -> Replay:
-    # half a unit in the last place of the stored value, by its dtype
-    spacing = np.spacing(stored_NC.abs().numpy()).astype(np.float64) / 2
-    rounding_NC = torch.from_numpy(spacing)
+    stored_NC, rounding_NC = stored.dense(), stored.rounding()
     drift_NC = (stored_NC.double() - live_NC).abs()
     control = float((live_NC - other_NC).abs().max())
     spread = float(live_NC.std(-1).mean()) if live_NC.shape[1] > 1 else float(live_NC.abs().mean())

@@ -14,7 +14,6 @@ from softlabels.inputs.hashing import Fingerprint, ascending
 from softlabels.inputs.whereabouts import recall
 from softlabels.options import VerifyOptions
 from softlabels.places.folders import dump_folder
-from softlabels.store.audit import Finding, check_shards, whose_shard
 from softlabels.store.card import card_is_good
 from softlabels.store.claims import writer_of
 from softlabels.store.folder import MADE_HERE, Folder
@@ -30,6 +29,7 @@ from softlabels.store.manifest import (
 from softlabels.store.reader import DumpReader
 from softlabels.store.recipe import TEACHER, recipe
 from softlabels.store.records import Commit, Manifest, Plan
+from softlabels.store.shard_check import Finding, check_shards, whose_shard
 from softlabels.store.statistics import alarm
 from softlabels.system.progress import SILENT, Progress
 from softlabels.verification.rechecks import Replay, recheck_source, replay

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 import softlabels
 from softlabels.errors import StoreError, TeacherError, UsageError
-from softlabels.store.audit import top_and_finite
+from softlabels.logits import DenseLogits
+from softlabels.store.codecs.dense import DenseCodec
 from softlabels.store.folder import Folder
-from softlabels.store.pages import plain_values, read_page_header
-from softlabels.store.reader import DumpReader
+from softlabels.store.pages.places import plain_values, read_page_header
+from softlabels.store.shard_reader import ShardReader
 from tests.capture import harm
 from tests.conftest import Linear, make_vectors, png, save_script, whole
 
@@ -296,7 +297,7 @@ def test_rows_left_out_are_part_of_the_fingerprint(tmp_path):
 )
 def test_top_class_and_finiteness_of_any_float16(bits):
     values = np.array(bits, np.uint16).view(np.float16)
-    top, bad = top_and_finite(values)
+    top, bad = DenseLogits(torch.from_numpy(values)).check()
     finite = np.isfinite(values).all(-1)
     assert bad == (None if finite.all() else int(np.flatnonzero(~finite)[0]))
     wide = values.astype(np.float64)
@@ -325,9 +326,10 @@ def test_pages_are_found_in_place_and_only_where_they_are(tmp_path_factory, rows
     }  # fmt: skip
     for name, words in ways.items():
         pq.write_table(table, path, **words)
-        chunk = pq.ParquetFile(path).metadata.row_group(0).column(0)
+        group = pq.ParquetFile(path).metadata.row_group(0)
         with path.open("rb") as file:
-            offset = plain_values(file, chunk, rows, classes * values.dtype.itemsize)
+            codec = DenseCodec(classes, str(values.dtype))
+            offset = plain_values(file, group, codec.columns[0])
             if name == "plain":
                 file.seek(offset)
                 assert file.read(values.nbytes) == values.tobytes()
@@ -349,19 +351,19 @@ def test_values_are_read_in_place_from_our_own_dumps(dump_folder, monkeypatch):
     def refuse(*_):
         raise AssertionError("decoded")
 
-    monkeypatch.setattr("softlabels.store.codec.DenseCodec.decode", refuse)
+    monkeypatch.setattr("softlabels.store.pages.columns.Column.decode", refuse)
     assert softlabels.verify(dump=dump_folder).good
 
 
 def test_a_replay_reads_only_the_shards_of_its_rows(dump_folder, teacher, monkeypatch):
     read = []
-    real = DumpReader.read_shard
+    real = ShardReader.table
 
-    def noted(self, shard, columns):
-        read.append((shard, *columns))
-        return real(self, shard, columns)
+    def noted(self, group, columns):
+        read.append((self.shard, *columns))
+        return real(self, group, columns)
 
-    monkeypatch.setattr(DumpReader, "read_shard", noted)
+    monkeypatch.setattr(ShardReader, "table", noted)
     assert softlabels.verify(dump=dump_folder, replay=1, teacher=teacher).good
     assert len([entry for entry in read if "logits" in entry]) == 1
 

@@ -14,7 +14,6 @@ import torch
 from huggingface_hub import HfApi, hf_hub_download
 
 import softlabels
-from softlabels.store.codec import DTYPES
 from softlabels.store.folder import Folder
 from softlabels.store.manifest import commit_name
 from softlabels.store.reader import DumpReader
@@ -139,7 +138,7 @@ def redo_shard(folder: Path, shard: int, change: Callable[[torch.Tensor], torch.
     reader = DumpReader(place)
     plan = reader.plan
     table = reader.read_shard(shard, ["id", "input_hash", "label", "logits"])
-    logits = torch.from_numpy(reader.codec.decode(table["logits"])).to(DTYPES[plan.dtype][0])
+    logits = reader.codec.of_arrays(reader.shard(shard).decode(table)).dense()
     schema = shard_schema(plan, shard_features(plan, None)["id"])
     with ShardWriter(place, plan, shard, schema) as writer:
         columns = (table[name].to_numpy() for name in ("id", "label", "input_hash"))

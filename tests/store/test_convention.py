@@ -18,7 +18,8 @@ from softlabels.capture.planning import (
     group_rows,
     shard_rows,
 )
-from softlabels.store.pages import logits_chunk, plain_values
+from softlabels.store.codecs.dense import DenseCodec
+from softlabels.store.pages.places import plain_values
 from tests.conftest import png, whole
 
 WRITER = Path(__file__).parents[2] / "docs" / "writer.py"
@@ -89,7 +90,8 @@ def test_what_a_third_party_writes_is_good_and_mapped_in_place(theirs):
     file = sorted((theirs / "data").iterdir())[0]
     with pq.ParquetFile(file) as parquet, file.open("rb") as raw:
         group = parquet.metadata.row_group(0)
-        offset = plain_values(raw, logits_chunk(group), group.num_rows, logits[0].nbytes)
+        column = DenseCodec(CLASSES, str(logits.dtype)).columns[0]
+        offset = plain_values(raw, group, column)
         assert offset is not None, "one run of bytes"
 
 

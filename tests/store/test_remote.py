@@ -273,7 +273,7 @@ def test_a_remote_dump_is_fetched_once_and_then_mapped(teacher, out, server, tmp
     dataset = softlabels.load(out, T=4)
     assert np.array_equal(whole(dataset).numpy(), expected)
     assert server.requests["GET"] <= 2, "the manifest alone"
-    owners = {type(region.owner) for region in dataset.rows.groups.regions}
+    owners = {type(region.owner) for region in dataset.rows.regions}
     assert owners == {mmap.mmap}, "mapped in place"
     assert [entry.words for entry in LocalCache().entries()] == [f"copy of {out}"]
     folder = Folder(out)

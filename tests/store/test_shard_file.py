@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from softlabels.errors import LogitsError
+from softlabels.store.codecs.dense import DenseCodec
 from softlabels.store.folder import Folder
-from softlabels.store.levels import page_levels
 from softlabels.store.manifest import commit_name
-from softlabels.store.pages import plain_values, read_page_header
-from softlabels.store.shard_file import ShardFile
-from softlabels.store.thrift import read_struct, write_struct
+from softlabels.store.pages.levels import page_levels
+from softlabels.store.pages.places import plain_values, read_page_header
+from softlabels.store.pages.shard_file import ShardFile
+from softlabels.store.pages.thrift import read_struct, write_struct
 from softlabels.store.writer import ShardWriter, shard_schema
 from tests.dumps import make_plan as plan
 from tests.dumps import write_shard
@@ -63,10 +64,12 @@ def lay(ids: str, inputs: str | None, logits: np.ndarray, group: int) -> tuple[b
         )
     table = pa.table([columns[name] for name in schema.names], schema=schema)
     file = io.BytesIO()
-    shard = ShardFile(file, schema, group)
+    column = DenseCodec(classes, str(logits.dtype)).columns[0]
+    shard = ShardFile(file, schema, group, [column])
     for start in range(0, rows, group):
         part = table.slice(start, group)
-        shard.write(part.drop_columns("logits").combine_chunks(), logits[start : start + group])
+        others = part.drop_columns("logits").combine_chunks()
+        shard.write(others, {"logits": logits[start : start + group]})
     shard.close()
     assert shard.file.size == len(file.getvalue())
     return file.getvalue(), table
@@ -106,9 +109,8 @@ def test_arrow_reads_what_was_laid_together(rows, classes, group, dtype, ids, in
         assert [c.compression for c in chunks[:2]] == ["ZSTD", "UNCOMPRESSED"]  # id, input_hash
         last = chunks[-1]
         assert last.path_in_schema == "logits.list.element"
-        row_bytes = logits[0].nbytes
         assert last.compression == "UNCOMPRESSED"
-        at = plain_values(io.BytesIO(content), last, group_.num_rows, row_bytes)
+        at = plain_values(io.BytesIO(content), group_, DenseCodec(classes, dtype).columns[0])
         assert at is not None
         assert at % 64 == 0
         part = logits[index * group : (index + 1) * group]

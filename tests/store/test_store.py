@@ -50,7 +50,7 @@ def test_what_is_written_is_read_bit_for_bit(tmp_path_factory, rows, classes, gr
     write_shard(folder, made, 0, logits, batch)
     file = pq.ParquetFile(f"{folder}/{made.file(0)}", page_checksum_verification=True)
     column = file.read(columns=["logits"])["logits"]
-    found = made.make_codec().decode(column)
+    found = made.make_codec().columns[0].decode(column)
     assert found.tobytes() == logits.astype(dtype).tobytes()
     sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
     assert sizes == [group] * (rows // group) + ([rows % group] if rows % group else [])
@@ -160,7 +160,7 @@ def test_a_folder_that_is_not_local():
     write_shard(folder, made, 0, logits, 7)
     with folder.open(made.file(0)) as file:
         table = pq.read_table(file, columns=["logits"])
-    assert made.make_codec().decode(table["logits"]).tobytes() == logits.tobytes()
+    assert made.make_codec().columns[0].decode(table["logits"]).tobytes() == logits.tobytes()
     assert folder.read_json(commit_name(0))["rows"] == 40
 
 
@@ -284,7 +284,12 @@ def test_arrows_threads_never_hold_what_belongs_to_python(teacher, tmp_path, mon
             seen.append(self.named or not use_threads)
             return super().read(columns=columns, use_threads=use_threads)
 
+        def read_row_group(self, group, columns, use_threads=True):
+            seen.append(self.named or not use_threads)
+            return super().read_row_group(group, columns=columns, use_threads=use_threads)
+
     monkeypatch.setattr(pq, "ParquetFile", Noted)
     reader = DumpReader(Folder(out))
     assert len(reader.ids) == len(every(reader)) == 1200
-    assert seen == [True, True]
+    assert len(seen) >= 2
+    assert all(seen)

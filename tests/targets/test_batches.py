@@ -18,7 +18,7 @@ from softlabels.errors import UsageError
 from softlabels.store.gathering import RowGroups
 from softlabels.targets import as_it_is
 from softlabels.targets.batch import Batch
-from softlabels.targets.kept_logits import KeptLogits
+from softlabels.targets.mapped_rows import MappedRows
 from softlabels.targets.orders import Order
 from softlabels.targets.soft_dataset import checked_rows
 from tests.dumps import make_dump
@@ -63,13 +63,13 @@ def test_an_order_has_every_row_once_and_its_parts_fit_together(
 
 
 def test_nothing_is_read_ahead_before_the_logits_are_open(dataset, monkeypatch):
-    gather = KeptLogits.gather
+    gather = MappedRows.gather
 
-    def slow(self: KeptLogits, rows: np.ndarray) -> torch.Tensor:
+    def slow(self: MappedRows, rows: np.ndarray) -> torch.Tensor:
         time.sleep(0.02)
         return gather(self, rows)
 
-    monkeypatch.setattr(KeptLogits, "gather", slow)
+    monkeypatch.setattr(MappedRows, "gather", slow)
     unopened = pickle.loads(pickle.dumps(dataset))
     batches = unopened.batches(8, shuffle="blocks(4, 3)")
     assert sorted(flat(ids(batches))) == list(range(103))
@@ -87,7 +87,7 @@ class AtOnce(ThreadPoolExecutor):
 def test_each_window_is_read_before_its_first_batch_and_once(dataset, monkeypatch):
     told = []
     monkeypatch.setattr("softlabels.targets.batches.ThreadPoolExecutor", AtOnce)
-    monkeypatch.setattr(KeptLogits, "read_ahead", lambda self, rows: told.extend(rows.tolist()))
+    monkeypatch.setattr(MappedRows, "read_ahead", lambda self, rows: told.extend(rows.tolist()))
     batches = dataset.batches(8, shuffle="blocks(4, 3)")
     for number, batch in enumerate(batches):
         assert set(batch["id"].tolist()) <= set(told)

@@ -22,10 +22,11 @@ from torch.utils.data import DataLoader
 import softlabels
 from softlabels.errors import DamagedDump, DiskFull, UsageError
 from softlabels.places import remote_copies
-from softlabels.store.pages import logits_chunk, plain_values
+from softlabels.store.codecs.dense import DenseCodec
+from softlabels.store.pages.places import chunk_of, plain_values
 from softlabels.system.cache import LocalCache, remove
 from softlabels.system.progress import Progress
-from softlabels.targets import kept_logits
+from softlabels.targets import mapped_rows
 from tests.conftest import whole
 from tests.dumps import OTHER_WRITERS, change, make_dump
 from tests.processes import start
@@ -77,7 +78,7 @@ def test_what_lies_in_place_is_mapped_and_nothing_is_copied(tmp_path, cache):
     dataset = load(make_dump(tmp_path / "d", LOGITS, shard_rows=300), progress=listener)
     assert same(whole(dataset), LOGITS)
     assert cache.entries() == []
-    owners = [region.owner for region in dataset.rows.groups.regions]
+    owners = [region.owner for region in dataset.rows.regions]
     assert [type(owner) for owner in owners] == [mmap.mmap] * 4
     assert listener.lines == []
 
@@ -98,7 +99,7 @@ def test_other_pages_are_decoded_into_memory_which_is_said(tmp_path, cache, writ
     [line] = listener.lines
     assert line.startswith(f"4 shards of {folder} can't be used in place")
     assert line.endswith("decoded they take 20 kB of memory")
-    monkeypatch.setattr("softlabels.store.decoding.ShardDecoder.decode", None)
+    monkeypatch.setattr("softlabels.store.shard_reader.ShardReader.decode", None)
     assert same(whole(dataset), LOGITS)
     assert cache.entries() == []
 
@@ -107,18 +108,18 @@ def test_pages_that_memory_has_no_room_for_are_refused_and_may_be_streamed(
     tmp_path, cli, monkeypatch
 ):
     folder = make_dump(tmp_path / "d", LOGITS, 16, 300, OTHER_WRITERS["zstd"])
-    monkeypatch.setattr(kept_logits, "free_memory", lambda: LOGITS.nbytes - 1)
+    monkeypatch.setattr(mapped_rows, "free_memory", lambda: LOGITS.nbytes - 1)
     with pytest.raises(UsageError, match=r"take 20 kB of memory, and 20 kB are free.*--streaming"):
         load(folder)
     batches = load(folder, streaming=True).batches(100, shuffle=False)
     assert same(torch.cat([batch["logits"] for batch in batches]), LOGITS)
-    monkeypatch.setattr(kept_logits, "free_memory", lambda: LOGITS.nbytes)
+    monkeypatch.setattr(mapped_rows, "free_memory", lambda: LOGITS.nbytes)
     assert same(whole(load(folder)), LOGITS)
 
 
 def flip_a_logit(path: Path) -> None:
     with pq.ParquetFile(path) as parquet:
-        chunk = logits_chunk(parquet.metadata.row_group(0))
+        chunk = chunk_of(parquet.metadata.row_group(0), "logits")
     start = chunk.dictionary_page_offset or chunk.data_page_offset
     place = start + chunk.total_compressed_size - 9
     change(path, lambda b: b.__setitem__(place, b[place] ^ 4))
@@ -162,8 +163,8 @@ def test_other_pages_without_a_checksum_are_told_by_their_file(tmp_path):
 def test_a_good_file_is_hashed_once_and_a_changed_one_again(tmp_path, monkeypatch):
     folder = make_dump(tmp_path / "d", LOGITS, shard_rows=300)
     hashed = []
-    real = kept_logits.sha256_of
-    monkeypatch.setattr(kept_logits, "sha256_of", lambda p: hashed.append(Path(p).name) or real(p))
+    real = mapped_rows.sha256_of
+    monkeypatch.setattr(mapped_rows, "sha256_of", lambda p: hashed.append(Path(p).name) or real(p))
     whole(load(folder))
     assert len(hashed) == 4
     whole(load(folder))
@@ -259,7 +260,7 @@ def test_what_mends_a_copy_is_to_remove_it(tmp_path, cache):
 @pytest.mark.parametrize("large", [False, True])
 def test_of_a_dump_beyond_memory_only_what_is_asked_for_is_read(tmp_path, monkeypatch, large):
     """A row would bring megabytes around it, which push out what is needed next."""
-    monkeypatch.setattr(kept_logits, "free_memory", lambda: LOGITS.nbytes * (1 if large else 9))
+    monkeypatch.setattr(mapped_rows, "free_memory", lambda: LOGITS.nbytes * (1 if large else 9))
     folder = make_dump(tmp_path / "d", LOGITS, shard_rows=500)
     dataset = load(folder)
     flags = [
@@ -326,9 +327,9 @@ def test_a_page_with_a_null_is_not_mapped(tmp_path, what):
     pq.write_table(pa.Table.from_arrays(arrays, schema=schema), path, compression="none",
                    use_dictionary=False, data_page_size=1 << 30)  # fmt: skip
     with pq.ParquetFile(path) as parquet:
-        chunk = logits_chunk(parquet.metadata.row_group(0))
+        group = parquet.metadata.row_group(0)
     with open(path, "rb") as file:
-        assert plain_values(file, chunk, 1000, 20) is None
+        assert plain_values(file, group, DenseCodec(10, "float16").columns[0]) is None
 
 
 @pytest.mark.slow
@@ -346,8 +347,8 @@ def test_a_plain_dataloader_tells_of_damage_within_about_an_epoch(tmp_path, work
     folder = make_dump(tmp_path / "d", LOGITS, shard_rows=300)
     damaged = folder / "data" / "train-00003-of-00004.parquet"
     flip_a_logit(damaged)
-    real = kept_logits.sha256_of
-    monkeypatch.setattr(kept_logits, "sha256_of", lambda p: time.sleep(0.2) or real(p))
+    real = mapped_rows.sha256_of
+    monkeypatch.setattr(mapped_rows, "sha256_of", lambda p: time.sleep(0.2) or real(p))
     loader = DataLoader(load(folder, cache=False), batch_size=50, num_workers=workers)
     with pytest.raises(DamagedDump, match="SHA-256"):
         list(loader)

@@ -1,10 +1,8 @@
-"""Row groups that don't lie in memory as they are: compressed, of other writers, or elsewhere.
-
-Shapes: N rows of a row group, C classes.
-"""
+"""One shard read row group by row group, wherever it lies and however its pages are packed."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,8 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from softlabels.errors import DamagedDump
+from softlabels.store.codecs.codec import Stored
 from softlabels.store.folder import Folder
-from softlabels.store.reader import PARQUET_ERRORS, check_footer, refuse_empty_cells
+from softlabels.store.footers import PARQUET_ERRORS, check_footer, refuse_empty_cells
+from softlabels.store.pages.places import plain_values
 from softlabels.store.records import Plan
 
 FOOTER_BYTES = 64 << 10
@@ -21,47 +21,104 @@ GAP_BYTES = 256 << 10  # cheaper to fetch with its neighbours than by another re
 MAGIC = b"PAR1"
 
 
-class ShardDecoder:
+class ShardReader:
     """Decodes row groups of one shard, page checksums verified; several threads may at once.
 
     Of a file elsewhere, the footer is fetched once, and each row group by one request, or two where
     inputs that nobody asked for lie between its columns.
     """
 
-    def __init__(self, folder: Folder, plan: Plan, shard: int, rows: int) -> None:
+    def __init__(
+        self, folder: Folder, plan: Plan, shard: int, rows: int, path: str | None = None
+    ) -> None:
+        """path: of a local copy of the file, where it is not in the folder itself."""
         self.folder, self.plan, self.shard, self.rows = folder, plan, shard, rows
+        self.path = path
         self.name = plan.file(shard)
         self.codec = plan.make_codec()
         # no cached_property: in Python 3.11 it holds a lock for all objects, which a process forked
         # meanwhile would wait for without end
         self._known: dict[str, Any] = {}
 
-    def decode(self, group: int, out: np.ndarray | None = None) -> np.ndarray:
-        """The logits of a row group, [N, C] in the stored dtype, written to `out` where it is
-        given. Raises DamagedDump.
-        """
-        return self.codec.decode(self.table(group, ["logits"])["logits"], out)
+    @property
+    def groups(self) -> int:
+        """How many row groups it has."""
+        return -(-self.rows // self.plan.group_rows)
+
+    def unpacked_bytes(self, names: Collection[str]) -> int:
+        """What these columns take in memory, by the footer. Raises DamagedDump."""
+        with self._in_words():
+            metadata = self._metadata
+        groups = [metadata.row_group(index) for index in range(self.groups)]
+        return sum(
+            chunk.total_uncompressed_size
+            for group in groups
+            for chunk in map(group.column, range(group.num_columns))
+            if chunk.path_in_schema.partition(".")[0] in names
+        )
+
+    def stored(self, group: int, out: Stored | None = None) -> Stored:
+        """The codec's columns of a row group; the numbers of mapped ones in `out`, where that has a
+        place for them. Raises DamagedDump."""
+        return self.decode(self.table(group, self.codec.names), out)
+
+    def decode(self, table: pa.Table, out: Stored | None = None) -> Stored:
+        """The codec's columns of a table."""
+        places = out or {}
+        return {c.name: c.decode(table[c.name], places.get(c.name)) for c in self.codec.columns}
+
+    def in_place(self, group: int) -> Stored:
+        """`stored`, of a local file whose hash was checked: read as it lies there where it can be,
+        without Arrow and page checksums."""
+        metadata = self._metadata.row_group(group)
+        stored: Stored = {}
+        with open(self._local, "rb") as file:
+            for column in self.codec.mapped:
+                offset = plain_values(file, metadata, column)
+                if offset is None:
+                    continue
+                file.seek(offset)
+                count = metadata.num_rows * int(np.prod(column.shape, dtype=np.int64))
+                numbers = np.fromfile(file, column.dtype, count)
+                stored[column.name] = numbers.reshape(metadata.num_rows, *column.shape)
+        others = [name for name in self.codec.names if name not in stored]
+        if others:
+            table = self.table(group, others)
+            for column in self.codec.columns:
+                if column.name in others:
+                    stored[column.name] = column.decode(table[column.name])
+        return stored
 
     def table(self, group: int, columns: Sequence[str]) -> pa.Table:
         """These columns of a row group, without empty cells but in `input`. Raises DamagedDump."""
-        where = f"{self.folder}/{self.name}"
-        try:
-            source = self._part(group, columns) if self._footer else self.folder.path(self.name)
+        with self._in_words():
+            source = self._part(group, columns) if self._footer else self._local
             with pq.ParquetFile(
                 source, metadata=self._metadata, page_checksum_verification=True
             ) as parquet:
                 table = parquet.read_row_group(group, columns=list(columns), use_threads=False)
-            refuse_empty_cells(table)
+            refuse_empty_cells(table, self.plan)
+        return table
+
+    @contextmanager
+    def _in_words(self) -> Iterator[None]:
+        """What the file system and Arrow raise as DamagedDump, with the remedy."""
+        where = f"{self.folder}/{self.name}"
+        try:
+            yield
         except FileNotFoundError as error:
             raise DamagedDump(f"{where} is missing; {self.folder.remedy}") from error
         except (DamagedDump, *PARQUET_ERRORS) as error:
             raise DamagedDump(f"{where} is damaged: {error}; {self.folder.remedy}") from error
-        return table
 
     def _once(self, name: str, find: Callable[[], Any]) -> Any:
         if name not in self._known:
             self._known[name] = find()
         return self._known[name]
+
+    @property
+    def _local(self) -> str:
+        return self.path or self.folder.path(self.name)
 
     @property
     def _size(self) -> int:
@@ -79,13 +136,13 @@ class ShardDecoder:
         return footer
 
     def _read_metadata(self) -> pq.FileMetaData:
-        source = io.BytesIO(self._footer) if self._footer else self.folder.path(self.name)
+        source = io.BytesIO(self._footer) if self._footer else self._local
         with pq.ParquetFile(source) as parquet:
             check_footer(parquet, self.plan, self.shard, self.rows)
             return parquet.metadata
 
     def _read_footer(self) -> bytes:
-        if self.folder.is_local:
+        if self.path or self.folder.is_local:
             return b""
         size = self._size
         end = self.folder.read_range(self.name, max(0, size - FOOTER_BYTES), size)

@@ -1,13 +1,14 @@
-"""A dump's logits by row, from where they are kept: the mapped shards, memory or the training
+"""A dump's rows, gathered from where they are kept: the mapped shards, memory or the training
 device.
 
-What lies in place in its file is mapped and there at once. Pages of other writers are decoded into
-memory when the dump is opened. Files are hashed in the background, once; damage is raised by the
-next batch, at the latest by `settle`. N rows asked for, C classes.
+What lies in place in its file is mapped and there at once. Pages of other writers, and a codec's
+decoded columns, are unpacked into memory when the dump is opened. Files are hashed in the
+background, once; damage is raised by the next batch, at the latest by `settle`. N rows asked for.
 """
 
 import errno
 import os
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,14 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from softlabels.errors import DamagedDump, StoreError, UsageError
-from softlabels.logits import DenseLogits
-from softlabels.store.audit import sha256_of
-from softlabels.store.codec import DTYPES
-from softlabels.store.decoding import ShardDecoder
+from softlabels.logits import Logits
+from softlabels.store.codecs.codec import POSITIONS, Codec
+from softlabels.store.footers import PARQUET_ERRORS
 from softlabels.store.gathering import Region, RowGroups
-from softlabels.store.mapping import allow_open_files, map_logits
-from softlabels.store.reader import PARQUET_ERRORS, DumpReader
+from softlabels.store.mapping import allow_open_files, map_columns
+from softlabels.store.reader import DumpReader
+from softlabels.store.shard_check import sha256_of
+from softlabels.store.shard_reader import ShardReader
 from softlabels.system import background
 from softlabels.system.background import Filler, cores, in_order
 from softlabels.system.cache import LocalCache
@@ -55,8 +57,9 @@ def choose_keep(keep: str, size: int, device: torch.device) -> str:
     return "gpu" if size < SHARE * torch.cuda.mem_get_info(device)[0] else "disk"
 
 
-class KeptLogits:
-    """`gather(rows)` gives their logits. Made for one local dump; `cache` None remembers nothing.
+class MappedRows:
+    """`gather(rows)` gives their logits, `columns(rows)` their ids and labels too. Made for one
+    local dump; `cache` None remembers nothing.
 
     Safe in forked processes, such as a DataLoader's workers. Raises DamagedDump, and UsageError
     where shards have to be decoded and memory lacks.
@@ -71,21 +74,49 @@ class KeptLogits:
         progress: Progress = SILENT,
     ) -> None:
         self.reader, self.cache, self.device = reader, cache, device
-        self.records, plan = reader.records, reader.plan
-        self.dtype, row_bytes = DTYPES[plan.dtype][0], reader.codec.row_bytes
-        self.keep = choose_keep(keep, len(reader) * row_bytes, device)
-        self.groups = RowGroups([r["rows"] for r in self.records], plan.group_rows, row_bytes)
-        self._large = len(reader) * row_bytes > MAPPED_SHARE * free_memory()
+        self.records, self.codec, plan = reader.records, reader.codec, reader.plan
+        size = len(reader) * self.codec.row_bytes
+        self.keep = choose_keep(keep, size, device)
+        if self.codec.decoded and keep == "gpu":
+            raise UsageError(
+                f"--keep is gpu, and the codec {plan.codec} packs its rows, which are unpacked on "
+                f"the CPU; use --keep disk"
+            )
+        self.keep = "disk" if self.codec.decoded else self.keep
+        shard_rows = [record["rows"] for record in self.records]
+        self.layout = RowGroups(shard_rows, plan.group_rows, 0)
+        self._mapped = [
+            (column, RowGroups(shard_rows, plan.group_rows, column.row_bytes))
+            for column in self.codec.mapped
+        ]
+        self._values: dict[str, list[bytes | None]] = {
+            column.name: [None] * len(reader) for column in self.codec.decoded
+        }
+        self._large = size > MAPPED_SHARE * free_memory()
         allow_open_files(len(self.records))
         self._decode([s for s in range(len(self.records)) if not self._map(s)], progress)
-        self._on_device: Tensor | None = None
+        self._on_device: dict[str, Tensor] | None = None
         self._process: int | None = None
 
     def __len__(self) -> int:
         return len(self.reader)
 
-    def gather(self, rows: np.ndarray) -> DenseLogits:
-        """The logits of these rows in the stored dtype; on the device with keep gpu."""
+    @property
+    def row_bounds(self) -> np.ndarray:
+        """The row at which each row group begins, and the end."""
+        return self.layout.row_bounds
+
+    @property
+    def regions(self) -> list[Region]:
+        """The memory that rows are gathered from."""
+        return [region for _, groups in self._mapped for region in groups.regions]
+
+    def gather(self, rows: np.ndarray) -> Logits:
+        """The logits of these rows as they are stored; on the device with keep gpu."""
+        return self.codec.wrap(self._stored(rows))
+
+    def _stored(self, rows: np.ndarray) -> dict[str, Any]:
+        """The codec's columns of these rows."""
         self._ready()
         self._checker.check()
         if self._to_settle > 0:
@@ -94,8 +125,16 @@ class KeptLogits:
                 self._checker.wait()
         if self._on_gpu:
             chosen = torch.from_numpy(rows).to(self.device)
-            return DenseLogits(self._device_rows().index_select(0, chosen))
-        return DenseLogits(self.groups.gather(rows).view(self.dtype))
+            return {n: v.index_select(0, chosen) for n, v in self._device_rows().items()}
+        return self._gathered(rows)
+
+    def _gathered(self, rows: np.ndarray) -> dict[str, Any]:
+        stored: dict[str, Any] = {}
+        for name, values in self._values.items():
+            stored[name] = [values[row] for row in rows]
+        for column, groups in self._mapped:
+            stored[column.name] = column.of_bytes(groups.gather(rows))
+        return stored
 
     def columns(self, rows: np.ndarray) -> dict[str, Any]:
         """These rows, in their order: id, label and targets. Few look at ids, and with α = 1 nobody
@@ -103,7 +142,7 @@ class KeptLogits:
         return {
             "id": lambda: self._ids(rows),
             "label": lambda: self._labels(rows),
-            "targets": self.gather(rows),
+            **target_columns(self.codec, self._stored(rows)),
         }
 
     def _ids(self, rows: np.ndarray) -> Tensor | list[str]:
@@ -127,38 +166,46 @@ class KeptLogits:
         """Bring these rows, ascending, from the disk into memory, where they are mapped."""
         self._ready()
         if not self._on_gpu:
-            self.groups.advise(rows)
+            for _, groups in self._mapped:
+                groups.advise(rows)
 
     def _map(self, shard: int) -> bool:
         """Whether its logits lie in place in its file, and are mapped now."""
         reader = self.reader
         path = reader.checked_path(shard)
         try:
-            mapped = map_logits(
+            mapped = map_columns(
                 path, reader.plan, reader.numbers[shard], self.records[shard]["rows"]
             )
         except (DamagedDump, *PARQUET_ERRORS) as error:
             if getattr(error, "errno", None) in NO_DAMAGE:
                 raise StoreError(f"{path} can't be mapped: {error}") from error
             raise DamagedDump(f"{path} is damaged: {error}; {reader.folder.remedy}") from error
-        if mapped is None:
+        if mapped is None or self.codec.decoded:
             return False
         region, addresses = mapped
         if self._large:
             region.expect_random()
-        self.groups.place(shard, addresses, region)
+        for column, groups in self._mapped:
+            groups.place(shard, addresses[column.name], region)
         return True
 
     def _decode(self, shards: list[int], progress: Progress) -> None:
-        """Decode these shards into memory: their pages are compressed, have dictionaries, or are
-        several a row group."""
+        """Unpack these shards into memory: their pages are compressed, have dictionaries, or are
+        several a row group; or the codec has decoded columns."""
         if not shards:
             return
-        rows = [self.records[shard]["rows"] for shard in shards]
-        size, free = sum(rows) * self.groups.row_bytes, free_memory()
+        readers = [self.reader.shard(shard) for shard in shards]
+        rows = sum(reader.rows for reader in readers)
+        packed = [column.name for column in self.codec.decoded]
+        size = rows * self.codec.row_bytes
+        size += sum(reader.unpacked_bytes(packed) for reader in readers if packed)
+        free = free_memory()
+        why = "another program wrote them otherwise" * (not self.codec.decoded)
+        why = why or f"their codec {self.reader.plan.codec} packs its rows"
         what = (
             f"{counted(len(shards), 'shard')} of {self.reader.folder} can't be used in place: "
-            f"another program wrote them otherwise; decoded they take {size_words(size)} of memory"
+            f"{why}; decoded they take {size_words(size)} of memory"
         )
         if size > free:
             raise UsageError(
@@ -166,25 +213,39 @@ class KeptLogits:
                 f"--streaming, in Python streaming=True"
             )
         progress.say(what)
-        parts = [part for shard, count in zip(shards, rows, strict=True)
-                 for part in self._room(shard, count)]  # fmt: skip
-        with progress.bar("decode", sum(rows), "row") as advance:
-            for count in in_order(_decode_group, parts, min(DECODERS, cores())):
+        parts = [
+            part for shard, reader in zip(shards, readers, strict=True)
+            for part in self._room(shard, reader)
+        ]  # fmt: skip
+        with progress.bar("decode", rows, "row") as advance:
+            for count in in_order(self._decode_group, parts, min(DECODERS, cores())):
                 advance(count)
 
-    def _room(self, shard: int, rows: int) -> list[tuple[ShardDecoder, int, np.ndarray]]:
-        """Memory for a shard's logits, placed: the part [N, C] that each row group fills."""
-        reader, step = self.reader, self.groups.group_rows
-        values = np.empty((rows, reader.plan.classes), reader.plan.dtype)
-        region = Region.of(values.view(np.uint8))
-        starts = range(0, rows, step)
-        addresses = region.address + np.array(starts, np.int64) * self.groups.row_bytes
-        self.groups.place(shard, addresses, region)
-        decoder = ShardDecoder(reader.folder, reader.plan, reader.numbers[shard], rows)
-        return [(decoder, i, values[s : s + step]) for i, s in enumerate(starts)]
+    def _room(self, shard: int, reader: ShardReader) -> list["_Part"]:
+        """Memory for a shard's mapped columns, placed: the part that each row group fills."""
+        step, starts = self.layout.group_rows, range(0, reader.rows, self.layout.group_rows)
+        rooms = {column.name: column.empty(reader.rows) for column in self.codec.mapped}
+        for column, groups in self._mapped:
+            room = rooms[column.name]
+            region = Region.of(room.reshape(reader.rows, -1).view(np.uint8))
+            addresses = region.address + np.array(starts, np.int64) * column.row_bytes
+            groups.place(shard, addresses, region)
+        first = int(self.layout.first_rows[shard])
+        return [
+            _Part(reader, i, first + s, {n: room[s : s + step] for n, room in rooms.items()})
+            for i, s in enumerate(starts)
+        ]
+
+    def _decode_group(self, part: "_Part") -> int:
+        """Unpack a row group into its room; its rows."""
+        stored = part.reader.stored(part.group, part.rooms)
+        rows = len(next(iter(stored.values())))
+        for name, values in self._values.items():
+            values[part.start : part.start + rows] = stored[name]
+        return rows
 
     def __reduce__(self) -> tuple:
-        return KeptLogits, (self.reader, self.cache, self.keep, self.device)
+        return MappedRows, (self.reader, self.cache, self.keep, self.device)
 
     def _ready(self) -> None:
         if self._process != os.getpid():
@@ -205,14 +266,17 @@ class KeptLogits:
         self._checker.start()
         self._process = os.getpid()
 
-    def _device_rows(self) -> Tensor:
+    def _device_rows(self) -> dict[str, Tensor]:
         if self._on_device is None:
-            shape = len(self), self.reader.plan.classes
-            whole = torch.empty(shape, dtype=self.dtype, device=self.device)
+            first = self._gathered(np.zeros(1, np.int64))
+            whole = {
+                name: torch.empty(len(self), *part.shape[1:], dtype=part.dtype, device=self.device)
+                for name, part in first.items()
+            }
             for start in range(0, len(self), BLOCK_ROWS):
                 rows = np.arange(start, min(start + BLOCK_ROWS, len(self)))
-                part = self.groups.gather(rows).view(self.dtype)
-                whole[start : start + len(rows)] = part.to(self.device)
+                for name, part in self._gathered(rows).items():
+                    whole[name][start : start + len(rows)] = part.to(self.device)
             self._on_device = whole
         return self._on_device
 
@@ -235,7 +299,20 @@ class KeptLogits:
             self.cache.remember_verified(path, record["sha256"])
 
 
-def _decode_group(part: tuple[ShardDecoder, int, np.ndarray]) -> int:
-    """Decode a row group into its room; its rows."""
-    decoder, group, room_NC = part
-    return len(decoder.decode(group, room_NC))
+@dataclass(frozen=True)
+class _Part:
+    """A row group to be unpacked: where its rows begin in the dump, and the room for each mapped
+    column."""
+
+    reader: ShardReader
+    group: int
+    start: int
+    rooms: dict[str, np.ndarray]
+
+
+def target_columns(codec: Codec, stored: dict[str, Any]) -> dict[str, Any]:
+    """What a batch gets of stored rows: `targets`, and `positions` where rows have several."""
+    columns: dict[str, Any] = {"targets": codec.wrap(stored)}
+    if codec.varies:
+        columns["positions"] = stored[POSITIONS].long()
+    return columns

@@ -20,12 +20,13 @@ from torch import Tensor
 from softlabels.errors import UsageError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocess import Preprocess
-from softlabels.logits import DenseLogits
-from softlabels.store.codec import DTYPES
-from softlabels.store.decoding import ShardDecoder
+from softlabels.logits import Logits
+from softlabels.store.codecs.codec import as_tensors
 from softlabels.store.gathering import RowGroups
+from softlabels.store.pages.columns import Column
 from softlabels.store.reader import DumpReader
 from softlabels.system import background
+from softlabels.targets.mapped_rows import target_columns
 from softlabels.targets.orders import HELD_GROUPS
 
 THREADS = 8
@@ -34,10 +35,10 @@ KEPT = 3 * HELD_GROUPS  # row groups: of a window, of the next, and of where the
 
 @dataclass(frozen=True)
 class Group:
-    """A decoded row group: its rows without logits and inputs, its logits, and its inputs."""
+    """A decoded row group: ids and labels, what the codec stores, and the inputs."""
 
     table: pa.Table
-    logits_NC: Tensor
+    stored: dict[str, Any]
     inputs: Callable[[np.ndarray], Tensor] | None
 
 
@@ -51,29 +52,23 @@ class StreamedRows:
         inputs: Callable[[pa.Table], Callable[[np.ndarray], Tensor]] | None,
         columns: list[str],
     ) -> None:
-        self.reader, self.inputs, self.names = reader, inputs, [*columns, "logits"]
-        plan, shards = reader.plan, reader.records
-        self.groups = RowGroups(
-            [s["rows"] for s in shards], plan.group_rows, reader.codec.row_bytes
-        )
-        self.decoders = [
-            ShardDecoder(reader.folder, plan, number, shard["rows"])
-            for number, shard in zip(reader.numbers, shards, strict=True)
-        ]
-        self._bounds = self.groups.row_bounds
+        self.reader, self.inputs, self.names = reader, inputs, columns
+        self.groups = RowGroups([s["rows"] for s in reader.records], reader.plan.group_rows, 0)
+        self.shards = [reader.shard(shard) for shard in range(len(reader.records))]
+        self.row_bounds = self.groups.row_bounds
         self._process: int | None = None
 
     def __reduce__(self) -> tuple:
-        return StreamedRows, (self.reader, self.inputs, self.names[:-1])
+        return StreamedRows, (self.reader, self.inputs, self.names)
 
-    def gather(self, rows: np.ndarray) -> DenseLogits:
-        """The logits of these rows in the stored dtype."""
-        logits: DenseLogits = self.columns(rows)["targets"]
+    def gather(self, rows: np.ndarray) -> Logits:
+        """The logits of these rows as they are stored."""
+        logits: Logits = self.columns(rows)["targets"]
         return logits
 
     def columns(self, rows: np.ndarray) -> dict[str, Any]:
         """These rows, in their order: id, input, label and targets."""
-        groups = np.searchsorted(self._bounds, rows, side="right") - 1
+        groups = np.searchsorted(self.row_bounds, rows, side="right") - 1
         numbers, where = np.unique(groups, return_inverse=True)
         if not len(rows):
             numbers = np.zeros(1, np.int64)  # none of its rows, but its dtypes
@@ -81,14 +76,18 @@ class StreamedRows:
         found = [future.result() for future in asked]
         order = np.argsort(where, kind="stable")
         parts = np.split(order, np.cumsum(np.bincount(where, minlength=len(numbers)))[:-1])
-        local = [rows[p] - self._bounds[g] for p, g in zip(parts, numbers, strict=True)]
-        logits = torch.empty(len(rows), self.reader.plan.classes,
-                             dtype=DTYPES[self.reader.plan.dtype][0])  # fmt: skip
-        inputs = []
-        for group, part, chosen in zip(found, parts, local, strict=True):
-            logits[torch.from_numpy(part)] = group.logits_NC[torch.from_numpy(chosen)]
-            if group.inputs is not None:
-                inputs.append(group.inputs(chosen))
+        local = [rows[p] - self.row_bounds[g] for p, g in zip(parts, numbers, strict=True)]
+        inputs = [g.inputs(c) for g, c in zip(found, local, strict=True) if g.inputs is not None]
+        codec = self.reader.codec
+        targets = target_columns(
+            codec,
+            {
+                column.name: _spread(
+                    column, len(rows), [group.stored[column.name] for group in found], parts, local
+                )
+                for column in codec.columns
+            },
+        )
         back = np.empty(len(rows), np.int64)
         back[order] = np.arange(len(rows))
         pairs = zip(found, local, strict=True)
@@ -99,7 +98,7 @@ class StreamedRows:
         if inputs:
             columns["input"] = torch.cat(inputs)[torch.from_numpy(back)]
         labels = table["label"].to_numpy() if "label" in self.names else np.full(len(rows), -1)
-        return columns | {"label": torch.from_numpy(labels.copy()), "targets": DenseLogits(logits)}
+        return columns | {"label": torch.from_numpy(labels.copy())} | targets
 
     def order_text(self, text: str) -> str:
         """Rows that are far apart can't be mixed here: `full` becomes `blocks`.
@@ -112,7 +111,7 @@ class StreamedRows:
 
     def read_ahead(self, rows: np.ndarray) -> None:
         """Begin to decode the row groups of these rows."""
-        for group in np.unique(np.searchsorted(self._bounds, rows, side="right") - 1):
+        for group in np.unique(np.searchsorted(self.row_bounds, rows, side="right") - 1):
             self._ask(int(group))
 
     def settle(self) -> None:
@@ -135,20 +134,21 @@ class StreamedRows:
     def _begin(self) -> None:
         if self._process is not None:  # forked: clients of object stores don't live on
             folder = self.reader.folder.reopened()
-            for decoder in self.decoders:
-                decoder.folder = folder
+            for shard in self.shards:
+                shard.folder = folder
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="stream")
         self._held: OrderedDict[int, Future[Group]] = OrderedDict()
         self._lock = Lock()
         self._process = os.getpid()
 
     def _decode(self, group: int) -> Group:
-        shard = self.groups.shard_of(group)
-        table = self.decoders[shard].table(group - self.groups.of_shard(shard).start, self.names)
-        logits = torch.from_numpy(self.reader.codec.decode(table["logits"]))
+        number = self.groups.shard_of(group)
+        shard, first = self.shards[number], self.groups.of_shard(number).start
+        table = shard.table(group - first, [*self.names, *self.reader.codec.names])
+        stored = as_tensors(shard.decode(table))
         inputs = None if self.inputs is None else self.inputs(table)
-        others = [name for name in self.names if name not in ("logits", "input")]
-        return Group(table.select(others), logits, inputs)
+        others = [name for name in self.names if name != "input"]
+        return Group(table.select(others), stored, inputs)
 
 
 class StreamedInputs(Examples):
@@ -172,6 +172,22 @@ class StreamedInputs(Examples):
     @property
     def kept(self) -> bool:
         return False
+
+
+def _spread(
+    column: Column, rows: int, groups: list[Any], parts: list[np.ndarray], local: list[np.ndarray]
+) -> Any:
+    """What row groups have of a column: the rows `local` of each, at the places `parts` of all."""
+    if not column.mapped:
+        values: list[Any] = [None] * rows
+        for group, part, chosen in zip(groups, parts, local, strict=True):
+            for place, row in zip(part.tolist(), chosen.tolist(), strict=True):
+                values[place] = group[row]
+        return values
+    numbers = torch.from_numpy(column.empty(rows))
+    for group, part, chosen in zip(groups, parts, local, strict=True):
+        numbers[torch.from_numpy(part)] = group[torch.from_numpy(chosen)]
+    return numbers
 
 
 def _ids(column: pa.ChunkedArray) -> Tensor | list[str]:

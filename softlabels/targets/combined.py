@@ -11,10 +11,11 @@ import torch
 from softlabels.errors import AlignmentError, LabelSpaceMismatch, UsageError
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.label_spaces import LabelSpace, match_label_spaces
+from softlabels.targets.batch import positions_of
 from softlabels.targets.joining import find_ids
 from softlabels.targets.orders import Order, order_text
 from softlabels.targets.soft_dataset import Dump, SoftDataset
-from softlabels.targets.streaming import StreamedRows
+from softlabels.targets.streamed_rows import StreamedRows
 
 ONE_SOURCE = "Side by side stand dumps of one source"
 
@@ -32,6 +33,7 @@ class Concatenated(SoftDataset):
                 ("classes", first.reader.plan.classes, other.reader.plan.classes),
                 ("class names", first.class_names, other.class_names),
                 ("dtype", first.reader.plan.dtype, other.reader.plan.dtype),
+                ("codec", first.reader.plan.codec, other.reader.plan.codec),
                 ("kind of ids", first.reader.plan.ids, other.reader.plan.ids),
                 ("preprocessing", str(first.preprocess), str(other.preprocess)),
             ):
@@ -60,7 +62,17 @@ class Concatenated(SoftDataset):
         ]
         back = np.empty(len(rows), np.int64)
         back[np.concatenate(places)] = np.arange(len(rows))
-        return {name: _stacked([part[name] for part in found], back) for name in found[0]}
+        columns = {
+            name: _stacked([part[name] for part in found], back)
+            for name in found[0]
+            if name != "targets"
+        }
+        targets = [part["targets"] for part in found]
+        every, order = targets[0].joined(targets[1:]), torch.from_numpy(back)
+        if "positions" in columns:
+            counts = torch.cat([part["positions"] for part in found])
+            order = positions_of(counts, order)
+        return columns | {"targets": every.select(order)}
 
     def order(self, shuffle: bool | str, seed: int = 0, epoch: int = 0) -> Order:
         orders = [part.order(shuffle, seed, epoch) for part in self.parts]
@@ -190,10 +202,7 @@ def _stacked(parts: list[Any], back: np.ndarray) -> Any:
     if isinstance(parts[0], list):
         everything = [value for part in parts for value in part]
         return [everything[i] for i in back]
-    order = torch.from_numpy(back)
-    if isinstance(parts[0], torch.Tensor):
-        return torch.cat(parts).index_select(0, order.to(parts[0].device))
-    return parts[0].joined(parts[1:]).select(order)
+    return torch.cat(parts).index_select(0, torch.from_numpy(back).to(parts[0].device))
 
 
 def _short(value: object) -> str:

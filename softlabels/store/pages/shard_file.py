@@ -1,5 +1,5 @@
-"""A shard's Parquet file, written front to back: Arrow writes every column but the logits, their
-pages are laid in between, and the footer is Arrow's with the logits added.
+"""A shard's Parquet file, written front to back: Arrow writes every column but the mapped ones,
+whose pages are laid in between, and the footer is Arrow's with them added.
 
 Arrow numbers its bytes as if it were alone. A row group's offsets are moved by what was laid in
 before it; those of the page index, which comes after all row groups, are written anew.
@@ -8,6 +8,7 @@ Field numbers are those of parquet-format's parquet.thrift.
 
 import hashlib
 import io
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import IO, Any
 
@@ -15,8 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from softlabels.store.logits_chunk import LogitsChunk, write_chunk
-from softlabels.store.thrift import Struct, i32, i64, read_struct, write_struct
+from softlabels.store.pages.column_chunk import ColumnChunk, write_chunk
+from softlabels.store.pages.columns import Column
+from softlabels.store.pages.thrift import Struct, i32, i64, read_struct, write_struct
 
 MAGIC = b"PAR1"
 BLOCK_BYTES = 4 << 20
@@ -29,17 +31,23 @@ PAGES, PAGE_OFFSET = 1, 1  # of OffsetIndex, of PageLocation
 
 
 class ShardFile:
-    """Row groups go in one by one; `close` makes a file of it. `schema` ends with the logits.
+    """Row groups go in one by one; `close` makes a file of it. `schema` ends with the mapped ones
+    among the codec's `columns`, in their order.
 
     Of each column there is one page in a row group, without dictionary, with its checksum. Ids,
-    views and labels are packed with zstd.
+    views, labels and the codec's decoded columns are packed with zstd.
     """
 
-    def __init__(self, file: IO[bytes], schema: pa.Schema, group_rows: int) -> None:
-        assert schema.names[-1] == "logits"
+    def __init__(
+        self, file: IO[bytes], schema: pa.Schema, group_rows: int, columns: Sequence[Column]
+    ) -> None:
+        self.mapped = [column for column in columns if column.mapped]
+        self._packed = {*SMALL, *(column.name for column in columns if not column.mapped)}
+        first = len(schema) - len(self.mapped)
+        assert schema.names[first:] == [column.name for column in self.mapped]
         self.file = HashingFile(file)
         self.schema = schema
-        self.others = schema.remove(len(schema) - 1)
+        self.others = pa.schema(list(schema)[:first], schema.metadata)
         self._sink = _Sink(self.file)
         self._parquet = pq.ParquetWriter(
             pa.PythonFile(self._sink, mode="w"),
@@ -54,19 +62,19 @@ class ShardFile:
             data_page_size=1 << 30,
         )
         self._moved: list[int] = []
-        self._chunks: list[LogitsChunk] = []
+        self._chunks: list[list[ColumnChunk]] = []
 
     def _compression(self) -> dict[str, str]:
         schema = pq.ParquetFile(io.BytesIO(_empty_file(self.others))).schema
         paths = [schema.column(i).path for i in range(len(schema))]
-        return {path: "zstd" if path in SMALL else "none" for path in paths}
+        return {path: "zstd" if path in self._packed else "none" for path in paths}
 
-    def write(self, others: pa.Table, values_NC: np.ndarray) -> None:
-        """One row group: the other columns, and the logits as they are stored."""
-        assert len(others) == len(values_NC)
+    def write(self, others: pa.Table, mapped: Mapping[str, np.ndarray]) -> None:
+        """One row group: the other columns, and the numbers of each mapped one, [N, …]."""
+        assert all(len(others) == len(numbers) for numbers in mapped.values())
         self._moved.append(self.file.size - self._sink.size)
         self._parquet.write_table(others, row_group_size=len(others))
-        self._chunks.append(write_chunk(self.file, values_NC))
+        self._chunks.append([write_chunk(self.file, c, mapped[c.name]) for c in self.mapped])
 
     def abandon(self) -> None:
         """Let Arrow end; what it still writes goes nowhere."""
@@ -81,24 +89,27 @@ class ShardFile:
         self._parquet.close()
         tail = rest.getvalue()
         whole, ours = _footer(_empty_file(self.schema)), _footer(tail)
-        kind = whole[SCHEMA][1][1][-1][1]
+        kinds = [leaf[1] for leaf in whole[SCHEMA][1][1] if 1 in leaf]  # the physical types
         groups = ours[ROW_GROUPS][1][1]
-        for group, moved, chunk in zip(groups, self._moved, self._chunks, strict=True):
+        for group, moved, chunks in zip(groups, self._moved, self._chunks, strict=True):
             _move_pages(group, moved)
-            _add_chunk(group, chunk, kind)
+            for chunk, kind in zip(chunks, kinds[len(kinds) - len(chunks) :], strict=True):
+                _add_chunk(group, chunk, kind)
         for group in groups:
             for column in _columns(group):
                 if COLUMN_INDEX in column:
                     self._write_index(
                         column, COLUMN_INDEX, _index(column, COLUMN_INDEX, tail, start)
                     )
-        for group, moved, chunk in zip(groups, self._moved, self._chunks, strict=True):
-            for column in _columns(group)[:-1]:
+        for group, moved, chunks in zip(groups, self._moved, self._chunks, strict=True):
+            arrows = len(_columns(group)) - len(chunks)
+            for column in _columns(group)[:arrows]:
                 index, _ = read_struct(_index(column, OFFSET_INDEX, tail, start))
                 for page in index[PAGES][1][1]:
                     _add(page, PAGE_OFFSET, moved)
                 self._write_index(column, OFFSET_INDEX, write_struct(index))
-            self._write_index(_columns(group)[-1], OFFSET_INDEX, write_struct(chunk.offset_index()))
+            for column, chunk in zip(_columns(group)[arrows:], chunks, strict=True):
+                self._write_index(column, OFFSET_INDEX, write_struct(chunk.offset_index()))
         footer = write_struct(whole | {ROWS: ours[ROWS], ROW_GROUPS: ours[ROW_GROUPS]})
         self.file.write(footer + len(footer).to_bytes(4, "little") + MAGIC)
         self.file.flush()
@@ -133,7 +144,7 @@ def _move_pages(group: Struct, moved: int) -> None:
                 _add(column[METADATA][1], number, moved)
 
 
-def _add_chunk(group: Struct, chunk: LogitsChunk, kind: tuple[int, Any]) -> None:
+def _add_chunk(group: Struct, chunk: ColumnChunk, kind: tuple[int, Any]) -> None:
     _columns(group).append(chunk.column(kind))
     _add(group, UNPACKED, chunk.size)
     _add(group, STORED, chunk.size)

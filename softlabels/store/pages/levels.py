@@ -4,7 +4,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from softlabels.store.thrift import varint
+from softlabels.store.pages.thrift import varint
 
 PACKED_UP_TO = 32  # values a list up to which a bit for each is shorter than runs
 

@@ -1,4 +1,4 @@
-"""Where a row group's logits lie in a shard's file, if they lie there as one run of bytes.
+"""Where a row group's column lies in a shard's file, if it lies there as one run of bytes.
 
 A column chunk that our writer made is one uncompressed PLAIN page: a header in Thrift's compact
 encoding (parquet-format, PageHeader and DataPageHeader), the levels, the values. The header is
@@ -8,31 +8,32 @@ read strictly; for whatever is not exactly that, the answer is None and the read
 from typing import IO, Any
 
 from softlabels.errors import DamagedDump
+from softlabels.store.pages.columns import Column
 
 HEADER_BYTES = 128
 DATA_PAGE, PLAIN = 0, 0
 I32, STRUCT = 5, 12
-WIDTHS = {"FIXED_LEN_BYTE_ARRAY": 2, "FLOAT": 4}  # float16, float32
 
 
-def logits_chunk(group: Any) -> Any:
-    """The metadata of a row group's column chunk of logits. Raises DamagedDump without one."""
+def chunk_of(group: Any, name: str) -> Any:
+    """The metadata of a row group's column chunk. Raises DamagedDump without one."""
     chunks = map(group.column, range(group.num_columns))
-    found = next((c for c in chunks if c.path_in_schema.startswith("logits.")), None)
-    if found is None:
-        raise DamagedDump("a row group of it has no logits")
-    return found
+    chunk = next((c for c in chunks if c.path_in_schema.partition(".")[0] == name), None)
+    if chunk is None:
+        raise DamagedDump(f"a row group of it has no {name}")
+    return chunk
 
 
-def plain_values(file: IO[bytes], chunk: Any, count: int, row_bytes: int) -> int | None:
-    """The offset in `file` at which `count` rows of `row_bytes` bytes each stand, or None.
-
-    `chunk` is the column chunk's metadata as pyarrow gives it.
-    """
+def plain_values(file: IO[bytes], group: Any, column: Column) -> int | None:
+    """The offset in `file` at which all values of a mapped column stand, one row after the other,
+    or None. `group` is the row group's metadata as pyarrow gives it, of the type that the column
+    has."""
+    chunk, count = chunk_of(group, column.name), group.num_rows
     if chunk.compression != "UNCOMPRESSED" or chunk.has_dictionary_page:
         return None
-    start, total, wanted = chunk.data_page_offset, chunk.total_compressed_size, count * row_bytes
-    if chunk.num_values * WIDTHS.get(chunk.physical_type, 0) != wanted:
+    start, total = chunk.data_page_offset, chunk.total_compressed_size
+    wanted = count * column.row_bytes
+    if chunk.num_values != count * column.length:
         return None  # a list is null, or of another length
     file.seek(0, 2)
     if not 0 < start <= start + total <= file.tell() or total < wanted:
@@ -47,7 +48,7 @@ def plain_values(file: IO[bytes], chunk: Any, count: int, row_bytes: int) -> int
     if not (one_page and whole and (header["type"], header["encoding"]) == (DATA_PAGE, PLAIN)):
         return None
     values = start + length
-    for _ in range(2):  # repetition levels, definition levels
+    for _ in range(2 if column.is_list else 0):  # repetition levels, definition levels
         file.seek(values)
         values += 4 + int.from_bytes(file.read(4), "little")
     return int(values) if values + wanted == start + total else None  # else a value is null

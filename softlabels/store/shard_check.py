@@ -1,6 +1,6 @@
 """Whether the files of a dump are what their records say. Reads everything; writes nothing.
 
-Shapes: N rows of a row group, C classes.
+M positions of the rows of a row group.
 """
 
 import hashlib
@@ -15,10 +15,11 @@ import pyarrow.parquet as pq
 from softlabels.errors import DamagedDump, SoftlabelsError
 from softlabels.inputs.cells import read_ids
 from softlabels.inputs.hashing import Fingerprint
+from softlabels.store.codecs.codec import by_position
 from softlabels.store.folder import Folder
-from softlabels.store.pages import logits_chunk, plain_values
-from softlabels.store.reader import PARQUET_ERRORS, check_footer, read_columns
+from softlabels.store.footers import PARQUET_ERRORS, check_footer, read_columns
 from softlabels.store.records import Commit, Plan
+from softlabels.store.shard_reader import ShardReader
 
 CHUNK = 1 << 20
 
@@ -80,7 +81,7 @@ def check_shard(folder: Folder, plan: Plan, commit: Commit) -> Checked:
             found.read = size
             if digest != commit.sha256:
                 return report(_whose(path, plan, commit))
-            _check_content(path, plan, commit, found)
+            _check_content(folder, path, plan, commit, found)
     except FileNotFoundError:
         return report("is missing")
     except PermissionError as error:
@@ -101,24 +102,7 @@ def whose_shard(path: IO[bytes] | str, plan: Plan) -> int | None:
     return None
 
 
-def top_and_finite(values_NC: np.ndarray) -> tuple[np.ndarray, int | None]:
-    """The top class of each row, int64 [N], and the first row that is not finite, if any.
-
-    float16 is compared as whole numbers in the same order, since numpy has no fast float16.
-    """
-    if values_NC.dtype != np.float16:
-        bad = np.flatnonzero(~np.isfinite(values_NC).all(-1))
-        return values_NC.argmax(-1), int(bad[0]) if len(bad) else None
-    bits_NC = values_NC.view(np.int16)
-    magnitude_NC = bits_NC & np.int16(0x7FFF)
-    first = None
-    if magnitude_NC.size and magnitude_NC.max() >= 0x7C00:
-        first = int(np.flatnonzero((magnitude_NC >= 0x7C00).any(-1))[0])
-    order_NC = bits_NC ^ ((bits_NC >> 15) & np.int16(0x7FFF))
-    return order_NC.argmax(-1), first
-
-
-def _check_content(path: str, plan: Plan, commit: Commit, found: Checked) -> None:
+def _check_content(folder: Folder, path: str, plan: Plan, commit: Commit, found: Checked) -> None:
     labelled = plan.source["columns"]["label"] is not None
     columns = ["id", "view", "input_hash"] + ["label"] * labelled
     table = read_columns(path, plan, commit.shard, commit.rows, columns)
@@ -133,17 +117,17 @@ def _check_content(path: str, plan: Plan, commit: Commit, found: Checked) -> Non
         )
     if table["view"].to_numpy().any():
         raise DamagedDump("it has rows of other views than the plan's")
-    start = 0
-    for values_NC in _row_groups(path, plan, commit):
-        top_N, bad = top_and_finite(values_NC)
+    reader = ShardReader(folder, plan, commit.shard, commit.rows, path)
+    for group in range(reader.groups):
+        stored = reader.in_place(group)
+        of_rows = slice(group * plan.group_rows, (group + 1) * plan.group_rows)
+        top_M, bad = reader.codec.of_arrays(stored).check()
         if bad is not None:
-            raise DamagedDump(f"the logits of the row with id {ids[start + bad]!s} are not finite")
-        known_N = labels[start : start + len(top_N)]
-        found.labelled += int((known_N >= 0).sum())
-        found.correct += int((known_N == top_N).sum())
-        start += len(values_NC)
-    if start != commit.rows:
-        raise DamagedDump(f"it has the logits of {start} rows, expected are {commit.rows}")
+            id = by_position(ids[of_rows], stored)[bad]
+            raise DamagedDump(f"the logits of the row with id {id!s} are not finite")
+        known_M = by_position(labels[of_rows], stored)
+        found.labelled += int((known_M >= 0).sum())
+        found.correct += int((known_M == top_M).sum())
     planned = _planned(plan, commit, ids, table["input_hash"].to_numpy(), labels)
     told = commit.statistics
     if told.get("rows") and (told["labelled"], told["correct"]) != (found.labelled, found.correct):
@@ -181,23 +165,6 @@ def _planned(
             f"{stop - 1:,}"
         )
     return planned
-
-
-def _row_groups(path: str, plan: Plan, commit: Commit) -> Iterator[np.ndarray]:
-    """The logits of each row group, [N, C]: read in place where they lie as one run of bytes,
-    decoded elsewhere."""
-    codec = plan.make_codec()
-    with pq.ParquetFile(path, page_checksum_verification=True) as parquet, open(path, "rb") as file:
-        check_footer(parquet, plan, commit.shard, commit.rows)
-        for index in range(parquet.metadata.num_row_groups):
-            group = parquet.metadata.row_group(index)
-            offset = plain_values(file, logits_chunk(group), group.num_rows, codec.row_bytes)
-            if offset is None:
-                yield codec.decode(parquet.read_row_group(index, columns=["logits"])["logits"])
-                continue
-            file.seek(offset)
-            values = np.fromfile(file, plan.dtype, group.num_rows * plan.classes)
-            yield values.reshape(group.num_rows, plan.classes)
 
 
 def sha256_of(path: str) -> str:

@@ -1,0 +1,100 @@
+"""What a codec is: a teacher's answers ↔ named columns of a shard ↔ `Logits`.
+
+N rows; M scored positions of them, for a classifier as many; C classes.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from softlabels.errors import LogitsError
+from softlabels.logits import Logits
+from softlabels.store.pages.columns import Column
+
+POSITIONS = "positions"  # the column that says how many positions each row has, where that varies
+
+Stored = dict[str, Any]
+"""By the name of a column: of a mapped one its numbers [N, …], of a decoded one a list of N bytes
+or None. Arrays where a shard is written or read, tensors where they make `Logits`."""
+
+
+class Codec(ABC):
+    """One way to store what a teacher answers. Made by `parse_codec` for a plan.
+
+    A mapped column is gathered in place; a decoded one is unpacked a row group at a time. Where
+    rows have several positions, one of the columns is `positions`, int32 and mapped.
+    """
+
+    classes: int
+    columns: Sequence[Column]
+    """The decoded ones first, as they stand in a shard."""
+    pilot_rows: ClassVar[int] = 0
+    """Of how many rows its error is measured before the first shard; 0 where there is none."""
+
+    @abstractmethod
+    def encode(self, logits_NC: Tensor, ids: list) -> Stored:
+        """Raw logits as they are stored, arrays on the CPU. Raises LogitsError naming the first bad
+        row, or for another number of classes."""
+
+    @abstractmethod
+    def wrap(self, stored: Mapping[str, Any]) -> Logits:
+        """Stored rows, as tensors and lists, as `Logits`: copies nothing that it need not."""
+
+    @abstractmethod
+    def lost(self, logits_NC: Tensor, stored: Stored, ids: list) -> float:
+        """What storing did to these rows: Σ over positions of KL(logits ‖ stored) at T = 1, in
+        nats. Raises LogitsError for a row that it changed too much."""
+
+    def check_lost(self, kl: float, positions: int, where: str) -> None:  # noqa: B027
+        """Raises LogitsError where the mean of `lost` over these positions is too large for any
+        dump. What a pilot measured is another limit, which the writer holds."""
+
+    @property
+    def mapped(self) -> list[Column]:
+        return [column for column in self.columns if column.mapped]
+
+    @property
+    def decoded(self) -> list[Column]:
+        return [column for column in self.columns if not column.mapped]
+
+    @property
+    def names(self) -> list[str]:
+        return [column.name for column in self.columns]
+
+    @property
+    def varies(self) -> bool:
+        """Whether rows have several positions."""
+        return POSITIONS in self.names
+
+    @property
+    def row_bytes(self) -> int:
+        """What a row takes, about."""
+        return sum(column.row_bytes for column in self.columns)
+
+    def of_arrays(self, stored: Stored) -> Logits:
+        """`wrap` of what a shard's reader gives."""
+        return self.wrap(as_tensors(stored))
+
+    def check_classes(self, logits_NC: Tensor, ids: list) -> None:
+        """Raises LogitsError for another number of classes than the plan's."""
+        if logits_NC.shape[1] != self.classes:
+            raise LogitsError(
+                f"the teacher gave {logits_NC.shape[1]} logits for the row with id {ids[0]!r}; "
+                f"before, it gave {self.classes}"
+            )
+
+
+def as_tensors(stored: Stored) -> dict[str, Any]:
+    return {
+        name: torch.from_numpy(values) if isinstance(values, np.ndarray) else values
+        for name, values in stored.items()
+    }
+
+
+def by_position(values_N: np.ndarray, stored: Stored) -> np.ndarray:
+    """What each row has, such as its label, for each of its positions."""
+    return np.repeat(values_N, stored[POSITIONS]) if POSITIONS in stored else values_N

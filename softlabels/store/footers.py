@@ -1,0 +1,65 @@
+"""A shard's Parquet file held against the plan: its footer, its columns, its empty cells."""
+
+from typing import IO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from softlabels.errors import DamagedDump
+from softlabels.store.records import Plan
+
+
+def read_columns(
+    file: IO[bytes] | str, plan: Plan, shard: int, rows: int, columns: list[str]
+) -> pa.Table:
+    """Columns of one shard's file, page checksums verified, after its footer was checked.
+
+    Raises DamagedDump for a file that is not this shard, and one of PARQUET_ERRORS.
+    """
+    with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
+        check_footer(parquet, plan, shard, rows)
+        # Arrow's threads let go of a Python file's buffers when they like; if the interpreter is
+        # ending by then, the process aborts
+        table = parquet.read(columns=columns, use_threads=isinstance(file, str))
+    if len(table) != rows:
+        raise DamagedDump(f"it gave {len(table)} rows; expected are {rows}")
+    refuse_empty_cells(table, plan)
+    return table
+
+
+def refuse_empty_cells(table: pa.Table, plan: Plan) -> None:
+    """Raises DamagedDump where a column has some, other than `input` and what a codec decodes: no
+    label is −1, not null."""
+    may_have = {"input", *(column.name for column in plan.make_codec().decoded)}
+    for name in table.column_names:
+        if name not in may_have and table[name].null_count:
+            remark = "; a row without a label has the label -1" if name == "label" else ""
+            raise DamagedDump(f"its column {name} has empty cells{remark}")
+
+
+def check_footer(parquet: pq.ParquetFile, plan: Plan, shard: int, rows: int) -> None:
+    """Raises DamagedDump where a footer is not what this shard's must be, or promises more than
+    the file can hold."""
+    footer = parquet.schema_arrow.metadata or {}
+    if footer.get(b"softlabels.plan", b"") != plan.hash.encode():
+        raise DamagedDump("it belongs to another dump")
+    if footer.get(b"softlabels.shard") != str(shard).encode():
+        found = footer.get(b"softlabels.shard", b"none")[:20].decode(errors="replace")
+        raise DamagedDump(f"it is another shard of this dump, number {found}")
+    metadata = parquet.metadata
+    groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+    full, rest = divmod(rows, plan.group_rows)
+    if metadata.num_rows != rows or groups != [plan.group_rows] * full + [rest] * bool(rest):
+        raise DamagedDump(f"its footer tells of {metadata.num_rows} rows, expected are {rows}")
+    schema = parquet.schema_arrow
+    wanted = {"id": KINDS[plan.ids], "view": pa.int32(), "input_hash": pa.uint64()}
+    wanted |= {column.name: column.arrow_type for column in plan.make_codec().columns}
+    if plan.source["columns"]["label"] is not None:
+        wanted["label"] = pa.int64()
+    for name, kind in wanted.items():
+        if schema.names.count(name) != 1 or schema.field(name).type != kind:
+            raise DamagedDump(f"its columns are {', '.join(schema.names)}, or of other types")
+
+
+KINDS = {"int64": pa.int64(), "string": pa.string()}
+PARQUET_ERRORS = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)

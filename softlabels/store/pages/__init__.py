@@ -1,0 +1,1 @@
+"""Where values lie inside a Parquet file, and the pages that are laid by hand."""
