@@ -10,7 +10,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from softlabels.errors import UsageError
 from softlabels.hub.header import header_fields
 from softlabels.options import PushOptions
-from softlabels.places.hub_address import HubAddress, said
+from softlabels.places.hub_address import HubAddress, translated
 from softlabels.store.folder import Folder
 from softlabels.store.manifest import CARD
 from softlabels.store.reader import DumpReader
@@ -71,7 +71,7 @@ def _unreachable(plan: Plan) -> Iterator[str]:
     if origin == "local":
         why = f"their source, {data!r}, is a file or folder of yours"
     elif origin == "hub":
-        with said(HubAddress(data)):
+        with translated(HubAddress(data)):
             try:
                 if HfApi().dataset_info(data).private:
                     why = f"their source, {data}, is private on the Hub"

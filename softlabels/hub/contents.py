@@ -2,6 +2,9 @@
 
 A dump is a split of a configuration. At the top of the repository, and in a folder that is named
 after its split, that is the configuration `default`; in other folders it has the folder's name.
+
+Plain mappings, as YAML gives them: what a header says of other data stays as it is, which the
+classes of `datasets` would read and write in their own way.
 """
 
 import re
@@ -11,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
+from datasets.data_files import sanitize_patterns
 
 from softlabels.errors import UsageError
 from softlabels.store.card import size_category
@@ -42,45 +46,115 @@ class Place:
         return f"{self.folder}/data/{self.split}-*.parquet".lstrip("/")
 
 
-@dataclass(frozen=True)
-class Told:
-    """A dump that a header tells of."""
+class Contents:
+    """What a header tells, by the name of the configuration: its files, a list of patterns for each
+    split, and its `dataset_info`."""
 
-    place: Place
-    rows: int
+    def __init__(self, header: Header) -> None:
+        self.configs = {c["config_name"]: c for c in deepcopy(header.get("configs") or [])}
+        for config in self.configs.values():
+            if config.get("data_files") is not None:  # else it has a data_dir, say
+                config["data_files"] = sanitize_patterns(config["data_files"])
+        infos = deepcopy(header.get("dataset_info") or [])
+        listed = infos if isinstance(infos, list) else [infos]
+        named = [{"config_name": "default"} | info for info in listed]
+        self.infos: dict[str, Header] = {info["config_name"]: info for info in named}
 
+    def dumps(self) -> Iterator[Place]:
+        """Those whose files are named as a dump's shards are."""
+        for name, config in self.configs.items():
+            for split, patterns in (config.get("data_files") or {}).items():
+                found = PATH.fullmatch(str(patterns[0])) if len(patterns) == 1 else None
+                if found and found[2] == split:
+                    yield Place(found[1] or "", name, split)
 
-def merged(ours: Header, theirs: Header, place: Place, folders: Collection[str]) -> Header:
-    """`ours`, the header of one dump alone, with what `theirs` tells of others, and of other files,
-    in these folders; in an order that does not depend on which was pushed last.
+    def rows(self, place: Place) -> int:
+        """As the header tells; 0 where it doesn't."""
+        splits = self.infos.get(place.config, {}).get("splits", [])
+        return next((s["num_examples"] for s in splits if s["name"] == place.split), 0)
 
-    Raises UsageError where another dump has this configuration and split, where it has other
-    columns than this configuration's other splits, and for a header that can't be read.
-    """
-    try:
-        configs, infos = _without(theirs, place, folders)
-        config = configs.setdefault(place.config, {"config_name": place.config, "data_files": []})
-        files = config["data_files"]
-        for file in files:
-            if file["split"] == place.split:
+    def remove(self, place: Place) -> None:
+        files = self.configs[place.config]["data_files"]
+        del files[place.split]
+        if not files:
+            del self.configs[place.config]
+        if info := self.infos.get(place.config):
+            info["splits"] = [split for split in info["splits"] if split["name"] != place.split]
+            if not info["splits"]:
+                del self.infos[place.config]
+
+    def add(self, place: Place, info: Header) -> None:
+        """Enter a dump with its own `dataset_info`. Raises UsageError where its configuration has
+        this split already, or splits with other columns."""
+        config = self.configs.setdefault(
+            place.config, {"config_name": place.config, "data_files": {}}
+        )
+        if there := config["data_files"].get(place.split):
+            whose = f"of other files in README.md's header ({str(there[0])[:100]})"
+            if any((p.config, p.split) == (place.config, place.split) for p in self.dumps()):
                 whose = "another dump of this repository"
-                if _folder(file) is None:
-                    whose = f"of other files in README.md's header ({str(file['path'])[:100]})"
-                raise UsageError(
-                    f"the split {place.split} of the configuration {place.config} is {whose}; push "
-                    f"to ORG/NAME/CONFIGURATION/{place.split}"
-                )
-        info = {"config_name": place.config} | deepcopy(ours["dataset_info"])
-        if before := infos.get(place.config):
-            if _plain(before["features"]) != _plain(info["features"]):
+            raise UsageError(
+                f"the split {place.split} of the configuration {place.config} is {whose}; push "
+                f"to ORG/NAME/CONFIGURATION/{place.split}"
+            )
+        info = {"config_name": place.config} | deepcopy(info)
+        if before := self.infos.get(place.config):
+            if before["features"] != yaml.safe_load(yaml.safe_dump(info["features"])):
                 raise UsageError(
                     f"the configuration {place.config} has splits with other columns or classes; "
                     f"push to ORG/NAME/CONFIGURATION/{place.split}"
                 )
             info["splits"] += before["splits"]
-        infos[place.config] = info
-        files.append({"split": place.split, "path": place.path})
-        return ours | _together(configs, infos)
+        self.infos[place.config] = info
+        config["data_files"][place.split] = [place.path]
+
+    def fields(self) -> Header:
+        """Of a header, in an order that does not depend on which dump was pushed last."""
+        for name in {place.config for place in self.dumps()} & self.infos.keys():
+            info = self.infos[name]
+            info["splits"].sort(key=lambda split: split["name"])
+            info["download_size"] = sum(split["num_bytes"] for split in info["splits"])
+            info["dataset_size"] = info["download_size"]
+        infos = [self.infos[name] for name in _default_first(self.infos)]
+        rows = sum(split["num_examples"] for info in infos for split in info.get("splits", []))
+        whole: Any = infos
+        if list(self.infos) == ["default"]:
+            whole = {name: value for name, value in infos[0].items() if name != "config_name"}
+        return {
+            "configs": [self._listed(name) for name in _default_first(self.configs)],
+            "dataset_info": whole,
+            "size_categories": [size_category(rows)],
+        }
+
+    def _listed(self, name: str) -> Header:
+        """A configuration, its files as a list."""
+        config = self.configs[name]
+        if config.get("data_files") is None:
+            return config
+        files = [
+            {"split": split, "path": patterns[0] if len(patterns) == 1 else patterns}
+            for split, patterns in sorted(config["data_files"].items())
+        ]
+        return config | {"data_files": files}
+
+
+def _default_first(names: Iterable[str]) -> list[str]:
+    return sorted(names, key=lambda name: (name != "default", name))
+
+
+def merged(ours: Header, theirs: Header, place: Place, folders: Collection[str]) -> Header:
+    """`ours`, the header of one dump alone, with what `theirs` tells of others, and of other files,
+    in these folders.
+
+    Raises UsageError as `Contents.add` does, and for a header that can't be read.
+    """
+    try:
+        contents = Contents(theirs)
+        for there in list(contents.dumps()):
+            if there.folder == place.folder or there.folder not in folders:
+                contents.remove(there)
+        contents.add(place, ours["dataset_info"])
+        return ours | contents.fields()
     except UsageError:
         raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -92,114 +166,12 @@ def merged(ours: Header, theirs: Header, place: Place, folders: Collection[str])
 
 def only_this(header: Header, place: Place) -> Header:
     """What `header` tells of one dump, as if it lay alone at the top."""
-    info = _infos(header).get(place.config)
+    info = Contents(header).infos.get(place.config)
     if info is None:
         return header
-    alone = Place("", "default", place.split)
-    config = {"config_name": alone.config,
-              "data_files": [{"split": alone.split, "path": alone.path}]}  # fmt: skip
     splits = [split for split in info["splits"] if split["name"] == place.split]
-    info |= {"config_name": alone.config, "splits": splits}
-    return header | _together({alone.config: config}, {alone.config: info})
-
-
-def told(header: Header, folders: Collection[str]) -> Iterator[Told]:
-    """The dumps of a header in these folders, in its order."""
-    infos = _infos(header)
-    for name, config in _configs(header).items():
-        for file in config.get("data_files", []):
-            folder = _folder(file)
-            if folder is not None and folder in folders:
-                splits = infos.get(name, {}).get("splits", [])
-                rows = next((s["num_examples"] for s in splits if s["name"] == file["split"]), 0)
-                yield Told(Place(folder, name, file["split"]), rows)
-
-
-def _without(
-    header: Header, place: Place, folders: Collection[str]
-) -> tuple[dict[str, Header], dict[str, Header]]:
-    """Configurations and infos without this place's dump, and without dumps that are gone."""
-    configs, infos = _configs(header), _infos(header)
-    for name, config in list(configs.items()):
-        if "data_files" not in config:
-            continue
-        gone = [
-            file["split"]
-            for file in config["data_files"]
-            if (folder := _folder(file)) == place.folder
-            or (folder is not None and folder not in folders)
-        ]
-        config["data_files"] = [f for f in config["data_files"] if f["split"] not in gone]
-        if gone and (info := infos.get(name)):
-            info["splits"] = [split for split in info["splits"] if split["name"] not in gone]
-            if not info["splits"]:
-                del infos[name]
-        if not config["data_files"]:
-            del configs[name]
-    return configs, infos
-
-
-def _folder(file: Header) -> str | None:
-    """The folder of the dump whose shards these are; None where they are no dump's."""
-    path = file["path"]
-    one = path[0] if isinstance(path, list) and len(path) == 1 else path
-    found = PATH.fullmatch(str(one))
-    return (found[1] or "") if found and found[2] == file["split"] else None
-
-
-def _together(configs: dict[str, Header], infos: dict[str, Header]) -> Header:
-    """Configurations by name, `default` first; their splits by folder, the top first. What is not
-    of a dump stays as it is."""
-    rows = 0
-    for name, info in infos.items():
-        files = configs.get(name, {}).get("data_files", [])
-        if any(_folder(file) is not None for file in files):
-            files.sort(key=lambda file: (_folder(file) or "", str(file["path"])))
-            splits = [file["split"] for file in files]
-            info["splits"].sort(key=lambda split: splits.index(split["name"]))
-            info["download_size"] = sum(split["num_bytes"] for split in info["splits"])
-            info["dataset_size"] = info["download_size"]
-        rows += sum(split["num_examples"] for split in info.get("splits", []))
-    listed = [infos[name] for name in _sorted(infos)]
-    whole: Any = listed
-    if list(infos) == ["default"]:
-        whole = {name: value for name, value in listed[0].items() if name != "config_name"}
-    return {
-        "configs": [configs[name] for name in _sorted(configs)],
-        "dataset_info": whole,
-        "size_categories": [size_category(rows)],
-    }
-
-
-def _sorted(names: Iterable[str]) -> list[str]:
-    return sorted(names, key=lambda name: (name != "default", name))
-
-
-def _configs(header: Header) -> dict[str, Header]:
-    """By name, with their splits and patterns as lists, of all ways in which these are written."""
-    found = {}
-    for config in deepcopy(header.get("configs") or []):
-        files = config.get("data_files")
-        if files is None:  # a data_dir, say
-            found[config["config_name"]] = config
-            continue
-        if isinstance(files, dict):
-            files = [{"split": split, "path": path} for split, path in files.items()]
-        elif not isinstance(files, list) or not all(isinstance(file, dict) for file in files):
-            files = [{"split": "train", "path": files}]
-        found[config["config_name"]] = config | {"data_files": files}
-    return found
-
-
-def _infos(header: Header) -> dict[str, Header]:
-    """By the name of their configuration."""
-    found = deepcopy(header.get("dataset_info") or [])
-    infos = [
-        {"config_name": "default"} | i for i in (found if isinstance(found, list) else [found])
-    ]
-    return {info["config_name"]: info for info in infos}
-
-
-def _plain(features: Any) -> Any:
-    """As YAML gives it back."""
-    return yaml.safe_load(yaml.safe_dump(features))
+    alone = Contents({})
+    alone.add(
+        Place("", "default", place.split), info | {"config_name": "default", "splits": splits}
+    )
+    return header | alone.fields()

@@ -8,10 +8,8 @@ import yaml
 
 from softlabels.errors import UsageError
 from softlabels.store.card import card_yaml
+from softlabels.system.front_matter import read_front_matter, split_front_matter
 
-HEADER = re.compile(
-    r"\A\ufeff?\s*---[ \t]*\r?\n(.*?)^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE
-)
 LISTS = ("tags", "task_categories", "source_datasets")  # an owner may add to them
 FIELD = re.compile(r"([A-Za-z_][\w-]*):(?:\s|$)")
 
@@ -21,17 +19,15 @@ def split_header(card: str) -> tuple[dict[str, str], str]:
 
     Raises UsageError for a header that is no YAML mapping.
     """
-    found = HEADER.match(card)
-    if found is None:
-        return {}, card.removeprefix("\ufeff")
-    _parsed(found[1])
+    header_fields(card)
+    header, text = split_front_matter(card)
     blocks: dict[str, str] = {}
     name = ""
-    for line in found[1].splitlines(keepends=True):
+    for line in header.splitlines(keepends=True):
         if key := FIELD.match(line):
             name = key[1]
         blocks[name] = blocks.get(name, "") + line.rstrip("\r\n") + "\n"
-    return blocks, card[found.end() :]
+    return blocks, text
 
 
 def write_header(
@@ -53,20 +49,12 @@ def write_header(
 
 def header_fields(card: str) -> dict[str, Any]:
     """The header of a card. Raises UsageError for one that is no YAML mapping."""
-    found = HEADER.match(card)
-    return _parsed(found[1]) if found else {}
-
-
-def _parsed(header: str) -> dict[str, Any]:
     try:
-        value = yaml.safe_load(header) or {}
-        if not isinstance(value, dict):
-            raise yaml.YAMLError("it is no mapping of names to values")
+        return read_front_matter(card)
     except yaml.YAMLError as error:
         raise UsageError(
             f"the header of README.md can't be read, mend it first: {error}"
         ) from error
-    return value
 
 
 def _together(name: str, block: str, ours: list[str]) -> list[str]:

@@ -43,7 +43,6 @@ class OwnFolder:
             "labels_only": labels_only,
         }
         self._sizes: dict[str, int] = {}
-        self._same_commit = False
         if not self.folder.is_local:
             raise UsageError(f"--out is {out}; pull to this disk")
 
@@ -76,11 +75,11 @@ class OwnFolder:
                 f"dump took its place on the Hub; choose another folder"
             )
         if before and before.get("commit") != self.commit:
-            Path(self.folder.path(MANIFEST)).unlink(missing_ok=True)
+            for name in (MANIFEST, CARD):
+                Path(self.folder.path(name)).unlink(missing_ok=True)
             shutil.rmtree(self.folder.path("commits"), ignore_errors=True)
             if not self._note["labels_only"]:
                 self._remove_redone(manifest)
-        self._same_commit = before.get("commit") == self.commit
         self._sizes = {record["file"]: record["bytes"] for record in manifest.shards}
         self.folder.write_json(PULLED, self._note)
 
@@ -113,15 +112,12 @@ class OwnFolder:
         return found
 
     def get(self, address: HubAddress, name: str, commit: str) -> None:
-        """Fetch a file, unless it is a shard that is here in full size, or another file of the same
-        commit; but for the manifest, which tells what the others must be."""
+        """Fetch a file, unless it is here, a shard in full size; but for the manifest, which tells
+        what the others must be."""
         path = self.folder.path(name)
-        if os.path.isfile(path):
-            if name in self._sizes:
-                kept = os.path.getsize(path) == self._sizes[name]
-            else:
-                kept = self._same_commit and name != MANIFEST
-            if kept:
+        if os.path.isfile(path) and name != MANIFEST:
+            size = os.path.getsize(path)
+            if self._sizes.get(name, size) == size:
                 return
         cached = try_to_load_from_cache(
             address.repo, address.inside(name), revision=commit, repo_type="dataset"

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from softlabels.errors import UsageError
 from softlabels.hub.calibration import Calibration
-from softlabels.hub.contents import Place, merged, only_this, told
+from softlabels.hub.contents import Contents, Place, merged, only_this
 from softlabels.hub.header import header_fields, split_header, write_header
 from softlabels.store.card import BEGIN, END, card_body, card_header
 from softlabels.store.folder import Folder
@@ -110,8 +110,12 @@ def _listed(text: str, header: dict[str, Any], where: Where) -> str:
     """`text` with its list of the dumps in folders as `header` tells of them."""
     if not _has(text, BEGIN_LIST, END_LIST):
         return text
-    dumps = [(replace(where, place=one.place), one.rows) for one in told(header, where.folders)]
-    listed = [(one, rows) for one, rows in dumps if one.place.folder]
+    contents = Contents(header)
+    listed = [
+        (replace(where, place=place), contents.rows(place))
+        for place in contents.dumps()
+        if place.folder and place.folder in where.folders
+    ]
     if not listed:
         return _replaced(text, "", BEGIN_LIST, END_LIST)
     first = listed[0][0]

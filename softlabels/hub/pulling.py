@@ -2,7 +2,6 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from huggingface_hub import is_offline_mode
@@ -65,10 +64,7 @@ class Cached:
         get_file(address, name, commit)
 
     def get_again(self, address: HubAddress, name: str, commit: str) -> None:
-        path = Path(self.folder.path(name))
-        path.resolve().unlink(missing_ok=True)  # it may be this disk's copy alone
-        path.unlink(missing_ok=True)  # the link, where the cache is made of links
-        get_file(address, name, commit)
+        get_file(address, name, commit, force=True)
 
 
 def pull(progress: Progress = SILENT, **options: Any) -> Pulled:
@@ -162,7 +158,11 @@ def _get_again(address: HubAddress, copy: Folder, to: Cached | OwnFolder, name: 
     """Raises StoreError where it can't be had."""
     try:
         to.get_again(address, name, commit_of(copy))
-    except EntryNotFoundError as error:
+    except (
+        EntryNotFoundError,
+        ValueError,
+    ) as error:  # ValueError: of the client, without a network
+        reason = first_line(error.__cause__ or error)
         raise StoreError(
-            f"{address}/{name} is damaged here, and can't be fetched: {first_line(error)}"
+            f"{address}/{name} is damaged here, and can't be fetched: {reason}"
         ) from error

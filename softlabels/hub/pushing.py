@@ -1,5 +1,6 @@
 """The verb `push`: a verified dump becomes a dataset on the Hub, in as few commits as it takes."""
 
+import os
 import re
 import shutil
 import tempfile
@@ -7,7 +8,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from huggingface_hub import (
     CommitOperationAdd,
@@ -25,17 +26,18 @@ from softlabels.hub.labels_only import without_inputs
 from softlabels.hub.page import TEACHER_LICENSE, Where, render_index, render_page
 from softlabels.hub.picture import PICTURE, draw
 from softlabels.hub.repository import (
-    compare,
     data_folders,
     dump_files,
     dump_folders,
     earlier_files,
     look,
+    read_file,
     refuse_tag,
+    same,
 )
 from softlabels.options import PushOptions
 from softlabels.places.folders import open_folder
-from softlabels.places.hub_address import HubAddress, quiet, said
+from softlabels.places.hub_address import HubAddress, quiet, translated
 from softlabels.store.folder import Folder
 from softlabels.store.manifest import CARD, MANIFEST, read_manifest
 from softlabels.store.reader import DumpReader
@@ -71,39 +73,45 @@ def push(progress: Progress = SILENT, **options: Any) -> Pushed:
     inputs where it isn't said whether to publish them, StoreError where the Hub refuses or can't be
     reached.
     """
-    words = PushOptions(**options)
-    address = HubAddress.parse(f"hf://datasets/{words.repo}")
+    chosen = PushOptions(**options)
+    address = _address(chosen)
+    folder = open_folder(chosen.dump)
+    if not folder.is_local:
+        raise UsageError(f"{folder} is elsewhere; push a dump from this disk")
+    _, plan = read_manifest(folder)
+    if plan.with_inputs and not (chosen.include_inputs or chosen.labels_only):
+        raise UsageError(
+            f"{folder} holds the inputs of {plan.source['data']}; say --include-inputs if their "
+            f"licence lets you publish them, else --labels-only"
+        )
+    _check(chosen.dump, progress)
+    for line in announcement(DumpReader(folder), address, chosen):
+        progress.say(line)
+    if not plan.with_inputs or chosen.include_inputs:
+        return _publish(folder, address, chosen, progress)
+    with tempfile.TemporaryDirectory(prefix="softlabels-") as place:
+        bare = without_inputs(DumpReader(folder), Folder(place), progress)
+        with suppress(FileNotFoundError):  # what its owner wrote into it
+            shutil.copyfile(folder.path(CARD), bare.path(CARD))
+        return _publish(bare, address, chosen, progress)
+
+
+def _address(chosen: PushOptions) -> HubAddress:
+    """Where to, on the branch that is asked for. Raises UsageError for a place that no dump can
+    have."""
+    address = HubAddress.parse(f"hf://datasets/{chosen.repo}")
     if address is None or address.revision:
         raise UsageError(
-            f"{words.repo!r} is no name of a dump; write ORG/NAME, or ORG/NAME/FOLDER for one of "
+            f"{chosen.repo!r} is no name of a dump; write ORG/NAME, or ORG/NAME/FOLDER for one of "
             f"several"
         )
     if {"data", "commits"} & set(address.folder.split("/")):
         raise UsageError(
             f"{address}: a folder named data or commits is part of a dump; choose another name"
         )
-    if words.revision and COMMIT.fullmatch(words.revision):
-        raise UsageError(f"--revision {words.revision} is a commit; push to a branch")
-    address = replace(address, revision=words.revision)
-    folder = open_folder(words.dump)
-    if not folder.is_local:
-        raise UsageError(f"{folder} is elsewhere; push a dump from this disk")
-    _, plan = read_manifest(folder)
-    if plan.with_inputs and not (words.include_inputs or words.labels_only):
-        raise UsageError(
-            f"{folder} holds the inputs of {plan.source['data']}; say --include-inputs if their "
-            f"licence lets you publish them, else --labels-only"
-        )
-    _check(words.dump, progress)
-    for line in announcement(DumpReader(folder), address, words):
-        progress.say(line)
-    if not plan.with_inputs or words.include_inputs:
-        return _publish(folder, address, words, progress)
-    with tempfile.TemporaryDirectory(prefix="softlabels-") as place:
-        bare = without_inputs(DumpReader(folder), Folder(place), progress)
-        with suppress(FileNotFoundError):  # what its owner wrote into it
-            shutil.copyfile(folder.path(CARD), bare.path(CARD))
-        return _publish(bare, address, words, progress)
+    if chosen.revision and COMMIT.fullmatch(chosen.revision):
+        raise UsageError(f"--revision {chosen.revision} is a commit; push to a branch")
+    return replace(address, revision=chosen.revision)
 
 
 def _check(dump: str, progress: Progress) -> None:
@@ -116,31 +124,32 @@ def _check(dump: str, progress: Progress) -> None:
         )
 
 
-def _publish(folder: Folder, address: HubAddress, words: PushOptions, progress: Progress) -> Pushed:
-    api = HfApi()
-    url = f"{api.endpoint}/datasets/{address.repo}"
-    with said(address), quiet():
-        head, there = look(api, address)
-        if words.revision and head is not None:
-            refuse_tag(api, address)
-        earlier = earlier_files(api, folder, address, head, there, words.replace)
-        pages = _pages(api, folder, address, words, head, there, progress)
-        changed = compare(folder, address, pages, there)
-        stale = sorted(there.keys() & earlier - set(dump_files(folder, address)))
-        sent = sum(len(c) if isinstance(c, bytes) else Path(c).stat().st_size
-                   for c in changed.values())  # fmt: skip
-        result = Pushed(address.repo, url, None, sorted(changed), sent, stale,
-                        len(dump_files(folder, address)) + len(pages) - len(changed))  # fmt: skip
-        for page in {CARD, address.inside(CARD)}:
-            _validate(pages[page])
-        if words.dry_run or not (changed or stale):
+def _publish(folder: Folder, at: HubAddress, chosen: PushOptions, progress: Progress) -> Pushed:
+    api, manifest = HfApi(), at.inside(MANIFEST)
+    with translated(at), quiet():
+        head, there = look(api, at)
+        if chosen.revision and head is not None:
+            refuse_tag(api, at)
+        earlier = earlier_files(api, folder, at, head, there, chosen.replace)
+        names = {CARD, at.inside(CARD)} & there.keys()
+        cards = {name: read_file(api, at, name, head).decode() for name in names}
+    pages = _pages(folder, at, chosen, there, cards, progress)
+    files = dump_files(folder, at) | {name: (page, "") for name, page in pages.items()}
+    with translated(at), quiet():
+        changed = {
+            n: part for n, (part, sha256) in files.items() if not same(there.get(n), part, sha256)
+        }
+        stale = sorted((there.keys() & earlier) - files.keys())
+        size = sum(len(c) if isinstance(c, bytes) else os.path.getsize(c) for c in changed.values())
+        url = f"{api.endpoint}/datasets/{at.repo}"
+        result = Pushed(at.repo, url, None, sorted(changed), size, stale, len(files) - len(changed))
+        for name in {CARD, at.inside(CARD)}:
+            _validate(pages[name])
+        if chosen.dry_run or not (changed or stale):
             return result
-        head = _make_place(api, address, words.private)
-        manifest = address.inside(MANIFEST)
-        commit = _send(
-            api, address, changed, stale, head, manifest in there, folder.path(MANIFEST), progress
-        )
-    return Pushed(**vars(result) | {"commit": commit})
+        head = _make_place(api, at, chosen.private)
+        pieces = _pieces(at, changed, stale, folder.path(MANIFEST) if manifest in there else None)
+        return replace(result, commit=_send(api, at, pieces, head, progress))
 
 
 def _make_place(api: HfApi, at: HubAddress, private: bool) -> str | None:
@@ -154,25 +163,17 @@ def _make_place(api: HfApi, at: HubAddress, private: bool) -> str | None:
 
 
 def _pages(
-    api: HfApi,
     folder: Folder,
     at: HubAddress,
-    words: PushOptions,
-    head: str | None,
+    chosen: PushOptions,
     there: Collection[str],
+    cards: dict[str, str],
     progress: Progress,
 ) -> dict[str, bytes]:
-    """The card to be, its picture, and of a dump in a folder the card at the top; the cards that
-    are there are kept in what is not ours."""
-
-    def card(name: str) -> str | None:
-        if name not in there:
-            return None
-        path = api.hf_hub_download(at.repo, name, repo_type="dataset", revision=head)
-        return Path(path).read_text(encoding="utf-8")
-
+    """The card to be, its picture, and of a dump in a folder the card at the top; what is not ours
+    in the `cards` that are there stays."""
     manifest, plan = read_manifest(folder)
-    before = card(at.inside(CARD))
+    before = cards.get(at.inside(CARD))
     if before is None:
         before = Path(folder.path(CARD)).read_text(encoding="utf-8")
     dumps = dump_folders(there) | {at.folder}
@@ -184,11 +185,11 @@ def _pages(
     except MissingExtra as error:
         progress.say(f"the card has no picture: {error}")
     picture = PICTURE if pages else None
-    given = {"license": words.license, TEACHER_LICENSE: words.teacher_license}
+    given = {"license": chosen.license, TEACHER_LICENSE: chosen.teacher_license}
     page = render_page(folder, manifest, plan, where, given, calibration, picture, before)
     pages[at.inside(CARD)] = page.encode()
     if at.folder:
-        index = render_index(folder, manifest, plan, where, given, card(CARD) or "")
+        index = render_index(folder, manifest, plan, where, given, cards.get(CARD, ""))
         pages[CARD] = index.encode()
     return pages
 
@@ -201,50 +202,57 @@ def _validate(card: bytes) -> None:
         raise UsageError(f"the Hub refuses the header of README.md: {error}") from error
 
 
-def _send(
-    api: HfApi,
-    at: HubAddress,
-    changed: dict[str, str | bytes],
-    stale: list[str],
-    head: str | None,
-    was_complete: bool,
-    manifest: str,
-    progress: Progress,
-) -> str:
-    """Upload, then commit; the id of the last commit.
+def _pieces(
+    at: HubAddress, changed: dict[str, str | bytes], stale: list[str], manifest: str | None
+) -> list[list[Operation]]:
+    """The commits that a push takes. `manifest`: its path, if the repository has one.
 
     Where one commit would be too large, the first of them takes the manifest away and the last one
-    brings it: in between, the dataset is seen to be incomplete.
+    brings it: in between, the dataset is seen to be incomplete. The client's upload_folder makes
+    one commit, its upload_large_folder many in an order of its own.
     """
-    adds = {name: CommitOperationAdd(name, content) for name, content in changed.items()}
-    data, commits = at.inside("data/"), at.inside("commits/")
-    shards = [adds[name] for name in sorted(adds) if name.startswith(data)]
-    records = [adds[name] for name in sorted(adds) if name.startswith(commits)]
-    others = [add for name, add in sorted(adds.items()) if not name.startswith((data, commits))]
-    total = sum(add.upload_info.size for add in shards) // 1_000_000
-    with progress.bar("upload", total, "MB") as advance:
-        for start in range(0, len(shards), UPLOAD_FILES):
-            part = shards[start : start + UPLOAD_FILES]
-            api.preupload_lfs_files(at.repo, part, repo_type="dataset", revision=at.revision)
-            if ignored := [add.path_in_repo for add in part if add._should_ignore]:
-                raise StoreError(f"{at} has a .gitignore that leaves out {ignored[0]}; change it")
-            advance(sum(add.upload_info.size for add in part) // 1_000_000)
-    listed: list[Operation] = [*shards, *records, *(CommitOperationDelete(n) for n in stale)]
-    pieces = [listed[at_ : at_ + COMMIT_FILES] for at_ in range(0, len(listed), COMMIT_FILES)]
-    if len(pieces) > 1 and was_complete:
-        name = at.inside(MANIFEST)
+    name = at.inside(MANIFEST)
+    parts = (at.inside("data/"), at.inside("commits/"))
+    many = [n for n in sorted(changed) if n.startswith(parts)]
+    operations: list[Operation] = [CommitOperationAdd(n, changed[n]) for n in many]
+    operations += [CommitOperationDelete(n) for n in stale]
+    starts = range(0, len(operations), COMMIT_FILES)
+    pieces = [operations[start : start + COMMIT_FILES] for start in starts] or [[]]
+    last = {n: changed[n] for n in sorted(changed) if not n.startswith(parts)}
+    if manifest is not None and len(pieces) > 1:
         pieces[0].append(CommitOperationDelete(name))
-        others = [add for add in others if add.path_in_repo != name]
-        others.append(CommitOperationAdd(name, manifest))
-    pieces = [*pieces[:-1], [*(pieces[-1] if pieces else []), *others]]
-    for number, piece in enumerate(pieces, 1):
-        made = api.create_commit(
-            at.repo,
-            piece,
-            commit_message=f"Soft labels, {number} of {len(pieces)}",
-            repo_type="dataset",
-            revision=at.revision,
-            parent_commit=head,
-        )
-        head = made.oid
+        last[name] = manifest
+    pieces[-1] += [CommitOperationAdd(n, content) for n, content in last.items()]
+    return pieces
+
+
+def _is_shard(operation: Operation) -> TypeGuard[CommitOperationAdd]:
+    is_add = isinstance(operation, CommitOperationAdd)
+    return is_add and operation.path_in_repo.endswith(".parquet")
+
+
+def _send(
+    api: HfApi, at: HubAddress, pieces: list[list[Operation]], head: str | None, progress: Progress
+) -> str:
+    """Upload and commit piece by piece; the id of the last commit."""
+    large = [[op for op in piece if _is_shard(op)] for piece in pieces]
+    total = sum(add.upload_info.size for adds in large for add in adds) // 1_000_000
+    with progress.bar("upload", total, "MB") as advance:
+        for number, (piece, adds) in enumerate(zip(pieces, large, strict=True), 1):
+            for start in range(0, len(adds), UPLOAD_FILES):
+                part = adds[start : start + UPLOAD_FILES]
+                api.preupload_lfs_files(at.repo, part, repo_type="dataset", revision=at.revision)
+                if ignored := [add.path_in_repo for add in part if add._should_ignore]:
+                    raise StoreError(
+                        f"{at} has a .gitignore that leaves out {ignored[0]}; change it"
+                    )
+                advance(sum(add.upload_info.size for add in part) // 1_000_000)
+            head = api.create_commit(
+                at.repo,
+                piece,
+                commit_message=f"Soft labels, {number} of {len(pieces)}",
+                repo_type="dataset",
+                revision=at.revision,
+                parent_commit=head,
+            ).oid
     return str(head)

@@ -1,6 +1,7 @@
 """What a repository has, and what it lacks of a dump."""
 
 import hashlib
+import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils.sha import git_hash
 
 from softlabels.errors import StoreError, UsageError
 from softlabels.places.hub_address import HubAddress
@@ -59,8 +61,8 @@ def earlier_files(
                 f"repository of its own"
             )
         return set()
-    path = api.hf_hub_download(at.repo, at.inside(PLAN), repo_type="dataset", revision=head)
-    old = make_record(Plan, parse_object(Path(path).read_bytes(), PLAN), f"{at}/{PLAN}")
+    content = read_file(api, at, at.inside(PLAN), head)
+    old = make_record(Plan, parse_object(content, PLAN), f"{at}/{PLAN}")
     if old.hash == read_manifest(folder)[1].hash:
         return set()
     if not may_replace:
@@ -97,7 +99,13 @@ def refuse_tag(api: HfApi, at: HubAddress) -> None:
         raise UsageError(f"--revision {at.revision} is a tag of {at.repo}; push to a branch")
 
 
-def dump_files(folder: Folder, at: HubAddress) -> dict[str, tuple[str, str]]:
+def read_file(api: HfApi, at: HubAddress, name: str, head: str | None) -> bytes:
+    """A small file of a repository."""
+    path = api.hf_hub_download(at.repo, name, repo_type="dataset", revision=head)
+    return Path(path).read_bytes()
+
+
+def dump_files(folder: Folder, at: HubAddress) -> dict[str, tuple[str | bytes, str]]:
     """All files of a dump but its card by their name in the repository: each with its path here,
     and its SHA-256 where that is on record."""
     manifest, plan = read_manifest(folder)
@@ -107,31 +115,17 @@ def dump_files(folder: Folder, at: HubAddress) -> dict[str, tuple[str, str]]:
     return {at.inside(name): (folder.path(name), sha256) for name, sha256 in files.items()}
 
 
-def compare(
-    folder: Folder, at: HubAddress, pages: dict[str, bytes], there: dict[str, RepoFile]
-) -> dict[str, str | bytes]:
-    """What has to be sent, by name."""
-    changed: dict[str, str | bytes] = {}
-    for name, (path, sha256) in dump_files(folder, at).items():
-        if not _same(there.get(name), path, sha256):
-            changed[name] = path
-    for name, content in pages.items():
-        if name not in there or not _same_content(there[name], content):
-            changed[name] = content
-    return changed
-
-
-def _same(entry: RepoFile | None, path: str, sha256: str) -> bool:
-    if entry is None or entry.size != Path(path).stat().st_size:
+def same(entry: RepoFile | None, content: str | bytes, sha256: str = "") -> bool:
+    """Whether a file of a repository has this content, given as bytes or the path of a file. The
+    Hub knows large files by their SHA-256, small ones by git's name of them."""
+    if entry is None:
         return False
-    if entry.lfs is not None:
-        return bool(entry.lfs.sha256 == (sha256 or sha256_of(path)))
-    return _same_content(entry, Path(path).read_bytes())
-
-
-def _same_content(entry: RepoFile, content: bytes) -> bool:
-    """By its SHA-256, or by git's name of it."""
+    if isinstance(content, str):
+        if entry.size != os.path.getsize(content):
+            return False
+        if entry.lfs is not None:
+            return bool(entry.lfs.sha256 == (sha256 or sha256_of(content)))
+        content = Path(content).read_bytes()
     if entry.lfs is not None:
         return bool(entry.lfs.sha256 == hashlib.sha256(content).hexdigest())
-    blob = hashlib.sha1(b"blob %d\0" % len(content) + content)
-    return bool(entry.blob_id == blob.hexdigest())
+    return bool(entry.blob_id == git_hash(content))

@@ -4,12 +4,12 @@ ORG/NAME, or ORG/NAME/FOLDER for one of several dumps in a repository; with @REV
 branch, tag or commit.
 """
 
+import errno
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from traceback import walk_tb
 
 from huggingface_hub.errors import (
     EntryNotFoundError,
@@ -69,9 +69,10 @@ class HubAddress:
 
 
 @contextmanager
-def said(address: HubAddress) -> Iterator[None]:
-    """What the Hub's client raises, in words, but for a file that is missing. Tokens are in none of
-    its messages."""
+def translated(address: HubAddress) -> Iterator[None]:
+    """Raise our errors for those of the Hub's client, around calls of it alone: whatever
+    RuntimeError comes out is taken for its own. Those of missing files pass. No message contains a
+    token."""
     where = str(address)
     login = "log in with hf auth login, or set HF_TOKEN"
     try:
@@ -93,27 +94,24 @@ def said(address: HubAddress) -> Iterator[None]:
         ) from error
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else 0
-        told = {
+        reasons = {
             401: f"the Hub doesn't know you; {login}",
             403: f"your token may not do this there; {login} of one that may",
             412: "someone else changed it meanwhile; nothing is lost, run it again",
         }
-        reason = error.server_message or first_line(error)
-        raise StoreError(f"{where}: {told.get(status, reason)}") from error
-    except OSError as error:
-        if error.errno == 28 or FULL in str(error):
+        reason = reasons.get(status, error.server_message or first_line(error))
+        raise StoreError(f"{where}: {reason}") from error
+    except (OSError, RuntimeError) as error:  # RuntimeError: of hf_xet, when a transfer failed
+        if getattr(error, "errno", None) == errno.ENOSPC or FULL in str(error):
             raise DiskFull(f"no space left for {where}") from error
-        network = isinstance(error, ConnectionError | TimeoutError)
-        what = "the Hub can't be reached: " if network else ""
+        what = "the Hub's client gave up: " if isinstance(error, RuntimeError) else ""
+        if isinstance(error, ConnectionError | TimeoutError):
+            what = "the Hub can't be reached: "
         raise StoreError(f"{where}: {what}{first_line(error)}") from error
-    except Exception as error:  # its HTTP library's own, and hf_xet's of a transfer that failed
-        gave_up = isinstance(error, RuntimeError) and _is_the_clients(error)
-        if not gave_up and "http" not in type(error).__module__:
+    except Exception as error:
+        if "http" not in type(error).__module__:  # of the client's HTTP library
             raise
-        if gave_up and FULL in str(error):
-            raise DiskFull(f"no space left for {where}") from error
-        what = "the Hub's client gave up" if gave_up else "the Hub can't be reached"
-        raise StoreError(f"{where}: {what}: {first_line(error)}") from error
+        raise StoreError(f"{where}: the Hub can't be reached: {first_line(error)}") from error
 
 
 @contextmanager
@@ -136,12 +134,6 @@ def abort_transfers() -> None:
         from huggingface_hub.utils._xet import abort_xet_session
 
         abort_xet_session()
-
-
-def _is_the_clients(error: BaseException) -> bool:
-    """Whether the Hub's client raised it, or a library under it that has no frames of its own."""
-    *_, (frame, _) = walk_tb(error.__traceback__)
-    return str(frame.f_globals.get("__name__")).startswith("huggingface_hub.")
 
 
 def first_line(error: BaseException) -> str:

@@ -21,7 +21,7 @@ from softlabels.places.hub_address import (
     abort_transfers,
     first_line,
     quiet,
-    said,
+    translated,
 )
 from softlabels.store.folder import Folder, Origin
 from softlabels.store.manifest import CARD, MANIFEST, PLAN, commit_name, read_manifest
@@ -92,7 +92,7 @@ def _copy_of_another_commit(address: HubAddress) -> HubAddress | None:
 
 def dumps_in(address: HubAddress) -> list[str]:
     """The dumps in a repository that are not at its top."""
-    with said(address):
+    with translated(address):
         names = HfApi().list_repo_files(
             address.repo, repo_type="dataset", revision=address.revision
         )
@@ -143,13 +143,21 @@ def commit_of(copy: Folder) -> str:
     return found["commit"]
 
 
-def get_file(address: HubAddress, name: str, revision: str | None, cache: str | None = None) -> str:
-    with said(address):
-        found: str = hf_hub_download(
+def get_file(
+    address: HubAddress,
+    name: str,
+    revision: str | None,
+    cache: str | None = None,
+    force: bool = False,
+) -> str:
+    """The path of a dump's file in the client's cache, or in `cache`. force: fetch it anew."""
+    with translated(address):
+        path: str = hf_hub_download(
             address.repo,
             address.inside(name),
             repo_type="dataset",
             revision=revision,
             cache_dir=cache,
+            force_download=force,
         )
-        return found
+        return path

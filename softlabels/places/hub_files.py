@@ -5,7 +5,7 @@ from typing import Any
 
 from huggingface_hub import HfApi, HfFileSystem
 
-from softlabels.places.hub_address import HubAddress, said
+from softlabels.places.hub_address import HubAddress, translated
 from softlabels.store.folder import Folder, Origin
 from softlabels.system.progress import SILENT, Progress
 
@@ -44,7 +44,7 @@ def make_repository(folder: Folder, progress: Progress = SILENT) -> None:
     if found is None:
         return
     address, api = HubAddress(found[1]), HfApi()
-    with said(address):
+    with translated(address):
         if not api.repo_exists(address.repo, repo_type="dataset"):
             api.create_repo(address.repo, repo_type="dataset", private=True, exist_ok=True)
             progress.say(f"{api.endpoint}/datasets/{address.repo} is made, and private")
