@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from softlabels.errors import TeacherError, TrainingError, UsageError
 from softlabels.models import build_model, is_factory
 from softlabels.system.humanize import size_words
+from softlabels.system.local_files import appearing
 
 FORMAT = "softlabels-checkpoint/1"
 
@@ -40,21 +41,15 @@ class Checkpoint:
         TrainingError where it can't be written."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = partial_path(target)
         try:
-            with partial.open("wb") as file:
+            with appearing(target) as file:
                 torch.save(asdict(self) | {"state_dict": self.state_dict}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(target)
         except (OSError, RuntimeError) as error:  # RuntimeError: what torch makes of a full disk
             free = shutil.disk_usage(target.parent).free
             raise TrainingError(
                 f"{target} can't be written: {str(error).splitlines()[0]}. {size_words(free)} are "
                 f"free there; make room, or choose another --out"
             ) from error
-        finally:
-            partial.unlink(missing_ok=True)
 
     @classmethod
     def from_content(cls, content: dict[str, Any], path: str) -> "Checkpoint":
@@ -82,11 +77,6 @@ class Checkpoint:
         module = build_model(self.model, self.input_shape, self.num_classes)
         module.load_state_dict(self.state_dict)
         return module.eval()
-
-
-def partial_path(target: Path) -> Path:
-    """Where a file is written before it is renamed to `target`."""
-    return target.with_name(f".{target.name}.{os.getpid()}.partial")
 
 
 def library_versions() -> dict[str, str]:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from softlabels.inputs.opening import EMBEDDED, local_path
+from softlabels.system.local_files import appearing
 
 ORIGINS = ("embedded", "hub", "local")
 
@@ -37,14 +38,9 @@ def public_name(data: str) -> str:
 def remember(fingerprint: str, data: str) -> None:
     """Note where rows with this fingerprint lie. Raises OSError where that can't be written."""
     target = _note(fingerprint)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f"{target.name}.{os.getpid()}")
-    try:
-        path = os.path.abspath(os.path.expanduser(data))
-        partial.write_text(json.dumps({"path": path}), encoding="utf-8")
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    path = os.path.abspath(os.path.expanduser(data))
+    with appearing(target) as file:
+        file.write(json.dumps({"path": path}).encode())
 
 
 def recall(fingerprint: str) -> str | None:

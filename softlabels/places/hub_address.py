@@ -4,7 +4,6 @@ ORG/NAME, or ORG/NAME/FOLDER for one of several dumps in a repository; with @REV
 branch, tag or commit.
 """
 
-import errno
 import os
 import re
 from collections.abc import Iterator
@@ -25,11 +24,11 @@ from huggingface_hub.utils import (
 )
 
 from softlabels.errors import DiskFull, SoftlabelsError, StoreError, UsageError
+from softlabels.system.local_files import is_full
 
 ADDRESS = re.compile(
     r"(?:hf://datasets/)?([\w.-]+/[\w.-]+)((?:/[\w-][\w.-]*){0,2})(?:@([\w./-]+))?"
 )
-FULL = "os error 28"  # of a full disk, as hf_xet words it
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def translated(address: HubAddress) -> Iterator[None]:
         reason = reasons.get(status, error.server_message or first_line(error))
         raise StoreError(f"{where}: {reason}") from error
     except (OSError, RuntimeError) as error:  # RuntimeError: of hf_xet, when a transfer failed
-        if getattr(error, "errno", None) == errno.ENOSPC or FULL in str(error):
+        if is_full(error):
             raise DiskFull(f"no space left for {where}") from error
         what = "the Hub's client gave up: " if isinstance(error, RuntimeError) else ""
         if isinstance(error, ConnectionError | TimeoutError):

@@ -46,9 +46,8 @@ def local_copy(
         missing = [r for r in chosen if not (place / r["file"]).exists()]
         if missing:
             cache.make_room(sum(r["bytes"] for r in missing), str(folder), [str(place)])
-            (place / "about.json").write_text(
-                json.dumps({"dump": folder.url, "rows": manifest.rows, "bytes": manifest.bytes})
-            )
+            about = {"dump": folder.url, "rows": manifest.rows, "bytes": manifest.bytes}
+            found.write_json("about.json", about)
             _fetch(folder, found, missing, cache, progress)
         if not (place / MANIFEST).exists():
             found.write_json(MANIFEST, asdict(manifest))

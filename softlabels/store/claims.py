@@ -4,7 +4,6 @@ A claim is a file `.claims/RUN-RANK-TOKEN.json`. Processes with the same RUN are
 welcome each other; a process of another run turns back while the one that claimed lives.
 """
 
-import errno
 import random
 import time
 import uuid
@@ -12,10 +11,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 
-from softlabels.errors import DiskFull, FolderInUse, StoreError
+from softlabels.errors import FolderInUse, StoreError
 from softlabels.store.folder import PARTIAL, Folder
 from softlabels.store.lives import CLAIMS, NAME, Life, life_in
-from softlabels.system.local_files import tidied
+from softlabels.system.local_files import needing_space, tidied
 from softlabels.system.progress import SILENT, Progress
 
 TRIES = 12
@@ -136,10 +135,9 @@ def writer_of(folder: Folder) -> str | None:
 def _writable(folder: Folder) -> Iterator[None]:
     """Raises StoreError, or DiskFull, where nothing can be written into the folder."""
     try:
-        yield
+        with needing_space(str(folder)):
+            yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(f"no space left for {folder}") from error
         raise StoreError(
             f"can't write in {folder}: {error.strerror or error}; choose another folder with --out"
         ) from error

@@ -1,6 +1,5 @@
 """A dump's folder, local or remote through fsspec. A file in it is absent or whole."""
 
-import errno
 import json
 import os
 import re
@@ -17,10 +16,10 @@ from typing import IO, Any
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from softlabels.errors import DamagedDump, DiskFull, StoreError
+from softlabels.errors import DamagedDump, StoreError
 from softlabels.store.json_objects import MAX_JSON_BYTES, parse_object
 from softlabels.system.file_systems import make_parent, open_file_system, translated
-from softlabels.system.local_files import appearing, make_directory, remove_if_empty
+from softlabels.system.local_files import appearing, make_directory, needing_space, remove_if_empty
 
 PARTIAL = ".partial"
 TOKEN = re.compile("[0-9a-f]{12}")
@@ -186,17 +185,14 @@ class Folder:
         Raises DiskFull where there is no space.
         """
         path = self.path(name)
+        create = self._create_local if self.is_local else self._create_remote
+        place = "" if self.is_local else f" in {tempfile.gettempdir()}, before its upload"
         try:
-            with self._create_local(path) if self.is_local else self._create_remote(path) as file:
+            with needing_space(f"{self.url}/{name}{place}"), create(path) as file:
                 yield file
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                place = "" if self.is_local else f" in {tempfile.gettempdir()}, before its upload"
-                raise DiskFull(f"no space left for {self.url}/{name}{place}") from error
-            if isinstance(error, IsADirectoryError):
-                what = f"{self.url}/{name} is a folder where a file belongs; move it away"
-                raise StoreError(what) from error
-            raise
+        except IsADirectoryError as error:
+            what = f"{self.url}/{name} is a folder where a file belongs; move it away"
+            raise StoreError(what) from error
 
     def upload(self, name: str, content: bytes) -> None:
         """Write a small object at once, in a remote folder."""
@@ -220,7 +216,7 @@ class Folder:
         self.refuse_links(PARTIAL, os.path.relpath(os.path.dirname(path), self.root))
         waiting = f"{self.path(PARTIAL)}/{self.token}"
         try:
-            with appearing(path, waiting) as file:
+            with appearing(path, f"{waiting}/{os.path.basename(path)}") as file:
                 yield file
         finally:
             remove_if_empty(waiting)
@@ -261,7 +257,7 @@ class Folder:
         }
 
     def _followed(self, entry: dict[str, Any]) -> dict[str, Any]:
-        """A link as what it leads to: the cache of the Hub is made of them."""
+        """A link as what it leads to: some caches are made of them."""
         if entry.get("islink"):
             with suppress(OSError):
                 found: dict[str, Any] = self.fs.info(entry["name"])

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from softlabels.checkpoint import Checkpoint, library_versions, partial_path
+from softlabels.checkpoint import Checkpoint, library_versions
 from softlabels.errors import UsageError
 from softlabels.inputs.examples import Examples
 from softlabels.models import build_model, cause, check_state
@@ -29,6 +29,7 @@ from softlabels.students.trainer import (
     smallest_share,
 )
 from softlabels.system.humanize import counted, few, measured
+from softlabels.system.local_files import partial_path
 from softlabels.system.progress import Progress
 from softlabels.targets.soft_dataset import Dump
 
@@ -237,7 +238,7 @@ def check_out(out: str) -> None:
             example = path / "s.pt"
             raise UsageError(f"--out is {out}, which is a folder; name a file, such as {example}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = partial_path(path)
+        partial = Path(partial_path(path))
         partial.touch()
         partial.unlink()
     except OSError as error:

@@ -1,27 +1,55 @@
-"""Files of a local disk that are absent or whole, though the power may fail."""
+"""Files of a local disk that are absent or whole, though the power may fail or the disk be full."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import IO
+
+from softlabels.errors import DiskFull
 
 
 @contextmanager
-def appearing(path: str, waiting: str) -> Iterator[IO[bytes]]:
-    """A file that is written in the directory `waiting`, flushed to the disk, and renamed to `path`
-    when the block ends without an exception."""
-    make_directory(waiting)
-    partial = f"{waiting}/{os.path.basename(path)}"
+def appearing(path: str | os.PathLike[str], partial: str | None = None) -> Iterator[IO[bytes]]:
+    """A file that takes its name when the block ends without an exception: written to `partial` on
+    the same disk, by default beside it, flushed to the disk, then renamed."""
+    partial = partial or partial_path(path)
+    make_directory(os.path.dirname(partial) or ".")
     try:
         with open(partial, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-        sync_directory(os.path.dirname(path))
+        sync_directory(os.path.dirname(path) or ".")
     except BaseException:
-        if os.path.exists(partial):
+        with suppress(FileNotFoundError):
             os.unlink(partial)
+        raise
+
+
+def partial_path(path: str | os.PathLike[str]) -> str:
+    """Where a file is written before it is renamed to `path`: hidden, and this process's own."""
+    target = Path(path)
+    return str(target.with_name(f".{target.name}.{os.getpid()}.partial"))
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether it tells of a full disk or of a quota that is used up; libraries written in Rust say
+    so in words alone."""
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    return full or f"os error {errno.ENOSPC}" in str(error)
+
+
+@contextmanager
+def needing_space(where: str) -> Iterator[None]:
+    """Raise DiskFull where the block found no space; other errors pass."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        if is_full(error):
+            raise DiskFull(f"no space left for {where}") from error
         raise
 
 
