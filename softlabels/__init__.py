@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from softlabels.capture import dump, plan
     from softlabels.errors import SoftlabelsError
+    from softlabels.exchange import import_logits
     from softlabels.hub import pull, push
     from softlabels.logits import DenseLogits, SoftTargets
     from softlabels.students import evaluate, fit, kd_loss, train
@@ -32,6 +33,7 @@ __all__ = [
     "dump",
     "evaluate",
     "fit",
+    "import_logits",
     "info",
     "kd_loss",
     "load",
@@ -46,6 +48,7 @@ __all__ = [
 _HOMES = {
     "capture": ["dump", "plan"],
     "errors": ["SoftlabelsError"],
+    "exchange": ["import_logits"],
     "hub": ["pull", "push"],
     "logits": ["DenseLogits", "SoftTargets"],
     "students": ["evaluate", "fit", "kd_loss", "train"],

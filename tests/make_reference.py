@@ -6,6 +6,7 @@ from pathlib import Path
 
 from softlabels import options as known
 from softlabels.cli import app, exchange, publishing
+from softlabels.options.verb import described
 
 PAGE = Path(__file__).parents[1] / "docs" / "commands.md"
 COMMANDS = {
@@ -41,19 +42,19 @@ def render() -> str:
 
 
 def section(name: str, body: object, options: type) -> str:
-    rows = [row(field) for field in fields(options)]
+    rows = [row(options, field) for field in fields(options)]
     return (
         f"\n## softlabels {name}\n\n{inspect.getdoc(body)}\n\n"
         "| option | default | |\n|---|---|---|\n" + "\n".join(rows) + "\n"
     )
 
 
-def row(field) -> str:
-    flag = (field.metadata["flag"] or "--" + field.name.replace("_", "-")).split()[0]
+def row(options: type, field) -> str:
+    flag = (field.metadata["flag"] or known.flag_of(field.name)).split()[0]
     name = field.name.upper() if field.metadata["positional"] else flag
     default = "required" if field.default is MISSING else f"`{field.default}`"
     default = "" if field.default is None else default
-    return f"| `{name}` | {default} | {field.metadata['help'].replace('|', chr(92) + '|')} |"
+    return f"| `{name}` | {default} | {described(options, field).replace('|', chr(92) + '|')} |"
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import pty
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def test_help_names_every_command_and_every_flag_has_help(cli):
         assert "Example" in shown
     for options in (known.FitOptions, known.DumpOptions, known.TrainOptions, known.EvalOptions,
                     known.InfoOptions, known.DemoOptions, known.VerifyOptions):  # fmt: skip
-        assert all(f.metadata["help"].endswith(".") for f in options.__dataclass_fields__.values())
+        assert all(f.metadata["help"].endswith(".") for f in fields(options))
 
 
 def test_the_two_lines_of_the_readme(cli, tmp_path):
@@ -79,7 +80,11 @@ def test_results_on_stdout_words_on_stderr_json_alone(cli, dump_folder):
         (["fit", "--data", "digits", "--epochs", "0"], 2, "--epochs is 0"),
         (["fit", "--data", "digits", "--nonsense"], 2, "No such option"),
         (["nonsense"], 2, "No such command"),
-        (["dump", "--teacher", "x", "--dtype", "int8"], 2, "use float16 or float32"),
+        (
+            ["dump", "--teacher", "x", "--dtype", "int8"],
+            2,
+            "'int8' is not one of 'float16', 'float32'",
+        ),
         (["info", "."], 1, "has no dump in it"),
     ],
 )
@@ -113,7 +118,8 @@ def test_a_file_beats_the_default_and_a_flag_beats_the_file(cli, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("epochz: 3", "unknown option 'epochz'"),
+        ("epochz: 3", "no option 'epochz'; did you mean 'epochs'?"),
+        ("nonsense: 3", "no option 'nonsense'; there are data, model"),
         ("- a\n- b", "holds list"),
         ("a: [", "can't read"),
         ("epochs: many", "'many' is not a valid integer"),
@@ -135,7 +141,7 @@ def test_recipes_are_known_words_and_open_with_their_command():
         command = text.split("softlabels ")[1].split()[0]
         options = {"fit": known.FitOptions, "dump": known.DumpOptions,
                    "train": known.TrainOptions}[command]  # fmt: skip
-        assert load_config(str(path), list(options.__dataclass_fields__))
+        assert load_config(str(path), [one.name for one in fields(options)])
 
 
 def test_a_bar_shows_in_a_terminal_with_rows_speed_and_eta(teacher, tmp_path):
@@ -161,13 +167,34 @@ def test_a_bar_shows_in_a_terminal_with_rows_speed_and_eta(teacher, tmp_path):
     assert done.stdout.startswith("d: 1,200 rows")
 
 
-def test_completion_is_there(cli):
-    asked = {"_SOFTLABELS_COMPLETE": "complete_bash", "COMP_WORDS": "softlabels tr"}
+@pytest.mark.parametrize(
+    ("line", "completions"),
+    [
+        ("tr", ["train"]),
+        ("dump --dtype ", ["float16", "float32"]),
+        ("train --keep ", ["auto", "gpu", "disk"]),
+        ("import x.npy --on-missing s", ["stop", "skip"]),
+    ],
+)
+def test_commands_and_choices_complete_in_the_shell(line, completions):
+    asked = {"_SOFTLABELS_COMPLETE": "complete_bash", "COMP_WORDS": f"softlabels {line}"}
     done = subprocess.run(
-        [sys.executable, "-m", "softlabels"], env=os.environ | asked | {"COMP_CWORD": "1"},
+        [sys.executable, "-m", "softlabels"],
+        env=os.environ | asked | {"COMP_CWORD": str(len(line.split(" ")))},
         capture_output=True, text=True,
     )  # fmt: skip
-    assert done.stdout.split() == ["train"]
+    assert done.stdout.split() == completions
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_help_shows_examples_first_and_choices(columns):
+    width = {"COLUMNS": str(columns), "TERMINAL_WIDTH": str(columns)}
+    shown = CliRunner().invoke(app, ["dump", "--help"], env=width).output
+    assert shown.index("Examples") < shown.index("─ Options") < shown.index("─ Data")
+    assert "--allow-batch-dependence" in shown, "no flag is cut short"
+    text = " ".join(shown.replace("│", " ").split())
+    assert "How a logit is stored. One of float16, float32. Default: float16." in text
+    assert "tf32 and fp16 on CUDA. One of float32, bf16, tf32, fp16. Default: float32." in text
 
 
 def test_version(cli):

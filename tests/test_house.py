@@ -16,8 +16,8 @@ from tests.processes import start
 ROOT = Path(softlabels.__file__).parent
 ROOMS = """
 errors
-system options spec logits
-label_spaces models
+system spec logits
+options label_spaces models
 inputs checkpoint
 store teachers
 places
@@ -139,9 +139,8 @@ def test_softmax_has_one_home():
 def test_public_names_are_pinned():
     assert softlabels.__all__ == [
         "DenseLogits", "SoftDataset", "SoftTargets", "SoftlabelsError", "Teacher", "__version__",
-        "dump", "evaluate", "fit", "info", "kd_loss", "load", "plan", "pull", "push", "train",
-        "verify",
-        "with_soft_targets",
+        "dump", "evaluate", "fit", "import_logits", "info", "kd_loss", "load", "plan", "pull",
+        "push", "train", "verify", "with_soft_targets",
     ]  # fmt: skip
     for name in softlabels.__all__:
         assert getattr(softlabels, name) is not None

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import chain
-from typing import Any
 
 from softlabels.capture.engines import ENGINES
 from softlabels.capture.estimating import tell_size
@@ -27,7 +26,7 @@ from softlabels.errors import (
     UnreadableInput,
     UsageError,
 )
-from softlabels.options import DumpOptions
+from softlabels.options import DumpOptions, verb
 from softlabels.places.hub_files import make_repository
 from softlabels.store.checking import make_record
 from softlabels.store.claims import claimed, is_lost, new_run
@@ -51,29 +50,28 @@ class DumpResult:
     rank: int = 0
 
 
-def dump(progress: Progress = SILENT, **options: Any) -> DumpResult:
+@verb(DumpOptions)
+def dump(options: DumpOptions, progress: Progress) -> DumpResult:
     """Run a teacher over a dataset once and store its raw logits.
-
-    Options are those of `softlabels dump` (see `options.DumpOptions`): teacher, data, out, resume,
-    batch_size, dtype, with_inputs, …
 
     Raises TeacherError, SourceError, LogitsError, PlanMismatch, FolderInUse, StoreError or
     DiskFull. Shards that were committed before stay, and `resume=True` goes on from there.
     """
-    words = DumpOptions(**options)
     team = join_team()
-    if team.world > 1 and words.engine != "local":
-        raise UsageError(f"--engine {words.engine} starts its own workers; run it without torchrun")
+    if team.world > 1 and options.engine != "local":
+        raise UsageError(
+            f"--engine {options.engine} starts its own workers; run it without torchrun"
+        )
     try:
         with ExitStack() as stack:
-            return _dump(words, team, stack, progress)
+            return _dump(options, team, stack, progress)
     except DiskFull as error:
         raise DiskFull(f"{error}. Make room, then run the same command with --resume") from error
 
 
-def _dump(words: DumpOptions, team: Team, stack: ExitStack, progress: Progress) -> DumpResult:
+def _dump(options: DumpOptions, team: Team, stack: ExitStack, progress: Progress) -> DumpResult:
     with team.meeting():
-        setup = prepare(words, progress if team.is_first else SILENT)
+        setup = prepare(options, progress if team.is_first else SILENT)
         refuse_unstorable(setup)
         run = _claim(setup, team, stack, progress)
         job, missing = _agree(setup, team, progress)
@@ -87,7 +85,7 @@ def _dump(words: DumpOptions, team: Team, stack: ExitStack, progress: Progress) 
     try:
         _run(setup, job, mine, run, progress)
     except (LogitsError, TeacherError, UnreadableInput):
-        if team.world == 1 and words.engine == "local":
+        if team.world == 1 and options.engine == "local":
             withdraw(job.folder, job.plan)
         raise
     manifest = finish(job)

@@ -6,19 +6,18 @@ import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 
 from softlabels.capture.pipeline import dump_shards
 from softlabels.capture.planning import Setup, draft, mean_input_bytes, prepare
 from softlabels.capture.refusing import refuse_unstorable
-from softlabels.options import PlanOptions
+from softlabels.options import PlanOptions, verb
 from softlabels.store.folder import Folder
 from softlabels.store.manifest import read_commits, read_plan
 from softlabels.store.records import Plan
 from softlabels.system.humanize import counted, size_words, time_words
-from softlabels.system.progress import SILENT, Progress
+from softlabels.system.progress import Progress
 
 SAMPLE_SECONDS, SAMPLE_BATCHES = 1.0, 8
 PACKED_BYTES = 11  # of a row beside its logits: 8 of the input's hash; id, view and label, packed
@@ -58,14 +57,14 @@ class Estimate:
         return _too_small(self.bytes, self.free)
 
 
-def plan(progress: Progress = SILENT, **options: Any) -> Estimate:
+@verb(PlanOptions)
+def plan(options: PlanOptions, progress: Progress) -> Estimate:
     """What `dump` with these options would be; nothing is written where it would go.
 
-    Options are those of `softlabels plan`, which are those of `dump` (see `options.DumpOptions`).
     A few batches are read, run through the teacher and encoded; of a dump that is there already,
     what is left counts. Raises what `dump` would raise, but does not look at all inputs.
     """
-    setup = prepare(PlanOptions(**options), progress)
+    setup = prepare(options, progress)
     refuse_unstorable(setup)
     drafted, missing = _left(setup, progress)
     return _estimate(setup, drafted, missing)

@@ -149,7 +149,7 @@ def draft(setup: Setup, earlier: Plan | None = None) -> Plan:
         },
         source=source_record(source, setup.class_names),
         preprocess=str(setup.preprocess),
-        precision=options.precision,
+        precision="unknown" if teacher.kind == "imported" else options.precision,
         views=["clean"],
         codec="dense",
         dtype=options.dtype,

@@ -41,7 +41,7 @@ command = make_command(app)
 
 
 @command(DemoOptions)
-def demo(terminal: Terminal, **options: Any) -> None:
+def demo(terminal: Terminal, options: DemoOptions) -> None:
     """All three stages on embedded data: teacher, dump, students; a table and a plot.
 
     Example:
@@ -50,12 +50,12 @@ def demo(terminal: Terminal, **options: Any) -> None:
     """
     from softlabels.cli.demo import run_demo
 
-    text, value = run_demo(terminal.progress, **options)
+    text, value = run_demo(options, terminal.progress)
     terminal.result(text, value)
 
 
 @command(FitOptions)
-def fit(terminal: Terminal, **options: Any) -> None:
+def fit(terminal: Terminal, options: FitOptions) -> None:
     """Train a teacher, or a baseline, from hard labels.
 
     Examples:
@@ -63,13 +63,13 @@ def fit(terminal: Terminal, **options: Any) -> None:
     - `softlabels fit --data digits --out t.pt`
     - `softlabels fit --data my.parquet --model mlp:800x800 --dropout 0.5 --jitter 2`
     """
-    result = softlabels.fit(terminal.progress, **options)
+    result = terminal.run(softlabels.fit, options)
     if result.rank == 0:
         terminal.result(_trained(result, terminal.took), {"out": result.out, **result.metrics})
 
 
 @command(DumpOptions)
-def dump(terminal: Terminal, **options: Any) -> None:
+def dump(terminal: Terminal, options: DumpOptions) -> None:
     """Run the teacher once and store its raw logits.
 
     Examples:
@@ -78,7 +78,7 @@ def dump(terminal: Terminal, **options: Any) -> None:
     - `softlabels dump --teacher w.pt --model mlp:1200x1200 --data my.parquet --out data/my`
     - `softlabels dump --teacher t.pt --resume`
     """
-    result = softlabels.dump(terminal.progress, **options)
+    result = terminal.run(softlabels.dump, options)
     manifest = result.manifest
     if manifest is None:
         done = f"rank {result.rank} has done its {counted(result.rows_run, 'row')}"
@@ -101,7 +101,7 @@ def dump(terminal: Terminal, **options: Any) -> None:
 
 
 @command(PlanOptions)
-def plan(terminal: Terminal, **options: Any) -> None:
+def plan(terminal: Terminal, options: PlanOptions) -> None:
     """Say what a dump would be, from a measured sample: rows, shards, bytes, time, free disk.
 
     Takes the options of `softlabels dump`; writes nothing.
@@ -111,14 +111,14 @@ def plan(terminal: Terminal, **options: Any) -> None:
     - `softlabels plan --teacher t.pt`
     - `softlabels plan --config configs/mnist/dump.yaml`
     """
-    found = softlabels.plan(terminal.progress, **options)
+    found = terminal.run(softlabels.plan, options)
     width = max(map(len, found.facts))
     lines = [f"{name:<{width}}  {value}" for name, value in found.facts.items()]
     terminal.result("\n".join(lines + found.warnings), asdict(found))
 
 
 @command(TrainOptions)
-def train(terminal: Terminal, **options: Any) -> None:
+def train(terminal: Terminal, options: TrainOptions) -> None:
     """Train a student from a dump; no teacher in memory.
 
     Examples:
@@ -126,13 +126,13 @@ def train(terminal: Terminal, **options: Any) -> None:
     - `softlabels train --T 8`
     - `softlabels train data/digits-t --T 4 --alpha 1 --student mlp:30x30 --out small.pt`
     """
-    result = softlabels.train(terminal.progress, **options)
+    result = terminal.run(softlabels.train, options)
     if result.rank == 0:
         terminal.result(_trained(result, terminal.took), {"out": result.out, **result.metrics})
 
 
 @command(EvalOptions)
-def eval_(terminal: Terminal, **options: Any) -> None:
+def eval_(terminal: Terminal, options: EvalOptions) -> None:
     """Measure a checkpoint: accuracy, NLL and calibration; against a dump, agreement and KL.
 
     Examples:
@@ -140,7 +140,7 @@ def eval_(terminal: Terminal, **options: Any) -> None:
     - `softlabels eval s.pt`
     - `softlabels eval s.pt --against data/digits-t`
     """
-    found = softlabels.evaluate(terminal.progress, **options)
+    found = terminal.run(softlabels.evaluate, options)
     lines = [
         f"{found['checkpoint']} on {found['data']}, split {found['split']}: {found['errors']} "
         f"errors of {found['rows']:,}, accuracy {found['accuracy']:.4f}, "
@@ -156,7 +156,7 @@ def eval_(terminal: Terminal, **options: Any) -> None:
 
 
 @command(InfoOptions)
-def info(terminal: Terminal, **options: Any) -> None:
+def info(terminal: Terminal, options: InfoOptions) -> None:
     """Say what a dump is: teacher, source, rows, logits, statistics.
 
     Examples:
@@ -164,7 +164,7 @@ def info(terminal: Terminal, **options: Any) -> None:
     - `softlabels info data/digits-t`
     - `softlabels info data/digits-t --json`
     """
-    found = softlabels.info(options["dump"])
+    found = softlabels.info(options.dump)
     width = max(map(len, found["facts"]))
     lines = [f"{name:<{width}}  {value}" for name, value in found["facts"].items()]
     skipped = [f"  left out: id {s['id']}, {s['reason']}" for s in found["manifest"]["skipped"]]
@@ -172,7 +172,7 @@ def info(terminal: Terminal, **options: Any) -> None:
 
 
 @command(VerifyOptions)
-def verify(terminal: Terminal, **options: Any) -> None:
+def verify(terminal: Terminal, options: VerifyOptions) -> None:
     """Check a dump; exit 1 on damage, each damaged file named. Nothing is changed.
 
     Examples:
@@ -181,14 +181,14 @@ def verify(terminal: Terminal, **options: Any) -> None:
     - `softlabels verify data/digits-t --source`
     - `softlabels verify data/digits-t --replay 100 --teacher t.pt`
     """
-    verdict = softlabels.verify(terminal.progress, **options)
+    verdict = terminal.run(softlabels.verify, options)
     terminal.result(_verdict(verdict, terminal.took), asdict(verdict) | {"good": verdict.good})
     if not verdict.good:
         raise SystemExit(1)
 
 
 @command(CacheOptions)
-def cache(terminal: Terminal, **options: Any) -> None:
+def cache(terminal: Terminal, options: CacheOptions) -> None:
     """List the copies of remote dumps that are kept on this disk, or clear them.
 
     $SOFTLABELS_CACHE is its place, $SOFTLABELS_CACHE_GB the most that it may hold.
@@ -201,7 +201,7 @@ def cache(terminal: Terminal, **options: Any) -> None:
     from softlabels.system.cache import LocalCache
 
     found = LocalCache()
-    freed = found.clear() if options["clear"] else None
+    freed = found.clear() if options.clear else None
     entries = [asdict(entry) | {"words": entry.words} for entry in found.entries()]
     value = {"place": str(found.place), "bytes": found.bytes, "budget": found.budget}
     terminal.result(_cached(value, entries, freed), value | {"entries": entries, "freed": freed})

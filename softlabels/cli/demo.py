@@ -20,7 +20,7 @@ import softlabels
 from softlabels.errors import MissingExtra, StoreError
 from softlabels.options import DemoOptions
 from softlabels.system.humanize import counted
-from softlabels.system.progress import SILENT, Progress
+from softlabels.system.progress import Progress
 from softlabels.targets.describing import DEMO_MARK
 
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 20.0)
@@ -43,61 +43,62 @@ class Line:
         return statistics.stdev(self.errors) if len(self.errors) > 1 else 0.0
 
 
-def run_demo(progress: Progress = SILENT, **options: Any) -> tuple[str, dict[str, Any]]:
+def run_demo(options: DemoOptions, progress: Progress) -> tuple[str, dict[str, Any]]:
     """Run all three stages; (the table as text, the same as plain values)."""
-    words = DemoOptions(**options)
     began = time.monotonic()
-    folder = _fresh_folder(Path(words.out))
+    folder = _fresh_folder(Path(options.out))
     teacher, dump = str(folder / "teacher.pt"), str(folder / "digits-teacher")
 
     progress.say("1. a teacher learns all 1,200 training digits from hard labels")
     softlabels.fit(data="digits", model="cnn:32x64", dropout=0.3, epochs=40, batch_size=64,
-                   lr=3e-3, device=words.device, out=teacher)  # fmt: skip
-    teacher_errors = softlabels.evaluate(checkpoint=teacher, device=words.device)["errors"]
+                   lr=3e-3, device=options.device, out=teacher)  # fmt: skip
+    teacher_errors = softlabels.evaluate(checkpoint=teacher, device=options.device)["errors"]
     progress.say("2. its logits are stored, once")
-    softlabels.dump(teacher=teacher, out=dump, device=words.device)
+    softlabels.dump(teacher=teacher, out=dump, device=options.device)
     progress.say(
-        f"3. students see {words.rows} digits, {counted(words.seeds, 'seed')} each; no teacher"
+        f"3. students see {options.rows} digits, {counted(options.seeds, 'seed')} each; no teacher"
     )
     lines = [Line("hard labels", None, []), *(Line(f"T = {T:g}", T, []) for T in TEMPERATURES)]
-    with progress.bar("students", len(lines) * words.seeds, "students") as advance:
-        for seed in range(words.seeds):
+    with progress.bar("students", len(lines) * options.seeds, "students") as advance:
+        for seed in range(options.seeds):
             for line in lines:
-                line.errors.append(_student_errors(folder, dump, line.T, seed, words))
+                line.errors.append(_student_errors(folder, dump, line.T, seed, options))
                 advance(1, line.name)
     value = {
         "teacher_errors": teacher_errors,
         "dump": dump,
         "test_rows": 597,
-        "rows": words.rows,
+        "rows": options.rows,
         "students": [vars(line) | {"mean": line.mean, "spread": line.spread} for line in lines],
         "seconds": round(time.monotonic() - began, 1),
-        "plot": _plot(lines, teacher_errors, words, folder, progress),
+        "plot": _plot(lines, teacher_errors, options, folder, progress),
     }
     (folder / DEMO_MARK).write_text(json.dumps(value, indent=2) + "\n")
-    return _table(lines, value, words), value
+    return _table(lines, value, options), value
 
 
-def _student_errors(folder: Path, dump: str, T: float | None, seed: int, words: DemoOptions) -> int:
+def _student_errors(
+    folder: Path, dump: str, T: float | None, seed: int, options: DemoOptions
+) -> int:
     out = str(folder / "student.pt")
     softlabels.train(
         dump=dump,
         T=T or 1.0,
         alpha=0.0 if T is None else 0.9,
         student="mlp:64x64",
-        rows=words.rows,
+        rows=options.rows,
         batch_size=25,
         epochs=60,
         lr=3e-3,
         holdout=0.0,
         seed=seed,
-        device=words.device,
+        device=options.device,
         out=out,
     )
-    return int(softlabels.evaluate(checkpoint=out, device=words.device)["errors"])
+    return int(softlabels.evaluate(checkpoint=out, device=options.device)["errors"])
 
 
-def _table(lines: list[Line], value: dict[str, Any], words: DemoOptions) -> str:
+def _table(lines: list[Line], value: dict[str, Any], options: DemoOptions) -> str:
     title = f"{'student learns from':<22}{'test errors':>12}{'spread':>9}"
     rows = [f"{line.name:<22}{line.mean:>12.1f}{line.spread:>9.1f}" for line in lines]
     hard, best = lines[0], min(lines[1:], key=lambda line: line.mean)
@@ -113,8 +114,8 @@ def _table(lines: list[Line], value: dict[str, Any], words: DemoOptions) -> str:
         [
             f"test errors of {value['test_rows']} digits:",
             f"teacher, {1200:,} labels: {value['teacher_errors']}",
-            f"students, {words.rows} labels each, mean and spread over "
-            f"{counted(words.seeds, 'seed')}:",
+            f"students, {options.rows} labels each, mean and spread over "
+            f"{counted(options.seeds, 'seed')}:",
             "",
             title,
             *rows,
@@ -142,7 +143,7 @@ def _next(dump: str) -> list[str]:
 
 
 def _plot(
-    lines: list[Line], teacher_errors: int, words: DemoOptions, folder: Path, progress: Progress
+    lines: list[Line], teacher_errors: int, options: DemoOptions, folder: Path, progress: Progress
 ) -> str | None:
     try:
         figure_class = _figure_class()
@@ -167,7 +168,8 @@ def _plot(
     axes.set_xlabel("temperature T")
     axes.set_ylabel("test errors of 597 digits")
     axes.set_title(
-        f"Students that see {words.rows} digits; mean and spread, {counted(words.seeds, 'seed')}"
+        f"Students that see {options.rows} digits; mean and spread, "
+        f"{counted(options.seeds, 'seed')}"
     )
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, frameon=False)
     path = folder / "errors-by-temperature.png"

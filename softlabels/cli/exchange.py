@@ -1,7 +1,6 @@
 """The command `import`, registered by `cli.py` with its own `command`."""
 
 from collections.abc import Callable
-from typing import Any
 
 from softlabels.cli.flags import Body, Terminal
 from softlabels.options import ImportOptions
@@ -13,7 +12,7 @@ def add_commands(command: Callable[[type], Callable[[Body], Body]]) -> None:
     command(ImportOptions)(import_)
 
 
-def import_(terminal: Terminal, **options: Any) -> None:
+def import_(terminal: Terminal, options: ImportOptions) -> None:
     """Make a dump from logits that another program stored, matched with their source by id.
 
     Reads .npy, .npz and .pt files, and those of TinyViT and FKD that hold all classes of images as
@@ -25,9 +24,9 @@ def import_(terminal: Terminal, **options: Any) -> None:
     - `softlabels import logits.pt --ids ids.txt --data my.parquet --id-column name`
     - `softlabels import probs.npz --data digits --probabilities --floor 1e-7`
     """
-    from softlabels.exchange import import_logits
+    import softlabels
 
-    found = import_logits(terminal.progress, **options)
+    found = terminal.run(softlabels.import_logits, options)
     manifest = found.manifest
     text = f"{found.out}: {counted(manifest.rows, 'row')}, {size_words(manifest.bytes)}"
     if labelled := manifest.statistics.get("labelled"):

@@ -5,14 +5,18 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, fields
-from typing import Annotated, Any, get_args, get_type_hints
+from dataclasses import MISSING
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import typer
 
 from softlabels.errors import SoftlabelsError, UsageError
+from softlabels.options.option import Options, flag_of, make_options, no_option
+from softlabels.options.verb import Verb, help_of, own_first, owners_of
 from softlabels.system.humanize import elapsed_words, json_text
 from softlabels.system.progress import SILENT, Progress
+
+R = TypeVar("R")
 
 
 class Terminated(KeyboardInterrupt):
@@ -39,6 +43,10 @@ class Terminal:
             return LogProgress()
         return TerminalProgress() if os.environ.get("RANK", "0") == "0" else SILENT
 
+    def run(self, verb: Verb[..., R], options: Options) -> R:
+        """What a verb gives; it says what it does here."""
+        return verb.run(options, self.progress)
+
     def result(self, text: str, value: dict[str, Any]) -> None:
         """One JSON object with --json, else words."""
         line = json_text(value) if self.as_json else text
@@ -63,8 +71,8 @@ PANELS = {"SourceOptions": "Data", "TrainingOptions": "Training"}
 
 def make_command(app: typer.Typer) -> Callable[[type], Callable[[Body], Body]]:
     """A decorator that registers a function as a command of `app`, whose flags are the fields of
-    an options dataclass. The function gets a Terminal and the options as keywords; errors become
-    text and exit codes.
+    an options dataclass. The function gets a Terminal and the options; errors become text and
+    exit codes.
     """
 
     def command(options: type) -> Callable[[Body], Body]:
@@ -79,20 +87,20 @@ def _register(app: typer.Typer, options: type, body: Body) -> Body:
         terminal = Terminal(given.pop("json"), given.pop("log_json"))
         given.pop("config")
 
-        def work() -> None:
-            options(**given)  # what can't be is told before anything heavy is imported
-            body(terminal, **given)
+        def work() -> None:  # options are refused before anything heavy is imported
+            body(terminal, make_options(options, given))
 
         guarded(debug, terminal, work)
 
-    hints = get_type_hints(options)
-    owners = {
-        name: c for c in reversed(options.__mro__) for name in vars(c).get("__annotations__", ())
-    }
-    own_first = sorted(fields(options), key=lambda f: owners[f.name] is not options)
+    hints, owners = get_type_hints(options), owners_of(options)
     parameters = [
-        _parameter(f, hints[f.name], PANELS.get(owners[f.name].__name__, "Options"))
-        for f in own_first
+        _parameter(
+            one,
+            hints[one.name],
+            help_of(options, one),
+            PANELS.get(owners[one.name].__name__, "Options"),
+        )
+        for one in own_first(options)
     ] + _common()
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__doc__ = body.__doc__
@@ -138,16 +146,17 @@ def in_words(error: Exception) -> str:
     )
 
 
-def _parameter(field: Any, hint: Any, panel: str) -> inspect.Parameter:
-    flag = field.metadata["flag"] or "--" + field.name.replace("_", "-")
-    words: dict[str, Any] = {"help": field.metadata["help"]}
+def _parameter(field: Any, hint: Any, help: str, panel: str) -> inspect.Parameter:
+    flag = field.metadata["flag"] or flag_of(field.name)
+    # No column of types, and defaults in the text: in 80 columns there is room for what counts.
+    looks: dict[str, Any] = {"help": help, "metavar": "", "show_default": False}
     for kind, name in ((int, "integer"), (float, "number")):
         if kind in (hint, *get_args(hint)):
-            words |= {"parser": _number(kind, name), "metavar": f"<{name}>"}
+            looks |= {"parser": _number(kind, name)}
     if field.metadata["positional"]:
-        door = typer.Argument(**words)
+        door = typer.Argument(**looks | {"metavar": field.name.upper()})
     else:
-        door = typer.Option(*flag.split(), rich_help_panel=panel, **words)
+        door = typer.Option(*flag.split(), rich_help_panel=panel, **looks)
     return inspect.Parameter(
         field.name,
         inspect.Parameter.KEYWORD_ONLY,
@@ -241,7 +250,5 @@ def load_config(path: str, known: Sequence[str | None]) -> dict[str, Any]:
     named = {str(key).replace("-", "_"): value for key, value in content.items()}
     unknown = [key for key in named if key not in known]
     if unknown:
-        raise UsageError(
-            f"{path} has the unknown option {unknown[0]!r}; known are {', '.join(map(str, known))}"
-        )
+        raise UsageError(f"{path}: {no_option(unknown[0], map(str, known))}")
     return named

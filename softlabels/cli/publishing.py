@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
 
 from softlabels.cli.flags import Terminal
 from softlabels.options import PullOptions, PushOptions
@@ -15,7 +14,7 @@ def add_commands(command: Callable[[type], Callable]) -> None:
     command(PullOptions)(pull)
 
 
-def push(terminal: Terminal, **options: Any) -> None:
+def push(terminal: Terminal, options: PushOptions) -> None:
     """Publish a dump on the Hugging Face Hub, once it was verified.
 
     Log in with `hf auth login`, or set HF_TOKEN.
@@ -28,7 +27,7 @@ def push(terminal: Terminal, **options: Any) -> None:
     """
     import softlabels
 
-    done = softlabels.push(terminal.progress, **options)
+    done = terminal.run(softlabels.push, options)
     if done.commit:
         text = f"{done.url}: {counted(len(done.files), 'file')}, {size_words(done.bytes)} sent"
         text += f"; {len(done.removed)} removed" if done.removed else ""
@@ -41,7 +40,7 @@ def push(terminal: Terminal, **options: Any) -> None:
     terminal.result(text, asdict(done))
 
 
-def pull(terminal: Terminal, **options: Any) -> None:
+def pull(terminal: Terminal, options: PullOptions) -> None:
     """Fetch a dump from the Hugging Face Hub and check every file of it.
 
     `softlabels train ORG/NAME` and the other commands fetch for themselves what they need.
@@ -54,7 +53,7 @@ def pull(terminal: Terminal, **options: Any) -> None:
     """
     import softlabels
 
-    done = softlabels.pull(terminal.progress, **options)
+    done = terminal.run(softlabels.pull, options)
     count, shards = len(done.manifest.shards), len(done.shards)
     how = "whole" if shards == count else f"{shards:,} of {counted(count, 'shard')}"
     text = f"{done.path}: {done.rows:,} rows, {size_words(done.bytes)}, {how}; {terminal.took}"

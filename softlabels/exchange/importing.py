@@ -34,7 +34,7 @@ from softlabels.inputs.hashing import Fingerprint
 from softlabels.inputs.preprocessing import choose
 from softlabels.inputs.sources import Rows, open_source
 from softlabels.logits import check_temperature
-from softlabels.options import DumpOptions, ImportOptions
+from softlabels.options import DumpOptions, ImportOptions, make_options, verb
 from softlabels.places.folders import open_folder
 from softlabels.store.claims import claimed, new_run
 from softlabels.store.folder import Folder
@@ -44,7 +44,7 @@ from softlabels.store.shard_check import check_shards
 from softlabels.store.statistics import alarm
 from softlabels.store.writer import ShardWriter, shard_schema
 from softlabels.system.humanize import counted
-from softlabels.system.progress import SILENT, Progress
+from softlabels.system.progress import Progress
 from softlabels.teachers import Teacher
 from softlabels.teachers.teacher import suggest_name
 
@@ -59,42 +59,39 @@ class Imported:
     manifest: Manifest
 
 
-def import_logits(progress: Progress = SILENT, **options: Any) -> Imported:
+@verb(ImportOptions)
+def import_logits(options: ImportOptions, progress: Progress) -> Imported:
     """A complete dump from a file of logits.
-
-    Options are those of `softlabels import` (see `options.ImportOptions`): file, data, ids,
-    out, resume, probabilities, …
 
     Raises SourceError or UntrustedPickle for a file that can't be read, AlignmentError where its
     rows are not the source's, LogitsError for values that must not be stored, and StoreError,
     PlanMismatch, FolderInUse or DiskFull for the folder. Shards that were committed before stay,
     and `resume=True` goes on from there.
     """
-    words = ImportOptions(**options)
-    check_temperature(words.T)
+    check_temperature(options.T)
     source = open_source(
-        words.data,
-        words.split,
-        revision=words.revision,
-        input_column=words.input_column,
-        label_column=words.label_column,
-        id_column=words.id_column,
+        options.data,
+        options.split,
+        revision=options.revision,
+        input_column=options.input_column,
+        label_column=options.label_column,
+        id_column=options.id_column,
         progress=progress,
     )
-    foreign = open_foreign(words, source.class_names)
-    places, how = match(foreign, Path(words.ids) if words.ids else None, source, words.file)
-    matched = Match(words, foreign, source, places)
+    foreign = open_foreign(options, source.class_names)
+    places, how = match(foreign, Path(options.ids) if options.ids else None, source, options.file)
+    matched = Match(options, foreign, source, places)
     check_match(matched)
     told = tell(matched, how)
-    progress.say(f"{words.file}: {foreign.rows:,} rows of {foreign.classes:,} classes; {told}")
+    progress.say(f"{options.file}: {foreign.rows:,} rows of {foreign.classes:,} classes; {told}")
     if foreign.unproven:
         progress.say(
-            f"warning: {words.file}: {foreign.unproven}. If augmentation or mixup was on, students "
-            f"will learn wrong targets: save the logits again with both off"
+            f"warning: {options.file}: {foreign.unproven}. If augmentation or mixup was on, "
+            f"students will learn wrong targets: save the logits again with both off"
         )
     setup = _setup(matched, told)
     refuse_unstorable(setup)
-    named = suggest_name(setup.teacher.name) if words.name is None else []
+    named = suggest_name(setup.teacher.name) if options.name is None else []
     for remark in (*setup.remarks, *named):
         progress.say(remark)
     try:
@@ -107,25 +104,27 @@ def import_logits(progress: Progress = SILENT, **options: Any) -> Imported:
 def _setup(matched: Match, told: str) -> Setup:
     """The dump that an import becomes: of a teacher that never runs here. So an import is planned,
     resumed and finished as a dump is."""
-    words, foreign, source = matched.options, matched.foreign, matched.source
-    name = words.name or _default_name(Path(os.path.expanduser(words.file)).resolve())
+    options, foreign, source = matched.options, matched.foreign, matched.source
+    name = options.name or _default_name(Path(os.path.expanduser(options.file)).resolve())
     teacher = Teacher(name, "imported", foreign.fingerprint, torch.nn.Identity(), told)
-    chosen = choose(source, words.preprocess)
+    chosen = choose(source, options.preprocess)
     return Setup(
-        options=DumpOptions(
-            teacher=words.file,
-            name=words.name,
-            shard_rows=words.shard_rows,
-            dtype=words.dtype or ("float32" if words.probabilities else foreign.dtype),
-            with_inputs=words.with_inputs,
-            precision="unknown",
+        options=make_options(
+            DumpOptions,
+            {
+                "teacher": options.file,
+                "name": options.name,
+                "shard_rows": options.shard_rows,
+                "dtype": options.dtype or ("float32" if options.probabilities else foreign.dtype),
+                "with_inputs": options.with_inputs,
+            },
         ),
         teacher=teacher,
         source=source,
         preprocess=chosen.preprocess,
         classes=foreign.classes,
         class_names=source.class_names,
-        folder=open_folder(words.out or f"data/{default_name(source, teacher)}"),
+        folder=open_folder(options.out or f"data/{default_name(source, teacher)}"),
         device=torch.device("cpu"),
         remarks=[f"{chosen}, for students"],
     )
@@ -141,11 +140,11 @@ def _default_name(file: Path) -> str:
 
 
 def _import(setup: Setup, matched: Match, progress: Progress) -> Imported:
-    words, folder = matched.options, setup.folder
+    options, folder = matched.options, setup.folder
     _check_words(setup)
-    plan = begin(setup, words.resume, progress)
+    plan = begin(setup, options.resume, progress)
     job = setup.job(plan)
-    missing = _missing(job, words, progress)
+    missing = _missing(job, options, progress)
     if missing is None:
         progress.say(f"{folder} is complete already; nothing to do")
         return Imported(str(folder), read_manifest(folder)[0])
@@ -177,20 +176,20 @@ def _check_words(setup: Setup) -> None:
         )
 
 
-def _missing(job: Job, words: ImportOptions, progress: Progress) -> list[int] | None:
+def _missing(job: Job, options: ImportOptions, progress: Progress) -> list[int] | None:
     """The shards to be written; None where there is nothing to do. Raises StoreError for damage
     that --resume would mend."""
     folder, plan = job.folder, job.plan
     done = read_commits(folder, plan)
     redo: list[int] = []
-    if words.check == "full" and words.resume:
+    if options.check == "full" and options.resume:
         redo = damaged(job, list(done), progress)
-    elif words.check == "full":
+    elif options.check == "full":
         for checked in check_shards(folder, plan, list(done.values()), job.workers):
             for finding in checked.findings:
                 raise StoreError(f"{folder}: {finding}. Add --resume to make such shards again")
     missing = settle(job, redo, progress)
-    if missing and words.resume:
+    if missing and options.resume:
         progress.say(f"to do: {counted(len(missing), 'shard')} of {plan.shards:,}")
     if not missing:
         if is_complete(folder, plan):
@@ -212,8 +211,8 @@ def _run(job: Job, matched: Match, missing: list[int], progress: Progress) -> No
     except DiskFull as error:
         raise DiskFull(f"{error}: {state(folder, plan)}") from error
     except KeyboardInterrupt:
-        words = state(folder, plan)
-        progress.say(f"stopped: {words}. Go on with the same command and --resume")
+        options = state(folder, plan)
+        progress.say(f"stopped: {options}. Go on with the same command and --resume")
         raise
 
 

@@ -2,7 +2,6 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
 
 from huggingface_hub import is_offline_mode
 from huggingface_hub.errors import EntryNotFoundError
@@ -10,7 +9,7 @@ from huggingface_hub.errors import EntryNotFoundError
 from softlabels.errors import DamagedDump, StoreError, UsageError
 from softlabels.hub.labels_only import without_inputs
 from softlabels.hub.own_folder import OwnFolder
-from softlabels.options import PullOptions
+from softlabels.options import PullOptions, verb
 from softlabels.places.folders import elsewhere
 from softlabels.places.hub_address import HubAddress, first_line
 from softlabels.places.hub_copies import (
@@ -33,7 +32,7 @@ from softlabels.store.records import Manifest, Plan
 from softlabels.store.shard_check import sha256_of
 from softlabels.store.shard_numbers import parse_numbers
 from softlabels.system.background import cores
-from softlabels.system.progress import SILENT, Progress
+from softlabels.system.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -67,33 +66,35 @@ class Cached:
         get_file(address, name, commit, force=True)
 
 
-def pull(progress: Progress = SILENT, **options: Any) -> Pulled:
-    """Fetch a dump, or some shards of it, and check it. Options are those of `softlabels pull`.
+@verb(PullOptions)
+def pull(options: PullOptions, progress: Progress) -> Pulled:
+    """Fetch a dump, or some shards of it, and check it.
 
     What is here already is not fetched again, unless it has other bytes than recorded. Raises
     DamagedDump where the Hub's have too, and StoreError where it can't be reached.
     """
-    words = PullOptions(**options)
-    address = HubAddress.parse(words.repo if "://" in words.repo else f"hf://datasets/{words.repo}")
+    address = HubAddress.parse(
+        options.repo if "://" in options.repo else f"hf://datasets/{options.repo}"
+    )
     if address is None:
         raise UsageError(
-            f"{words.repo!r} is no name of a dump; write ORG/NAME, or ORG/NAME/FOLDER for one of "
+            f"{options.repo!r} is no name of a dump; write ORG/NAME, or ORG/NAME/FOLDER for one of "
             f"several"
         )
-    if words.revision:
-        address = replace(address, revision=words.revision)
+    if options.revision:
+        address = replace(address, revision=options.revision)
     copy = fetch_manifest(address)
     try:
         manifest, plan = read_manifest(copy)
     except DamagedDump:  # on its way, or on this disk
         _get_again(address, copy, Cached(copy), MANIFEST)
         manifest, plan = read_manifest(copy)
-    commit, numbers = commit_of(copy), parse_numbers(words.shards, plan.shards)
-    if words.out is None:
+    commit, numbers = commit_of(copy), parse_numbers(options.shards, plan.shards)
+    if options.out is None:
         _fetch(address, copy, Cached(copy), manifest, plan, numbers, progress)
         return Pulled(copy.root, commit, manifest, numbers)
-    bare = words.labels_only and plan.with_inputs
-    own = OwnFolder(words.out, address, commit, bare)
+    bare = options.labels_only and plan.with_inputs
+    own = OwnFolder(options.out, address, commit, bare)
     with own.taken(manifest, replace(plan, with_inputs=plan.with_inputs and not bare)):
         if bare:
             source = elsewhere(address, copy)

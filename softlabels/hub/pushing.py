@@ -8,7 +8,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 from huggingface_hub import (
     CommitOperationAdd,
@@ -35,13 +35,13 @@ from softlabels.hub.repository import (
     refuse_tag,
     same,
 )
-from softlabels.options import PushOptions
+from softlabels.options import PushOptions, verb
 from softlabels.places.folders import open_folder
 from softlabels.places.hub_address import HubAddress, quiet, translated
 from softlabels.store.folder import Folder
 from softlabels.store.manifest import CARD, MANIFEST, read_manifest
 from softlabels.store.reader import DumpReader
-from softlabels.system.progress import SILENT, Progress
+from softlabels.system.progress import Progress
 from softlabels.verification import verify
 
 Operation = CommitOperationAdd | CommitOperationCopy | CommitOperationDelete
@@ -64,8 +64,9 @@ class Pushed:
     unchanged: int
 
 
-def push(progress: Progress = SILENT, **options: Any) -> Pushed:
-    """Publish a dump. Options are those of `softlabels push`.
+@verb(PushOptions)
+def push(options: PushOptions, progress: Progress) -> Pushed:
+    """Publish a dump.
 
     It is verified first. Files that the repository has already are not sent again, also after a
     push that was cut off; the last commit brings the manifest, which makes the dataset complete.
@@ -73,49 +74,48 @@ def push(progress: Progress = SILENT, **options: Any) -> Pushed:
     inputs where it isn't said whether to publish them, StoreError where the Hub refuses or can't be
     reached.
     """
-    chosen = PushOptions(**options)
-    address = _address(chosen)
-    folder = open_folder(chosen.dump)
+    address = _address(options)
+    folder = open_folder(options.dump)
     if not folder.is_local:
         raise UsageError(f"{folder} is elsewhere; push a dump from this disk")
     _, plan = read_manifest(folder)
-    if plan.with_inputs and not (chosen.include_inputs or chosen.labels_only):
+    if plan.with_inputs and not (options.include_inputs or options.labels_only):
         raise UsageError(
             f"{folder} holds the inputs of {plan.source['data']}; say --include-inputs if their "
             f"licence lets you publish them, else --labels-only"
         )
-    _check(chosen.dump, progress)
-    for line in announcement(DumpReader(folder), address, chosen):
+    _check(options.dump, progress)
+    for line in announcement(DumpReader(folder), address, options):
         progress.say(line)
-    if not plan.with_inputs or chosen.include_inputs:
-        return _publish(folder, address, chosen, progress)
+    if not plan.with_inputs or options.include_inputs:
+        return _publish(folder, address, options, progress)
     with tempfile.TemporaryDirectory(prefix="softlabels-") as place:
         bare = without_inputs(DumpReader(folder), Folder(place), progress)
         with suppress(FileNotFoundError):  # what its owner wrote into it
             shutil.copyfile(folder.path(CARD), bare.path(CARD))
-        return _publish(bare, address, chosen, progress)
+        return _publish(bare, address, options, progress)
 
 
-def _address(chosen: PushOptions) -> HubAddress:
+def _address(options: PushOptions) -> HubAddress:
     """Where to, on the branch that is asked for. Raises UsageError for a place that no dump can
     have."""
-    address = HubAddress.parse(f"hf://datasets/{chosen.repo}")
+    address = HubAddress.parse(f"hf://datasets/{options.repo}")
     if address is None or address.revision:
         raise UsageError(
-            f"{chosen.repo!r} is no name of a dump; write ORG/NAME, or ORG/NAME/FOLDER for one of "
+            f"{options.repo!r} is no name of a dump; write ORG/NAME, or ORG/NAME/FOLDER for one of "
             f"several"
         )
     if {"data", "commits"} & set(address.folder.split("/")):
         raise UsageError(
             f"{address}: a folder named data or commits is part of a dump; choose another name"
         )
-    if chosen.revision and COMMIT.fullmatch(chosen.revision):
-        raise UsageError(f"--revision {chosen.revision} is a commit; push to a branch")
-    return replace(address, revision=chosen.revision)
+    if options.revision and COMMIT.fullmatch(options.revision):
+        raise UsageError(f"--revision {options.revision} is a commit; push to a branch")
+    return replace(address, revision=options.revision)
 
 
 def _check(dump: str, progress: Progress) -> None:
-    verdict = verify(progress, dump=dump)
+    verdict = verify(dump=dump, progress=progress)
     if not verdict.good:
         first = verdict.findings[0]
         raise DamagedDump(
@@ -124,16 +124,16 @@ def _check(dump: str, progress: Progress) -> None:
         )
 
 
-def _publish(folder: Folder, at: HubAddress, chosen: PushOptions, progress: Progress) -> Pushed:
+def _publish(folder: Folder, at: HubAddress, options: PushOptions, progress: Progress) -> Pushed:
     api, manifest = HfApi(), at.inside(MANIFEST)
     with translated(at), quiet():
         head, there = look(api, at)
-        if chosen.revision and head is not None:
+        if options.revision and head is not None:
             refuse_tag(api, at)
-        earlier = earlier_files(api, folder, at, head, there, chosen.replace)
+        earlier = earlier_files(api, folder, at, head, there, options.replace)
         names = {CARD, at.inside(CARD)} & there.keys()
         cards = {name: read_file(api, at, name, head).decode() for name in names}
-    pages = _pages(folder, at, chosen, there, cards, progress)
+    pages = _pages(folder, at, options, there, cards, progress)
     files = dump_files(folder, at) | {name: (page, "") for name, page in pages.items()}
     with translated(at), quiet():
         changed = {
@@ -145,9 +145,9 @@ def _publish(folder: Folder, at: HubAddress, chosen: PushOptions, progress: Prog
         result = Pushed(at.repo, url, None, sorted(changed), size, stale, len(files) - len(changed))
         for name in {CARD, at.inside(CARD)}:
             _validate(pages[name])
-        if chosen.dry_run or not (changed or stale):
+        if options.dry_run or not (changed or stale):
             return result
-        head = _make_place(api, at, chosen.private)
+        head = _make_place(api, at, options.private)
         pieces = _pieces(at, changed, stale, folder.path(MANIFEST) if manifest in there else None)
         return replace(result, commit=_send(api, at, pieces, head, progress))
 
@@ -165,7 +165,7 @@ def _make_place(api: HfApi, at: HubAddress, private: bool) -> str | None:
 def _pages(
     folder: Folder,
     at: HubAddress,
-    chosen: PushOptions,
+    options: PushOptions,
     there: Collection[str],
     cards: dict[str, str],
     progress: Progress,
@@ -185,7 +185,7 @@ def _pages(
     except MissingExtra as error:
         progress.say(f"the card has no picture: {error}")
     picture = PICTURE if pages else None
-    given = {"license": chosen.license, TEACHER_LICENSE: chosen.teacher_license}
+    given = {"license": options.license, TEACHER_LICENSE: options.teacher_license}
     page = render_page(folder, manifest, plan, where, given, calibration, picture, before)
     pages[at.inside(CARD)] = page.encode()
     if at.folder:

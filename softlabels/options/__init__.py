@@ -7,10 +7,11 @@ at the front door and turned into objects there; nothing below sees them.
 from softlabels.options.capture import DumpOptions, PlanOptions
 from softlabels.options.dumps import CacheOptions, DemoOptions, InfoOptions
 from softlabels.options.exchange import ImportOptions
-from softlabels.options.option import Options, flag_of
+from softlabels.options.option import Options, flag_of, make_options
 from softlabels.options.publishing import PullOptions, PushOptions
 from softlabels.options.source import SourceOptions
 from softlabels.options.students import EvalOptions, FitOptions, TrainingOptions, TrainOptions
+from softlabels.options.verb import verb
 from softlabels.options.verification import VerifyOptions
 
 __all__ = [
@@ -30,4 +31,6 @@ __all__ = [
     "TrainingOptions",
     "VerifyOptions",
     "flag_of",
+    "make_options",
+    "verb",
 ]

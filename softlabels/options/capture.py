@@ -1,9 +1,10 @@
 """The options of `softlabels dump` and `plan`."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from softlabels.errors import UsageError
-from softlabels.options.option import check_one_of, check_whole, option
+from softlabels.options.option import Count, option
 from softlabels.options.source import SourceOptions
 
 
@@ -27,50 +28,44 @@ class DumpOptions(SourceOptions):
     )
     out: str | None = option("The dump's folder. Default: data/DATASET-TEACHER.", None)
     resume: bool = option("Go on with an unfinished dump; redo what is damaged in any.", False)
-    check: str = option(
-        "full, or size: how --resume looks at finished shards. full reads each and compares its "
-        "SHA-256.",
+    check: Literal["full", "size"] = option(
+        "How --resume looks at finished shards. full reads each and compares its SHA-256.",
         "full",
     )
-    engine: str = option(
-        "local, or ray: who runs the shards. Under torchrun, local is every rank.", "local"
+    engine: Literal["local", "ray"] = option(
+        "Who runs the shards. Under torchrun, local is every rank.", "local"
     )
     model: str | None = option("The model that a bare state dict belongs to.", None)
     weights: str | None = option(
         "Which weights of a file that holds several: the way to them, such as state_dict_ema.", None
     )
-    batch_size: int = option("Rows in a forward pass.", 256)
+    batch_size: Count = option("Rows in a forward pass.", 256)
     allow_batch_dependence: bool = option(
         "Take a teacher whose answers to a row depend on the rows beside it, in this batch size.",
         False,
         flag="--allow-batch-dependence",
     )
-    outputs: str = option(
-        "auto, or logits: take for logits what lies from 0 to 1, or looks like probabilities times "
-        "a constant.",
+    outputs: Literal["auto", "logits"] = option(
+        "logits: take for logits what lies from 0 to 1, or looks like probabilities times a "
+        "constant.",
         "auto",
     )
-    shard_rows: int | None = option("Rows in a shard. Default: about 128 MiB.", None)
-    dtype: str = option("float16 or float32: how a logit is stored.", "float16")
+    shard_rows: Count | None = option("Rows in a shard. Default: about 128 MiB.", None)
+    dtype: Literal["float16", "float32"] = option("How a logit is stored.", "float16")
     with_inputs: bool = option("Store the inputs too, so that the dump stands alone.", False)
-    on_error: str = option("stop, or skip: what to do with an input that can't be read.", "stop")
-    device: str = option("auto, cpu, cuda, cuda:1 or mps.", "auto")
-    precision: str = option(
-        "float32, bf16, or on CUDA tf32 or fp16: the teacher's matrix work.", "float32"
+    on_error: Literal["stop", "skip"] = option(
+        "What to do with an input that can't be read.", "stop"
     )
-    workers: int = option("Threads that read and decode ahead.", 2)
+    device: str = option("auto, cpu, cuda, cuda:1 or mps.", "auto")
+    precision: Literal["float32", "bf16", "tf32", "fp16"] = option(
+        "The teacher's matrix work; tf32 and fp16 on CUDA.", "float32"
+    )
+    workers: Count = option("Threads that read and decode ahead.", 2)
     trust_pickle: bool = option("Load a teacher's file even though it could run code.", False)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_whole(self, "batch_size", "shard_rows", "workers", at_least=1)
-        if (self.name is not None and not self.name.isprintable()) or self.name == "":
+    def check_together(self) -> None:
+        if self.name is not None and not self.name.isprintable():
             raise UsageError(f"--name is {self.name!r}; write a name that can be read")
-        check_one_of(self, "dtype", "float16", "float32")
-        check_one_of(self, "on_error", "stop", "skip")
-        check_one_of(self, "outputs", "auto", "logits")
-        check_one_of(self, "check", "full", "size")
-        check_one_of(self, "engine", "local", "ray")
 
 
 @dataclass(frozen=True, kw_only=True)

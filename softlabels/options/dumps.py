@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from softlabels.options.option import Options, check_whole, option
+from softlabels.options.option import Count, Options, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,10 +24,6 @@ class DemoOptions(Options):
     """All three stages on the embedded digits, in under a minute on two cores."""
 
     out: str = option("Folder for what it makes.", "data/demo")
-    seeds: int = option("Students trained for each row of the table.", 5)
-    rows: int = option("Labelled examples that a student sees.", 150)
+    seeds: Count = option("Students trained for each row of the table.", 5)
+    rows: Count = option("Labelled examples that a student sees.", 150)
     device: str = option("auto, cpu, cuda, cuda:1 or mps.", "auto")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_whole(self, "seeds", "rows", at_least=1)

@@ -1,9 +1,10 @@
 """The options of `softlabels import`."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from softlabels.errors import UsageError
-from softlabels.options.option import check_one_of, check_positive, check_whole, option
+from softlabels.options.option import Count, Positive, option
 from softlabels.options.source import SourceOptions
 
 
@@ -28,43 +29,36 @@ class ImportOptions(SourceOptions):
         None,
     )
     resume: bool = option("Go on with an unfinished import; redo what is damaged in any.", False)
-    check: str = option(
-        "full, or size: how shards that are there are looked at. full reads each and compares its "
-        "SHA-256.",
+    check: Literal["full", "size"] = option(
+        "How shards that are there are looked at. full reads each and compares its SHA-256.",
         "full",
     )
     name: str | None = option(
         "What records call the teacher. Default: the file's name, without its ending.", None
     )
     probabilities: bool = option("The file holds probabilities: store T times their logs.", False)
-    outputs: str = option(
-        "auto, or logits: take for logits what lies from 0 to 1, or looks like probabilities times "
-        "a constant.",
+    outputs: Literal["auto", "logits"] = option(
+        "logits: take for logits what lies from 0 to 1, or looks like probabilities times a "
+        "constant.",
         "auto",
     )
-    T: float = option(
+    T: Positive = option(
         "Temperature at which the probabilities were made.", 1.0, flag="--T -T --temperature"
     )
-    floor: float | None = option(
+    floor: Positive | None = option(
         "Probabilities below this count as this, since 0 has no logarithm. Default: refuse 0.", None
     )
-    classes: int | None = option("Classes, where neither file nor source tells.", None)
-    on_missing: str = option("stop, or skip: what to do with source rows without logits.", "stop")
-    shard_rows: int | None = option("Rows in a shard. Default: about 128 MiB.", None)
-    dtype: str | None = option(
-        "float16 or float32: how a logit is stored. Default: the file's; float32 for logs.", None
+    classes: Count | None = option("Classes, where neither file nor source tells.", None)
+    on_missing: Literal["stop", "skip"] = option(
+        "What to do with source rows without logits.", "stop"
+    )
+    shard_rows: Count | None = option("Rows in a shard. Default: about 128 MiB.", None)
+    dtype: Literal["float16", "float32"] | None = option(
+        "How a logit is stored. Default: the file's; float32 for logs.", None
     )
     with_inputs: bool = option("Store the inputs too, so that the dump stands alone.", False)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_whole(self, "shard_rows", "classes", at_least=1)
-        check_positive(self, "T", "floor")
-        check_one_of(self, "outputs", "auto", "logits")
-        check_one_of(self, "on_missing", "stop", "skip")
-        check_one_of(self, "check", "full", "size")
-        if self.dtype is not None:
-            check_one_of(self, "dtype", "float16", "float32")
+    def check_together(self) -> None:
         if self.floor is not None and self.floor >= 1:
             raise UsageError(f"--floor is {self.floor:g}; it must be below 1, such as 1e-7")
         if not self.probabilities and (self.floor is not None or self.T != 1):

@@ -1,10 +1,42 @@
-"""What an option is, and what all commands ask of theirs."""
+"""What an option is: a field with a type that says which values it takes, and its help.
 
+The type is checked when the dataclass is made, whether its values come from flags, from YAML or
+from Python: text, True or False, one of a `Literal`'s choices, or a number within bounds.
+"""
+
+import difflib
 import math
-from dataclasses import MISSING, dataclass, field, fields
-from typing import Any
+import operator
+import os
+import types
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, Field, InitVar, dataclass, field, fields
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from softlabels.errors import UsageError
+from softlabels.system.progress import SILENT, Progress
+
+LARGEST = 2**63  # what seeds and counts are stored in
+
+O = TypeVar("O", bound="Options")  # noqa: E741
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Which numbers an option takes: `holds` tells of one, `text` says it to people."""
+
+    text: str
+    holds: Callable[[float], bool]
+
+
+Count = Annotated[int, Bounds("a whole number, 1 or more", lambda n: n >= 1)]
+Natural = Annotated[int, Bounds("a whole number, 0 or more", lambda n: n >= 0)]
+Positive = Annotated[float, Bounds("a finite number above 0", lambda x: 0 < x < math.inf)]
+NotNegative = Annotated[float, Bounds("a finite number, 0 or more", lambda x: 0 <= x < math.inf)]
+Fraction = Annotated[float, Bounds("a number from 0 to 1", lambda x: 0 <= x <= 1)]
+BelowOne = Annotated[
+    float, Bounds("a number from 0 up to but not including 1", lambda x: 0 <= x < 1)
+]
 
 
 def option(help: str, default: Any = MISSING, *, flag: str = "", positional: bool = False) -> Any:
@@ -14,58 +46,146 @@ def option(help: str, default: Any = MISSING, *, flag: str = "", positional: boo
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What all commands ask of their options."""
+    """A command's options, each of its type; `check_together` says what holds between several.
 
-    def __post_init__(self) -> None:
+    progress is a verb's keyword and no option: no field, it is not kept. It is declared here so
+    that editors and type checkers, which take a verb's keywords from this class, know it.
+    """
+
+    progress: InitVar[Progress] = SILENT
+
+    def __post_init__(self, progress: Progress) -> None:
+        types = hints_of(type(self))
         for one in fields(self):
-            value = getattr(self, one.name)
-            name = one.name if one.metadata["positional"] else flag_of(one.name)
-            if isinstance(value, str) and "\0" in value:
-                raise UsageError(f"{name} is {value!r}; no name has a zero byte")
+            value = checked(name_of(one), getattr(self, one.name), types[one.name])
+            object.__setattr__(self, one.name, value)
             if value == "" and one.name != "preprocess":  # which may ask for nothing
-                raise UsageError(f"{name} is empty; write what is meant, or leave it out")
+                raise UsageError(f"{name_of(one)} is empty; write what is meant, or leave it out")
+        self.check_together()
+
+    def check_together(self) -> None:
+        """Raises UsageError for options that exclude each other, or need another."""
+
+
+def hints_of(options: type) -> dict[str, Any]:
+    """The type of each option, with its bounds."""
+    return get_type_hints(options, include_extras=True)
 
 
 def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def check_whole(options: Any, *names: str, at_least: int) -> None:
-    for name in names:
-        value = getattr(options, name)
-        if value is None:
-            continue
-        whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-        if not whole or not at_least <= value < 2**63:
-            limit = " and below 2⁶³" if whole and value > at_least else ""
-            raise UsageError(
-                f"{flag_of(name)} is {value}; it must be a whole number, {at_least} or more{limit}"
-            )
+def name_of(one: Field) -> str:
+    """What messages call an option."""
+    return one.name if one.metadata["positional"] else flag_of(one.name)
 
 
-def check_seed(options: Any) -> None:
-    if options.seed != int(options.seed) or not 0 <= options.seed < 2**63:
-        raise UsageError(
-            f"--seed is {options.seed}; it must be a whole number, 0 or more, that 63 bits hold"
-        )
+def choices_of(hint: Any) -> tuple[str, ...]:
+    """The choices of a `Literal`, or of a `Literal | None`; else nothing."""
+    kind, _ = _parts(hint)
+    return get_args(kind) if get_origin(kind) is Literal else ()
 
 
-def check_positive(options: Any, *names: str) -> None:
-    for name in names:
-        value = getattr(options, name)
-        if value is not None and not (value > 0 and math.isfinite(value)):
-            raise UsageError(f"{flag_of(name)} is {value}; it must be a finite number above 0")
+def make_options(options: type[O], given: Mapping[str, Any]) -> O:
+    """Options by name. Raises UsageError for names that there are not and for missing ones."""
+    known = {one.name: one for one in fields(options)}
+    if unknown := [name for name in given if name not in known]:
+        raise no_option(unknown[0], known)
+    for name, one in known.items():
+        if one.default is MISSING and name not in given:
+            raise UsageError(f"{name} is missing: {one.metadata['help']}")
+    return options(**given)
 
 
-def check_fraction(options: Any, *names: str, below_one: bool = False) -> None:
-    for name in names:
-        value = getattr(options, name)
-        if not 0 <= value <= 1 or (below_one and value == 1):
-            upper = "up to but not including 1" if below_one else "to 1"
-            raise UsageError(f"{flag_of(name)} is {value}; it must be a number from 0 {upper}")
+def no_option(name: str, known: Iterable[str]) -> UsageError:
+    """The error of an unknown option, with the one that was meant where one looks like it."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, 1)
+    return UsageError(
+        f"no option {name!r}; did you mean {near[0]!r}?"
+        if near
+        else f"no option {name!r}; there are {', '.join(known)}"
+    )
 
 
-def check_one_of(options: Any, name: str, *words: str) -> None:
-    value = getattr(options, name)
-    if value not in words:
-        raise UsageError(f"{flag_of(name)} is {value!r}; use {' or '.join(words)}")
+def checked(name: str, value: Any, hint: Any) -> Any:
+    """The value as the type has it: a path as text, a whole 8.0 as 8. Raises UsageError."""
+    kind, bounds = _parts(hint)
+    if value is None and _may_be_none(hint):
+        return None
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise UsageError(f"{name} is {value!r}; use {_either(get_args(kind))}")
+        return value
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise UsageError(f"{name} is {value!r}; it must be True or False")
+        return value
+    if kind is str:
+        return _text(name, value)
+    if kind in (int, float):
+        return _number(name, value, kind, bounds)
+    return value
+
+
+def _text(name: str, value: Any) -> str:
+    text = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(text, str):
+        raise UsageError(f"{name} is {value!r}; it must be text")
+    if "\0" in text:
+        raise UsageError(f"{name} is {text!r}; no name has a zero byte")
+    return text
+
+
+def _number(name: str, value: Any, kind: type, bounds: Bounds | None) -> int | float:
+    text = bounds.text if bounds else "a whole number" if kind is int else "a number"
+    number = _whole(value) if kind is int else _real(value)
+    shown = repr(value) if isinstance(value, str) else value
+    if number is None or (bounds and not bounds.holds(number)):
+        raise UsageError(f"{name} is {shown}; it must be {text}")
+    if kind is int and abs(number) >= LARGEST:
+        raise UsageError(f"{name} is {shown}; it must be {text} and below 2⁶³")
+    return number
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number of any type, numpy's too; None for what is none."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
+def _real(value: Any) -> float | None:
+    whole = _whole(value)
+    if whole is not None:
+        return float(whole)
+    return float(value) if isinstance(value, float) else None
+
+
+def _parts(hint: Any) -> tuple[Any, Bounds | None]:
+    """A type without `| None` and without its bounds, and these."""
+    if _is_union(hint):
+        parts = [part for part in get_args(hint) if part is not type(None)]
+        hint = parts[0] if len(parts) == 1 else hint
+    if get_origin(hint) is Annotated:
+        return get_args(hint)[0], get_args(hint)[1]
+    return hint, None
+
+
+def _may_be_none(hint: Any) -> bool:
+    return _is_union(hint) and type(None) in get_args(hint)
+
+
+def _is_union(hint: Any) -> bool:
+    return get_origin(hint) in (Union, types.UnionType)
+
+
+def _either(choices: tuple[str, ...]) -> str:
+    *first, last = choices
+    return f"{', '.join(first)} or {last}" if first else last

@@ -25,8 +25,7 @@ class PushOptions(Options):
     replace: bool = option("Replace another dump that is there.", False)
     dry_run: bool = option("Say what would be sent; send nothing.", False)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check_together(self) -> None:
         if self.include_inputs and self.labels_only:
             raise UsageError("--include-inputs and --labels-only exclude each other; give one")
 
@@ -48,8 +47,7 @@ class PullOptions(Options):
         "Leave out the inputs that the dump holds, which are not even fetched; needs --out.", False
     )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check_together(self) -> None:
         if self.labels_only and (self.out is None or self.shards is not None):
             raise UsageError("--labels-only needs --out, and all shards: leave out --shards")
         if self.revision is not None and "@" in self.repo:

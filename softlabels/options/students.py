@@ -1,16 +1,16 @@
 """The options of `softlabels fit`, `train` and `eval`."""
 
-import math
 from dataclasses import dataclass
+from typing import Literal
 
-from softlabels.errors import UsageError
 from softlabels.options.option import (
+    BelowOne,
+    Count,
+    Fraction,
+    Natural,
+    NotNegative,
     Options,
-    check_fraction,
-    check_one_of,
-    check_positive,
-    check_seed,
-    check_whole,
+    Positive,
     option,
 )
 from softlabels.options.source import SourceOptions
@@ -20,42 +20,32 @@ from softlabels.options.source import SourceOptions
 class TrainingOptions(Options):
     """How a model is trained, whatever the loss."""
 
-    epochs: int = option("Passes over the training rows.", 20)
-    batch_size: int = option("Rows in a step.", 256)
-    lr: float = option("Peak learning rate of AdamW; warm-up, then a cosine down to 0.", 1e-3)
-    warmup: float = option("Fraction of all steps in which the learning rate rises.", 0.02)
-    weight_decay: float = option("AdamW's weight decay.", 0.0)
-    dropout: float = option("Dropout on hidden units while training.", 0.0)
-    input_dropout: float = option("Dropout on inputs while training.", 0.0)
-    max_norm: float | None = option(
+    epochs: Count = option("Passes over the training rows.", 20)
+    batch_size: Count = option("Rows in a step.", 256)
+    lr: Positive = option("Peak learning rate of AdamW; warm-up, then a cosine down to 0.", 1e-3)
+    warmup: BelowOne = option("Fraction of all steps in which the learning rate rises.", 0.02)
+    weight_decay: NotNegative = option("AdamW's weight decay.", 0.0)
+    dropout: BelowOne = option("Dropout on hidden units while training.", 0.0)
+    input_dropout: BelowOne = option("Dropout on inputs while training.", 0.0)
+    max_norm: Positive | None = option(
         "Upper limit of the norm of the weights coming into each hidden unit.", None
     )
-    rows: int | None = option(
+    rows: Count | None = option(
         "Train on this many rows only, drawn evenly over the classes by the seed.", None
     )
-    holdout: float = option(
+    holdout: BelowOne = option(
         "Fraction of the rows kept out of training to choose the best epoch, by their labels or, "
         "where few have one, by the KL with the teacher; 0 keeps the last.",
         0.1,
     )
-    patience: int | None = option(
+    patience: Count | None = option(
         "Stop after this many epochs without a better held-out score.", None
     )
-    seed: int = option("Fixes initial weights, dropout, order and hold-out.", 0)
+    seed: Natural = option("Fixes initial weights, dropout, order and hold-out.", 0)
     device: str = option("auto, cpu, cuda, cuda:1 or mps.", "auto")
-    precision: str = option("float32, or for faster matrix work bf16, or tf32 (CUDA).", "float32")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_whole(self, "epochs", "batch_size", at_least=1)
-        check_whole(self, "rows", "patience", at_least=1)
-        check_positive(self, "lr", "max_norm")
-        check_fraction(self, "dropout", "input_dropout", "holdout", "warmup", below_one=True)
-        if not 0 <= self.weight_decay < math.inf:
-            raise UsageError(f"--weight-decay is {self.weight_decay}; it must be 0 or more")
-        check_seed(self)
-        if self.precision == "fp16":
-            raise UsageError("--precision fp16 is for dumps; train in bf16 or float32")
+    precision: Literal["float32", "bf16", "tf32"] = option(
+        "Matrix work: bf16 is faster, and so is tf32, on CUDA.", "float32"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +56,10 @@ class FitOptions(TrainingOptions, SourceOptions):
     model: str = option(
         "linear, mlp:1200x1200, cnn:32x64, or package.module:factory.", "mlp:1200x1200"
     )
-    jitter: int = option("Shift images by up to this many pixels each way, drawn by the seed.", 0)
+    jitter: Natural = option(
+        "Shift images by up to this many pixels each way, drawn by the seed.", 0
+    )
     out: str = option("The checkpoint to write.", "t.pt")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_whole(self, "jitter", at_least=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +69,10 @@ class TrainOptions(TrainingOptions):
     dump: str | None = option(
         "The dump's folder. Default: the newest complete one under data/.", None, positional=True
     )
-    T: float = option(
+    T: Positive = option(
         "Temperature of teacher and student in the loss.", 4.0, flag="--T -T --temperature"
     )
-    alpha: float = option("Weight of the soft targets; 1 − alpha goes to the hard labels.", 0.9)
+    alpha: Fraction = option("Weight of the soft targets; 1 − alpha goes to the hard labels.", 0.9)
     student: str = option(
         "linear, mlp:800x800, cnn:32x64, or package.module:factory.", "mlp:800x800"
     )
@@ -92,9 +80,9 @@ class TrainOptions(TrainingOptions):
         "Where the inputs are, if not where the dump says: a file, folder or Hub id.", None
     )
     preprocess: str | None = option("The student's preprocessing. Default: the teacher's.", None)
-    keep: str = option(
-        "auto, gpu or disk: where logits are read from. auto: the GPU if they fit, else disk, "
-        "which is mapped into memory.",
+    keep: Literal["auto", "gpu", "disk"] = option(
+        "Where logits are read from. auto: the GPU if they fit, else disk, which is mapped into "
+        "memory.",
         "auto",
     )
     cache: bool = option(
@@ -113,12 +101,6 @@ class TrainOptions(TrainingOptions):
     )
     out: str = option("The checkpoint to write.", "s.pt")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive(self, "T")
-        check_fraction(self, "alpha")
-        check_one_of(self, "keep", "auto", "gpu", "disk")
-
 
 @dataclass(frozen=True, kw_only=True)
 class EvalOptions(SourceOptions):
@@ -131,9 +113,5 @@ class EvalOptions(SourceOptions):
         "A dump's folder: also measure agreement with its teacher, on the dump's rows.", None
     )
     model: str | None = option("Confirms the factory that the checkpoint names.", None)
-    batch_size: int = option("Rows in a forward pass.", 1024)
+    batch_size: Count = option("Rows in a forward pass.", 1024)
     device: str = option("auto, cpu, cuda, cuda:1 or mps.", "auto")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_whole(self, "batch_size", at_least=1)

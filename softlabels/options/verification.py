@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from softlabels.errors import UsageError
-from softlabels.options.option import Options, check_seed, check_whole, option
+from softlabels.options.option import Count, Natural, Options, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,22 +15,19 @@ class VerifyOptions(Options):
     data: str | None = option(
         "Where the source is, if not where the dump says: a file, folder or Hub id.", None
     )
-    replay: int | None = option("Also run this many random rows through the teacher again.", None)
+    replay: Count | None = option("Also run this many random rows through the teacher again.", None)
     teacher: str | None = option("The teacher's file, for --replay.", None)
     model: str | None = option("The model that a bare state dict belongs to.", None)
     weights: str | None = option(
         "Which weights of a file that holds several: the way to them, such as state_dict_ema.", None
     )
-    seed: int = option("Chooses the rows of --replay.", 0)
-    batch_size: int = option("Rows in a forward pass.", 256)
+    seed: Natural = option("Chooses the rows of --replay.", 0)
+    batch_size: Count = option("Rows in a forward pass.", 256)
     device: str = option("auto, cpu, cuda, cuda:1 or mps.", "auto")
-    workers: int | None = option("Files read at once. Default: the number of cores.", None)
+    workers: Count | None = option("Files read at once. Default: the number of cores.", None)
     trust_pickle: bool = option("Load a teacher's file even though it could run code.", False)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_whole(self, "replay", "batch_size", "workers", at_least=1)
-        check_seed(self)
+    def check_together(self) -> None:
         if self.replay is not None and self.teacher is None:
             raise UsageError("--replay needs the teacher's file; name it with --teacher t.pt")
         if self.teacher is not None and self.replay is None:

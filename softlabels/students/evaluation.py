@@ -14,10 +14,10 @@ from softlabels.inputs.preprocessing import choose, introduce
 from softlabels.inputs.sources import open_as_told
 from softlabels.label_spaces import LabelSpace, match_label_spaces
 from softlabels.logits import DenseLogits, Logits
-from softlabels.options import EvalOptions
+from softlabels.options import EvalOptions, verb
 from softlabels.system.devices import resolve_device
 from softlabels.system.humanize import counted
-from softlabels.system.progress import SILENT, Advance, Progress, unheard
+from softlabels.system.progress import Advance, Progress, unheard
 from softlabels.targets.loading import load
 from softlabels.targets.soft_dataset import Dump
 from softlabels.teachers import Teacher, resolve
@@ -92,46 +92,49 @@ def compare(student_MC: Tensor, teacher: Logits) -> dict[str, Any]:
     }
 
 
-def evaluate(progress: Progress = SILENT, **options: Any) -> dict[str, Any]:
+@verb(EvalOptions)
+def evaluate(options: EvalOptions, progress: Progress) -> dict[str, Any]:
     """Measure a checkpoint on labelled data and, with `against`, on a dump's rows.
 
-    Options are those of `softlabels eval` (see `options.EvalOptions`). Returns the measures, with
-    those against the dump under `against`. The classes of the data, and of the dump, are matched
-    with the checkpoint's by name.
+    Returns the measures, with those against the dump under `against`. The classes of the data, and
+    of the dump, are matched with the checkpoint's by name.
 
     Raises TeacherError, SourceError, UsageError, or LabelSpaceMismatch for other classes.
     """
-    words = EvalOptions(**options)
-    if not Path(words.checkpoint).expanduser().is_file():
-        raise TeacherError(f"{words.checkpoint} is no file; eval takes a checkpoint, such as s.pt")
-    model = resolve(words.checkpoint, model=words.model)
+    if not Path(options.checkpoint).expanduser().is_file():
+        raise TeacherError(
+            f"{options.checkpoint} is no file; eval takes a checkpoint, such as s.pt"
+        )
+    model = resolve(options.checkpoint, model=options.model)
     if model.kind != "checkpoint" or model.preprocess is None:
-        raise TeacherError(f"{words.checkpoint} is a {model.kind}, not a checkpoint of softlabels")
+        raise TeacherError(
+            f"{options.checkpoint} is a {model.kind}, not a checkpoint of softlabels"
+        )
     remembered = model.data | {"class_names": model.class_names}
-    source = open_as_told(words, words.data, words.checkpoint, remembered, progress)
-    chosen = choose(source, words.preprocess, model.preprocess, "the checkpoint")
+    source = open_as_told(options, options.data, options.checkpoint, remembered, progress)
+    chosen = choose(source, options.preprocess, model.preprocess, "the checkpoint")
     examples = Examples(source, chosen.preprocess)
     introduce(progress, examples, chosen.origin)
-    model.to(resolve_device(words.device))
-    space = _label_space(model, examples, words)
+    model.to(resolve_device(options.device))
+    space = _label_space(model, examples, options)
     labels_N = _labels_of(examples, space, progress)
-    logits_NC = _predict_all(model, examples, words, progress, "eval")
+    logits_NC = _predict_all(model, examples, options, progress, "eval")
     found: dict[str, Any] = {
-        "checkpoint": words.checkpoint,
+        "checkpoint": options.checkpoint,
         "data": source.data,
         "split": source.split,
     }
     found |= measure(logits_NC, labels_N)
-    if words.against is not None:
-        dataset = load(words.against, preprocess=str(chosen.preprocess))
+    if options.against is not None:
+        dataset = load(options.against, preprocess=str(chosen.preprocess))
         assert isinstance(dataset, Dump), "one folder was named"
-        found["against"] = _against(dataset, model, space, words, progress)
+        found["against"] = _against(dataset, model, space, options, progress)
     return found
 
 
-def _label_space(model: Teacher, examples: Examples, words: EvalOptions) -> LabelSpace:
-    sample = examples.finish(examples.sample().to(resolve_device(words.device)))
-    return LabelSpace(words.checkpoint, model.logits(sample).shape[1], model.class_names)
+def _label_space(model: Teacher, examples: Examples, options: EvalOptions) -> LabelSpace:
+    sample = examples.finish(examples.sample().to(resolve_device(options.device)))
+    return LabelSpace(options.checkpoint, model.logits(sample).shape[1], model.class_names)
 
 
 def _labels_of(examples: Examples, model: LabelSpace, progress: Progress) -> Tensor:
@@ -155,14 +158,14 @@ def _labels_of(examples: Examples, model: LabelSpace, progress: Progress) -> Ten
 
 
 def _against(
-    dataset: Dump, model: Teacher, space: LabelSpace, words: EvalOptions, progress: Progress
+    dataset: Dump, model: Teacher, space: LabelSpace, options: EvalOptions, progress: Progress
 ) -> dict[str, Any]:
     """The model beside a dump's teacher, whose classes may be in another order."""
     assert dataset.examples is not None, "they were asked for"
-    name = str(words.against)
+    name = str(options.against)
     theirs = LabelSpace(name, dataset.reader.plan.classes, dataset.class_names)
     order = _match(space, theirs, progress)
-    student_NC = _predict_all(model, dataset.examples, words, progress, "against")
+    student_NC = _predict_all(model, dataset.examples, options, progress, "against")
     teacher = dataset.rows.gather(np.arange(len(dataset)))
     dataset.settle()
     if order is not None:  # the student's classes in the teacher's order
@@ -179,15 +182,15 @@ def _match(ours: LabelSpace, theirs: LabelSpace, progress: Progress) -> Tensor |
 
 
 def _predict_all(
-    model: Teacher, examples: Examples, words: EvalOptions, progress: Progress, what: str
+    model: Teacher, examples: Examples, options: EvalOptions, progress: Progress, what: str
 ) -> Tensor:
-    device = resolve_device(words.device)
+    device = resolve_device(options.device)
     rows = np.arange(len(examples))
     with progress.bar(what, len(rows), "rows") as advance:
-        logits_NC = predict(model.logits, examples, rows, device, words.batch_size, advance)
+        logits_NC = predict(model.logits, examples, rows, device, options.batch_size, advance)
     if broken := broken_rows(logits_NC):
         raise TeacherError(
-            f"{words.checkpoint} gives NaN or infinity for {broken:,} of {len(rows):,} rows of "
+            f"{options.checkpoint} gives NaN or infinity for {broken:,} of {len(rows):,} rows of "
             f"{examples.source.data!r}; nothing can be measured. Check the checkpoint and "
             f"--preprocess"
         )

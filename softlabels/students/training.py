@@ -3,8 +3,6 @@
 N rows of a batch, C classes.
 """
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,13 +13,13 @@ from softlabels.inputs.preprocessing import choose, introduce
 from softlabels.inputs.sources import open_as_told
 from softlabels.inputs.views import draw_shifts, shift
 from softlabels.logits import check_temperature
-from softlabels.options import FitOptions, TrainingOptions, TrainOptions
+from softlabels.options import FitOptions, TrainingOptions, TrainOptions, verb
 from softlabels.students.job import Job, TrainResult
 from softlabels.students.losses import hard_loss, kd_loss
 from softlabels.students.ranks import Ranks
 from softlabels.students.trainer import Batch
 from softlabels.system.humanize import counted
-from softlabels.system.progress import SILENT, Progress
+from softlabels.system.progress import Progress
 from softlabels.targets import newest_dump
 from softlabels.targets.joining import source_place
 from softlabels.targets.loading import load
@@ -32,76 +30,74 @@ MOST_CLASSES = 1_000_000
 LOW_T, HIGH_T = 0.01, 1000.0  # between them float32's loss is right to three digits
 
 
-def fit(progress: Progress = SILENT, **options: Any) -> TrainResult:
+@verb(FitOptions)
+def fit(options: FitOptions, progress: Progress) -> TrainResult:
     """Train a model from hard labels and write its checkpoint.
 
-    Options are those of `softlabels fit` (see `options.FitOptions`): data, model, epochs, lr,
-    dropout, max_norm, jitter, seed, out, … Raises UsageError, SourceError or TrainingError.
+    Raises UsageError, SourceError or TrainingError.
     """
-    words = FitOptions(**options)
-    ranks = Ranks(words.device)
+    ranks = Ranks(options.device)
     with ranks.together():
-        return _fit(words, ranks, progress)
+        return _fit(options, ranks, progress)
 
 
-def train(progress: Progress = SILENT, **options: Any) -> TrainResult:
+@verb(TrainOptions)
+def train(options: TrainOptions, progress: Progress) -> TrainResult:
     """Train a student from a stored dump and write its checkpoint; no teacher is loaded.
 
-    Options are those of `softlabels train` (see `options.TrainOptions`): dump, T, alpha, student,
-    epochs, out, … Raises UsageError, StoreError, SourceError, AlignmentError or TrainingError.
+    Raises UsageError, StoreError, SourceError, AlignmentError or TrainingError.
     """
-    words = TrainOptions(**options)
-    check_temperature(words.T)
-    ranks = Ranks(words.device)
+    check_temperature(options.T)
+    ranks = Ranks(options.device)
     with ranks.together():
-        return _train(words, ranks, progress)
+        return _train(options, ranks, progress)
 
 
-def _fit(words: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:
-    source = open_as_told(words, words.data, words.out, {}, progress)
+def _fit(options: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:
+    source = open_as_told(options, options.data, options.out, {}, progress)
     if not source.labelled:
-        raise SourceError(f"{words.data!r} has no column of labels; name one with --label-column")
-    chosen = choose(source, words.preprocess)
+        raise SourceError(f"{options.data!r} has no column of labels; name one with --label-column")
+    chosen = choose(source, options.preprocess)
     examples = Examples(source, chosen.preprocess)
     introduce(progress, examples, chosen.origin)
-    labels = _all_labels(examples, words.data)
-    if words.jitter and len(examples.input_shape) != 3:
+    labels = _all_labels(examples, options.data)
+    if options.jitter and len(examples.input_shape) != 3:
         raise UsageError(f"--jitter shifts images; these inputs are {examples.input_shape}")
-    if words.jitter and words.jitter >= min(examples.input_shape[1:]):
+    if options.jitter and options.jitter >= min(examples.input_shape[1:]):
         height, width = examples.input_shape[1:]
         raise UsageError(
-            f"--jitter is {words.jitter}, which can shift images of {height}×{width} pixels out of "
-            f"sight; use less than {min(height, width)}"
+            f"--jitter is {options.jitter}, which can shift images of {height}×{width} pixels out "
+            f"of sight; use less than {min(height, width)}"
         )
 
     def take(rows: np.ndarray, epoch: int, device: torch.device) -> Batch:
         inputs = examples.gather(rows)
-        if words.jitter:
-            inputs = shift(inputs, draw_shifts(words.jitter, words.seed, rows, epoch))
+        if options.jitter:
+            inputs = shift(inputs, draw_shifts(options.jitter, options.seed, rows, epoch))
         label = labels[torch.from_numpy(rows)].to(device, non_blocking=True)
         return {"input": examples.finish(inputs.to(device, non_blocking=True)), "label": label}
 
     data = {
-        "data": words.data,
+        "data": options.data,
         "split": source.split,
-        "revision": words.revision,
-        "input_column": words.input_column,
-        "label_column": words.label_column,
-        "id_column": words.id_column,
+        "revision": options.revision,
+        "input_column": options.input_column,
+        "label_column": options.label_column,
+        "id_column": options.id_column,
         "fingerprint": source.fingerprint,
         "rows": len(source),
     }
     job = Job(
-        spec=words.model,
+        spec=options.model,
         examples=examples,
         labels=labels,
         teacher=None,
-        classes=_count_classes(source.class_names, labels, words.data),
+        classes=_count_classes(source.class_names, labels, options.data),
         class_names=source.class_names,
         data=data,
         identity=source.fingerprint,
-        out=words.out,
-        options=words,
+        out=options.out,
+        options=options,
         ranks=ranks,
     )
 
@@ -109,46 +105,46 @@ def _fit(words: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:
         return hard_loss(logits_NC, batch["label"])
 
     def order(rows: np.ndarray, epoch: int) -> np.ndarray:
-        return mixed(rows, words.seed, epoch)
+        return mixed(rows, options.seed, epoch)
 
-    return job.run(loss, take, order, _slower(words), progress)
+    return job.run(loss, take, order, _slower(options), progress)
 
 
-def _train(words: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResult:
-    folder = str(newest_dump()) if words.dump is None else words.dump
+def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResult:
+    folder = str(newest_dump()) if options.dump is None else options.dump
     dataset = load(
         folder,
-        source=words.source,
-        preprocess=words.preprocess,
-        keep=words.keep,
-        device=words.device if ranks.world == 1 else str(ranks.device),
-        cache=words.cache,
-        streaming=words.streaming,
-        shards=words.shards,
+        source=options.source,
+        preprocess=options.preprocess,
+        keep=options.keep,
+        device=options.device if ranks.world == 1 else str(ranks.device),
+        cache=options.cache,
+        streaming=options.streaming,
+        shards=options.shards,
         progress=progress,
     )
     assert isinstance(dataset, Dump), "one folder was named"
     examples = dataset.examples
     assert examples is not None, "they were asked for"
-    labels = _labels_for(dataset, words.alpha, folder)
-    chosen = "" if words.dump else " (the newest complete dump)"
-    progress.say(f"from {folder}{chosen} at T={words.T:g}, alpha={words.alpha:g}")
-    introduce(progress, examples, "from the dump" if words.preprocess is None else "")
-    remedy = _slower(words)
-    if not LOW_T <= words.T <= HIGH_T:
-        remedy = f"T is {words.T:g}; outside of {LOW_T:g} to {HIGH_T:,.0f} float32 loses the loss"
+    labels = _labels_for(dataset, options.alpha, folder)
+    chosen = "" if options.dump else " (the newest complete dump)"
+    progress.say(f"from {folder}{chosen} at T={options.T:g}, alpha={options.alpha:g}")
+    introduce(progress, examples, "from the dump" if options.preprocess is None else "")
+    remedy = _slower(options)
+    if not LOW_T <= options.T <= HIGH_T:
+        remedy = f"T is {options.T:g}; outside of {LOW_T:g} to {HIGH_T:,.0f} float32 loses the loss"
         progress.say(f"warning: {remedy}")
 
     def loss(logits_NC: Tensor, batch: Batch) -> Tensor:
         hard = batch["label"] if labels is not None else None
-        return kd_loss(logits_NC, batch["targets"], hard, T=words.T, alpha=words.alpha)
+        return kd_loss(logits_NC, batch["targets"], hard, T=options.T, alpha=options.alpha)
 
     plan = dataset.reader.plan
     columns = plan.source["columns"]
     data = {
-        "data": words.source or source_place(plan),
+        "data": options.source or source_place(plan),
         "split": plan.source["split"],
-        "revision": None if words.source else plan.source["revision"],
+        "revision": None if options.source else plan.source["revision"],
         "input_column": ",".join(columns["inputs"]),
         "label_column": columns["label"],
         "id_column": columns["id"],
@@ -158,7 +154,7 @@ def _train(words: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResult
         "plan": plan.hash,
     }
     job = Job(
-        spec=words.student,
+        spec=options.student,
         examples=examples,
         labels=labels,
         teacher=dataset,
@@ -166,8 +162,8 @@ def _train(words: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResult
         class_names=dataset.class_names,
         data=data,
         identity=dataset.identity,
-        out=words.out,
-        options=words,
+        out=options.out,
+        options=options,
         ranks=ranks,
     )
 
@@ -175,24 +171,25 @@ def _train(words: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResult
         return dataset.take(rows).to(device, non_blocking=True)
 
     def order(rows: np.ndarray, epoch: int) -> np.ndarray:
-        found = dataset.order(words.shuffle, words.seed, epoch)
+        found = dataset.order(options.shuffle, options.seed, epoch)
         if found.text == "full":
-            return mixed(rows, words.seed, epoch)
+            return mixed(rows, options.seed, epoch)
         chosen = np.zeros(len(dataset), bool)
         chosen[rows] = True
         every = found.part(0, len(dataset))
         return every[chosen[every]]
 
-    ahead = dataset.order(words.shuffle).text != "full" or not examples.kept
+    ahead = dataset.order(options.shuffle).text != "full" or not examples.kept
     return job.run(loss, take, order, remedy, progress, ahead)
 
 
-def _slower(words: TrainingOptions) -> str:
-    if words.lr * words.weight_decay >= 1:  # AdamW multiplies weights by 1 − lr · weight_decay
+def _slower(options: TrainingOptions) -> str:
+    if options.lr * options.weight_decay >= 1:  # AdamW multiplies weights by 1 − lr · weight_decay
         return (
-            f"--weight-decay {words.weight_decay:g} times --lr {words.lr:g} is to be well below 1"
+            f"--weight-decay {options.weight_decay:g} times --lr {options.lr:g} is to be well "
+            f"below 1"
         )
-    return f"try a smaller --lr than {words.lr:g}, or a longer --warmup"
+    return f"try a smaller --lr than {options.lr:g}, or a longer --warmup"
 
 
 def mixed(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:

@@ -18,6 +18,9 @@ def unheard(n: int, note: str = "") -> None:
 class Progress:
     """Hears and says nothing: the default of every verb in Python."""
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
     def say(self, text: str) -> None:
         """One line for a person."""
 

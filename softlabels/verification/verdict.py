@@ -12,7 +12,7 @@ import numpy as np
 from softlabels.errors import DamagedDump, IncompleteDump, SoftlabelsError, StoreError
 from softlabels.inputs.hashing import Fingerprint, ascending
 from softlabels.inputs.whereabouts import recall
-from softlabels.options import VerifyOptions
+from softlabels.options import VerifyOptions, verb
 from softlabels.places.folders import dump_folder
 from softlabels.store.card import card_is_good
 from softlabels.store.claims import writer_of
@@ -31,7 +31,7 @@ from softlabels.store.recipe import TEACHER, recipe
 from softlabels.store.records import Commit, Manifest, Plan
 from softlabels.store.shard_check import Finding, check_shards, whose_shard
 from softlabels.store.statistics import alarm
-from softlabels.system.progress import SILENT, Progress
+from softlabels.system.progress import Progress
 from softlabels.verification.rechecks import Replay, recheck_source, replay
 
 
@@ -71,27 +71,28 @@ class Verdict:
         self.findings.append(Finding(file, problem, redone))
 
 
-def verify(progress: Progress = SILENT, **options: Any) -> Verdict:
+@verb(VerifyOptions)
+def verify(options: VerifyOptions, progress: Progress) -> Verdict:
     """Check a dump's structure, counts, ids, hashes and finite values; nothing is changed.
 
-    Options are those of `softlabels verify` (see `options.VerifyOptions`): dump,
-    source, replay, teacher, … Raises StoreError where there is no dump, TeacherError or SourceError
+    Raises StoreError where there is no dump, TeacherError or SourceError
     where the teacher or the source can't be opened. Damage is not raised: it is in the verdict.
     """
-    words = VerifyOptions(**options)
-    folder = dump_folder(words.dump, progress=progress)
-    verdict = Verdict(words.dump, remedy=folder.remedy)
+    folder = dump_folder(options.dump, progress=progress)
+    verdict = Verdict(options.dump, remedy=folder.remedy)
     began = time.perf_counter()
     plan, manifest = _read_records(folder, verdict)
     if plan is not None:
         verdict.remedy = _remedy(folder, plan, bool(manifest and manifest.skipped))
         commits = _check_records(folder, plan, manifest, verdict)
         _find_strays(folder, plan, verdict)
-        _check_files(folder, plan, commits, words.workers or os.cpu_count() or 1, verdict, progress)
+        _check_files(
+            folder, plan, commits, options.workers or os.cpu_count() or 1, verdict, progress
+        )
         _raise_the_alarm(plan, verdict)
     verdict.seconds = time.perf_counter() - began
-    if words.source or words.replay:
-        _go_further(folder, words, verdict, progress)
+    if options.source or options.replay:
+        _go_further(folder, options, verdict, progress)
     return verdict
 
 
@@ -223,17 +224,19 @@ def _raise_the_alarm(plan: Plan, verdict: Verdict) -> None:
         verdict.warnings.append(text)
 
 
-def _go_further(folder: Folder, words: VerifyOptions, verdict: Verdict, progress: Progress) -> None:
+def _go_further(
+    folder: Folder, options: VerifyOptions, verdict: Verdict, progress: Progress
+) -> None:
     if not verdict.complete or not verdict.good:
         verdict.warnings.append("the source and the teacher were not asked: the files come first")
         return
     reader = DumpReader(folder)
-    if words.source:
-        for problem in recheck_source(reader, words.data, progress):
+    if options.source:
+        for problem in recheck_source(reader, options.data, progress):
             verdict.report("the source", problem, redone=False)
         verdict.source_checked = True
-    if words.replay:
-        verdict.replay = found = replay(reader, words, progress)
+    if options.replay:
+        verdict.replay = found = replay(reader, options, progress)
         if not found.steady and reader.plan.batch_size is None:
             verdict.warnings.append(
                 f"the teacher does not agree with itself: the same rows in other batches differ by "

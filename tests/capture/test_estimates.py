@@ -63,7 +63,7 @@ def test_a_dump_says_its_size_without_a_forward_pass(tmp_path, words, shard_rows
     monkeypatch.setattr(estimating, "_sample", None)
     progress = Lines()
     manifest = softlabels.dump(
-        progress, teacher=save_script(Linear(), tmp_path / "s.pt"), data=data,
+        progress=progress, teacher=save_script(Linear(), tmp_path / "s.pt"), data=data,
         out=str(tmp_path / "d"), shard_rows=shard_rows, **words,
     ).manifest  # fmt: skip
     [line] = [line for line in progress.lines if line.startswith("5,000 rows, ")]
@@ -80,7 +80,7 @@ def test_a_disk_that_is_too_small_is_said_before(teacher, tmp_path, monkeypatch)
     assert found.free == 1000
     assert "are needed and 1 kB are free; a dump that fills the disk stops" in found.warnings[0]
     progress = Lines()
-    softlabels.dump(progress, teacher=teacher, out=str(tmp_path / "d"))
+    softlabels.dump(progress=progress, teacher=teacher, out=str(tmp_path / "d"))
     assert [line for line in progress.lines if "are needed and 1 kB are free; a dump" in line]
 
 

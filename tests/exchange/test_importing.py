@@ -343,7 +343,7 @@ def test_a_tinyvit_epoch_of_all_classes(words, tmp_path):
     logits, p = soft(ROWS, 3)
     folder = write_tinyvit(tmp_path, names(), p, kept=3)
     progress = Lines()
-    import_logits(progress, **words, file=str(folder), probabilities=True)
+    import_logits(progress=progress, **words, file=str(folder), probabilities=True)
     found = stored(words["out"])
     assert np.allclose(centred(found), centred(logits), atol=2e-2)  # probabilities in float16
     told = "a seed for each and does not tell what was drawn with it. If augmentation"

@@ -60,7 +60,7 @@ def stopping(words: dict, shard: int, error: BaseException, monkeypatch) -> list
 
     monkeypatch.setattr(Match, "read", read)
     with pytest.raises(type(error)):
-        import_logits(heard, **words)
+        import_logits(progress=heard, **words)
     monkeypatch.undo()
     return heard.lines
 
@@ -89,7 +89,7 @@ def test_kills_lose_nothing_and_change_nothing(words, tmp_path):
     before = harm.places(rough)
     whole = {f"train-{shard:05d}-of-{SHARDS:05d}.parquet" for shard in kept}
     heard = Heard()
-    import_logits(heard, **words, resume=True)
+    import_logits(progress=heard, **words, resume=True)
     assert f"to do: {SHARDS - len(kept)} shards of {SHARDS}" in heard.lines
     after = harm.places(rough)
     assert {name: after[name] for name in whole} == {name: before[name] for name in whole}
@@ -108,7 +108,7 @@ def test_a_stop_says_what_is_safe_and_how_to_go_on(words, tmp_path, monkeypatch)
     import_logits(**words | {"shard_rows": None}, resume=True)  # those that were begun with
     assert before.items() <= harm.places(tmp_path / "d").items()
     heard = Heard()
-    import_logits(heard, **words)
+    import_logits(progress=heard, **words)
     assert heard.lines[-1] == f"{words['out']} is complete already; nothing to do"
 
 

@@ -106,7 +106,7 @@ class Noted(Progress):
 def words_of_push(dump: str, repo: str, **words: Any) -> list[str]:
     """What a push says."""
     progress = Noted()
-    softlabels.push(progress, dump=dump, repo=repo, **words)
+    softlabels.push(progress=progress, dump=dump, repo=repo, **words)
     return progress.lines
 
 

@@ -34,9 +34,9 @@ def right(teacher) -> dict:
 
 def evaluate(teacher, data, **options) -> tuple[dict, list[str]]:
     heard = Heard()
-    return softlabels.evaluate(heard, checkpoint=teacher, data=data, split="train", **options), [
-        line for line in heard.lines if "by name" in line or "unknown" in line
-    ]
+    return softlabels.evaluate(
+        progress=heard, checkpoint=teacher, data=data, split="train", **options
+    ), [line for line in heard.lines if "by name" in line or "unknown" in line]
 
 
 def test_the_same_classes_in_another_order_are_matched_by_name(teacher, tmp_path, right):
@@ -128,7 +128,7 @@ def test_verify_sees_that_classes_were_renamed(teacher, tmp_path):
 def test_labels_that_are_numbers_are_said_to_be_the_teachers(teacher, tmp_path):
     heard = Heard()
     data = relabelled(tmp_path / "d.parquet", None)
-    softlabels.dump(heard, teacher=teacher, data=data, out=str(tmp_path / "d"))
+    softlabels.dump(progress=heard, teacher=teacher, data=data, out=str(tmp_path / "d"))
     assert "labels of d are numbers, taken as the teacher's: 0 is '0', 1 is '1', 2 is '2'" in (
         heard.lines
     )

@@ -128,7 +128,7 @@ class Demanding(Base):
 def train(dump_folder, out, name, **options):
     heard = Listener()
     defaults = {"T": 2.0, "epochs": 1, "batch_size": 64, "alpha": 1.0}
-    softlabels.train(heard, dump=dump_folder, student=f"{HERE}:{name}", out=str(out),
+    softlabels.train(progress=heard, dump=dump_folder, student=f"{HERE}:{name}", out=str(out),
                      **(defaults | options))  # fmt: skip
     return torch.load(out, weights_only=True)["state_dict"], heard.text
 
@@ -239,7 +239,7 @@ def test_options_that_can_not_work_are_refused_before_training(
 
 def test_classes_without_a_row_are_named(tmp_path):
     heard = Listener()
-    softlabels.fit(heard, data="digits", model="linear", epochs=1, rows=7,
+    softlabels.fit(progress=heard, data="digits", model="linear", epochs=1, rows=7,
                    out=str(tmp_path / "t.pt"))  # fmt: skip
     assert "warning: 3 of 10 classes have no row to train on: " in heard.text
 
@@ -259,7 +259,7 @@ def test_a_temperature_at_which_nothing_is_left_of_the_logits_is_refused(dump_fo
 
 def test_a_temperature_that_float32_hardly_holds_is_said(dump_folder, tmp_path):
     heard = Listener()
-    softlabels.train(heard, dump=dump_folder, student="linear", T=2000, epochs=1, alpha=1,
+    softlabels.train(progress=heard, dump=dump_folder, student="linear", T=2000, epochs=1, alpha=1,
                      out=str(tmp_path / "s.pt"))  # fmt: skip
     assert "outside of 0.01 to 1,000 float32 loses the loss" in heard.text
 

@@ -57,7 +57,7 @@ def few_labels(made, tmp_path_factory):
 def train(folder, out, **options):
     heard = Listener()
     defaults = {"student": "mlp:32", "T": 4, "epochs": 8, "batch_size": 64, "lr": 3e-3}
-    result = softlabels.train(heard, dump=folder, out=str(out), **(defaults | options))
+    result = softlabels.train(progress=heard, dump=folder, out=str(out), **(defaults | options))
     return result.metrics, heard.text
 
 
@@ -113,7 +113,7 @@ def test_a_hold_out_leaves_rows_on_both_sides(total, holdout, side):
 
 def test_few_held_out_rows_are_said(vectors, tmp_path):
     heard = Listener()
-    softlabels.fit(heard, data=vectors, model="linear", epochs=1, holdout=0.02,
+    softlabels.fit(progress=heard, data=vectors, model="linear", epochs=1, holdout=0.02,
                    out=str(tmp_path / "t.pt"))  # fmt: skip
     assert "warning: 6 rows held out choose the epoch, and one error among them is 17 points" in (
         heard.text

@@ -38,7 +38,9 @@ class Squeezing(Plain):
 def logits(teacher: str, data: str, out, **words) -> tuple[Tensor, Tensor, Lines]:
     """What was stored, what is right, and what was said."""
     lines = Lines()
-    softlabels.dump(lines, teacher=teacher, data=data, out=str(out), dtype="float32", **words)
+    softlabels.dump(
+        progress=lines, teacher=teacher, data=data, out=str(out), dtype="float32", **words
+    )
     rows = softlabels.load(str(out), T=1).take(list(range(ROWS)))
     return rows["logits"], Plain()(rows["input"]).detach(), lines
 

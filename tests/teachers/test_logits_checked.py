@@ -145,7 +145,7 @@ class Dead(Plain):
 def test_the_same_answers_to_all_rows_are_said(tmp_path, data):
     for module, dead in ((Dead(), True), (Plain(), False)):
         lines, name = Lines(), type(module).__name__
-        softlabels.dump(lines, teacher=trace(module, tmp_path / f"{name}.pt"), data=data,
+        softlabels.dump(progress=lines, teacher=trace(module, tmp_path / f"{name}.pt"), data=data,
                         out=str(tmp_path / name))  # fmt: skip
         assert ("80 rows all get the same answers, though they differ" in str(lines)) == dead
 
@@ -256,17 +256,17 @@ def test_the_mean_does_not_depend_on_the_batches():
 def test_an_accuracy_like_guessing_is_said_at_the_end_and_by_verify(tmp_path):
     data = write(tmp_path / "d.jsonl", VALUES, LABELS.tolist())
     lines = Lines()
-    softlabels.dump(lines, teacher=trace(Plain(), tmp_path / "t.pt"), data=data,
+    softlabels.dump(progress=lines, teacher=trace(Plain(), tmp_path / "t.pt"), data=data,
                     out=str(tmp_path / "d"))  # fmt: skip
     (found,) = softlabels.verify(dump=str(tmp_path / "d")).warnings
     assert lines.lines[-1] == f"warning: {found}"
     assert "no better than guessing among 3 classes" in found
     np.save(tmp_path / "z.npy", VALUES[:, :3])
     words = {"file": str(tmp_path / "z.npy"), "data": data}
-    import_logits(lines, **words, out=str(tmp_path / "i"))
+    import_logits(progress=lines, **words, out=str(tmp_path / "i"))
     assert "no better than guessing" in lines.lines[-1]
     good = VALUES[:, :3] + 5 * np.eye(3, dtype=np.float32)[LABELS]
     np.save(tmp_path / "z.npy", good)
-    import_logits(lines, **words, out=str(tmp_path / "g"))
+    import_logits(progress=lines, **words, out=str(tmp_path / "g"))
     assert "guessing" not in lines.lines[-1]
     assert softlabels.verify(dump=str(tmp_path / "g")).warnings == []

@@ -300,7 +300,7 @@ def test_which_weights_were_taken_is_in_the_plan_and_known_to_replay(tmp_path):
     data = make_vectors(tmp_path / "v.parquet", 60)
     words = {"teacher": str(tmp_path / "w.pt"), "model": "linear", "data": data}
     lines = Lines()
-    softlabels.dump(lines, **words, out=str(tmp_path / "raw"))
+    softlabels.dump(progress=lines, **words, out=str(tmp_path / "raw"))
     assert lines.lines[2].endswith(
         "w.pt: state_dict is taken; it also holds state_dict_ema (--weights state_dict_ema)"
     )

@@ -20,7 +20,7 @@ def data(tmp_path_factory) -> str:
 
 def dump(teacher: str, data: str, out: Path, **words) -> Lines:
     lines = Lines()
-    softlabels.dump(lines, teacher=teacher, data=data, out=str(out), **words)
+    softlabels.dump(progress=lines, teacher=teacher, data=data, out=str(out), **words)
     return lines
 
 
