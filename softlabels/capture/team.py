@@ -1,9 +1,9 @@
-"""Several processes that make one dump: who they are, and what they must agree on at the start.
+"""The ranks of one dump, and their only meeting, at the start.
 
-torchrun, accelerate and Slurm tell a process its RANK and WORLD_SIZE, and where rank 0 can be
-met. The ranks meet there once, through torch's key-value store, and never again: no process
-group, no collective that could hang when a rank dies later. Whoever fails during the meeting says
-so, and whoever is lost is missed, so that nobody waits in vain.
+torchrun, accelerate and Slurm tell a process its RANK and WORLD_SIZE, and the address of rank 0.
+The ranks meet there once, through torch's key-value store. There is no process group and no
+collective that could hang when a rank dies later. During the meeting, a rank that fails reports it,
+and a rank that dies is detected, so no other rank waits forever.
 """
 
 import json
@@ -24,8 +24,8 @@ LEAVING = 60.0  # seconds in which the store's host waits for ranks that never c
 PAUSE, LOOK = 0.05, 2.0  # seconds between two looks at the store, and at who lives
 
 
-def nobody(rank: int) -> bool:
-    """No rank is lost, as far as is known."""
+def none_lost(rank: int) -> bool:
+    """Before ranks hold claims, a lost one can't be told from one that is late."""
     return False
 
 
@@ -33,8 +33,9 @@ def nobody(rank: int) -> bool:
 class Team:
     """One process alone, or one of `world` ranks.
 
-    resumes: an earlier attempt of the same run began the dump, and torchrun started it again;
-    is_lost: whether a rank that came is gone.
+    resumes: torchrun started the run again after it had begun the dump
+    hosts_store: whether the key-value store ends with this process
+    is_lost: whether a rank that had claimed the folder is gone
     """
 
     rank: int = 0
@@ -42,7 +43,7 @@ class Team:
     store: Any = None
     resumes: bool = False
     hosts_store: bool = False
-    is_lost: Callable[[int], bool] = nobody
+    is_lost: Callable[[int], bool] = none_lost
 
     @property
     def is_first(self) -> bool:
@@ -50,8 +51,8 @@ class Team:
 
     @contextmanager
     def meeting(self) -> Iterator[None]:
-        """The block in which ranks ask each other. Who leaves it by an exception tells the others
-        why, and they raise StoreError."""
+        """The block in which ranks exchange values. An exception that leaves it is reported to the
+        others, which raise StoreError."""
         try:
             yield
         except BaseException as error:
@@ -61,7 +62,7 @@ class Team:
             self._leave()
 
     def share(self, key: str, make: Callable[[], Any]) -> Any:
-        """What `make()` gives on rank 0, on every rank. It must be JSON."""
+        """The value of `make()` on rank 0, on every rank; JSON."""
         if not self.is_first:
             return self._wait(key, 0)
         value = make()
@@ -71,7 +72,8 @@ class Team:
     def conclude(
         self, key: str, make: Callable[[], Any], combine: Callable[[list[Any]], Any]
     ) -> Any:
-        """What rank 0's `combine` gives for the list of every rank's `make()`, on every rank."""
+        """The value of `combine` on rank 0, on every rank. It gets the values of `make()` of all
+        ranks, in order."""
         if not self.is_first:
             self._tell(f"{key}/{self.rank}", make())
             return self._wait(key, 0)
@@ -83,12 +85,12 @@ class Team:
         return shards[self.rank :: self.world]
 
     def came(self, is_lost: Callable[[int], bool]) -> None:
-        """This rank has claimed the folder; from now on it can be missed."""
+        """Report that this rank has claimed the folder: from now on its death can be detected."""
         self.is_lost = is_lost
         self._tell(f"came/{self.rank}", True)
 
     def begun(self) -> None:
-        """The dump is begun: if torchrun starts this run again, it goes on with it."""
+        """Note that the dump has begun: if torchrun starts this run again, it resumes."""
         if self.store is not None:
             _root(self.store).set("softlabels/begun", "1")
 
@@ -98,7 +100,8 @@ class Team:
                 self.store.set(key, json.dumps(value))
 
     def _wait(self, key: str, rank: int) -> Any:
-        """What `rank` tells as `key`. Rank 0 hears of everybody's failure, the others of its."""
+        """The value that `rank` sets as `key`. Rank 0 sees the failure of any rank, the others that
+        of rank 0, which repeats what it saw."""
         began = looked = time.monotonic()
         others = range(1, self.world) if self.is_first else [0]
         while not self._has(key):
@@ -117,8 +120,8 @@ class Team:
         return self._get(key)
 
     def _leave(self) -> None:
-        """Nothing more is asked. Where rank 0 is the store's host, it stays for whoever still has
-        to hear its last word."""
+        """End the meeting. A rank 0 that hosts the store stays until the others have read its last
+        value, or are gone."""
         if self.store is None:
             return
         with suppress(StoreError):
@@ -153,7 +156,7 @@ class Team:
 
 
 def join_team() -> Team:
-    """The team that the environment tells of. Raises UsageError for half an environment."""
+    """The team that the environment describes. Raises UsageError where part of it is missing."""
     world, elastic = _number("WORLD_SIZE", 1), "TORCHELASTIC_RUN_ID" in os.environ
     if world == 1 and not elastic:
         return Team()

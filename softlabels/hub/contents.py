@@ -64,9 +64,9 @@ class Contents:
         """Those whose files are named as a dump's shards are."""
         for name, config in self.configs.items():
             for split, patterns in (config.get("data_files") or {}).items():
-                found = PATH.fullmatch(str(patterns[0])) if len(patterns) == 1 else None
-                if found and found[2] == split:
-                    yield Place(found[1] or "", name, split)
+                match = PATH.fullmatch(str(patterns[0])) if len(patterns) == 1 else None
+                if match and match[2] == split:
+                    yield Place(match[1] or "", name, split)
 
     def rows(self, place: Place) -> int:
         """As the header tells; 0 where it doesn't."""

@@ -1,4 +1,4 @@
-"""A folder of one's own for a dump of the Hub: what was cut off goes on, more shards can follow."""
+"""The folder of `pull --out`. Interrupted pulls resume; later pulls may add shards."""
 
 import os
 import shutil
@@ -27,8 +27,8 @@ UNFINISHED = ".pulling"  # the client's cache of what is on its way
 
 
 class OwnFolder:
-    """Files are moved in as they come, and the manifest last. `labels_only`: without the inputs
-    that the dump has on the Hub.
+    """Files are moved in as they come, the manifest last. `labels_only`: without the inputs that
+    the dump has on the Hub.
 
     Raises UsageError for a folder that holds anything but the same dump, pulled before.
     """
@@ -102,14 +102,14 @@ class OwnFolder:
             raise UsageError(
                 f"--out is {self.folder}, which is there and not empty; choose another folder"
             )
-        found = self.folder.read_json(PULLED)
-        if any(found.get(name) != self._note[name] for name in ("dump", "labels_only")):
-            bare = " without its inputs" if found.get("labels_only") else ""
+        note = self.folder.read_json(PULLED)
+        if any(note.get(name) != self._note[name] for name in ("dump", "labels_only")):
+            bare = " without its inputs" if note.get("labels_only") else ""
             raise UsageError(
-                f"--out is {self.folder}, to which {str(found.get('dump'))[:200]} was pulled{bare};"
+                f"--out is {self.folder}, to which {str(note.get('dump'))[:200]} was pulled{bare};"
                 f" choose another folder"
             )
-        return found
+        return note
 
     def get(self, address: HubAddress, name: str, commit: str) -> None:
         """Fetch a file, unless it is here, a shard in full size; but for the manifest, which tells

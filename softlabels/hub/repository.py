@@ -82,8 +82,8 @@ def dump_folders(there: Iterable[str]) -> set[str]:
 
 def data_folders(there: Iterable[str]) -> set[str]:
     """The folders in which Parquet files lie as those of a dump do, whosever they are."""
-    found = (name.rpartition("/data/") for name in there if name.endswith(".parquet"))
-    return {folder for folder, between, name in found if between and "/" not in name}
+    parts = (name.rpartition("/data/") for name in there if name.endswith(".parquet"))
+    return {folder for folder, between, name in parts if between and "/" not in name}
 
 
 def _is_in(name: str, dump: str) -> bool:

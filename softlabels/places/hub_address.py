@@ -1,4 +1,4 @@
-"""Dumps on the Hugging Face Hub, by name, and what its client raises, in words.
+"""Names of dumps on the Hugging Face Hub, and the errors of its client as ours.
 
 ORG/NAME, or ORG/NAME/FOLDER for one of several dumps in a repository; with @REVISION behind it, a
 branch, tag or commit.
@@ -54,17 +54,17 @@ class HubAddress:
 
     @classmethod
     def parse(cls, text: str) -> "HubAddress | None":
-        """None for what is none, or may be a folder here: one that exists, or one in a folder that
-        does."""
-        found = ADDRESS.fullmatch(text.rstrip("/"))
-        if found is None:
+        """None for a text that is no address, and for one that may be a path: it exists here, or
+        its first part is a folder here."""
+        match = ADDRESS.fullmatch(text.rstrip("/"))
+        if match is None:
             return None
         here = not text.startswith("hf://") and (
             os.path.exists(text) or os.path.isdir(text.partition("/")[0])
         )
         if here or text.startswith((".", "~")):
             return None
-        return cls(found[1], found[2].lstrip("/"), found[3])
+        return cls(match[1], match[2].lstrip("/"), match[3])
 
 
 @contextmanager
@@ -115,7 +115,8 @@ def translated(address: HubAddress) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the client's own bars; around threads, not in them: it is a switch for all."""
+    """Turn the client's own bars off. The switch is global, so use this around threads, not in
+    them."""
     shown = not are_progress_bars_disabled()
     if shown:
         disable_progress_bars()
@@ -127,8 +128,7 @@ def quiet() -> Iterator[None]:
 
 
 def abort_transfers() -> None:
-    """End what is fetched through Xet now; its threads would wait for minutes for a server that
-    doesn't answer."""
+    """End all transfers through Xet. Its threads would wait for minutes for a silent server."""
     with suppress(ImportError):
         from huggingface_hub.utils._xet import abort_xet_session
 

@@ -1,7 +1,7 @@
-"""Dumps of the Hub on this disk: fetched by the Hub's own client, into its own cache.
+"""Copies of Hub dumps on this disk, in the cache of the Hub's own client.
 
-What was cut off goes on, and without a network what is there is used. A revision is looked up once
-and stands for one commit from then on, so that nothing changes while it is read.
+Interrupted downloads resume; without a network, the cached copy is used. A revision is resolved to
+a commit once, so that a dump doesn't change while it is read.
 """
 
 import os
@@ -30,8 +30,6 @@ from softlabels.system.background import in_order
 from softlabels.system.progress import SILENT, Progress
 
 CONNECTIONS = 8
-
-
 HUB_COPY = re.compile(
     r"(?P<place>.*/datasets--(?P<org>[\w.-]+?)--(?P<name>[\w.-]+))"
     r"/snapshots/(?P<commit>[0-9a-f]{40})(?P<inner>(?:/[\w.-]+)*)"
@@ -40,19 +38,22 @@ HUB_COPY = re.compile(
 
 def copy_origin(folder: Folder) -> Origin | None:
     """The origin of a folder in the client's cache; None for another folder."""
-    found = HUB_COPY.fullmatch(folder.root) if folder.is_local else None
-    if found is None:
+    match = HUB_COPY.fullmatch(folder.root) if folder.is_local else None
+    if match is None:
         return None
-    newest = Path(found["place"], "refs", "main")
-    is_newest = newest.is_file() and newest.read_text() == found["commit"]
-    dump = f"{found['org']}/{found['name']}{found['inner']}"
-    command = f"softlabels pull {dump}{'' if is_newest else '@' + found['commit']}"
+    newest = Path(match["place"], "refs", "main")
+    is_newest = newest.is_file() and newest.read_text() == match["commit"]
+    dump = f"{match['org']}/{match['name']}{match['inner']}"
+    command = f"softlabels pull {dump}{'' if is_newest else '@' + match['commit']}"
     return Origin(f"{command} fetches it again", command, shared=True)
 
 
 def fetch_manifest(address: HubAddress) -> Folder:
-    """The copy of a dump in the Hub client's cache, with its manifest; without a network, as it was
-    when it was seen last. Raises StoreError, and IncompleteDump for a push that isn't finished."""
+    """The copy of a dump in the client's cache, with its manifest. Without a network, the revision
+    as it was last seen.
+
+    Raises StoreError where there is no such dump or copy, IncompleteDump for an unfinished push.
+    """
     try:
         with quiet():
             path = get_file(address, MANIFEST, address.revision)
@@ -83,10 +84,10 @@ def _copy_of_another_commit(address: HubAddress) -> HubAddress | None:
     """The newest copy of a dump in the client's cache, at whatever commit."""
     name = repo_folder_name(repo_id=address.repo, repo_type="dataset")
     place = Path(HF_HUB_CACHE, name, "snapshots")
-    found = list(place.glob(f"*/{address.inside(MANIFEST)}"))
-    if not found:
+    manifests = list(place.glob(f"*/{address.inside(MANIFEST)}"))
+    if not manifests:
         return None
-    newest = max(found, key=lambda path: path.stat().st_mtime)
+    newest = max(manifests, key=lambda path: path.stat().st_mtime)
     return replace(address, revision=newest.relative_to(place).parts[0])
 
 
@@ -108,9 +109,13 @@ def fetch_files(
     shards: str | Iterable[int] | None = None,
     get: Callable[[HubAddress, str, str], object] | None = None,
 ) -> None:
-    """The shards that its manifest names, or these of them, plan, records and card too if not
-    `rows_only`; several at once. `get` fetches the file of a name at a commit, by default into the
-    cache. Hashes are not looked at: readers do."""
+    """Fetch the files of a dump, several at once. Hashes are not checked here: readers do.
+
+    copy: has its manifest
+    rows_only: shards alone, without plan, commit records and card
+    shards: these shards and their records, by default all
+    get: fetches the file of a name at a commit, by default into the client's cache
+    """
     commit, fetch = commit_of(copy), get or get_file
     manifest, plan = read_manifest(copy)
     numbers = parse_numbers(shards, plan.shards)
@@ -138,9 +143,9 @@ def fetch_files(
 
 def commit_of(copy: Folder) -> str:
     """The commit that a copy in the Hub client's cache is of."""
-    found = HUB_COPY.fullmatch(copy.root)
-    assert found is not None
-    return found["commit"]
+    match = HUB_COPY.fullmatch(copy.root)
+    assert match is not None
+    return match["commit"]
 
 
 def get_file(

@@ -38,12 +38,12 @@ def hub_folder(url: str) -> Folder:
 
 
 def make_repository(folder: Folder, progress: Progress = SILENT) -> None:
-    """The dataset that a folder hf://datasets/ORG/NAME lies in, private, where it isn't there; of
-    another folder nothing is asked."""
-    found = REPOSITORY.match(folder.url)
-    if found is None:
+    """Make the repository of a folder hf://datasets/ORG/NAME, private, if there is none. Does
+    nothing for other folders."""
+    match = REPOSITORY.match(folder.url)
+    if match is None:
         return
-    address, api = HubAddress(found[1]), HfApi()
+    address, api = HubAddress(match[1]), HfApi()
     with translated(address):
         if not api.repo_exists(address.repo, repo_type="dataset"):
             api.create_repo(address.repo, repo_type="dataset", private=True, exist_ok=True)

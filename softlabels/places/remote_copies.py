@@ -27,10 +27,10 @@ def local_copy(
     progress: Progress = SILENT,
     shards: str | Iterable[int] | None = None,
 ) -> Folder:
-    """The same dump on this disk, or these shards of it: what is missing is fetched, several files
-    at once.
+    """The same dump, or some shards of it, on this disk. Missing files are fetched, several at
+    once, by one process; others wait for it.
 
-    One process fetches, others wait. Raises DamagedDump for a file with other bytes than recorded,
+    Raises DamagedDump for a file with other bytes than recorded,
     StoreError where one can't be fetched, DiskFull where the cache has no room.
     """
     manifest, plan = read_manifest(folder)
@@ -39,20 +39,20 @@ def local_copy(
     place = cache.place / "copies" / hashlib.sha256(content.encode()).hexdigest()[:32]
     os.makedirs(place.parent, exist_ok=True)
     remedy = f"it is a copy of {folder}: remove {place}, and it is fetched again"
-    found = Folder(place, Origin(remedy))
-    hold(place, found)  # first: nobody removes it from here on
+    copy = Folder(place, Origin(remedy))
+    hold(place, copy)  # before it is looked at, so that no other process removes it meanwhile
     with FileLock(f"{place}.lock"):
         os.makedirs(place / "data", exist_ok=True)
         missing = [r for r in chosen if not (place / r["file"]).exists()]
         if missing:
             cache.make_room(sum(r["bytes"] for r in missing), str(folder), [str(place)])
             about = {"dump": folder.url, "rows": manifest.rows, "bytes": manifest.bytes}
-            found.write_json("about.json", about)
-            _fetch(folder, found, missing, cache, progress)
+            copy.write_json("about.json", about)
+            _fetch(folder, copy, missing, cache, progress)
         if not (place / MANIFEST).exists():
-            found.write_json(MANIFEST, asdict(manifest))
+            copy.write_json(MANIFEST, asdict(manifest))
         os.utime(place / "about.json", (time.time(),) * 2)
-    return found
+    return copy
 
 
 def _fetch(

@@ -1,7 +1,7 @@
-"""One dump at a time in a folder: each process that writes there says so while it lives.
+"""One dump at a time in a folder: each process that writes there holds a claim while it lives.
 
 A claim is a file `.claims/RUN-RANK-TOKEN.json`. Processes with the same RUN are one dump and
-welcome each other; a process of another run turns back while the one that claimed lives.
+write side by side; a process of another run is refused while the holder of a claim lives.
 """
 
 import random
@@ -22,7 +22,7 @@ TRIES = 12
 
 @dataclass(frozen=True)
 class Claim:
-    """Somebody's claim as found in the folder."""
+    """The claim of a process, by the name of its file."""
 
     name: str
 
@@ -51,8 +51,8 @@ def new_run() -> str:
 
 @contextmanager
 def claimed(folder: Folder, run: str, rank: int = 0, progress: Progress = SILENT) -> Iterator[None]:
-    """Within this block the folder is this run's; where nothing comes into it, it is not made.
-    Raises FolderInUse where it is another's."""
+    """Hold the folder for this run within the block. A folder that did not exist and stays empty is
+    removed again. Raises FolderInUse while another run holds it."""
     if _is_unguarded(folder):
         yield
         return
@@ -76,7 +76,9 @@ def _claimed(folder: Folder, run: str, rank: int, progress: Progress) -> Iterato
             if alone:
                 yield
                 return
-            stack.close()  # both came at the same moment: both step back, and one comes first
+            # Two claimed at the same moment and each saw the other. Both let go and wait for a
+            # random time, so that one of them comes first.
+            stack.close()
             time.sleep(random.uniform(0, 0.1 * 2 ** min(attempt, 5)))
         raise FolderInUse(f"{folder} is wanted by several dumps at once; start one of them again")
 
@@ -87,7 +89,7 @@ def claims(folder: Folder) -> list[Claim]:
 
 
 def sweep(folder: Folder) -> None:
-    """Remove what killed writers left half written; what living ones write stays."""
+    """Remove the unfinished files of killed writers, not those of living ones."""
     if folder.is_local:
         life = life_in(folder)
         alive = {c.token for c in claims(folder) if life.is_alive(c.name)}
@@ -95,19 +97,19 @@ def sweep(folder: Folder) -> None:
 
 
 def is_lost(folder: Folder, run: str, rank: int) -> bool:
-    """Whether no process lives that claimed the folder as this rank of the run."""
+    """Whether no living process holds the claim of this rank."""
     if _is_unguarded(folder):
         return False
     life = life_in(folder)
-    found = [c for c in claims(folder) if c.run == run and c.rank == rank]
-    return not any(life.is_alive(c.name) for c in found)
+    own = [c for c in claims(folder) if c.run == run and c.rank == rank]
+    return not any(life.is_alive(c.name) for c in own)
 
 
 def _refuse_others(folder: Folder, life: Life, run: str, progress: Progress) -> None:
     for claim in claims(folder):
         if claim.run == run:
             continue
-        if life.is_alive(claim.name, 0.3, lambda words: progress.say(f"{folder}: {words}")):
+        if life.is_alive(claim.name, 0.3, lambda text: progress.say(f"{folder}: {text}")):
             raise FolderInUse(
                 f"{folder} is being written by another dump ({_who(folder, claim.name)}). Wait "
                 f"until it is done, or choose another folder with --out"
@@ -117,13 +119,13 @@ def _refuse_others(folder: Folder, life: Life, run: str, progress: Progress) -> 
 
 def _who(folder: Folder, name: str) -> str:
     with suppress(Exception):
-        told = folder.read_json(name)
-        return f"process {told['pid']} on {told['host']}, since {told['since']}"
+        holder = folder.read_json(name)
+        return f"process {holder['pid']} on {holder['host']}, since {holder['since']}"
     return "it has just begun"
 
 
 def writer_of(folder: Folder) -> str | None:
-    """Who writes to a local folder at this moment, in words."""
+    """The process that writes to a local folder now; None if there is none."""
     if folder.is_local:
         for claim in claims(folder):
             if life_in(folder).is_alive(claim.name):

@@ -167,8 +167,8 @@ class Folder:
         """Many JSON objects at once, by name and size. For one that is none, DamagedDump; for one
         that can't be fetched, StoreError."""
         with ThreadPoolExecutor(READERS) as pool:
-            found = pool.map(self._try_json, files.keys(), files.values())
-            return dict(zip(files, found, strict=True))
+            values = pool.map(self._try_json, files.keys(), files.values())
+            return dict(zip(files, values, strict=True))
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
         self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
@@ -247,11 +247,11 @@ class Folder:
         path = self.path(name) if name else self.root
         with self._translated(name):
             try:
-                found = self.fs.ls(path, detail=True)
+                entries = self.fs.ls(path, detail=True)
             except (FileNotFoundError, NotADirectoryError):
                 return {}
         # an object store also lists the mark of the folder itself, some the file that `path` is
-        inside = [entry for entry in found if entry["name"].strip("/") != path.strip("/")]
+        inside = [entry for entry in entries if entry["name"].strip("/") != path.strip("/")]
         return {
             entry["name"].rstrip("/").rpartition("/")[2]: self._followed(entry) for entry in inside
         }
@@ -260,8 +260,8 @@ class Folder:
         """A link as what it leads to: some caches are made of them."""
         if entry.get("islink"):
             with suppress(OSError):
-                found: dict[str, Any] = self.fs.info(entry["name"])
-                return found
+                target: dict[str, Any] = self.fs.info(entry["name"])
+                return target
         return entry
 
     def _try_json(self, name: str, size: int) -> dict[str, Any] | StoreError:

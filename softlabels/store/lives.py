@@ -1,8 +1,8 @@
 """Whether a process that made a claim still lives.
 
-Locally its lock (`flock`, through filelock) is held; the kernel lets go when a process dies.
-Elsewhere it writes its object again every few seconds; one that is old by the store's own clock
-was left by a process that died.
+On a local disk it holds a lock (`flock`, through filelock), which the kernel releases when it dies.
+In an object store it writes the claim again every few seconds: a claim that is old by the store's
+own clock was left by a dead process.
 """
 
 import json
@@ -26,15 +26,15 @@ NAME = re.compile(CLAIMS + r"/\w+-\d+-\w+\.(json|lock)")
 BEAT, LEASE = 5.0, 30.0  # seconds between two signs of life; without one for this long: dead
 
 
-def unheard(words: str) -> None:
-    """Nobody waits to be told."""
+def ignore(text: str) -> None:
+    """For callers that don't report what they wait for."""
 
 
 Waiting = Callable[[str], None]
 
 
 class Life:
-    """How a claim is held, and how one sees whether another's holder lives."""
+    """How a process holds a claim, and how others see whether it lives."""
 
     def begin(self, name: str) -> None:
         raise NotImplementedError
@@ -42,9 +42,9 @@ class Life:
     def end(self, name: str) -> None:
         raise NotImplementedError
 
-    def is_alive(self, name: str, patience: float = 0.0, waiting: Waiting = unheard) -> bool:
-        """Whether the holder lives. With no patience, a claim that another process looks at in
-        this very moment may seem alive."""
+    def is_alive(self, name: str, patience: float = 0.0, waiting: Waiting = ignore) -> bool:
+        """Whether the holder lives. To look, one takes the lock for a moment; without patience
+        (seconds), a claim that another process looks at just then seems alive."""
         raise NotImplementedError
 
     def bury(self, name: str) -> None:
@@ -69,10 +69,10 @@ class LocalLife(Life):
         self.lock = self._lock(name)
         for _ in range(20):
             make_directory(self.folder.path(CLAIMS))
-            with suppress(FileNotFoundError):  # another that left took the empty folder with it
+            with suppress(FileNotFoundError):  # a process that left removed the empty folder
                 self.lock.acquire(timeout=10)
                 break
-        with open(self.folder.path(name), "w") as file:  # seen only now, when the lock is held
+        with open(self.folder.path(name), "w") as file:  # after the lock: others read this file
             json.dump(_about(), file)
 
     def end(self, name: str) -> None:
@@ -87,18 +87,18 @@ class LocalLife(Life):
         with suppress(OSError):
             os.rmdir(self.folder.path(CLAIMS))
 
-    def is_alive(self, name: str, patience: float = 0.0, waiting: Waiting = unheard) -> bool:
+    def is_alive(self, name: str, patience: float = 0.0, waiting: Waiting = ignore) -> bool:
         if not os.path.exists(self._lock_path(name)):
             return False
         try:
             with self._lock(name).acquire(timeout=patience, poll_interval=0.02):
                 return False
-        except (Timeout, PermissionError):  # another user's lock can't even be asked
+        except (Timeout, PermissionError):  # PermissionError: another user's lock
             return True
 
     def _bury_the_dead(self, own: str) -> None:
-        """Workers that were lost and replaced, and locks of processes killed while they came or
-        left."""
+        """Remove claims of lost workers that were replaced, and locks of processes that were
+        killed while they began or ended."""
         names = [name for name in self.folder.files(CLAIMS) if NAME.fullmatch(name)]
         for name in {name.rpartition(".")[0] + ".json" for name in names} - {own}:
             if not self.is_alive(name):
@@ -136,16 +136,16 @@ class RemoteLife(Life):
         with suppress(Exception):
             self.folder.delete(name)
 
-    def is_alive(self, name: str, patience: float = 0.0, waiting: Waiting = unheard) -> bool:
-        """Waits for a sign of life of a claim that is not old enough to be dead for sure."""
+    def is_alive(self, name: str, patience: float = 0.0, waiting: Waiting = ignore) -> bool:
+        """Waits for a sign of life while a claim is too young to be surely dead."""
         first = self._beaten(name)
-        told = False
+        reported = False
         while first is not None:
             age = self._now() - first
             if age > LEASE:
                 return False
-            if not told:
-                told = True
+            if not reported:
+                reported = True
                 waiting(f"waiting up to {LEASE - age:.0f} s to see whether another dump lives")
             time.sleep(min(1.0, BEAT / 2))
             last = self._beaten(name)
@@ -159,7 +159,7 @@ class RemoteLife(Life):
 
     def _go_on(self, name: str) -> None:
         while not self.stopped.wait(BEAT):
-            with suppress(Exception):  # the store may be away for a moment; the dump will say so
+            with suppress(Exception):  # a store that stays away fails the dump itself
                 self._beat(name)
 
     def _beat(self, name: str) -> None:
@@ -172,9 +172,9 @@ class RemoteLife(Life):
             return None
 
     def _now(self) -> float:
-        """The store's clock: the time of an object that was written just now."""
+        """The store's clock, read from an object written just now: clocks of machines differ."""
         clock = f"{CLAIMS}/clock-{self.folder.token}"
         self.folder.upload(clock, b"{}")
-        found = self._beaten(clock)
+        now = self._beaten(clock)
         self.folder.delete(clock)
-        return found if found is not None else time.time()
+        return now if now is not None else time.time()

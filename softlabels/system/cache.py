@@ -54,11 +54,11 @@ class LocalCache:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         self.place = Path(place or os.environ.get(PLACE) or Path(home) / "softlabels")
         self._budget: int | None = None
-        if told := os.environ.get(BUDGET):
+        if text := os.environ.get(BUDGET):
             try:
-                self._budget = int(float(told) * 1e9)
+                self._budget = int(float(text) * 1e9)
             except ValueError:
-                raise UsageError(f"{BUDGET} is {told!r}; it must be a number of GB") from None
+                raise UsageError(f"{BUDGET} is {text!r}; it must be a number of GB") from None
 
     @property
     def budget(self) -> int:
@@ -89,15 +89,15 @@ class LocalCache:
 
     def entries(self) -> list[Entry]:
         """Everything in it that takes space."""
-        found = []
+        entries = []
         for path in sorted(self.place.glob("copies/*/")):
             with suppress(OSError):
                 size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-                found.append(Entry(str(path), size, (path / "about.json").stat().st_mtime))
-        return found
+                entries.append(Entry(str(path), size, (path / "about.json").stat().st_mtime))
+        return entries
 
     def clear(self) -> int:
-        """Remove everything but copies in use; the bytes that were freed."""
+        """Delete all copies but those in use, and all marks; returns the bytes freed."""
         freed = sum(entry.bytes for entry in self.entries() if remove(entry))
         shutil.rmtree(self.place / "verified", ignore_errors=True)
         return freed
@@ -112,8 +112,8 @@ class LocalCache:
             self._mark(path, sha256).touch()
 
     def _mark(self, path: str, sha256: str) -> Path:
-        found = os.stat(path)
-        text = f"{sha256} {found.st_dev} {found.st_ino} {found.st_size} {found.st_mtime_ns}"
+        stat = os.stat(path)  # a file that changes is another one
+        text = f"{sha256} {stat.st_dev} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns}"
         return self.place / "verified" / hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

@@ -12,8 +12,8 @@ BLOCK = re.compile(
 
 def split_front_matter(text: str) -> tuple[str, str]:
     """The YAML, empty where there is none, and the text below it."""
-    found = BLOCK.match(text)
-    return (found[1], text[found.end() :]) if found else ("", text.removeprefix("\ufeff"))
+    block = BLOCK.match(text)
+    return (block[1], text[block.end() :]) if block else ("", text.removeprefix("\ufeff"))
 
 
 def read_front_matter(text: str) -> dict[str, Any]:
