@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from softlabels.inputs.opening import EMBEDDED, local_path
+from softlabels.system.cache import cache_place
 from softlabels.system.local_files import appearing
 
 ORIGINS = ("embedded", "hub", "local")
@@ -53,6 +54,4 @@ def recall(fingerprint: str) -> str | None:
 
 
 def _note(fingerprint: str) -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    place = Path(os.environ.get("SOFTLABELS_CACHE") or Path(home) / "softlabels").expanduser()
-    return place / "sources" / f"{fingerprint.removeprefix('sha256:')}.json"
+    return cache_place() / "sources" / f"{fingerprint.removeprefix('sha256:')}.json"

@@ -27,6 +27,12 @@ except ImportError:  # Windows
 PLACE, BUDGET = "SOFTLABELS_CACHE", "SOFTLABELS_CACHE_GB"
 
 
+def cache_place() -> Path:
+    """The folder that the environment names, or the usual one."""
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get(PLACE) or Path(home) / "softlabels").expanduser()
+
+
 @dataclass(frozen=True)
 class Entry:
     """A copy in the cache: where, how large, when last used (seconds since 1970)."""
@@ -51,8 +57,7 @@ class LocalCache:
     """
 
     def __init__(self, place: str | os.PathLike[str] | None = None) -> None:
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        self.place = Path(place or os.environ.get(PLACE) or Path(home) / "softlabels")
+        self.place = Path(place) if place else cache_place()
         self._budget: int | None = None
         if text := os.environ.get(BUDGET):
             try:
