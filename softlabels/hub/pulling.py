@@ -32,7 +32,7 @@ from softlabels.store.records import Manifest, Plan
 from softlabels.store.shard_check import sha256_of
 from softlabels.store.shard_numbers import parse_numbers
 from softlabels.system.background import cores
-from softlabels.system.progress import Progress
+from softlabels.system.progress import SILENT, Progress
 
 
 @dataclass(frozen=True)
@@ -119,51 +119,47 @@ def _fetch(
     numbers: list[int],
     progress: Progress,
 ) -> None:
-    """Raises DamagedDump where a shard has other bytes than recorded, also when it is fetched anew,
-    and where plan or records are not the manifest's."""
+    """Raises DamagedDump where a file is not what the manifest says, also when fetched anew."""
     fetch_files(address, copy, progress, shards=numbers, get=to.get)
-    records = [manifest.shards[number] for number in numbers]
-    total = sum(record["bytes"] for record in records) // 1_000_000
-    with progress.bar("check", total, "MB") as advance, ThreadPoolExecutor(cores()) as pool:
-        hashes = pool.map(lambda record: sha256_of(to.folder.path(record["file"])), records)
-        for record, found in zip(records, hashes, strict=True):
-            advance(record["bytes"] // 1_000_000)
-            if found != record["sha256"]:
-                _get_again(address, copy, to, record["file"])
-                if sha256_of(to.folder.path(record["file"])) != record["sha256"]:
-                    raise DamagedDump(
-                        f"{address}/{record['file']} has other bytes than its record tells "
-                        f"(SHA-256 differs); ask its owner to push it again"
-                    )
-    for name in _wrong(to.folder, manifest, plan, numbers):
+    wrong = _wrong(to.folder, manifest, plan, numbers, progress)
+    for name in wrong:
         _get_again(address, copy, to, name)
-    if wrong := _wrong(to.folder, manifest, plan, numbers):
-        raise DamagedDump(
-            f"{address}: {PLAN} or a record in commits/ is not what {MANIFEST} tells ({wrong[0]} "
-            f"first); ask its owner to push it again"
-        )
+    redone = [n for n in numbers if {plan.file(n), commit_name(n)} & set(wrong)]
+    if wrong and (still := _wrong(to.folder, manifest, plan, redone, SILENT)):
+        what = f"is not the plan, or a record in commits/, that {MANIFEST} tells of"
+        if still[0].endswith(".parquet"):
+            what = "has other bytes than its record tells (SHA-256 differs)"
+        raise DamagedDump(f"{address}/{still[0]} {what}; ask its owner to push it again")
 
 
-def _wrong(folder: Folder, manifest: Manifest, plan: Plan, numbers: list[int]) -> list[str]:
-    """The plan, and the records of these shards, that are not the manifest's."""
+def _wrong(
+    folder: Folder, manifest: Manifest, plan: Plan, numbers: list[int], progress: Progress
+) -> list[str]:
+    """These shards, their records, and the plan, as far as they are not what the manifest says."""
+    wrong, shards = [], [manifest.shards[number] for number in numbers]
+    total = sum(shard["bytes"] for shard in shards) // 1_000_000
+    with progress.bar("check", total, "MB") as advance, ThreadPoolExecutor(cores()) as pool:
+        hashes = pool.map(lambda shard: sha256_of(folder.path(shard["file"])), shards)
+        for shard, sha256 in zip(shards, hashes, strict=True):
+            advance(shard["bytes"] // 1_000_000)
+            if sha256 != shard["sha256"]:
+                wrong.append(shard["file"])
     try:
-        wrong = [] if read_plan(folder) == plan else [PLAN]
+        wrong += [] if read_plan(folder) == plan else [PLAN]
     except DamagedDump:
-        wrong = [PLAN]
+        wrong.append(PLAN)
     there = read_records(folder, plan)
-    told = {number: there[number].record for number in numbers if number in there}
-    return wrong + [commit_name(n) for n in numbers if told.get(n) != manifest.shards[n]]
+    records = {number: there[number].record for number in numbers if number in there}
+    return wrong + [commit_name(n) for n in numbers if records.get(n) != manifest.shards[n]]
 
 
 def _get_again(address: HubAddress, copy: Folder, to: Cached | OwnFolder, name: str) -> None:
     """Raises StoreError where it can't be had."""
+    missing = (EntryNotFoundError, ValueError)  # ValueError: the client has no network to force
     try:
         to.get_again(address, name, commit_of(copy))
-    except (
-        EntryNotFoundError,
-        ValueError,
-    ) as error:  # ValueError: of the client, without a network
-        reason = first_line(error.__cause__ or error)
+    except missing as error:
         raise StoreError(
-            f"{address}/{name} is damaged here, and can't be fetched: {reason}"
+            f"{address}/{name} is damaged here, and can't be fetched: "
+            f"{first_line(error.__cause__ or error)}"
         ) from error
