@@ -2,13 +2,13 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import torch
 
+from softlabels.store.fields import FORMAT
 from softlabels.store.folder import Folder
 from softlabels.store.manifest import read_records
 from softlabels.store.records import Commit, Manifest, Plan
@@ -31,12 +31,14 @@ def make_plan(
     source = {"data": "toy", "origin": "local", "split": "train", "revision": None,
               "class_names": None, "rows": rows,
               "columns": {"inputs": ["x"], "label": "label", "id": None},
-              "fingerprint": f"sha256:{0:064}", "shards": ["0" * 16]}  # fmt: skip
+              "fingerprint": f"sha256:{0:064}"}  # fmt: skip
     teacher = {"name": "t", "kind": "checkpoint", "fingerprint": f"sha256:{1:064}", "model": None}
-    return Plan(teacher=teacher, source=source, preprocess="", precision="float32",
-                views=["clean"], codec="dense", dtype=dtype, classes=classes, rows=rows,
-                group_rows=group, ids="int64", with_inputs=False, batch_size=None,
-                **{"shard_rows": rows} | words)  # fmt: skip
+    fields = {"teacher": teacher, "source": source, "preprocess": "", "precision": "float32",
+              "views": ["clean"], "codec": "dense", "dtype": dtype, "classes": classes,
+              "rows": rows, "group_rows": group, "ids": "int64", "with_inputs": False,
+              "batch_size": None, "shard_rows": rows, "format": FORMAT} | words  # fmt: skip
+    source["shards"] = ["0" * 16] * max(1, -(-rows // fields["shard_rows"]))
+    return Plan.parse(fields, "the plan of a test")
 
 
 def write_shard(
@@ -59,15 +61,14 @@ def make_dump(
     words."""
     rows, classes = logits.shape
     plan = make_plan(rows, classes, str(logits.dtype), group, shard_rows=shard_rows or rows)
-    plan = replace(plan, source=plan.source | {"shards": ["0" * 16] * plan.shards})
     folder = Folder(where)
-    folder.write_json("plan.json", vars(plan))
+    folder.write_json("plan.json", plan.as_json)
     for shard in range(plan.shards):
         write_shard(folder, plan, shard, logits)
     commits = list(read_records(folder, plan).values())
     if rewritten is not None:
         commits = [rewrite(Path(where), commit, group, rewritten) for commit in commits]
-    folder.write_json("softlabels.json", vars(Manifest.derive(plan, commits, {})))
+    folder.write_json("softlabels.json", Manifest.derive(plan, commits, {}).as_json)
     return Path(where)
 
 
@@ -77,7 +78,7 @@ def rewrite(where: Path, commit: Commit, group: int, words: dict) -> Commit:
     words = {"write_page_checksum": True} | words
     pq.write_table(table, path, row_group_size=group, **words)
     content = path.read_bytes()
-    return replace(commit, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+    return commit.replace(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
 def change(path: Path, edit: Callable[[bytearray], None]) -> None:

@@ -30,11 +30,12 @@ __main__
 """
 INSIDE = {
     "store": """
-pages statistics json_objects shard_numbers schema markdown gathering
-folder
+pages json_objects shard_numbers markdown gathering
+folder fields
 codecs
-records lives
-checking recipe claims footers
+plan lives
+records claims
+statistics footers recipe
 manifest shard_reader mapping
 reader card writer shard_check
 """,

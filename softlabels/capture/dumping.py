@@ -8,7 +8,7 @@ plans, and the last to finish writes the manifest.
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import chain
 
 from softlabels.capture.engines import ENGINES
@@ -28,7 +28,6 @@ from softlabels.errors import (
 )
 from softlabels.options import DumpOptions, verb
 from softlabels.places.hub_files import make_repository
-from softlabels.store.checking import make_record
 from softlabels.store.claims import claimed, is_lost, new_run
 from softlabels.store.manifest import read_commits, read_manifest
 from softlabels.store.records import Manifest, Plan
@@ -99,13 +98,16 @@ def _dump(options: DumpOptions, team: Team, stack: ExitStack, progress: Progress
 
 def _warnings(manifest: Manifest, plan: Plan) -> Iterator[str]:
     """What a finished dump gives reason to doubt."""
-    if text := alarm(manifest.statistics, plan.classes):
+    statistics = manifest.statistics
+    if statistics is None:
+        return
+    if text := alarm(statistics.labelled, statistics.correct, plan.classes):
         yield f"warning: {text}"
-    unturned = manifest.statistics.get("unturned")
-    if unturned:
+    if statistics.unturned:
         yield (
-            f"warning: {unturned:,} of {manifest.rows:,} images carry an EXIF orientation and were "
-            f"fed as stored, as torchvision does; put upright first in --preprocess to turn them"
+            f"warning: {statistics.unturned:,} of {manifest.rows:,} images carry an EXIF "
+            f"orientation and were fed as stored, as torchvision does; put upright first in "
+            f"--preprocess to turn them"
             + ("; `datasets` turns the inputs in this dump" if plan.with_inputs else "")
         )
 
@@ -135,8 +137,8 @@ def _agree(setup: Setup, team: Team, progress: Progress) -> tuple[Job, list[int]
     """
     resume = setup.options.resume or team.resumes
     folder = setup.folder
-    plan = make_record(
-        Plan, team.share("plan", lambda: asdict(begin(setup, resume, progress))), "the plan"
+    plan = Plan.parse(
+        team.share("plan", lambda: begin(setup, resume, progress).as_json), "the plan"
     )
     team.begun()
     job = setup.job(plan)

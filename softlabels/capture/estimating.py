@@ -10,7 +10,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from softlabels.capture.pipeline import dump_shards
-from softlabels.capture.planning import Setup, draft, mean_input_bytes, prepare
+from softlabels.capture.planning import (
+    Setup,
+    draft,
+    mean_input_bytes,
+    prepare,
+    with_fingerprints,
+)
 from softlabels.capture.refusing import refuse_unstorable
 from softlabels.options import PlanOptions, verb
 from softlabels.store.folder import Folder
@@ -77,8 +83,8 @@ def _left(setup: Setup, progress: Progress) -> tuple[Plan, list[int]]:
     plan = draft(setup, earlier)
     if earlier is None:
         return plan, list(range(plan.shards))
-    told = {name: earlier.source[name] for name in ("fingerprint", "shards")}
-    plan = replace(plan, source=plan.source | told).named_as(earlier)
+    plan = with_fingerprints(plan, earlier.source.fingerprint, earlier.source.shards)
+    plan = plan.named_as(earlier)
     plan.check_same(earlier, folder)
     done = read_commits(folder, plan)
     progress.say(f"{folder} holds {len(done):,} of its {counted(plan.shards, 'shard')} already")
@@ -107,7 +113,7 @@ def _row_bytes(setup: Setup, plan: Plan) -> int:
 
 
 def _footer_bytes(plan: Plan) -> int:
-    names = plan.source["class_names"] or []
+    names = plan.source.class_names or []
     return FOOTER_BYTES + 3 * sum(map(len, names))  # twice, and once in base64
 
 
@@ -144,8 +150,9 @@ class _Sample:
 def _sample(setup: Setup, plan: Plan, rows: int) -> _Sample:
     """Dump the first rows as one shard into a passing folder."""
     rows = min(rows, len(setup.source))
-    told = plan.source | {"shards": [setup.source.short_fingerprint(0, rows)]}
-    small = replace(plan, rows=rows, shard_rows=rows, source=told)
+    shards = [setup.source.short_fingerprint(0, rows)]
+    source = plan.source.replace(rows=rows, shards=shards)
+    small = plan.replace(rows=rows, shard_rows=rows, source=source)
     with tempfile.TemporaryDirectory(prefix="softlabels-") as place:
         job = replace(setup.job(small), folder=Folder(place), skip_unreadable=True)
         began = time.perf_counter()

@@ -1,7 +1,6 @@
 """What is done in a dump's folder and what is not; the first and the last things written."""
 
 from contextlib import suppress
-from dataclasses import asdict
 
 from softlabels.capture.pipeline import Job
 from softlabels.capture.planning import Setup, make_plan
@@ -10,7 +9,6 @@ from softlabels.errors import DamagedDump, StoreError
 from softlabels.inputs.sources import Source
 from softlabels.inputs.whereabouts import origin, remember
 from softlabels.store.card import card_is_good, render_card
-from softlabels.store.checking import make_record
 from softlabels.store.claims import sweep
 from softlabels.store.folder import Folder
 from softlabels.store.manifest import (
@@ -56,7 +54,7 @@ def begin(setup: Setup, resume: bool, progress: Progress) -> Plan:
     if _plan_as_written(folder) != plan:
         if earlier is not None or folder.exists(PLAN):
             progress.say(f"{PLAN} was lost or damaged; it is written again")
-        folder.write_json(PLAN, asdict(plan))
+        folder.write_json(PLAN, plan.as_json)
     _note_source(setup.source, plan, progress)
     return plan
 
@@ -120,7 +118,7 @@ def write_last(folder: Folder, manifest: Manifest, plan: Plan, source: Source) -
     feature = source.input_feature if plan.with_inputs else None
     features = shard_features(plan, feature)
     folder.write_text(CARD, render_card(manifest, plan, features, _task(source, plan)))
-    folder.write_json(MANIFEST, asdict(manifest))
+    folder.write_json(MANIFEST, manifest.as_json)
     sweep(folder)  # of workers that were lost and replaced
 
 
@@ -151,10 +149,10 @@ def _note_source(source: Source, plan: Plan, progress: Progress) -> None:
     """Note where local data lie, since no record says it."""
     try:
         if origin(source.data) == "local":
-            remember(plan.source["fingerprint"], source.data)
+            remember(plan.source.fingerprint, source.data)
     except OSError as error:
         progress.say(
-            f"warning: can't note where {plan.source['data']} lies ({error.strerror or error}): "
+            f"warning: can't note where {plan.source.data} lies ({error.strerror or error}): "
             f"train and verify will have to be told, with --source or --data"
         )
 
@@ -205,7 +203,7 @@ def _remove_strays(folder: Folder, plan: Plan, progress: Progress) -> None:
         shard = None
         with suppress(DamagedDump):
             if name in files:
-                commit = make_record(Commit, folder.read_json(name), name)
+                commit = Commit.parse(folder.read_json(name), name)
                 shard = commit.shard if commit.plan == plan.hash else None
         _remove_stray(folder, name, shard, progress)
 

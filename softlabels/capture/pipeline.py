@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +22,7 @@ from softlabels.inputs.hashing import Fingerprint
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import Rows, Source
 from softlabels.store.folder import Folder
-from softlabels.store.records import Plan
+from softlabels.store.records import Plan, Skipped
 from softlabels.store.writer import ShardWriter, shard_schema
 from softlabels.teachers import Teacher
 
@@ -186,7 +186,7 @@ class Scribe:
 
     def _check_rows(self, shard: int) -> None:
         plan = self.job.plan
-        if self.fingerprint.short != plan.source["shards"][shard]:
+        if self.fingerprint.short != plan.source.shards[shard]:
             start, stop = plan.bounds(shard)
             raise AlignmentError(
                 f"rows {start:,} to {stop - 1:,} of {self.job.source.data!r} are not those of the "
@@ -202,15 +202,15 @@ def input_column(cells: list[bytes] | np.ndarray, type_: pa.DataType) -> pa.Arra
     return pa.array(cells.tolist(), type_)
 
 
-def _left_out(batch: Batch) -> Iterator[dict[str, Any]]:
+def _left_out(batch: Batch) -> Iterator[Skipped]:
     for position, reason in batch.skipped:
-        yield {
-            "id": batch.rows.ids[position].item(),
-            "row": batch.start + position,
-            "input_hash": int(batch.rows.hashes[position]),
-            "label": int(batch.rows.labels[position]),
-            "reason": reason,
-        }
+        yield Skipped(
+            id=batch.rows.ids[position].item(),
+            row=batch.start + position,
+            input_hash=int(batch.rows.hashes[position]),
+            label=int(batch.rows.labels[position]),
+            reason=reason,
+        )
 
 
 def _batches(job: Job, shard: int) -> Iterator[tuple[int, int]]:

@@ -1,6 +1,6 @@
 """The frozen plan of a dump: everything that decides its rows, before the first shard is begun."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,10 +15,10 @@ from softlabels.inputs.sources import Source, open_as_told
 from softlabels.inputs.whereabouts import origin, public_name
 from softlabels.options import DumpOptions
 from softlabels.places.folders import open_folder
-from softlabels.store.checking import MAX_SHARDS
 from softlabels.store.codecs.registry import parse_codec
+from softlabels.store.fields import FORMAT
 from softlabels.store.folder import Folder
-from softlabels.store.records import Plan
+from softlabels.store.plan import MAX_SHARDS, Plan
 from softlabels.system.devices import own_device, resolve_device
 from softlabels.system.progress import SILENT, Progress
 from softlabels.teachers import Teacher, resolve
@@ -116,17 +116,25 @@ def make_plan(setup: Setup, earlier: Plan | None = None, known: Plan | None = No
         setup.source.check_ids()
         fingerprint, shards = setup.source.fingerprints(plan.shard_rows)
     else:
-        fingerprint, shards = known.source["fingerprint"], known.source["shards"]
-    plan = replace(plan, source=plan.source | {"fingerprint": fingerprint, "shards": shards})
+        fingerprint, shards = known.source.fingerprint, known.source.shards
+    plan = with_fingerprints(plan, fingerprint, shards)
     given = earlier or known
     named = plan if given is None else plan.named_as(given)
     if setup.options.name is None:
         return named
-    return replace(named, teacher=named.teacher | {"name": plan.teacher["name"]})  # as it is said
+    return named.replace(teacher=named.teacher.replace(name=plan.teacher.name))  # as it is said
+
+
+def with_fingerprints(plan: Plan, fingerprint: str, shards: list[str]) -> Plan:
+    """A drafted plan, and what its rows are."""
+    return plan.replace(source=plan.source.replace(fingerprint=fingerprint, shards=shards))
 
 
 def draft(setup: Setup, earlier: Plan | None = None) -> Plan:
-    """The plan but for the fingerprints of the source; reads a few inputs."""
+    """The plan but for the fingerprints of the source, which are zeros; reads a few inputs.
+
+    Raises ValidationError for what no plan can hold.
+    """
     options, source, teacher = setup.options, setup.source, setup.teacher
     codec = parse_codec("dense", setup.classes, options.dtype)
     input_bytes = mean_input_bytes(source) if options.with_inputs else 0
@@ -139,31 +147,39 @@ def draft(setup: Setup, earlier: Plan | None = None) -> Plan:
             f"--shard-rows is {options.shard_rows or usual}; {len(source):,} rows would be more "
             f"than {MAX_SHARDS:,} shards: use {least} or more"
         )
-    return Plan(
-        teacher={
-            "name": plain_text(teacher.name),
-            "kind": teacher.kind,
-            "fingerprint": teacher.fingerprint,
-            "model": teacher.model,
-            "weights": teacher.weights,
-        },
-        source=source_record(source, setup.class_names),
-        preprocess=str(setup.preprocess),
-        precision="unknown" if teacher.kind == "imported" else options.precision,
-        views=["clean"],
-        codec="dense",
-        dtype=options.dtype,
-        classes=setup.classes,
-        rows=len(source),
-        shard_rows=options.shard_rows or usual,
-        group_rows=groups,
-        ids="string" if source.ids_are_text else "int64",
-        batch_size=options.batch_size if options.allow_batch_dependence else None,
-        with_inputs=options.with_inputs,
+    rows = options.shard_rows or usual
+    return Plan.model_validate(
+        {
+            "teacher": {
+                "name": plain_text(teacher.name),
+                "kind": teacher.kind,
+                "fingerprint": teacher.fingerprint,
+                "model": teacher.model,
+                "weights": teacher.weights,
+            },
+            "source": _source_record(source, setup.class_names)
+            | {
+                "fingerprint": f"sha256:{0:064}",
+                "shards": [f"{0:016}"] * max(1, -(-len(source) // rows)),
+            },
+            "preprocess": str(setup.preprocess),
+            "precision": "unknown" if teacher.kind == "imported" else options.precision,
+            "views": ["clean"],
+            "codec": "dense",
+            "dtype": options.dtype,
+            "classes": setup.classes,
+            "rows": len(source),
+            "shard_rows": rows,
+            "group_rows": groups,
+            "ids": "string" if source.ids_are_text else "int64",
+            "with_inputs": options.with_inputs,
+            "batch_size": options.batch_size if options.allow_batch_dependence else None,
+            "format": FORMAT,
+        }
     )
 
 
-def source_record(source: Source, class_names: list[str] | None) -> dict[str, Any]:
+def _source_record(source: Source, class_names: list[str] | None) -> dict[str, Any]:
     """What a plan says of its source, but for the fingerprints."""
     return {
         "data": public_name(source.data),

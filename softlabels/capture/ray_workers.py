@@ -6,14 +6,12 @@ Ray schedules, replaces lost workers and tries their shard again; the plan decid
 import os
 import sys
 from contextlib import ExitStack, redirect_stdout
-from dataclasses import asdict
 from typing import Any
 
 from softlabels.capture.pipeline import dump_shards
 from softlabels.capture.planning import Setup, make_plan, prepare
 from softlabels.errors import MissingExtra, StoreError
 from softlabels.options import DumpOptions
-from softlabels.store.checking import make_record
 from softlabels.store.claims import claimed
 from softlabels.store.records import Plan
 from softlabels.system.progress import Progress
@@ -36,7 +34,7 @@ class ShardWorker:
             if os.path.isdir(folder):
                 os.chdir(folder)  # where the driver's relative paths begin
             setup = prepare(DumpOptions(**self.options))
-            plan = make_record(Plan, self.plan, "the plan")
+            plan = Plan.parse(self.plan, "the plan")
             make_plan(setup, known=plan).check_same(plan, setup.folder)
             self.stack.enter_context(claimed(setup.folder, self.run, self.rank))
             self.job = setup.job(plan)
@@ -81,7 +79,7 @@ def _hand_out(
     actor = ray.remote(
         num_cpus=1, num_gpus=1 if gpus else 0, max_restarts=-1, max_task_retries=TRIES
     )(ShardWorker)
-    workers = [actor.remote(vars(setup.options), asdict(plan), run, 1 + i) for i in range(count)]
+    workers = [actor.remote(vars(setup.options), plan.as_json, run, 1 + i) for i in range(count)]
     pool = ray.util.ActorPool(workers)
     progress.say(f"{len(shards)} shards on {count} Ray workers, each with a {_each(gpus)}")
     here = os.getcwd()

@@ -2,12 +2,12 @@
 
 import json
 from collections import Counter
-from dataclasses import asdict, replace
+
+from pydantic import ValidationError
 
 from softlabels.capture.planning import Setup, draft
-from softlabels.errors import DamagedDump, SourceError, UsageError
-from softlabels.store.checking import make_record
-from softlabels.store.json_objects import MAX_JSON_BYTES
+from softlabels.errors import SourceError, UsageError
+from softlabels.store.json_objects import MAX_JSON_BYTES, problem_of
 from softlabels.store.records import Plan
 from softlabels.system.humanize import size_words
 
@@ -16,18 +16,15 @@ SHARD_BYTES = 256  # of a shard's entry in the manifest, at most
 
 def refuse_unstorable(setup: Setup) -> None:
     """Raises SourceError or UsageError for a plan that no reader would take."""
-    plan = draft(setup)
-    blank = {"fingerprint": f"sha256:{0:064}", "shards": [f"{0:016}"] * plan.shards}
-    plan = replace(plan, source=plan.source | blank)
-    _refuse_twins(plan.source["class_names"] or [])
+    _refuse_twins(setup.class_names or [])
     try:
-        make_record(Plan, asdict(plan), "")
-    except DamagedDump as error:
-        problem = str(error).removeprefix(": ")
+        plan = draft(setup)
+    except ValidationError as error:
+        problem = problem_of(error, Plan)
         if problem.startswith("source.split"):
-            raise SourceError(_split_words(plan.source["split"])) from error
+            raise SourceError(_split_words(setup.source.split)) from error
         raise UsageError(f"no dump can hold this: {problem}") from error
-    size = len(json.dumps(asdict(plan))) + SHARD_BYTES * plan.shards
+    size = len(json.dumps(plan.as_json)) + SHARD_BYTES * plan.shards
     if size > MAX_JSON_BYTES:
         raise UsageError(
             f"the records of this dump would take {size_words(size)}, and readers take up to "

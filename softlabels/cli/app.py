@@ -87,17 +87,18 @@ def dump(terminal: Terminal, options: DumpOptions) -> None:
         terminal.result(text, value | {"complete": False})
         return
     text = f"{result.out}: {counted(manifest.rows, 'row')}, {size_words(manifest.bytes)}"
-    if labelled := manifest.statistics.get("labelled"):
-        accuracy = f"{manifest.statistics['accuracy']:.4f}"
-        text += f"; teacher's accuracy {accuracy} of {counted(labelled, 'labelled row')}"
+    statistics = manifest.statistics
+    if statistics and statistics.accuracy is not None:
+        accuracy = f"{statistics.accuracy:.4f}"
+        text += f"; teacher's accuracy {accuracy} of {counted(statistics.labelled, 'labelled row')}"
     if manifest.skipped:
         text += f"; {counted(len(manifest.skipped), 'row')} left out (softlabels info names them)"
     text += f"; {terminal.took}"
     value = {"out": result.out, "rows": manifest.rows, "bytes": manifest.bytes, "complete": True}
-    value |= {"rows_run": result.rows_run, "statistics": manifest.statistics}
+    value |= {"rows_run": result.rows_run, "statistics": manifest.as_json["statistics"]}
     if result.rank and not result.rows_run:
         return  # a rank that had nothing to do; rank 0 tells
-    terminal.result(text, value | {"skipped": manifest.skipped})
+    terminal.result(text, value | {"skipped": manifest.as_json["skipped"]})
 
 
 @command(PlanOptions)
@@ -167,7 +168,7 @@ def info(terminal: Terminal, options: InfoOptions) -> None:
     found = softlabels.info(options.dump)
     width = max(map(len, found["facts"]))
     lines = [f"{name:<{width}}  {value}" for name, value in found["facts"].items()]
-    skipped = [f"  left out: id {s['id']}, {s['reason']}" for s in found["manifest"]["skipped"]]
+    skipped = [f"  left out: id {s.id}, {s.reason}" for s in found["manifest"]["skipped"]]
     terminal.result("\n".join(lines + skipped), found)
 
 

@@ -29,12 +29,14 @@ def import_(terminal: Terminal, options: ImportOptions) -> None:
     found = terminal.run(softlabels.import_logits, options)
     manifest = found.manifest
     text = f"{found.out}: {counted(manifest.rows, 'row')}, {size_words(manifest.bytes)}"
-    if labelled := manifest.statistics.get("labelled"):
-        accuracy = f"{manifest.statistics['accuracy']:.4f}"
-        text += f"; accuracy of these logits {accuracy} of {counted(labelled, 'labelled row')}"
+    statistics = manifest.statistics
+    if statistics and statistics.accuracy is not None:
+        accuracy = f"{statistics.accuracy:.4f}"
+        rows = counted(statistics.labelled, "labelled row")
+        text += f"; accuracy of these logits {accuracy} of {rows}"
     if manifest.skipped:
         text += f"; {counted(len(manifest.skipped), 'source row')} had none"
     text += f"; {terminal.took}"
     value = {"out": found.out, "rows": manifest.rows, "bytes": manifest.bytes}
-    value |= {"statistics": manifest.statistics, "skipped": manifest.skipped}
+    value |= {name: manifest.as_json[name] for name in ("statistics", "skipped")}
     terminal.result(text, value)

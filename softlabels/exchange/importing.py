@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +38,7 @@ from softlabels.places.folders import open_folder
 from softlabels.store.claims import claimed, new_run
 from softlabels.store.folder import Folder
 from softlabels.store.manifest import read_commits, read_manifest, read_plan
-from softlabels.store.records import Manifest, Plan
+from softlabels.store.records import Manifest, Plan, Skipped
 from softlabels.store.shard_check import check_shards
 from softlabels.store.statistics import alarm
 from softlabels.store.writer import ShardWriter, shard_schema
@@ -152,7 +151,8 @@ def _import(setup: Setup, matched: Match, progress: Progress) -> Imported:
     manifest = finish(job)
     if manifest is None:
         raise StoreError(f"{state(folder, plan)}, the others vanished; use --resume")
-    if text := alarm(manifest.statistics, plan.classes):
+    counts = manifest.statistics
+    if counts and (text := alarm(counts.labelled, counts.correct, plan.classes)):
         progress.say(f"warning: {text}")
     return Imported(str(folder), manifest)
 
@@ -163,9 +163,9 @@ def _check_words(setup: Setup) -> None:
     with suppress(DamagedDump):
         earlier = read_plan(setup.folder)
         teacher = setup.teacher
-        if earlier is None or earlier.teacher.get("fingerprint") != teacher.fingerprint:
+        if earlier is None or earlier.teacher.fingerprint != teacher.fingerprint:
             return
-        ours, theirs = str(teacher.model).split("; "), str(earlier.teacher["model"]).split("; ")
+        ours, theirs = str(teacher.model).split("; "), str(earlier.teacher.model).split("; ")
         if ours == theirs:
             return
         now = "; ".join(part for part in ours if part not in theirs) or "nothing more"
@@ -238,7 +238,7 @@ def _write(matched: Match, plan: Plan, folder: Folder, shards: list[int]) -> Ite
                     writer.add(chosen.ids, chosen.labels, chosen.hashes, values_NC, cells)
                 start += len(rows)
                 yield len(rows)
-            if fingerprint.short != plan.source["shards"][shard]:
+            if fingerprint.short != plan.source.shards[shard]:
                 first = plan.bounds(shard)[0]
                 raise AlignmentError(
                     f"rows {first:,} to {stop - 1:,} of {source.data!r} are not those of the plan: "
@@ -247,12 +247,12 @@ def _write(matched: Match, plan: Plan, folder: Folder, shards: list[int]) -> Ite
                 )
 
 
-def _left_out(matched: Match, rows: Rows, start: int) -> Iterator[dict[str, Any]]:
+def _left_out(matched: Match, rows: Rows, start: int) -> Iterator[Skipped]:
     for position in np.flatnonzero(matched.places[start : start + len(rows)] < 0).tolist():
-        yield {
-            "id": rows.ids[position].item(),
-            "row": start + position,
-            "input_hash": int(rows.hashes[position]),
-            "label": int(rows.labels[position]),
-            "reason": f"no logits for it in {Path(matched.options.file).name}",
-        }
+        yield Skipped(
+            id=rows.ids[position].item(),
+            row=start + position,
+            input_hash=int(rows.hashes[position]),
+            label=int(rows.labels[position]),
+            reason=f"no logits for it in {Path(matched.options.file).name}",
+        )

@@ -28,8 +28,8 @@ def announcement(reader: DumpReader, at: HubAddress, options: PushOptions) -> It
     yield (
         f"what goes to {at.repo}: the logits of {len(reader):,} rows and {plan.classes:,} classes,"
         f"{labels} ids and input hashes, {'and the inputs' if inputs else 'no inputs'}; the names "
-        f"of the teacher, {plan.teacher['name']!r}, and of the source, {plan.source['data']!r}, "
-        f"split {plan.source['split']}; {_licence(reader.folder, options.license)}"
+        f"of the teacher, {plan.teacher.name!r}, and of the source, {plan.source.data!r}, "
+        f"split {plan.source.split}; {_licence(reader.folder, options.license)}"
     )
     for what, text in _paths(reader):
         yield (
@@ -52,9 +52,9 @@ def _licence(folder: Folder, given: str | None) -> str:
 
 def _paths(reader: DumpReader) -> Iterator[tuple[str, str]]:
     plan = reader.plan
-    texts = [("the teacher's name", plan.teacher["name"]), ("the source", plan.source["data"]),
-             ("the teacher's model", str(plan.teacher["model"]))]  # fmt: skip
-    texts += [("a class", name) for name in plan.source["class_names"] or []]
+    texts = [("the teacher's name", plan.teacher.name), ("the source", plan.source.data),
+             ("the teacher's model", str(plan.teacher.model))]  # fmt: skip
+    texts += [("a class", name) for name in plan.source.class_names or []]
     if plan.ids == "string":
         texts += [("an id", id) for id in reader.ids.tolist()]
     seen = set()
@@ -66,7 +66,7 @@ def _paths(reader: DumpReader) -> Iterator[tuple[str, str]]:
 
 def _unreachable(plan: Plan) -> Iterator[str]:
     """A warning where nobody else can get the inputs."""
-    data, origin = plan.source["data"], plan.source["origin"]
+    data, origin = plan.source.data, plan.source.origin
     why = None
     if origin == "local":
         why = f"their source, {data!r}, is a file or folder of yours"

@@ -35,7 +35,7 @@ class Place:
 
     @classmethod
     def of(cls, folder: str, plan: Plan) -> "Place":
-        split = plan.source["split"]
+        split = plan.source.split
         parts = folder.split("/") if folder else []
         named = parts[:-1] if parts[-1:] == [split] else parts
         return cls(folder, "-".join(named) or "default", split)

@@ -1,7 +1,5 @@
 """A dump without the inputs that it holds: the same rows, hashes and logits under another plan."""
 
-from dataclasses import replace
-
 import numpy as np
 import pyarrow as pa
 
@@ -30,18 +28,18 @@ def without_inputs(reader: DumpReader, to: Folder, progress: Progress = SILENT) 
 
     Raises DamagedDump for a dump that is not what its records say.
     """
-    plan = replace(reader.plan, with_inputs=False)
+    plan = reader.plan.replace(with_inputs=False)
     schema = shard_schema(plan, None)
     columns = ["id", "input_hash", *reader.codec.names] + ["label"] * reader.labelled
     there = read_commits(to, plan) if read_plan(to) == plan else {}
     done = {n: c for n, c in there.items() if sha256_of(to.path(c.file)) == c.sha256}
-    to.write_json(PLAN, vars(plan))
+    to.write_json(PLAN, plan.as_json)
     commits = []
     with progress.bar("without inputs", len(reader), "rows") as advance:
         for shard, record in enumerate(reader.records):
             if shard in done:
                 commits.append(done[shard])
-                advance(record["rows"])
+                advance(record.rows)
                 continue
             table = _read(reader, shard, columns)
             text = plan.ids == "string"
@@ -52,22 +50,22 @@ def without_inputs(reader: DumpReader, to: Folder, progress: Progress = SILENT) 
                 writer.append(ids, labels, table["input_hash"].to_numpy(), stored)
                 for entry in reader.manifest.skipped:
                     start, stop = plan.bounds(shard)
-                    if start <= entry["row"] < stop:
+                    if start <= entry.row < stop:
                         writer.skip(entry)
             assert isinstance(writer.commit, Commit)
             commits.append(writer.commit)
-            to.write_json(commit_name(shard), vars(writer.commit))
-            advance(record["rows"])
+            to.write_json(commit_name(shard), writer.commit.as_json)
+            advance(record.rows)
     manifest = Manifest.derive(plan, commits, reader.manifest.versions)
-    manifest = replace(manifest, created=reader.manifest.created)
+    manifest = manifest.replace(created=reader.manifest.created)
     to.write_text(CARD, render_card(manifest, plan, shard_features(plan, None)))
-    to.write_json(MANIFEST, vars(manifest))
+    to.write_json(MANIFEST, manifest.as_json)
     return to
 
 
 def _read(reader: DumpReader, shard: int, columns: list[str]) -> pa.Table:
     """These columns of a shard, its row groups at once."""
-    rows = reader.records[shard]["rows"]
+    rows = reader.records[shard].rows
     decoder = reader.shard(shard)
     groups = range(1, decoder.groups)
     if not rows:

@@ -80,14 +80,14 @@ class OwnFolder:
             shutil.rmtree(self.folder.path("commits"), ignore_errors=True)
             if not self._note["labels_only"]:
                 self._remove_redone(manifest)
-        self._sizes = {record["file"]: record["bytes"] for record in manifest.shards}
+        self._sizes = {record.file: record.bytes for record in manifest.shards}
         self.folder.write_json(PULLED, self._note)
 
     def _remove_redone(self, manifest: Manifest) -> None:
         """Remove the shards that have other bytes by now."""
         for record in manifest.shards:
-            path = self.folder.path(record["file"])
-            if os.path.isfile(path) and sha256_of(path) != record["sha256"]:
+            path = self.folder.path(record.file)
+            if os.path.isfile(path) and sha256_of(path) != record.sha256:
                 os.unlink(path)
 
     def _before(self) -> dict[str, Any]:

@@ -165,7 +165,7 @@ def tell_alone(card: str, place: Place) -> str:
 
 def own_header(folder: Folder, manifest: Manifest, plan: Plan) -> dict[str, Any]:
     """The header of a dump alone."""
-    path = folder.path(manifest.shards[0]["file"])
+    path = folder.path(manifest.shards[0].file)
     features = datasets.Features.from_arrow_schema(pq.read_schema(path))
     header = card_header(manifest, plan, features)
     with suppress(OSError, ValueError, UsageError):  # what the dump's own card says of its inputs

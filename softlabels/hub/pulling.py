@@ -46,11 +46,11 @@ class Pulled:
 
     @property
     def rows(self) -> int:
-        return sum(self.manifest.shards[number]["rows"] for number in self.shards)
+        return sum(self.manifest.shards[number].rows for number in self.shards)
 
     @property
     def bytes(self) -> int:
-        return sum(self.manifest.shards[number]["bytes"] for number in self.shards)
+        return sum(self.manifest.shards[number].bytes for number in self.shards)
 
 
 class Cached:
@@ -95,7 +95,7 @@ def pull(options: PullOptions, progress: Progress) -> Pulled:
         return Pulled(copy.root, commit, manifest, numbers)
     bare = options.labels_only and plan.with_inputs
     own = OwnFolder(options.out, address, commit, bare)
-    with own.taken(manifest, replace(plan, with_inputs=plan.with_inputs and not bare)):
+    with own.taken(manifest, plan.replace(with_inputs=plan.with_inputs and not bare)):
         if bare:
             source = elsewhere(address, copy)
             if is_offline_mode():  # from what is here
@@ -137,13 +137,13 @@ def _wrong(
 ) -> list[str]:
     """These shards, their records, and the plan, as far as they are not what the manifest says."""
     wrong, shards = [], [manifest.shards[number] for number in numbers]
-    total = sum(shard["bytes"] for shard in shards) // 1_000_000
+    total = sum(shard.bytes for shard in shards) // 1_000_000
     with progress.bar("check", total, "MB") as advance, ThreadPoolExecutor(cores()) as pool:
-        hashes = pool.map(lambda shard: sha256_of(folder.path(shard["file"])), shards)
+        hashes = pool.map(lambda shard: sha256_of(folder.path(shard.file)), shards)
         for shard, sha256 in zip(shards, hashes, strict=True):
-            advance(shard["bytes"] // 1_000_000)
-            if sha256 != shard["sha256"]:
-                wrong.append(shard["file"])
+            advance(shard.bytes // 1_000_000)
+            if sha256 != shard.sha256:
+                wrong.append(shard.file)
     try:
         wrong += [] if read_plan(folder) == plan else [PLAN]
     except DamagedDump:

@@ -81,7 +81,7 @@ def push(options: PushOptions, progress: Progress) -> Pushed:
     _, plan = read_manifest(folder)
     if plan.with_inputs and not (options.include_inputs or options.labels_only):
         raise UsageError(
-            f"{folder} holds the inputs of {plan.source['data']}; say --include-inputs if their "
+            f"{folder} holds the inputs of {plan.source.data}; say --include-inputs if their "
             f"licence lets you publish them, else --labels-only"
         )
     _check(options.dump, progress)

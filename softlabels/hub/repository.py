@@ -17,7 +17,6 @@ from huggingface_hub.utils.sha import git_hash
 
 from softlabels.errors import StoreError, UsageError
 from softlabels.places.hub_address import HubAddress
-from softlabels.store.checking import make_record
 from softlabels.store.folder import Folder
 from softlabels.store.json_objects import parse_object
 from softlabels.store.manifest import MANIFEST, PLAN, commit_name, read_manifest
@@ -62,12 +61,12 @@ def earlier_files(
             )
         return set()
     content = read_file(api, at, at.inside(PLAN), head)
-    old = make_record(Plan, parse_object(content, PLAN), f"{at}/{PLAN}")
+    old = Plan.parse(parse_object(content, PLAN), f"{at}/{PLAN}")
     if old.hash == read_manifest(folder)[1].hash:
         return set()
     if not may_replace:
         raise StoreError(
-            f"{at} holds another dump: {old.teacher['name']} on {old.source['data']}, plan "
+            f"{at} holds another dump: {old.teacher.name} on {old.source.data}, plan "
             f"{old.hash[:19]}…; push to another repository or --revision, or add --replace"
         )
     shards = range(old.shards)
@@ -110,7 +109,7 @@ def dump_files(folder: Folder, at: HubAddress) -> dict[str, tuple[str | bytes, s
     and its SHA-256 where that is on record."""
     manifest, plan = read_manifest(folder)
     records = {commit_name(shard): "" for shard in range(plan.shards)}
-    shards = {record["file"]: record["sha256"] for record in manifest.shards}
+    shards = {record.file: record.sha256 for record in manifest.shards}
     files = {PLAN: ""} | records | shards | {MANIFEST: ""}
     return {at.inside(name): (folder.path(name), sha256) for name, sha256 in files.items()}
 

@@ -119,7 +119,7 @@ def fetch_files(
     commit, fetch = commit_of(copy), get or get_file
     manifest, plan = read_manifest(copy)
     numbers = parse_numbers(shards, plan.shards)
-    sizes = {r["file"]: r["bytes"] for r in (manifest.shards[number] for number in numbers)}
+    sizes = {r.file: r.bytes for r in (manifest.shards[number] for number in numbers)}
     first, last = ([], []) if rows_only else ([PLAN], [*map(commit_name, numbers), CARD])
 
     def get_one(name: str) -> int:

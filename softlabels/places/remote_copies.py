@@ -5,13 +5,13 @@ import json
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import asdict
 
 from filelock import FileLock
 
 from softlabels.errors import DamagedDump
 from softlabels.store.folder import Folder, Origin
 from softlabels.store.manifest import MANIFEST, read_manifest
+from softlabels.store.records import ShardRecord
 from softlabels.store.shard_check import sha256_of
 from softlabels.store.shard_numbers import parse_numbers
 from softlabels.system.background import in_order
@@ -35,7 +35,7 @@ def local_copy(
     """
     manifest, plan = read_manifest(folder)
     chosen = [manifest.shards[number] for number in parse_numbers(shards, plan.shards)]
-    content = json.dumps(asdict(manifest), sort_keys=True)
+    content = json.dumps(manifest.as_json, sort_keys=True)
     place = cache.place / "copies" / hashlib.sha256(content.encode()).hexdigest()[:32]
     os.makedirs(place.parent, exist_ok=True)
     remedy = f"it is a copy of {folder}: remove {place}, and it is fetched again"
@@ -43,38 +43,38 @@ def local_copy(
     hold(place, copy)  # before it is looked at, so that no other process removes it meanwhile
     with FileLock(f"{place}.lock"):
         os.makedirs(place / "data", exist_ok=True)
-        missing = [r for r in chosen if not (place / r["file"]).exists()]
+        missing = [r for r in chosen if not (place / r.file).exists()]
         if missing:
-            cache.make_room(sum(r["bytes"] for r in missing), str(folder), [str(place)])
+            cache.make_room(sum(r.bytes for r in missing), str(folder), [str(place)])
             about = {"dump": folder.url, "rows": manifest.rows, "bytes": manifest.bytes}
             copy.write_json("about.json", about)
             _fetch(folder, copy, missing, cache, progress)
         if not (place / MANIFEST).exists():
-            copy.write_json(MANIFEST, asdict(manifest))
+            copy.write_json(MANIFEST, manifest.as_json)
         os.utime(place / "about.json", (time.time(),) * 2)
     return copy
 
 
 def _fetch(
-    folder: Folder, to: Folder, records: list[dict], cache: LocalCache, progress: Progress
+    folder: Folder, to: Folder, records: list[ShardRecord], cache: LocalCache, progress: Progress
 ) -> None:
-    def fetch(record: dict) -> int:
-        name = record["file"]
+    def fetch(record: ShardRecord) -> int:
+        name = record.file
         try:
             folder.size(name)
             own = Folder(to.root)  # each thread with its own place for what is unfinished
             with own.create(name) as file:
                 folder.download(name, file.name)
-                if sha256_of(file.name) != record["sha256"]:
+                if sha256_of(file.name) != record.sha256:
                     raise DamagedDump(
                         f"{folder}/{name} has other bytes than recorded; {folder.remedy}"
                     )
         except FileNotFoundError as error:
             raise DamagedDump(f"{folder}/{name} is missing; {folder.remedy}") from error
-        cache.remember_verified(to.path(name), record["sha256"])
-        return int(record["bytes"])
+        cache.remember_verified(to.path(name), record.sha256)
+        return record.bytes
 
-    total = sum(record["bytes"] for record in records) // 1_000_000
+    total = sum(record.bytes for record in records) // 1_000_000
     with progress.bar("fetch", total, "MB") as advance:
         for size in in_order(fetch, records, CONNECTIONS):
             advance(size // 1_000_000)

@@ -40,11 +40,11 @@ def card_header(
     The number of rows is in it, since `datasets` would load a folder without one of its shards
     in silence otherwise.
     """
-    split = plan.source["split"]
+    split = plan.source.split
     files = [{"split": split, "path": f"data/{split}-*.parquet"}]
     fields = {
         "size_categories": [size_category(manifest.rows)],
-        "source_datasets": [plan.source["data"]] if plan.source["origin"] == "hub" else None,
+        "source_datasets": [plan.source.data] if plan.source.origin == "hub" else None,
         "task_categories": [task] if task else None,
         "tags": ["soft-labels", "knowledge-distillation"],
         "configs": [{"config_name": "default", "data_files": files}],
@@ -109,7 +109,7 @@ def card_body(
     rows = [(name, shown(value)) for name, value in known.items() if name not in HASHES]
     rows = [(name, _class_words(plan) if name == "classes" else cell) for name, cell in rows]
     hashes = [(name, f"`{known[name]}`") for name in HASHES]
-    teacher, source = shown(plan.teacher["name"]), shown(plan.source["data"])
+    teacher, source = shown(plan.teacher.name), shown(plan.source.data)
     return f"""{BEGIN}
 
 # Soft targets of {teacher} on {source}
@@ -148,7 +148,7 @@ temperature T are `softmax(logits / T)`.
 
 def _class_words(plan: Plan) -> str:
     """Their number and the first of their names; the header has all of them."""
-    names = [shown(short(name)) or '`""`' for name in plan.source["class_names"] or []]
+    names = [shown(short(name)) or '`""`' for name in plan.source.class_names or []]
     some = ", ".join(names if len(names) <= FEW else [*names[: FEW // 2], "…"])
     return f"{plan.classes:,}" + (f": {some}" if some else "")
 
@@ -156,9 +156,9 @@ def _class_words(plan: Plan) -> str:
 def _input_words(plan: Plan) -> str:
     if plan.with_inputs:
         return "The inputs are in the column `input`."
-    source = shown(plan.source["data"])
+    source = shown(plan.source.data)
     where = f"Where your copy of {source} has another name, say `source=`, or `--source`."
-    if plan.source["origin"] == "local":
+    if plan.source.origin == "local":
         where = (
             f"It is {source}, a file or folder of who made this: whoever has the same rows says "
             f"where, with `source=`, or `--source`."
@@ -172,12 +172,12 @@ def _input_words(plan: Plan) -> str:
 def _made_words(manifest: Manifest, plan: Plan) -> str:
     """The command, as far as the plan tells."""
     versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
-    if is_imported(plan):
-        how = shown(plan.teacher["model"] or "logits of another program")
+    if plan.is_imported:
+        how = shown(plan.teacher.model or "logits of another program")
         return f"`softlabels import`, from a file of logits ({how}), with {versions}."
     file = "the teacher's file, of the SHA-256 above"
-    if plan.source["origin"] == "local":
-        file += f", and it runs where {shown(plan.source['data'])} lies"
+    if plan.source.origin == "local":
+        file += f", and it runs where {shown(plan.source.data)} lies"
     command = written(recipe(plan, bool(manifest.skipped)))
     return f"{command}\n\nwith {versions}. `{TEACHER}` is {file}."
 
@@ -208,7 +208,7 @@ def card_is_good(folder: Folder, manifest: Manifest, plan: Plan) -> bool:
         files = [f["path"] for config in header["configs"] for f in config["data_files"]]
     except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError):
         return False
-    split = plan.source["split"]
+    split = plan.source.split
     own, path = (split, manifest.rows), f"data/{split}-*.parquet"
     if folder.origin.shared:
         return own in splits and [file for file in files if file.startswith("data/")] == [path]
@@ -217,15 +217,15 @@ def card_is_good(folder: Folder, manifest: Manifest, plan: Plan) -> bool:
 
 def describe(manifest: Manifest, plan: Plan) -> dict[str, Any]:
     """The facts of a dump, in the order in which a person asks for them."""
-    statistics, revision = manifest.statistics, plan.source["revision"]
+    statistics, revision = manifest.statistics, plan.source.revision
     revision = f", revision {revision}" if revision else ""
     facts = {
         "rows": f"{manifest.rows:,}",
         "classes": plan.classes,
         "teacher": _teacher(plan),
-        "teacher's file": plan.teacher["fingerprint"],
-        "source": f"{plan.source['data']}, split {plan.source['split']}{revision}",
-        "source's fingerprint": plan.source["fingerprint"],
+        "teacher's file": plan.teacher.fingerprint,
+        "source": f"{plan.source.data}, split {plan.source.split}{revision}",
+        "source's fingerprint": plan.source.fingerprint,
         "views": ", ".join(plan.views),
         "preprocessing": plan.preprocess or "none",
         "logits": f"{plan.codec}, {plan.dtype}, {_made(plan)}",
@@ -233,37 +233,34 @@ def describe(manifest: Manifest, plan: Plan) -> dict[str, Any]:
         **batch_dependence(plan),
         "shards": f"{plan.shards:,}, {size_words(manifest.bytes)}",
     }
-    if statistics.get("labelled"):
-        errors = statistics["labelled"] - statistics["correct"]
-        facts["teacher's accuracy"] = f"{statistics['accuracy']:.4f} ({errors:,} errors)"
-    if statistics.get("rows"):
-        facts["mean entropy at T=1"] = f"{statistics['entropy']:.4f} nats"
-        facts["range of logits"] = f"{statistics['min']:.3f} to {statistics['max']:.3f}"
-    if statistics.get("unturned"):
-        facts["pictures not turned"] = f"{statistics['unturned']:,} with an EXIF orientation"
+    if statistics and statistics.accuracy is not None:
+        errors = statistics.labelled - statistics.correct
+        facts["teacher's accuracy"] = f"{statistics.accuracy:.4f} ({errors:,} errors)"
+    if statistics:
+        facts["mean entropy at T=1"] = f"{statistics.entropy:.4f} nats"
+    if statistics and statistics.min is not None:
+        facts["range of logits"] = f"{statistics.min:.3f} to {statistics.max:.3f}"
+    if statistics and statistics.unturned:
+        facts["pictures not turned"] = f"{statistics.unturned:,} with an EXIF orientation"
     if manifest.skipped:
-        facts["rows left out"] = f"{len(manifest.skipped)}, first id {manifest.skipped[0]['id']}"
+        facts["rows left out"] = f"{len(manifest.skipped)}, first id {manifest.skipped[0].id}"
     facts["made"] = f"{manifest.created}, softlabels {manifest.versions.get('softlabels', '?')}"
     return facts
 
 
-def is_imported(plan: Plan) -> bool:
-    return bool(plan.teacher["kind"] == "imported")
-
-
 def _made(plan: Plan) -> str:
-    return "imported" if is_imported(plan) else f"teacher run in {plan.precision}"
+    return "imported" if plan.is_imported else f"teacher run in {plan.precision}"
 
 
 def _seen_by(plan: Plan) -> str:
-    if is_imported(plan):
+    if plan.is_imported:
         return "that the imported logits were matched with"
     return "the teacher saw"
 
 
 def _teacher(plan: Plan) -> str:
-    model = f", {plan.teacher['model']}" if plan.teacher["model"] else ""
-    return f"{plan.teacher['name']} ({plan.teacher['kind']}{model})"
+    model = f", {plan.teacher.model}" if plan.teacher.model else ""
+    return f"{plan.teacher.name} ({plan.teacher.kind}{model})"
 
 
 def batch_dependence(plan: Plan) -> dict[str, str]:

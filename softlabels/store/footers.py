@@ -54,7 +54,7 @@ def check_footer(parquet: pq.ParquetFile, plan: Plan, shard: int, rows: int) -> 
     schema = parquet.schema_arrow
     wanted = {"id": KINDS[plan.ids], "view": pa.int32(), "input_hash": pa.uint64()}
     wanted |= {column.name: column.arrow_type for column in plan.make_codec().columns}
-    if plan.source["columns"]["label"] is not None:
+    if plan.labelled:
         wanted["label"] = pa.int64()
     for name, kind in wanted.items():
         if schema.names.count(name) != 1 or schema.field(name).type != kind:

@@ -3,7 +3,6 @@
 import os
 
 from softlabels.errors import DamagedDump, IncompleteDump, StoreError
-from softlabels.store.checking import make_record
 from softlabels.store.folder import Folder
 from softlabels.store.records import Commit, Manifest, Plan
 
@@ -18,7 +17,7 @@ def read_plan(folder: Folder) -> Plan | None:
     """The plan in this folder; None where there is none. Raises DamagedDump if unreadable."""
     if not folder.exists(PLAN):
         return None
-    return make_record(Plan, folder.read_json(PLAN), f"{folder}/{PLAN}")
+    return Plan.parse(folder.read_json(PLAN), f"{folder}/{PLAN}")
 
 
 def read_records(
@@ -37,7 +36,7 @@ def read_records(
         try:
             if isinstance(value, StoreError):
                 raise value
-            commit = make_record(Commit, value, f"{folder}/{name}")
+            commit = Commit.parse(value, f"{folder}/{name}")
         except StoreError as error:
             if unread is not None:
                 unread[name] = error
@@ -66,7 +65,7 @@ def read_manifest(folder: Folder) -> tuple[Manifest, Plan]:
                 raise StoreError(f"{folder} is a file; a dump is a folder")
             what = "has no dump in it" if folder.exists() else "does not exist"
             raise StoreError(f"{folder} {what}; make one with softlabels dump --out {folder}")
-        verb = "import" if plan.teacher["kind"] == "imported" else "dump"
+        verb = "import" if plan.is_imported else "dump"
         again = f"the same softlabels {verb} command and --resume"
         raise IncompleteDump(
             f"{folder} holds an unfinished dump: {len(read_commits(folder, plan))} of "
@@ -74,8 +73,8 @@ def read_manifest(folder: Folder) -> tuple[Manifest, Plan]:
             f"{folder.origin.command or again}"
         )
     where = f"{folder}/{MANIFEST}"
-    manifest = make_record(Manifest, folder.read_json(MANIFEST), where)
-    plan = make_record(Plan, manifest.plan, f"{where}, plan")
+    manifest = Manifest.parse(folder.read_json(MANIFEST), where)
+    plan = manifest.plan
     if plan.hash != manifest.plan_hash:
         raise DamagedDump(f"{where}: the plan's hash is {plan.hash}, not as recorded")
     if len(manifest.shards) != plan.shards:
@@ -83,8 +82,8 @@ def read_manifest(folder: Folder) -> tuple[Manifest, Plan]:
             f"{where} lists {len(manifest.shards)} shards; its plan has {plan.shards}"
         )
     for shard, record in enumerate(manifest.shards):
-        if record["file"] != plan.file(shard):
+        if record.file != plan.file(shard):
             raise DamagedDump(
-                f"{folder}: shard {shard} is named {record['file'][:200]!r} in {MANIFEST}"
+                f"{folder}: shard {shard} is named {record.file[:200]!r} in {MANIFEST}"
             )
     return manifest, plan

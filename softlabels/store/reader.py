@@ -29,7 +29,7 @@ class DumpReader:
         self.codec = self.plan.make_codec()
         self.numbers = parse_numbers(shards, self.plan.shards)
         self.records = [self.manifest.shards[number] for number in self.numbers]
-        self._rows: int = sum(record["rows"] for record in self.records)
+        self._rows: int = sum(record.rows for record in self.records)
         if self.plan.views != ["clean"]:
             raise UsageError(f"{folder} has the views {self.plan.views}; update softlabels")
 
@@ -58,7 +58,7 @@ class DumpReader:
 
     @property
     def labelled(self) -> bool:
-        return self.plan.source["columns"]["label"] is not None
+        return self.plan.labelled
 
     @cached_property
     def labels(self) -> np.ndarray | None:
@@ -69,7 +69,7 @@ class DumpReader:
 
     def shard(self, shard: int) -> ShardReader:
         """What reads the row groups of one shard."""
-        rows = self.records[shard]["rows"]
+        rows = self.records[shard].rows
         return ShardReader(self.folder, self.plan, self.numbers[shard], rows)
 
     def groups(self, labels: bool = False) -> Iterator[tuple[Logits, np.ndarray]]:
@@ -86,7 +86,7 @@ class DumpReader:
 
     def logits_of(self, rows: np.ndarray) -> Logits:
         """The logits of these rows (ascending), one row group in memory at a time."""
-        starts = np.cumsum([0, *(record["rows"] for record in self.records)])
+        starts = np.cumsum([0, *(record.rows for record in self.records)])
         shards = np.searchsorted(starts, rows, side="right") - 1
         parts: list[Logits] = []
         for shard in np.unique(shards):
@@ -108,33 +108,33 @@ class DumpReader:
         """The path of a shard's file in a local folder, which is there and as large as recorded,
         and so large enough for the rows that are promised. Raises DamagedDump."""
         record = self.records[shard]
-        where = f"{self.folder}/{record['file']}"
+        where = f"{self.folder}/{record.file}"
         try:
-            found = self.folder.size(record["file"])
+            found = self.folder.size(record.file)
         except FileNotFoundError:
             raise DamagedDump(f"{where} is missing; {self.folder.remedy}") from None
         except OSError as error:
             raise DamagedDump(
                 f"{where} can't be read: {error.strerror}; {self.folder.remedy}"
             ) from error
-        if found != record["bytes"]:
+        if found != record.bytes:
             raise DamagedDump(
-                f"{where} is damaged: it has {found:,} bytes, recorded are {record['bytes']:,}; "
+                f"{where} is damaged: it has {found:,} bytes, recorded are {record.bytes:,}; "
                 f"{self.folder.remedy}"
             )
-        return self.folder.path(record["file"])
+        return self.folder.path(record.file)
 
     def read_shard(self, shard: int, columns: list[str]) -> pa.Table:
         """These columns of one shard. Raises DamagedDump."""
         record, number = self.records[shard], self.numbers[shard]
-        where = f"{self.folder}/{record['file']}"
+        where = f"{self.folder}/{record.file}"
         try:
-            self.folder.size(record["file"])  # no pipe, no folder
+            self.folder.size(record.file)  # no pipe, no folder
             if self.folder.is_local:
-                path = self.folder.path(record["file"])
-                return read_columns(path, self.plan, number, record["rows"], columns)
-            with self.folder.open(record["file"]) as file:
-                return read_columns(file, self.plan, number, record["rows"], columns)
+                path = self.folder.path(record.file)
+                return read_columns(path, self.plan, number, record.rows, columns)
+            with self.folder.open(record.file) as file:
+                return read_columns(file, self.plan, number, record.rows, columns)
         except FileNotFoundError as error:
             raise DamagedDump(f"{where} is missing; {self.folder.remedy}") from error
         except (DamagedDump, *PARQUET_ERRORS) as error:

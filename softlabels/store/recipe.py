@@ -13,20 +13,20 @@ def recipe(plan: Plan, skipped: bool = False, data: str | None = None) -> list[s
     The plan comes out the same, given the teacher's file in the place of TEACHER. `skipped`:
     whether rows were left out; `data`: where the source is, if not where its name says.
     """
-    teacher, source, columns = plan.teacher, plan.source, plan.source["columns"]
-    kind, model = teacher["kind"], teacher["model"]
+    teacher, source, columns = plan.teacher, plan.source, plan.source.columns
+    kind, model = teacher.kind, teacher.model
     built = model and (kind == "state_dict" or ":" in model.partition("(")[0])
     pairs = {
         "teacher": TEACHER,
-        "name": teacher["name"],
+        "name": teacher.name,
         "model": model if built else None,
-        "weights": teacher.get("weights"),
-        "data": data or source["data"],
-        "split": source["split"],
-        "revision": source["revision"],
-        "input-column": ",".join(columns["inputs"]),
-        "label-column": columns["label"],
-        "id-column": columns["id"],
+        "weights": teacher.weights,
+        "data": data or source.data,
+        "split": source.split,
+        "revision": source.revision,
+        "input-column": ",".join(columns.inputs),
+        "label-column": columns.label,
+        "id-column": columns.id,
         "preprocess": plan.preprocess,
         "precision": plan.precision,
         "dtype": plan.dtype,
@@ -39,7 +39,7 @@ def recipe(plan: Plan, skipped: bool = False, data: str | None = None) -> list[s
         "trust-pickle": kind == "pickle",
         "allow-batch-dependence": plan.batch_size is not None,
     }
-    if source["origin"] == "embedded":
+    if source.origin == "embedded":
         pairs |= {"input-column": None, "label-column": None, "id-column": None}
     return [
         "softlabels dump",

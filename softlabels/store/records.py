@@ -1,183 +1,205 @@
-"""The records of a dump: its plan, one commit a shard, and the manifest made from them.
+"""The records of a dump: one commit a shard, and the manifest made from them and the plan.
 
-The plan is frozen before the first forward pass and hashed; the hash stands in every commit, in
-every shard's footer and in the manifest, so that a stray file is known as one.
+These models are the format: `python -m tests.make_schema` writes softlabels-1.schema.json from
+them, and the description of a field ends the error message about it. A field of the plan that is
+unknown is refused, since all of the plan decides what the rows are; elsewhere it is ignored. A
+field with a default is left out of a file where it has that value.
 """
 
-import hashlib
-import json
 import math
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Literal, Self
 
-from softlabels.errors import PlanMismatch
-from softlabels.store.codecs.codec import Codec
-from softlabels.store.codecs.registry import parse_codec
-from softlabels.store.statistics import merge_statistics
+from pydantic import FailFast, Field, model_validator
 
-FORMAT = "softlabels/1"
+from softlabels.store.fields import (
+    FORMAT,
+    Count,
+    Hash,
+    Int64,
+    Number,
+    Record,
+    Rows,
+    Sha256,
+    ShardFile,
+    Text,
+)
+from softlabels.store.plan import MAX_SHARDS, Plan
 
 
-@dataclass(frozen=True)
-class Plan:
-    """All that decides what a dump holds, and which rows each shard holds.
+class Statistics(Record):
+    """Statistics of stored logits."""
 
-    teacher: name, kind, fingerprint, model; source: data, origin, split, revision, columns, rows,
-    fingerprint, shards (the short fingerprint of each shard's rows), class_names; ids: int64 or
-    string; batch_size: None, or the rows in a batch where the teacher's answers may depend on it.
-    """
+    rows: Rows = Field(description="the number of these rows")
+    labelled: Count = Field(description="the number of them that have a label")
+    correct: Count = Field(description="the number of those whose largest logit is at their label")
+    min: Number | None = Field(
+        default=None, description="the smallest logit; left out where not all are stored"
+    )
+    max: Number | None = Field(
+        default=None, description="the largest logit; left out where not all are stored"
+    )
+    mean: Number | None = Field(
+        default=None, description="the mean of all logits; left out where not all are stored"
+    )
+    positions: Count | None = Field(
+        default=None,
+        description="the number of their positions; left out where each row has one",
+    )
+    entropy: Number = Field(description="the mean entropy of softmax(logits), in nats")
+    accuracy: Number | None = Field(
+        default=None, description="correct / labelled; left out where no row is labelled"
+    )
+    unturned: Count = Field(
+        default=0,
+        description="the number of pictures that the teacher saw as stored, though their EXIF "
+        "orientation says to turn them; left out where there are none",
+    )
 
-    teacher: dict[str, Any]
-    source: dict[str, Any]
-    preprocess: str
-    precision: str
-    views: list[str]
-    codec: str
-    dtype: str
-    classes: int
-    rows: int
-    shard_rows: int
-    group_rows: int
-    ids: str
-    with_inputs: bool
-    batch_size: int | None
-    format: str = FORMAT
+    @classmethod
+    def merge(cls, parts: "list[Statistics]") -> "Statistics | None":
+        """Those of several disjoint sets of rows as those of all; None for no rows."""
+        rows = sum(part.rows for part in parts)
+        if not rows:
+            return None
+        weights = [part.rows if part.positions is None else part.positions for part in parts]
+        positions, correct = sum(weights), sum(part.correct for part in parts)
+        labelled = sum(part.labelled for part in parts)
+        return cls(
+            rows=rows,
+            positions=positions if positions != rows else None,
+            labelled=labelled,
+            correct=correct,
+            min=_all([part.min for part in parts], min),
+            max=_all([part.max for part in parts], max),
+            mean=_all([part.mean for part in parts], lambda means: _mean(means, weights)),
+            entropy=_mean([part.entropy for part in parts], weights),
+            accuracy=correct / labelled if labelled else None,
+            unturned=sum(part.unturned for part in parts),
+        )
+
+    def agrees(self, other: "Statistics") -> bool:
+        """Whether both are those of the same rows: another program may have added the same numbers
+        in another order."""
+        ours, theirs = self.as_json, other.as_json
+        return ours.keys() == theirs.keys() and all(
+            math.isclose(ours[name], theirs[name], rel_tol=1e-6, abs_tol=1e-6) for name in ours
+        )
+
+
+def _all(values: list[float | None], combine: Callable[[list[float]], float]) -> float | None:
+    known = [value for value in values if value is not None]
+    return combine(known) if len(known) == len(values) else None
+
+
+def _mean(values: list[float], weights: list[int]) -> float:
+    total = sum(value * weight for value, weight in zip(values, weights, strict=True))
+    return total / sum(weights)
+
+
+class Skipped(Record):
+    """A row that was left out."""
+
+    id: Int64 | Text = Field(description="the row's id")
+    row: Rows = Field(description="the row's number in the source")
+    input_hash: int = Field(
+        ge=0, lt=2**64, description="the input's hash, a whole number from 0 to 2^64 - 1"
+    )
+    label: Int64 = Field(description="the row's label, -1 for none")
+    reason: Text = Field(description="the reason why it was left out")
+
+
+class ShardRecord(Record):
+    """A shard, as its commit has it."""
+
+    file: ShardFile
+    rows: Rows = Field(description="the number of rows in it")
+    bytes: Count = Field(description="the file's size in bytes")
+    sha256: Sha256
+
+
+class Commit(Record):
+    """commits/NNNNN.json: one finished shard."""
+
+    shard: Count = Field(description="the shard's number, from 0")
+    plan: Hash = Field(description="the plan's hash")
+    file: ShardFile
+    rows: Rows = Field(description="the number of rows in it")
+    bytes: Count = Field(description="the file's size in bytes")
+    sha256: Sha256
+    statistics: Statistics | None = Field(
+        description="statistics of its logits: an object, or null where it has no rows"
+    )
+    skipped: Annotated[list[Skipped], FailFast()] = Field(
+        description="the rows that were left out: a list"
+    )
 
     @property
-    def shards(self) -> int:
-        return max(1, math.ceil(self.rows / self.shard_rows))
-
-    @property
-    def hash(self) -> str:
-        """`sha256:` of the plan's canonical JSON: sorted keys, no spaces, UTF-8."""
-        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
-
-    def bounds(self, shard: int) -> tuple[int, int]:
-        """The source rows [start, stop) of a shard."""
-        start = shard * self.shard_rows
-        return start, min(start + self.shard_rows, self.rows)
-
-    def rows_of(self, shards: list[int]) -> int:
-        """How many source rows these shards hold."""
-        return sum(stop - start for start, stop in map(self.bounds, shards))
-
-    def file(self, shard: int) -> str:
-        split = self.source["split"]
-        return f"data/{split}-{shard:05d}-of-{self.shards:05d}.parquet"
-
-    def make_codec(self) -> Codec:
-        return parse_codec(self.codec, self.classes, self.dtype)
-
-    def named_as(self, other: "Plan") -> "Plan":
-        """This plan with the other's names for the same teacher and the same data: where a file
-        lies, and what it is called, decides nothing."""
-        teacher, source = self.teacher, self.source
-        if teacher["fingerprint"] == other.teacher["fingerprint"]:
-            teacher = teacher | {"name": other.teacher["name"]}
-        if source["fingerprint"] == other.source["fingerprint"]:
-            kept = {name: other.source[name] for name in ("data", "origin", "revision")}
-            source = source | kept
-        return replace(self, teacher=teacher, source=source)
-
-    def check_same(self, other: "Plan", where: object) -> None:
-        """Raises PlanMismatch that names each field in which `other`, found there, differs."""
-        differing = self._differences(other)
-        if differing:
-            raise PlanMismatch(
-                f"{where} holds a dump made otherwise: {'; '.join(differing[:4])}. Give the "
-                f"options that it was made with, or choose another folder with --out"
-            )
-
-    def _differences(self, other: "Plan") -> list[str]:
-        ours, theirs = _flatten(asdict(self)), _flatten(asdict(other))
-        mine, found = ours.pop("source.shards"), theirs.pop("source.shards", None)
-        told = [
-            f"{key} is {_shown(ours.get(key))} and was {_shown(theirs.get(key))}"
-            for key in ours | theirs
-            if ours.get(key) != theirs.get(key)
-        ]
-        if mine != found and isinstance(found, list) and self.shard_rows == other.shard_rows:
-            shards = [i for i in range(max(len(mine), len(found))) if mine[i:][:1] != found[i:][:1]]
-            start, stop = self.bounds(shards[0])
-            told.append(
-                f"the source's rows {start:,} to {stop - 1:,} differ (shard {shards[0]}"
-                + (f", and {len(shards) - 1} more shards)" if shards[1:] else ")")
-            )
-        return told
-
-
-@dataclass(frozen=True)
-class Commit:
-    """One finished shard: its file as written, statistics of its logits, and what was left out
-    (id, row in the source, input_hash, label, reason)."""
-
-    shard: int
-    plan: str
-    file: str
-    rows: int
-    bytes: int
-    sha256: str
-    statistics: dict[str, Any]
-    skipped: list[dict[str, Any]]
-
-    @property
-    def record(self) -> dict[str, Any]:
+    def record(self) -> ShardRecord:
         """What the manifest keeps of it."""
-        return {"file": self.file, "rows": self.rows, "bytes": self.bytes, "sha256": self.sha256}
+        return ShardRecord(file=self.file, rows=self.rows, bytes=self.bytes, sha256=self.sha256)
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """A complete dump. Derived from the plan and the commits, and written last."""
+class Manifest(Record):
+    """softlabels.json: a complete dump. Derived from the plan and the commits, and written last."""
 
-    plan_hash: str
-    plan: dict[str, Any]
-    rows: int
-    bytes: int
-    shards: list[dict[str, Any]]
-    statistics: dict[str, Any]
-    skipped: list[dict[str, Any]]
-    created: str
-    versions: dict[str, str]
-    format: str = FORMAT
+    plan_hash: Hash = Field(description="the plan's hash")
+    plan: Plan = Field(description="the plan: an object")
+    rows: Rows = Field(description="the rows of all shards")
+    bytes: Count = Field(description="the bytes of all shards")
+    shards: Annotated[list[ShardRecord], FailFast()] = Field(
+        max_length=MAX_SHARDS, description="the shards in order: a list, of 200,000 at most"
+    )
+    statistics: Statistics | None = Field(
+        description="statistics of all logits: an object, or null where there are no rows"
+    )
+    skipped: Annotated[list[Skipped], FailFast()] = Field(
+        description="the rows that were left out: a list"
+    )
+    created: str = Field(
+        pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}"
+        r"(T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|\+00:00))?$",
+        max_length=40,
+        description="the date, or the time in UTC, such as 2026-01-31T12:00:00+00:00",
+    )
+    versions: dict[str, Text] = Field(
+        max_length=100, description="versions of the programs that made it, by name: an object"
+    )
+    format: Literal["softlabels/1"] = Field(description="the version of the format: softlabels/1")
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        """Numbers that a schema can't hold against each other."""
+        for name in ("rows", "bytes"):
+            value, total = getattr(self, name), sum(getattr(shard, name) for shard in self.shards)
+            if value != total:
+                raise ValueError(f"{name} is {value}, and that of all shards is {total}")
+        return self
+
+    @property
+    def accuracy(self) -> float | None:
+        """The teacher's, of the labelled rows; None where there are none."""
+        return self.statistics.accuracy if self.statistics else None
 
     @classmethod
     def derive(cls, plan: Plan, commits: list[Commit], versions: dict[str, str]) -> "Manifest":
         return cls(
             plan_hash=plan.hash,
-            plan=asdict(plan),
+            plan=plan,
             rows=sum(c.rows for c in commits),
             bytes=sum(c.bytes for c in commits),
             shards=[c.record for c in commits],
-            statistics=merge_statistics([c.statistics for c in commits]),
+            statistics=Statistics.merge([c.statistics for c in commits if c.statistics]),
             skipped=[entry for c in commits for entry in c.skipped],
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             versions=versions,
+            format=FORMAT,
         )
 
     def agrees(self, other: "Manifest") -> bool:
-        """Whether both tell the same, whenever and by whatever versions they were written. Another
-        program may have added the same numbers in another order."""
+        """Whether both tell the same, whenever and by whatever versions they were written."""
         ours, theirs = self.statistics, other.statistics
-        close = ours.keys() == theirs.keys() and all(
-            math.isclose(ours[name], theirs[name], rel_tol=1e-6, abs_tol=1e-6) for name in ours
-        )
+        close = ours.agrees(theirs) if ours and theirs else ours == theirs
         others = {name: getattr(other, name) for name in ("created", "versions", "statistics")}
-        return close and replace(self, **others) == other
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:100]}…"
-
-
-def _flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, item in value.items():
-        if isinstance(item, dict):
-            flat |= _flatten(item, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = item
-    return flat
+        return close and self.model_copy(update=others) == other

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,7 +18,7 @@ from softlabels.inputs.hashing import Fingerprint
 from softlabels.store.codecs.codec import by_position
 from softlabels.store.folder import Folder
 from softlabels.store.footers import PARQUET_ERRORS, check_footer, read_columns
-from softlabels.store.records import Commit, Plan
+from softlabels.store.records import Commit, Plan, Skipped
 from softlabels.store.shard_reader import ShardReader
 
 CHUNK = 1 << 20
@@ -103,11 +103,10 @@ def whose_shard(path: IO[bytes] | str, plan: Plan) -> int | None:
 
 
 def _check_content(folder: Folder, path: str, plan: Plan, commit: Commit, found: Checked) -> None:
-    labelled = plan.source["columns"]["label"] is not None
-    columns = ["id", "view", "input_hash"] + ["label"] * labelled
+    columns = ["id", "view", "input_hash"] + ["label"] * plan.labelled
     table = read_columns(path, plan, commit.shard, commit.rows, columns)
     ids = read_ids(table["id"], "id")
-    labels = table["label"].to_numpy() if labelled else np.full(len(ids), -1)
+    labels = table["label"].to_numpy() if plan.labelled else np.full(len(ids), -1)
     strange = np.flatnonzero((labels < -1) | (labels >= plan.classes))
     if len(strange):
         row = strange[0]
@@ -129,10 +128,10 @@ def _check_content(folder: Folder, path: str, plan: Plan, commit: Commit, found:
         found.labelled += int((known_M >= 0).sum())
         found.correct += int((known_M == top_M).sum())
     planned = _planned(plan, commit, ids, table["input_hash"].to_numpy(), labels)
-    told = commit.statistics
-    if told.get("rows") and (told["labelled"], told["correct"]) != (found.labelled, found.correct):
+    recorded = commit.statistics
+    if recorded and (recorded.labelled, recorded.correct) != (found.labelled, found.correct):
         raise DamagedDump(
-            f"its record tells of {told['correct']:,} right answers of {told['labelled']:,}; the "
+            f"its record tells of {recorded.correct:,} right answers of {recorded.labelled:,}; the "
             f"logits give {found.correct:,} of {found.labelled:,}"
         )
     found.planned = planned
@@ -149,7 +148,7 @@ def _planned(
         raise DamagedDump(
             f"it has {len(ids)} rows and {len(skipped)} left out; the plan gives it {stop - start}"
         )
-    places = {entry["row"] for entry in skipped}
+    places = {entry.row for entry in skipped}
     if len(places) < len(skipped) or any(not start <= row < stop for row in places):
         raise DamagedDump("the rows that were left out of it are not rows of it")
     planned = (
@@ -159,7 +158,7 @@ def _planned(
     )
     fingerprint = Fingerprint()
     fingerprint.update(*planned)
-    if fingerprint.short != plan.source["shards"][commit.shard]:
+    if fingerprint.short != plan.source.shards[commit.shard]:
         raise DamagedDump(
             f"its ids, input hashes or labels are not those of the source's rows {start:,} to "
             f"{stop - 1:,}"
@@ -187,16 +186,14 @@ def _whose(path: str, plan: Plan, commit: Commit) -> str:
     return "has other bytes than were written (SHA-256 differs)"
 
 
-def _put_back(
-    stored: np.ndarray, skipped: list[dict[str, Any]], start: int, name: str
-) -> np.ndarray:
+def _put_back(stored: np.ndarray, skipped: list[Skipped], start: int, name: str) -> np.ndarray:
     """Stored values with those of the rows that were left out, in the source's order."""
     if not skipped:
         return stored
-    entries = sorted(skipped, key=lambda entry: int(entry["row"]))
+    entries = sorted(skipped, key=lambda entry: entry.row)
     kind = np.str_ if stored.dtype.kind == "U" else stored.dtype
-    values = np.array([entry[name] for entry in entries], dtype=kind)
-    places = np.array([entry["row"] - start for entry in entries])
+    values = np.array([getattr(entry, name) for entry in entries], dtype=kind)
+    places = np.array([entry.row - start for entry in entries])
     whole = np.empty(len(stored) + len(values), np.result_type(stored.dtype, values.dtype))
     kept = np.ones(len(whole), bool)
     kept[places] = False

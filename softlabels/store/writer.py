@@ -8,12 +8,12 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
-from softlabels.store.codecs.codec import POSITIONS, Stored, by_position
+from softlabels.store.codecs.codec import Stored, by_position
 from softlabels.store.folder import Folder
 from softlabels.store.manifest import commit_name
 from softlabels.store.pages.columns import Column
 from softlabels.store.pages.shard_file import ShardFile
-from softlabels.store.records import Commit, Plan
+from softlabels.store.records import Commit, Plan, Skipped
 from softlabels.store.statistics import LogitStatistics
 
 NULLABLE = ("label", "input")  # and what a codec decodes
@@ -21,13 +21,13 @@ NULLABLE = ("label", "input")  # and what a codec decodes
 
 def shard_features(plan: Plan, input_feature: Any) -> datasets.Features:
     """The columns of a shard as `datasets` knows them."""
-    names = plan.source["class_names"]
+    names = plan.source.class_names
     features = {
         "id": datasets.Value(plan.ids),
         "view": datasets.Value("int32"),
         "input_hash": datasets.Value("uint64"),
     }
-    if plan.source["columns"]["label"] is not None:
+    if plan.labelled:
         features["label"] = datasets.ClassLabel(names=names) if names else datasets.Value("int64")
     if plan.with_inputs:
         features["input"] = input_feature
@@ -73,7 +73,7 @@ class ShardWriter:
         self.schema = schema.with_metadata((schema.metadata or {}) | footer)
         self.codec = plan.make_codec()
         self.statistics = LogitStatistics()
-        self.skipped: list[dict[str, Any]] = []
+        self.skipped: list[Skipped] = []
         self.unturned = 0  # pictures fed as stored, though their EXIF orientation says to turn them
         self.commit: Commit | None = None
         self._others: list[tuple[Any, ...]] = []
@@ -126,8 +126,8 @@ class ShardWriter:
             if self._waiting == self.plan.group_rows:
                 self._write()
 
-    def skip(self, entry: dict[str, Any]) -> None:
-        """Record a row that was left out: id, row, input_hash, label, reason."""
+    def skip(self, entry: Skipped) -> None:
+        """Record a row that was left out."""
         self.skipped.append(entry)
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
@@ -141,11 +141,12 @@ class ShardWriter:
                 if self._waiting:
                     self._write()
                 statistics = self.statistics.merged
-                whole = statistics["rows"] + len(self.skipped) == stop - start
-                assert whole, "a shard is whole"
-                if self.unturned:
-                    statistics["unturned"] = self.unturned
-                positions = statistics.get(POSITIONS, statistics["rows"])
+                rows = statistics.rows if statistics else 0
+                assert rows + len(self.skipped) == stop - start, "a shard is whole"
+                if statistics and self.unturned:
+                    statistics = statistics.replace(unturned=self.unturned)
+                positions = statistics.positions if statistics else None
+                positions = rows if positions is None else positions
                 self.codec.check_lost(self._lost, positions, f"shard {self.shard}")
                 self.file.close()
             except BaseException:
@@ -156,13 +157,13 @@ class ShardWriter:
             shard=self.shard,
             plan=self.plan.hash,
             file=self.plan.file(self.shard),
-            rows=statistics["rows"],
+            rows=rows,
             bytes=written.size,
             sha256=written.sha256.hexdigest(),
             statistics=statistics,
             skipped=self.skipped,
         )
-        self.folder.write_json(commit_name(self.shard), vars(self.commit))
+        self.folder.write_json(commit_name(self.shard), self.commit.as_json)
 
     def _write(self) -> None:
         rows, self._waiting = self._waiting, 0

@@ -140,15 +140,15 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
         return kd_loss(logits_NC, batch["targets"], hard, T=options.T, alpha=options.alpha)
 
     plan = dataset.reader.plan
-    columns = plan.source["columns"]
+    columns = plan.source.columns
     data = {
         "data": options.source or source_place(plan),
-        "split": plan.source["split"],
-        "revision": None if options.source else plan.source["revision"],
-        "input_column": ",".join(columns["inputs"]),
-        "label_column": columns["label"],
-        "id_column": columns["id"],
-        "fingerprint": plan.source["fingerprint"],
+        "split": plan.source.split,
+        "revision": None if options.source else plan.source.revision,
+        "input_column": ",".join(columns.inputs),
+        "label_column": columns.label,
+        "id_column": columns.id,
+        "fingerprint": plan.source.fingerprint,
         "rows": len(dataset),
         "dump": folder,
         "plan": plan.hash,

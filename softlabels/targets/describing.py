@@ -1,6 +1,5 @@
 """What is in a folder: `info`, and the newest dump of several."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ def info(path: str | Path) -> dict[str, Any]:
     Raises IncompleteDump for an unfinished one, StoreError or DamagedDump for no whole dump.
     """
     manifest, plan = read_manifest(dump_folder(path, "manifest"))
-    return {"path": str(path), "facts": describe(manifest, plan), "manifest": asdict(manifest)}
+    return {"path": str(path), "facts": describe(manifest, plan), "manifest": manifest.as_json}
 
 
 def newest_dump(under: str | Path = "data") -> Path:

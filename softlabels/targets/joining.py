@@ -105,28 +105,28 @@ def open_inputs(reader: DumpReader, source: str | None, progress: Progress = SIL
 
 
 def stored_names(plan: Plan) -> list[str]:
-    return ["id", "input"] + ["label"] * (plan.source["columns"]["label"] is not None)
+    return ["id", "input"] + ["label"] * plan.labelled
 
 
 def stored_source(table: pa.Table, plan: Plan, dump: str) -> Source:
     """The rows of a dump that holds its inputs, as a source."""
     label = "label" if "label" in table.column_names else None
-    return Source(ArrowTable(table), Columns(("input",), label, "id"), dump, plan.source["split"])
+    return Source(ArrowTable(table), Columns(("input",), label, "id"), dump, plan.source.split)
 
 
 def source_place(plan: Plan) -> str:
     """What names the data of a plan on this machine: a path where rows like these were seen here,
     else its name."""
-    seen = recall(plan.source["fingerprint"]) if plan.source["origin"] == "local" else None
-    return seen or str(plan.source["data"])
+    seen = recall(plan.source.fingerprint) if plan.source.origin == "local" else None
+    return seen or plan.source.data
 
 
 def named_source(plan: Plan, source: str | None, progress: Progress = SILENT) -> Source:
     """The data that a plan names, or `source`, seen through the plan's columns. Raises SourceError
     where the plan names a file or folder that isn't here."""
-    recorded = plan.source["columns"]
+    recorded = plan.source.columns
     place = source or source_place(plan)
-    if source is None and plan.source["origin"] == "local" and not os.path.exists(place):
+    if source is None and plan.source.origin == "local" and not os.path.exists(place):
         raise SourceError(
             f"the inputs are not in the dump, and their source, {place!r}, a file or folder of who "
             f"made it, is not here. Say where your copy is: --source PATH, in Python source=PATH, "
@@ -134,11 +134,11 @@ def named_source(plan: Plan, source: str | None, progress: Progress = SILENT) ->
         )
     return open_source(
         place,
-        plan.source["split"],
-        revision=None if source else plan.source["revision"],
-        input_column=recorded["inputs"],
-        label_column=recorded["label"],
-        id_column=recorded["id"],
-        class_names=plan.source["class_names"],
+        plan.source.split,
+        revision=None if source else plan.source.revision,
+        input_column=recorded.inputs,
+        label_column=recorded.label,
+        id_column=recorded.id,
+        class_names=plan.source.class_names,
         progress=progress,
     )

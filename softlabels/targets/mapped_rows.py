@@ -83,7 +83,7 @@ class MappedRows:
                 f"the CPU; use --keep disk"
             )
         self.keep = "disk" if self.codec.decoded else self.keep
-        shard_rows = [record["rows"] for record in self.records]
+        shard_rows = [record.rows for record in self.records]
         self.layout = RowGroups(shard_rows, plan.group_rows, 0)
         self._mapped = [
             (column, RowGroups(shard_rows, plan.group_rows, column.row_bytes))
@@ -174,9 +174,7 @@ class MappedRows:
         reader = self.reader
         path = reader.checked_path(shard)
         try:
-            mapped = map_columns(
-                path, reader.plan, reader.numbers[shard], self.records[shard]["rows"]
-            )
+            mapped = map_columns(path, reader.plan, reader.numbers[shard], self.records[shard].rows)
         except (DamagedDump, *PARQUET_ERRORS) as error:
             if getattr(error, "errno", None) in NO_DAMAGE:
                 raise StoreError(f"{path} can't be mapped: {error}") from error
@@ -282,21 +280,21 @@ class MappedRows:
 
     def _is_verified(self, shard: int) -> bool:
         record = self.records[shard]
-        path = self.reader.folder.path(record["file"])
-        return self.cache is not None and self.cache.is_verified(path, record["sha256"])
+        path = self.reader.folder.path(record.file)
+        return self.cache is not None and self.cache.is_verified(path, record.sha256)
 
     def _verify(self, shard: int) -> None:
         if self._is_verified(shard):
             return  # by another process, meanwhile
         record = self.records[shard]
-        path = self.reader.folder.path(record["file"])
-        if sha256_of(path) != record["sha256"]:
+        path = self.reader.folder.path(record.file)
+        if sha256_of(path) != record.sha256:
             raise DamagedDump(
                 f"{path} has other bytes than were written (SHA-256 differs); batches since it was "
                 f"opened may hold wrong rows; {self.reader.folder.remedy}"
             )
         if self.cache is not None:
-            self.cache.remember_verified(path, record["sha256"])
+            self.cache.remember_verified(path, record.sha256)
 
 
 @dataclass(frozen=True)

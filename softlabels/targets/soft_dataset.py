@@ -176,8 +176,7 @@ class Dump(SoftDataset):
 
     @property
     def class_names(self) -> list[str] | None:
-        names: list[str] | None = self.reader.plan.source["class_names"]
-        return names
+        return self.reader.plan.source.class_names
 
     @property
     def preprocess(self) -> Preprocess:

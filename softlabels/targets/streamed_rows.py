@@ -53,7 +53,7 @@ class StreamedRows:
         columns: list[str],
     ) -> None:
         self.reader, self.inputs, self.names = reader, inputs, columns
-        self.groups = RowGroups([s["rows"] for s in reader.records], reader.plan.group_rows, 0)
+        self.groups = RowGroups([s.rows for s in reader.records], reader.plan.group_rows, 0)
         self.shards = [reader.shard(shard) for shard in range(len(reader.records))]
         self.row_bounds = self.groups.row_bounds
         self._process: int | None = None

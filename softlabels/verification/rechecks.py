@@ -74,7 +74,7 @@ def recheck_source(reader: DumpReader, data: str | None, progress: Progress) -> 
 
 def _renamed(reader: DumpReader, source: Source) -> list[str]:
     """What is wrong with the names of the source's classes: numbers may mean others by now."""
-    names = reader.plan.source["class_names"]
+    names = reader.plan.source.class_names
     try:
         found = match_label_spaces(
             LabelSpace("the dump", reader.plan.classes, names),
@@ -98,20 +98,20 @@ def replay(reader: DumpReader, words: VerifyOptions, progress: Progress) -> Repl
     examples = Examples(source, Preprocess.parse(plan.preprocess), positions, reader.hashes)
     device = resolve_device(words.device)
     precision = _precision_here(plan.precision, device, progress)
-    bare = plan.teacher["kind"] == "state_dict"
+    bare = plan.teacher.kind == "state_dict"
     teacher = resolve(
         words.teacher,
-        model=words.model or (plan.teacher["model"] if bare else None),
+        model=words.model or (plan.teacher.model if bare else None),
         input_shape=lambda: examples.input_shape,
         trust_pickle=words.trust_pickle,
-        weights=words.weights or plan.teacher.get("weights"),
+        weights=words.weights or plan.teacher.weights,
     ).to(device)
     for remark in teacher.remarks:
         progress.say(remark)
-    if teacher.fingerprint != plan.teacher["fingerprint"]:
+    if teacher.fingerprint != plan.teacher.fingerprint:
         raise TeacherError(
             f"{words.teacher} is not this dump's teacher: its file is {teacher.fingerprint}, the "
-            f"dump was made by {plan.teacher['fingerprint']}"
+            f"dump was made by {plan.teacher.fingerprint}"
         )
     teacher.classes = plan.classes
     count = min(words.replay, len(reader))

@@ -5,7 +5,6 @@ import shlex
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -28,7 +27,7 @@ from softlabels.store.manifest import (
 )
 from softlabels.store.reader import DumpReader
 from softlabels.store.recipe import TEACHER, recipe
-from softlabels.store.records import Commit, Manifest, Plan
+from softlabels.store.records import Commit, Manifest, Plan, Skipped
 from softlabels.store.shard_check import Finding, check_shards, whose_shard
 from softlabels.store.statistics import alarm
 from softlabels.system.progress import Progress
@@ -99,9 +98,9 @@ def verify(options: VerifyOptions, progress: Progress) -> Verdict:
 def _remedy(folder: Folder, plan: Plan, skipped: bool) -> str:
     """The folder's remedy; where a dump was made there, with the whole command. `skipped`: whether
     rows were left out of it."""
-    if folder.origin != MADE_HERE or plan.teacher["kind"] == "imported":
+    if folder.origin != MADE_HERE or plan.is_imported:
         return folder.remedy
-    data = recall(plan.source["fingerprint"]) if plan.source["origin"] == "local" else None
+    data = recall(plan.source.fingerprint) if plan.source.origin == "local" else None
     again = " ".join([*recipe(plan, skipped, data), f"--out {shlex.quote(str(folder))} --resume"])
     return f"{again} redoes it and nothing else, where {TEACHER} is the teacher's file"
 
@@ -148,9 +147,9 @@ def _check_records(
         verdict.report(name, _without_name(folder, name, error), redone=mended)
     if manifest is None:
         return list(records.values())
-    skipped: dict[int, list[dict[str, Any]]] = {}
+    skipped: dict[int, list[Skipped]] = {}
     for entry in manifest.skipped:
-        skipped.setdefault(entry["row"] // plan.shard_rows, []).append(entry)
+        skipped.setdefault(entry.row // plan.shard_rows, []).append(entry)
     commits = []
     for shard, record in enumerate(manifest.shards):
         commit, name = records.get(shard), commit_name(shard)
@@ -158,11 +157,17 @@ def _check_records(
             there = folder.exists(name)
             verdict.report(name, "is of another plan or another shard" if there else "is missing")
         elif commit is not None and commit.record != record:
-            other = ", ".join(key for key in record if commit.record[key] != record[key])
+            other = ", ".join(key for key, value in record if getattr(commit, key) != value)
             verdict.report(name, f"does not agree with {MANIFEST} in {other}")
-        statistics = commit.statistics if commit else {}
-        kept = skipped.get(shard, [])
-        commits.append(Commit(shard, plan.hash, **record, statistics=statistics, skipped=kept))
+        commits.append(
+            Commit(
+                shard=shard,
+                plan=plan.hash,
+                **dict(record),
+                statistics=commit.statistics if commit else None,
+                skipped=skipped.get(shard, []),
+            )
+        )
     if len(records) == plan.shards and verdict.good:
         derived = Manifest.derive(plan, list(records.values()), {})
         if not manifest.agrees(derived):
@@ -177,7 +182,7 @@ def _find_strays(folder: Folder, plan: Plan, verdict: Verdict) -> None:
         with suppress(SoftlabelsError, OSError), folder.open(name) as file:
             shard = whose_shard(file, plan)
         what = "no file of this dump" if shard is None else f"shard {shard} under another name"
-        split = f"data/{plan.source['split']}-"
+        split = f"data/{plan.source.split}-"
         read = name.startswith(split) and name.endswith(".parquet")
         more = "; readers of the folder would take its rows too" if read else ""
         verdict.report(name, f"is {what}{more}", redone=shard is not None)
@@ -211,7 +216,7 @@ def _check_files(
             advance(1)
     if not verdict.complete or not verdict.good:
         return
-    if str(whole) != plan.source["fingerprint"]:
+    if str(whole) != plan.source.fingerprint:
         verdict.report(MANIFEST, "the fingerprint of the source is not that of the rows")
     if not ids_ascend and len(np.unique(DumpReader(folder).ids)) < verdict.rows:
         verdict.report(MANIFEST, "an id comes twice")
@@ -219,8 +224,7 @@ def _check_files(
 
 def _raise_the_alarm(plan: Plan, verdict: Verdict) -> None:
     """The cheap alarm: does the teacher, as stored, know the labels better than chance?"""
-    counts = {"labelled": verdict.labelled, "correct": verdict.correct}
-    if text := alarm(counts, plan.classes):
+    if text := alarm(verdict.labelled, verdict.correct, plan.classes):
         verdict.warnings.append(text)
 
 

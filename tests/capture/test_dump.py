@@ -211,7 +211,7 @@ def test_rows_without_labels(tmp_path):
     datasets.Dataset.from_dict(content, features=features).to_parquet(str(path))
     script = save_script(Linear(), tmp_path / "s.pt")
     result = softlabels.dump(teacher=script, data=str(path), out=str(tmp_path / "d"))
-    assert "accuracy" not in result.manifest.statistics
+    assert result.manifest.accuracy is None
     assert pq.read_schema(next((tmp_path / "d" / "data").iterdir())).names == [
         "id", "view", "input_hash", "logits",
     ]  # fmt: skip
@@ -241,8 +241,8 @@ def test_unreadable_images_stop_or_are_recorded(tmp_path):
     assert not Path(out, "softlabels.json").exists()
     result = softlabels.dump(**words, resume=True, on_error="skip")
     assert result.manifest.rows == 29
-    assert [entry["id"] for entry in result.manifest.skipped] == [17]
-    assert "can't be read" in result.manifest.skipped[0]["reason"]
+    assert [entry.id for entry in result.manifest.skipped] == [17]
+    assert "can't be read" in result.manifest.skipped[0].reason
     assert read(out).ids.tolist() == [i for i in range(30) if i != 17]
     assert len(softlabels.load(out, T=1)) == 29
 
@@ -362,7 +362,7 @@ def test_what_does_not_fit_together_is_said_before_anything_is_written(teacher, 
 
 def test_bf16_is_close_and_recorded(teacher, tmp_path):
     result = softlabels.dump(teacher=teacher, out=str(tmp_path / "d"), precision="bf16")
-    assert result.manifest.plan["precision"] == "bf16"
+    assert result.manifest.plan.precision == "bf16"
     difference = every(read(tmp_path / "d")) - live_logits(teacher, "digits").numpy()
     assert 1e-4 < abs(difference).max() < 1
 

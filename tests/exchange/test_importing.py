@@ -70,8 +70,8 @@ def test_an_npy_in_the_sources_order_becomes_a_whole_dump(vectors, tmp_path, dty
     assert len(found.manifest.shards) == 3
     assert stored(found.out).tobytes() == logits.tobytes()
     plan = DumpReader(Folder(found.out)).plan
-    assert plan.teacher["kind"] == "imported"
-    assert plan.teacher["model"] == "npy; rows in the source's order, since there are no ids"
+    assert plan.teacher.kind == "imported"
+    assert plan.teacher.model == "npy; rows in the source's order, since there are no ids"
     assert plan.dtype == dtype
     dataset = softlabels.load(found.out, T=4)
     assert torch.equal(dataset[7]["logits"], torch.from_numpy(logits[7]))
@@ -182,7 +182,7 @@ def test_rows_without_logits_stop_or_are_left_out(words, tmp_path):
         import_logits(file=str(tmp_path / "z.npz"), **words)
     found = import_logits(file=str(tmp_path / "z.npz"), on_missing="skip", shard_rows=100, **words)
     assert np.array_equal(stored(found.out), logits[there])
-    assert [entry["id"] for entry in found.manifest.skipped] == ["n296", "n099"]
+    assert [entry.id for entry in found.manifest.skipped] == ["n296", "n099"]
 
 
 # What is refused, and with which words.
@@ -324,7 +324,7 @@ def test_an_import_again_is_the_same_or_refused(words, tmp_path):
     (out / "commits" / "00001.json").unlink()
     assert import_logits(**given, resume=True).manifest.agrees(first)
     stored(words["out"])
-    change(out / first.shards[1]["file"], lambda content: content.__setitem__(2000, 255))
+    change(out / first.shards[1].file, lambda content: content.__setitem__(2000, 255))
     assert not softlabels.verify(dump=words["out"]).good
     assert import_logits(**given, resume=True).manifest.agrees(first)
     stored(words["out"])

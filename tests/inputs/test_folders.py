@@ -188,7 +188,7 @@ def test_a_split_has_one_name_in_records_whatever_it_was_asked_for(tmp_path, cli
     assert "nothing to do" in second.err
     out = tmp_path / "data" / "pets-validation-t"
     assert [p.name for p in (out / "data").iterdir()] == ["validation-00000-of-00001.parquet"]
-    assert softlabels.load(str(out), T=2).reader.plan.source["split"] == "validation"
+    assert softlabels.load(str(out), T=2).reader.plan.source.split == "validation"
     assert "split: validation" in (out / "README.md").read_text()
     measured = cli("eval", "t.pt", "--data", "pets", "--split", "VALID", "--json").value
     assert measured["split"] == "validation"

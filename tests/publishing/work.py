@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -17,7 +17,7 @@ import softlabels
 from softlabels.store.folder import Folder
 from softlabels.store.manifest import commit_name
 from softlabels.store.reader import DumpReader
-from softlabels.store.records import Manifest
+from softlabels.store.records import Commit, Manifest
 from softlabels.store.writer import ShardWriter, shard_features, shard_schema
 from softlabels.system.progress import Progress
 from tests.hub import OWNER, Hub
@@ -48,7 +48,8 @@ def push_in_pieces(dump: str, repo: str, files: int) -> dict[str, Any]:
 
 
 def pull(repo: str, **words: Any) -> dict[str, Any]:
-    return asdict(softlabels.pull(repo=repo, **words))
+    done = softlabels.pull(repo=repo, **words)
+    return asdict(done) | {"manifest": done.manifest.as_json}
 
 
 def is_good(repo: str) -> bool:
@@ -143,13 +144,13 @@ def redo_shard(folder: Path, shard: int, change: Callable[[torch.Tensor], torch.
     with ShardWriter(place, plan, shard, schema) as writer:
         columns = (table[name].to_numpy() for name in ("id", "label", "input_hash"))
         writer.add(*columns, change(logits))
-    place.write_json(commit_name(shard), vars(writer.commit))
+    place.write_json(commit_name(shard), writer.commit.as_json)
     records = list(reader.manifest.shards)
     records[shard] = writer.commit.record
     commits = [place.read_json(commit_name(i)) for i in range(plan.shards)]
-    made = Manifest.derive(plan, [type(writer.commit)(**c) for c in commits],
+    made = Manifest.derive(plan, [Commit.parse(c, "a commit") for c in commits],
                            reader.manifest.versions)  # fmt: skip
-    place.write_json("softlabels.json", vars(replace(made, created=reader.manifest.created)))
+    place.write_json("softlabels.json", made.replace(created=reader.manifest.created).as_json)
 
 
 def command(environment: dict[str, str], *words: object, cwd: Path) -> subprocess.Popen[str]:

@@ -21,6 +21,7 @@ from softlabels.store.folder import Folder
 from softlabels.store.manifest import read_manifest
 from softlabels.store.markdown import shown, table
 from softlabels.store.recipe import recipe
+from softlabels.store.records import SourceColumns
 from tests.conftest import Linear, png, save_script
 
 STRANGE = [
@@ -160,11 +161,10 @@ def test_a_recipe_has_every_option_that_decides_a_row(place):
     _, plan = read_manifest(Folder("d"))
     told = parse(" ".join(recipe(plan)))
     assert (told["model"], told["dtype"], told["data"]) == ("linear", "float32", "digits")
-    source = plan.source | {"origin": "hub", "revision": "v1", "columns": {
-        "inputs": ["a", "b"], "label": "y", "id": "k"}}  # fmt: skip
-    teacher = plan.teacher | {"kind": "pickle", "model": "nets:small", "weights": "ema"}
-    changed = plan.__class__(**vars(plan) | {"source": source, "teacher": teacher,
-                                             "with_inputs": True, "batch_size": 8})  # fmt: skip
+    columns = SourceColumns(inputs=["a", "b"], label="y", id="k")
+    source = plan.source.replace(origin="hub", revision="v1", columns=columns)
+    teacher = plan.teacher.replace(kind="pickle", model="nets:small", weights="ema")
+    changed = plan.replace(source=source, teacher=teacher, with_inputs=True, batch_size=8)
     text = " ".join(recipe(changed, skipped=True))
     options = {field.name for field in fields(DumpOptions)} - OTHERS
     missing = [name for name in options if f"--{name.replace('_', '-')}" not in text]

@@ -1,6 +1,5 @@
 """Class names, whoever reads a dump: every reader of `datasets` gives back the ClassLabel."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -89,9 +88,9 @@ def with_labels(where: Path, labels: list[int | None]) -> str:
     column = pa.array(labels, pa.int64())
     pq.write_table(table.set_column(3, pa.field("label", column.type), column), path)
     made = rewrite(dump, read_records(folder, plan)[0], plan.group_rows, {})
-    folder.write_json(commit_name(0), vars(made))
-    manifest = replace(manifest, shards=[made.record], bytes=made.bytes)
-    folder.write_json("softlabels.json", vars(manifest))
+    folder.write_json(commit_name(0), made.as_json)
+    manifest = manifest.replace(shards=[made.record], bytes=made.bytes)
+    folder.write_json("softlabels.json", manifest.as_json)
     return str(dump)
 
 

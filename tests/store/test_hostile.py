@@ -18,7 +18,6 @@ import pytest
 
 import softlabels
 from softlabels.errors import SoftlabelsError
-from softlabels.store.checking import make_record
 from softlabels.store.records import Plan
 from tests.capture import harm
 from tests.conftest import whole
@@ -294,15 +293,15 @@ def test_footers_that_lie_break_nothing(dump_folder, tmp_path):
 
 def test_a_plan_from_strangers_is_checked_by_name_and_type(dump_folder):
     _, plan = records(Path(dump_folder))
-    assert make_record(Plan, plan, "plan.json").shards == 3
+    assert Plan.parse(plan, "plan.json").shards == 3
     for name in plan:
         for wrong in (None, [], {}, -1, "", 1.5):
             if type(wrong) is not type(plan[name]):
                 with pytest.raises(SoftlabelsError, match=r"plan\.json"):
-                    make_record(Plan, plan | {name: wrong}, "plan.json")
+                    Plan.parse(plan | {name: wrong}, "plan.json")
         without = {key: value for key, value in plan.items() if key != name}
         with pytest.raises(SoftlabelsError, match=r"plan\.json"):
-            make_record(Plan, without, "plan.json")
+            Plan.parse(without, "plan.json")
 
 
 @pytest.mark.parametrize("field", ["teacher", "source"])

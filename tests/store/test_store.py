@@ -19,12 +19,11 @@ import softlabels
 from softlabels.errors import DamagedDump, DiskFull, IncompleteDump, PlanMismatch, StoreError
 from softlabels.inputs.hashing import Fingerprint
 from softlabels.logits import DenseLogits
-from softlabels.store.checking import make_record
 from softlabels.store.folder import Folder
 from softlabels.store.manifest import commit_name, read_manifest
 from softlabels.store.reader import DumpReader
-from softlabels.store.records import Commit, Plan
-from softlabels.store.statistics import LogitStatistics, merge_statistics
+from softlabels.store.records import Commit, Plan, Statistics
+from softlabels.store.statistics import LogitStatistics
 from softlabels.store.writer import ShardWriter, shard_schema
 from tests.conftest import every
 from tests.dumps import make_plan as plan
@@ -112,21 +111,21 @@ def test_datasets_notices_a_missing_shard(dump_folder, tmp_path):
 
 def test_records_agree_with_the_files(dump_folder):
     manifest, made = read_manifest(Folder(dump_folder))
-    assert manifest.rows == 1200 == sum(s["rows"] for s in manifest.shards)
+    assert manifest.rows == 1200 == sum(s.rows for s in manifest.shards)
     assert len(manifest.shards) == 3 == made.shards
     for index, shard in enumerate(manifest.shards):
-        content = Path(dump_folder, shard["file"]).read_bytes()
+        content = Path(dump_folder, shard.file).read_bytes()
         assert (len(content), hashlib.sha256(content).hexdigest()) == (
-            shard["bytes"], shard["sha256"],
+            shard.bytes, shard.sha256,
         )  # fmt: skip
-        footer = pq.read_schema(Path(dump_folder, shard["file"])).metadata
+        footer = pq.read_schema(Path(dump_folder, shard.file)).metadata
         assert footer[b"softlabels.plan"].decode() == manifest.plan_hash
         assert footer[b"softlabels.shard"] == str(index).encode()
     reader = DumpReader(Folder(dump_folder))
     whole = Fingerprint()
     whole.update(reader.ids, reader.hashes, reader.labels)
-    assert made.source["fingerprint"] == str(whole)
-    assert len(made.source["shards"]) == 3
+    assert made.source.fingerprint == str(whole)
+    assert len(made.source.shards) == 3
 
 
 def test_statistics_are_those_of_all_rows(dump_folder):
@@ -134,14 +133,13 @@ def test_statistics_are_those_of_all_rows(dump_folder):
     whole = LogitStatistics()
     whole.add(DenseLogits(torch.from_numpy(every(reader))), reader.labels)
     found = reader.manifest.statistics
-    for name, value in whole.merged.items():
-        assert found[name] == pytest.approx(value, rel=1e-6), name
+    assert found.agrees(whole.merged)
     z = every(reader).astype(np.float64)
     p = np.exp(z - z.max(-1, keepdims=True))
     p /= p.sum(-1, keepdims=True)
-    assert found["entropy"] == pytest.approx(-(p * np.log(p)).sum(-1).mean(), rel=1e-4)
-    assert found["accuracy"] == (z.argmax(-1) == reader.labels).mean()
-    assert merge_statistics([]) == {"rows": 0}
+    assert found.entropy == pytest.approx(-(p * np.log(p)).sum(-1).mean(), rel=1e-4)
+    assert found.accuracy == (z.argmax(-1) == reader.labels).mean()
+    assert Statistics.merge([]) is None
 
 
 def test_an_exception_leaves_no_file_and_no_commit(tmp_path):
@@ -236,19 +234,19 @@ def test_plans_that_differ_say_in_what():
 def test_a_record_keeps_no_unknown_field_and_a_plan_has_none():
     plain = {
         "shard": 0, "plan": plan(10).hash, "file": plan(10).file(0), "rows": 0, "bytes": 9,
-        "sha256": "0" * 64, "statistics": {"rows": 0}, "skipped": [],
+        "sha256": "0" * 64, "statistics": None, "skipped": [],
     }  # fmt: skip
-    record = make_record(Commit, plain | {"later": 1}, "commit")
-    assert record == make_record(Commit, plain, "commit")
+    record = Commit.parse(plain | {"later": 1}, "commit")
+    assert record == Commit.parse(plain, "commit")
     with pytest.raises(DamagedDump, match="plan: later is unknown to this softlabels"):
-        make_record(Plan, vars(plan(10)) | {"later": 1}, "plan")
+        Plan.parse(plan(10).as_json | {"later": 1}, "plan")
 
 
 def test_unfinished_and_absent(tmp_path):
     with pytest.raises(StoreError, match="does not exist; make one"):
         read_manifest(Folder(tmp_path / "none"))
     folder = Folder(tmp_path)
-    folder.write_json("plan.json", vars(plan(10)))
+    folder.write_json("plan.json", plan(10).as_json)
     with pytest.raises(IncompleteDump, match="0 of 1 shards"):
         read_manifest(folder)
 

@@ -65,7 +65,7 @@ def test_hard_labels_are_learned_and_a_student_is_a_valid_teacher(dump_folder, t
     assert found["against"]["agreement"] > 0.9
     assert 0 < found["against"]["kl"] < 0.2
     result = softlabels.dump(teacher=student, out=str(tmp_path / "second"))
-    assert result.manifest.statistics["accuracy"] > 0.9
+    assert result.manifest.accuracy > 0.9
 
 
 def test_no_teacher_is_needed_to_train(dump_folder, tmp_path):
@@ -253,6 +253,6 @@ def test_text_labels_keep_their_numbers_in_a_split_that_lacks_a_class(tmp_path):
         words = {"data": str(tmp_path / f"{name}.csv"), "split": "train"}
         assert softlabels.evaluate(checkpoint=out, **words)["accuracy"] == wanted
         done = softlabels.dump(teacher=out, out=str(tmp_path / name), **words)
-        assert done.manifest.statistics["accuracy"] == wanted
+        assert done.manifest.accuracy == wanted
     with pytest.raises(SourceError, match=r"the label 'z' .* is none of the model's 3 classes"):
         softlabels.evaluate(checkpoint=out, data=str(tmp_path / "other.csv"), split="train")

@@ -155,7 +155,7 @@ def test_minus_one_and_minus_100_are_no_label(tmp_path, none):
     data = write(tmp_path / "d.jsonl", VALUES, np.where(LABELS == 2, none, LABELS).tolist())
     teacher = trace(Plain(), tmp_path / "t.pt")
     found = softlabels.dump(teacher=teacher, data=data, out=str(tmp_path / "d"))
-    assert found.manifest.statistics["labelled"] == 54
+    assert found.manifest.statistics.labelled == 54
     assert set(softlabels.load(str(tmp_path / "d"), T=1).reader.labels.tolist()) == {-1, 0, 1}
 
 

@@ -1,0 +1,211 @@
+"""The frozen plan of a dump. It is hashed; the hash stands in every commit, in every shard's footer
+and in the manifest, so that a stray file is known as one."""
+
+import hashlib
+import json
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, FailFast, Field, model_validator
+
+from softlabels.errors import PlanMismatch
+from softlabels.store.codecs.codec import Codec
+from softlabels.store.codecs.registry import parse_codec
+from softlabels.store.fields import SPLIT, Hash, Record, Rows, ShortHash, Size, Text, Texts
+
+MAX_SHARDS = 200_000
+
+
+class PlanPart(Record):
+    """A part of the plan: all of it decides what the rows are, so nothing unknown is ignored."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class TeacherRecord(PlanPart):
+    """The model whose logits these are."""
+
+    name: Text = Field(description="its name for people")
+    kind: Text = Field(description="the kind of its file")
+    fingerprint: Hash = Field(description="the SHA-256 of its file")
+    model: Text | None = Field(description="its model spec, where the file does not say all")
+    weights: Text | None = Field(
+        default=None,
+        description="where in the file its weights lie; left out where it holds no others",
+    )
+
+
+class SourceColumns(PlanPart):
+    """The source's columns by their part."""
+
+    inputs: Texts = Field(description="the columns that the teacher sees")
+    label: Text | None = Field(description="the column of labels, if any")
+    id: Text | None = Field(
+        description="the column of ids, if any; without it, a row's number is its id"
+    )
+
+
+class SourceRecord(PlanPart):
+    """The data whose rows these are."""
+
+    data: Text = Field(description="its Hub id, or the name of its file or folder")
+    origin: Literal["embedded", "hub", "local"] = Field(
+        description="what its name is: hub for a Hub id, local for that of a file or folder, "
+        "embedded for what comes with softlabels"
+    )
+    split: str = Field(
+        pattern=f"^{SPLIT}$",
+        max_length=100,
+        description="the split's name: letters, digits and _, with single . or - between; at most "
+        "100 characters",
+    )
+    revision: Text | None = Field(description="its revision")
+    columns: SourceColumns = Field(description="the source's columns by their part: an object")
+    class_names: Texts | None = Field(description="the names of the classes")
+    rows: Rows = Field(description="the number of its rows")
+    fingerprint: Hash = Field(description="the dataset fingerprint of all rows")
+    shards: Annotated[list[ShortHash], FailFast()] = Field(
+        max_length=MAX_SHARDS,
+        description="the short fingerprints of the shards' rows: a list, of 200,000 at most",
+    )
+
+
+class Plan(PlanPart):
+    """plan.json: all that decides what a dump holds, and which rows each shard holds. A field that
+    is not here is refused."""
+
+    teacher: TeacherRecord = Field(description="the model whose logits these are: an object")
+    source: SourceRecord = Field(description="the data whose rows these are: an object")
+    preprocess: Text = Field(description="the steps from an input to what the teacher sees")
+    precision: Text = Field(
+        description="the precision of the teacher's run, such as float32, tf32 or bf16"
+    )
+    views: Texts = Field(description="the views of each input, such as clean")
+    codec: str = Field(
+        pattern="^[a-z][a-z0-9_]*(:[a-z0-9_.,=-]+)?$",
+        max_length=100,
+        description="the way logits are stored, such as dense",
+    )
+    dtype: Literal["float16", "float32"] = Field(description="float16 or float32")
+    classes: int = Field(ge=1, le=2**24, description="the number of logits in a row: 1 to 2^24")
+    rows: Rows = Field(description="the number of the source's rows")
+    shard_rows: Size = Field(description="the number of source rows in a shard")
+    group_rows: Size = Field(description="the number of rows in a row group")
+    ids: Literal["int64", "string"] = Field(
+        description="the type of the column id: int64 or string"
+    )
+    with_inputs: bool = Field(
+        description="true or false: whether the inputs are in the column input"
+    )
+    batch_size: Size | None = Field(
+        description="the rows in a batch where the teacher's answers may depend on it"
+    )
+    format: Literal["softlabels/1"] = Field(description="the version of the format: softlabels/1")
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        """Numbers that a schema can't hold against each other."""
+        source = self.source
+        if source.rows != self.rows:
+            raise ValueError(f"rows is {self.rows}, and source.rows is {source.rows}")
+        if self.shards > MAX_SHARDS:
+            raise ValueError(f"shard_rows of {self.shard_rows} give {self.shards} shards")
+        for name, values, count in (
+            ("source.shards", source.shards, self.shards),
+            ("source.class_names", source.class_names, self.classes),
+        ):
+            if values is not None and len(values) != count:
+                raise ValueError(f"{name} has {len(values)} entries, expected {count}")
+        try:
+            _ = self.hash
+        except UnicodeEncodeError:  # lone surrogates can stand in JSON
+            raise ValueError("has text that can't be UTF-8") from None
+        return self
+
+    @property
+    def shards(self) -> int:
+        return max(1, -(-self.rows // self.shard_rows))
+
+    @cached_property
+    def hash(self) -> str:
+        """`sha256:` of the plan's canonical JSON: sorted keys, no spaces, UTF-8."""
+        text = json.dumps(self.as_json, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def labelled(self) -> bool:
+        """Whether rows have the column `label`."""
+        return self.source.columns.label is not None
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether another program stored the logits: the teacher never ran here."""
+        return self.teacher.kind == "imported"
+
+    def bounds(self, shard: int) -> tuple[int, int]:
+        """The source rows [start, stop) of a shard."""
+        start = shard * self.shard_rows
+        return start, min(start + self.shard_rows, self.rows)
+
+    def rows_of(self, shards: list[int]) -> int:
+        """How many source rows these shards hold."""
+        return sum(stop - start for start, stop in map(self.bounds, shards))
+
+    def file(self, shard: int) -> str:
+        return f"data/{self.source.split}-{shard:05d}-of-{self.shards:05d}.parquet"
+
+    def make_codec(self) -> Codec:
+        return parse_codec(self.codec, self.classes, self.dtype)
+
+    def named_as(self, other: "Plan") -> "Plan":
+        """This plan with the other's names for the same teacher and the same data: where a file
+        lies, and what it is called, decides nothing."""
+        teacher, source = self.teacher, self.source
+        if teacher.fingerprint == other.teacher.fingerprint:
+            teacher = teacher.replace(name=other.teacher.name)
+        if source.fingerprint == other.source.fingerprint:
+            kept = {name: getattr(other.source, name) for name in ("data", "origin", "revision")}
+            source = source.replace(**kept)
+        return self.replace(teacher=teacher, source=source)
+
+    def check_same(self, other: "Plan", where: object) -> None:
+        """Raises PlanMismatch that names each field in which `other`, found there, differs."""
+        differing = self._differences(other)
+        if differing:
+            raise PlanMismatch(
+                f"{where} holds a dump made otherwise: {'; '.join(differing[:4])}. Give the "
+                f"options that it was made with, or choose another folder with --out"
+            )
+
+    def _differences(self, other: "Plan") -> list[str]:
+        ours, theirs = _flatten(self.as_json), _flatten(other.as_json)
+        mine, others = ours.pop("source.shards"), theirs.pop("source.shards")
+        differing = [
+            f"{key} is {_shown(ours.get(key))} and was {_shown(theirs.get(key))}"
+            for key in ours | theirs
+            if ours.get(key) != theirs.get(key)
+        ]
+        if mine != others and self.shard_rows == other.shard_rows:
+            count = max(len(mine), len(others))
+            shards = [i for i in range(count) if mine[i:][:1] != others[i:][:1]]
+            start, stop = self.bounds(shards[0])
+            differing.append(
+                f"the source's rows {start:,} to {stop - 1:,} differ (shard {shards[0]}"
+                + (f", and {len(shards) - 1} more shards)" if shards[1:] else ")")
+            )
+        return differing
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}…"
+
+
+def _flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        if isinstance(item, dict):
+            flat |= _flatten(item, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = item
+    return flat
