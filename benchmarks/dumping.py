@@ -30,7 +30,6 @@ import torch
 from torch import Tensor
 
 from benchmarks.ratios import TEACHERS, compare, make_data
-from softlabels.capture.ledger import begin
 from softlabels.capture.pipeline import (
     WRITES_IN_FLIGHT,
     Batch,
@@ -43,6 +42,7 @@ from softlabels.capture.pipeline import (
     read_ahead,
 )
 from softlabels.capture.planning import prepare
+from softlabels.capture.resuming import begin
 from softlabels.models import build_model
 from softlabels.options import DumpOptions
 from softlabels.system.progress import SILENT

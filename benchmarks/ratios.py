@@ -23,9 +23,9 @@ import numpy as np
 import torch
 
 import softlabels
-from softlabels.capture.ledger import begin, finish
 from softlabels.capture.pipeline import dump_shards
 from softlabels.capture.planning import prepare
+from softlabels.capture.resuming import begin, finish
 from softlabels.models import build_model
 from softlabels.options import DumpOptions, TrainOptions
 from softlabels.students.losses import kd_loss

@@ -10,7 +10,7 @@ import torch
 
 from softlabels.store.fields import FORMAT
 from softlabels.store.folder import Folder
-from softlabels.store.manifest import read_records
+from softlabels.store.ledger import Ledger
 from softlabels.store.records import Commit, Manifest, Plan
 from softlabels.store.writer import ShardWriter, shard_schema
 
@@ -65,7 +65,7 @@ def make_dump(
     folder.write_json("plan.json", plan.as_json)
     for shard in range(plan.shards):
         write_shard(folder, plan, shard, logits)
-    commits = list(read_records(folder, plan).values())
+    commits = list(Ledger(folder, plan).commits.values())
     if rewritten is not None:
         commits = [rewrite(Path(where), commit, group, rewritten) for commit in commits]
     folder.write_json("softlabels.json", Manifest.derive(plan, commits, {}).as_json)

@@ -30,13 +30,13 @@ __main__
 """
 INSIDE = {
     "store": """
-pages json_objects shard_numbers markdown gathering
+names pages json_objects shard_numbers markdown gathering
 folder fields
 codecs
 plan lives
 records claims
 statistics footers recipe
-manifest shard_reader mapping
+ledger shard_reader mapping
 reader card writer shard_check
 """,
     "places": """

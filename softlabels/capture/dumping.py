@@ -13,10 +13,10 @@ from itertools import chain
 
 from softlabels.capture.engines import ENGINES
 from softlabels.capture.estimating import tell_size
-from softlabels.capture.ledger import begin, damaged, finish, is_complete, settle, state, withdraw
 from softlabels.capture.pipeline import Job
 from softlabels.capture.planning import Setup, make_plan, prepare
 from softlabels.capture.refusing import refuse_unstorable
+from softlabels.capture.resuming import begin, damaged, finish, is_complete, settle, withdraw
 from softlabels.capture.team import Team, join_team
 from softlabels.errors import (
     DiskFull,
@@ -29,7 +29,6 @@ from softlabels.errors import (
 from softlabels.options import DumpOptions, verb
 from softlabels.places.hub_files import make_repository
 from softlabels.store.claims import claimed, is_lost, new_run
-from softlabels.store.manifest import read_commits, read_manifest
 from softlabels.store.records import Manifest, Plan
 from softlabels.store.statistics import alarm
 from softlabels.system.humanize import counted
@@ -77,7 +76,7 @@ def _dump(options: DumpOptions, team: Team, stack: ExitStack, progress: Progress
     out = str(job.folder)
     if missing is None:
         progress.say(f"{out} is complete already; nothing to do")
-        return DumpResult(out, read_manifest(job.folder)[0], 0, team.rank)
+        return DumpResult(out, job.ledger.complete(), 0, team.rank)
     if team.is_first:
         tell_size(setup, job.plan, missing, progress)
     mine = team.part_of(missing)
@@ -85,11 +84,11 @@ def _dump(options: DumpOptions, team: Team, stack: ExitStack, progress: Progress
         _run(setup, job, mine, run, progress)
     except (LogitsError, TeacherError, UnreadableInput):
         if team.world == 1 and options.engine == "local":
-            withdraw(job.folder, job.plan)
+            withdraw(job.ledger)
         raise
     manifest = finish(job)
     if manifest is None and team.world == 1:
-        raise StoreError(f"{state(job.folder, job.plan)}, the others vanished; use --resume")
+        raise StoreError(f"{job.ledger.state}, the others vanished; use --resume")
     if manifest is not None:
         for warning in _warnings(manifest, job.plan):
             progress.say(warning)
@@ -136,7 +135,7 @@ def _agree(setup: Setup, team: Team, progress: Progress) -> tuple[Job, list[int]
     then divided among them to be dumped.
     """
     resume = setup.options.resume or team.resumes
-    folder = setup.folder
+    folder, ledger = setup.folder, setup.ledger
     plan = Plan.parse(
         team.share("plan", lambda: begin(setup, resume, progress).as_json), "the plan"
     )
@@ -144,7 +143,7 @@ def _agree(setup: Setup, team: Team, progress: Progress) -> tuple[Job, list[int]
     job = setup.job(plan)
 
     def finished() -> list[int] | None:
-        return list(read_commits(folder, plan)) if resume or not is_complete(folder, plan) else None
+        return list(ledger.commits) if resume or not is_complete(ledger) else None
 
     done = team.share("finished", finished)
     if done is None:
@@ -160,20 +159,22 @@ def _agree(setup: Setup, team: Team, progress: Progress) -> tuple[Job, list[int]
         missing = settle(job, sorted(chain.from_iterable(found)), progress)
         if missing and resume:
             progress.say(f"to do: {counted(len(missing), 'shard')} of {plan.shards:,}")
-        if missing or is_complete(folder, plan):
+        if missing or is_complete(ledger):
             return missing or None
         progress.say("every shard is there; card and manifest are written again")
         return missing
 
-    return job, team.conclude("missing", look, settled)
+    missing = team.conclude("missing", look, settled)
+    ledger.forget(missing or [])  # another rank may make them
+    return job, missing
 
 
 def _run(setup: Setup, job: Job, shards: list[int], run: str, progress: Progress) -> None:
     try:
         ENGINES[setup.options.engine](setup, job.plan, shards, run, progress)
     except DiskFull as error:
-        raise DiskFull(f"{error}: {state(job.folder, job.plan)}") from error
+        raise DiskFull(f"{error}: {job.ledger.state}") from error
     except KeyboardInterrupt:
-        words = state(job.folder, job.plan)
+        words = job.ledger.state
         progress.say(f"stopped: {words}. Go on with the same command and --resume")
         raise

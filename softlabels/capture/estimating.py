@@ -20,7 +20,7 @@ from softlabels.capture.planning import (
 from softlabels.capture.refusing import refuse_unstorable
 from softlabels.options import PlanOptions, verb
 from softlabels.store.folder import Folder
-from softlabels.store.manifest import read_commits, read_plan
+from softlabels.store.ledger import Ledger
 from softlabels.store.records import Plan
 from softlabels.system.humanize import counted, size_words, time_words
 from softlabels.system.progress import Progress
@@ -78,17 +78,19 @@ def plan(options: PlanOptions, progress: Progress) -> Estimate:
 
 def _left(setup: Setup, progress: Progress) -> tuple[Plan, list[int]]:
     """The plan without looking at all inputs, and the shards that a dump in the folder lacks."""
-    folder = setup.folder
-    earlier = read_plan(folder)
+    folder, ledger = setup.folder, setup.ledger
+    earlier = ledger.read_plan()
     plan = draft(setup, earlier)
     if earlier is None:
         return plan, list(range(plan.shards))
     plan = with_fingerprints(plan, earlier.source.fingerprint, earlier.source.shards)
     plan = plan.named_as(earlier)
     plan.check_same(earlier, folder)
-    done = read_commits(folder, plan)
-    progress.say(f"{folder} holds {len(done):,} of its {counted(plan.shards, 'shard')} already")
-    return plan, [shard for shard in range(plan.shards) if shard not in done]
+    ledger.plan = plan
+    missing = ledger.missing
+    done = plan.shards - len(missing)
+    progress.say(f"{folder} holds {done:,} of its {counted(plan.shards, 'shard')} already")
+    return plan, missing
 
 
 def tell_size(setup: Setup, plan: Plan, missing: list[int], progress: Progress) -> None:
@@ -154,7 +156,8 @@ def _sample(setup: Setup, plan: Plan, rows: int) -> _Sample:
     source = plan.source.replace(rows=rows, shards=shards)
     small = plan.replace(rows=rows, shard_rows=rows, source=source)
     with tempfile.TemporaryDirectory(prefix="softlabels-") as place:
-        job = replace(setup.job(small), folder=Folder(place), skip_unreadable=True)
+        ledger = Ledger(Folder(place), small)
+        job = replace(setup.job(plan), plan=small, ledger=ledger, skip_unreadable=True)
         began = time.perf_counter()
         for _ in dump_shards(job, [0]):
             pass

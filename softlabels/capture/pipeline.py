@@ -22,6 +22,7 @@ from softlabels.inputs.hashing import Fingerprint
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import Rows, Source
 from softlabels.store.folder import Folder
+from softlabels.store.ledger import Ledger
 from softlabels.store.records import Plan, Skipped
 from softlabels.store.writer import ShardWriter, shard_schema
 from softlabels.teachers import Teacher
@@ -40,11 +41,15 @@ class Job:
     source: Source
     teacher: Teacher
     preprocess: Preprocess
-    folder: Folder
+    ledger: Ledger
     device: torch.device
     batch_size: int = 256
     workers: int = 2
     skip_unreadable: bool = False
+
+    @property
+    def folder(self) -> Folder:
+        return self.ledger.folder
 
 
 @dataclass(frozen=True)
@@ -172,6 +177,8 @@ class Scribe:
                 self._check_rows(batch.shard)
                 closing, self.open = self.open, None
                 closing.__exit__(None, None, None)
+                assert closing.commit is not None, "it was left without an exception"
+                self.job.ledger.note(closing.commit)
         except BaseException as error:
             self.abandon(error)
             raise

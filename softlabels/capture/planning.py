@@ -18,6 +18,7 @@ from softlabels.places.folders import open_folder
 from softlabels.store.codecs.registry import parse_codec
 from softlabels.store.fields import FORMAT
 from softlabels.store.folder import Folder
+from softlabels.store.ledger import Ledger
 from softlabels.store.plan import MAX_SHARDS, Plan
 from softlabels.system.devices import own_device, resolve_device
 from softlabels.system.progress import SILENT, Progress
@@ -44,17 +45,22 @@ class Setup:
     preprocess: Preprocess
     classes: int
     class_names: list[str] | None
-    folder: Folder
+    ledger: Ledger
     device: torch.device
     remarks: list[str] = field(default_factory=list)
 
+    @property
+    def folder(self) -> Folder:
+        return self.ledger.folder
+
     def job(self, plan: Plan) -> Job:
+        self.ledger.plan = plan
         return Job(
             plan=plan,
             source=self.source,
             teacher=self.teacher,
             preprocess=self.preprocess,
-            folder=self.folder,
+            ledger=self.ledger,
             device=self.device,
             batch_size=self.options.batch_size,
             workers=self.options.workers,
@@ -96,7 +102,7 @@ def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
         preprocess=examples.preprocess,
         classes=classes,
         class_names=names,
-        folder=open_folder(options.out or f"data/{default_name(source, teacher)}"),
+        ledger=Ledger(open_folder(options.out or f"data/{default_name(source, teacher)}")),
         device=device,
     )
     for text in (str(setup), *tried):

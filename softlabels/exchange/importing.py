@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from softlabels.capture.ledger import begin, damaged, finish, is_complete, settle, state, withdraw
 from softlabels.capture.pipeline import Job, input_column
 from softlabels.capture.planning import Setup, default_name
 from softlabels.capture.refusing import refuse_unstorable
+from softlabels.capture.resuming import begin, damaged, finish, is_complete, settle, withdraw
 from softlabels.errors import (
     AlignmentError,
     DamagedDump,
@@ -36,8 +36,7 @@ from softlabels.logits import check_temperature
 from softlabels.options import DumpOptions, ImportOptions, make_options, verb
 from softlabels.places.folders import open_folder
 from softlabels.store.claims import claimed, new_run
-from softlabels.store.folder import Folder
-from softlabels.store.manifest import read_commits, read_manifest, read_plan
+from softlabels.store.ledger import Ledger
 from softlabels.store.records import Manifest, Plan, Skipped
 from softlabels.store.shard_check import check_shards
 from softlabels.store.statistics import alarm
@@ -123,7 +122,7 @@ def _setup(matched: Match, told: str) -> Setup:
         preprocess=chosen.preprocess,
         classes=foreign.classes,
         class_names=source.class_names,
-        folder=open_folder(options.out or f"data/{default_name(source, teacher)}"),
+        ledger=Ledger(open_folder(options.out or f"data/{default_name(source, teacher)}")),
         device=torch.device("cpu"),
         remarks=[f"{chosen}, for students"],
     )
@@ -146,11 +145,11 @@ def _import(setup: Setup, matched: Match, progress: Progress) -> Imported:
     missing = _missing(job, options, progress)
     if missing is None:
         progress.say(f"{folder} is complete already; nothing to do")
-        return Imported(str(folder), read_manifest(folder)[0])
+        return Imported(str(folder), setup.ledger.complete())
     _run(job, matched, missing, progress)
     manifest = finish(job)
     if manifest is None:
-        raise StoreError(f"{state(folder, plan)}, the others vanished; use --resume")
+        raise StoreError(f"{setup.ledger.state}, the others vanished; use --resume")
     counts = manifest.statistics
     if counts and (text := alarm(counts.labelled, counts.correct, plan.classes)):
         progress.say(f"warning: {text}")
@@ -161,7 +160,7 @@ def _check_words(setup: Setup) -> None:
     """Raises PlanMismatch where the folder's plan took the same file in another way. All of the
     ways stand in one field of the plan; here just those that differ are named."""
     with suppress(DamagedDump):
-        earlier = read_plan(setup.folder)
+        earlier = setup.ledger.read_plan()
         teacher = setup.teacher
         if earlier is None or earlier.teacher.fingerprint != teacher.fingerprint:
             return
@@ -179,8 +178,8 @@ def _check_words(setup: Setup) -> None:
 def _missing(job: Job, options: ImportOptions, progress: Progress) -> list[int] | None:
     """The shards to be written; None where there is nothing to do. Raises StoreError for damage
     that --resume would mend."""
-    folder, plan = job.folder, job.plan
-    done = read_commits(folder, plan)
+    folder, plan, ledger = job.folder, job.plan, job.ledger
+    done = ledger.commits
     redo: list[int] = []
     if options.check == "full" and options.resume:
         redo = damaged(job, list(done), progress)
@@ -192,7 +191,7 @@ def _missing(job: Job, options: ImportOptions, progress: Progress) -> list[int] 
     if missing and options.resume:
         progress.say(f"to do: {counted(len(missing), 'shard')} of {plan.shards:,}")
     if not missing:
-        if is_complete(folder, plan):
+        if is_complete(ledger):
             return None
         progress.say("every shard is there; card and manifest are written again")
     return missing
@@ -200,30 +199,29 @@ def _missing(job: Job, options: ImportOptions, progress: Progress) -> list[int] 
 
 def _run(job: Job, matched: Match, missing: list[int], progress: Progress) -> None:
     """Write these shards, and say what is safe where that is cut off."""
-    folder, plan = job.folder, job.plan
+    plan = job.plan
     try:
         with progress.bar("import", plan.rows_of(missing), "rows") as advance:
-            for rows in _write(matched, plan, folder, missing):
+            for rows in _write(matched, plan, job.ledger, missing):
                 advance(rows)
     except LogitsError:
-        withdraw(folder, plan)
+        withdraw(job.ledger)
         raise
     except DiskFull as error:
-        raise DiskFull(f"{error}: {state(folder, plan)}") from error
+        raise DiskFull(f"{error}: {job.ledger.state}") from error
     except KeyboardInterrupt:
-        options = state(folder, plan)
-        progress.say(f"stopped: {options}. Go on with the same command and --resume")
+        progress.say(f"stopped: {job.ledger.state}. Go on with the same command and --resume")
         raise
 
 
-def _write(matched: Match, plan: Plan, folder: Folder, shards: list[int]) -> Iterator[int]:
+def _write(matched: Match, plan: Plan, ledger: Ledger, shards: list[int]) -> Iterator[int]:
     """Write these shards, one after the other; yields the source rows done."""
     source = matched.source
     schema = shard_schema(plan, source.input_feature if plan.with_inputs else None)
     for shard in shards:
         start, stop = plan.bounds(shard)
         fingerprint = Fingerprint()
-        with ShardWriter(folder, plan, shard, schema) as writer:
+        with ShardWriter(ledger.folder, plan, shard, schema) as writer:
             for rows in source.blocks(start, stop):
                 fingerprint.update(rows.ids, rows.hashes, rows.labels)
                 kept, logits_NC = matched.read(rows, start)
@@ -245,6 +243,8 @@ def _write(matched: Match, plan: Plan, folder: Folder, shards: list[int]) -> Ite
                     f"the data changed after the import was begun. Nothing of shard {shard} was "
                     f"stored. Bring back the data, then --resume"
                 )
+        assert writer.commit is not None, "it was left without an exception"
+        ledger.note(writer.commit)
 
 
 def _left_out(matched: Match, rows: Rows, start: int) -> Iterator[Skipped]:

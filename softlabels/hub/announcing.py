@@ -12,7 +12,7 @@ from softlabels.hub.header import header_fields
 from softlabels.options import PushOptions
 from softlabels.places.hub_address import HubAddress, translated
 from softlabels.store.folder import Folder
-from softlabels.store.manifest import CARD
+from softlabels.store.names import CARD
 from softlabels.store.reader import DumpReader
 from softlabels.store.records import Plan
 

@@ -6,14 +6,8 @@ import pyarrow as pa
 from softlabels.places.hub_copies import CONNECTIONS
 from softlabels.store.card import render_card
 from softlabels.store.folder import Folder
-from softlabels.store.manifest import (
-    CARD,
-    MANIFEST,
-    PLAN,
-    commit_name,
-    read_commits,
-    read_plan,
-)
+from softlabels.store.ledger import Ledger
+from softlabels.store.names import CARD, MANIFEST, PLAN, commit_name
 from softlabels.store.reader import DumpReader
 from softlabels.store.records import Commit, Manifest
 from softlabels.store.shard_check import sha256_of
@@ -31,7 +25,8 @@ def without_inputs(reader: DumpReader, to: Folder, progress: Progress = SILENT) 
     plan = reader.plan.replace(with_inputs=False)
     schema = shard_schema(plan, None)
     columns = ["id", "input_hash", *reader.codec.names] + ["label"] * reader.labelled
-    there = read_commits(to, plan) if read_plan(to) == plan else {}
+    ledger = Ledger(to, plan)
+    there = ledger.commits if ledger.frozen == plan else {}
     done = {n: c for n, c in there.items() if sha256_of(to.path(c.file)) == c.sha256}
     to.write_json(PLAN, plan.as_json)
     commits = []

@@ -17,8 +17,9 @@ from softlabels.places.hub_address import HubAddress
 from softlabels.places.hub_copies import get_file
 from softlabels.store.claims import claimed, new_run, sweep
 from softlabels.store.folder import PARTIAL, Folder
+from softlabels.store.ledger import read_plan
 from softlabels.store.lives import CLAIMS
-from softlabels.store.manifest import CARD, MANIFEST, commit_name, read_plan
+from softlabels.store.names import CARD, MANIFEST, commit_name
 from softlabels.store.records import Manifest, Plan
 from softlabels.store.shard_check import sha256_of
 from softlabels.system.local_files import make_directory

@@ -15,8 +15,8 @@ from softlabels.hub.contents import Contents, Place, merged, only_this
 from softlabels.hub.header import header_fields, split_header, write_header
 from softlabels.store.card import BEGIN, END, card_body, card_header
 from softlabels.store.folder import Folder
-from softlabels.store.manifest import CARD
 from softlabels.store.markdown import shown, table
+from softlabels.store.names import CARD
 from softlabels.store.records import Manifest, Plan
 
 BEGIN_LIST = "<!-- softlabels: the dumps in folders, written by the program up to the end mark -->"

@@ -19,14 +19,8 @@ from softlabels.places.hub_copies import (
     get_file,
 )
 from softlabels.store.folder import Folder
-from softlabels.store.manifest import (
-    MANIFEST,
-    PLAN,
-    commit_name,
-    read_manifest,
-    read_plan,
-    read_records,
-)
+from softlabels.store.ledger import Ledger, read_manifest, read_plan
+from softlabels.store.names import MANIFEST, PLAN, commit_name
 from softlabels.store.reader import DumpReader
 from softlabels.store.records import Manifest, Plan
 from softlabels.store.shard_check import sha256_of
@@ -148,7 +142,7 @@ def _wrong(
         wrong += [] if read_plan(folder) == plan else [PLAN]
     except DamagedDump:
         wrong.append(PLAN)
-    there = read_records(folder, plan)
+    there = Ledger(folder, plan).refresh()
     records = {number: there[number].record for number in numbers if number in there}
     return wrong + [commit_name(n) for n in numbers if records.get(n) != manifest.shards[n]]
 

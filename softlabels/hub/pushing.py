@@ -39,7 +39,8 @@ from softlabels.options import PushOptions, verb
 from softlabels.places.folders import open_folder
 from softlabels.places.hub_address import HubAddress, quiet, translated
 from softlabels.store.folder import Folder
-from softlabels.store.manifest import CARD, MANIFEST, read_manifest
+from softlabels.store.ledger import read_manifest
+from softlabels.store.names import CARD, MANIFEST
 from softlabels.store.reader import DumpReader
 from softlabels.system.progress import Progress
 from softlabels.verification import verify

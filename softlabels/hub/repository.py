@@ -19,7 +19,8 @@ from softlabels.errors import StoreError, UsageError
 from softlabels.places.hub_address import HubAddress
 from softlabels.store.folder import Folder
 from softlabels.store.json_objects import parse_object
-from softlabels.store.manifest import MANIFEST, PLAN, commit_name, read_manifest
+from softlabels.store.ledger import read_manifest
+from softlabels.store.names import MANIFEST, PLAN, commit_name
 from softlabels.store.records import Plan
 from softlabels.store.shard_check import sha256_of
 

@@ -24,7 +24,8 @@ from softlabels.places.hub_address import (
     translated,
 )
 from softlabels.store.folder import Folder, Origin
-from softlabels.store.manifest import CARD, MANIFEST, PLAN, commit_name, read_manifest
+from softlabels.store.ledger import read_manifest
+from softlabels.store.names import CARD, MANIFEST, PLAN, commit_name
 from softlabels.store.shard_numbers import parse_numbers
 from softlabels.system.background import in_order
 from softlabels.system.progress import SILENT, Progress

@@ -10,7 +10,8 @@ from filelock import FileLock
 
 from softlabels.errors import DamagedDump
 from softlabels.store.folder import Folder, Origin
-from softlabels.store.manifest import MANIFEST, read_manifest
+from softlabels.store.ledger import read_manifest
+from softlabels.store.names import MANIFEST
 from softlabels.store.records import ShardRecord
 from softlabels.store.shard_check import sha256_of
 from softlabels.store.shard_numbers import parse_numbers

@@ -8,8 +8,8 @@ import yaml
 
 from softlabels.store.folder import Folder
 from softlabels.store.json_objects import MAX_JSON_BYTES
-from softlabels.store.manifest import CARD
 from softlabels.store.markdown import folded, shown, table
+from softlabels.store.names import CARD
 from softlabels.store.recipe import TEACHER, recipe, written
 from softlabels.store.records import Manifest, Plan
 from softlabels.system.front_matter import read_front_matter

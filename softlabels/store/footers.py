@@ -27,6 +27,17 @@ def read_columns(
     return table
 
 
+def whose_shard(path: IO[bytes] | str, plan: Plan) -> int | None:
+    """The shard of this plan that a file's footer says it is; None for any other file."""
+    try:
+        footer = pq.read_schema(path).metadata or {}
+        if footer.get(b"softlabels.plan") == plan.hash.encode():
+            return int(footer.get(b"softlabels.shard", b""))
+    except PARQUET_ERRORS:
+        pass
+    return None
+
+
 def refuse_empty_cells(table: pa.Table, plan: Plan) -> None:
     """Raises DamagedDump where a column has some, other than `input` and what a codec decodes: no
     label is −1, not null."""

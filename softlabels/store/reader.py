@@ -11,7 +11,7 @@ from softlabels.logits import Logits
 from softlabels.store.codecs.codec import by_position
 from softlabels.store.folder import Folder
 from softlabels.store.footers import PARQUET_ERRORS, read_columns
-from softlabels.store.manifest import read_manifest
+from softlabels.store.ledger import read_manifest
 from softlabels.store.shard_numbers import parse_numbers, write_numbers
 from softlabels.store.shard_reader import ShardReader
 

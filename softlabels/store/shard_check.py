@@ -7,7 +7,6 @@ import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import IO
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -89,17 +88,6 @@ def check_shard(folder: Folder, plan: Plan, commit: Commit) -> Checked:
     except (SoftlabelsError, *PARQUET_ERRORS) as error:
         return report(str(error))
     return found
-
-
-def whose_shard(path: IO[bytes] | str, plan: Plan) -> int | None:
-    """The shard of this plan that a file's footer says it is; None for any other file."""
-    try:
-        footer = pq.read_schema(path).metadata or {}
-        if footer.get(b"softlabels.plan") == plan.hash.encode():
-            return int(footer.get(b"softlabels.shard", b""))
-    except PARQUET_ERRORS:
-        pass
-    return None
 
 
 def _check_content(folder: Folder, path: str, plan: Plan, commit: Commit, found: Checked) -> None:

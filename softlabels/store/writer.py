@@ -10,7 +10,7 @@ from torch import Tensor
 
 from softlabels.store.codecs.codec import Stored, by_position
 from softlabels.store.folder import Folder
-from softlabels.store.manifest import commit_name
+from softlabels.store.names import commit_name
 from softlabels.store.pages.columns import Column
 from softlabels.store.pages.shard_file import ShardFile
 from softlabels.store.records import Commit, Plan, Skipped

@@ -7,7 +7,8 @@ from softlabels.errors import SoftlabelsError, StoreError
 from softlabels.places.folders import dump_folder
 from softlabels.store.card import describe
 from softlabels.store.folder import Folder
-from softlabels.store.manifest import MANIFEST, read_manifest
+from softlabels.store.ledger import read_manifest
+from softlabels.store.names import MANIFEST
 
 DEMO_MARK = "demo.json"  # in the demo's folder, which is its own
 

@@ -3,12 +3,11 @@
 import os
 import shlex
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from softlabels.errors import DamagedDump, IncompleteDump, SoftlabelsError, StoreError
+from softlabels.errors import DamagedDump, IncompleteDump
 from softlabels.inputs.hashing import Fingerprint, ascending
 from softlabels.inputs.whereabouts import recall
 from softlabels.options import VerifyOptions, verb
@@ -16,19 +15,12 @@ from softlabels.places.folders import dump_folder
 from softlabels.store.card import card_is_good
 from softlabels.store.claims import writer_of
 from softlabels.store.folder import MADE_HERE, Folder
-from softlabels.store.manifest import (
-    CARD,
-    MANIFEST,
-    PLAN,
-    commit_name,
-    read_manifest,
-    read_plan,
-    read_records,
-)
+from softlabels.store.ledger import Ledger
+from softlabels.store.names import CARD, MANIFEST, PLAN, commit_name
 from softlabels.store.reader import DumpReader
 from softlabels.store.recipe import TEACHER, recipe
 from softlabels.store.records import Commit, Manifest, Plan, Skipped
-from softlabels.store.shard_check import Finding, check_shards, whose_shard
+from softlabels.store.shard_check import Finding, check_shards
 from softlabels.store.statistics import alarm
 from softlabels.system.progress import Progress
 from softlabels.verification.rechecks import Replay, recheck_source, replay
@@ -80,11 +72,13 @@ def verify(options: VerifyOptions, progress: Progress) -> Verdict:
     folder = dump_folder(options.dump, progress=progress)
     verdict = Verdict(options.dump, remedy=folder.remedy)
     began = time.perf_counter()
-    plan, manifest = _read_records(folder, verdict)
+    ledger = Ledger(folder)
+    plan, manifest = _read_records(ledger, verdict)
     if plan is not None:
+        ledger.plan = plan
         verdict.remedy = _remedy(folder, plan, bool(manifest and manifest.skipped))
-        commits = _check_records(folder, plan, manifest, verdict)
-        _find_strays(folder, plan, verdict)
+        commits = _check_records(ledger, manifest, verdict)
+        _find_strays(ledger, verdict)
         _check_files(
             folder, plan, commits, options.workers or os.cpu_count() or 1, verdict, progress
         )
@@ -105,19 +99,20 @@ def _remedy(folder: Folder, plan: Plan, skipped: bool) -> str:
     return f"{again} redoes it and nothing else, where {TEACHER} is the teacher's file"
 
 
-def _read_records(folder: Folder, verdict: Verdict) -> tuple[Plan | None, Manifest | None]:
+def _read_records(ledger: Ledger, verdict: Verdict) -> tuple[Plan | None, Manifest | None]:
     """The plan, as the manifest or plan.json has it, and the manifest if there is one."""
     manifest = plan = frozen = None
+    folder = ledger.folder
     try:
-        manifest, plan = read_manifest(folder)
-        verdict.complete = True
+        manifest = ledger.complete()
+        plan, verdict.complete = manifest.plan, True
     except DamagedDump as error:
         verdict.report(MANIFEST, _without_name(folder, MANIFEST, error))
     except IncompleteDump as error:
         writer = writer_of(folder)
         verdict.report(MANIFEST, f"{error}" if writer is None else f"is being made by {writer}")
     try:
-        frozen = read_plan(folder)
+        frozen = ledger.read_plan()
         if frozen is None:
             verdict.report(PLAN, "is missing")
         elif plan is not None and frozen != plan:
@@ -136,26 +131,25 @@ def _without_name(folder: Folder, name: str, error: Exception) -> str:
     return str(error).removeprefix(f"{folder}/{name}").lstrip(":, ")
 
 
-def _check_records(
-    folder: Folder, plan: Plan, manifest: Manifest | None, verdict: Verdict
-) -> list[Commit]:
+def _check_records(ledger: Ledger, manifest: Manifest | None, verdict: Verdict) -> list[Commit]:
     """What to hold the files against: what the manifest says of each shard, else its commit."""
-    unread: dict[str, StoreError] = {}
-    records = read_records(folder, plan, unread)
-    for name, error in unread.items():
+    folder, plan = ledger.folder, ledger.plan
+    records = ledger.refresh()
+    for name, error in ledger.problems.items():
         mended = isinstance(error, DamagedDump)
         verdict.report(name, _without_name(folder, name, error), redone=mended)
     if manifest is None:
-        return list(records.values())
+        return [records[shard] for shard in sorted(records)]
     skipped: dict[int, list[Skipped]] = {}
     for entry in manifest.skipped:
         skipped.setdefault(entry.row // plan.shard_rows, []).append(entry)
     commits = []
     for shard, record in enumerate(manifest.shards):
         commit, name = records.get(shard), commit_name(shard)
-        if commit is None and name not in unread:
-            there = folder.exists(name)
-            verdict.report(name, "is of another plan or another shard" if there else "is missing")
+        if name in ledger.strangers:
+            verdict.report(name, "is of another plan or another shard")
+        elif commit is None and name not in ledger.problems:
+            verdict.report(name, "is no file" if folder.exists(name) else "is missing")
         elif commit is not None and commit.record != record:
             other = ", ".join(key for key, value in record if getattr(commit, key) != value)
             verdict.report(name, f"does not agree with {MANIFEST} in {other}")
@@ -169,25 +163,18 @@ def _check_records(
             )
         )
     if len(records) == plan.shards and verdict.good:
-        derived = Manifest.derive(plan, list(records.values()), {})
+        derived = Manifest.derive(plan, [records[shard] for shard in range(plan.shards)], {})
         if not manifest.agrees(derived):
             verdict.report(MANIFEST, "does not tell what the commits of its shards tell")
     return commits
 
 
-def _find_strays(folder: Folder, plan: Plan, verdict: Verdict) -> None:
-    shards = range(plan.shards)
-    for name in sorted(set(folder.names("data")) - {plan.file(i) for i in shards}):
-        shard = None
-        with suppress(SoftlabelsError, OSError), folder.open(name) as file:
-            shard = whose_shard(file, plan)
-        what = "no file of this dump" if shard is None else f"shard {shard} under another name"
-        split = f"data/{plan.source.split}-"
-        read = name.startswith(split) and name.endswith(".parquet")
+def _find_strays(ledger: Ledger, verdict: Verdict) -> None:
+    split = f"data/{ledger.plan.source.split}-"
+    for stray in ledger.strays():
+        read = stray.name.startswith(split) and stray.name.endswith(".parquet")
         more = "; readers of the folder would take its rows too" if read else ""
-        verdict.report(name, f"is {what}{more}", redone=shard is not None)
-    for name in sorted(set(folder.names("commits")) - {commit_name(i) for i in shards}):
-        verdict.report(name, "is no record of this dump", redone=False)
+        verdict.report(stray.name, f"{stray}{more}", redone=stray.shard is not None)
 
 
 def _check_files(

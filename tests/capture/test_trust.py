@@ -25,7 +25,7 @@ from softlabels.errors import (
 )
 from softlabels.store.claims import claimed
 from softlabels.store.folder import Folder
-from softlabels.store.manifest import read_plan
+from softlabels.store.ledger import read_plan
 from softlabels.store.reader import DumpReader
 from tests.capture import harm
 from tests.conftest import Linear, make_vectors, save_script

@@ -253,7 +253,7 @@ def test_a_quick_look_trusts_the_sizes(words, tmp_path):
 
 def test_data_that_change_meanwhile_are_refused(words, tmp_path, monkeypatch):
     from softlabels.inputs.sources import Source
-    from softlabels.store.manifest import read_plan
+    from softlabels.store.ledger import read_plan
 
     real, folder = Source.read, Folder(words["out"])
 

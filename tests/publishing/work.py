@@ -15,7 +15,7 @@ from huggingface_hub import HfApi, hf_hub_download
 
 import softlabels
 from softlabels.store.folder import Folder
-from softlabels.store.manifest import commit_name
+from softlabels.store.names import commit_name
 from softlabels.store.reader import DumpReader
 from softlabels.store.records import Commit, Manifest
 from softlabels.store.writer import ShardWriter, shard_features, shard_schema

@@ -18,7 +18,7 @@ import softlabels
 from softlabels.cli.app import app
 from softlabels.options import DumpOptions
 from softlabels.store.folder import Folder
-from softlabels.store.manifest import read_manifest
+from softlabels.store.ledger import read_manifest
 from softlabels.store.markdown import shown, table
 from softlabels.store.recipe import recipe
 from softlabels.store.records import SourceColumns

@@ -11,7 +11,8 @@ import pytest
 import softlabels
 from softlabels.errors import DamagedDump
 from softlabels.store.folder import Folder
-from softlabels.store.manifest import commit_name, read_manifest, read_records
+from softlabels.store.ledger import Ledger, read_manifest
+from softlabels.store.names import commit_name
 from tests.conftest import Linear, save_script
 from tests.dumps import make_dump, rewrite
 
@@ -87,7 +88,7 @@ def with_labels(where: Path, labels: list[int | None]) -> str:
     table = pq.read_table(path)
     column = pa.array(labels, pa.int64())
     pq.write_table(table.set_column(3, pa.field("label", column.type), column), path)
-    made = rewrite(dump, read_records(folder, plan)[0], plan.group_rows, {})
+    made = rewrite(dump, Ledger(folder, plan).commits[0], plan.group_rows, {})
     folder.write_json(commit_name(0), made.as_json)
     manifest = manifest.replace(shards=[made.record], bytes=made.bytes)
     folder.write_json("softlabels.json", manifest.as_json)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from softlabels.errors import LogitsError
 from softlabels.store.codecs.dense import DenseCodec
 from softlabels.store.folder import Folder
-from softlabels.store.manifest import commit_name
+from softlabels.store.names import commit_name
 from softlabels.store.pages.levels import page_levels
 from softlabels.store.pages.places import plain_values, read_page_header
 from softlabels.store.pages.shard_file import ShardFile

@@ -20,7 +20,8 @@ from softlabels.errors import DamagedDump, DiskFull, IncompleteDump, PlanMismatc
 from softlabels.inputs.hashing import Fingerprint
 from softlabels.logits import DenseLogits
 from softlabels.store.folder import Folder
-from softlabels.store.manifest import commit_name, read_manifest
+from softlabels.store.ledger import read_manifest
+from softlabels.store.names import commit_name
 from softlabels.store.reader import DumpReader
 from softlabels.store.records import Commit, Plan, Statistics
 from softlabels.store.statistics import LogitStatistics

@@ -1,0 +1,7 @@
+"""The names of the files in a dump's folder, but for those of its shards, which the plan gives."""
+
+PLAN, MANIFEST, CARD = "plan.json", "softlabels.json", "README.md"
+
+
+def commit_name(shard: int) -> str:
+    return f"commits/{shard:05d}.json"
