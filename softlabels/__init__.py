@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from softlabels.hub import pull, push
     from softlabels.logits import DenseLogits, SoftTargets
     from softlabels.students import evaluate, fit, kd_loss, train
-    from softlabels.targets import SoftDataset, info, load, with_soft_targets
+    from softlabels.targets import SoftDataset, examples, info, load, with_soft_targets
     from softlabels.teachers import Teacher
     from softlabels.verification import verify
 
@@ -32,6 +32,7 @@ __all__ = [
     "__version__",
     "dump",
     "evaluate",
+    "examples",
     "fit",
     "import_logits",
     "info",
@@ -52,7 +53,7 @@ _HOMES = {
     "hub": ["pull", "push"],
     "logits": ["DenseLogits", "SoftTargets"],
     "students": ["evaluate", "fit", "kd_loss", "train"],
-    "targets": ["SoftDataset", "info", "load", "with_soft_targets"],
+    "targets": ["SoftDataset", "examples", "info", "load", "with_soft_targets"],
     "teachers": ["Teacher"],
     "verification": ["verify"],
 }

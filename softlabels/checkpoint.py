@@ -36,6 +36,10 @@ class Checkpoint:
     versions: dict[str, str] = field(default_factory=dict)
     format: str = FORMAT
 
+    def __repr__(self) -> str:
+        weights = sum(value.numel() for value in self.state_dict.values())
+        return f"Checkpoint({self.model}, {self.num_classes:,} classes, {weights:,} numbers)"
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write beside `path`, then rename: `path` is the old file or the whole new one. Raises
         TrainingError where it can't be written."""

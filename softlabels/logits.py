@@ -129,12 +129,16 @@ class SoftTargets(ABC):
         return self.cross_entropy(student_logits_MC) - entropy_M
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class DenseTargets(SoftTargets):
     """Soft targets of logits that are `dense`."""
 
     source: "Logits"
     T: Temperature
+
+    def __repr__(self) -> str:
+        T = f"{float(self.T):g}" if torch.as_tensor(self.T).numel() == 1 else "one of each row"
+        return f"DenseTargets(T={T}, {self.source!r})"
 
     @property
     def logits_MC(self) -> Tensor:
@@ -253,7 +257,7 @@ class Tally:
     total: float | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class StoredLogits:
     """What `Logits` that consist of tensors have in common: each tensor has M rows, and a position
     is a row of each. A kind of its own is a dataclass whose fields that are tensors are these; it
@@ -266,6 +270,13 @@ class StoredLogits:
     @property
     def classes(self) -> int:
         raise NotImplementedError
+
+    def __repr__(self) -> str:
+        kinds = [str(value.dtype).removeprefix("torch.") for value in self._tensors.values()]
+        return (
+            f"{type(self).__name__}({len(self):,} × {self.classes:,}, {' '.join(kinds)}, "
+            f"{self.device})"
+        )
 
     @property
     def _tensors(self) -> dict[str, Tensor]:
@@ -321,7 +332,7 @@ class StoredLogits:
         return replace(self, **{name: change(value) for name, value in self._tensors.items()})
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class DenseLogits(StoredLogits):
     """All C logits of each position, [M, C], in their stored dtype. Knows no temperature."""
 

@@ -31,7 +31,7 @@ from softlabels.places.hub_files import make_repository
 from softlabels.store.claims import claimed, is_lost, new_run
 from softlabels.store.records import Manifest, Plan
 from softlabels.store.statistics import alarm
-from softlabels.system.humanize import counted
+from softlabels.system.humanize import counted, size_words
 from softlabels.system.progress import SILENT, Progress
 
 
@@ -46,6 +46,13 @@ class DumpResult:
     manifest: Manifest | None
     rows_run: int
     rank: int = 0
+
+    def __repr__(self) -> str:
+        run = f"{self.rows_run:,} run now"
+        if self.manifest is None:
+            return f"DumpResult({self.out}: not complete yet, {run}, rank {self.rank})"
+        size = f"{counted(self.manifest.rows, 'row')}, {size_words(self.manifest.bytes)}"
+        return f"DumpResult({self.out}: {size}, {run})"
 
 
 @verb(DumpOptions)

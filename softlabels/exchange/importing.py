@@ -41,7 +41,7 @@ from softlabels.store.records import Manifest, Plan, Skipped
 from softlabels.store.shard_check import check_shards
 from softlabels.store.statistics import alarm
 from softlabels.store.writer import ShardWriter, shard_schema
-from softlabels.system.humanize import counted
+from softlabels.system.humanize import counted, size_words
 from softlabels.system.progress import Progress
 from softlabels.teachers import Teacher
 from softlabels.teachers.teacher import suggest_name
@@ -55,6 +55,10 @@ class Imported:
 
     out: str
     manifest: Manifest
+
+    def __repr__(self) -> str:
+        size = f"{counted(self.manifest.rows, 'row')}, {size_words(self.manifest.bytes)}"
+        return f"Imported({self.out}: {size})"
 
 
 @verb(ImportOptions)

@@ -26,6 +26,7 @@ from softlabels.store.records import Manifest, Plan
 from softlabels.store.shard_check import sha256_of
 from softlabels.store.shard_numbers import parse_numbers
 from softlabels.system.background import cores
+from softlabels.system.humanize import counted, size_words
 from softlabels.system.progress import SILENT, Progress
 
 
@@ -37,6 +38,11 @@ class Pulled:
     commit: str
     manifest: Manifest
     shards: list[int]
+
+    def __repr__(self) -> str:
+        held = f"{len(self.shards):,} of {counted(len(self.manifest.shards), 'shard')}"
+        size = f"{counted(self.rows, 'row')}, {size_words(self.bytes)}"
+        return f"Pulled({self.path}: {size}, {held}, commit {self.commit[:7]})"
 
     @property
     def rows(self) -> int:

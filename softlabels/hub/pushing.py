@@ -42,6 +42,7 @@ from softlabels.store.folder import Folder
 from softlabels.store.ledger import read_manifest
 from softlabels.store.names import CARD, MANIFEST
 from softlabels.store.reader import DumpReader
+from softlabels.system.humanize import counted, size_words
 from softlabels.system.progress import Progress
 from softlabels.verification import verify
 
@@ -63,6 +64,11 @@ class Pushed:
     bytes: int
     removed: list[str]
     unchanged: int
+
+    def __repr__(self) -> str:
+        at = "nothing sent" if self.commit is None else f"commit {self.commit[:7]}"
+        size = f"{counted(len(self.files), 'file')}, {size_words(self.bytes)}"
+        return f"Pushed({self.url}: {size}, {len(self.removed):,} removed, {at})"
 
 
 @verb(PushOptions)

@@ -12,6 +12,7 @@ from softlabels.errors import PlanMismatch
 from softlabels.store.codecs.codec import Codec
 from softlabels.store.codecs.registry import parse_codec
 from softlabels.store.fields import SPLIT, Hash, Record, Rows, ShortHash, Size, Text, Texts
+from softlabels.system.humanize import counted, short
 
 MAX_SHARDS = 200_000
 
@@ -121,6 +122,11 @@ class Plan(PlanPart):
         except UnicodeEncodeError:  # lone surrogates can stand in JSON
             raise ValueError("has text that can't be UTF-8") from None
         return self
+
+    def __repr__(self) -> str:
+        rows = f"{counted(self.rows, 'row')} × {self.classes:,} classes"
+        of = f"{short(self.teacher.name)} on {short(self.source.data)}, split {self.source.split}"
+        return f"Plan({of}: {rows}, {counted(self.shards, 'shard')}, {self.codec} {self.dtype})"
 
     @property
     def shards(self) -> int:

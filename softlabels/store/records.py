@@ -26,6 +26,7 @@ from softlabels.store.fields import (
     Text,
 )
 from softlabels.store.plan import MAX_SHARDS, Plan
+from softlabels.system.humanize import counted, size_words
 
 
 class Statistics(Record):
@@ -176,6 +177,10 @@ class Manifest(Record):
             if value != total:
                 raise ValueError(f"{name} is {value}, and that of all shards is {total}")
         return self
+
+    def __repr__(self) -> str:
+        rows = f"{counted(self.rows, 'row')} × {self.plan.classes:,} classes"
+        return f"Manifest({rows}, {counted(len(self.shards), 'shard')}, {size_words(self.bytes)})"
 
     @property
     def accuracy(self) -> float | None:

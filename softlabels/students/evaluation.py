@@ -16,7 +16,7 @@ from softlabels.label_spaces import LabelSpace, match_label_spaces
 from softlabels.logits import DenseLogits, Logits
 from softlabels.options import EvalOptions, verb
 from softlabels.system.devices import resolve_device
-from softlabels.system.humanize import counted
+from softlabels.system.humanize import counted, html_table, measured
 from softlabels.system.progress import Advance, Progress, unheard
 from softlabels.targets.loading import load
 from softlabels.targets.soft_dataset import Dump
@@ -92,8 +92,29 @@ def compare(student_MC: Tensor, teacher: Logits) -> dict[str, Any]:
     }
 
 
+class Evaluation(dict[str, Any]):
+    """Measures by name; a notebook shows them as a table."""
+
+    def __repr__(self) -> str:
+        text = (
+            f"{self['checkpoint']} on {self['data']}, split {self['split']}: "
+            f"{counted(self['errors'], 'error')} of {self['rows']:,}, accuracy "
+            f"{self['accuracy']:.4f}, NLL {measured(self['nll'])} nats, ECE {self['ece']:.4f}"
+        )
+        if against := self.get("against"):
+            text += (
+                f"; against {against['dump']}: agreement {against['agreement']:.4f}, "
+                f"KL {measured(against['kl'])} nats"
+            )
+        return f"Evaluation({text})"
+
+    def _repr_html_(self) -> str:
+        against = {f"against, {name}": value for name, value in self.get("against", {}).items()}
+        return html_table({name: self[name] for name in self if name != "against"} | against)
+
+
 @verb(EvalOptions)
-def evaluate(options: EvalOptions, progress: Progress) -> dict[str, Any]:
+def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
     """Measure a checkpoint on labelled data and, with `against`, on a dump's rows.
 
     Returns the measures, with those against the dump under `against`. The classes of the data, and
@@ -119,12 +140,8 @@ def evaluate(options: EvalOptions, progress: Progress) -> dict[str, Any]:
     space = _label_space(model, examples, options)
     labels_N = _labels_of(examples, space, progress)
     logits_NC = _predict_all(model, examples, options, progress, "eval")
-    found: dict[str, Any] = {
-        "checkpoint": options.checkpoint,
-        "data": source.data,
-        "split": source.split,
-    }
-    found |= measure(logits_NC, labels_N)
+    found = Evaluation(checkpoint=options.checkpoint, data=source.data, split=source.split)
+    found.update(measure(logits_NC, labels_N))
     if options.against is not None:
         dataset = load(options.against, preprocess=str(chosen.preprocess))
         assert isinstance(dataset, Dump), "one folder was named"

@@ -50,6 +50,16 @@ class TrainResult:
     def metrics(self) -> dict[str, Any]:
         return self.checkpoint.metrics
 
+    def __repr__(self) -> str:
+        held, facts = self.metrics["held_out"] or {}, []
+        if "errors" in held:
+            rows = counted(held["labelled"], "held-out row")
+            facts.append(f"{counted(held['errors'], 'error')} of {rows}")
+        if "kl" in held:
+            facts.append(f"KL {measured(held['kl'])} nats")
+        what = f"epoch {self.metrics['epoch']}, loss {measured(self.metrics['loss'])}"
+        return f"TrainResult({self.out}: {', '.join([what, *facts])})"
+
 
 @dataclass(frozen=True)
 class Job:

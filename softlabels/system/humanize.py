@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
 
@@ -53,6 +54,20 @@ def elapsed_words(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def html_table(facts: Mapping[str, Any]) -> str:
+    """Names and values as a notebook shows them."""
+    rows = [
+        f"<tr><th>{escape(name)}</th><td>{escape(_cell(facts[name]))}</td></tr>" for name in facts
+    ]
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return measured(value)
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def json_text(value: Any) -> str:

@@ -2,8 +2,17 @@
 
 from softlabels.targets.batches import as_it_is
 from softlabels.targets.describing import info, newest_dump
+from softlabels.targets.labelled import examples
 from softlabels.targets.loading import load
 from softlabels.targets.soft_dataset import SoftDataset
 from softlabels.targets.transform import with_soft_targets
 
-__all__ = ["SoftDataset", "as_it_is", "info", "load", "newest_dump", "with_soft_targets"]
+__all__ = [
+    "SoftDataset",
+    "as_it_is",
+    "examples",
+    "info",
+    "load",
+    "newest_dump",
+    "with_soft_targets",
+]

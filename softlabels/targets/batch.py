@@ -17,6 +17,7 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 from softlabels.errors import UsageError
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.logits import Logits
+from softlabels.system.humanize import counted, short
 
 Columns = dict[str, Any]
 ONE = ("id", "view", "label", "positions")  # a number a row
@@ -54,22 +55,29 @@ class Batch(Mapping[str, Any]):
 
     def __contains__(self, name: object) -> bool:
         if name == "logits":
-            return all(logits.is_dense for logits in self._targets)
+            return bool(self._targets) and all(logits.is_dense for logits in self._targets)
         if name == "soft_target":
-            return self.T is not None
+            return bool(self._targets) and self.T is not None
         return name == "view" or name in self.columns
 
     @property
     def rows(self) -> int:
-        return len(self.columns.get("positions", self._targets[0]))
+        if self._targets:
+            return len(self.columns.get("positions", self._targets[0]))
+        return len(self["id"])
 
     @property
     def device(self) -> torch.device:
-        return self._targets[0].device
+        return self._targets[0].device if self._targets else self["label"].device
+
+    def __repr__(self) -> str:
+        temperature = "" if self.T is None else f", T={self.T:g}"
+        return f"Batch({counted(self.rows, 'row')}{temperature}: {', '.join(self)})"
 
     @property
     def _targets(self) -> list[Logits]:
-        targets = self.columns["targets"]
+        """One a dump; examples of no dump have none."""
+        targets = self.columns.get("targets", {})
         return list(targets.values()) if isinstance(targets, dict) else [targets]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
@@ -147,7 +155,7 @@ class Row(Mapping[str, Any]):
         return len(self.batch)
 
     def __repr__(self) -> str:
-        return repr(dict(self))
+        return f"Row({', '.join(f'{name}={_brief(self[name])}' for name in self)})"
 
 
 def positions_of(counts_N: Tensor, rows: Tensor) -> Tensor:
@@ -155,6 +163,15 @@ def positions_of(counts_N: Tensor, rows: Tensor) -> Tensor:
     ends_N = counts_N.cumsum(0)
     ranges = [torch.arange(int(ends_N[r] - counts_N[r]), int(ends_N[r])) for r in rows.tolist()]
     return torch.cat(ranges) if ranges else rows
+
+
+def _brief(value: Any) -> str:
+    """A cell as one word or two: of a tensor its type and shape."""
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name}: {_brief(part)}" for name, part in value.items()) + "}"
+    return short(repr(value))
 
 
 @dataclass(frozen=True)
@@ -166,6 +183,9 @@ class Rows(Sequence[Row]):
 
     def __len__(self) -> int:
         return self.batch.rows
+
+    def __repr__(self) -> str:
+        return f"Rows({self.batch!r})"
 
     def __getitem__(self, position: Any) -> Any:
         if isinstance(position, slice):

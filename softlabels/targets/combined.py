@@ -11,6 +11,7 @@ import torch
 from softlabels.errors import AlignmentError, LabelSpaceMismatch, UsageError
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.label_spaces import LabelSpace, match_label_spaces
+from softlabels.system.humanize import few
 from softlabels.targets.batch import positions_of
 from softlabels.targets.joining import find_ids
 from softlabels.targets.orders import Order, order_text
@@ -20,7 +21,7 @@ from softlabels.targets.streamed_rows import StreamedRows
 ONE_SOURCE = "Side by side stand dumps of one source"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Concatenated(SoftDataset):
     """The rows of one dump after those of the other: splits, or parts, of what a teacher said."""
 
@@ -50,13 +51,13 @@ class Concatenated(SoftDataset):
     def _starts(self) -> np.ndarray:
         return np.concatenate([[0], np.cumsum([len(part) for part in self.parts])])
 
-    def columns(self, rows: np.ndarray) -> dict[str, Any]:
+    def columns(self, rows: np.ndarray, inputs: bool = True) -> dict[str, Any]:
         if not len(rows):
-            return self.parts[0].columns(rows)
+            return self.parts[0].columns(rows, inputs)
         which = np.searchsorted(self._starts, rows, side="right") - 1
         places = [np.flatnonzero(which == i) for i in range(len(self.parts))]
         found = [
-            part.columns(rows[place] - start)
+            part.columns(rows[place] - start, inputs)
             for part, place, start in zip(self.parts, places, self._starts, strict=False)
             if len(place)
         ]
@@ -95,6 +96,17 @@ class Concatenated(SoftDataset):
     def identity(self) -> str:
         return " ".join(part.identity for part in self.parts)
 
+    @cached_property
+    def ids(self) -> np.ndarray:
+        return np.concatenate([part.ids for part in self.parts])
+
+    def _place(self) -> str:
+        return few([part._place() for part in self.parts], " + ")
+
+    @property
+    def num_classes(self) -> int:
+        return self.parts[0].num_classes
+
     @property
     def class_names(self) -> list[str] | None:
         return self.parts[0].class_names
@@ -104,7 +116,7 @@ class Concatenated(SoftDataset):
         return self.parts[0].preprocess
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SideBySide(SoftDataset):
     """Several teachers over the same rows, joined by id, each input hash the same.
 
@@ -162,8 +174,8 @@ class SideBySide(SoftDataset):
             found[name] = None if np.array_equal(where, np.arange(len(where))) else where
         return found
 
-    def columns(self, rows: np.ndarray) -> dict[str, Any]:
-        columns = self._first.columns(rows)
+    def columns(self, rows: np.ndarray, inputs: bool = True) -> dict[str, Any]:
+        columns = self._first.columns(rows, inputs)
         targets = {}
         for name, dump in self.dumps.items():
             where = self._positions[name]
@@ -187,6 +199,22 @@ class SideBySide(SoftDataset):
     @property
     def identity(self) -> str:
         return " ".join(f"{name}={dump.identity}" for name, dump in self.dumps.items())
+
+    @property
+    def ids(self) -> np.ndarray:
+        return self._first.ids
+
+    def _place(self) -> str:
+        return few([f"{name}={dump._place()}" for name, dump in self.dumps.items()])
+
+    def _space(self) -> str:
+        counts = sorted({dump.num_classes for dump in self.dumps.values()})
+        return f"{' or '.join(map(str, counts))} classes"
+
+    @property
+    def num_classes(self) -> int:
+        """The first dump's, whose rows these are."""
+        return self._first.num_classes
 
     @property
     def class_names(self) -> list[str] | None:

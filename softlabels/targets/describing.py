@@ -9,17 +9,29 @@ from softlabels.store.card import describe
 from softlabels.store.folder import Folder
 from softlabels.store.ledger import read_manifest
 from softlabels.store.names import MANIFEST
+from softlabels.system.humanize import html_table
 
 DEMO_MARK = "demo.json"  # in the demo's folder, which is its own
 
 
-def info(path: str | Path) -> dict[str, Any]:
+class Info(dict[str, Any]):
+    """What `info` tells; a notebook shows its facts as a table."""
+
+    def __repr__(self) -> str:
+        facts = self["facts"]
+        return f"Info({self['path']}: {facts['rows']} rows × {facts['classes']} classes)"
+
+    def _repr_html_(self) -> str:
+        return html_table(self["facts"])
+
+
+def info(path: str | Path) -> Info:
     """What a dump is: `facts` in words, and the `manifest` as written.
 
     Raises IncompleteDump for an unfinished one, StoreError or DamagedDump for no whole dump.
     """
     manifest, plan = read_manifest(dump_folder(path, "manifest"))
-    return {"path": str(path), "facts": describe(manifest, plan), "manifest": manifest.as_json}
+    return Info(path=str(path), facts=describe(manifest, plan), manifest=manifest.as_json)
 
 
 def newest_dump(under: str | Path = "data") -> Path:

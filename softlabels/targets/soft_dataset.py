@@ -3,10 +3,11 @@
 Shapes: N rows of a batch, C classes.
 """
 
+import operator
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from torch import Tensor
@@ -17,8 +18,10 @@ from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.logits import check_temperature
 from softlabels.store.reader import DumpReader
+from softlabels.system.humanize import counted, few, short
 from softlabels.targets.batch import Batch, Row, Rows
 from softlabels.targets.batches import Batches
+from softlabels.targets.joining import find_ids
 from softlabels.targets.mapped_rows import MappedRows
 from softlabels.targets.orders import Order, order_text
 from softlabels.targets.streamed_rows import StreamedRows
@@ -26,15 +29,17 @@ from softlabels.targets.streamed_rows import StreamedRows
 NOTHING = Preprocess((), ())
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SoftDataset(Dataset):
     """A torch map-style dataset over one dump or several. Made by `softlabels.load`.
 
     A row is a mapping: id (int or str), view (int), input (float32 tensor, preprocessed), label
     (int, −1 for none), logits (stored dtype [C]) and, where there is a T, soft_target (float32 [C],
     summing to 1 at T).
-    `batches` gives whole batches; so does a DataLoader over it, whose collate function finds them
-    ready. Without inputs (`load(…, inputs=False)`) rows have no `input`.
+    `dataset[5]` is a row; `dataset[:4]` and `dataset[[1, 2]]` are columns of several, as a batch;
+    `dataset["logits"]` is one column of all rows. `batches` gives whole batches; so does a
+    DataLoader over it, whose collate function finds them ready. Without inputs
+    (`load(…, inputs=False)`) rows have no `input`.
     """
 
     T: float | None
@@ -43,8 +48,8 @@ class SoftDataset(Dataset):
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def columns(self, rows: np.ndarray) -> dict[str, Any]:
-        """The raw columns of these rows, int64 [N], in their order."""
+    def columns(self, rows: np.ndarray, inputs: bool = True) -> dict[str, Any]:
+        """The raw columns of these rows, int64 [N], in their order; `inputs` may be left out."""
 
     @abstractmethod
     def order(self, shuffle: bool | str, seed: int = 0, epoch: int = 0) -> Order:
@@ -65,6 +70,15 @@ class SoftDataset(Dataset):
 
     @property
     @abstractmethod
+    def ids(self) -> np.ndarray:
+        """The id of each row, int64 or str [R]."""
+
+    @property
+    @abstractmethod
+    def num_classes(self) -> int: ...
+
+    @property
+    @abstractmethod
     def class_names(self) -> list[str] | None: ...
 
     @property
@@ -75,8 +89,77 @@ class SoftDataset(Dataset):
         """The same rows at another temperature, in O(1), sharing everything."""
         return replace(self, T=check_temperature(T))
 
-    def __getitem__(self, row: int) -> Row:
+    @abstractmethod
+    def _place(self) -> str:
+        """Where the rows are from, in a word or two."""
+
+    def _space(self) -> str:
+        return f"{self.num_classes:,} classes"
+
+    def __repr__(self) -> str:
+        temperature = "" if self.T is None else f", T={self.T:g}"
+        size = f"{counted(len(self), 'row')} × {self._space()}"
+        return f"{type(self).__name__}({self._place()}, {size}{temperature})"
+
+    @property
+    def column_names(self) -> list[str]:
+        """The keys of a row."""
+        return list(self.take([0])) if len(self) else []
+
+    @overload
+    def __getitem__(self, key: int) -> Row: ...
+
+    @overload
+    def __getitem__(self, key: slice | Sequence[int] | np.ndarray | Tensor) -> Batch: ...
+
+    @overload
+    def __getitem__(self, key: str) -> Any: ...
+
+    def __getitem__(self, key: Any) -> Any:
+        """A row by its number; columns of several, by a slice or numbers; a column by its name, of
+        all rows, in memory.
+
+        Raises IndexError, KeyError for a name that no column has, UsageError for anything else.
+        """
+        if isinstance(key, str):
+            return self._column(key)
+        if isinstance(key, slice):
+            return self._take(np.arange(len(self))[key])
+        try:
+            row = operator.index(key)
+        except TypeError:
+            return self.take(key)
         return self.__getitems__([row])[0]
+
+    def _column(self, name: str) -> Any:
+        if name not in self.column_names and name != "targets":
+            raise KeyError(f"no column {name!r}; there are {', '.join(self.column_names)}")
+        columns = self.columns(np.arange(len(self)), inputs=name == "input")
+        return Batch(columns, self.T, self.preprocess)[name]
+
+    def rows_of(self, ids: Sequence[int | str] | np.ndarray) -> np.ndarray:
+        """The numbers of the rows with these ids, int64 [N], in the order of the ids: a way to them
+        is `dataset[dataset.rows_of([1797, 12])]`.
+
+        Raises UsageError for an id that no row has, or more than one.
+        """
+        among, order = self.ids, np.argsort(self.ids, kind="stable")
+        sought = np.asarray(ids) if len(ids) else among[:0]
+        rows = find_ids(among, sought, order)
+        if len(missing := sought[rows < 0]):
+            kind = "whole numbers" if among.dtype.kind == "i" else "text"
+            raise UsageError(
+                f"{counted(len(missing), 'id')} of {len(sought):,} are not in {self._place()}: "
+                f"{few([repr(id) for id in missing.tolist()], most=5)}. Ids are {kind} here"
+            )
+        last = np.searchsorted(among, sought, "right", sorter=order)
+        first = np.searchsorted(among, sought, "left", sorter=order)
+        if len(several := sought[last - first > 1]):
+            raise UsageError(
+                f"{several[0].item()!r} is the id of {int((last - first).max())} rows of "
+                f"{self._place()}; ask each dump of it alone"
+            )
+        return rows
 
     def __getitems__(self, rows: list[int]) -> Rows:
         """Many rows at once: a DataLoader asks for its batches this way."""
@@ -143,7 +226,7 @@ def checked_rows(rows: Sequence[int] | np.ndarray | Tensor, count: int) -> np.nd
     return found.astype(np.int64) % count
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dump(SoftDataset):
     """One dump's rows, with the inputs that belong to them."""
 
@@ -154,9 +237,9 @@ class Dump(SoftDataset):
     def __len__(self) -> int:
         return len(self.reader)
 
-    def columns(self, rows: np.ndarray) -> dict[str, Any]:
+    def columns(self, rows: np.ndarray, inputs: bool = True) -> dict[str, Any]:
         columns = self.rows.columns(rows)
-        if self.examples is not None and "input" not in columns:
+        if inputs and self.examples is not None and "input" not in columns:
             columns["input"] = self.examples.gather(rows)
         return columns
 
@@ -173,6 +256,17 @@ class Dump(SoftDataset):
     @property
     def identity(self) -> str:
         return self.reader.identity
+
+    @property
+    def ids(self) -> np.ndarray:
+        return self.reader.ids
+
+    def _place(self) -> str:
+        return short(str(self.reader.folder))
+
+    @property
+    def num_classes(self) -> int:
+        return self.reader.plan.classes
 
     @property
     def class_names(self) -> list[str] | None:

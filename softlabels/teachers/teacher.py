@@ -61,6 +61,10 @@ class Teacher:
     remarks: list[str] = field(default_factory=list)
     feed: Feed = field(default_factory=Feed)
 
+    def __repr__(self) -> str:
+        model = f", {self.model}" if self.model else ""
+        return f"Teacher({self.name}, {self.kind}{model})"
+
     def __post_init__(self) -> None:
         self.feed.dtype = self.feed.dtype or weights_dtype(self.module)
 

@@ -22,6 +22,7 @@ from softlabels.store.recipe import TEACHER, recipe
 from softlabels.store.records import Commit, Manifest, Plan, Skipped
 from softlabels.store.shard_check import Finding, check_shards
 from softlabels.store.statistics import alarm
+from softlabels.system.humanize import counted
 from softlabels.system.progress import Progress
 from softlabels.verification.rechecks import Replay, recheck_source, replay
 
@@ -49,6 +50,12 @@ class Verdict:
     source_checked: bool = False
     remedy: str = ""
     replay: Replay | None = None
+
+    def __repr__(self) -> str:
+        word = "good" if self.good else counted(len(self.findings), "problem")
+        checked = f"{counted(self.rows, 'row')} of {counted(self.shards, 'shard')} checked"
+        first = f", first {self.findings[0]}" if self.findings else ""
+        return f"Verdict({self.path}: {word}, {checked}{first})"
 
     @property
     def good(self) -> bool:

@@ -1,0 +1,114 @@
+"""Inputs and labels of a data set in the form of a dump's rows, without a dump: a test set, say."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from softlabels.errors import UsageError
+from softlabels.inputs.examples import Examples
+from softlabels.inputs.preprocess import Preprocess
+from softlabels.inputs.preprocessing import choose, introduce
+from softlabels.inputs.sources import open_source
+from softlabels.system.humanize import short
+from softlabels.system.progress import SILENT, Progress
+from softlabels.targets.orders import Order, order_text
+from softlabels.targets.soft_dataset import SoftDataset
+
+
+def examples(
+    data: str,
+    split: str = "train",
+    *,
+    revision: str | None = None,
+    input_column: str | None = None,
+    label_column: str | None = None,
+    id_column: str | None = None,
+    preprocess: str | None = None,
+    progress: Progress = SILENT,
+) -> "LabelledExamples":
+    """The rows of a data set with their inputs and labels, as `load` gives those of a dump.
+
+    data: digits, a file or folder of data, or a Hub id.
+    split, revision: which part and which state of it.
+    input_column, label_column, id_column: as in `softlabels dump`; found where they are not named.
+    preprocess: what turns an input into numbers, such as `str(dump.preprocess)`. Default: told by
+    the inputs, as `softlabels dump` does.
+
+    Raises SourceError for data that can't be opened or understood, UsageError for options that
+    don't fit it.
+    """
+    source = open_source(
+        data,
+        split,
+        revision=revision,
+        input_column=input_column,
+        label_column=label_column,
+        id_column=id_column,
+        progress=progress,
+    )
+    chosen = choose(source, preprocess)
+    opened = Examples(source, chosen.preprocess)
+    introduce(progress, opened, chosen.origin)
+    return LabelledExamples(None, opened)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LabelledExamples(SoftDataset):
+    """A data set's rows: id, view, input and label, and no targets: no teacher has seen them."""
+
+    examples: Examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def columns(self, rows: np.ndarray, inputs: bool = True) -> dict[str, Any]:
+        ids = self.ids[rows]
+        columns: dict[str, Any] = {
+            "id": torch.from_numpy(ids) if ids.dtype.kind == "i" else ids.tolist(),
+            "label": self.examples.labels[torch.from_numpy(rows)],
+        }
+        return columns | ({"input": self.examples.gather(rows)} if inputs else {})
+
+    def order(self, shuffle: bool | str, seed: int = 0, epoch: int = 0) -> Order:
+        return Order(order_text(shuffle), np.array([0, len(self)]), seed, epoch)
+
+    def read_ahead(self, rows: np.ndarray) -> None:
+        """Inputs are decoded in the background already."""
+
+    def settle(self) -> None:
+        """There are no files of ours to check."""
+
+    def with_temperature(self, T: float) -> SoftDataset:
+        raise UsageError(f"{self._place()} has no logits, so no temperature; load a dump for them")
+
+    @property
+    def identity(self) -> str:
+        return f"{self._place()}, revision {self.examples.source.revision}, {len(self)} rows"
+
+    @property
+    def ids(self) -> np.ndarray:
+        return self.examples.source.ids  # all rows, in their order
+
+    def _place(self) -> str:
+        source = self.examples.source
+        return f"{short(source.data)}, split {source.split}"
+
+    def _space(self) -> str:
+        return super()._space() if self.examples.source.labelled else "no labels"
+
+    @property
+    def num_classes(self) -> int:
+        """As many as have names, else as the largest label says; 0 without labels."""
+        names = self.class_names
+        return len(names) if names else int(self.examples.labels.max()) + 1
+
+    @property
+    def class_names(self) -> list[str] | None:
+        names = self.examples.source.class_names
+        return None if names is None else list(names)
+
+    @property
+    def preprocess(self) -> Preprocess:
+        return self.examples.preprocess
