@@ -92,6 +92,7 @@ def _student_errors(
         lr=3e-3,
         holdout=0.0,
         seed=seed,
+        data_seed=seed,
         device=options.device,
         out=out,
     )

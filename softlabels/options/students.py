@@ -31,7 +31,7 @@ class TrainingOptions(Options):
         "Upper limit of the norm of the weights coming into each hidden unit.", None
     )
     rows: Count | None = option(
-        "Train on this many rows only, drawn evenly over the classes by the seed.", None
+        "Train on this many rows only, drawn evenly over the classes by --data-seed.", None
     )
     holdout: BelowOne = option(
         "Fraction of the rows kept out of training to choose the best epoch, by their labels or, "
@@ -41,7 +41,8 @@ class TrainingOptions(Options):
     patience: Count | None = option(
         "Stop after this many epochs without a better held-out score.", None
     )
-    seed: Natural = option("Fixes initial weights, dropout, order and hold-out.", 0)
+    seed: Natural = option("Fixes initial weights and dropout.", 0)
+    data_seed: Natural = option("Fixes order, hold-out and draws: which rows are seen when.", 0)
     device: str = option("auto, cpu, cuda, cuda:1 or mps.", "auto")
     precision: Literal["float32", "bf16", "tf32"] = option(
         "Matrix work: bf16 is faster, and so is tf32, on CUDA.", "float32"
@@ -57,7 +58,7 @@ class FitOptions(TrainingOptions, SourceOptions):
         "linear, mlp:1200x1200, cnn:32x64, or package.module:factory.", "mlp:1200x1200"
     )
     jitter: Natural = option(
-        "Shift images by up to this many pixels each way, drawn by the seed.", 0
+        "Shift images by up to this many pixels each way, drawn by --data-seed.", 0
     )
     out: str = option("The checkpoint to write.", "t.pt")
 

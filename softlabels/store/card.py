@@ -1,6 +1,7 @@
 """What a dump says of itself: the dataset card, and the words of `softlabels info`."""
 
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import datasets
@@ -105,7 +106,7 @@ def card_body(
     """A page for people, between two marks. `path` is what names the dump for its readers; `more`
     is put before how to use it; `call` loads it by `datasets`; `facts` are more of them."""
     call = call or f'datasets.load_dataset("{path}")'
-    known = describe(manifest, plan) | {"plan": plan.hash} | (facts or {})
+    known = worded(describe(manifest, plan)) | {"plan": plan.hash} | (facts or {})
     rows = [(name, shown(value)) for name, value in known.items() if name not in HASHES]
     rows = [(name, _class_words(plan) if name == "classes" else cell) for name, cell in rows]
     hashes = [(name, f"`{known[name]}`") for name in HASHES]
@@ -216,11 +217,12 @@ def card_is_good(folder: Folder, manifest: Manifest, plan: Plan) -> bool:
 
 
 def describe(manifest: Manifest, plan: Plan) -> dict[str, Any]:
-    """The facts of a dump, in the order in which a person asks for them."""
+    """The facts of a dump, in the order in which a person asks for them: numbers as numbers, size
+    in bytes, entropy in nats. `worded` has them as text."""
     statistics, revision = manifest.statistics, plan.source.revision
     revision = f", revision {revision}" if revision else ""
-    facts = {
-        "rows": f"{manifest.rows:,}",
+    facts: dict[str, Any] = {
+        "rows": manifest.rows,
         "classes": plan.classes,
         "teacher": _teacher(plan),
         "teacher's file": plan.teacher.fingerprint,
@@ -231,21 +233,42 @@ def describe(manifest: Manifest, plan: Plan) -> dict[str, Any]:
         "logits": f"{plan.codec}, {plan.dtype}, {_made(plan)}",
         "inputs stored": "yes" if plan.with_inputs else "no",
         **batch_dependence(plan),
-        "shards": f"{plan.shards:,}, {size_words(manifest.bytes)}",
+        "shards": plan.shards,
+        "size": manifest.bytes,
     }
     if statistics and statistics.accuracy is not None:
-        errors = statistics.labelled - statistics.correct
-        facts["teacher's accuracy"] = f"{statistics.accuracy:.4f} ({errors:,} errors)"
+        facts["teacher's accuracy"] = statistics.accuracy
+        facts["teacher's errors"] = statistics.labelled - statistics.correct
     if statistics:
-        facts["mean entropy at T=1"] = f"{statistics.entropy:.4f} nats"
+        facts["mean entropy at T=1"] = statistics.entropy
     if statistics and statistics.min is not None:
-        facts["range of logits"] = f"{statistics.min:.3f} to {statistics.max:.3f}"
+        facts["range of logits"] = [statistics.min, statistics.max]
     if statistics and statistics.unturned:
-        facts["pictures not turned"] = f"{statistics.unturned:,} with an EXIF orientation"
+        facts["pictures not turned"] = statistics.unturned
     if manifest.skipped:
-        facts["rows left out"] = f"{len(manifest.skipped)}, first id {manifest.skipped[0].id}"
+        facts["rows left out"] = len(manifest.skipped)
     facts["made"] = f"{manifest.created}, softlabels {manifest.versions.get('softlabels', '?')}"
     return facts
+
+
+WORDS: dict[str, Callable[[Any], str]] = {
+    "size": size_words,
+    "teacher's accuracy": lambda value: f"{value:.4f}",
+    "mean entropy at T=1": lambda value: f"{value:.4f} nats",
+    "range of logits": lambda value: f"{value[0]:.3f} to {value[1]:.3f}",
+    "pictures not turned": lambda value: f"{value:,} with an EXIF orientation",
+}
+
+
+def worded(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Facts as people read them."""
+
+    def word(name: str, value: Any) -> str:
+        if name in WORDS:
+            return WORDS[name](value)
+        return f"{value:,}" if isinstance(value, int) else str(value)
+
+    return {name: word(name, value) for name, value in facts.items()}
 
 
 def _made(plan: Plan) -> str:

@@ -12,12 +12,12 @@ FEW = 30  # held-out rows; the accuracy of n rows has a standard error of up to 
 def choose_rows(
     total: int, labels: np.ndarray | None, options: TrainingOptions
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(training rows, held-out rows), by the seed. `rows` of them, evenly over the classes.
+    """(training rows, held-out rows), by the data seed. `rows` of them, evenly over the classes.
 
     Raises UsageError where a hold-out leaves no row on either side, and where there are fewer rows
     than asked for.
     """
-    order = np.random.default_rng([options.seed, 0xDA7A]).permutation(total)
+    order = np.random.default_rng([options.data_seed, 0xDA7A]).permutation(total)
     held = round(options.holdout * total)
     if options.holdout and not 0 < held < total:
         side = "train on" if held else "hold out"

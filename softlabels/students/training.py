@@ -73,7 +73,7 @@ def _fit(options: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:
     def take(rows: np.ndarray, epoch: int, device: torch.device) -> Batch:
         inputs = examples.gather(rows)
         if options.jitter:
-            inputs = shift(inputs, draw_shifts(options.jitter, options.seed, rows, epoch))
+            inputs = shift(inputs, draw_shifts(options.jitter, options.data_seed, rows, epoch))
         label = labels[torch.from_numpy(rows)].to(device, non_blocking=True)
         return {"input": examples.finish(inputs.to(device, non_blocking=True)), "label": label}
 
@@ -105,7 +105,7 @@ def _fit(options: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:
         return hard_loss(logits_NC, batch["label"])
 
     def order(rows: np.ndarray, epoch: int) -> np.ndarray:
-        return mixed(rows, options.seed, epoch)
+        return mixed(rows, options.data_seed, epoch)
 
     return job.run(loss, take, order, _slower(options), progress)
 
@@ -171,9 +171,9 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
         return dataset.take(rows).to(device, non_blocking=True)
 
     def order(rows: np.ndarray, epoch: int) -> np.ndarray:
-        found = dataset.order(options.shuffle, options.seed, epoch)
+        found = dataset.order(options.shuffle, options.data_seed, epoch)
         if found.text == "full":
-            return mixed(rows, options.seed, epoch)
+            return mixed(rows, options.data_seed, epoch)
         chosen = np.zeros(len(dataset), bool)
         chosen[rows] = True
         every = found.part(0, len(dataset))

@@ -5,7 +5,7 @@ from typing import Any
 
 from softlabels.errors import SoftlabelsError, StoreError
 from softlabels.places.folders import dump_folder
-from softlabels.store.card import describe
+from softlabels.store.card import describe, worded
 from softlabels.store.folder import Folder
 from softlabels.store.ledger import read_manifest
 from softlabels.store.names import MANIFEST
@@ -19,14 +19,19 @@ class Info(dict[str, Any]):
 
     def __repr__(self) -> str:
         facts = self["facts"]
-        return f"Info({self['path']}: {facts['rows']} rows × {facts['classes']} classes)"
+        return f"Info({self['path']}: {facts['rows']:,} rows × {facts['classes']:,} classes)"
 
     def _repr_html_(self) -> str:
-        return html_table(self["facts"])
+        return html_table(self.worded)
+
+    @property
+    def worded(self) -> dict[str, str]:
+        """The facts as people read them."""
+        return worded(self["facts"])
 
 
 def info(path: str | Path) -> Info:
-    """What a dump is: `facts` in words, and the `manifest` as written.
+    """What a dump is: `facts`, with numbers as numbers, and the `manifest` as written.
 
     Raises IncompleteDump for an unfinished one, StoreError or DamagedDump for no whole dump.
     """

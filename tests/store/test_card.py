@@ -20,8 +20,8 @@ from softlabels.options import DumpOptions
 from softlabels.store.folder import Folder
 from softlabels.store.ledger import read_manifest
 from softlabels.store.markdown import shown, table
+from softlabels.store.plan import SourceColumns
 from softlabels.store.recipe import recipe
-from softlabels.store.records import SourceColumns
 from tests.conftest import Linear, png, save_script
 
 STRANGE = [

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -53,6 +54,42 @@ def test_the_same_seed_gives_the_same_weights(tmp_path):
     a, b, c = (weights(tmp_path / f"{n}.pt") for n in "abc")
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert not all(torch.equal(a[k], c[k]) for k in a)
+
+
+class Seeing(torch.nn.Module):
+    """A student that keeps what it was shown while it trained."""
+
+    shown: ClassVar[list] = []
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(64, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            Seeing.shown.append(x.detach().clone())
+        return self.layer(x.flatten(1))
+
+
+@pytest.mark.parametrize("how", [{"rows": 300}, {"shuffle": "blocks(8, 16)"}])
+def test_runs_of_one_data_seed_see_the_same_batches_whatever_the_seed(dump_folder, tmp_path, how):
+    def run(**seeds: int) -> tuple[list, torch.Tensor]:
+        Seeing.shown = []
+        out = tmp_path / "s.pt"
+        softlabels.train(
+            dump=dump_folder, student=f"{__name__}:Seeing", epochs=2, out=out, **how, **seeds
+        )
+        return Seeing.shown, weights(out)["layer.weight"]
+
+    def same(first: list, second: list) -> bool:
+        return len(first) == len(second) and all(map(torch.equal, first, second))
+
+    (a, a_weights), (b, b_weights) = run(seed=1), run(seed=2)
+    other, _ = run(seed=1, data_seed=1)
+    assert len(a) > 4
+    assert same(a, b)
+    assert not torch.equal(a_weights, b_weights)
+    assert not same(a, other)
 
 
 def test_hard_labels_are_learned_and_a_student_is_a_valid_teacher(dump_folder, tmp_path):
@@ -121,7 +158,7 @@ def test_the_best_epoch_is_kept_and_patience_ends_it(tmp_path):
 
 def test_the_hold_out_is_apart_even_and_of_the_right_size():
     labels = np.arange(1000) % 10
-    options = FitOptions(data="digits", rows=100, holdout=0.2, seed=3)
+    options = FitOptions(data="digits", rows=100, holdout=0.2, data_seed=3)
     kept, held = choose_rows(1000, labels, options)
     assert (len(kept), len(held)) == (100, 200)
     assert not set(kept) & set(held)

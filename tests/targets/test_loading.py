@@ -218,7 +218,7 @@ def test_the_newest_complete_dump(dump_folder, tmp_path):
 
 def test_info_tells_what_it_is(dump_folder):
     found = softlabels.info(dump_folder)
-    assert found["facts"]["rows"] == "1,200"
+    assert (found["facts"]["rows"], found["facts"]["shards"]) == (1200, 3)
     assert found["facts"]["teacher"] == "t (checkpoint, mlp:64)"
     assert found["manifest"]["rows"] == 1200
     assert json.loads(json.dumps(found)) == found
