@@ -15,15 +15,16 @@ import pyarrow.parquet as pq
 
 
 def write_dataset(folder, plan, ids, hashes, labels, logits):
-    """`plan` is plan.json without the fingerprints of its source; `ids`, `hashes` (input hashes),
-    `labels` [N] and `logits` [N, C] of the plan's dtype: numpy arrays in the source's order."""
+    """`plan` is plan.json without the fingerprints of its source's keys; `ids`, `hashes` (input
+    hashes), `labels` [N] and `logits` [N, C] of the plan's dtype: numpy arrays in the source's
+    order."""
     folder, source = Path(folder), plan["source"]
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty; a dataset is written into a new folder")
     starts = range(0, plan["rows"], plan["shard_rows"])
     parts = [slice(start, start + plan["shard_rows"]) for start in starts]
-    shorts = [fingerprint(ids[part], hashes[part], labels[part])[:16] for part in parts]
-    whole = "sha256:" + fingerprint(ids, hashes, labels)
+    shorts = [fingerprint(ids[part], labels[part])[:16] for part in parts]
+    whole = "sha256:" + fingerprint(ids, labels)
     plan = plan | {"source": source | {"fingerprint": whole, "shards": shorts}}
     canonical = json.dumps(plan, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     plan_hash = "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
@@ -41,6 +42,7 @@ def write_dataset(folder, plan, ids, hashes, labels, logits):
             "rows": len(ids[part]),
             "bytes": len(content),
             "sha256": hashlib.sha256(content).hexdigest(),
+            "fingerprint": fingerprint(ids[part], hashes[part], labels[part])[:16],
         })  # fmt: skip
         told = {"statistics": describe(logits[part], labels[part]), "skipped": []}
         commit = {"shard": shard, "plan": plan_hash, **shards[-1], **told}
@@ -62,8 +64,8 @@ def write_dataset(folder, plan, ids, hashes, labels, logits):
     })  # fmt: skip
 
 
-def fingerprint(ids, hashes, labels):
-    parts = ids.astype("<i8"), hashes.astype("<u8"), labels.astype("<i8")
+def fingerprint(*columns):
+    parts = [column.astype(column.dtype.newbyteorder("<")) for column in columns]
     digests = [hashlib.sha256(part.tobytes()).digest() for part in parts]
     return hashlib.sha256(b"".join(digests)).hexdigest()
 

@@ -8,9 +8,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
+from softlabels.inputs.hashing import Fingerprint
 from softlabels.store.fields import FORMAT
 from softlabels.store.folder import Folder
 from softlabels.store.ledger import Ledger
+from softlabels.store.left_out import fingerprints
 from softlabels.store.records import Commit, Manifest, Plan
 from softlabels.store.writer import ShardWriter, shard_schema
 
@@ -30,14 +32,18 @@ def make_plan(
 ) -> Plan:
     source = {"data": "toy", "origin": "local", "split": "train", "revision": None,
               "class_names": None, "rows": rows,
-              "columns": {"inputs": ["x"], "label": "label", "id": None},
-              "fingerprint": f"sha256:{0:064}"}  # fmt: skip
+              "columns": {"inputs": ["x"], "label": "label", "id": None}}  # fmt: skip
     teacher = {"name": "t", "kind": "checkpoint", "fingerprint": f"sha256:{1:064}", "model": None}
     fields = {"teacher": teacher, "source": source, "preprocess": "", "precision": "float32",
               "views": ["clean"], "codec": "dense", "dtype": dtype, "classes": classes,
               "rows": rows, "group_rows": group, "ids": "int64", "with_inputs": False,
               "batch_size": None, "shard_rows": rows, "format": FORMAT} | words  # fmt: skip
-    source["shards"] = ["0" * 16] * max(1, -(-rows // fields["shard_rows"]))
+    starts = range(0, max(1, rows), fields["shard_rows"])
+    ids = [np.arange(start, min(start + fields["shard_rows"], rows)) for start in starts]
+    source["shards"] = [fingerprints(some, some, some % classes)[0] for some in ids]
+    whole = Fingerprint()
+    whole.update(np.arange(rows), np.arange(rows) % classes)
+    source["fingerprint"] = str(whole)
     return Plan.parse(fields, "the plan of a test")
 
 

@@ -43,7 +43,7 @@ def test_links_lead_somewhere():
             assert target.startswith("https://") or (page.parent / target).exists(), (page, target)
 
 
-def test_the_fingerprint_in_the_docs_is_the_one_in_the_plan(dump_folder):
+def test_the_fingerprint_in_the_docs_is_the_one_in_the_records(dump_folder):
     import hashlib
     import json
 
@@ -55,7 +55,10 @@ def test_the_fingerprint_in_the_docs_is_the_one_in_the_plan(dump_folder):
     exec(code[1], names)
     plan = json.loads(Path(dump_folder, "plan.json").read_text())
     table = pq.read_table(Path(dump_folder, "data"))
-    assert names["fingerprint"](table) == plan["source"]["fingerprint"]
+    assert names["fingerprint"](table, ["id", "label"]) == plan["source"]["fingerprint"]
+    commit = json.loads(Path(dump_folder, "commits", "00001.json").read_text())
+    shard = names["fingerprint"](table.slice(500, 500)).removeprefix("sha256:")
+    assert shard.startswith(commit["fingerprint"])
     canonical = json.dumps(plan, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     manifest = json.loads(Path(dump_folder, "softlabels.json").read_text())
     assert manifest["plan_hash"] == "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()

@@ -36,7 +36,7 @@ codecs
 plan lives
 records claims
 statistics footers recipe
-ledger shard_reader mapping
+ledger shard_reader mapping left_out
 reader card writer shard_check
 """,
     "places": """

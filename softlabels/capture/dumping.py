@@ -16,7 +16,7 @@ from softlabels.capture.estimating import tell_size
 from softlabels.capture.pipeline import Job
 from softlabels.capture.planning import Setup, make_plan, prepare
 from softlabels.capture.refusing import refuse_unstorable
-from softlabels.capture.resuming import begin, damaged, finish, is_complete, settle, withdraw
+from softlabels.capture.resuming import begin, finish, is_complete, look_at, settle, withdraw
 from softlabels.capture.team import Team, join_team
 from softlabels.errors import (
     DiskFull,
@@ -158,9 +158,8 @@ def _agree(setup: Setup, team: Team, progress: Progress) -> tuple[Job, list[int]
 
     def look() -> list[int]:
         if not team.is_first:
-            make_plan(setup, known=plan).check_same(plan, folder)
-        whole = resume and setup.options.check == "full"
-        return damaged(job, team.part_of(done), progress) if whole else []
+            make_plan(setup, plan).check_same(plan, folder)
+        return look_at(job, team.part_of(done), setup.options.check, progress) if resume else []
 
     def settled(found: list[list[int]]) -> list[int] | None:
         missing = settle(job, sorted(chain.from_iterable(found)), progress)

@@ -12,10 +12,9 @@ import pyarrow.parquet as pq
 from softlabels.capture.pipeline import dump_shards
 from softlabels.capture.planning import (
     Setup,
-    draft,
+    make_plan,
     mean_input_bytes,
     prepare,
-    with_fingerprints,
 )
 from softlabels.capture.refusing import refuse_unstorable
 from softlabels.options import PlanOptions, verb
@@ -68,7 +67,7 @@ def plan(options: PlanOptions, progress: Progress) -> Estimate:
     """What `dump` with these options would be; nothing is written where it would go.
 
     A few batches are read, run through the teacher and encoded; of a dump that is there already,
-    what is left counts. Raises what `dump` would raise, but does not look at all inputs.
+    what is left counts. Raises what `dump` would raise.
     """
     setup = prepare(options, progress)
     refuse_unstorable(setup)
@@ -77,14 +76,12 @@ def plan(options: PlanOptions, progress: Progress) -> Estimate:
 
 
 def _left(setup: Setup, progress: Progress) -> tuple[Plan, list[int]]:
-    """The plan without looking at all inputs, and the shards that a dump in the folder lacks."""
+    """The plan, and the shards that a dump in the folder lacks."""
     folder, ledger = setup.folder, setup.ledger
     earlier = ledger.read_plan()
-    plan = draft(setup, earlier)
+    plan = make_plan(setup, earlier)
     if earlier is None:
         return plan, list(range(plan.shards))
-    plan = with_fingerprints(plan, earlier.source.fingerprint, earlier.source.shards)
-    plan = plan.named_as(earlier)
     plan.check_same(earlier, folder)
     ledger.plan = plan
     missing = ledger.missing
@@ -152,7 +149,7 @@ class _Sample:
 def _sample(setup: Setup, plan: Plan, rows: int) -> _Sample:
     """Dump the first rows as one shard into a passing folder."""
     rows = min(rows, len(setup.source))
-    shards = [setup.source.short_fingerprint(0, rows)]
+    shards = [setup.source.key_fingerprint(0, rows)]
     source = plan.source.replace(rows=rows, shards=shards)
     small = plan.replace(rows=rows, shard_rows=rows, source=source)
     with tempfile.TemporaryDirectory(prefix="softlabels-") as place:

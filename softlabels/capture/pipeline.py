@@ -16,9 +16,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from softlabels.errors import AlignmentError, UnreadableInput
+from softlabels.errors import UnreadableInput
 from softlabels.inputs.examples import as_tensor, decode_image, stack
-from softlabels.inputs.hashing import Fingerprint
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import Rows, Source
 from softlabels.store.folder import Folder
@@ -143,8 +142,7 @@ def forward(job: Job, inputs: Tensor) -> Tensor:
 
 
 class Scribe:
-    """The writing thread's side: the shard that is open, if any, and the fingerprint of its rows
-    so far."""
+    """The writing thread's side: the shard that is open, if any."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -159,11 +157,9 @@ class Scribe:
             raise RuntimeError("an earlier batch of this dump could not be written")
         if self.open is None:
             job = self.job
-            self.fingerprint = Fingerprint()
             self.open = ShardWriter(job.folder, job.plan, batch.shard, self.schema).__enter__()
         try:
             rows = batch.rows
-            self.fingerprint.update(rows.ids, rows.hashes, rows.labels)
             for entry in _left_out(batch):
                 self.open.skip(entry)
             self.open.unturned += batch.unturned
@@ -174,7 +170,6 @@ class Scribe:
                     inputs = input_column(rows.cells, self.schema.field("input").type)
                 self.open.add(rows.ids, rows.labels, rows.hashes, logits_NC, inputs)
             if batch.last:
-                self._check_rows(batch.shard)
                 closing, self.open = self.open, None
                 closing.__exit__(None, None, None)
                 assert closing.commit is not None, "it was left without an exception"
@@ -190,16 +185,6 @@ class Scribe:
         if self.open is not None:
             closing, self.open = self.open, None
             closing.__exit__(type(error), error, error.__traceback__)
-
-    def _check_rows(self, shard: int) -> None:
-        plan = self.job.plan
-        if self.fingerprint.short != plan.source.shards[shard]:
-            start, stop = plan.bounds(shard)
-            raise AlignmentError(
-                f"rows {start:,} to {stop - 1:,} of {self.job.source.data!r} are not those of the "
-                f"plan: the data changed after the dump was begun, or this machine has another "
-                f"copy. Nothing of shard {shard} was stored. Bring back the data, then --resume"
-            )
 
 
 def input_column(cells: list[bytes] | np.ndarray, type_: pa.DataType) -> pa.Array:

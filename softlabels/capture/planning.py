@@ -110,34 +110,29 @@ def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
     return setup
 
 
-def make_plan(setup: Setup, earlier: Plan | None = None, known: Plan | None = None) -> Plan:
-    """The plan that these options and this data give.
+def make_plan(setup: Setup, earlier: Plan | None = None) -> Plan:
+    """The plan that these options and this data give. Ids and labels are read, and no inputs but
+    the first few: each shard's commit says what inputs it was made from.
 
-    Reads every input once for the fingerprints, unless they are taken from `known`: another
-    rank's plan, whose fingerprints this one's shards will be held against as they are read. With
-    no --shard-rows, those of an `earlier` plan in the folder are kept.
+    With no --shard-rows, those of an `earlier` plan, in the folder or of another rank, are kept.
     """
-    plan = draft(setup, earlier or known)
-    if known is None:
-        setup.source.check_ids()
-        fingerprint, shards = setup.source.fingerprints(plan.shard_rows)
-    else:
-        fingerprint, shards = known.source.fingerprint, known.source.shards
-    plan = with_fingerprints(plan, fingerprint, shards)
-    given = earlier or known
-    named = plan if given is None else plan.named_as(given)
+    plan = draft(setup, earlier)
+    source = setup.source
+    source.check_ids()
+    fingerprint, shards = source.key_fingerprints(plan.shard_rows)
+    identity = source.table.identity
+    known = plan.source.replace(
+        fingerprint=fingerprint, shards=shards, files=identity.hash() if identity else None
+    )
+    plan = plan.replace(source=known)
+    named = plan if earlier is None else plan.named_as(earlier)
     if setup.options.name is None:
         return named
     return named.replace(teacher=named.teacher.replace(name=plan.teacher.name))  # as it is said
 
 
-def with_fingerprints(plan: Plan, fingerprint: str, shards: list[str]) -> Plan:
-    """A drafted plan, and what its rows are."""
-    return plan.replace(source=plan.source.replace(fingerprint=fingerprint, shards=shards))
-
-
 def draft(setup: Setup, earlier: Plan | None = None) -> Plan:
-    """The plan but for the fingerprints of the source, which are zeros; reads a few inputs.
+    """The plan but for the fingerprints of the keys, which are zeros; reads a few inputs.
 
     Raises ValidationError for what no plan can hold.
     """

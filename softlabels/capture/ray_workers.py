@@ -35,7 +35,7 @@ class ShardWorker:
                 os.chdir(folder)  # where the driver's relative paths begin
             setup = prepare(DumpOptions(**self.options))
             plan = Plan.parse(self.plan, "the plan")
-            make_plan(setup, known=plan).check_same(plan, setup.folder)
+            make_plan(setup, plan).check_same(plan, setup.folder)
             self.stack.enter_context(claimed(setup.folder, self.run, self.rank))
             self.job = setup.job(plan)
         return sum(dump_shards(self.job, [shard]))

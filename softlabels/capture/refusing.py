@@ -11,7 +11,7 @@ from softlabels.store.json_objects import MAX_JSON_BYTES, problem_of
 from softlabels.store.records import Plan
 from softlabels.system.humanize import size_words
 
-SHARD_BYTES = 256  # of a shard's entry in the manifest, at most
+SHARD_BYTES = 300  # of a shard's entry in the manifest, at most
 
 
 def refuse_unstorable(setup: Setup) -> None:

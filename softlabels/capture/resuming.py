@@ -2,6 +2,7 @@
 
 from softlabels.capture.pipeline import Job
 from softlabels.capture.planning import Setup, make_plan
+from softlabels.capture.sampling import check_sample
 from softlabels.checkpoint import library_versions
 from softlabels.errors import StoreError
 from softlabels.inputs.sources import Source
@@ -48,6 +49,17 @@ def begin(setup: Setup, resume: bool, progress: Progress) -> Plan:
         ledger.write_plan(plan)
     _note_source(setup.source, plan, progress)
     return plan
+
+
+def look_at(job: Job, shards: list[int], check: str, progress: Progress) -> list[int]:
+    """Those of these finished shards that are to be done again, being no longer what was written.
+    `check` is that of the options: whether each is read whole.
+
+    Raises PlanMismatch where some rows of the others, read again, are not what they were made from.
+    """
+    redo = damaged(job, shards, progress) if check == "full" else []
+    unread = check_sample(job, [shard for shard in shards if shard not in redo], progress)
+    return sorted({*redo, *unread})
 
 
 def damaged(job: Job, shards: list[int], progress: Progress) -> list[int]:
@@ -132,7 +144,7 @@ def _note_source(source: Source, plan: Plan, progress: Progress) -> None:
     """Note where local data lie, since no record says it."""
     try:
         if origin(source.data) == "local":
-            remember(plan.source.fingerprint, source.data)
+            remember(plan.source.identity, source.data)
     except OSError as error:
         progress.say(
             f"warning: can't note where {plan.source.data} lies ({error.strerror or error}): "

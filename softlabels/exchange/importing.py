@@ -17,9 +17,8 @@ import torch
 from softlabels.capture.pipeline import Job, input_column
 from softlabels.capture.planning import Setup, default_name
 from softlabels.capture.refusing import refuse_unstorable
-from softlabels.capture.resuming import begin, damaged, finish, is_complete, settle, withdraw
+from softlabels.capture.resuming import begin, finish, is_complete, look_at, settle, withdraw
 from softlabels.errors import (
-    AlignmentError,
     DamagedDump,
     DiskFull,
     LogitsError,
@@ -29,7 +28,6 @@ from softlabels.errors import (
 from softlabels.exchange.ids import match
 from softlabels.exchange.matching import Match, check_match, tell
 from softlabels.exchange.opening import open_foreign
-from softlabels.inputs.hashing import Fingerprint
 from softlabels.inputs.preprocessing import choose
 from softlabels.inputs.sources import Rows, open_source
 from softlabels.logits import check_temperature
@@ -185,8 +183,8 @@ def _missing(job: Job, options: ImportOptions, progress: Progress) -> list[int] 
     folder, plan, ledger = job.folder, job.plan, job.ledger
     done = ledger.commits
     redo: list[int] = []
-    if options.check == "full" and options.resume:
-        redo = damaged(job, list(done), progress)
+    if options.resume:
+        redo = look_at(job, list(done), options.check, progress)
     elif options.check == "full":
         for checked in check_shards(folder, plan, list(done.values()), job.workers):
             for finding in checked.findings:
@@ -224,10 +222,8 @@ def _write(matched: Match, plan: Plan, ledger: Ledger, shards: list[int]) -> Ite
     schema = shard_schema(plan, source.input_feature if plan.with_inputs else None)
     for shard in shards:
         start, stop = plan.bounds(shard)
-        fingerprint = Fingerprint()
         with ShardWriter(ledger.folder, plan, shard, schema) as writer:
             for rows in source.blocks(start, stop):
-                fingerprint.update(rows.ids, rows.hashes, rows.labels)
                 kept, logits_NC = matched.read(rows, start)
                 for entry in _left_out(matched, rows, start):
                     writer.skip(entry)
@@ -240,13 +236,6 @@ def _write(matched: Match, plan: Plan, ledger: Ledger, shards: list[int]) -> Ite
                     writer.add(chosen.ids, chosen.labels, chosen.hashes, values_NC, cells)
                 start += len(rows)
                 yield len(rows)
-            if fingerprint.short != plan.source.shards[shard]:
-                first = plan.bounds(shard)[0]
-                raise AlignmentError(
-                    f"rows {first:,} to {stop - 1:,} of {source.data!r} are not those of the plan: "
-                    f"the data changed after the import was begun. Nothing of shard {shard} was "
-                    f"stored. Bring back the data, then --resume"
-                )
         assert writer.commit is not None, "it was left without an exception"
         ledger.note(writer.commit)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -39,17 +40,20 @@ def encode_ids(ids: np.ndarray) -> bytes:
 
 
 class Fingerprint:
-    """The fingerprint of rows in their order: SHA-256 over the digests of all ids, all input
-    hashes and all labels."""
+    """The fingerprint of rows in their order: SHA-256 over the digests of all ids and of each
+    column of numbers that goes with them. With input hashes and labels it is that of the rows, with
+    labels alone that of their keys, for which no input is read."""
 
     def __init__(self) -> None:
-        self._digests = [hashlib.sha256() for _ in range(3)]
+        self._digests: list[Any] = []
 
-    def update(self, ids: np.ndarray, hashes: np.ndarray, labels: np.ndarray) -> None:
-        """Go on with ids [N], input hashes uint64 [N] and labels int64 [N], −1 for none."""
-        self._digests[0].update(encode_ids(ids))
-        self._digests[1].update(hashes.astype("<u8").tobytes())
-        self._digests[2].update(labels.astype("<i8").tobytes())
+    def update(self, ids: np.ndarray, *numbers: np.ndarray) -> None:
+        """Go on with ids [N], and the same columns each time: input hashes uint64 [N], and labels
+        int64 [N], −1 for none."""
+        parts = [encode_ids(ids), *(n.astype(n.dtype.newbyteorder("<")).tobytes() for n in numbers)]
+        self._digests = self._digests or [hashlib.sha256() for _ in parts]
+        for digest, part in zip(self._digests, parts, strict=True):
+            digest.update(part)
 
     def hexdigest(self) -> str:
         return hashlib.sha256(b"".join(d.digest() for d in self._digests)).hexdigest()
@@ -59,7 +63,7 @@ class Fingerprint:
 
     @property
     def short(self) -> str:
-        """The first 16 hex digits: what a plan keeps of each shard's rows."""
+        """The first 16 hex digits: what records keep of each shard's rows."""
         return self.hexdigest()[:16]
 
 

@@ -26,6 +26,7 @@ from softlabels.inputs.folders import (
     shown,
     split_of,
 )
+from softlabels.inputs.identity import Lines
 from softlabels.inputs.labels import LABEL_NAMES, in_order
 from softlabels.inputs.tables import ArrowTable
 from softlabels.inputs.text_files import read_csv, read_json
@@ -107,7 +108,7 @@ def open_images(listing: Listing, split: str) -> tuple[ArrowTable, list[str]]:
             notes.append(f"no image of {shown(lacking, 'class folder')} in the split {split!r}")
     elif not added.column_names:
         _refuse_beside(listing.folder, images, classes)
-    return ArrowTable(pa.table(names), features), notes
+    return ArrowTable(pa.table(names), features, Lines([str(path) for path in inside])), notes
 
 
 def _inside(path: PurePosixPath) -> PurePosixPath:

@@ -25,6 +25,7 @@ from softlabels.inputs.folders import (
     splits_of_data,
 )
 from softlabels.inputs.headers import Header, check_images, declared_files, read_header
+from softlabels.inputs.identity import Contents
 from softlabels.inputs.parquet import ParquetTable
 from softlabels.inputs.tables import (
     ArrowTable,
@@ -240,6 +241,7 @@ def _open_files(paths: list[Path]) -> Table:
         return ParquetTable(paths)
     if ending == ".arrow":
         return DatasetTable(datasets.concatenate_datasets([_open_arrow(path) for path in paths]))
+    identity = Contents.of(paths)
     tables = [READERS[str(ending)](path) for path in paths]
     for path, table in zip(paths, tables, strict=True):
         other = set(table.column_names) ^ set(tables[0].column_names)
@@ -256,7 +258,7 @@ def _open_files(paths: list[Path]) -> Table:
             f"{paths[0].parent}: files of one split have columns of other types: "
             f"{str(error).splitlines()[0][:150]}"
         ) from error
-    return ArrowTable(table)
+    return ArrowTable(table, identity=identity)
 
 
 def _alike(tables: list[pa.Table]) -> list[pa.Table]:

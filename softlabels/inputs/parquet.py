@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from softlabels.errors import SourceError
+from softlabels.inputs.identity import Lines
 from softlabels.inputs.plain import features_of, plain, plain_type, same_type
 from softlabels.inputs.pointers import POINTER, refuse_pointer
 from softlabels.inputs.tables import texts_of_codes
@@ -115,6 +116,11 @@ class ParquetTable:
         back = np.empty(len(order), dtype=np.int64)
         back[order] = np.arange(len(order))
         return _reordered(self._table(names, parts), back)
+
+    @property
+    def identity(self) -> Lines:
+        """By size and footer, where every row group's place, sizes and extremes stand."""
+        return Lines([f"{size} {footer}" for size, _, footer in self.marks])
 
     def categories(self, name: str) -> list[str] | None:
         first = next((n for n, rows in enumerate(np.diff(self._starts)) if rows), None)

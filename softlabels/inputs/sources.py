@@ -139,23 +139,42 @@ class Source:
     @cached_property
     def fingerprint(self) -> str:
         """The fingerprint of all rows; reads each once."""
-        return self.fingerprints(len(self))[0]
+        whole = Fingerprint()
+        for rows in self.blocks():
+            whole.update(rows.ids, rows.hashes, rows.labels)
+        return str(whole)
 
-    def fingerprints(self, shard_rows: int) -> tuple[str, list[str]]:
-        """The fingerprint of all rows, and the short ones of each `shard_rows` of them."""
-        whole, short = Fingerprint(), []
+    def key_fingerprints(self, shard_rows: int) -> tuple[str, list[str]]:
+        """The fingerprint of the keys of all rows, and the short ones of each `shard_rows` of
+        them. Ids and labels are read, and no inputs."""
+        whole, shorts = Fingerprint(), []
         for start in range(0, len(self), shard_rows):
-            short.append(self.short_fingerprint(start, min(start + shard_rows, len(self)), whole))
-        return str(whole), short
+            part = Fingerprint()
+            for keys in self._key_blocks(start, min(start + shard_rows, len(self))):
+                part.update(*keys)
+                whole.update(*keys)
+            shorts.append(part.short)
+        return str(whole), shorts
 
-    def short_fingerprint(self, start: int, stop: int, whole: Fingerprint | None = None) -> str:
-        """The short fingerprint of the rows from `start` up to `stop`, which also go to `whole`."""
+    def key_fingerprint(self, start: int, stop: int) -> str:
+        """The short fingerprint of the keys of the rows from `start` up to `stop`."""
         part = Fingerprint()
-        for rows in self.blocks(start, stop):
-            for one in (part, whole):
-                if one is not None:
-                    one.update(rows.ids, rows.hashes, rows.labels)
+        for keys in self._key_blocks(start, stop):
+            part.update(*keys)
         return part.short
+
+    def _key_blocks(self, start: int, stop: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for first in range(start, stop, COLUMN_ROWS):
+            yield self.keys(first, min(first + COLUMN_ROWS, stop))
+
+    def keys(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Ids and labels of the rows from `start` up to `stop`."""
+        names = [name for name in (self.columns.id, self.columns.label) if name is not None]
+        with in_words(f"{self.data!r}, split {self.split!r}"):
+            if not names:  # some tables can't say how many rows no columns have
+                return np.arange(start, stop), np.full(stop - start, -1, dtype=np.int64)
+            table = self.table.read(list(dict.fromkeys(names)), start, stop)
+            return self._ids(table, np.arange(start, stop)), self._labels(table)
 
     @property
     def input_feature(self) -> Any:
@@ -204,11 +223,7 @@ class Source:
             return self.table.read([name], 0, len(self))[name]
 
     def _parsed(self, table: pa.Table, positions: np.ndarray) -> Rows:
-        ids = (
-            positions.astype(np.int64)
-            if self.columns.id is None
-            else read_ids(table[self.columns.id], self.columns.id)
-        )
+        ids = self._ids(table, positions)
         if self.kind == "image":
             cells: Any = encoded_images(table[self.columns.inputs[0]], ids)
             hashes = hash_images(cells)
@@ -216,6 +231,11 @@ class Source:
             cells = numbers({name: table[name] for name in self.columns.inputs}, ids)
             hashes = hash_arrays(cells)
         return Rows(ids, self._labels(table), hashes, cells)
+
+    def _ids(self, table: pa.Table, positions: np.ndarray) -> np.ndarray:
+        if self.columns.id is None:
+            return positions.astype(np.int64)
+        return read_ids(table[self.columns.id], self.columns.id)
 
     def _labels(self, table: pa.Table) -> np.ndarray:
         if self.columns.label is None:

@@ -7,6 +7,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
+from softlabels.inputs.identity import Identity
 from softlabels.inputs.plain import features_of, is_text, plain, plain_feature, plain_type
 
 
@@ -26,6 +27,10 @@ class Table(Protocol):
     def categories(self, name: str) -> list[str] | None:
         """The texts of a dictionary column in the order of their codes; None for others."""
 
+    @property
+    def identity(self) -> Identity | None:
+        """Which files these are; None where only reading all rows would tell."""
+
 
 class DatasetTable:
     """The rows of a `datasets` dataset: in memory, or mapped from Arrow files."""
@@ -39,6 +44,8 @@ class DatasetTable:
                 encoded = encoded.cast_column(name, datasets.Image(decode=False))
         self._arrow = encoded.with_format("arrow")
         self._selected: dict[tuple[str, ...], datasets.Dataset] = {}
+
+    identity = None
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -79,7 +86,13 @@ class ArrowTable:
     class names they are others than 1, as inputs they are numbers (`to_numbers`).
     """
 
-    def __init__(self, table: pa.Table, features: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        table: pa.Table,
+        features: dict[str, Any] | None = None,
+        identity: Identity | None = None,
+    ) -> None:
+        self.identity = identity
         self.features = features_of(table.schema) | (features or {})
         self.padded = [field.name for field in table.schema if is_padded(field)]
         self._rows = datasets.table.InMemoryTable(table)  # whose slices need no search

@@ -64,11 +64,29 @@ class SourceRecord(PlanPart):
     columns: SourceColumns = Field(description="the source's columns by their part: an object")
     class_names: Texts | None = Field(description="the names of the classes")
     rows: Rows = Field(description="the number of its rows")
-    fingerprint: Hash = Field(description="the dataset fingerprint of all rows")
+    fingerprint: Hash = Field(description="the fingerprint of the keys of all rows")
+    files: Hash | None = Field(
+        default=None,
+        description="which files its rows are read from; left out where that is not known before "
+        "all are read",
+    )
     shards: Annotated[list[ShortHash], FailFast()] = Field(
         max_length=MAX_SHARDS,
-        description="the short fingerprints of the shards' rows: a list, of 200,000 at most",
+        description="the short fingerprints of the keys of the shards' rows: a list, of 200,000 "
+        "at most",
     )
+
+    @property
+    def identity(self) -> str:
+        """What is known of the source without its inputs, as one hash."""
+        known = json.dumps([self.fingerprint, self.files or self.data])
+        return "sha256:" + hashlib.sha256(known.encode()).hexdigest()
+
+    def is_as(self, other: "SourceRecord") -> bool:
+        """Whether these are the same rows by another name, as far as is known without reading
+        inputs: files on disks may be called anything, a dataset of the Hub has the name it has."""
+        local = {self.origin, other.origin} == {"local"}
+        return local and (self.fingerprint, self.files) == (other.fingerprint, other.files)
 
 
 class Plan(PlanPart):
@@ -169,7 +187,7 @@ class Plan(PlanPart):
         teacher, source = self.teacher, self.source
         if teacher.fingerprint == other.teacher.fingerprint:
             teacher = teacher.replace(name=other.teacher.name)
-        if source.fingerprint == other.source.fingerprint:
+        if source.is_as(other.source):
             kept = {name: getattr(other.source, name) for name in ("data", "origin", "revision")}
             source = source.replace(**kept)
         return self.replace(teacher=teacher, source=source)
@@ -195,6 +213,7 @@ class Plan(PlanPart):
             count = max(len(mine), len(others))
             shards = [i for i in range(count) if mine[i:][:1] != others[i:][:1]]
             start, stop = self.bounds(shards[0])
+            differing = [text for text in differing if not text.startswith("source.fingerprint")]
             differing.append(
                 f"the source's rows {start:,} to {stop - 1:,} differ (shard {shards[0]}"
                 + (f", and {len(shards) - 1} more shards)" if shards[1:] else ")")

@@ -23,6 +23,7 @@ from softlabels.store.fields import (
     Rows,
     Sha256,
     ShardFile,
+    ShortHash,
     Text,
 )
 from softlabels.store.plan import MAX_SHARDS, Plan
@@ -118,6 +119,9 @@ class ShardRecord(Record):
     rows: Rows = Field(description="the number of rows in it")
     bytes: Count = Field(description="the file's size in bytes")
     sha256: Sha256
+    fingerprint: ShortHash = Field(
+        description="the short fingerprint of the source's rows that it was made from"
+    )
 
 
 class Commit(Record):
@@ -129,6 +133,9 @@ class Commit(Record):
     rows: Rows = Field(description="the number of rows in it")
     bytes: Count = Field(description="the file's size in bytes")
     sha256: Sha256
+    fingerprint: ShortHash = Field(
+        description="the short fingerprint of the source's rows that it was made from"
+    )
     statistics: Statistics | None = Field(
         description="statistics of its logits: an object, or null where it has no rows"
     )
@@ -139,7 +146,7 @@ class Commit(Record):
     @property
     def record(self) -> ShardRecord:
         """What the manifest keeps of it."""
-        return ShardRecord(file=self.file, rows=self.rows, bytes=self.bytes, sha256=self.sha256)
+        return ShardRecord(**{name: getattr(self, name) for name in ShardRecord.model_fields})
 
 
 class Manifest(Record):

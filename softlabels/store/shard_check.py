@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 
 from softlabels.errors import DamagedDump, SoftlabelsError
 from softlabels.inputs.cells import read_ids
-from softlabels.inputs.hashing import Fingerprint
 from softlabels.store.codecs.codec import by_position
 from softlabels.store.folder import Folder
 from softlabels.store.footers import PARQUET_ERRORS, check_footer, read_columns
-from softlabels.store.records import Commit, Plan, Skipped
+from softlabels.store.left_out import fingerprints, put_back
+from softlabels.store.records import Commit, Plan
 from softlabels.store.shard_reader import ShardReader
 
 CHUNK = 1 << 20
@@ -129,7 +129,7 @@ def _planned(
     plan: Plan, commit: Commit, ids: np.ndarray, hashes: np.ndarray, labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Stored rows and those that were left out, in the source's order. Raises DamagedDump where
-    they are not the ones of which the plan keeps a fingerprint."""
+    they are not the ones of which the plan and the commit keep a fingerprint."""
     start, stop = plan.bounds(commit.shard)
     skipped = commit.skipped
     if len(ids) + len(skipped) != stop - start:
@@ -139,18 +139,14 @@ def _planned(
     places = {entry.row for entry in skipped}
     if len(places) < len(skipped) or any(not start <= row < stop for row in places):
         raise DamagedDump("the rows that were left out of it are not rows of it")
-    planned = (
-        _put_back(ids, skipped, start, "id"),
-        _put_back(hashes, skipped, start, "input_hash"),
-        _put_back(labels, skipped, start, "label"),
-    )
-    fingerprint = Fingerprint()
-    fingerprint.update(*planned)
-    if fingerprint.short != plan.source.shards[commit.shard]:
+    planned = put_back(ids, hashes, labels, skipped, start)
+    keys, rows = fingerprints(*planned)
+    if keys != plan.source.shards[commit.shard]:
         raise DamagedDump(
-            f"its ids, input hashes or labels are not those of the source's rows {start:,} to "
-            f"{stop - 1:,}"
+            f"its ids or labels are not those of the source's rows {start:,} to {stop - 1:,}"
         )
+    if rows != commit.fingerprint:
+        raise DamagedDump("its input hashes are not those that its record has a fingerprint of")
     return planned
 
 
@@ -172,18 +168,3 @@ def _whose(path: str, plan: Plan, commit: Commit) -> str:
     except (DamagedDump, *PARQUET_ERRORS) as error:
         return f"is not the file that was written: {error}"
     return "has other bytes than were written (SHA-256 differs)"
-
-
-def _put_back(stored: np.ndarray, skipped: list[Skipped], start: int, name: str) -> np.ndarray:
-    """Stored values with those of the rows that were left out, in the source's order."""
-    if not skipped:
-        return stored
-    entries = sorted(skipped, key=lambda entry: entry.row)
-    kind = np.str_ if stored.dtype.kind == "U" else stored.dtype
-    values = np.array([getattr(entry, name) for entry in entries], dtype=kind)
-    places = np.array([entry.row - start for entry in entries])
-    whole = np.empty(len(stored) + len(values), np.result_type(stored.dtype, values.dtype))
-    kept = np.ones(len(whole), bool)
-    kept[places] = False
-    whole[places], whole[kept] = values, stored
-    return whole

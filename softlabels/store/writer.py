@@ -8,8 +8,10 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
+from softlabels.errors import AlignmentError
 from softlabels.store.codecs.codec import Stored, by_position
 from softlabels.store.folder import Folder
+from softlabels.store.left_out import fingerprints, put_back
 from softlabels.store.names import commit_name
 from softlabels.store.pages.columns import Column
 from softlabels.store.pages.shard_file import ShardFile
@@ -81,6 +83,7 @@ class ShardWriter:
         self._decoded: dict[str, list[bytes | None]] = {c.name: [] for c in self.codec.decoded}
         self._lost = 0.0  # nats
         self._waiting = 0  # rows of the group that is being filled
+        self._keys: list[tuple[np.ndarray, ...]] = []  # ids, input hashes and labels of all rows
 
     def __enter__(self) -> "ShardWriter":
         with ExitStack() as stack:
@@ -111,6 +114,7 @@ class ShardWriter:
         inputs: pa.Array | None = None,
     ) -> None:
         """Rows that are encoded already, as another shard has them."""
+        self._keys.append((ids, hashes, labels))
         done = 0
         while done < len(ids):
             rows = min(len(ids) - done, self.plan.group_rows - self._waiting)
@@ -143,6 +147,7 @@ class ShardWriter:
                 statistics = self.statistics.merged
                 rows = statistics.rows if statistics else 0
                 assert rows + len(self.skipped) == stop - start, "a shard is whole"
+                fingerprint = self._fingerprint()
                 if statistics and self.unturned:
                     statistics = statistics.replace(unturned=self.unturned)
                 positions = statistics.positions if statistics else None
@@ -160,10 +165,27 @@ class ShardWriter:
             rows=rows,
             bytes=written.size,
             sha256=written.sha256.hexdigest(),
+            fingerprint=fingerprint,
             statistics=statistics,
             skipped=self.skipped,
         )
         self.folder.write_json(commit_name(self.shard), self.commit.as_json)
+
+    def _fingerprint(self) -> str:
+        """Of the source rows that this shard was made from. Raises AlignmentError where they have
+        other ids or labels than the plan's."""
+        start, stop = self.plan.bounds(self.shard)
+        kind = np.str_ if self.plan.ids == "string" else np.int64
+        none = (np.empty(0, kind), np.empty(0, np.uint64), np.empty(0, np.int64))
+        ids, hashes, labels = map(np.concatenate, zip(none, *self._keys, strict=True))
+        keys, rows = fingerprints(*put_back(ids, hashes, labels, self.skipped, start))
+        if keys != self.plan.source.shards[self.shard]:
+            raise AlignmentError(
+                f"rows {start:,} to {stop - 1:,} of {self.plan.source.data!r} are not those of the "
+                f"plan: ids or labels changed after it was made, or this machine has another copy. "
+                f"Nothing of shard {self.shard} was stored. Bring back the data, then --resume"
+            )
+        return rows
 
     def _write(self) -> None:
         rows, self._waiting = self._waiting, 0

@@ -117,7 +117,7 @@ def stored_source(table: pa.Table, plan: Plan, dump: str) -> Source:
 def source_place(plan: Plan) -> str:
     """What names the data of a plan on this machine: a path where rows like these were seen here,
     else its name."""
-    seen = recall(plan.source.fingerprint) if plan.source.origin == "local" else None
+    seen = recall(plan.source.identity) if plan.source.origin == "local" else None
     return seen or plan.source.data
 
 

@@ -101,7 +101,7 @@ def _remedy(folder: Folder, plan: Plan, skipped: bool) -> str:
     rows were left out of it."""
     if folder.origin != MADE_HERE or plan.is_imported:
         return folder.remedy
-    data = recall(plan.source.fingerprint) if plan.source.origin == "local" else None
+    data = recall(plan.source.identity) if plan.source.origin == "local" else None
     again = " ".join([*recipe(plan, skipped, data), f"--out {shlex.quote(str(folder))} --resume"])
     return f"{again} redoes it and nothing else, where {TEACHER} is the teacher's file"
 
@@ -203,15 +203,15 @@ def _check_files(
             verdict.correct += checked.correct
             if checked.planned is not None:
                 verdict.rows += commit.rows
-                whole.update(*checked.planned)
-                ids = checked.planned[0]
+                ids, _, labels = checked.planned
+                whole.update(ids, labels)
                 ids_ascend = ids_ascend and ascending([last, ids] if len(last) else [ids])
                 last = ids[-1:]
             advance(1)
     if not verdict.complete or not verdict.good:
         return
     if str(whole) != plan.source.fingerprint:
-        verdict.report(MANIFEST, "the fingerprint of the source is not that of the rows")
+        verdict.report(MANIFEST, "the fingerprint of the source's keys is not that of the rows")
     if not ids_ascend and len(np.unique(DumpReader(folder).ids)) < verdict.rows:
         verdict.report(MANIFEST, "an id comes twice")
 

@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import datasets
@@ -28,7 +29,7 @@ from softlabels.store.folder import Folder
 from softlabels.store.ledger import read_plan
 from softlabels.store.reader import DumpReader
 from tests.capture import harm
-from tests.conftest import Linear, make_vectors, save_script
+from tests.conftest import Linear, make_vectors, png, save_script
 from tests.processes import kill, start, wait_for
 
 
@@ -185,7 +186,7 @@ def rewrite(path: str, change) -> None:
     ("change", "message"),
     [
         (lambda d: d.map(lambda r, i: {"x": [v + (i == 30) for v in r["x"]]}, with_indices=True,
-                         keep_in_memory=True), "the source's rows 25 to 49 differ .shard 1."),
+                         keep_in_memory=True), "1 have changed, first those with id r030"),
         (lambda d: d.shuffle(seed=1, keep_in_memory=True), "the source's rows 0 to 24 differ"),
         (lambda d: d.select(range(99), keep_in_memory=True), "source.rows is 99 and was 100"),
         (lambda d: d.rename_column("x", "z"), r"source.columns.inputs is \['z'\] and was \['x'\]"),
@@ -198,6 +199,52 @@ def test_data_that_changed_before_a_resume_are_refused(tmp_path, change, message
     with pytest.raises(PlanMismatch, match=message):
         softlabels.dump(**words)
     assert harm.contents(tmp_path / "d") == before
+
+
+def images(folder: Path, count: int = 100) -> str:
+    """A folder of images, each of another grey."""
+    for index in range(count):
+        path = folder / "ab"[index % 2] / f"{index:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(np.full((8, 8), index)))
+    return str(folder)
+
+
+def image_dump(tmp_path: Path) -> dict:
+    torch.save({"w": torch.randn(2, 64), "b": torch.zeros(2)}, tmp_path / "w.pt")
+    return {"teacher": str(tmp_path / "w.pt"), "model": "linear", "out": str(tmp_path / "d"),
+            "data": images(tmp_path / "i"), "shard_rows": 25, "batch_size": 10}  # fmt: skip
+
+
+def test_an_input_that_changed_in_place_is_found_by_the_sample(tmp_path):
+    """Its name and its label are as they were; no plan knows more of it."""
+    words = unfinished(image_dump(tmp_path))
+    path = tmp_path / "i" / "a" / "060.png"
+    content = path.read_bytes()
+    path.write_bytes(png(np.full((8, 8), 255)))
+    with pytest.raises(PlanMismatch, match=r"1 have changed, first those with id a/060\.png"):
+        softlabels.dump(**words)
+    path.write_bytes(content)
+    assert softlabels.dump(**words).rows_run == 25
+    path.rename(path.with_name("x.png"))
+    harm.truncate(tmp_path / "d")
+    with pytest.raises(PlanMismatch, match=r"the source's rows 25 to 49 differ"):
+        softlabels.dump(**words)
+
+
+def test_each_input_is_read_once_and_none_before_the_first_forward(tmp_path, monkeypatch):
+    from softlabels.inputs.sources import Source
+
+    words, reads = image_dump(tmp_path), Counter()
+    real = Source._parsed
+
+    def counting(self, table, positions):
+        reads.update(positions.tolist())
+        return real(self, table, positions)
+
+    monkeypatch.setattr(Source, "_parsed", counting)
+    softlabels.dump(**words)
+    assert {reads[row] for row in range(10, 100)} == {1}, "the first batch is tried before"
 
 
 def test_whatever_else_changed_before_a_resume_is_named(tmp_path):
@@ -272,7 +319,7 @@ def test_sigterm_says_what_is_safe_and_leaves_no_claim(slow, tmp_path):
 
 
 def test_data_that_change_while_the_dump_runs_are_refused(tmp_path, monkeypatch):
-    """The rows of the third shard are others when they are read than when the plan was made."""
+    """A label of the third shard is another when it is read than when the plan was made."""
     from softlabels.inputs.sources import Source
 
     words = vectors_dump(tmp_path)
@@ -282,7 +329,7 @@ def test_data_that_change_while_the_dump_runs_are_refused(tmp_path, monkeypatch)
     def changing(self, start, stop):
         rows = real(self, start, stop)
         if start == 50 and read_plan(folder) is not None:
-            rows.hashes[3] += np.uint64(1)
+            rows.labels[3] += 1
         return rows
 
     monkeypatch.setattr(Source, "read", changing)

@@ -260,7 +260,7 @@ def test_data_that_change_meanwhile_are_refused(words, tmp_path, monkeypatch):
     def changing(self, start, stop):
         rows = real(self, start, stop)
         if start == 30 and read_plan(folder) is not None:
-            rows.hashes[3] += np.uint64(1)
+            rows.labels[3] += 1
         return rows
 
     monkeypatch.setattr(Source, "read", changing)

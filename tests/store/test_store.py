@@ -123,9 +123,11 @@ def test_records_agree_with_the_files(dump_folder):
         assert footer[b"softlabels.plan"].decode() == manifest.plan_hash
         assert footer[b"softlabels.shard"] == str(index).encode()
     reader = DumpReader(Folder(dump_folder))
-    whole = Fingerprint()
-    whole.update(reader.ids, reader.hashes, reader.labels)
-    assert made.source.fingerprint == str(whole)
+    keys, rows = Fingerprint(), Fingerprint()
+    keys.update(reader.ids, reader.labels)
+    assert made.source.fingerprint == str(keys)
+    rows.update(reader.ids[500:1000], reader.hashes[500:1000], reader.labels[500:1000])
+    assert manifest.shards[1].fingerprint == rows.short
     assert len(made.source.shards) == 3
 
 
@@ -235,7 +237,7 @@ def test_plans_that_differ_say_in_what():
 def test_a_record_keeps_no_unknown_field_and_a_plan_has_none():
     plain = {
         "shard": 0, "plan": plan(10).hash, "file": plan(10).file(0), "rows": 0, "bytes": 9,
-        "sha256": "0" * 64, "statistics": None, "skipped": [],
+        "sha256": "0" * 64, "fingerprint": "0" * 16, "statistics": None, "skipped": [],
     }  # fmt: skip
     record = Commit.parse(plain | {"later": 1}, "commit")
     assert record == Commit.parse(plain, "commit")
