@@ -55,7 +55,7 @@ def make(place: Path, rows: int) -> dict[str, dict[str, Any]]:
     words = {"teacher": str(place / "t.pt"), "data": str(place / "source.parquet"),
              "input_column": "x", "id_column": "name", "batch_size": 4096}  # fmt: skip
     softlabels.dump(out=str(place / "bare"), **words)
-    softlabels.dump(out=str(place / "with"), with_inputs=True, **words)
+    softlabels.dump(out=str(place / "with"), store_inputs="original", **words)
     return {
         "joined with the source": {"path": place / "bare"},
         "… in another order": {"path": place / "bare", "source": str(place / "mixed.parquet")},

@@ -36,7 +36,7 @@ def make_plan(
     teacher = {"name": "t", "kind": "checkpoint", "fingerprint": f"sha256:{1:064}", "model": None}
     fields = {"teacher": teacher, "source": source, "preprocess": "", "precision": "float32",
               "views": ["clean"], "codec": "dense", "dtype": dtype, "classes": classes,
-              "rows": rows, "group_rows": group, "ids": "int64", "with_inputs": False,
+              "rows": rows, "group_rows": group, "ids": "int64", "store_inputs": "none",
               "batch_size": None, "shard_rows": rows, "format": FORMAT} | words  # fmt: skip
     starts = range(0, max(1, rows), fields["shard_rows"])
     ids = [np.arange(start, min(start + fields["shard_rows"], rows)) for start in starts]

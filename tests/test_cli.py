@@ -85,6 +85,11 @@ def test_results_on_stdout_words_on_stderr_json_alone(cli, dump_folder):
             2,
             "'int8' is not one of 'float16', 'float32'",
         ),
+        (
+            ["dump", "--teacher", "x", "--store-inputs", "resized(256)"],
+            2,
+            "'resized(256)' is not one of 'none', 'original'",
+        ),
         (["info", "."], 1, "has no dump in it"),
     ],
 )

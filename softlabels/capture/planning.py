@@ -138,7 +138,7 @@ def draft(setup: Setup, earlier: Plan | None = None) -> Plan:
     """
     options, source, teacher = setup.options, setup.source, setup.teacher
     codec = parse_codec("dense", setup.classes, options.dtype)
-    input_bytes = mean_input_bytes(source) if options.with_inputs else 0
+    input_bytes = mean_input_bytes(source) if options.store_inputs != "none" else 0
     groups = group_rows(codec.row_bytes, input_bytes)
     usual = shard_rows(codec.row_bytes + input_bytes, groups)
     usual = earlier.shard_rows if earlier else usual
@@ -173,7 +173,7 @@ def draft(setup: Setup, earlier: Plan | None = None) -> Plan:
             "shard_rows": rows,
             "group_rows": groups,
             "ids": "string" if source.ids_are_text else "int64",
-            "with_inputs": options.with_inputs,
+            "store_inputs": options.store_inputs,
             "batch_size": options.batch_size if options.allow_batch_dependence else None,
             "format": FORMAT,
         }

@@ -116,7 +116,7 @@ def _setup(matched: Match, told: str) -> Setup:
                 "name": options.name,
                 "shard_rows": options.shard_rows,
                 "dtype": options.dtype or ("float32" if options.probabilities else foreign.dtype),
-                "with_inputs": options.with_inputs,
+                "store_inputs": options.store_inputs,
             },
         ),
         teacher=teacher,

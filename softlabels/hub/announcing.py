@@ -81,6 +81,6 @@ def _unreachable(plan: Plan) -> Iterator[str]:
         yield (
             f"warning: nobody else has the inputs: they are not sent, and {why}. Whoever trains "
             f"from this dump will be asked for --source with the very same rows. Dump with "
-            f"--with-inputs and push with --include-inputs, or publish the data and give its Hub "
-            f"id as --data"
+            f"--store-inputs original and push with --include-inputs, or publish the data and "
+            f"give its Hub id as --data"
         )

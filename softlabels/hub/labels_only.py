@@ -22,7 +22,7 @@ def without_inputs(reader: DumpReader, to: Folder, progress: Progress = SILENT) 
 
     Raises DamagedDump for a dump that is not what its records say.
     """
-    plan = reader.plan.replace(with_inputs=False)
+    plan = reader.plan.replace(store_inputs="none")
     schema = shard_schema(plan, None)
     columns = ["id", "input_hash", *reader.codec.names] + ["label"] * reader.labelled
     ledger = Ledger(to, plan)

@@ -95,7 +95,8 @@ def pull(options: PullOptions, progress: Progress) -> Pulled:
         return Pulled(copy.root, commit, manifest, numbers)
     bare = options.labels_only and plan.with_inputs
     own = OwnFolder(options.out, address, commit, bare)
-    with own.taken(manifest, plan.replace(with_inputs=plan.with_inputs and not bare)):
+    here = plan.replace(store_inputs="none") if bare else plan
+    with own.taken(manifest, here):
         if bare:
             source = elsewhere(address, copy)
             if is_offline_mode():  # from what is here

@@ -52,7 +52,9 @@ class DumpOptions(SourceOptions):
     )
     shard_rows: Count | None = option("Rows in a shard. Default: about 128 MiB.", None)
     dtype: Literal["float16", "float32"] = option("How a logit is stored.", "float16")
-    with_inputs: bool = option("Store the inputs too, so that the dump stands alone.", False)
+    store_inputs: Literal["none", "original"] = option(
+        "original: store the inputs too, as they are, so that the dump stands alone.", "none"
+    )
     on_error: Literal["stop", "skip"] = option(
         "What to do with an input that can't be read.", "stop"
     )

@@ -56,7 +56,9 @@ class ImportOptions(SourceOptions):
     dtype: Literal["float16", "float32"] | None = option(
         "How a logit is stored. Default: the file's; float32 for logs.", None
     )
-    with_inputs: bool = option("Store the inputs too, so that the dump stands alone.", False)
+    store_inputs: Literal["none", "original"] = option(
+        "original: store the inputs too, as they are, so that the dump stands alone.", "none"
+    )
 
     def check_together(self) -> None:
         if self.floor is not None and self.floor >= 1:

@@ -231,7 +231,7 @@ def describe(manifest: Manifest, plan: Plan) -> dict[str, Any]:
         "views": ", ".join(plan.views),
         "preprocessing": plan.preprocess or "none",
         "logits": f"{plan.codec}, {plan.dtype}, {_made(plan)}",
-        "inputs stored": "yes" if plan.with_inputs else "no",
+        "inputs stored": plan.store_inputs,
         **batch_dependence(plan),
         "shards": plan.shards,
         "size": manifest.bytes,

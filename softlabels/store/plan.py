@@ -113,8 +113,8 @@ class Plan(PlanPart):
     ids: Literal["int64", "string"] = Field(
         description="the type of the column id: int64 or string"
     )
-    with_inputs: bool = Field(
-        description="true or false: whether the inputs are in the column input"
+    store_inputs: Literal["none", "original"] = Field(
+        description="none, or original: the source's inputs are in the column input"
     )
     batch_size: Size | None = Field(
         description="the rows in a batch where the teacher's answers may depend on it"
@@ -155,6 +155,11 @@ class Plan(PlanPart):
         """`sha256:` of the plan's canonical JSON: sorted keys, no spaces, UTF-8."""
         text = json.dumps(self.as_json, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def with_inputs(self) -> bool:
+        """Whether rows have the column `input`."""
+        return self.store_inputs != "none"
 
     @property
     def labelled(self) -> bool:

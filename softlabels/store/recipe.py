@@ -31,11 +31,11 @@ def recipe(plan: Plan, skipped: bool = False, data: str | None = None) -> list[s
         "precision": plan.precision,
         "dtype": plan.dtype,
         "shard-rows": plan.shard_rows,
+        "store-inputs": plan.store_inputs if plan.with_inputs else None,
         "on-error": "skip" if skipped else None,
         "batch-size": plan.batch_size,  # only where a row's logits depend on it
     }
     flags = {
-        "with-inputs": plan.with_inputs,
         "trust-pickle": kind == "pickle",
         "allow-batch-dependence": plan.batch_size is not None,
     }

@@ -179,9 +179,9 @@ def test_a_folder_with_other_files_is_refused(teacher, tmp_path):
 
 def test_inputs_can_travel_with_the_dump(teacher, tmp_path):
     out = tmp_path / "d"
-    softlabels.dump(teacher=teacher, out=str(out), with_inputs=True, shard_rows=700)
+    softlabels.dump(teacher=teacher, out=str(out), store_inputs="original", shard_rows=700)
     manifest = json.loads((out / "softlabels.json").read_text())
-    assert manifest["plan"]["with_inputs"] is True
+    assert manifest["plan"]["store_inputs"] == "original"
     plain = softlabels.load(out, T=1)
     assert plain.examples.source.data == str(out)
     live = Examples(open_source("digits"), Preprocess.parse("scale(255)"))
@@ -196,7 +196,7 @@ def test_vectors_with_inputs_and_text_ids(tmp_path):
     data = make_vectors(tmp_path / "v.parquet", rows=50, name=names)
     script = save_script(Linear(), tmp_path / "s.pt")
     out = str(tmp_path / "d")
-    softlabels.dump(teacher=script, data=data, out=out, id_column="name", with_inputs=True)
+    softlabels.dump(teacher=script, data=data, out=out, id_column="name", store_inputs="original")
     dataset = softlabels.load(out, T=2)
     assert dataset[7]["id"] == "row-007"
     torch.testing.assert_close(

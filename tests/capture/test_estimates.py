@@ -16,7 +16,7 @@ from softlabels.system.progress import Progress
 from tests.conftest import Linear, make_vectors, save_script
 
 
-@pytest.mark.parametrize("words", [{}, {"with_inputs": True}, {"dtype": "float32"}])
+@pytest.mark.parametrize("words", [{}, {"store_inputs": "original"}, {"dtype": "float32"}])
 def test_a_plan_is_near_what_the_dump_is(tmp_path, words):
     data = make_vectors(tmp_path / "v.parquet", rows=5000)
     script = save_script(Linear(), tmp_path / "s.pt")
@@ -54,7 +54,9 @@ class Lines(Progress):
 
 
 @pytest.mark.parametrize(
-    "words", [{}, {"with_inputs": True}, {"dtype": "float32"}, {"id_column": "name"}], ids=str
+    "words",
+    [{}, {"store_inputs": "original"}, {"dtype": "float32"}, {"id_column": "name"}],
+    ids=str,
 )
 @pytest.mark.parametrize("shard_rows", [20, 5000])
 def test_a_dump_says_its_size_without_a_forward_pass(tmp_path, words, shard_rows, monkeypatch):

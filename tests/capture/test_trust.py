@@ -257,7 +257,7 @@ def test_whatever_else_changed_before_a_resume_is_named(tmp_path):
         ({"dtype": "float32"}, "dtype is 'float32' and was 'float16'"),
         ({"precision": "bf16"}, "precision is 'bf16' and was 'float32'"),
         ({"preprocess": "scale(2)"}, r"preprocess is 'scale\(2\)' and was ''"),
-        ({"with_inputs": True}, "with_inputs is True and was False"),
+        ({"store_inputs": "original"}, "store_inputs is 'original' and was 'none'"),
         ({"shard_rows": 20}, "shard_rows is 20 and was 25"),
         ({"id_column": None}, "source.columns.id is None and was 'name'"),
     ):

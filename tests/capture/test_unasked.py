@@ -84,7 +84,7 @@ def test_reasons_of_rows_that_are_left_out_hold_no_path(home):
 
     teacher = save_script(Flat(), home / "flat.pt")
     softlabels.dump(teacher=teacher, data=str(photos), out="d", on_error="skip",
-                    preprocess="rgb", shard_rows=16, with_inputs=True)  # fmt: skip
+                    preprocess="rgb", shard_rows=16, store_inputs="original")  # fmt: skip
     (left_out,) = softlabels.info("d")["manifest"]["skipped"]
     assert left_out["reason"]
     assert SECRET not in published("d")

@@ -137,7 +137,7 @@ def test_npz_and_pt_may_hold_their_ids(words, tmp_path):
 
 def test_a_dump_may_hold_the_inputs(words, tmp_path):
     np.save(tmp_path / "z.npy", soft(ROWS, 3)[0])
-    found = import_logits(file=str(tmp_path / "z.npy"), with_inputs=True, **words)
+    found = import_logits(file=str(tmp_path / "z.npy"), store_inputs="original", **words)
     stored(found.out)
     Path(words["data"]).rename(tmp_path / "away.parquet")
     try:

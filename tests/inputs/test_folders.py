@@ -156,7 +156,7 @@ def test_rows_are_held_against_those_that_a_header_tells_of(tmp_path):
 
 def test_a_dump_with_its_inputs_is_a_folder_of_data(made, tmp_path):
     out = str(tmp_path / "d")
-    softlabels.dump(teacher=str(made / "t.pt"), data="digits", out=out, with_inputs=True)
+    softlabels.dump(teacher=str(made / "t.pt"), data="digits", out=out, store_inputs="original")
     source = open_source(out, input_column="input", id_column="id")
     assert source.fingerprint == open_source("digits").fingerprint
     assert source.class_names == list("0123456789")

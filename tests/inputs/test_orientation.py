@@ -99,8 +99,8 @@ def test_readers_of_a_dump_see_what_the_teacher_saw_or_are_told(tmp_path, words)
     data, out = photos(tmp_path, [6, None, 1, 3]), str(tmp_path / "d")
     teacher, heard = save_script(Flat(), tmp_path / "t.pt"), Heard()
     result = softlabels.dump(
-        progress=heard, teacher=teacher, data=data, out=out, with_inputs=True, preprocess=words,
-        shard_rows=2, dtype="float32",
+        progress=heard, teacher=teacher, data=data, out=out, preprocess=words,
+        store_inputs="original", shard_rows=2, dtype="float32",
     )  # fmt: skip
     rows = datasets.load_dataset(out, split="train", cache_dir=str(tmp_path / "hf"))
     theirs = torch.stack([torch.tensor(np.asarray(row)).permute(2, 0, 1) for row in rows["input"]])

@@ -258,7 +258,7 @@ def test_a_dump_that_is_not_whole_is_not_pushed(hub, owner, folder, repo):
 
 def test_inputs_are_published_only_if_that_is_said(hub, owner, stranger, teacher, tmp_path, repo):
     folder = tmp_path / "with"
-    softlabels.dump(teacher=teacher, out=str(folder), shard_rows=500, with_inputs=True)
+    softlabels.dump(teacher=teacher, out=str(folder), shard_rows=500, store_inputs="original")
     with pytest.raises(UsageError, match=r"--include-inputs .* else --labels-only"):
         owner(work.push, str(folder), repo)
     assert owner(work.push, str(folder), repo, labels_only=True)["commit"]

@@ -68,7 +68,7 @@ def test_shards_of_an_earlier_commit_do_not_stay_among_those_of_another(
 
 def test_a_damaged_shard_of_labels_alone_is_made_again(hub, owner, stranger, repo, tmp_path):
     folder, out = tmp_path / "d", tmp_path / "p"
-    values = wide_dump(tmp_path, str(folder), with_inputs=True)
+    values = wide_dump(tmp_path, str(folder), store_inputs="original")
     owner(work.push, str(folder), repo, include_inputs=True)
     stranger(work.pull, repo, out=str(out), labels_only=True)
     spoiled = out / "data/train-00001-of-00002.parquet"
@@ -170,7 +170,7 @@ def test_without_a_network_what_is_here_is_used_and_what_is_not_is_told(
     hub, owner, stranger, repo, tmp_path
 ):
     folder = tmp_path / "d"
-    values = wide_dump(tmp_path, str(folder), with_inputs=True)
+    values = wide_dump(tmp_path, str(folder), store_inputs="original")
     owner(work.push, str(folder), repo, include_inputs=True)
     home = environment(hub, tmp_path / "home", READER)
     with client(home) as run:

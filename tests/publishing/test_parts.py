@@ -104,7 +104,7 @@ def test_what_else_is_in_a_folder_is_not_touched(hub, owner, folder, repo, teach
 
 def test_labels_are_pulled_without_the_inputs(hub, owner, repo, tmp_path):
     folder, out = tmp_path / "d", tmp_path / "p"
-    values = wide_dump(tmp_path, str(folder), with_inputs=True)
+    values = wide_dump(tmp_path, str(folder), store_inputs="original")
     owner(work.push, str(folder), repo, include_inputs=True)
     for words in ({}, {"out": str(out), "shards": "0"}):
         with pytest.raises(UsageError, match="--labels-only needs --out, and all shards"):
@@ -162,7 +162,7 @@ def test_ctrl_c_ends_the_wait_for_a_server_that_hangs(hub, owner, folder, repo, 
 
 
 def test_a_full_disk_is_told_and_the_pull_goes_on(hub, owner, repo, small_disk, tmp_path):
-    wide_dump(tmp_path, str(tmp_path / "d"), with_inputs=True)
+    wide_dump(tmp_path, str(tmp_path / "d"), store_inputs="original")
     owner(work.push, str(tmp_path / "d"), repo, include_inputs=True)
     with pytest.raises(DiskFull, match="no space left"):
         owner(work.pull, repo, out=str(small_disk / "p"))

@@ -29,7 +29,7 @@ def test_a_dump_whose_inputs_nobody_has_is_pushed_with_a_warning(
         assert "no licence is named" in first
         assert warning.startswith("warning: nobody else has the inputs")
         assert "'vectors.parquet', is a file or folder of yours" in warning
-        assert "--with-inputs" in warning
+        assert "--store-inputs original" in warning
         assert "--include-inputs" in warning
     for content in hub.files(repo).values():
         assert str(tmp_path).encode() not in content
@@ -40,7 +40,7 @@ def test_a_dump_whose_inputs_nobody_has_is_pushed_with_a_warning(
 
 
 def test_who_can_have_the_inputs_needs_no_warning(hub, owner, local, folder, repo, tmp_path):
-    owner(work.dump, **local, out=str(tmp_path / "with"), with_inputs=True)
+    owner(work.dump, **local, out=str(tmp_path / "with"), store_inputs="original")
     said = owner(work.words_of_push, str(tmp_path / "with"), repo, include_inputs=True)
     assert any("and the inputs; the names" in line for line in said)
     assert not any("warning" in line for line in said)

@@ -134,7 +134,7 @@ def test_ctrl_c_ends_a_pull_that_gets_no_answer(hub, owner, folder, repo, tmp_pa
 
 
 def test_a_full_disk_is_told(hub, owner, repo, small_disk, tmp_path):
-    wide_dump(tmp_path, str(tmp_path / "d"), with_inputs=True)
+    wide_dump(tmp_path, str(tmp_path / "d"), store_inputs="original")
     owner(work.push, str(tmp_path / "d"), repo, include_inputs=True)
     with pytest.raises(DiskFull, match="no space left"):
         owner(work.pull, repo, out=str(small_disk / "p"))

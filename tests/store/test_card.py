@@ -134,11 +134,11 @@ def parse(command: str) -> dict:
     return command_.make_context(verb, words).params
 
 
-@pytest.mark.parametrize("inputs", [False, True])
+@pytest.mark.parametrize("inputs", ["none", "original"])
 def test_the_command_on_the_card_makes_the_same_plan(place, inputs):
     make_pictures(place / "it's my data", STRANGE)
     teacher = save_script(Colours(), place / "c.pt")
-    softlabels.dump(teacher=teacher, data="it's my data", split="dev", out="d", with_inputs=inputs,
+    softlabels.dump(teacher=teacher, data="it's my data", split="dev", out="d", store_inputs=inputs,
                     preprocess="rgb|center_crop(2)|scale(255)", id_column="key", shard_rows=16,
                     label_column="kind", input_column="img", dtype="float32",
                     name="a 'b' $c")  # fmt: skip
@@ -164,7 +164,7 @@ def test_a_recipe_has_every_option_that_decides_a_row(place):
     columns = SourceColumns(inputs=["a", "b"], label="y", id="k")
     source = plan.source.replace(origin="hub", revision="v1", columns=columns)
     teacher = plan.teacher.replace(kind="pickle", model="nets:small", weights="ema")
-    changed = plan.replace(source=source, teacher=teacher, with_inputs=True, batch_size=8)
+    changed = plan.replace(source=source, teacher=teacher, store_inputs="original", batch_size=8)
     text = " ".join(recipe(changed, skipped=True))
     options = {field.name for field in fields(DumpOptions)} - OTHERS
     missing = [name for name in options if f"--{name.replace('_', '-')}" not in text]

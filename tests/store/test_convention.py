@@ -49,7 +49,7 @@ plan = {{
                "columns": {{"inputs": ["x"], "label": "y", "id": None}}, "class_names": {NAMES}}},
     "preprocess": "", "precision": "float32", "views": ["clean"], "codec": "dense",
     "dtype": "{dtype}", "classes": {CLASSES}, "rows": rows, "shard_rows": 48, "group_rows": 16,
-    "ids": "int64", "with_inputs": False, "batch_size": None,
+    "ids": "int64", "store_inputs": "none", "batch_size": None,
 }}
 write_dataset("theirs", plan, np.arange(rows), hashes, labels, logits)
 np.save("logits.npy", logits)
@@ -131,7 +131,7 @@ def images(path: Path) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("words", [{}, {"with_inputs": True}], ids=str)
+@pytest.mark.parametrize("words", [{}, {"store_inputs": "original"}], ids=str)
 def test_shards_have_what_the_viewer_reads(words, tmp_path):
     torch.save({"w": torch.randn(10, 64), "b": torch.zeros(10)}, tmp_path / "w.pt")
     out = tmp_path / "d"
@@ -144,7 +144,7 @@ def test_shards_have_what_the_viewer_reads(words, tmp_path):
         told = json.loads(footer[b"huggingface"])["info"]["features"]
         assert told["label"] == {"names": list("0123456789"), "_type": "ClassLabel"}
         assert told["logits"]["_type"] == "List"
-        assert not words.get("with_inputs") or told["input"]["_type"] == "Image"
+        assert not words.get("store_inputs") or told["input"]["_type"] == "Image"
         for index in range(metadata.num_row_groups):
             group = metadata.row_group(index)
             chunks = [group.column(i) for i in range(group.num_columns)]

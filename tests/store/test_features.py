@@ -32,7 +32,7 @@ def named(tmp_path_factory) -> Path:
     data = str(place / "data.parquet")
     datasets.Dataset.from_dict(rows, datasets.Features(features)).to_parquet(data)
     softlabels.dump(teacher=save_script(Linear(), place / "t.pt"), data=data, id_column="name",
-                    with_inputs=True, out=str(place / "d"))  # fmt: skip
+                    store_inputs="original", out=str(place / "d"))  # fmt: skip
     return place / "d"
 
 

@@ -307,12 +307,12 @@ def load_with_cache(out: str, place: str) -> None:
     assert len(whole(softlabels.load(out, T=4, cache=place))) == 1200
 
 
-@pytest.mark.parametrize("with_inputs", [False, True])
+@pytest.mark.parametrize("store_inputs", ["none", "original"])
 def test_streaming_from_a_store_takes_a_request_a_row_group(
-    teacher, out, server, tmp_path, monkeypatch, with_inputs
+    teacher, out, server, tmp_path, monkeypatch, store_inputs
 ):
     monkeypatch.setenv("SOFTLABELS_CACHE", str(tmp_path / "cache"))
-    softlabels.dump(teacher=teacher, out=out, shard_rows=300, with_inputs=with_inputs)
+    softlabels.dump(teacher=teacher, out=out, shard_rows=300, store_inputs=store_inputs)
     groups = 4 * -(-300 // DumpReader(Folder(out)).plan.group_rows)
     expected = softlabels.load(out, T=4).take(np.arange(1200))
     for words in ({"streaming": True}, {"cache": False}):
@@ -329,7 +329,7 @@ def test_streaming_from_a_store_takes_a_request_a_row_group(
 
 def test_inputs_that_nobody_asks_for_are_not_fetched(out, server, tmp_path):
     """They lie between the other columns."""
-    values = wide_dump(tmp_path, out, with_inputs=True)
+    values = wide_dump(tmp_path, out, store_inputs="original")
     for words, most in (({"inputs": False}, 80_000), ({}, 4_000_000)):
         server.sent.clear()
         dataset = softlabels.load(out, T=4, streaming=True, shards="1", **words)

@@ -103,7 +103,7 @@ def test_shards_of_which_nothing_is_left_are_refused(tmp_path):
     out = str(tmp_path / "d")
     teacher = save_script(Flat(), tmp_path / "flat.pt")
     softlabels.dump(teacher=teacher, data=str(tmp_path / "i.parquet"), out=out, shard_rows=3,
-                    with_inputs=True, on_error="skip")  # fmt: skip
+                    store_inputs="original", on_error="skip")  # fmt: skip
     for words in ({}, {"streaming": True}, {"inputs": False}):
         with pytest.raises(UsageError, match=r"--shards 1 of .* have no rows.*choose others too"):
             softlabels.load(out, T=2, shards="1", **words)

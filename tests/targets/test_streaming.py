@@ -86,9 +86,9 @@ def test_a_damaged_page_is_told_when_it_is_read(tmp_path):
         list(load(folder).batches(64))
 
 
-@pytest.mark.parametrize("with_inputs", [False, True])
-def test_inputs_are_joined_and_checked(tmp_path, with_inputs):
-    data, out = vectors_dump(tmp_path, with_inputs=with_inputs)
+@pytest.mark.parametrize("store_inputs", ["none", "original"])
+def test_inputs_are_joined_and_checked(tmp_path, store_inputs):
+    data, out = vectors_dump(tmp_path, store_inputs=store_inputs)
     expected = softlabels.load(out, T=2).take(np.arange(60))
     dataset = load(out, inputs=True)
     for batch in dataset.batches(7, shuffle=True):

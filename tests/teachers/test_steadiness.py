@@ -77,7 +77,7 @@ def test_a_teacher_that_is_one_stands(tmp_path, data, make, precision):
 @pytest.mark.parametrize("make", [modules.InPlace, modules.OwnBuffer])
 def test_a_teacher_may_work_in_place_and_give_the_same_memory_again(tmp_path, data, make):
     torch.save(make(), tmp_path / "t.pt")
-    words = {"batch_size": 20, "with_inputs": True, "trust_pickle": True, "dtype": "float32"}
+    words = {"batch_size": 20, "store_inputs": "original", "trust_pickle": True, "dtype": "float32"}
     dump(str(tmp_path / "t.pt"), data, tmp_path / "d", **words)
     rows = softlabels.load(tmp_path / "d", T=1, source=data).take(list(range(90)))
     right = make()(rows["input"].clone()).detach().clone()
