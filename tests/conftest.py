@@ -203,4 +203,4 @@ def whole(dataset) -> torch.Tensor:
 
 def every(reader) -> np.ndarray:
     """All logits of a dump, decoded, [R, C]."""
-    return reader.logits_of(np.arange(len(reader))).dense().numpy()
+    return reader.logits_of(np.arange(len(reader)))[0].dense().numpy()

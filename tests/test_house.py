@@ -32,6 +32,7 @@ INSIDE = {
     "store": """
 names pages json_objects shard_numbers markdown gathering
 folder fields
+side_files pilots
 codecs
 plan lives
 records claims

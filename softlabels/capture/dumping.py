@@ -29,6 +29,7 @@ from softlabels.errors import (
 from softlabels.options import DumpOptions, verb
 from softlabels.places.hub_files import make_repository
 from softlabels.store.claims import claimed, is_lost, new_run
+from softlabels.store.pilots import WARNED
 from softlabels.store.records import Manifest, Plan
 from softlabels.store.statistics import alarm
 from softlabels.system.humanize import counted, size_words
@@ -109,6 +110,13 @@ def _warnings(manifest: Manifest, plan: Plan) -> Iterator[str]:
         return
     if text := alarm(statistics.labelled, statistics.correct, plan.classes):
         yield f"warning: {text}"
+    pilot, most = plan.pilot, statistics.kl_most
+    if pilot and most is not None and pilot.is_exceeded(most, plan.shard_rows, WARNED):
+        yield (
+            f"warning: the codec {plan.codec} changes the soft targets of a shard by a mean KL of "
+            f"{most:.2g} nats at T = 1, and the pilot measured {pilot.at_one.mean:.2g}: some rows "
+            f"are not like the others. Look at softlabels info, or store with --codec dense"
+        )
     if statistics.unturned:
         yield (
             f"warning: {statistics.unturned:,} of {manifest.rows:,} images carry an EXIF "

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from softlabels.capture.pilot import with_pilot
 from softlabels.capture.pipeline import dump_shards
 from softlabels.capture.planning import (
     Setup,
@@ -22,7 +23,7 @@ from softlabels.store.folder import Folder
 from softlabels.store.ledger import Ledger
 from softlabels.store.records import Plan
 from softlabels.system.humanize import counted, size_words, time_words
-from softlabels.system.progress import Progress
+from softlabels.system.progress import SILENT, Progress
 
 SAMPLE_SECONDS, SAMPLE_BATCHES = 1.0, 8
 PACKED_BYTES = 11  # of a row beside its logits: 8 of the input's hash; id, view and label, packed
@@ -153,7 +154,10 @@ def _sample(setup: Setup, plan: Plan, rows: int) -> _Sample:
     source = plan.source.replace(rows=rows, shards=shards)
     small = plan.replace(rows=rows, shard_rows=rows, source=source)
     with tempfile.TemporaryDirectory(prefix="softlabels-") as place:
-        ledger = Ledger(Folder(place), small)
+        folder = Folder(place)
+        if small.make_codec().fits:
+            small = with_pilot(setup, small, SILENT, folder)
+        ledger = Ledger(folder, small)
         job = replace(setup.job(plan), plan=small, ledger=ledger, skip_unreadable=True)
         began = time.perf_counter()
         for _ in dump_shards(job, [0]):

@@ -45,6 +45,7 @@ class Job:
     batch_size: int = 256
     workers: int = 2
     skip_unreadable: bool = False
+    allow_codec_error: bool = False
 
     @property
     def folder(self) -> Folder:
@@ -157,7 +158,9 @@ class Scribe:
             raise RuntimeError("an earlier batch of this dump could not be written")
         if self.open is None:
             job = self.job
-            self.open = ShardWriter(job.folder, job.plan, batch.shard, self.schema).__enter__()
+            writer = ShardWriter(job.folder, job.plan, batch.shard, self.schema)
+            writer.holds_error = not job.allow_codec_error
+            self.open = writer.__enter__()
         try:
             rows = batch.rows
             for entry in _left_out(batch):

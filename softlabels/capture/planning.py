@@ -65,6 +65,7 @@ class Setup:
             batch_size=self.options.batch_size,
             workers=self.options.workers,
             skip_unreadable=self.options.on_error == "skip",
+            allow_codec_error=self.options.allow_codec_error,
         )
 
     def __str__(self) -> str:
@@ -125,6 +126,8 @@ def make_plan(setup: Setup, earlier: Plan | None = None) -> Plan:
         fingerprint=fingerprint, shards=shards, files=identity.hash() if identity else None
     )
     plan = plan.replace(source=known)
+    if earlier is not None and earlier.codec == plan.codec:  # fitted once, and measured once
+        plan = plan.replace(shared=earlier.shared, pilot=earlier.pilot)
     named = plan if earlier is None else plan.named_as(earlier)
     if setup.options.name is None:
         return named
@@ -137,7 +140,7 @@ def draft(setup: Setup, earlier: Plan | None = None) -> Plan:
     Raises ValidationError for what no plan can hold.
     """
     options, source, teacher = setup.options, setup.source, setup.teacher
-    codec = parse_codec("dense", setup.classes, options.dtype)
+    codec = parse_codec(options.codec, setup.classes, options.dtype)
     input_bytes = mean_input_bytes(source) if options.store_inputs != "none" else 0
     groups = group_rows(codec.row_bytes, input_bytes)
     usual = shard_rows(codec.row_bytes + input_bytes, groups)
@@ -166,7 +169,7 @@ def draft(setup: Setup, earlier: Plan | None = None) -> Plan:
             "preprocess": str(setup.preprocess),
             "precision": "unknown" if teacher.kind == "imported" else options.precision,
             "views": ["clean"],
-            "codec": "dense",
+            "codec": options.codec,
             "dtype": options.dtype,
             "classes": setup.classes,
             "rows": len(source),

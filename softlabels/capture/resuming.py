@@ -1,5 +1,6 @@
 """What of a dump is done, what is done again, and the first and the last things written."""
 
+from softlabels.capture.pilot import check_probes, left_behind, with_pilot
 from softlabels.capture.pipeline import Job
 from softlabels.capture.planning import Setup, make_plan
 from softlabels.capture.sampling import check_sample
@@ -13,6 +14,7 @@ from softlabels.store.ledger import Ledger
 from softlabels.store.names import CARD, PLAN
 from softlabels.store.records import Manifest, Plan
 from softlabels.store.shard_check import check_shards
+from softlabels.store.side_files import SHARED
 from softlabels.store.writer import shard_features
 from softlabels.system.local_files import remove_if_empty
 from softlabels.system.progress import Progress
@@ -29,6 +31,10 @@ def begin(setup: Setup, resume: bool, progress: Progress) -> Plan:
     plan = make_plan(setup, earlier)
     if earlier is not None:
         plan.check_same(earlier, folder)
+        if resume:
+            check_probes(setup, plan)
+    else:
+        plan = left_behind(folder, plan)
     ledger.plan = plan
     if earlier is None and not _is_own(ledger):
         others = [name for name in folder.names() if not name.startswith(".")]
@@ -43,6 +49,8 @@ def begin(setup: Setup, resume: bool, progress: Progress) -> Plan:
             f"{folder} holds an unfinished dump: {ledger.state}. Add --resume to go on "
             f"with it, or choose another folder with --out"
         )
+    if earlier is None and plan.pilot is None:
+        ledger.plan = plan = with_pilot(setup, plan, progress, folder)
     if ledger.frozen != plan:
         if earlier is not None or folder.exists(PLAN):
             progress.say(f"{PLAN} was lost or damaged; it is written again")
@@ -97,9 +105,11 @@ def withdraw(ledger: Ledger) -> None:
     folder must be free."""
     ledger.refresh()
     if not ledger.commits:
-        ledger.folder.delete(PLAN)
+        for name in (PLAN, *ledger.plan.shared):
+            ledger.folder.delete(name)
         if ledger.folder.is_local:
-            remove_if_empty(ledger.folder.path("data"))
+            for name in ("data", SHARED):
+                remove_if_empty(ledger.folder.path(name))
 
 
 def finish(job: Job) -> Manifest | None:
@@ -153,8 +163,9 @@ def _note_source(source: Source, plan: Plan, progress: Progress) -> None:
 
 
 def _is_own(ledger: Ledger) -> bool:
-    """Whether the folder is empty, or all that was committed in it was committed by this plan."""
-    if not [name for name in ledger.folder.names() if not name.startswith(".")]:
+    """Whether the folder is empty but for what a pilot wrote, or all that was committed in it was
+    committed by this plan."""
+    if not [n for n in ledger.folder.names() if not n.startswith(".") and n != SHARED]:
         return True
     ledger.refresh()
     return bool(ledger.records) and not ledger.strangers

@@ -10,6 +10,7 @@ from softlabels.inputs.label_numbers import check_labels
 from softlabels.logits import looks_like, scaled_probabilities
 from softlabels.options import DumpOptions
 from softlabels.store.codecs.registry import parse_codec
+from softlabels.store.codecs.rounding import cast_for_storage
 from softlabels.teachers import Teacher
 from softlabels.teachers.probing import check_steady
 from softlabels.teachers.teacher import check_class_names
@@ -48,8 +49,10 @@ def try_teacher(
     classes = logits_NC.shape[1]
     teacher.check_classes(classes, class_names)
     check_labels(examples.source, classes, f"the teacher {teacher.name}")
-    codec = parse_codec("dense", classes, options.dtype)
-    stored = codec.encode(logits_NC, ids)
+    codec = parse_codec(options.codec, classes, options.dtype)
+    if codec.fits:  # on a pilot, later
+        cast_for_storage(logits_NC, torch.float32, ids)
+    stored = {} if codec.fits else codec.encode(logits_NC, ids)
     allowed = options.allow_batch_dependence
     remark = check_steady(teacher, inputs, logits_NC, options.precision, ids, allowed)
     kind = looks_like(logits_NC)
@@ -63,8 +66,9 @@ def try_teacher(
             f"last layers, or divide by {total:.6g} and store the logarithms with softlabels "
             f"import --probabilities. If these are logits, say so with --outputs logits"
         )
-    kl = codec.lost(logits_NC, stored, ids)
-    codec.check_lost(kl, len(ids), f"the first {len(ids):,} rows")
+    if stored:
+        kl = codec.lost(logits_NC, stored, ids)
+        codec.check_lost(kl, len(ids), f"the first {len(ids):,} rows")
     same = _sameness(block.hashes, logits_NC)
     return classes, [text for text in (*teacher.feed.remarks, remark, same) if text]
 

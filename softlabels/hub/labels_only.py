@@ -11,6 +11,7 @@ from softlabels.store.names import CARD, MANIFEST, PLAN, commit_name
 from softlabels.store.reader import DumpReader
 from softlabels.store.records import Commit, Manifest
 from softlabels.store.shard_check import sha256_of
+from softlabels.store.side_files import SideFiles
 from softlabels.store.writer import ShardWriter, shard_features, shard_schema
 from softlabels.system.background import in_order
 from softlabels.system.progress import SILENT, Progress
@@ -28,6 +29,11 @@ def without_inputs(reader: DumpReader, to: Folder, progress: Progress = SILENT) 
     ledger = Ledger(to, plan)
     there = ledger.commits if ledger.frozen == plan else {}
     done = {n: c for n, c in there.items() if sha256_of(to.path(c.file)) == c.sha256}
+    for name in plan.shared:
+        content = SideFiles(reader.folder, plan.shared).read(name)
+        with to.create(name) as file:
+            file.write(content)
+    measured = Ledger(reader.folder, reader.plan).commits if plan.pilot else {}
     to.write_json(PLAN, plan.as_json)
     commits = []
     with progress.bar("without inputs", len(reader), "rows") as advance:
@@ -42,7 +48,9 @@ def without_inputs(reader: DumpReader, to: Folder, progress: Progress = SILENT) 
             labels = table["label"].to_numpy() if reader.labelled else np.full(len(ids), -1)
             stored = reader.shard(shard).decode(table)
             with ShardWriter(to, plan, shard, schema) as writer:
-                writer.append(ids, labels, table["input_hash"].to_numpy(), stored)
+                hashes = table["input_hash"].to_numpy()
+                writer.append(ids, labels, hashes, stored)
+                writer.known = measured.get(reader.numbers[shard])
                 for entry in reader.manifest.skipped:
                     start, stop = plan.bounds(shard)
                     if start <= entry.row < stop:

@@ -25,6 +25,7 @@ from softlabels.store.reader import DumpReader
 from softlabels.store.records import Manifest, Plan
 from softlabels.store.shard_check import sha256_of
 from softlabels.store.shard_numbers import parse_numbers
+from softlabels.store.side_files import SHARED
 from softlabels.system.background import cores
 from softlabels.system.humanize import counted, size_words
 from softlabels.system.progress import SILENT, Progress
@@ -128,7 +129,7 @@ def _fetch(
     redone = [n for n in numbers if {plan.file(n), commit_name(n)} & set(wrong)]
     if wrong and (still := _wrong(to.folder, manifest, plan, redone, SILENT)):
         what = f"is not the plan, or a record in commits/, that {MANIFEST} tells of"
-        if still[0].endswith(".parquet"):
+        if still[0].endswith(".parquet") or still[0].startswith(f"{SHARED}/"):
             what = "has other bytes than its record tells (SHA-256 differs)"
         raise DamagedDump(f"{address}/{still[0]} {what}; ask its owner to push it again")
 
@@ -136,7 +137,7 @@ def _fetch(
 def _wrong(
     folder: Folder, manifest: Manifest, plan: Plan, numbers: list[int], progress: Progress
 ) -> list[str]:
-    """These shards, their records, and the plan, as far as they are not what the manifest says."""
+    """These shards, their records, side files and the plan, where they are not the manifest's."""
     wrong, shards = [], [manifest.shards[number] for number in numbers]
     total = sum(shard.bytes for shard in shards) // 1_000_000
     with progress.bar("check", total, "MB") as advance, ThreadPoolExecutor(cores()) as pool:
@@ -145,6 +146,7 @@ def _wrong(
             advance(shard.bytes // 1_000_000)
             if sha256 != shard.sha256:
                 wrong.append(shard.file)
+    wrong += [n for n, sha256 in plan.shared.items() if sha256_of(folder.path(n)) != sha256]
     try:
         wrong += [] if read_plan(folder) == plan else [PLAN]
     except DamagedDump:

@@ -71,7 +71,8 @@ def earlier_files(
             f"{old.hash[:19]}…; push to another repository or --revision, or add --replace"
         )
     shards = range(old.shards)
-    return {at.inside(name) for i in shards for name in (commit_name(i), old.file(i))}
+    stale = [name for i in shards for name in (commit_name(i), old.file(i))]
+    return {at.inside(name) for name in (*stale, *old.shared)}
 
 
 def dump_folders(there: Iterable[str]) -> set[str]:
@@ -89,7 +90,7 @@ def data_folders(there: Iterable[str]) -> set[str]:
 def _is_in(name: str, dump: str) -> bool:
     """Whether a file is in the folder of a dump. The top is one of the dump's only as far as it has
     such folders."""
-    return name.startswith(f"{dump}/" if dump else ("data/", "commits/", PLAN, MANIFEST))
+    return name.startswith(f"{dump}/" if dump else ("data/", "commits/", "shared/", PLAN, MANIFEST))
 
 
 def refuse_tag(api: HfApi, at: HubAddress) -> None:
@@ -111,7 +112,7 @@ def dump_files(folder: Folder, at: HubAddress) -> dict[str, tuple[str | bytes, s
     manifest, plan = read_manifest(folder)
     records = {commit_name(shard): "" for shard in range(plan.shards)}
     shards = {record.file: record.sha256 for record in manifest.shards}
-    files = {PLAN: ""} | records | shards | {MANIFEST: ""}
+    files = {PLAN: ""} | dict(plan.shared) | records | shards | {MANIFEST: ""}
     return {at.inside(name): (folder.path(name), sha256) for name, sha256 in files.items()}
 
 

@@ -51,7 +51,19 @@ class DumpOptions(SourceOptions):
         "auto",
     )
     shard_rows: Count | None = option("Rows in a shard. Default: about 128 MiB.", None)
-    dtype: Literal["float16", "float32"] = option("How a logit is stored.", "float16")
+    codec: str = option(
+        "How logits are stored. dense: all, as --dtype. int8: a byte a class, with a scale and an "
+        "offset a row; its error is measured first, on a pilot.",
+        "dense",
+    )
+    allow_codec_error: bool = option(
+        "Go on where a shard's error is more than twice what the pilot measured.",
+        False,
+        flag="--allow-codec-error",
+    )
+    dtype: Literal["float16", "float32"] = option(
+        "How a logit is stored, or the scale and offset of int8.", "float16"
+    )
     store_inputs: Literal["none", "original"] = option(
         "original: store the inputs too, as they are, so that the dump stands alone.", "none"
     )

@@ -113,7 +113,7 @@ def fetch_files(
     """Fetch the files of a dump, several at once. Hashes are not checked here: readers do.
 
     copy: has its manifest
-    rows_only: shards alone, without plan, commit records and card
+    rows_only: shards and side files alone, without plan, commit records and card
     shards: these shards and their records, by default all
     get: fetches the file of a name at a commit, by default into the client's cache
     """
@@ -121,7 +121,9 @@ def fetch_files(
     manifest, plan = read_manifest(copy)
     numbers = parse_numbers(shards, plan.shards)
     sizes = {r.file: r.bytes for r in (manifest.shards[number] for number in numbers)}
-    first, last = ([], []) if rows_only else ([PLAN], [*map(commit_name, numbers), CARD])
+    records = [*map(commit_name, numbers), CARD]
+    first, last = ([], []) if rows_only else ([PLAN], records)
+    first = [*first, *plan.shared]
 
     def get_one(name: str) -> int:
         try:

@@ -15,6 +15,7 @@ from softlabels.store.names import MANIFEST
 from softlabels.store.records import ShardRecord
 from softlabels.store.shard_check import sha256_of
 from softlabels.store.shard_numbers import parse_numbers
+from softlabels.store.side_files import SideFiles
 from softlabels.system.background import in_order
 from softlabels.system.cache import LocalCache, hold
 from softlabels.system.progress import SILENT, Progress
@@ -50,6 +51,11 @@ def local_copy(
             about = {"dump": folder.url, "rows": manifest.rows, "bytes": manifest.bytes}
             copy.write_json("about.json", about)
             _fetch(folder, copy, missing, cache, progress)
+        for name in plan.shared:
+            if not (place / name).exists():
+                side_file = SideFiles(folder, plan.shared).read(name)
+                with copy.create(name) as file:
+                    file.write(side_file)
         if not (place / MANIFEST).exists():
             copy.write_json(MANIFEST, manifest.as_json)
         os.utime(place / "about.json", (time.time(),) * 2)

@@ -11,6 +11,7 @@ from softlabels.store.folder import Folder
 from softlabels.store.json_objects import MAX_JSON_BYTES
 from softlabels.store.markdown import folded, shown, table
 from softlabels.store.names import CARD
+from softlabels.store.pilots import Pilot
 from softlabels.store.recipe import TEACHER, recipe, written
 from softlabels.store.records import Manifest, Plan
 from softlabels.system.front_matter import read_front_matter
@@ -231,6 +232,7 @@ def describe(manifest: Manifest, plan: Plan) -> dict[str, Any]:
         "views": ", ".join(plan.views),
         "preprocessing": plan.preprocess or "none",
         "logits": f"{plan.codec}, {plan.dtype}, {_made(plan)}",
+        **_codec_error(manifest, plan),
         "inputs stored": plan.store_inputs,
         **batch_dependence(plan),
         "shards": plan.shards,
@@ -252,6 +254,10 @@ def describe(manifest: Manifest, plan: Plan) -> dict[str, Any]:
 
 
 WORDS: dict[str, Callable[[Any], str]] = {
+    "codec's error": lambda value: f"KL(teacher, stored) {Pilot.model_validate(value)}",
+    "codec's error, all rows": lambda value: (
+        f"{value[0]:.1e} at T=1, at most {value[1]:.1e} in a shard"
+    ),
     "size": size_words,
     "teacher's accuracy": lambda value: f"{value:.4f}",
     "mean entropy at T=1": lambda value: f"{value:.4f} nats",
@@ -269,6 +275,18 @@ def worded(facts: Mapping[str, Any]) -> dict[str, str]:
         return f"{value:,}" if isinstance(value, int) else str(value)
 
     return {name: word(name, value) for name, value in facts.items()}
+
+
+def _codec_error(manifest: Manifest, plan: Plan) -> dict[str, Any]:
+    """By how much soft targets of the stored logits differ from the teacher's: what the pilot
+    measured, and of all rows the mean KL at T = 1 in nats and the largest of a shard."""
+    if plan.pilot is None:
+        return {}
+    facts: dict[str, Any] = {"codec's error": plan.pilot.as_json}
+    statistics = manifest.statistics
+    if statistics and statistics.kl is not None:
+        facts["codec's error, all rows"] = [statistics.kl, statistics.kl_most]
+    return facts
 
 
 def _made(plan: Plan) -> str:

@@ -85,6 +85,17 @@ ShardFile = TypeAliasType(
         ),
     ],
 )
+SideFile = TypeAliasType(
+    "SideFile",
+    Annotated[
+        str,
+        Field(
+            pattern=r"^shared/[A-Za-z0-9_]+([.-][A-Za-z0-9_]+)*$",
+            max_length=100,
+            description="a file in shared/, of letters, digits and _, with single . or - between",
+        ),
+    ],
+)
 # Each list ends at its first wrong entry: a million of errors would fill the memory.
 Texts = TypeAliasType(
     "Texts", Annotated[list[Text], FailFast(), Field(description="a list of texts")]

@@ -11,7 +11,21 @@ from pydantic import ConfigDict, FailFast, Field, model_validator
 from softlabels.errors import PlanMismatch
 from softlabels.store.codecs.codec import Codec
 from softlabels.store.codecs.registry import parse_codec
-from softlabels.store.fields import SPLIT, Hash, Record, Rows, ShortHash, Size, Text, Texts
+from softlabels.store.fields import (
+    SPLIT,
+    Hash,
+    Record,
+    Rows,
+    Sha256,
+    ShortHash,
+    SideFile,
+    Size,
+    Text,
+    Texts,
+)
+from softlabels.store.folder import Folder
+from softlabels.store.pilots import Pilot
+from softlabels.store.side_files import SideFiles
 from softlabels.system.humanize import counted, short
 
 MAX_SHARDS = 200_000
@@ -119,6 +133,17 @@ class Plan(PlanPart):
     batch_size: Size | None = Field(
         description="the rows in a batch where the teacher's answers may depend on it"
     )
+    shared: dict[SideFile, Sha256] = Field(
+        default={},
+        max_length=100,
+        description="the side files that all rows share, each with its SHA-256: an object; left "
+        "out where there are none",
+    )
+    pilot: Pilot | None = Field(
+        default=None,
+        description="what was measured of the codec's error on pilot rows, before the first shard; "
+        "left out where that is not needed",
+    )
     format: Literal["softlabels/1"] = Field(description="the version of the format: softlabels/1")
 
     @model_validator(mode="after")
@@ -183,8 +208,10 @@ class Plan(PlanPart):
     def file(self, shard: int) -> str:
         return f"data/{self.source.split}-{shard:05d}-of-{self.shards:05d}.parquet"
 
-    def make_codec(self) -> Codec:
-        return parse_codec(self.codec, self.classes, self.dtype)
+    def make_codec(self, folder: Folder | None = None) -> Codec:
+        """The codec. To encode and decode it needs the folder where its side files lie, if it has
+        any."""
+        return parse_codec(self.codec, self.classes, self.dtype, SideFiles(folder, self.shared))
 
     def named_as(self, other: "Plan") -> "Plan":
         """This plan with the other's names for the same teacher and the same data: where a file

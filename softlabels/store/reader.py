@@ -26,7 +26,7 @@ class DumpReader:
     def __init__(self, folder: Folder, shards: str | Iterable[int] | None = None) -> None:
         self.folder = folder
         self.manifest, self.plan = read_manifest(folder)
-        self.codec = self.plan.make_codec()
+        self.codec = self.plan.make_codec(folder)
         self.numbers = parse_numbers(shards, self.plan.shards)
         self.records = [self.manifest.shards[number] for number in self.numbers]
         self._rows: int = sum(record.rows for record in self.records)
@@ -84,19 +84,25 @@ class DumpReader:
                 of_rows = table["label"].to_numpy() if columns else np.full(len(table), -1)
                 yield self.codec.of_arrays(stored), by_position(of_rows, stored)
 
-    def logits_of(self, rows: np.ndarray) -> Logits:
-        """The logits of these rows (ascending), one row group in memory at a time."""
+    def logits_of(self, rows: np.ndarray) -> tuple[Logits, np.ndarray]:
+        """The logits of these rows (ascending), one row group in memory at a time; and for each of
+        their positions, which of these rows it is of."""
         starts = np.cumsum([0, *(record.rows for record in self.records)])
         shards = np.searchsorted(starts, rows, side="right") - 1
         parts: list[Logits] = []
+        which: list[np.ndarray] = []
+        done = 0
         for shard in np.unique(shards):
             reader, local = self.shard(int(shard)), rows[shards == shard] - starts[shard]
             groups = local // self.plan.group_rows
             for group in np.unique(groups):
                 chosen = local[groups == group] - group * self.plan.group_rows
                 table = reader.table(int(group), self.codec.names).take(pa.array(chosen))
-                parts.append(self.codec.of_arrays(reader.decode(table)))
-        return parts[0].joined(parts[1:])
+                stored = reader.decode(table)
+                parts.append(self.codec.of_arrays(stored))
+                which.append(by_position(np.arange(done, done + len(table)), stored))
+                done += len(table)
+        return parts[0].joined(parts[1:]), np.concatenate(which)
 
     def table(self, columns: list[str]) -> pa.Table:
         """These columns of all shards that are read."""

@@ -29,6 +29,7 @@ def recipe(plan: Plan, skipped: bool = False, data: str | None = None) -> list[s
         "id-column": columns.id,
         "preprocess": plan.preprocess,
         "precision": plan.precision,
+        "codec": None if plan.codec == "dense" else plan.codec,
         "dtype": plan.dtype,
         "shard-rows": plan.shard_rows,
         "store-inputs": plan.store_inputs if plan.with_inputs else None,

@@ -53,6 +53,14 @@ class Statistics(Record):
     accuracy: Number | None = Field(
         default=None, description="correct / labelled; left out where no row is labelled"
     )
+    kl: Number | None = Field(
+        default=None,
+        description="the mean KL(teacher, stored) at T = 1 in nats, where a pilot measured the "
+        "codec's; left out elsewhere",
+    )
+    kl_most: Number | None = Field(
+        default=None, description="the largest such mean of a shard; left out where kl is"
+    )
     unturned: Count = Field(
         default=0,
         description="the number of pictures that the teacher saw as stored, though their EXIF "
@@ -78,6 +86,8 @@ class Statistics(Record):
             mean=_all([part.mean for part in parts], lambda means: _mean(means, weights)),
             entropy=_mean([part.entropy for part in parts], weights),
             accuracy=correct / labelled if labelled else None,
+            kl=_all([part.kl for part in parts], lambda means: _mean(means, weights)),
+            kl_most=_all([part.kl_most for part in parts], max),
             unturned=sum(part.unturned for part in parts),
         )
 

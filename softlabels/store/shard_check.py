@@ -49,21 +49,22 @@ class Checked:
 
 
 def check_shards(
-    folder: Folder, plan: Plan, commits: list[Commit], workers: int
+    folder: Folder, plan: Plan, commits: list[Commit], workers: int, decode: bool = True
 ) -> Iterator[Checked]:
     """`check_shard` of several shards at once, in order."""
     with ThreadPoolExecutor(workers, thread_name_prefix="check") as pool:
         waiting = []
         for commit in commits:
-            waiting.append(pool.submit(check_shard, folder, plan, commit))
+            waiting.append(pool.submit(check_shard, folder, plan, commit, decode))
             if len(waiting) > 2 * workers:
                 yield waiting.pop(0).result()
         for future in waiting:
             yield future.result()
 
 
-def check_shard(folder: Folder, plan: Plan, commit: Commit) -> Checked:
-    """Size, SHA-256, footer, rows against the plan's fingerprint, finite values."""
+def check_shard(folder: Folder, plan: Plan, commit: Commit, decode: bool = True) -> Checked:
+    """Size, SHA-256, footer, rows against the plan's fingerprint, finite values. decode: whether to
+    go further than the SHA-256, for which side files are needed."""
     found = Checked(commit.shard)
 
     def report(problem: str) -> Checked:
@@ -80,7 +81,8 @@ def check_shard(folder: Folder, plan: Plan, commit: Commit) -> Checked:
             found.read = size
             if digest != commit.sha256:
                 return report(_whose(path, plan, commit))
-            _check_content(folder, path, plan, commit, found)
+            if decode:
+                _check_content(folder, path, plan, commit, found)
     except FileNotFoundError:
         return report("is missing")
     except PermissionError as error:

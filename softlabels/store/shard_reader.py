@@ -35,7 +35,7 @@ class ShardReader:
         self.folder, self.plan, self.shard, self.rows = folder, plan, shard, rows
         self.path = path
         self.name = plan.file(shard)
-        self.codec = plan.make_codec()
+        self.codec = plan.make_codec(folder)
         # no cached_property: in Python 3.11 it holds a lock for all objects, which a process forked
         # meanwhile would wait for without end
         self._known: dict[str, Any] = {}

@@ -8,14 +8,15 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
-from softlabels.errors import AlignmentError
+from softlabels.errors import AlignmentError, LogitsError
 from softlabels.store.codecs.codec import Stored, by_position
 from softlabels.store.folder import Folder
 from softlabels.store.left_out import fingerprints, put_back
 from softlabels.store.names import commit_name
 from softlabels.store.pages.columns import Column
 from softlabels.store.pages.shard_file import ShardFile
-from softlabels.store.records import Commit, Plan, Skipped
+from softlabels.store.pilots import STOPPED
+from softlabels.store.records import Commit, Plan, Skipped, Statistics
 from softlabels.store.statistics import LogitStatistics
 
 NULLABLE = ("label", "input")  # and what a codec decodes
@@ -73,7 +74,8 @@ class ShardWriter:
             b"softlabels.shard": str(shard).encode(),
         }
         self.schema = schema.with_metadata((schema.metadata or {}) | footer)
-        self.codec = plan.make_codec()
+        self.codec = plan.make_codec(folder)
+        self.holds_error = True  # a shard whose codec errs far more than on the pilot is refused
         self.statistics = LogitStatistics()
         self.skipped: list[Skipped] = []
         self.unturned = 0  # pictures fed as stored, though their EXIF orientation says to turn them
@@ -82,6 +84,8 @@ class ShardWriter:
         self._mapped = {c.name: c.empty(plan.group_rows) for c in self.codec.mapped}
         self._decoded: dict[str, list[bytes | None]] = {c.name: [] for c in self.codec.decoded}
         self._lost = 0.0  # nats
+        # of rows that are encoded already: the record of their shard, which knows the codec's error
+        self.known: Commit | None = None
         self._waiting = 0  # rows of the group that is being filled
         self._keys: list[tuple[np.ndarray, ...]] = []  # ids, input hashes and labels of all rows
 
@@ -148,11 +152,8 @@ class ShardWriter:
                 rows = statistics.rows if statistics else 0
                 assert rows + len(self.skipped) == stop - start, "a shard is whole"
                 fingerprint = self._fingerprint()
-                if statistics and self.unturned:
-                    statistics = statistics.replace(unturned=self.unturned)
-                positions = statistics.positions if statistics else None
-                positions = rows if positions is None else positions
-                self.codec.check_lost(self._lost, positions, f"shard {self.shard}")
+                if statistics:
+                    statistics = self._judged(statistics.replace(unturned=self.unturned))
                 self.file.close()
             except BaseException:
                 self.file.abandon()
@@ -186,6 +187,29 @@ class ShardWriter:
                 f"Nothing of shard {self.shard} was stored. Bring back the data, then --resume"
             )
         return rows
+
+    def _judged(self, statistics: Statistics) -> Statistics:
+        """With the codec's error on these rows, which may be no larger than the pilot lets expect.
+        Raises LogitsError."""
+        where, pilot = f"shard {self.shard}", self.plan.pilot
+        if self.known is not None and self.known.statistics:
+            known = self.known.statistics
+            return statistics.replace(kl=known.kl, kl_most=known.kl_most)
+        rows = statistics.rows
+        positions = rows if statistics.positions is None else statistics.positions
+        self.codec.check_lost(self._lost, positions, where)
+        if pilot is None or not positions:
+            return statistics
+        mean = max(0.0, self._lost / positions)
+        if self.holds_error and pilot.is_exceeded(mean, positions, STOPPED):
+            raise LogitsError(
+                f"the codec {self.plan.codec} changes the soft targets of {where} by a mean KL of "
+                f"{mean:.2g} nats at T = 1, more than {STOPPED:g} times the "
+                f"{pilot.at_one.mean:.2g} that the pilot measured: its rows are not like the "
+                f"others. Store them with --codec dense in another folder, or go on with "
+                f"--allow-codec-error and --resume"
+            )
+        return statistics.replace(kl=mean, kl_most=mean)
 
     def _write(self) -> None:
         rows, self._waiting = self._waiting, 0

@@ -18,6 +18,7 @@ from softlabels.options import EvalOptions, verb
 from softlabels.system.devices import resolve_device
 from softlabels.system.humanize import counted, html_table, measured
 from softlabels.system.progress import Advance, Progress, unheard
+from softlabels.targets.batch import for_each_position
 from softlabels.targets.loading import load
 from softlabels.targets.soft_dataset import Dump
 from softlabels.teachers import Teacher, resolve
@@ -183,11 +184,12 @@ def _against(
     theirs = LabelSpace(name, dataset.reader.plan.classes, dataset.class_names)
     order = _match(space, theirs, progress)
     student_NC = _predict_all(model, dataset.examples, options, progress, "against")
-    teacher = dataset.rows.gather(np.arange(len(dataset)))
+    columns = dataset.rows.columns(np.arange(len(dataset)))
     dataset.settle()
     if order is not None:  # the student's classes in the teacher's order
         student_NC = student_NC[:, order]
-    return {"dump": name, "rows": len(dataset)} | compare(student_NC, teacher)
+    student_MC = for_each_position(student_NC, columns)
+    return {"dump": name, "rows": len(dataset)} | compare(student_MC, columns["targets"])
 
 
 def _match(ours: LabelSpace, theirs: LabelSpace, progress: Progress) -> Tensor | None:

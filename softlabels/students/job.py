@@ -31,6 +31,7 @@ from softlabels.students.trainer import (
 from softlabels.system.humanize import counted, few, measured
 from softlabels.system.local_files import partial_path
 from softlabels.system.progress import Progress
+from softlabels.targets.batch import for_each_position
 from softlabels.targets.soft_dataset import Dump
 
 PLACES = ("dump", "data", "source", "out", "device", "keep", "cache")  # may differ between ranks
@@ -215,7 +216,9 @@ class Job:
             found |= measure(logits_NC, labels)
             found["labelled"] = found["rows"]
         if self.teacher is not None:
-            found |= compare(logits_NC, self.teacher.rows.gather(rows).to("cpu"))
+            columns = self.teacher.rows.columns(rows)
+            logits_MC = for_each_position(logits_NC, columns)
+            found |= compare(logits_MC, columns["targets"].to("cpu"))
         return found | {"rows": len(rows)}
 
     def checkpoint(self, outcome: Outcome) -> Checkpoint:

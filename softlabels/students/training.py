@@ -21,6 +21,7 @@ from softlabels.students.trainer import Batch
 from softlabels.system.humanize import counted
 from softlabels.system.progress import Progress
 from softlabels.targets import newest_dump
+from softlabels.targets.batch import for_each_position
 from softlabels.targets.joining import source_place
 from softlabels.targets.loading import load
 from softlabels.targets.orders import permutation
@@ -136,8 +137,9 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
         progress.say(f"warning: {remedy}")
 
     def loss(logits_NC: Tensor, batch: Batch) -> Tensor:
-        hard = batch["label"] if labels is not None else None
-        return kd_loss(logits_NC, batch["targets"], hard, T=options.T, alpha=options.alpha)
+        hard = None if labels is None else for_each_position(batch["label"], batch)
+        logits_MC = for_each_position(logits_NC, batch)
+        return kd_loss(logits_MC, batch["targets"], hard, T=options.T, alpha=options.alpha)
 
     plan = dataset.reader.plan
     columns = plan.source.columns

@@ -158,6 +158,16 @@ class Row(Mapping[str, Any]):
         return f"Row({', '.join(f'{name}={_brief(self[name])}' for name in self)})"
 
 
+def for_each_position(values_N: Tensor, columns: Mapping[str, Any]) -> Tensor:
+    """What each row has, such as a student's logits [N, …] or its label, once for each of the row's
+    positions, as the targets of the same batch have it."""
+    counts_N = columns.get("positions") if "positions" in columns else None
+    if counts_N is None:
+        return values_N
+    total = len(columns["targets"])
+    return values_N.repeat_interleave(counts_N.to(values_N.device), 0, output_size=total)
+
+
 def positions_of(counts_N: Tensor, rows: Tensor) -> Tensor:
     """The positions of these rows, in their order, where the rows of a batch have so many each."""
     ends_N = counts_N.cumsum(0)

@@ -11,6 +11,7 @@ import torch
 from softlabels.errors import AlignmentError, LabelSpaceMismatch, UsageError
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.label_spaces import LabelSpace, match_label_spaces
+from softlabels.store.side_files import NOTES
 from softlabels.system.humanize import few
 from softlabels.targets.batch import positions_of
 from softlabels.targets.joining import find_ids
@@ -35,6 +36,7 @@ class Concatenated(SoftDataset):
                 ("class names", first.class_names, other.class_names),
                 ("dtype", first.reader.plan.dtype, other.reader.plan.dtype),
                 ("codec", first.reader.plan.codec, other.reader.plan.codec),
+                ("side files", _side_files(first), _side_files(other)),
                 ("kind of ids", first.reader.plan.ids, other.reader.plan.ids),
                 ("preprocessing", str(first.preprocess), str(other.preprocess)),
             ):
@@ -127,6 +129,8 @@ class SideBySide(SoftDataset):
     dumps: Mapping[str, Dump]
 
     def __post_init__(self) -> None:
+        if any(dump.reader.codec.varies for dump in self.dumps.values()):
+            raise UsageError("dumps whose rows have several positions can't stand side by side")
         if any(isinstance(dump.rows, StreamedRows) for dump in self.dumps.values()):
             raise UsageError("streamed dumps can't stand side by side; leave out streaming")
         self._check_classes()
@@ -231,6 +235,12 @@ def _stacked(parts: list[Any], back: np.ndarray) -> Any:
         everything = [value for part in parts for value in part]
         return [everything[i] for i in back]
     return torch.cat(parts).index_select(0, torch.from_numpy(back).to(parts[0].device))
+
+
+def _side_files(dump: Dump) -> dict[str, str]:
+    """Those that its rows are read by; what a pilot noted is of one dump alone."""
+    shared = dump.reader.plan.shared
+    return {name: shared[name] for name in shared if name not in NOTES}
 
 
 def _short(value: object) -> str:

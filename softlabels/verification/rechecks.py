@@ -12,7 +12,7 @@ from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import BLOCK_ROWS, Source
 from softlabels.label_spaces import LabelSpace, match_label_spaces
-from softlabels.logits import DenseLogits, Logits
+from softlabels.logits import Logits, kl_of_change
 from softlabels.options import VerifyOptions
 from softlabels.store.reader import DumpReader
 from softlabels.system.devices import CUDA_ALONE, resolve_device
@@ -129,10 +129,14 @@ def replay(reader: DumpReader, words: VerifyOptions, progress: Progress) -> Repl
         forwards = np.arange(count)
         live_NC = live(forwards, words.batch_size)
         other_NC = live(forwards[::-1].copy(), words.batch_size // 2 + 1)
-    stored = reader.logits_of(rows)
+    stored, which = reader.logits_of(rows)
     twice = difference("in other batches", live_NC, other_NC)
-    found = _compare(stored, live_NC, other_NC, reader.ids[rows], REPLAYED[plan.precision])
-    return replace(found, steady=twice.size <= steady_limit(teacher, plan.precision))
+    of_each = torch.from_numpy(which)
+    found = _compare(
+        stored, live_NC[of_each], other_NC[of_each], reader.ids[rows][which],
+        REPLAYED[plan.precision],
+    )  # fmt: skip
+    return replace(found, rows=count, steady=twice.size <= steady_limit(teacher, plan.precision))
 
 
 def _precision_here(precision: str, device: torch.device, progress: Progress) -> str:
@@ -151,22 +155,27 @@ def _forward(
 
 
 def _compare(
-    stored: Logits, live_NC: Tensor, other_NC: Tensor, ids: np.ndarray, tolerance: float
+    stored: Logits, live_MC: Tensor, other_MC: Tensor, ids: np.ndarray, tolerance: float
 ) -> Replay:
-    stored_NC, rounding_NC = stored.dense(), stored.rounding()
-    drift_NC = (stored_NC.double() - live_NC).abs()
-    control = float((live_NC - other_NC).abs().max())
-    spread = float(live_NC.std(-1).mean()) if live_NC.shape[1] > 1 else float(live_NC.abs().mean())
+    """Of M positions. Where not all raw logits are stored, only KL and agreement can be told."""
+    control = float((live_MC - other_MC).abs().max())
+    spread = float(live_MC.std(-1).mean()) if live_MC.shape[1] > 1 else float(live_MC.abs().mean())
     allowed = max(tolerance * spread, min(10 * control, MOST_REPLAYED * spread))
-    wrong_N = ((drift_NC - rounding_NC) > allowed).any(-1)
+    targets = stored.temper(1)
+    changed_MC = targets.log_probs()
+    drift_MC = rounding_MC = torch.zeros_like(live_MC)
+    if stored.is_dense:
+        changed_MC, rounding_MC = stored.dense().double(), stored.rounding()
+        drift_MC = (changed_MC - live_MC).abs()
+    wrong_M = ((drift_MC - rounding_MC) > allowed).any(-1)
     return Replay(
         rows=len(ids),
-        drift=float(drift_NC.max()),
-        rounding=float(rounding_NC.max()),
+        drift=float(drift_MC.max()),
+        rounding=float(rounding_MC[rounding_MC.isfinite()].max()),
         control=control,
         allowed=allowed,
-        wrong=ids[wrong_N.numpy()].tolist(),
+        wrong=np.unique(ids[wrong_M.numpy()]).tolist(),
         steady=True,
-        kl=float(DenseLogits(live_NC).temper(1).kl(stored_NC.double()).mean()),
-        agreement=float((stored_NC.argmax(-1) == live_NC.argmax(-1)).double().mean()),
+        kl=float(kl_of_change(live_MC, changed_MC.double(), 1).mean().clamp_min(0)),
+        agreement=float((targets.top(1)[1][:, 0] == live_MC.argmax(-1)).double().mean()),
     )

@@ -17,10 +17,13 @@ from softlabels.store.claims import writer_of
 from softlabels.store.folder import MADE_HERE, Folder
 from softlabels.store.ledger import Ledger
 from softlabels.store.names import CARD, MANIFEST, PLAN, commit_name
+from softlabels.store.pilots import STOPPED, WARNED
 from softlabels.store.reader import DumpReader
 from softlabels.store.recipe import TEACHER, recipe
 from softlabels.store.records import Commit, Manifest, Plan, Skipped
-from softlabels.store.shard_check import Finding, check_shards
+from softlabels.store.shard_check import Finding, check_shards, sha256_of
+from softlabels.store.side_files import REMEDY as LOST
+from softlabels.store.side_files import SHARED
 from softlabels.store.statistics import alarm
 from softlabels.system.humanize import counted
 from softlabels.system.progress import Progress
@@ -86,10 +89,12 @@ def verify(options: VerifyOptions, progress: Progress) -> Verdict:
         verdict.remedy = _remedy(folder, plan, bool(manifest and manifest.skipped))
         commits = _check_records(ledger, manifest, verdict)
         _find_strays(ledger, verdict)
+        _check_side_files(folder, plan, verdict)
         _check_files(
             folder, plan, commits, options.workers or os.cpu_count() or 1, verdict, progress
         )
         _raise_the_alarm(plan, verdict)
+        _check_error(plan, commits, verdict)
     verdict.seconds = time.perf_counter() - began
     if options.source or options.replay:
         _go_further(folder, options, verdict, progress)
@@ -184,6 +189,20 @@ def _find_strays(ledger: Ledger, verdict: Verdict) -> None:
         verdict.report(stray.name, f"{stray}{more}", redone=stray.shard is not None)
 
 
+def _check_side_files(folder: Folder, plan: Plan, verdict: Verdict) -> None:
+    for name, sha256 in plan.shared.items():
+        try:
+            with folder.local(name) as path:
+                if sha256_of(path) != sha256:
+                    problem = f"has other bytes than the plan has (SHA-256 differs); {LOST}"
+                    verdict.report(name, problem, redone=False)
+        except FileNotFoundError:
+            verdict.report(name, f"is missing; {LOST}", redone=False)
+    strange = set(folder.names(SHARED)) - set(plan.shared) if plan.shared else set()
+    for name in sorted(strange):
+        verdict.report(name, "is no side file of this dump", redone=False)
+
+
 def _check_files(
     folder: Folder,
     plan: Plan,
@@ -194,7 +213,8 @@ def _check_files(
 ) -> None:
     whole, ids_ascend, last = Fingerprint(), True, np.empty(0)
     with progress.bar("verify", len(commits), "shards") as advance:
-        checks = check_shards(folder, plan, commits, workers)
+        known = not any(finding.file in plan.shared for finding in verdict.findings)
+        checks = check_shards(folder, plan, commits, workers, decode=known)
         for commit, checked in zip(commits, checks, strict=True):
             verdict.findings += checked.findings
             verdict.shards += 1
@@ -214,6 +234,17 @@ def _check_files(
         verdict.report(MANIFEST, "the fingerprint of the source's keys is not that of the rows")
     if not ids_ascend and len(np.unique(DumpReader(folder).ids)) < verdict.rows:
         verdict.report(MANIFEST, "an id comes twice")
+
+
+def _check_error(plan: Plan, commits: list[Commit], verdict: Verdict) -> None:
+    """Whether the codec errs on each shard about as on the pilot, by what their records say."""
+    for commit in commits:
+        mean, pilot = commit.statistics.kl if commit.statistics else None, plan.pilot
+        if pilot and mean is not None and pilot.is_exceeded(mean, commit.rows, WARNED):
+            verdict.warnings.append(
+                f"{commit.file}: the codec {plan.codec} changed its soft targets by a mean KL of "
+                f"{mean:.2g} nats at T = 1; the pilot measured {pilot.at_one.mean:.2g}"
+            )
 
 
 def _raise_the_alarm(plan: Plan, verdict: Verdict) -> None:
@@ -240,6 +271,13 @@ def _go_further(
                 f"the teacher does not agree with itself: the same rows in other batches differ by "
                 f"up to {found.control:.2g}. Is there dropout or batch statistics in it?"
             )
+        pilot = reader.plan.pilot
+        if pilot is not None and pilot.is_exceeded(found.kl, found.rows, STOPPED):
+            verdict.report(
+                "logits", f"the soft targets of {found.rows} replayed rows are a mean KL of "
+                f"{found.kl:.2g} nats from the teacher's at T = 1; the pilot of the codec "
+                f"{reader.plan.codec} measured {pilot.at_one.mean:.2g}", redone=False,
+            )  # fmt: skip
         if found.wrong:
             shown = ", ".join(map(str, found.wrong[:5]))
             verdict.report(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from softlabels.errors import LogitsError
-from softlabels.logits import Logits
+from softlabels.logits import Logits, kl_of_change
 from softlabels.store.pages.columns import Column
 
 POSITIONS = "positions"  # the column that says how many positions each row has, where that varies
@@ -33,7 +33,9 @@ class Codec(ABC):
     columns: Sequence[Column]
     """The decoded ones first, as they stand in a shard."""
     pilot_rows: ClassVar[int] = 0
-    """Of how many rows its error is measured before the first shard; 0 where there is none."""
+    """Of how many rows its error is measured before the first shard; 0 where that is not needed."""
+    fits: ClassVar[bool] = False
+    """Whether it has side files, which `fit` makes from three of four pilot rows."""
 
     @abstractmethod
     def encode(self, logits_NC: Tensor, ids: list) -> Stored:
@@ -44,10 +46,14 @@ class Codec(ABC):
     def wrap(self, stored: Mapping[str, Any]) -> Logits:
         """Stored rows, as tensors and lists, as `Logits`: copies nothing that it need not."""
 
-    @abstractmethod
     def lost(self, logits_NC: Tensor, stored: Stored, ids: list) -> float:
         """What storing did to these rows: Σ over positions of KL(logits ‖ stored) at T = 1, in
         nats. Raises LogitsError for a row that it changed too much."""
+        return float(kl_at(1, logits_NC, self, stored).double().sum())
+
+    def fit(self, logits_NC: Tensor) -> dict[str, dict[str, Tensor]]:
+        """The tensors of each side file by its name, from the raw logits of pilot rows."""
+        raise NotImplementedError
 
     def check_lost(self, kl: float, positions: int, where: str) -> None:  # noqa: B027
         """Raises LogitsError where the mean of `lost` over these positions is too large for any
@@ -93,6 +99,16 @@ def as_tensors(stored: Stored) -> dict[str, Any]:
         name: torch.from_numpy(values) if isinstance(values, np.ndarray) else values
         for name, values in stored.items()
     }
+
+
+def kl_at(T: float, logits_NC: Tensor, codec: Codec, stored: Stored) -> Tensor:
+    """KL(logits ‖ stored, both at T) of each position, in nats, [M] on the CPU."""
+    exact_MC, logits = logits_NC.cpu(), codec.of_arrays(stored)
+    if POSITIONS in stored:
+        exact_MC = exact_MC.repeat_interleave(torch.from_numpy(stored[POSITIONS]).long(), 0)
+    if logits.is_dense:
+        return kl_of_change(exact_MC, logits.dense(), T)
+    return kl_of_change(exact_MC, logits.temper(T).log_probs() * T, T)
 
 
 def by_position(values_N: np.ndarray, stored: Stored) -> np.ndarray:

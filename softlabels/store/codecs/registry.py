@@ -5,23 +5,33 @@ from collections.abc import Callable
 from softlabels.errors import UsageError
 from softlabels.store.codecs.codec import Codec
 from softlabels.store.codecs.dense import DTYPES, DenseCodec
+from softlabels.store.codecs.int8 import Int8Codec
+from softlabels.store.side_files import SideFiles
 
-Maker = Callable[[str, int, str], Codec]
-"""What is behind the colon, or ''; the number of classes; the plan's dtype → a codec."""
-
-
-def make_dense(argument: str, classes: int, dtype: str) -> Codec:
-    if argument:
-        raise UsageError(f"--codec is dense:{argument}; dense has no argument")
-    return DenseCodec(classes, dtype)
+Maker = Callable[[str, int, str, SideFiles], Codec]
+"""What is behind the colon, or ''; the number of classes; the plan's dtype; its side files."""
 
 
-CODECS: dict[str, Maker] = {"dense": make_dense}
+def _plain(kind: Callable[[int, str], Codec]) -> Maker:
+    """The maker of a codec without an argument and side files."""
+
+    def make(argument: str, classes: int, dtype: str, side_files: SideFiles) -> Codec:
+        if argument:
+            raise UsageError(f"the codec has the argument {argument!r}, and takes none")
+        return kind(classes, dtype)
+
+    return make
 
 
-def parse_codec(text: str, classes: int, dtype: str) -> Codec:
+CODECS: dict[str, Maker] = {"dense": _plain(DenseCodec), "int8": _plain(Int8Codec)}
+
+
+def parse_codec(text: str, classes: int, dtype: str, side_files: SideFiles | None = None) -> Codec:
     """Raises UsageError for a codec or dtype that this version does not know."""
     name, _, argument = text.partition(":")
     if name not in CODECS or dtype not in DTYPES:
-        raise UsageError(f"codec {text!r} with {dtype!r} is unknown here; update softlabels")
-    return CODECS[name](argument, classes, dtype)
+        raise UsageError(
+            f"codec {text!r} with {dtype!r} is unknown here; it knows {', '.join(CODECS)}. Write "
+            f"one of these, or update softlabels"
+        )
+    return CODECS[name](argument, classes, dtype, side_files or SideFiles())
