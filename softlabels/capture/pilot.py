@@ -37,14 +37,13 @@ def with_pilot(setup: Setup, draft: Plan, progress: Progress, folder: Folder) ->
     verb = "fitted and measured" if codec.fits else "measured"
     progress.say(f"the codec {draft.codec} is {verb} on a pilot of {len(drawn):,} rows")
     rows, logits_NC = _answers(setup, drawn)
-    every = np.arange(len(rows))
-    held = every % HELD_BACK == HELD_BACK - 1 if codec.fits and len(rows) > 1 else every >= 0
-    files = codec.fit(logits_NC[torch.from_numpy(~held)]) if codec.fits else {}
+    fitted, held = _parts(len(rows), codec.fits)
+    files = codec.fit(logits_NC[fitted]) if codec.fits else {}
     probes = np.linspace(0, len(rows) - 1, min(PROBES, len(rows))).round().astype(int)
     files = {**files, PROBE: {"logits": logits_NC[torch.from_numpy(probes)].float()}}
     hashes = write_side_files(folder, files)
     codec = draft.replace(shared=hashes).make_codec(folder)
-    pilot = measured(codec, logits_NC[torch.from_numpy(held)])
+    pilot = measured(codec, logits_NC[held])
     note = {
         "draft": draft.hash,
         "drawn": len(drawn),
@@ -55,6 +54,15 @@ def with_pilot(setup: Setup, draft: Plan, progress: Progress, folder: Folder) ->
     hashes = hashes | write_side_files(folder, {}, {PILOT: note})
     progress.say(f"KL(teacher ‖ stored): {pilot}")
     return draft.replace(shared=hashes, pilot=pilot)
+
+
+def _parts(rows: int, fits: bool) -> tuple[Tensor, Tensor]:
+    """Which pilot rows a codec is fitted on, and which measure it; a few are used for both."""
+    every = torch.arange(rows)
+    if not fits or rows < HELD_BACK:
+        return every, every
+    held = every % HELD_BACK == HELD_BACK - 1
+    return every[~held], every[held]
 
 
 def draw(total: int, count: int) -> np.ndarray:
@@ -132,6 +140,8 @@ def _answers(setup: Setup, rows: np.ndarray) -> tuple[np.ndarray, Tensor]:
         on_device = examples.finish(inputs.to(setup.device))
         parts.append(setup.teacher.logits(on_device, setup.options.precision).cpu())
         kept.append(part)
+    if not kept:
+        raise UnreadableInput(f"none of the {len(rows):,} rows drawn for the pilot can be read")
     return np.concatenate(kept), torch.cat(parts)
 
 

@@ -91,7 +91,8 @@ def _wrapped(teacher_logits_MC: Tensor) -> Logits:
             f"[rows, classes]"
         )
     first = teacher_logits_MC[:LOOKED_AT]
-    if len(first) >= EVIDENCE and looks_like(first) == "softmax":
+    positive = len(first) >= EVIDENCE and float(first.min()) >= 0  # seldom, and told at once
+    if positive and looks_like(first) == "softmax":
         raise LogitsError(
             "the rows of the teacher's logits are 0 or more and sum to 1: these are probabilities, "
             'to which no temperature can be applied. Give raw logits, such as batch["logits"] or '

@@ -129,9 +129,7 @@ class MappedRows:
         return self._gathered(rows)
 
     def _gathered(self, rows: np.ndarray) -> dict[str, Any]:
-        stored: dict[str, Any] = {}
-        for name, values in self._values.items():
-            stored[name] = [values[row] for row in rows]
+        stored: dict[str, Any] = {n: [v[r] for r in rows] for n, v in self._values.items()}
         for column, groups in self._mapped:
             stored[column.name] = column.of_bytes(groups.gather(rows))
         return stored
@@ -311,6 +309,6 @@ class _Part:
 def target_columns(codec: Codec, stored: dict[str, Any]) -> dict[str, Any]:
     """What a batch gets of stored rows: `targets`, and `positions` where rows have several."""
     columns: dict[str, Any] = {"targets": codec.wrap(stored)}
-    if codec.varies:
+    if POSITIONS in stored:
         columns["positions"] = stored[POSITIONS].long()
     return columns

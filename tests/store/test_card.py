@@ -37,7 +37,7 @@ STRANGE = [
     "&lt;",
 ]
 # options of a dump that decide no row, and so are in no recipe
-OTHERS = {"out", "resume", "check", "engine", "device", "workers", "outputs"}
+OTHERS = {"allow_codec_error", "out", "resume", "check", "engine", "device", "workers", "outputs"}
 
 
 def cells(page: str) -> list[str]:
@@ -164,7 +164,9 @@ def test_a_recipe_has_every_option_that_decides_a_row(place):
     columns = SourceColumns(inputs=["a", "b"], label="y", id="k")
     source = plan.source.replace(origin="hub", revision="v1", columns=columns)
     teacher = plan.teacher.replace(kind="pickle", model="nets:small", weights="ema")
-    changed = plan.replace(source=source, teacher=teacher, store_inputs="original", batch_size=8)
+    changed = plan.replace(
+        source=source, teacher=teacher, store_inputs="original", batch_size=8, codec="int8"
+    )
     text = " ".join(recipe(changed, skipped=True))
     options = {field.name for field in fields(DumpOptions)} - OTHERS
     missing = [name for name in options if f"--{name.replace('_', '-')}" not in text]

@@ -188,7 +188,7 @@ def test_a_shard_unlike_the_pilot_stops_the_dump(uneven, tmp_path):
         softlabels.dump(out=out, **uneven)
     done = softlabels.dump(out=out, resume=True, allow_codec_error=True, **uneven)
     assert done.manifest is not None
-    assert done.manifest.statistics["kl_most"] > 10 * done.manifest.statistics["kl"]
+    assert done.manifest.statistics.kl_most > 10 * done.manifest.statistics.kl
     verdict = softlabels.verify(dump=out)
     assert verdict.good
     assert any("the pilot measured" in warning for warning in verdict.warnings)

@@ -74,7 +74,7 @@ class Codec(ABC):
     @property
     def varies(self) -> bool:
         """Whether rows have several positions."""
-        return POSITIONS in self.names
+        return any(column.name == POSITIONS for column in self.columns)
 
     @property
     def row_bytes(self) -> int:

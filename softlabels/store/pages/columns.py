@@ -61,9 +61,10 @@ class Column:
 
     def of_bytes(self, rows: Tensor) -> Tensor:
         """Rows as they lie in the file, uint8 [N, row_bytes], as numbers [N, …]."""
-        if self.dtype == np.uint8:
+        if self._kind is torch.uint8:
             return rows
-        return rows.view(self._kind).view(-1, *self.shape)
+        numbers = rows.view(self._kind)
+        return numbers if self.is_list else numbers[:, 0]
 
     def empty(self, rows: int) -> np.ndarray:
         return np.empty((rows, *self.shape), self.dtype)
