@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from softlabels.hub import pull, push
     from softlabels.logits import DenseLogits, SoftTargets
     from softlabels.students import evaluate, fit, kd_loss, train
-    from softlabels.targets import SoftDataset, examples, info, load, with_soft_targets
+    from softlabels.targets import SoftDataset, examples, info, list_dumps, load, with_soft_targets
     from softlabels.teachers import Teacher
     from softlabels.verification import verify
 
@@ -37,6 +37,7 @@ __all__ = [
     "import_logits",
     "info",
     "kd_loss",
+    "list_dumps",
     "load",
     "plan",
     "pull",
@@ -53,7 +54,7 @@ _HOMES = {
     "hub": ["pull", "push"],
     "logits": ["DenseLogits", "SoftTargets"],
     "students": ["evaluate", "fit", "kd_loss", "train"],
-    "targets": ["SoftDataset", "examples", "info", "load", "with_soft_targets"],
+    "targets": ["SoftDataset", "examples", "info", "list_dumps", "load", "with_soft_targets"],
     "teachers": ["Teacher"],
     "verification": ["verify"],
 }

@@ -16,6 +16,7 @@ COMMANDS = {
     "plan": (app.plan, known.PlanOptions),
     "train": (app.train, known.TrainOptions),
     "eval": (app.eval_, known.EvalOptions),
+    "ls": (app.ls, known.LsOptions),
     "info": (app.info, known.InfoOptions),
     "verify": (app.verify, known.VerifyOptions),
     "cache": (app.cache, known.CacheOptions),

@@ -20,7 +20,7 @@ from softlabels.errors import UsageError
 from softlabels.system.humanize import elapsed_words
 from softlabels.teachers.teacher import suggest_name
 
-COMMANDS = ["demo", "fit", "dump", "plan", "train", "eval", "info", "verify"]
+COMMANDS = ["demo", "fit", "dump", "plan", "train", "eval", "ls", "info", "verify"]
 
 
 def test_help_names_every_command_and_every_flag_has_help(cli):
@@ -272,3 +272,30 @@ def test_how_long_it_took_in_words(seconds, text):
 )  # fmt: skip
 def test_names_that_say_nothing_of_a_teacher(name, plain):
     assert bool(suggest_name(name)) == plain
+
+
+def test_dumps_below_a_folder_are_listed_with_how_far_they_are(cli, made, tmp_path):
+    import shutil
+
+    for name in ("a", "b", "c"):
+        shutil.copytree(made / "digits-t", tmp_path / "data" / "deep" / name)
+    (tmp_path / "data" / "deep" / "b" / "softlabels.json").unlink()
+    (tmp_path / "data" / "deep" / "b" / "commits" / "00001.json").unlink()
+    (tmp_path / "data" / "deep" / "c" / "softlabels.json").write_text("{}")
+    (tmp_path / "data" / "deep" / "c" / "plan.json").write_text("{")
+    head, *lines = cli("ls").out.splitlines()
+    assert head.split() == ["dump", "rows", "classes", "teacher", "size", "state"]
+    assert [line.split()[:4] for line in lines[:2]] == [
+        ["data/deep/a", "1,200", "10", "t"], ["data/deep/b", "1,200", "10", "t"],
+    ]  # fmt: skip
+    assert lines[0].endswith("complete")
+    assert lines[1].endswith("2 of 3 shards")
+    assert "plan.json" in lines[2]
+    listed = cli("ls", "data/deep", "--json").value["dumps"]
+    assert [one["done"] for one in listed] == [3, 2, 0]
+    assert listed[0]["bytes"] == json.loads(
+        (tmp_path / "data" / "deep" / "a" / "softlabels.json").read_text())["bytes"]  # fmt: skip
+    assert cli("ls", "data/deep/a").out.splitlines()[1].startswith("data/deep/a")
+    assert "none.d is no folder on this disk" in cli("ls", "none.d").err
+    (tmp_path / "empty").mkdir()
+    assert cli("ls", "empty").out == "no dump below empty\n"

@@ -141,8 +141,8 @@ def test_softmax_has_one_home():
 def test_public_names_are_pinned():
     assert softlabels.__all__ == [
         "DenseLogits", "SoftDataset", "SoftTargets", "SoftlabelsError", "Teacher", "__version__",
-        "dump", "evaluate", "examples", "fit", "import_logits", "info", "kd_loss", "load", "plan",
-        "pull", "push", "train", "verify", "with_soft_targets",
+        "dump", "evaluate", "examples", "fit", "import_logits", "info", "kd_loss", "list_dumps",
+        "load", "plan", "pull", "push", "train", "verify", "with_soft_targets",
     ]  # fmt: skip
     for name in softlabels.__all__:
         assert getattr(softlabels, name) is not None

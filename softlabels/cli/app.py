@@ -17,11 +17,12 @@ from softlabels.options import (
     EvalOptions,
     FitOptions,
     InfoOptions,
+    LsOptions,
     PlanOptions,
     TrainOptions,
     VerifyOptions,
 )
-from softlabels.system.humanize import counted, measured, size_words
+from softlabels.system.humanize import counted, measured, short, size_words
 
 SHOWN = 20  # findings in a terminal
 
@@ -170,6 +171,32 @@ def info(terminal: Terminal, options: InfoOptions) -> None:
     lines = [f"{name:<{width}}  {value}" for name, value in found.worded.items()]
     skipped = [f"  left out: id {s.id}, {s.reason}" for s in found["manifest"]["skipped"]]
     terminal.result("\n".join(lines + skipped), found)
+
+
+@command(LsOptions)
+def ls(terminal: Terminal, options: LsOptions) -> None:
+    """List the dumps below a folder: rows, classes, teacher, size, and how far each is.
+
+    Examples:
+
+    - `softlabels ls`
+    - `softlabels ls /mnt/dumps --json`
+    """
+    dumps = softlabels.list_dumps(options.folder)
+    heads = ("dump", "rows", "classes", "teacher", "size", "state")
+    table = [heads] + [
+        (one.path, f"{one.rows:,}", f"{one.classes:,}", short(one.teacher, 40),
+         size_words(one.bytes), one.state)
+        for one in dumps
+    ]  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = [
+        "  ".join(cell.rjust(width) if name in ("rows", "classes", "size") else cell.ljust(width)
+                  for name, cell, width in zip(heads, line, widths, strict=True)).rstrip()
+        for line in table
+    ]  # fmt: skip
+    text = "\n".join(lines) if dumps else f"no dump below {options.folder}"
+    terminal.result(text, {"dumps": [asdict(one) | {"state": one.state} for one in dumps]})
 
 
 @command(VerifyOptions)

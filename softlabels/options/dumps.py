@@ -13,6 +13,13 @@ class InfoOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LsOptions(Options):
+    """List the dumps below a folder."""
+
+    folder: str = option("Where to look, with what is in it.", "data", positional=True)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CacheOptions(Options):
     """List the copies of remote dumps on this disk, or clear them."""
 

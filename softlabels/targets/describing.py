@@ -1,14 +1,16 @@
 """What is in a folder: `info`, and the newest dump of several."""
 
+import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from softlabels.errors import SoftlabelsError, StoreError
-from softlabels.places.folders import dump_folder
+from softlabels.places.folders import dump_folder, open_folder
 from softlabels.store.card import describe, worded
 from softlabels.store.folder import Folder
-from softlabels.store.ledger import read_manifest
-from softlabels.store.names import MANIFEST
+from softlabels.store.ledger import Ledger, read_manifest
+from softlabels.store.names import MANIFEST, PLAN
 from softlabels.system.humanize import html_table
 
 DEMO_MARK = "demo.json"  # in the demo's folder, which is its own
@@ -37,6 +39,72 @@ def info(path: str | Path) -> Info:
     """
     manifest, plan = read_manifest(dump_folder(path, "manifest"))
     return Info(path=str(path), facts=describe(manifest, plan), manifest=manifest.as_json)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A dump in a list.
+
+    shards: how many it has when it is complete; done: those that are there in full size; bytes: of
+    these; complete: with its manifest; problem: why its records can't be read, else empty.
+    """
+
+    path: str
+    rows: int = 0
+    classes: int = 0
+    teacher: str = ""
+    shards: int = 0
+    done: int = 0
+    bytes: int = 0
+    complete: bool = False
+    problem: str = ""
+
+    @property
+    def state(self) -> str:
+        """`complete`, `2 of 5 shards`, or the problem."""
+        if self.problem:
+            return self.problem
+        return "complete" if self.complete else f"{self.done:,} of {self.shards:,} shards"
+
+
+def list_dumps(under: str | Path = "data") -> list[Listed]:
+    """The dumps below a folder of this disk, complete or not, by name. Raises StoreError where
+    there is no such folder."""
+    if not Path(under).is_dir():
+        raise StoreError(f"{under} is no folder on this disk; name one in which dumps lie")
+    found = []
+    for place, folders, files in os.walk(under):
+        if {PLAN, MANIFEST} & set(files):
+            folders.clear()  # what is in a dump is part of it
+            found.append(_listed(place))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    return sorted(found, key=lambda one: one.path)
+
+
+def _listed(place: str) -> Listed:
+    ledger = Ledger(open_folder(place))
+    try:
+        plan = ledger.earlier_plan(mends=False) or ledger.complete().plan
+        manifest = ledger.manifest
+        shards = ledger.commits.values() if manifest is None else manifest.shards
+        sizes = [shard.bytes for shard in shards if _is_there(place, shard.file, shard.bytes)]
+    except StoreError as error:
+        return Listed(place, problem=str(error))
+    return Listed(
+        path=place,
+        rows=plan.rows,
+        classes=plan.classes,
+        teacher=plan.teacher.name,
+        shards=plan.shards,
+        done=len(sizes),
+        bytes=sum(sizes),
+        complete=manifest is not None and len(sizes) == plan.shards,
+    )
+
+
+def _is_there(place: str, file: str, size: int) -> bool:
+    path = Path(place, file)
+    return path.is_file() and path.stat().st_size == size
 
 
 def newest_dump(under: str | Path = "data") -> Path:
