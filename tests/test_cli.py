@@ -198,7 +198,7 @@ def test_help_shows_examples_first_and_choices(columns):
     assert shown.index("Examples") < shown.index("─ Options") < shown.index("─ Data")
     assert "--allow-batch-dependence" in shown, "no flag is cut short"
     text = " ".join(shown.replace("│", " ").split())
-    assert "How a logit is stored. One of float16, float32. Default: float16." in text
+    assert "offset of int8. One of float16, float32. Default: float16." in text
     assert "tf32 and fp16 on CUDA. One of float32, bf16, tf32, fp16. Default: float32." in text
 
 

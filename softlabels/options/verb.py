@@ -121,5 +121,5 @@ def _doc(body: Callable[..., Any], options: type[Options]) -> str:
 
 
 def _no_positions(name: str, options: type[Options], args: tuple[Any, ...]) -> str:
-    first = own_first(options)[0].name
+    first = "progress" if isinstance(args[0], Progress) else own_first(options)[0].name
     return f"{name} takes keywords alone; name what {args[0]!r:.60} is, such as {first}=…"

@@ -58,6 +58,6 @@ def test_every_verb_says_them(table, tmp_path):
     ):
         heard = Lines()
         with suppress(SourceError):  # fit learns from labels only where every row has one
-            verb(heard, **options)
+            verb(progress=heard, **options)
         assert heard.lines.count(FIRST) == 1, heard.lines
         assert "15 of 60 rows have no label in 'label'" in heard.lines

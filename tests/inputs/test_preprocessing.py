@@ -63,7 +63,7 @@ def test_what_looks_right(words, raw):
 def test_every_verb_says_the_preprocessing_and_where_it_comes_from(tmp_path, teacher, dump_folder):
     def lines(verb, **options) -> list[str]:
         heard = Heard()
-        verb(heard, **options)
+        verb(progress=heard, **options)
         return [line for line in heard.lines if "preprocessing" in line or "scale" in line]
 
     def first(*found) -> str:
