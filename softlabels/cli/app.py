@@ -169,7 +169,7 @@ def info(terminal: Terminal, options: InfoOptions) -> None:
     found = softlabels.info(options.dump)
     width = max(map(len, found["facts"]))
     lines = [f"{name:<{width}}  {value}" for name, value in found.worded.items()]
-    skipped = [f"  left out: id {s.id}, {s.reason}" for s in found["manifest"]["skipped"]]
+    skipped = [f"  left out: id {s['id']}, {s['reason']}" for s in found["manifest"]["skipped"]]
     terminal.result("\n".join(lines + skipped), found)
 
 

@@ -231,7 +231,7 @@ def describe(manifest: Manifest, plan: Plan) -> dict[str, Any]:
         "source's fingerprint": plan.source.fingerprint,
         "views": ", ".join(plan.views),
         "preprocessing": plan.preprocess or "none",
-        "logits": f"{plan.codec}, {plan.dtype}, {_made(plan)}",
+        "logits": f"{_stored(plan)}, {_made(plan)}",
         **_codec_error(manifest, plan),
         "inputs stored": plan.store_inputs,
         **batch_dependence(plan),
@@ -287,6 +287,10 @@ def _codec_error(manifest: Manifest, plan: Plan) -> dict[str, Any]:
     if statistics and statistics.kl is not None:
         facts["codec's error, all rows"] = [statistics.kl, statistics.kl_most]
     return facts
+
+
+def _stored(plan: Plan) -> str:
+    return plan.dtype if plan.codec == "dense" else f"codec {plan.codec} with {plan.dtype}"
 
 
 def _made(plan: Plan) -> str:

@@ -72,7 +72,8 @@ class Batch(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         temperature = "" if self.T is None else f", T={self.T:g}"
-        return f"Batch({counted(self.rows, 'row')}{temperature}: {', '.join(self)})"
+        names = [*self, *(["targets"] if self._targets else [])]
+        return f"Batch({counted(self.rows, 'row')}{temperature}: {', '.join(names)})"
 
     @property
     def _targets(self) -> list[Logits]:

@@ -222,7 +222,7 @@ def test_rows_without_labels(tmp_path):
     softlabels.train(dump=str(tmp_path / "d"), alpha=1, epochs=1, out=str(tmp_path / "s.pt"))
 
 
-def test_unreadable_images_stop_or_are_recorded(tmp_path):
+def test_unreadable_images_stop_or_are_recorded(cli, tmp_path):
     cells = [{"bytes": png(np.full((8, 8), i)), "path": None} for i in range(30)]
     cells[17] = {"bytes": b"broken", "path": None}
     features = datasets.Features(
@@ -245,6 +245,7 @@ def test_unreadable_images_stop_or_are_recorded(tmp_path):
     assert "can't be read" in result.manifest.skipped[0].reason
     assert read(out).ids.tolist() == [i for i in range(30) if i != 17]
     assert len(softlabels.load(out, T=1)) == 29
+    assert "left out: id 17, the image of the row with id 17 can't be read" in cli("info", out).out
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def test_what_a_notebook_shows_is_one_line(made, dataset, dump_folder, tmp_path)
         f"Dump({dump_folder}, {size}, T=8)"[:20]: dataset,
         "Concatenated(": softlabels.load([dump_folder, dump_folder]),
         "SideBySide(a=": other,
-        "Batch(4 rows, T=8: id, view, input, label, logits, soft_target)": dataset[:4],
+        "Batch(4 rows, T=8: id, view, input, label, logits, soft_target, targets)": dataset[:4],
         "Row(id=0, view=0, input=float32 [1, 8, 8], label=": dataset[0],
         "KeysView(Batch(": dataset[:2].keys(),
         "DenseLogits(2 × 10, float16, cpu)": dataset[:2]["targets"],
@@ -56,6 +56,9 @@ def test_what_a_notebook_shows_is_one_line(made, dataset, dump_folder, tmp_path)
 
 def test_results_of_a_dump_show_as_one_line(tmp_path, vectors):
     teacher = save_script(Linear(), tmp_path / "v.pt")
+    softlabels.dump(teacher=teacher, data=vectors, out=tmp_path / "c", codec="int8")
+    batch = softlabels.load(tmp_path / "c", inputs=False)[:4]
+    assert repr(batch["targets"]).startswith("Int8Logits(4 × 3, uint8 float16 float16, cpu)")
     done = softlabels.dump(teacher=teacher, data=vectors, out=tmp_path / "d")
     assert repr(done).startswith(f"DumpResult({tmp_path / 'd'}: 300 rows, ")
     assert repr(done).endswith("300 run now)")

@@ -37,7 +37,7 @@ REACHES = (64.0, 128.0, 256.0, 512.0, 1024.0)  # nats below the largest that may
 JUDGED_AT = (1.0, 8.0)  # temperatures at which a cut has to be worth it
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Int8Logits(StoredLogits):
     """Codes uint8 [M, C], and a scale and an offset [M], float16 or float32."""
 
