@@ -31,13 +31,6 @@ Temperature = float | Tensor
 BLOCK_VALUES = 1 << 18  # float32 that the processor's cache holds
 SPARE = threading.local()  # two blocks of them
 
-SUM = 5e-3  # how far from 1 a thousand probabilities in float16 may sum to
-ENOUGH = 40  # values, all from 0 to 1, that are no coincidence
-
-# Scaled probabilities: rows from which one sum is no coincidence; the share of rows that have it;
-# how far whole numbers of 0 to 255 are off it, which rounding moves more than SUM.
-ENOUGH_ROWS, NEARLY_ALL, ROUNDED = 20, 0.95, 2e-2
-
 
 def check_temperature(T: float) -> float:
     """`T` as a float. Raises UsageError unless it is a number from 1e-6 to 1e6."""
@@ -76,7 +69,8 @@ def check_temperatures(T: Temperature, positions: int) -> Temperature:
     return T
 
 
-def _working(logits_MC: Tensor) -> Tensor:
+def working(logits_MC: Tensor) -> Tensor:
+    """Logits in the dtype of the arithmetic: float32, or float64 where they are."""
     return logits_MC if logits_MC.dtype == torch.float64 else logits_MC.float()
 
 
@@ -119,7 +113,7 @@ class SoftTargets(ABC):
         """
         with torch.no_grad():
             q_MC = self.probs()
-        student_MC = _working(student_logits_MC) / _column(self.T, student_logits_MC)
+        student_MC = working(student_logits_MC) / _column(self.T, student_logits_MC)
         return student_MC.logsumexp(-1) - (q_MC * student_MC).sum(-1)
 
     def kl(self, student_logits_MC: Tensor) -> Tensor:
@@ -163,13 +157,13 @@ class DenseTargets(SoftTargets):
             teacher_MC = self._scaled()
             lse_teacher_M = teacher_MC.logsumexp(-1)
             q_MC = (teacher_MC - lse_teacher_M[..., None]).exp()
-        student_MC = _working(student_logits_MC) / _column(self.T, student_logits_MC)
+        student_MC = working(student_logits_MC) / _column(self.T, student_logits_MC)
         difference_M = (q_MC * (teacher_MC - student_MC)).sum(-1)
         return difference_M - lse_teacher_M + student_MC.logsumexp(-1)
 
     def _scaled(self) -> Tensor:
         logits_MC = self.logits_MC
-        return _working(logits_MC) / _column(self.T, logits_MC)
+        return working(logits_MC) / _column(self.T, logits_MC)
 
 
 def _largest(values_MC: Tensor, k: int) -> Tensor:
@@ -177,7 +171,7 @@ def _largest(values_MC: Tensor, k: int) -> Tensor:
     where values are equal."""
     if k == 1:  # argmax gives the first
         return values_MC.argmax(-1, keepdim=True)
-    ordered = _working(values_MC).sort(dim=-1, descending=True, stable=True)
+    ordered = working(values_MC).sort(dim=-1, descending=True, stable=True)
     return ordered.indices[..., :k]
 
 
@@ -185,7 +179,7 @@ def _column(T: Temperature, logits_MC: Tensor) -> Temperature:
     """T as it divides logits […, M, C], in their working dtype and on their device."""
     if not isinstance(T, Tensor):
         return T
-    return T.to(logits_MC.device, _working(logits_MC[..., :0]).dtype)[..., None]
+    return T.to(logits_MC.device, working(logits_MC[..., :0]).dtype)[..., None]
 
 
 class Logits(Protocol):
@@ -424,8 +418,8 @@ def kl_of_change(logits_MC: Tensor, changed_MC: Tensor, T: float) -> Tensor:
 
     Where a logit moved by more than T, the difference of log Σ exp is right, in float64.
     """
-    x_MC = (_working(changed_MC) - _working(logits_MC)) / T
-    q_MC = torch.softmax(_working(logits_MC) / T, -1)
+    x_MC = (working(changed_MC) - working(logits_MC)) / T
+    q_MC = torch.softmax(working(logits_MC) / T, -1)
     x_MC = x_MC - (q_MC * x_MC).sum(-1, keepdim=True)
     kl_M = (q_MC * x_MC.clamp(-1, 1).expm1()).sum(-1).log1p()
     far_M = (x_MC.abs() > 1).any(-1)
@@ -441,48 +435,4 @@ def total_variation(a_NC: Tensor, b_NC: Tensor) -> Tensor:
 
 
 def _at_one(logits_NC: Tensor) -> Tensor:
-    return torch.softmax(_working(logits_NC), dim=-1)
-
-
-def sums_to(total: float, values_NC: Tensor) -> Tensor:
-    """Which rows are 0 or more and sum to `total`, give or take rounding, bool [N]."""
-    values_NC = _working(values_NC)
-    return (values_NC.amin(-1) >= 0) & ((values_NC.sum(-1) - total).abs() <= SUM * total)
-
-
-def looks_like(logits_NC: Tensor) -> str | None:
-    """`softmax`, `percent` or `sigmoid` where most of these rows, of two classes or more, are 0 or
-    more and sum to 1 or to 100, or where all values, of `ENOUGH` at least, lie from 0 to 1."""
-    values_NC = _working(logits_NC)
-    if values_NC.shape[1] < 2 or not len(values_NC):
-        return None
-    for name, total in (("softmax", 1.0), ("percent", 100.0)):
-        if 2 * int(sums_to(total, values_NC).sum()) > len(values_NC):  # one odd row hides nothing
-            return name
-    smallest, largest = torch.stack(values_NC.aminmax()).tolist()
-    return "sigmoid" if values_NC.numel() >= ENOUGH and 0 <= smallest <= largest <= 1 else None
-
-
-def scaled_probabilities(logits_NC: Tensor) -> float | None:
-    """The constant that these rows sum to, where they are probabilities times it (votes of 500
-    trees, 0 to 255); None where they are not, and where there are fewer than `ENOUGH_ROWS`.
-
-    Nearly all rows are 0 or more and have one sum, though their values differ, and some values are
-    near 0. So logits are left alone that are 0 or more by a constant (these sum to one number too,
-    but none is near 0), by relu (whose sums differ), or the same in each row.
-    """
-    values_NC = logits_NC.double()
-    if values_NC.shape[1] < 2 or len(values_NC) < ENOUGH_ROWS:
-        return None
-    total = float(values_NC.sum(-1).median())
-    if total <= 0:
-        return None
-    sums_N = values_NC.sum(-1)
-    good_N = (values_NC.amin(-1) >= 0) & ((sums_N - total).abs() <= ROUNDED * total)
-    good_NC = values_NC[good_N]
-    if len(good_NC) < NEARLY_ALL * len(values_NC):
-        return None
-    spread = float(good_NC.var(0).sum().sqrt())  # that of the sums, if classes knew nothing of
-    near_zero = float(good_NC.min()) <= total / good_NC.shape[1] / 10  # each other
-    tied = float(sums_N[good_N].std()) <= spread / 10 and spread > 1e-3 * total
-    return total if tied and near_zero else None
+    return torch.softmax(working(logits_NC), dim=-1)

@@ -17,7 +17,7 @@ ROOT = Path(softlabels.__file__).parent
 ROOMS = """
 errors
 system spec logits
-options label_spaces models
+options label_spaces models probabilities
 inputs checkpoint
 store teachers
 places

@@ -12,9 +12,8 @@ from softlabels.logits import (
     DenseLogits,
     SoftTargets,
     entropy_at_one,
-    looks_like,
-    scaled_probabilities,
 )
+from softlabels.probabilities import looks_like, scaled_probabilities
 from softlabels.store.codecs.rounding import cast_for_storage
 from softlabels.students.losses import kd_loss
 

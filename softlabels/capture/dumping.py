@@ -189,6 +189,5 @@ def _run(setup: Setup, job: Job, shards: list[int], run: str, progress: Progress
     except DiskFull as error:
         raise DiskFull(f"{error}: {job.ledger.state}") from error
     except KeyboardInterrupt:
-        words = job.ledger.state
-        progress.say(f"stopped: {words}. Go on with the same command and --resume")
+        progress.say(f"stopped: {job.ledger.state}. Go on with the same command and --resume")
         raise

@@ -39,6 +39,7 @@ def with_pilot(setup: Setup, draft: Plan, progress: Progress, folder: Folder) ->
     rows, logits_NC = _answers(setup, drawn)
     fitted, held = _parts(len(rows), codec.fits)
     files = codec.fit(logits_NC[fitted]) if codec.fits else {}
+    # of all rows, fitted and held back alike: they tell of the teacher, not of the codec
     probes = np.linspace(0, len(rows) - 1, min(PROBES, len(rows))).round().astype(int)
     files = {**files, PROBE: {"logits": logits_NC[torch.from_numpy(probes)].float()}}
     hashes = write_side_files(folder, files)
@@ -156,6 +157,7 @@ def _inputs(
         except UnreadableInput:
             if setup.options.on_error != "skip":
                 raise
+            # one row of the batch is to blame: each alone, so that the others still count
             for row in part:
                 try:
                     yield row[None], examples.gather_uncached(row[None])

@@ -7,8 +7,8 @@ from torch import Tensor
 from softlabels.errors import LogitsError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.label_numbers import check_labels
-from softlabels.logits import looks_like, scaled_probabilities
 from softlabels.options import DumpOptions
+from softlabels.probabilities import looks_like, scaled_probabilities
 from softlabels.store.codecs.registry import parse_codec
 from softlabels.store.codecs.rounding import cast_for_storage
 from softlabels.teachers import Teacher

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from softlabels.errors import LogitsError
-from softlabels.logits import SUM, looks_like, scaled_probabilities, sums_to
+from softlabels.probabilities import SUM, looks_like, scaled_probabilities, sums_to
 
 ENOUGH = 20  # rows from which a block may be judged
 

@@ -132,10 +132,10 @@ def splits_of_data(listing: Listing) -> dict[str, list[Path]]:
 def _refuse_other_split(folder: Path, path: PurePosixPath, split: str) -> None:
     """Raises SourceError where names inside a split's folder are of another split alone, as
     `train/x_test.csv` is: one of the two is wrong, and the rows would be mixed."""
-    words = {word[1] for word in WORD.finditer(_parted("/".join(path.parts[1:])))}
-    others = {ALIASES[word] for word in words}
+    named = {word[1] for word in WORD.finditer(_parted("/".join(path.parts[1:])))}
+    others = {ALIASES[name] for name in named}
     if split == "validation":  # which `eval` may mean as well
-        others = {ALIASES[word] for word in words - {"eval", "evaluation"}}
+        others = {ALIASES[name] for name in named - {"eval", "evaluation"}}
     if others and split not in others:
         raise SourceError(
             f"{folder}: {path} lies in the folder of the split {split!r} and is called like one of "

@@ -63,11 +63,11 @@ def check_footer(parquet: pq.ParquetFile, plan: Plan, shard: int, rows: int) -> 
     if metadata.num_rows != rows or groups != [plan.group_rows] * full + [rest] * bool(rest):
         raise DamagedDump(f"its footer tells of {metadata.num_rows} rows, expected are {rows}")
     schema = parquet.schema_arrow
-    wanted = {"id": KINDS[plan.ids], "view": pa.int32(), "input_hash": pa.uint64()}
-    wanted |= {column.name: column.arrow_type for column in plan.make_codec().columns}
+    types = {"id": KINDS[plan.ids], "view": pa.int32(), "input_hash": pa.uint64()}
+    types |= {column.name: column.arrow_type for column in plan.make_codec().columns}
     if plan.labelled:
-        wanted["label"] = pa.int64()
-    for name, kind in wanted.items():
+        types["label"] = pa.int64()
+    for name, kind in types.items():
         if schema.names.count(name) != 1 or schema.field(name).type != kind:
             raise DamagedDump(f"its columns are {', '.join(schema.names)}, or of other types")
 

@@ -1,4 +1,4 @@
-"""JSON objects from files that may be anybody's: read with limits, and what is wrong in words."""
+"""JSON objects from files that may be anybody's: read with limits, and what is wrong, in words."""
 
 import json
 from functools import cache
@@ -44,15 +44,15 @@ def problem_of(error: ValidationError, model: type[BaseModel]) -> str:
     kind = first["type"]
     if kind == "value_error":
         return f"{path}: {first['ctx']['error']}".removeprefix(": ")
-    words = f"is {_shown(first['input'])}, expected {expected}"
+    problem = f"is {_shown(first['input'])}, expected {expected}"
     if kind == "missing":
         above, _, name = path.rpartition(".")
-        path, words = above, f"lacks {name}: {expected}"
+        path, problem = above, f"lacks {name}: {expected}"
     elif kind == "extra_forbidden":
-        words = "is unknown to this softlabels; a later one may read it"
+        problem = "is unknown to this softlabels; a later one may read it"
     elif kind == "string_unicode":
-        words = "has text that can't be UTF-8"
-    return f"{path} {words}".lstrip()
+        problem = "has text that can't be UTF-8"
+    return f"{path} {problem}".lstrip()
 
 
 def _refuse(constant: str) -> None:

@@ -123,7 +123,8 @@ class Ledger:
         """Those of these shards; the others' records are not read."""
         if not self._is_read:
             self.refresh(shards)
-        return {shard: c for shard, c in self._finished().items() if shard in shards}
+        chosen = set(shards)  # of 200,000, perhaps
+        return {shard: c for shard, c in self._finished().items() if shard in chosen}
 
     def _finished(self) -> dict[int, Commit]:
         for problem in self.problems.values():
@@ -154,6 +155,8 @@ class Ledger:
         chosen = range(plan.shards) if shards is None else shards
         expected = {commit_name(shard): shard for shard in chosen}
         names = self.folder.files("commits").items()
+        # A record is written once and then only withdrawn, so one that was read is never stale:
+        # whoever withdraws it, or hears of it, calls `forget`.
         unread = {n: size for n, size in names if n in expected and n not in self._seen}
         self._seen |= unread.keys()
         for name, value in self.folder.read_jsons(unread).items():

@@ -134,18 +134,11 @@ class ShardRecord(Record):
     )
 
 
-class Commit(Record):
+class Commit(ShardRecord):
     """commits/NNNNN.json: one finished shard."""
 
     shard: Count = Field(description="the shard's number, from 0")
     plan: Hash = Field(description="the plan's hash")
-    file: ShardFile
-    rows: Rows = Field(description="the number of rows in it")
-    bytes: Count = Field(description="the file's size in bytes")
-    sha256: Sha256
-    fingerprint: ShortHash = Field(
-        description="the short fingerprint of the source's rows that it was made from"
-    )
     statistics: Statistics | None = Field(
         description="statistics of its logits: an object, or null where it has no rows"
     )

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from softlabels.errors import LogitsError, UsageError
-from softlabels.logits import DenseLogits, Logits, Temperature, looks_like
+from softlabels.logits import DenseLogits, Logits, Temperature
+from softlabels.probabilities import looks_like
 
 LOOKED_AT = 64  # rows of a plain tensor, by which probabilities are told from logits
 EVIDENCE = 2  # rows at least: numbers of one may sum to 1 by chance

@@ -177,6 +177,7 @@ class MappedRows:
             if getattr(error, "errno", None) in NO_DAMAGE:
                 raise StoreError(f"{path} can't be mapped: {error}") from error
             raise DamagedDump(f"{path} is damaged: {error}; {reader.folder.remedy}") from error
+        # a row group is mapped or unpacked as a whole: one decoded column unpacks the others too
         if mapped is None or self.codec.decoded:
             return False
         region, addresses = mapped
@@ -252,6 +253,7 @@ class MappedRows:
     def _begin(self) -> None:
         """In this process: what remains to be hashed."""
         worker = get_worker_info()
+        # a forked worker can't use its parent's CUDA context: it gathers from the map
         self._on_gpu = self.keep == "gpu" and worker is None
         alone = worker is None or worker.id == 0  # of several workers, one hashes
         self._to_check = [s for s in range(len(self.records)) if alone and not self._is_verified(s)]

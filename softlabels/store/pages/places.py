@@ -32,18 +32,18 @@ def plain_values(file: IO[bytes], group: Any, column: Column) -> int | None:
     if chunk.compression != "UNCOMPRESSED" or chunk.has_dictionary_page:
         return None
     start, total = chunk.data_page_offset, chunk.total_compressed_size
-    wanted = count * column.row_bytes
+    needed = count * column.row_bytes
     if chunk.num_values != count * column.length:
         return None  # a list is null, or of another length
     file.seek(0, 2)
-    if not 0 < start <= start + total <= file.tell() or total < wanted:
+    if not 0 < start <= start + total <= file.tell() or total < needed:
         return None
     file.seek(start)
     try:
         header, length = read_page_header(file.read(HEADER_BYTES))
     except (IndexError, ValueError):
         return None
-    one_page = length + header["compressed"] == total and header["compressed"] >= wanted
+    one_page = length + header["compressed"] == total and header["compressed"] >= needed
     whole = header["values"] == chunk.num_values and header["compressed"] == header["uncompressed"]
     if not (one_page and whole and (header["type"], header["encoding"]) == (DATA_PAGE, PLAIN)):
         return None
@@ -51,7 +51,7 @@ def plain_values(file: IO[bytes], group: Any, column: Column) -> int | None:
     for _ in range(2 if column.is_list else 0):  # repetition levels, definition levels
         file.seek(values)
         values += 4 + int.from_bytes(file.read(4), "little")
-    return int(values) if values + wanted == start + total else None  # else a value is null
+    return int(values) if values + needed == start + total else None  # else a value is null
 
 
 def read_page_header(content: bytes) -> tuple[dict[str, int], int]:
