@@ -43,7 +43,7 @@ from softlabels.capture.pipeline import (
 )
 from softlabels.capture.planning import prepare
 from softlabels.capture.resuming import begin
-from softlabels.models import build_model
+from softlabels.models.specs import build_model
 from softlabels.options import DumpOptions
 from softlabels.system.progress import SILENT
 

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 import softlabels
 from benchmarks.ratios import make_data
-from softlabels.models import build_model
+from softlabels.models.specs import build_model
 from softlabels.targets.orders import permutation
 
 BATCH, T, CHUNK = 256, 4.0, 5

@@ -26,7 +26,7 @@ import softlabels
 from softlabels.capture.pipeline import dump_shards
 from softlabels.capture.planning import prepare
 from softlabels.capture.resuming import begin, finish
-from softlabels.models import build_model
+from softlabels.models.specs import build_model
 from softlabels.options import DumpOptions, TrainOptions
 from softlabels.students.losses import kd_loss
 from softlabels.students.trainer import learning_rate_factor

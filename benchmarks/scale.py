@@ -28,7 +28,7 @@ import torch
 
 import softlabels
 from benchmarks.ratios import make_data
-from softlabels.models import build_model
+from softlabels.models.specs import build_model
 from tests.capture.test_engines import finish, ranks
 from tests.processes import start
 

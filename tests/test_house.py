@@ -18,7 +18,7 @@ ROOMS = """
 errors
 system spec logits
 options label_spaces models probabilities
-inputs checkpoint
+inputs
 store teachers
 places
 capture targets
@@ -39,6 +39,14 @@ records claims
 statistics footers recipe
 ledger shard_reader mapping left_out
 reader card writer shard_check
+""",
+    "models": """
+causes outputs feeding sniffing
+specs model
+checkpoint torchscript exported state_dicts
+layers
+weights
+opening
 """,
     "places": """
 hub_address remote_copies
@@ -112,6 +120,34 @@ def test_the_hub_is_known_to_places_and_what_is_above(path: Path):
         return
     assert not [name for name in imported(path) if name.split(".")[0] == "huggingface_hub"]
     assert "hf://" not in path.read_text()
+
+
+def test_students_need_no_teacher():
+    """Not even through what they import: opening a model is below, in `models`."""
+    code = "import sys, softlabels.students; print([m for m in sys.modules if 'teachers' in m])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    reached, waiting = set(), {"softlabels.students"}
+    while waiting:
+        reached |= waiting
+        paths = [path for path in MODULES if dotted(path) in waiting]
+        names = {name for path in paths for name in imported(path)}
+        waiting = {module for module in map(dotted, MODULES) if is_entered(module, names)} - reached
+    assert "softlabels.targets" in reached
+    assert not [name for name in reached if name.startswith("softlabels.teachers")]
+
+
+def dotted(path: Path) -> str:
+    """The name of a module as an import has it."""
+    return ".".join(["softlabels", *path.relative_to(ROOT).with_suffix("").parts]).removesuffix(
+        ".__init__"
+    )
+
+
+def is_entered(module: str, names: set[str]) -> bool:
+    """Whether importing one of these names runs the module, also in a function. The door is left
+    out: it leads everywhere, when asked."""
+    return module != "softlabels" and any(f"{name}.".startswith(f"{module}.") for name in names)
 
 
 def test_any_room_may_be_the_first_to_be_imported():

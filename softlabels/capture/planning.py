@@ -158,7 +158,7 @@ def draft(setup: Setup, earlier: Plan | None = None) -> Plan:
                 "name": plain_text(teacher.name),
                 "kind": teacher.kind,
                 "fingerprint": teacher.fingerprint,
-                "model": teacher.model,
+                "model": teacher.spec,
                 "weights": teacher.weights,
             },
             "source": _source_record(source, setup.class_names)
@@ -237,7 +237,7 @@ def _examples(
 ) -> tuple[Examples, str]:
     """The data as the options say, else as the teacher remembers it, preprocessed likewise, and
     where its preprocessing comes from."""
-    remembered = teacher.data | {"class_names": teacher.class_names} if teacher else {}
+    remembered = teacher.remembered if teacher else {}
     source = open_as_told(options, options.data, options.teacher, remembered, progress)
     known = teacher.preprocess if teacher else None
     chosen = choose(source, options.preprocess, known, "the teacher's checkpoint")

@@ -11,11 +11,11 @@ from typing import Any
 from softlabels.capture.pipeline import dump_shards
 from softlabels.capture.planning import Setup, make_plan, prepare
 from softlabels.errors import MissingExtra, StoreError
+from softlabels.models.causes import first_line
 from softlabels.options import DumpOptions
 from softlabels.store.claims import claimed
 from softlabels.store.records import Plan
 from softlabels.system.progress import Progress
-from softlabels.teachers.teacher import first_line
 
 TRIES = 3  # of one shard, when its worker is lost
 

@@ -4,10 +4,10 @@ from softlabels.capture.pilot import check_probes, left_behind, with_pilot
 from softlabels.capture.pipeline import Job
 from softlabels.capture.planning import Setup, make_plan
 from softlabels.capture.sampling import check_sample
-from softlabels.checkpoint import library_versions
 from softlabels.errors import StoreError
 from softlabels.inputs.sources import Source
 from softlabels.inputs.whereabouts import origin, remember
+from softlabels.models.checkpoint import library_versions
 from softlabels.store.card import card_is_good, render_card
 from softlabels.store.claims import sweep
 from softlabels.store.ledger import Ledger

@@ -28,7 +28,7 @@ from softlabels.exchange.foreign import (
     unreadable,
 )
 from softlabels.exchange.torch_files import load_torch
-from softlabels.teachers.resolving import file_fingerprint
+from softlabels.system.local_files import file_fingerprint
 
 FIELDS = {"ids": "iuU", "labels": "iu", "input_hash": "iu"}  # and the kinds of their dtypes
 

@@ -106,7 +106,13 @@ def _setup(matched: Match, told: str) -> Setup:
     resumed and finished as a dump is."""
     options, foreign, source = matched.options, matched.foreign, matched.source
     name = options.name or _default_name(Path(os.path.expanduser(options.file)).resolve())
-    teacher = Teacher(name, "imported", foreign.fingerprint, torch.nn.Identity(), told)
+    teacher = Teacher(
+        name=name,
+        kind="imported",
+        module=torch.nn.Identity(),
+        spec=told,
+        fingerprint=foreign.fingerprint,
+    )
     chosen = choose(source, options.preprocess)
     return Setup(
         options=make_options(
@@ -166,7 +172,7 @@ def _check_words(setup: Setup) -> None:
         teacher = setup.teacher
         if earlier is None or earlier.teacher.fingerprint != teacher.fingerprint:
             return
-        ours, theirs = str(teacher.model).split("; "), str(earlier.teacher.model).split("; ")
+        ours, theirs = str(teacher.spec).split("; "), str(earlier.teacher.model).split("; ")
         if ours == theirs:
             return
         now = "; ".join(part for part in ours if part not in theirs) or "nothing more"

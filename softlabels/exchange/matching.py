@@ -19,7 +19,7 @@ from softlabels.exchange.logarithms import (
 from softlabels.inputs.label_numbers import check_labels
 from softlabels.inputs.sources import Rows, Source
 from softlabels.options import ImportOptions
-from softlabels.teachers.resolving import file_fingerprint
+from softlabels.system.local_files import file_fingerprint
 
 SAMPLE = 256  # rows that are looked at before anything is written
 

@@ -14,6 +14,8 @@ from softlabels.inputs.preprocessing import choose, introduce
 from softlabels.inputs.sources import open_as_told
 from softlabels.label_spaces import LabelSpace, match_label_spaces
 from softlabels.logits import DenseLogits, Logits
+from softlabels.models.model import Model, ModelFile
+from softlabels.models.opening import open_model
 from softlabels.options import EvalOptions, verb
 from softlabels.system.devices import resolve_device
 from softlabels.system.humanize import counted, html_table, measured
@@ -21,7 +23,6 @@ from softlabels.system.progress import Advance, Progress, unheard
 from softlabels.targets.batch import for_each_position
 from softlabels.targets.loading import load
 from softlabels.targets.soft_dataset import Dump
-from softlabels.teachers import Teacher, resolve
 
 ECE_BINS = 15
 
@@ -123,17 +124,17 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
 
     Raises TeacherError, SourceError, UsageError, or LabelSpaceMismatch for other classes.
     """
-    if not Path(options.checkpoint).expanduser().is_file():
+    path = Path(options.checkpoint).expanduser()
+    if not path.is_file():
         raise TeacherError(
             f"{options.checkpoint} is no file; eval takes a checkpoint, such as s.pt"
         )
-    model = resolve(options.checkpoint, model=options.model)
+    model = open_model(ModelFile(path, options.model))
     if model.kind != "checkpoint" or model.preprocess is None:
         raise TeacherError(
             f"{options.checkpoint} is a {model.kind}, not a checkpoint of softlabels"
         )
-    remembered = model.data | {"class_names": model.class_names}
-    source = open_as_told(options, options.data, options.checkpoint, remembered, progress)
+    source = open_as_told(options, options.data, options.checkpoint, model.remembered, progress)
     chosen = choose(source, options.preprocess, model.preprocess, "the checkpoint")
     examples = Examples(source, chosen.preprocess)
     introduce(progress, examples, chosen.origin)
@@ -150,7 +151,7 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
     return found
 
 
-def _label_space(model: Teacher, examples: Examples, options: EvalOptions) -> LabelSpace:
+def _label_space(model: Model, examples: Examples, options: EvalOptions) -> LabelSpace:
     sample = examples.finish(examples.sample().to(resolve_device(options.device)))
     return LabelSpace(options.checkpoint, model.logits(sample).shape[1], model.class_names)
 
@@ -176,7 +177,7 @@ def _labels_of(examples: Examples, model: LabelSpace, progress: Progress) -> Ten
 
 
 def _against(
-    dataset: Dump, model: Teacher, space: LabelSpace, options: EvalOptions, progress: Progress
+    dataset: Dump, model: Model, space: LabelSpace, options: EvalOptions, progress: Progress
 ) -> dict[str, Any]:
     """The model beside a dump's teacher, whose classes may be in another order."""
     assert dataset.examples is not None, "they were asked for"
@@ -201,7 +202,7 @@ def _match(ours: LabelSpace, theirs: LabelSpace, progress: Progress) -> Tensor |
 
 
 def _predict_all(
-    model: Teacher, examples: Examples, options: EvalOptions, progress: Progress, what: str
+    model: Model, examples: Examples, options: EvalOptions, progress: Progress, what: str
 ) -> Tensor:
     device = resolve_device(options.device)
     rows = np.arange(len(examples))

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from softlabels.checkpoint import Checkpoint, library_versions
 from softlabels.errors import UsageError
 from softlabels.inputs.examples import Examples
-from softlabels.models import build_model, cause, check_state
+from softlabels.models.causes import cause
+from softlabels.models.checkpoint import Checkpoint, library_versions
+from softlabels.models.specs import build_model, check_state
 from softlabels.options import TrainingOptions
 from softlabels.students.evaluation import broken_rows, compare, measure, predict
 from softlabels.students.holdout import FEW, choose_rows, labels_choose

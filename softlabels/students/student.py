@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from softlabels.errors import SoftlabelsError, TrainingError, UsageError
-from softlabels.models import cause, logits_of
+from softlabels.models.causes import cause
+from softlabels.models.outputs import logits_of
 from softlabels.probabilities import looks_like
 from softlabels.students.ranks import is_lost_touch
 from softlabels.system.devices import autocast

@@ -1,6 +1,7 @@
 """Files of a local disk that are absent or whole, though the power may fail or the disk be full."""
 
 import errno
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -33,6 +34,12 @@ def partial_path(path: str | os.PathLike[str]) -> str:
     """Where a file is written before it is renamed to `path`: hidden, and this process's own."""
     target = Path(path)
     return str(target.with_name(f".{target.name}.{os.getpid()}.partial"))
+
+
+def file_fingerprint(path: Path) -> str:
+    """`sha256:` and the hex digest of the file, as `sha256sum` prints it."""
+    with path.open("rb") as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_full(error: BaseException) -> bool:

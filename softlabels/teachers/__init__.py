@@ -1,5 +1,5 @@
-"""From what a person writes after --teacher to a `Teacher`. Another kind of teacher is another
-entry in `resolving.LOADERS`."""
+"""A model that is believed: its file has a fingerprint, and it is tried before its answers count.
+What a file holds is opened in `models/`."""
 
 from softlabels.teachers.resolving import resolve
 from softlabels.teachers.teacher import Teacher

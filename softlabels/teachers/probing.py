@@ -51,7 +51,7 @@ def check_steady(
     teacher: Teacher, inputs: Tensor, logits_NC: Tensor, precision: str, ids: list, allowed: bool
 ) -> str:
     """Hold `logits_NC`, the teacher's for a batch of these inputs, against what it gives for them
-    in reverse order, for every second of them, and for some alone. What has to be said, or ''.
+    in reverse order, for every second of them, and for some alone. A remark, or ''.
 
     Raises TeacherError with the likely cause where a difference is more than rounding; if
     `allowed`, only where the same batch gives other answers each time.
@@ -61,18 +61,18 @@ def check_steady(
         return teacher.logits(inputs[rows.to(inputs.device)], precision).to(logits_NC.device)
 
     limit, every = steady_limit(teacher, precision), torch.arange(len(inputs))
-    found = [
+    differences = [
         _compare("in reverse order", every.flip(0), again, logits_NC),
         _compare("in half the batch", every[::2], again, logits_NC),
         _alone(every, again, logits_NC, 2 if teacher.feed.rows else ALONE),
     ]
-    if max(one.size for one in found) <= limit:
+    if max(one.size for one in differences) <= limit:
         return "" if not allowed else "--allow-batch-dependence is not needed: no row depends on it"
     repeated = [difference("run twice", again(every), logits_NC) for _ in range(REPEATS)]
     twice = max(repeated, key=lambda one: one.size)
     if twice.size > limit:
         raise TeacherError(_random(teacher, twice, ids, limit))
-    text = _dependent(teacher, found, ids, limit)
+    text = _dependent(teacher, differences, ids, limit)
     if not allowed:
         raise TeacherError(
             f"{text} If that is meant, say --allow-batch-dependence: the batch size is then part "
@@ -84,8 +84,8 @@ def check_steady(
 def _compare(
     how: str, rows: Tensor, again: Callable[[Tensor], Tensor], logits_NC: Tensor
 ) -> Difference:
-    found = difference(how, again(rows), logits_NC[rows.to(logits_NC.device)])
-    return Difference(how, found.size, int(rows[found.row]))
+    moved = difference(how, again(rows), logits_NC[rows.to(logits_NC.device)])
+    return Difference(how, moved.size, int(rows[moved.row]))
 
 
 def _alone(
@@ -114,8 +114,8 @@ def _random(teacher: Teacher, twice: Difference, ids: list, limit: float) -> str
     )
 
 
-def _dependent(teacher: Teacher, found: list[Difference], ids: list, limit: float) -> str:
-    order, *company = found
+def _dependent(teacher: Teacher, differences: list[Difference], ids: list, limit: float) -> str:
+    order, *company = differences
     shown, what, cause = order, "its place in the batch", "Does it sum, sort or index over it?"
     if order.size <= limit:
         shown, what = max(company, key=lambda one: one.size), "the rows beside it"

@@ -40,7 +40,7 @@ def test_a_teacher_in_float32_never_runs_in_tf32(matmul, convolutions):
     torch.backends.cuda.matmul.allow_tf32 = matmul
     torch.backends.cudnn.allow_tf32 = convolutions
     module = Watching()
-    Teacher("t", "pickle", "", module).logits(torch.zeros(2, 3))
+    Teacher(name="t", kind="pickle", fingerprint="", module=module).logits(torch.zeros(2, 3))
     assert module.seen == (False, False, False)
     assert older() == (matmul, convolutions)
     with tf32(True):
@@ -57,7 +57,7 @@ def test_so_too_where_a_program_set_the_finer_switches():
         lambda *_: seen.append((torch.backends.cudnn.conv.fp32_precision,
                                 torch.backends.cudnn.rnn.fp32_precision))
     )  # fmt: skip
-    Teacher("t", "pickle", "", module).logits(torch.zeros(2, 3))
+    Teacher(name="t", kind="pickle", fingerprint="", module=module).logits(torch.zeros(2, 3))
     assert seen == [("ieee", "ieee")]
     assert torch.backends.cudnn.conv.fp32_precision == "ieee"
     assert torch.backends.cudnn.rnn.fp32_precision == "tf32"

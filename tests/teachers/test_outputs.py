@@ -9,7 +9,7 @@ from torch import nn
 
 import softlabels
 from softlabels.errors import TeacherError, UsageError
-from softlabels.models import logits_of
+from softlabels.models.outputs import logits_of
 from tests.conftest import make_vectors
 
 LOGITS = torch.arange(6.0).reshape(2, 3)

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from softlabels.errors import TeacherError, UntrustedPickle, UsageError
+from softlabels.models.exported import is_plain_guard, is_plain_size
 from softlabels.teachers import resolve
-from softlabels.teachers.exported import is_plain_guard, is_plain_size
 from tests.conftest import Linear, save_script
 
 INPUTS = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
@@ -30,7 +30,7 @@ def export(module: torch.nn.Module, path: Path, dynamic: bool) -> str:
 
 def test_checkpoint_knows_itself(teacher):
     found = resolve(teacher)
-    assert (found.kind, found.model) == ("checkpoint", "mlp:64")
+    assert (found.kind, found.spec) == ("checkpoint", "mlp:64")
     assert found.preprocess == "upright|scale(255)"
     assert found.data["data"] == "digits"
     assert found.class_names == list("0123456789")
@@ -191,7 +191,7 @@ def test_files_that_are_no_teacher(tmp_path):
     with pytest.raises(TeacherError, match="is a folder"):
         resolve(str(tmp_path))
     (tmp_path / "note.pt").write_text("these are not weights")
-    with pytest.raises(TeacherError, match="no teacher that can be read"):
+    with pytest.raises(TeacherError, match="no model that can be read"):
         resolve(str(tmp_path / "note.pt"))
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(TeacherError, match="holds list"):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from softlabels.errors import TeacherError, TrainingError, UsageError
-from softlabels.models import build_model, is_factory
+from softlabels.models.specs import build_model, is_factory
 from softlabels.system.humanize import size_words
 from softlabels.system.local_files import appearing
 
@@ -71,7 +71,7 @@ class Checkpoint:
         """The model with its weights, in eval mode.
 
         A checkpoint may name `package.module:factory`. Importing what a file names is the
-        caller's decision, so `allow_factory` must be the same words. Raises UsageError without.
+        caller's decision, so `allow_factory` must name the same one. Raises UsageError without.
         """
         if is_factory(self.model) and allow_factory != self.model:
             raise UsageError(
@@ -86,10 +86,10 @@ class Checkpoint:
 def library_versions() -> dict[str, str]:
     """The versions that a result depends on, for records."""
     names = ("softlabels", "torch", "numpy", "datasets", "pyarrow", "pillow")
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in names:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:  # run from a checkout
             continue
-    return found
+    return versions

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from softlabels.checkpoint import Checkpoint
 from softlabels.errors import TeacherError, UntrustedPickle
-from softlabels.models import build_model, check_state, is_factory
-from softlabels.system.humanize import few
-from softlabels.teachers.layers import describe_layers, find_by_layer
-from softlabels.teachers.state_dicts import (
+from softlabels.models.causes import first_line
+from softlabels.models.checkpoint import Checkpoint
+from softlabels.models.layers import describe_layers, find_by_layer
+from softlabels.models.model import Model, ModelFile
+from softlabels.models.specs import build_model, check_state, is_factory
+from softlabels.models.state_dicts import (
     NAMELESS,
     Fit,
     WeightSet,
@@ -30,19 +31,22 @@ from softlabels.teachers.state_dicts import (
     find_sets,
     same_weights,
 )
-from softlabels.teachers.teacher import Teacher, TeacherFile, first_line
+from softlabels.system.humanize import few
 
 
-def load_pickle(file: TeacherFile) -> Teacher:
+def load_pickle(file: ModelFile) -> Model:
     content = read_pickle(file.path, file.trust_pickle)
     modules = _find_modules(content)
-    if modules and file.model is None:
+    if modules and file.spec is None:
         chosen, remark = choose(modules, file.weights, file.path)
         chosen.module.eval()
-        return Teacher(
-            file.path.stem, "pickle", file.fingerprint, chosen.module,
-            weights=chosen.place or None, remarks=[remark] if remark else [],
-        )  # fmt: skip
+        return Model(
+            name=file.path.stem,
+            kind="pickle",
+            module=chosen.module,
+            weights=chosen.place or None,
+            remarks=[remark] if remark else [],
+        )
     if isinstance(content, dict) and str(content.get("format", "")).startswith("softlabels-"):
         return _from_checkpoint(Checkpoint.from_content(content, str(file.path)), file)
     return _from_weights(content, file)
@@ -57,11 +61,11 @@ class _Placed:
 def _find_modules(content: Any) -> list[_Placed]:
     """A pickled module, or those in the dict that a training script pickled."""
     items = content.items() if isinstance(content, dict) else [("", content)]
-    found = [_Placed(str(key), item) for key, item in items if isinstance(item, nn.Module)]
-    return distinct(found, lambda a, b: a.module is b.module)
+    modules = [_Placed(str(key), item) for key, item in items if isinstance(item, nn.Module)]
+    return distinct(modules, lambda a, b: a.module is b.module)
 
 
-def load_safetensors(file: TeacherFile) -> Teacher:
+def load_safetensors(file: ModelFile) -> Model:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -78,15 +82,15 @@ def read_pickle(path: Path, trust_pickle: bool = False) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=not trust_pickle)
     except pickle.UnpicklingError as error:
-        wanted = _wanted_globals(path) or _named_global(error)
+        unsafe = _unsafe_globals(path) or _named_global(error)
         remedy = "Save the state dict (torch.save(model.state_dict(), …)) and give --model"
-        if wanted and all(name.startswith("numpy.") for name in wanted.split(", ")):
+        if unsafe and all(name.startswith("numpy.") for name in unsafe.split(", ")):
             remedy = (
                 "These are numpy arrays: save tensors (torch.from_numpy of each), or a .safetensors"
             )
         raise UntrustedPickle(
             f"{path} is a pickle that holds more than weights"
-            f"{f' ({wanted})' if wanted else ''}; loading it could run code, so it was not "
+            f"{f' ({unsafe})' if unsafe else ''}; loading it could run code, so it was not "
             f"loaded. {remedy}, or, if you trust whoever made the file, add --trust-pickle"
         ) from error
     except (RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError) as error:
@@ -97,7 +101,7 @@ def read_pickle(path: Path, trust_pickle: bool = False) -> Any:
         ) from error
 
 
-def _wanted_globals(path: Path) -> str:
+def _unsafe_globals(path: Path) -> str:
     try:
         return ", ".join(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
     except Exception:  # only the newer zip files can be asked
@@ -105,21 +109,20 @@ def _wanted_globals(path: Path) -> str:
 
 
 def _named_global(error: Exception) -> str:
-    found = re.search(r"GLOBAL ([\w.]+)", str(error))
-    return found.group(1) if found else ""
+    match = re.search(r"GLOBAL ([\w.]+)", str(error))
+    return match.group(1) if match else ""
 
 
-def _from_checkpoint(checkpoint: Checkpoint, file: TeacherFile) -> Teacher:
-    if file.model is not None and file.model != checkpoint.model:
+def _from_checkpoint(checkpoint: Checkpoint, file: ModelFile) -> Model:
+    if file.spec is not None and file.spec != checkpoint.model:
         raise TeacherError(
-            f"{file.path} holds the model {checkpoint.model}; --model says {file.model}"
+            f"{file.path} holds the model {checkpoint.model}; --model says {file.spec}"
         )
-    return Teacher(
+    return Model(
         name=file.path.stem,
         kind="checkpoint",
-        fingerprint=file.fingerprint,
-        module=checkpoint.build(allow_factory=file.model),
-        model=checkpoint.model,
+        module=checkpoint.build(allow_factory=file.spec),
+        spec=checkpoint.model,
         preprocess=checkpoint.preprocess,
         class_names=checkpoint.class_names,
         data=checkpoint.data,
@@ -127,55 +130,59 @@ def _from_checkpoint(checkpoint: Checkpoint, file: TeacherFile) -> Teacher:
     )
 
 
-def _from_weights(content: Any, file: TeacherFile, ordered: bool = True) -> Teacher:
+def _from_weights(content: Any, file: ModelFile, ordered: bool = True) -> Model:
     """A state dict, wherever it lies in `content`, in the model that --model names. `ordered`: the
     file keeps the order of the model's tensors."""
-    path, model, sets = file.path, file.model, find_sets(content)
+    path, spec, sets = file.path, file.spec, find_sets(content)
     if not sets:
         raise TeacherError(f"{path} holds {_in_words(content)}")
-    if model is None:
+    if spec is None:
         raise TeacherError(
             f"{path} is a bare state dict, which does not say its model: add --model mlp:1200x1200 "
             f"(or linear, cnn:32x64, package.module:factory)"
         )
-    build = _builder(model, file)
-    fits = _find_fits(sets, build, ordered, is_factory(model))
+    build = _builder(spec, file)
+    fits = _find_fits(sets, build, ordered, is_factory(spec))
     _refuse_list(sets, fits, file)
     fit, remarks = _choose_fit(fits, file)
     if fit is None:
-        largest = max(sets, key=lambda found: sum(t.numel() for t in found.tensors.values()))
+        largest = max(sets, key=lambda one: sum(t.numel() for t in one.tensors.values()))
         ours = build(_class_counts(largest)[-1]).state_dict()
         why = describe_misfit(largest, ours)
-        if not is_factory(model) and not set(largest.tensors) & set(ours):
+        if not is_factory(spec) and not set(largest.tensors) & set(ours):
             why = describe_layers(largest, ours, ordered)
         lists = describe_lists(sets, build(_class_counts(largest)[-1]))
         why += f"; {lists}" if lists else ""
-        raise TeacherError(f"the weights in {path} don't fit --model {model}: {why}")
+        raise TeacherError(f"the weights in {path} don't fit --model {spec}: {why}")
     module = build(list(fit.weights.values())[-1].shape[:1].numel())
     check_weights(fit, module.state_dict(), path)
     module.load_state_dict(fit.weights)
     module.eval()
     if lists := describe_lists([s for s in sets if s.place != fit.place], module):
         remarks.append(f"{path}: {lists}")
-    return Teacher(
-        path.stem, "state_dict", file.fingerprint, module, model, weights=fit.place or None,
+    return Model(
+        name=path.stem,
+        kind="state_dict",
+        module=module,
+        spec=spec,
+        weights=fit.place or None,
         remarks=remarks,
-    )  # fmt: skip
+    )
 
 
-def _refuse_list(sets: list[WeightSet], fits: list[Fit], file: TeacherFile) -> None:
+def _refuse_list(sets: list[WeightSet], fits: list[Fit], file: ModelFile) -> None:
     """Raises TeacherError where --weights names a list of tensors that no order of layers fits."""
     fitting = {fit.place for fit in fits}
-    for found in sets:
-        if found.listed and found.place == file.weights and found.place not in fitting:
+    for group in sets:
+        if group.listed and group.place == file.weights and file.weights not in fitting:
             raise TeacherError(
                 f"--weights is {file.weights!r}, in {file.path} a list of "
-                f"{len(found.tensors):,} tensors. {NAMELESS}"
+                f"{len(group.tensors):,} tensors. {NAMELESS}"
             )
 
 
 def _in_words(content: Any) -> str:
-    """What a file holds that no state dict was found in."""
+    """What a file without a state dict holds."""
     if _find_modules(content):
         return "a whole module; leave out --model"
     what = type(content).__name__
@@ -186,14 +193,14 @@ def _in_words(content: Any) -> str:
     return f"{what}, not a model or its state dict: no tensors by name"
 
 
-def _builder(model: str, file: TeacherFile) -> Callable[[int], nn.Module]:
+def _builder(spec: str, file: ModelFile) -> Callable[[int], nn.Module]:
     """The model for a number of classes; a factory's has its own."""
-    if is_factory(model):
-        module = build_model(model, [], 0)
-        check_state(module, model)
+    if is_factory(spec):
+        module = build_model(spec, [], 0)
+        check_state(module, spec)
         return lambda classes: module
     shape = file.input_shape() if file.input_shape else [1]
-    return cache(lambda classes: build_model(model, shape, classes))
+    return cache(lambda classes: build_model(spec, shape, classes))
 
 
 def _find_fits(
@@ -203,23 +210,23 @@ def _find_fits(
     for find in (find_fits, partial(find_by_layer, ordered=ordered))[: 1 if by_name else 2]:
         fits = [
             fit
-            for found in sets
-            for classes in (_class_counts(found) if not by_name else [0])
-            for fit in find(found, build(classes).state_dict())
+            for group in sets
+            for classes in (_class_counts(group) if not by_name else [0])
+            for fit in find(group, build(classes).state_dict())
         ]
         if fits:
             return distinct(fits, same_weights)
     return []
 
 
-def _class_counts(found: WeightSet) -> list[int]:
+def _class_counts(group: WeightSet) -> list[int]:
     """What the number of classes may be, the last tensor's last."""
-    counts = [len(tensor) for tensor in found.tensors.values() if tensor.ndim]
+    counts = [len(tensor) for tensor in group.tensors.values() if tensor.ndim]
     return list(dict.fromkeys(counts[::-1]))[::-1] or [0]
 
 
-def _choose_fit(fits: list[Fit], file: TeacherFile) -> tuple[Fit | None, list[str]]:
-    """The weights that are meant, and what has to be said of them."""
+def _choose_fit(fits: list[Fit], file: ModelFile) -> tuple[Fit | None, list[str]]:
+    """The weights that are meant, and a remark on the others."""
     if not fits:
         return None, []
     most = [fit for fit in fits if fit.is_most]

@@ -96,30 +96,30 @@ def check_weights(fit: Fit, model: Mapping[str, Tensor], path: object) -> None:
             )
 
 
-def find_fits(found: WeightSet, model: Mapping[str, Tensor]) -> list[Fit]:
+def find_fits(group: WeightSet, model: Mapping[str, Tensor]) -> list[Fit]:
     """The ways in which these tensors are the model's: one for each prefix under which all of its
     names are, with their shapes, and no other names."""
-    theirs, ours = _by_plain_name(found.tensors), _by_plain_name(model)
-    fits = _fits(found, theirs, model, ours)
+    theirs, ours = _by_plain_name(group.tensors), _by_plain_name(model)
+    fits = _fits(group, theirs, model, ours)
     shared = common_prefix(list(ours))
     if not fits and shared:
         ours = {name[len(shared) :]: own for name, own in ours.items()}
-        fits = _fits(found, theirs, model, ours)
+        fits = _fits(group, theirs, model, ours)
     others = {n: own for n, own in theirs.items() if not n.startswith(tuple(fits))}
     left = [own for n, own in others.items() if not is_counter(n)]
     return [
-        Fit(f"{found.place}.{prefix}".strip("."), weights, left) for prefix, weights in fits.items()
+        Fit(f"{group.place}.{prefix}".strip("."), weights, left) for prefix, weights in fits.items()
     ]
 
 
 def _fits(
-    found: WeightSet, theirs: dict[str, str], model: Mapping[str, Tensor], ours: dict[str, str]
+    group: WeightSet, theirs: dict[str, str], model: Mapping[str, Tensor], ours: dict[str, str]
 ) -> dict[str, dict[str, Tensor]]:
     """The weights by prefix."""
     fits = {}
     for prefix in dict.fromkeys(prefix for name in theirs for prefix in _prefixes(name)):
         mapped = {own: theirs.get(prefix + plain) for plain, own in ours.items()}
-        weights = _weights(found, model, mapped)
+        weights = _weights(group, model, mapped)
         beyond = [n for n in theirs if n.startswith(prefix) and n[len(prefix) :] not in ours]
         if weights is not None and all(map(is_counter, beyond)):
             fits[prefix] = weights
@@ -133,7 +133,7 @@ def _prefixes(name: str) -> list[str]:
 
 
 def _weights(
-    found: WeightSet, model: Mapping[str, Tensor], mapped: Mapping[str, str | None]
+    group: WeightSet, model: Mapping[str, Tensor], mapped: Mapping[str, str | None]
 ) -> dict[str, Tensor] | None:
     """The model's state dict, `mapped` from the file's names; None where a tensor is missing or of
     another shape. Counters may be missing, and names that share memory with one that is there."""
@@ -141,7 +141,7 @@ def _weights(
     shared: dict[tuple[int, torch.Size], Tensor] = {}
     for own, name in mapped.items():
         if name is not None:
-            tensor, ours = found.tensors[name], model[own]
+            tensor, ours = group.tensors[name], model[own]
             if tensor.shape != ours.shape and (tensor.numel(), ours.numel()) != (1, 1):
                 return None
             tensor = tensor if tensor.shape == ours.shape else tensor.reshape(ours.shape)
@@ -155,14 +155,14 @@ def _weights(
 
 
 def describe_lists(sets: Sequence[WeightSet], model: nn.Module) -> str:
-    """What has to be said of lists of tensors that by their place or shapes are averaged weights of
-    the model, or ''. torch_ema keeps them so: in the order of the parameters, without names."""
+    """A remark on lists of tensors that by their place or shapes are averaged weights of the model,
+    or ''. torch_ema keeps them so: in the order of the parameters, without names."""
     shapes = [parameter.shape for parameter in model.parameters()]
     lists = [
-        f"{found.place} ({len(found.tensors):,} tensors)"
-        for found in sets
-        if found.listed
-        and (_is_averaged(found.place) or [t.shape for t in found.tensors.values()] == shapes)
+        f"{group.place} ({len(group.tensors):,} tensors)"
+        for group in sets
+        if group.listed
+        and (_is_averaged(group.place) or [t.shape for t in group.tensors.values()] == shapes)
     ]
     if not lists:
         return ""
@@ -170,7 +170,7 @@ def describe_lists(sets: Sequence[WeightSet], model: nn.Module) -> str:
 
 
 def choose(choices: Sequence[Choice], key: str | None, path: object) -> tuple[Choice, str]:
-    """The one of these that is meant, and what has to be said of the others, or ''.
+    """The one of these that is meant, and a remark on the others, or ''.
 
     With a key, the one at that place. Without, the only one; of raw and averaged weights the raw
     ones. Raises TeacherError, with all places, where that leaves a choice.
@@ -208,19 +208,19 @@ def _at(key: str, choices: Sequence[Choice]) -> Choice | None:
     return (exact or near)[0] if len(exact or near) == 1 else None
 
 
-def describe_misfit(found: WeightSet, model: Mapping[str, Tensor]) -> str:
+def describe_misfit(group: WeightSet, model: Mapping[str, Tensor]) -> str:
     """In one line, why these tensors are not the model's."""
-    theirs, ours = _by_plain_name(found.tensors), _by_plain_name(model)
+    theirs, ours = _by_plain_name(group.tensors), _by_plain_name(model)
     shared = common_prefix(list(theirs))
     without = {name[len(shared) :] for name in theirs} & set(ours)
     if len(without) < len(set(theirs) & set(ours)):
         shared = ""
     theirs = {name[len(shared) :]: own for name, own in theirs.items()}
     wrong = [
-        f"{name} is {list(found.tensors[theirs[name]].shape)} in the file, {list(model[own].shape)}"
+        f"{name} is {list(group.tensors[theirs[name]].shape)} in the file, {list(model[own].shape)}"
         f" in the model"
         for name, own in ours.items()
-        if name in theirs and found.tensors[theirs[name]].shape != model[own].shape
+        if name in theirs and group.tensors[theirs[name]].shape != model[own].shape
     ]
     missing = [name for name in ours if name not in theirs and not is_counter(name)]
     beyond = [name for name in theirs if name not in ours and not is_counter(name)]
@@ -229,8 +229,10 @@ def describe_misfit(found: WeightSet, model: Mapping[str, Tensor]) -> str:
         f"{len(beyond)} of the file's {len(theirs)} are not the model's ({few(beyond)})",
         f"size mismatch, {few(wrong, '; ')}",
     ]
-    told = [part for part, n in zip(parts, (missing, beyond, wrong), strict=True) if n]
-    return "; ".join(told) + (f"; all of the file's names begin with {shared}" if shared else "")
+    problems = [part for part, n in zip(parts, (missing, beyond, wrong), strict=True) if n]
+    return "; ".join(problems) + (
+        f"; all of the file's names begin with {shared}" if shared else ""
+    )
 
 
 def common_prefix(names: Sequence[str]) -> str:

@@ -6,15 +6,14 @@ Teachers and students are built here alike, since a student's checkpoint is a va
 import importlib
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from softlabels.errors import UsageError
+from softlabels.models.causes import cause
 from softlabels.spec import parse_widths
 
 SPELLINGS = "linear, mlp:800x800, cnn:32x64, or package.module:factory"
@@ -151,77 +150,3 @@ def check_state(model: nn.Module, spec: str) -> None:
         else:
             continue
         raise UsageError(f"{name} of model {spec} is {problem}")
-
-
-def cause(error: BaseException) -> str:
-    """The first line of what a model's own code raised, with the kind of error where its words
-    alone may say little."""
-    line = (str(error).strip() or "no words").splitlines()[0]
-    return line if isinstance(error, RuntimeError) else f"{type(error).__name__}, {line}"
-
-
-def logits_of(
-    output: Any, rows: int, classes: int | None = None, model: str = "the model"
-) -> Tensor:
-    """The logits [rows, C] in what a model gave for `rows` inputs.
-
-    They are the tensor itself, an attribute or key `logits`, or the one item of a tuple, list or
-    dict. Of several outputs they are the only one of [rows, classes]; where `classes` is not known,
-    the only one of [rows, …] in a dict, but none of a tuple. C is not held against `classes`.
-    Raises UsageError, with the shapes and what to do, where none or several could be meant.
-    """
-    given = output
-    while not isinstance(given, Tensor):
-        inner = given.get("logits") if isinstance(given, Mapping) else None
-        inner = getattr(given, "logits", None) if inner is None else inner
-        given = _only(given, rows, classes) if inner is None else inner
-        if given is None:
-            raise UsageError(
-                f"{model} gave {_shapes(output)} for {rows} inputs, which does not say where the "
-                f"logits are; wrap it in a module whose forward returns them alone, or a dict that "
-                f"has them as 'logits'"
-            )
-    if given.ndim != 2 or len(given) != rows:
-        raise UsageError(
-            f"{model} gave {_shapes(given)} for {rows} inputs; logits are one row of numbers for "
-            f"each input, [{rows}, classes]"
-        )
-    if given.is_complex() or given.is_quantized or given.layout != torch.strided or given.is_meta:
-        kind = f"{given.dtype}, {given.layout}, {given.device.type}".replace("torch.", "")
-        raise UsageError(
-            f"{model} gave a tensor of {kind}; logits are real numbers, one beside the other, so "
-            f"let its forward end in .to_dense(), .dequantize() or .real"
-        )
-    return given
-
-
-def _only(output: Any, rows: int, classes: int | None) -> Any:
-    """The one output there is, or the one that can be logits; None where that is not one."""
-    if not isinstance(output, Mapping | tuple | list):
-        return None
-    items = list(output.values() if isinstance(output, Mapping) else output)
-    if len(items) == 1:
-        return items[0]
-    if classes is None and not isinstance(output, Mapping):
-        return None
-    fitting = [
-        item
-        for item in items
-        if isinstance(item, Tensor)
-        and (item.ndim, len(item) if item.ndim else 0) == (2, rows)
-        and classes in (None, item.shape[1])
-    ]
-    return fitting[0] if len(fitting) == 1 else None
-
-
-def _shapes(output: Any) -> str:
-    """An output in words: `(tensor [2, 10], tensor [2, 64])`."""
-    if isinstance(output, Tensor):
-        return f"a tensor {list(output.shape)}"
-    if isinstance(output, Mapping):
-        named = [f"{name!r}: {_shapes(item)}" for name, item in list(output.items())[:8]]
-        return "{" + ", ".join(named) + ", …" * (len(output) > 8) + "}"
-    if isinstance(output, tuple | list):
-        items = ", ".join(_shapes(item) for item in output[:8]) + ", …" * (len(output) > 8)
-        return f"({items})"
-    return f"a {type(output).__name__}"

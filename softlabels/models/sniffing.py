@@ -1,4 +1,4 @@
-"""What kind of file a teacher's is, read off its first bytes and its zip members."""
+"""What kind of file a model's is, read off its first bytes and its zip members."""
 
 import zipfile
 from pathlib import Path
@@ -20,7 +20,7 @@ def sniff(path: Path) -> str:
     if head[:1] == b"\x80":
         return "pickle"
     raise TeacherError(
-        f"{path} is no teacher that can be read ({path.stat().st_size} bytes, starting "
+        f"{path} is no model that can be read ({path.stat().st_size} bytes, starting "
         f"{head[:4]!r}); expected a checkpoint, a TorchScript archive, a .pt2 program, or a "
         f"state dict"
     )

@@ -6,15 +6,15 @@ from typing import Any
 
 from torch import Tensor
 
+from softlabels.models.state_dicts import Fit, WeightSet, is_counter
 from softlabels.system.humanize import few
-from softlabels.teachers.state_dicts import Fit, WeightSet, is_counter
 
 
-def find_by_layer(found: WeightSet, model: Mapping[str, Tensor], ordered: bool) -> list[Fit]:
+def find_by_layer(group: WeightSet, model: Mapping[str, Tensor], ordered: bool) -> list[Fit]:
     """Other names, such as those of nn.Sequential: layer by layer, and in a layer shape by shape.
     The numbers in the names order the layers; without them the file does, where it is `ordered`;
     else each layer must be the only one of its shapes."""
-    theirs, ours = layers_of(found.tensors), layers_of(model)
+    theirs, ours = layers_of(group.tensors), layers_of(model)
     names = layer_order(theirs, ordered) or []
     if [_shapes(theirs[name]) for name in names] != [_shapes(layer) for layer in ours.values()]:
         names = _order_by_shape(ours, theirs)
@@ -24,9 +24,9 @@ def find_by_layer(found: WeightSet, model: Mapping[str, Tensor], ordered: bool) 
         for own, tensors in inner.items()
         for (leaf, _), (_, tensor) in zip(by_size(ours[own]), tensors, strict=True)
     }
-    if not names and ordered and _shapes_in_order(found.tensors) == _shapes_in_order(model):
-        weights = dict(zip(model, found.tensors.values(), strict=True))
-    return [Fit(found.place, {name: weights[name] for name in model}, [])] if weights else []
+    if not names and ordered and _shapes_in_order(group.tensors) == _shapes_in_order(model):
+        weights = dict(zip(model, group.tensors.values(), strict=True))
+    return [Fit(group.place, {name: weights[name] for name in model}, [])] if weights else []
 
 
 def by_size(layer: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
@@ -58,9 +58,9 @@ def _order_by_shape(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
     return names if len(theirs) == len(ours) and sorted(names) == sorted(theirs) else []
 
 
-def describe_layers(found: WeightSet, model: Mapping[str, Tensor], ordered: bool) -> str:
+def describe_layers(group: WeightSet, model: Mapping[str, Tensor], ordered: bool) -> str:
     """In one line, why these layers are not the model's, layer by layer."""
-    theirs, ours = layers_of(found.tensors), layers_of(model)
+    theirs, ours = layers_of(group.tensors), layers_of(model)
     counts = [sum(map(len, layers.values())) for layers in (theirs, ours)]
     if len(theirs) != len(ours) or counts[0] != counts[1]:
         return (

@@ -5,10 +5,11 @@ import warnings
 import torch
 
 from softlabels.errors import TeacherError
-from softlabels.teachers.teacher import Teacher, TeacherFile, first_line
+from softlabels.models.causes import first_line
+from softlabels.models.model import Model, ModelFile
 
 
-def load_torchscript(file: TeacherFile) -> Teacher:
+def load_torchscript(file: ModelFile) -> Model:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", FutureWarning)
@@ -16,4 +17,4 @@ def load_torchscript(file: TeacherFile) -> Teacher:
             module = torch.jit.load(str(file.path), map_location="cpu")
         except RuntimeError as error:
             raise TeacherError(f"{file.path} can't be loaded: {first_line(error)}") from error
-    return Teacher(file.path.stem, "torchscript", file.fingerprint, module.eval())
+    return Model(name=file.path.stem, kind="torchscript", module=module.eval())

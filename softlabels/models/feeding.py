@@ -19,7 +19,7 @@ NUMBERS = 8  # of a message that are tried
 @dataclass
 class Feed:
     """dtype: of the inputs, None as they come; rows: exactly so many at once, None for any number;
-    remarks: what was found out by trying."""
+    remarks: how it has to be fed, learned by trying."""
 
     dtype: torch.dtype | None = None
     rows: int | None = None

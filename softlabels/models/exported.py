@@ -18,8 +18,9 @@ from typing import Any
 import torch
 
 from softlabels.errors import TeacherError, UntrustedPickle
-from softlabels.teachers.feeding import Feed
-from softlabels.teachers.teacher import Teacher, TeacherFile, first_line
+from softlabels.models.causes import first_line
+from softlabels.models.feeding import Feed
+from softlabels.models.model import Model, ModelFile
 
 OPERATORS = re.compile(r"torch\.ops\.\w+(\.\w+)+|_operator\.\w+|torch\.sym_\w+|math\.\w+")
 SYMBOLS = re.compile(r"[a-z]+\d+")
@@ -29,7 +30,7 @@ SIZE_WORDS = {
 }  # fmt: skip
 
 
-def load_exported(file: TeacherFile) -> Teacher:
+def load_exported(file: ModelFile) -> Model:
     if not file.trust_pickle:
         for finding in suspicious_parts(file.path):
             raise UntrustedPickle(
@@ -44,7 +45,7 @@ def load_exported(file: TeacherFile) -> Teacher:
             raise TeacherError(f"{file.path} can't be loaded: {first_line(error)}") from error
     module = program.module()
     batch = _fixed_batch(program)
-    return Teacher(file.path.stem, "exported", file.fingerprint, module, feed=Feed(rows=batch))
+    return Model(name=file.path.stem, kind="exported", module=module, feed=Feed(rows=batch))
 
 
 def _fixed_batch(program: torch.export.ExportedProgram) -> int | None:
@@ -52,14 +53,14 @@ def _fixed_batch(program: torch.export.ExportedProgram) -> int | None:
     shapes = [n.meta["val"].shape for n in program.graph.nodes if n.name in names]
     if len(shapes) != 1:
         raise TeacherError(
-            f"the program takes {len(shapes)} tensors; a teacher takes one, the inputs. Export it "
+            f"the program takes {len(shapes)} tensors; a model takes one, the inputs. Export it "
             f"in a module that fills in the others"
         )
     return int(shapes[0][0]) if isinstance(shapes[0][0], int) else None
 
 
 def suspicious_parts(path: Path) -> Iterator[str]:
-    """What in the archive could run code when it is loaded, in words."""
+    """What in the archive could run code when it is loaded, for a message."""
     try:
         with zipfile.ZipFile(path) as archive:
             for name in archive.namelist():

@@ -1,0 +1,115 @@
+"""What is known of a model that was opened. Shapes: N rows, C classes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from softlabels.errors import SoftlabelsError, TeacherError, UsageError
+from softlabels.models.causes import cause, first_line
+from softlabels.models.feeding import Feed, weights_dtype
+from softlabels.models.outputs import logits_of
+from softlabels.system.devices import autocast, tf32
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """What a loader is given.
+
+    spec: the model that a bare state dict belongs to
+    input_shape: the shape of an input of that model; called only if it is needed
+    trust_pickle: whether a file that could run code is loaded
+    weights: where in a file of several the state dict lies
+    """
+
+    path: Path
+    spec: str | None = None
+    input_shape: Callable[[], Sequence[int]] | None = None
+    trust_pickle: bool = False
+    weights: str | None = None
+
+
+@dataclass(kw_only=True)
+class Model:
+    """A function from preprocessed inputs [N, …] to logits [N, C].
+
+    name: of its file, without the ending
+    kind: checkpoint, state_dict, torchscript, exported or pickle
+    spec: such as mlp:800x800, where there is one
+    preprocess, class_names, data: what a checkpoint remembers
+    classes: their number, if known; it tells logits from a model's other outputs
+    weights: where in a file of several the state dict lies
+    remarks: what loading it has to say to a person
+    feed: in which dtype it takes inputs, and how many at once
+    """
+
+    name: str
+    kind: str
+    module: nn.Module
+    spec: str | None = None
+    preprocess: str | None = None
+    class_names: list[str] | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+    classes: int | None = None
+    weights: str | None = None
+    remarks: list[str] = field(default_factory=list)
+    feed: Feed = field(default_factory=Feed)
+
+    def __repr__(self) -> str:
+        spec = f", {self.spec}" if self.spec else ""
+        return f"{type(self).__name__}({self.name}, {self.kind}{spec})"
+
+    def __post_init__(self) -> None:
+        self.feed.dtype = self.feed.dtype or weights_dtype(self.module)
+
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        return f"the model {self.name}"
+
+    @property
+    def remembered(self) -> dict[str, Any]:
+        """The data that it was trained on, and the names of its classes."""
+        return self.data | {"class_names": self.class_names}
+
+    def to(self, device: torch.device) -> Self:
+        self.module.to(device)
+        return self
+
+    @torch.inference_mode()
+    def logits(self, inputs: Tensor, precision: str = "float32") -> Tensor:
+        """Raw logits, float32 [N, C] (float64 stays), on the inputs' device.
+
+        precision: float32 (IEEE, never TF32), tf32, bf16 or fp16.
+
+        Raises TeacherError where the model rejects the inputs, or gives something else than
+        one row of numbers for each input.
+        """
+
+        def call(part: Tensor) -> Tensor:
+            output = self.module(part.clone())  # it may work in place,
+            logits_NC = logits_of(output, len(part), self.classes, self.title)
+            return logits_NC.clone()  # or give the same memory each time, as CUDA graphs do
+
+        try:
+            with tf32(precision == "tf32"), autocast(inputs.device, precision):
+                logits_NC = self.feed.run(call, inputs)
+        except UsageError as error:
+            raise TeacherError(str(error)) from error
+        except SoftlabelsError:
+            raise
+        except Exception as error:  # of code that is not ours
+            if isinstance(error, torch.OutOfMemoryError):
+                raise TeacherError(
+                    f"out of memory with {len(inputs)} rows at once; use a smaller --batch-size"
+                ) from error
+            reason = first_line(error) if isinstance(error, RuntimeError) else cause(error)
+            raise TeacherError(
+                f"{self.title} can't take inputs of shape {list(inputs.shape)}: {reason}. Check "
+                f"--data and --preprocess; if it was traced for another number of rows, give that "
+                f"as --batch-size"
+            ) from error
+        return logits_NC if logits_NC.dtype == torch.float64 else logits_NC.float()
