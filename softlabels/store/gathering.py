@@ -53,8 +53,8 @@ def bytes_at(address: int, size: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _View:
-    """The bytes from the lowest address on, as overlapping rows, and for each row group where its
-    rows would begin if they were numbered from 0."""
+    """The bytes from the lowest address on, as overlapping rows, and for each row group where the
+    dump's first row would lie, did all rows before the group's own lie in front of it."""
 
     bytes: Tensor
     origins: np.ndarray
@@ -66,6 +66,7 @@ class RowGroups:
     """The row groups of a dump in their order, and the address of each, once it was placed.
 
     shard_rows: rows in each shard; a shard's row groups have `group_rows` rows but for its last.
+    row_bounds: the row at which each row group begins, and the end, int64 [groups + 1].
     """
 
     shard_rows: Sequence[int]
@@ -79,22 +80,17 @@ class RowGroups:
         self.first_rows = np.concatenate([[0], np.cumsum(rows)])
         self.first_groups = np.concatenate([[0], np.cumsum(groups)])
         self.addresses = np.zeros(self.first_groups[-1], np.int64)
-        # as if each shard began with a full row group: a row's group is then one division away
-        padding = self.first_groups[:-1] * self.group_rows - self.first_rows[:-1]
-        self._padding = padding if padding.any() else None
-        self._view: _View | None = None
-
-    def __len__(self) -> int:
-        return len(self.addresses)
-
-    @property
-    def row_bounds(self) -> np.ndarray:
-        """The row at which each row group begins, and the end, int64 [groups + 1]."""
         starts = [
             np.arange(first, first + rows, self.group_rows)
             for first, rows in zip(self.first_rows, self.shard_rows, strict=False)
         ]
-        return np.concatenate([*starts, self.first_rows[-1:]])
+        self.row_bounds = np.concatenate([*starts, self.first_rows[-1:]])
+        # where all groups but the last are full, a row's group is one division away
+        self._is_even = bool((np.diff(self.row_bounds[:-1]) == self.group_rows).all())
+        self._view: _View | None = None
+
+    def __len__(self) -> int:
+        return len(self.addresses)
 
     def of_shard(self, shard: int) -> range:
         return range(self.first_groups[shard], self.first_groups[shard + 1])
@@ -110,17 +106,15 @@ class RowGroups:
     def gather(self, rows: np.ndarray) -> Tensor:
         """The bytes of these rows, uint8 [N, row_bytes]."""
         view = self._view or self._look()
-        padded = self._padded(rows)
-        starts = view.origins[padded // self.group_rows]
-        starts += padded * self.row_bytes
+        starts = view.origins[self._groups_of(rows)]
+        starts += rows * self.row_bytes
         return view.bytes.index_select(0, torch.from_numpy(starts))
 
     def advise(self, rows: np.ndarray) -> None:
         """Ask the system to read what is mapped of these rows, ascending, into memory. Does not
         wait."""
         view = self._view or self._look()
-        padded = self._padded(rows)
-        starts = view.base + view.origins[padded // self.group_rows] + padded * self.row_bytes
+        starts = view.base + view.origins[self._groups_of(rows)] + rows * self.row_bytes
         ends = starts + self.row_bytes
         breaks = np.flatnonzero(starts[1:] != ends[:-1])
         runs = zip(starts[np.append(0, breaks + 1)], ends[np.append(breaks, -1)], strict=True)
@@ -129,10 +123,11 @@ class RowGroups:
                 if region.address <= start < region.address + region.size:
                     region.advise(int(start) - region.address, int(end - start))
 
-    def _padded(self, rows: np.ndarray) -> np.ndarray:
-        if self._padding is None:
-            return rows
-        return rows + self._padding[np.searchsorted(self.first_rows, rows, side="right") - 1]
+    def _groups_of(self, rows: np.ndarray) -> np.ndarray:
+        """The row group in which each row lies."""
+        if self._is_even:
+            return rows // self.group_rows
+        return np.searchsorted(self.row_bounds, rows, side="right") - 1
 
     def _look(self) -> _View:
         assert self.addresses.all(), "every shard was placed"
@@ -141,6 +136,6 @@ class RowGroups:
         rows = torch.from_numpy(bytes_at(base, span)).as_strided(
             (span - self.row_bytes + 1, self.row_bytes), (1, 1)
         )
-        before = np.arange(len(self)) * (self.group_rows * self.row_bytes)
+        before = self.row_bounds[:-1] * self.row_bytes
         self._view = _View(rows, self.addresses - base - before, base)
         return self._view

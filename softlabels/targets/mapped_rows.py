@@ -129,9 +129,11 @@ class MappedRows:
         return self._gathered(rows)
 
     def _gathered(self, rows: np.ndarray) -> dict[str, Any]:
-        stored: dict[str, Any] = {n: [v[r] for r in rows] for n, v in self._values.items()}
+        stored: dict[str, Any] = {}
         for column, groups in self._mapped:
             stored[column.name] = column.of_bytes(groups.gather(rows))
+        for name, values in self._values.items():
+            stored[name] = [values[row] for row in rows]
         return stored
 
     def columns(self, rows: np.ndarray) -> dict[str, Any]:

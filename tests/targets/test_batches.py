@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Subset
 
 import softlabels
 from softlabels.errors import UsageError
-from softlabels.store.gathering import RowGroups
+from softlabels.store.gathering import Region, RowGroups
 from softlabels.targets import as_it_is
 from softlabels.targets.batch import Batch
 from softlabels.targets.mapped_rows import MappedRows
@@ -309,10 +309,13 @@ def test_rows_may_be_asked_for_by_any_whole_numbers(dataset, kind):
     assert dataset.take([])["logits"].shape == (0, 3)
 
 
-def test_a_product_of_rows_and_bytes_does_not_overflow():
-    groups = RowGroups([3_000_000], 1024, 2000)
-    padded = checked_rows(np.array([2_200_000], np.int32), 3_000_000)
-    assert (groups._padded(padded) * groups.row_bytes).tolist() == [4_400_000_000]
+def test_a_row_beyond_four_gigabytes_of_a_file_asked_for_by_an_int32(tmp_path):
+    file = np.memmap(tmp_path / "sparse", np.uint8, "w+", shape=3_000_000 * 2000)
+    file[4_400_000_000] = 7
+    groups, region = RowGroups([3_000_000], 1024, 2000), Region.of(file)
+    groups.place(0, region.address + np.arange(0, 3_000_000, 1024) * 2000, region)
+    asked = checked_rows(np.array([2_199_999, 2_200_000], np.int32), 3_000_000)
+    assert groups.gather(asked)[:, 0].tolist() == [0, 7]
 
 
 def test_rows_that_are_none(dataset):
