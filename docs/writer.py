@@ -21,8 +21,8 @@ def write_dataset(folder, plan, ids, hashes, labels, logits):
     folder, source = Path(folder), plan["source"]
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty; a dataset is written into a new folder")
-    starts = range(0, plan["rows"], plan["shard_rows"])
-    parts = [slice(start, start + plan["shard_rows"]) for start in starts]
+    starts = range(0, plan["inputs"], plan["shard_inputs"])
+    parts = [slice(start, start + plan["shard_inputs"]) for start in starts]
     shorts = [fingerprint(ids[part], labels[part])[:16] for part in parts]
     whole = "sha256:" + fingerprint(ids, labels)
     plan = plan | {"source": source | {"fingerprint": whole, "shards": shorts}}
@@ -54,7 +54,7 @@ def write_dataset(folder, plan, ids, hashes, labels, logits):
         "format": "softlabels/1",
         "plan_hash": plan_hash,
         "plan": plan,
-        "rows": plan["rows"],
+        "rows": plan["inputs"],
         "bytes": size,
         "shards": shards,
         "statistics": describe(logits, labels),
@@ -141,7 +141,7 @@ def make_card(plan, size):
                 {"name": "label", "dtype": {"class_label": {"names": classes}}},
                 {"name": "logits", "list": plan["dtype"], "length": plan["classes"]},
             ],
-            "splits": [{"name": split, "num_bytes": size, "num_examples": plan["rows"]}],
+            "splits": [{"name": split, "num_bytes": size, "num_examples": plan["inputs"]}],
         },
     }  # fmt: skip
 

@@ -35,11 +35,11 @@ def make_plan(
               "columns": {"inputs": ["x"], "label": "label", "id": None}}  # fmt: skip
     teacher = {"name": "t", "kind": "checkpoint", "fingerprint": f"sha256:{1:064}", "model": None}
     fields = {"teacher": teacher, "source": source, "preprocess": "", "precision": "float32",
-              "views": ["clean"], "codec": "dense", "dtype": dtype, "classes": classes,
-              "rows": rows, "group_rows": group, "ids": "int64", "store_inputs": "none",
-              "batch_size": None, "shard_rows": rows, "format": FORMAT} | words  # fmt: skip
-    starts = range(0, max(1, rows), fields["shard_rows"])
-    ids = [np.arange(start, min(start + fields["shard_rows"], rows)) for start in starts]
+              "views": [0], "augment": None, "codec": "dense", "dtype": dtype, "classes": classes,
+              "inputs": rows, "group_rows": group, "ids": "int64", "store_inputs": "none",
+              "batch_size": None, "shard_inputs": rows, "format": FORMAT} | words  # fmt: skip
+    starts = range(0, max(1, rows), fields["shard_inputs"])
+    ids = [np.arange(start, min(start + fields["shard_inputs"], rows)) for start in starts]
     source["shards"] = [fingerprints(some, some, some % classes)[0] for some in ids]
     whole = Fingerprint()
     whole.update(np.arange(rows), np.arange(rows) % classes)
@@ -66,7 +66,7 @@ def make_dump(
     """A whole dump of these logits: ours, or `rewritten` by another writer of Parquet with these
     words."""
     rows, classes = logits.shape
-    plan = make_plan(rows, classes, str(logits.dtype), group, shard_rows=shard_rows or rows)
+    plan = make_plan(rows, classes, str(logits.dtype), group, shard_inputs=shard_rows or rows)
     folder = Folder(where)
     folder.write_json("plan.json", plan.as_json)
     for shard in range(plan.shards):

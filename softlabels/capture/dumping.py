@@ -100,7 +100,7 @@ def _dump(options: DumpOptions, team: Team, stack: ExitStack, progress: Progress
     if manifest is not None:
         for warning in _warnings(manifest, job.plan):
             progress.say(warning)
-    return DumpResult(out, manifest, job.plan.rows_of(mine), team.rank)
+    return DumpResult(out, manifest, job.plan.inputs_of(mine), team.rank)
 
 
 def _warnings(manifest: Manifest, plan: Plan) -> Iterator[str]:
@@ -111,7 +111,7 @@ def _warnings(manifest: Manifest, plan: Plan) -> Iterator[str]:
     if text := alarm(statistics.labelled, statistics.correct, plan.classes):
         yield f"warning: {text}"
     pilot, most = plan.pilot, statistics.kl_most
-    if pilot and most is not None and pilot.is_exceeded(most, plan.shard_rows, WARNED):
+    if pilot and most is not None and pilot.is_exceeded(most, plan.shard_inputs, WARNED):
         yield (
             f"warning: the codec {plan.codec} changes the soft targets of a shard by a mean KL of "
             f"{most:.2g} nats at T = 1, and the pilot measured {pilot.at_one.mean:.2g}: some rows "

@@ -96,7 +96,7 @@ def tell_size(setup: Setup, plan: Plan, missing: list[int], progress: Progress) 
     time."""
     if not missing:
         return
-    rows, free = plan.rows_of(missing), _free(setup.folder)
+    rows, free = plan.inputs_of(missing), _free(setup.folder)
     size = rows * _row_bytes(setup, plan) + len(missing) * _footer_bytes(plan)
     parts = [counted(rows, "row"), counted(len(missing), "shard"), f"about {size_words(size)}"]
     progress.say(", ".join(parts) + (f", {size_words(free)} free" if free else ""))
@@ -124,12 +124,12 @@ def _estimate(setup: Setup, plan: Plan, missing: list[int]) -> Estimate:
     if count > 1 and len(setup.source) > batch:
         sample = _sample(setup, plan, batch * count)
     speed = sample.rows / max(sample.seconds, 1e-9)
-    rows = plan.rows_of(missing)
+    rows = plan.inputs_of(missing)
     return Estimate(
         out=str(setup.folder),
         rows=rows,
         shards=len(missing),
-        shard_rows=plan.shard_rows,
+        shard_rows=plan.shard_inputs,
         bytes=round(rows * sample.row_bytes + len(missing) * sample.shard_bytes),
         seconds=rows / speed,
         rows_per_second=speed,
@@ -152,7 +152,7 @@ def _sample(setup: Setup, plan: Plan, rows: int) -> _Sample:
     rows = min(rows, len(setup.source))
     shards = [setup.source.key_fingerprint(0, rows)]
     source = plan.source.replace(rows=rows, shards=shards)
-    small = plan.replace(rows=rows, shard_rows=rows, source=source)
+    small = plan.replace(inputs=rows, shard_inputs=rows, source=source)
     with tempfile.TemporaryDirectory(prefix="softlabels-") as place:
         folder = Folder(place)
         if small.make_codec().fits:

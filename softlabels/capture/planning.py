@@ -16,7 +16,7 @@ from softlabels.inputs.whereabouts import origin, public_name
 from softlabels.options import DumpOptions
 from softlabels.places.folders import open_folder
 from softlabels.store.codecs.registry import parse_codec
-from softlabels.store.fields import FORMAT
+from softlabels.store.fields import CLEAN, FORMAT
 from softlabels.store.folder import Folder
 from softlabels.store.ledger import Ledger
 from softlabels.store.plan import MAX_SHARDS, Plan
@@ -120,7 +120,7 @@ def make_plan(setup: Setup, earlier: Plan | None = None) -> Plan:
     plan = draft(setup, earlier)
     source = setup.source
     source.check_ids()
-    fingerprint, shards = source.key_fingerprints(plan.shard_rows)
+    fingerprint, shards = source.key_fingerprints(plan.shard_inputs)
     identity = source.table.identity
     known = plan.source.replace(
         fingerprint=fingerprint, shards=shards, files=identity.hash() if identity else None
@@ -144,7 +144,7 @@ def draft(setup: Setup, earlier: Plan | None = None) -> Plan:
     input_bytes = mean_input_bytes(source) if options.store_inputs != "none" else 0
     groups = group_rows(codec.row_bytes, input_bytes)
     usual = shard_rows(codec.row_bytes + input_bytes, groups)
-    usual = earlier.shard_rows if earlier else usual
+    usual = earlier.shard_inputs if earlier else usual
     least = -(-len(source) // MAX_SHARDS)
     if (options.shard_rows or usual) < least:
         raise UsageError(
@@ -168,12 +168,13 @@ def draft(setup: Setup, earlier: Plan | None = None) -> Plan:
             },
             "preprocess": str(setup.preprocess),
             "precision": "unknown" if teacher.kind == "imported" else options.precision,
-            "views": ["clean"],
+            "views": [CLEAN],
+            "augment": None,
             "codec": options.codec,
             "dtype": options.dtype,
             "classes": setup.classes,
-            "rows": len(source),
-            "shard_rows": rows,
+            "inputs": len(source),
+            "shard_inputs": rows,
             "group_rows": groups,
             "ids": "string" if source.ids_are_text else "int64",
             "store_inputs": options.store_inputs,

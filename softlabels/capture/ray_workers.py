@@ -85,7 +85,7 @@ def _hand_out(
     here = os.getcwd()
     try:
         done = pool.map_unordered(lambda worker, shard: worker.dump.remote(shard, here), shards)
-        with progress.bar("dump", plan.rows_of(shards), "rows") as advance:
+        with progress.bar("dump", plan.inputs_of(shards), "rows") as advance:
             for rows in done:
                 advance(rows)
         ray.get([worker.leave.remote() for worker in workers])

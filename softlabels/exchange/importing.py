@@ -209,7 +209,7 @@ def _run(job: Job, matched: Match, missing: list[int], progress: Progress) -> No
     """Write these shards, and say what is safe where that is cut off."""
     plan = job.plan
     try:
-        with progress.bar("import", plan.rows_of(missing), "rows") as advance:
+        with progress.bar("import", plan.inputs_of(missing), "rows") as advance:
             for rows in _write(matched, plan, job.ledger, missing):
                 advance(rows)
     except LogitsError:

@@ -7,6 +7,7 @@ from typing import Any
 import datasets
 import yaml
 
+from softlabels.store.fields import CLEAN
 from softlabels.store.folder import Folder
 from softlabels.store.json_objects import MAX_JSON_BYTES
 from softlabels.store.markdown import folded, shown, table
@@ -229,7 +230,7 @@ def describe(manifest: Manifest, plan: Plan) -> dict[str, Any]:
         "teacher's file": plan.teacher.fingerprint,
         "source": f"{plan.source.data}, split {plan.source.split}{revision}",
         "source's fingerprint": plan.source.fingerprint,
-        "views": ", ".join(plan.views),
+        "views": _views(plan),
         "preprocessing": plan.preprocess or "none",
         "logits": f"{_stored(plan)}, {_made(plan)}",
         **_codec_error(manifest, plan),
@@ -287,6 +288,14 @@ def _codec_error(manifest: Manifest, plan: Plan) -> dict[str, Any]:
     if statistics and statistics.kl is not None:
         facts["codec's error, all rows"] = [statistics.kl, statistics.kl_most]
     return facts
+
+
+def _views(plan: Plan) -> str:
+    """Which views of each input there are."""
+    if not plan.has_views:
+        return "clean"
+    clean, drawn = plan.views[0] == CLEAN, [view for view in plan.views if view != CLEAN]
+    return f"{'clean and ' * clean}{len(drawn):,} of {plan.augment}, data seed {plan.data_seed}"
 
 
 def _stored(plan: Plan) -> str:

@@ -13,6 +13,7 @@ from softlabels.store.json_objects import problem_of
 
 FORMAT: Final = "softlabels/1"
 INT64 = 2**63 - 1
+CLEAN = 0  # the view that is the input as it is
 # The characters of a name in a file's name: no punctuation, no spaces, none that control a text
 LETTERS = r"[^\u0000-/:-@\[-^`{-\u00a0\u2000-\u206f\ufeff]+"
 SPLIT = rf"{LETTERS}([.-]{LETTERS})*"
@@ -99,6 +100,19 @@ SideFile = TypeAliasType(
 # Each list ends at its first wrong entry: a million of errors would fill the memory.
 Texts = TypeAliasType(
     "Texts", Annotated[list[Text], FailFast(), Field(description="a list of texts")]
+)
+
+Views = TypeAliasType(
+    "Views",
+    Annotated[
+        list[Annotated[int, Field(ge=0, le=2**31 - 1)]],
+        FailFast(),
+        Field(
+            min_length=1,
+            max_length=10_000,
+            description="the numbers of each input's views, ascending: 0 is the input as it is",
+        ),
+    ],
 )
 
 

@@ -12,7 +12,9 @@ from softlabels.errors import PlanMismatch
 from softlabels.store.codecs.codec import Codec
 from softlabels.store.codecs.registry import parse_codec
 from softlabels.store.fields import (
+    CLEAN,
     SPLIT,
+    Count,
     Hash,
     Record,
     Rows,
@@ -22,6 +24,7 @@ from softlabels.store.fields import (
     Size,
     Text,
     Texts,
+    Views,
 )
 from softlabels.store.folder import Folder
 from softlabels.store.pilots import Pilot
@@ -113,7 +116,14 @@ class Plan(PlanPart):
     precision: Text = Field(
         description="the precision of the teacher's run, such as float32, tf32 or bf16"
     )
-    views: Texts = Field(description="the views of each input, such as clean")
+    views: Views
+    augment: Text | None = Field(
+        description="what draws the views after 0, such as jitter(2); null where there is none"
+    )
+    data_seed: Count | None = Field(
+        default=None,
+        description="the seed that views are drawn by; left out where none are drawn",
+    )
     codec: str = Field(
         pattern="^[a-z][a-z0-9_]*(:[a-z0-9_.,=-]+)?$",
         max_length=100,
@@ -121,9 +131,11 @@ class Plan(PlanPart):
     )
     dtype: Literal["float16", "float32"] = Field(description="float16 or float32")
     classes: int = Field(ge=1, le=2**24, description="the number of logits in a row: 1 to 2^24")
-    rows: Rows = Field(description="the number of the source's rows")
-    shard_rows: Size = Field(description="the number of source rows in a shard")
-    group_rows: Size = Field(description="the number of rows in a row group")
+    inputs: Rows = Field(description="the number of inputs, one for each of the source's rows")
+    shard_inputs: Size = Field(description="the number of inputs in a shard")
+    group_rows: Size = Field(
+        description="the number of rows in a row group, which are of as many inputs"
+    )
     ids: Literal["int64", "string"] = Field(
         description="the type of the column id: int64 or string"
     )
@@ -150,10 +162,16 @@ class Plan(PlanPart):
     def _agrees(self) -> Self:
         """Numbers that a schema can't hold against each other."""
         source = self.source
-        if source.rows != self.rows:
-            raise ValueError(f"rows is {self.rows}, and source.rows is {source.rows}")
+        if source.rows != self.inputs:
+            raise ValueError(f"inputs is {self.inputs}, and source.rows is {source.rows}")
+        if sorted(set(self.views)) != self.views:
+            raise ValueError("views do not ascend")
+        drawn = self.views != [CLEAN]
+        for name, value in (("augment", self.augment), ("data_seed", self.data_seed)):
+            if drawn != (value is not None):
+                raise ValueError(f"{name} is {value!r}, and views is {short(str(self.views))}")
         if self.shards > MAX_SHARDS:
-            raise ValueError(f"shard_rows of {self.shard_rows} give {self.shards} shards")
+            raise ValueError(f"shard_inputs of {self.shard_inputs} give {self.shards} shards")
         for name, values, count in (
             ("source.shards", source.shards, self.shards),
             ("source.class_names", source.class_names, self.classes),
@@ -167,13 +185,24 @@ class Plan(PlanPart):
         return self
 
     def __repr__(self) -> str:
-        rows = f"{counted(self.rows, 'row')} × {self.classes:,} classes"
+        views = f"{len(self.views)} views × " if self.has_views else ""
+        rows = f"{counted(self.inputs, 'input')} × {views}{self.classes:,} classes"
         of = f"{short(self.teacher.name)} on {short(self.source.data)}, split {self.source.split}"
         return f"Plan({of}: {rows}, {counted(self.shards, 'shard')}, {self.codec} {self.dtype})"
 
     @property
     def shards(self) -> int:
-        return max(1, -(-self.rows // self.shard_rows))
+        return max(1, -(-self.inputs // self.shard_inputs))
+
+    @property
+    def rows(self) -> int:
+        """The rows that a dump has if no input is left out: one for each pair of input and view."""
+        return self.inputs * len(self.views)
+
+    @property
+    def has_views(self) -> bool:
+        """Whether views were drawn, so that there is more than each input as it is."""
+        return self.views != [CLEAN]
 
     @cached_property
     def hash(self) -> str:
@@ -198,11 +227,11 @@ class Plan(PlanPart):
 
     def bounds(self, shard: int) -> tuple[int, int]:
         """The source rows [start, stop) of a shard."""
-        start = shard * self.shard_rows
-        return start, min(start + self.shard_rows, self.rows)
+        start = shard * self.shard_inputs
+        return start, min(start + self.shard_inputs, self.inputs)
 
-    def rows_of(self, shards: list[int]) -> int:
-        """How many source rows these shards hold."""
+    def inputs_of(self, shards: list[int]) -> int:
+        """How many source rows these shards are made from."""
         return sum(stop - start for start, stop in map(self.bounds, shards))
 
     def file(self, shard: int) -> str:
@@ -241,7 +270,7 @@ class Plan(PlanPart):
             for key in ours | theirs
             if ours.get(key) != theirs.get(key)
         ]
-        if mine != others and self.shard_rows == other.shard_rows:
+        if mine != others and self.shard_inputs == other.shard_inputs:
             count = max(len(mine), len(others))
             shards = [i for i in range(count) if mine[i:][:1] != others[i:][:1]]
             start, stop = self.bounds(shards[0])

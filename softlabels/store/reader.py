@@ -30,7 +30,7 @@ class DumpReader:
         self.numbers = parse_numbers(shards, self.plan.shards)
         self.records = [self.manifest.shards[number] for number in self.numbers]
         self._rows: int = sum(record.rows for record in self.records)
-        if self.plan.views != ["clean"]:
+        if self.plan.has_views:
             raise UsageError(f"{folder} has the views {self.plan.views}; update softlabels")
 
     def __len__(self) -> int:

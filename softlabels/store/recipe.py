@@ -31,7 +31,7 @@ def recipe(plan: Plan, skipped: bool = False, data: str | None = None) -> list[s
         "precision": plan.precision,
         "codec": None if plan.codec == "dense" else plan.codec,
         "dtype": plan.dtype,
-        "shard-rows": plan.shard_rows,
+        "shard-rows": plan.shard_inputs,
         "store-inputs": plan.store_inputs if plan.with_inputs else None,
         "on-error": "skip" if skipped else None,
         "batch-size": plan.batch_size,  # only where a row's logits depend on it

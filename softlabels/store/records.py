@@ -186,6 +186,13 @@ class Manifest(Record):
             value, total = getattr(self, name), sum(getattr(shard, name) for shard in self.shards)
             if value != total:
                 raise ValueError(f"{name} is {value}, and that of all shards is {total}")
+        views = len(self.plan.views)
+        for index, shard in enumerate(self.shards):
+            if shard.rows % views:
+                raise ValueError(
+                    f"shards[{index}].rows is {shard.rows}, of {views} views no whole number of "
+                    f"inputs"
+                )
         return self
 
     def __repr__(self) -> str:

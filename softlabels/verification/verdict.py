@@ -154,7 +154,7 @@ def _check_records(ledger: Ledger, manifest: Manifest | None, verdict: Verdict) 
         return [records[shard] for shard in sorted(records)]
     skipped: dict[int, list[Skipped]] = {}
     for entry in manifest.skipped:
-        skipped.setdefault(entry.row // plan.shard_rows, []).append(entry)
+        skipped.setdefault(entry.row // plan.shard_inputs, []).append(entry)
     commits = []
     for shard, record in enumerate(manifest.shards):
         commit, name = records.get(shard), commit_name(shard)

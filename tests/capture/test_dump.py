@@ -163,7 +163,7 @@ def test_another_dump_in_the_folder_is_left_alone(dump_folder, teacher, tmp_path
         ({"teacher": other}, "teacher.fingerprint is 'sha256:"),
         ({"dtype": "float32"}, "dtype is 'float32' and was 'float16'"),
         ({"split": "test"}, "split is 'test' and was 'train'"),
-        ({"shard_rows": 400}, "shard_rows is 400 and was 500"),
+        ({"shard_rows": 400}, "shard_inputs is 400 and was 500"),
     ):
         with pytest.raises(PlanMismatch, match=message):
             softlabels.dump(**({"teacher": teacher, "out": dump_folder, "resume": True} | words))

@@ -128,7 +128,7 @@ def test_a_plan_looks_at_what_is_there(teacher, dump_folder, tmp_path):
     (copy / "commits" / "00001.json").unlink()
     found = softlabels.plan(teacher=teacher, out=str(copy))
     assert (found.rows, found.shards, found.shard_rows) == (500, 1, 500)
-    with pytest.raises(PlanMismatch, match=r"shard_rows is 400 and was 500.*Give the options"):
+    with pytest.raises(PlanMismatch, match=r"shard_inputs is 400 and was 500.*Give the options"):
         softlabels.plan(teacher=teacher, out=str(copy), shard_rows=400)
 
 

@@ -258,7 +258,7 @@ def test_whatever_else_changed_before_a_resume_is_named(tmp_path):
         ({"precision": "bf16"}, "precision is 'bf16' and was 'float32'"),
         ({"preprocess": "scale(2)"}, r"preprocess is 'scale\(2\)' and was ''"),
         ({"store_inputs": "original"}, "store_inputs is 'original' and was 'none'"),
-        ({"shard_rows": 20}, "shard_rows is 20 and was 25"),
+        ({"shard_rows": 20}, "shard_inputs is 20 and was 25"),
         ({"id_column": None}, "source.columns.id is None and was 'name'"),
     ):
         with pytest.raises(PlanMismatch, match=message):
@@ -268,7 +268,10 @@ def test_whatever_else_changed_before_a_resume_is_named(tmp_path):
     frozen = plan.read_text()
     for change, message in (
         ({"codec": "topk:64"}, "codec is 'dense' and was 'topk:64'"),
-        ({"views": ["clean", "jitter(2)"]}, r"views is \['clean'\] and was \['clean', 'jitter"),
+        (
+            {"views": [0, 1], "augment": "jitter(2)", "data_seed": 0},
+            r"views is \[0\] and was \[0, 1\]; augment is None and was 'jitter\(2\)'",
+        ),
     ):
         plan.write_text(json.dumps(json.loads(frozen) | change))
         with pytest.raises(PlanMismatch, match=message):

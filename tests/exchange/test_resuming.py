@@ -157,7 +157,7 @@ def test_a_full_disk_without_a_mount_says_it_too(words, tmp_path, monkeypatch):
 CHANGES = {
     "another file": ({"file": "y.npy"}, r"teacher\.fingerprint is 'sha256:.* and was 'sha256:"),
     "another dtype": ({"dtype": "float16"}, "dtype is 'float16' and was 'float32'"),
-    "other shards": ({"shard_rows": 20}, "shard_rows is 20 and was 10"),
+    "other shards": ({"shard_rows": 20}, "shard_inputs is 20 and was 10"),
     "ids": ({"ids": "ids.txt"}, "Now: ids from ids.txt sha256:.*then: rows in the source's order"),
 }
 

@@ -90,7 +90,7 @@ def all_rows(count: int) -> Callable[[Path], None]:
 
     def change(folder: Path) -> None:
         def plan(value: Json) -> None:
-            value |= {"rows": count, "shard_rows": -(-count // 3)}
+            value |= {"inputs": count, "shard_inputs": -(-count // 3)}
             value["source"]["rows"] = count
 
         def manifest(value: Json) -> None:
@@ -154,8 +154,8 @@ HOSTILE: dict[str, Callable[[Path], Any]] = {
     "negative bytes": lambda f: forge_manifest(f, lambda m: m["shards"][0].update(bytes=-1)),
     "a thousand billion rows": all_rows(10**12),
     "more rows than numbers": all_rows(10**30),
-    "a million shards": plan_with(rows=10**9, shard_rows=1),
-    "shards of no rows": plan_with(shard_rows=0),
+    "a million shards": plan_with(inputs=10**9, shard_inputs=1),
+    "shards of no rows": plan_with(shard_inputs=0),
     "row groups of no rows": plan_with(group_rows=0),
     "many classes": plan_with(classes=2**23),
     "more classes than memory": plan_with(classes=2**62),

@@ -22,12 +22,13 @@ from tests.make_schema import FILE, KINDS, as_text, make_schema
 ROOT = Path(__file__).parents[2]
 SCHEMA = make_schema()
 NAMES = {"plan": "plan.json", "commit": "commits/00001.json", "manifest": "softlabels.json"}
-OPTIONAL = {"shared", "pilot"}  # of a plan
+OPTIONAL = {"shared", "pilot", "data_seed"}  # of a plan
 SKIPPED = {"id": "a", "row": 3, "input_hash": 2**64 - 1, "label": -1, "reason": "broken"}
 
 # what a schema can't say: records that are right one by one, and do not fit together
-AGREEMENTS = ("source.rows is", "shard_rows of", "source.shards has", "source.class_names has",
-              "of all shards is", "can't be UTF-8")  # fmt: skip
+AGREEMENTS = ("source.rows is", "shard_inputs of", "views do not", "and views is",
+              "source.shards has", "source.class_names has", "of all shards is", "can't be UTF-8",
+              "no whole number of inputs")  # fmt: skip
 
 # JSON Schema takes 1.0 for an integer; softlabels does not
 Strict = jsonschema.validators.extend(
