@@ -230,7 +230,7 @@ def cache(terminal: Terminal, options: CacheOptions) -> None:
 
     found = LocalCache()
     freed = found.clear() if options.clear else None
-    entries = [asdict(entry) | {"words": entry.words} for entry in found.entries()]
+    entries = [asdict(entry) | {"description": entry.description} for entry in found.entries()]
     value = {"place": str(found.place), "bytes": found.bytes, "budget": found.budget}
     terminal.result(_cached(value, entries, freed), value | {"entries": entries, "freed": freed})
 
@@ -297,7 +297,7 @@ def _verdict(verdict: Any, took: str) -> str:
 
 
 def _cached(value: dict[str, Any], entries: list[dict[str, Any]], freed: int | None) -> str:
-    lines = [f"{size_words(entry['bytes']):>8}  {entry['words']}" for entry in entries]
+    lines = [f"{size_words(entry['bytes']):>8}  {entry['description']}" for entry in entries]
     lines += [] if freed is None else [f"{size_words(freed)} removed"]
     held, budget = size_words(value["bytes"]), size_words(value["budget"])
     return "\n".join([*lines, f"{value['place']}: {held} of at most {budget}"])

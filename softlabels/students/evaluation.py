@@ -19,7 +19,7 @@ from softlabels.models.opening import open_model
 from softlabels.options import EvalOptions, verb
 from softlabels.system.devices import resolve_device
 from softlabels.system.humanize import counted, html_table, measured
-from softlabels.system.progress import Advance, Progress, unheard
+from softlabels.system.progress import Advance, Progress, ignore
 from softlabels.targets.batch import for_each_position
 from softlabels.targets.loading import load
 from softlabels.targets.soft_dataset import Dump
@@ -34,7 +34,7 @@ def predict(
     rows: np.ndarray,
     device: torch.device,
     batch_size: int = 1024,
-    advance: Advance = unheard,
+    advance: Advance = ignore,
 ) -> Tensor:
     """`logits` of the inputs of these rows, batch by batch; float32 [N, C] on the CPU, [0, 0] of
     none."""

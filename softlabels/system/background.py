@@ -39,10 +39,11 @@ def in_order(
     threads: int,
     abort: Callable[[], None] = lambda: None,
 ) -> Iterator[Result]:
-    """`work(item)` of each, in their order. What fails is raised, when the others have ended.
+    """Yields `work(item)` for each item, in order, computed by up to `threads` threads.
 
-    Ctrl-C ends the wait, whatever the threads wait for: a pool's would be waited for as long as a
-    server does not answer. `abort` is called to end them.
+    The first exception is raised once the other threads have ended. Ctrl-C stops waiting at once
+    and calls `abort` to end the threads. (An executor would join its threads first, and so hang as
+    long as a server does not answer.)
     """
     jobs = [(Future[Result](), item) for item in items]
     waiting = deque(jobs)
@@ -63,7 +64,7 @@ def in_order(
         thread.start()
     try:
         for future, _ in jobs:
-            while not wait([future], 1).done:  # one that waits without an end may miss Ctrl-C
+            while not wait([future], 1).done:  # a wait without a timeout may miss Ctrl-C
                 pass
             yield future.result()
     except Exception:
@@ -75,7 +76,7 @@ def in_order(
         waiting.clear()
         end = time.monotonic() + PATIENCE_SECONDS
         while any(thread.is_alive() for thread in crew) and time.monotonic() < end:
-            abort()  # not once: one of them may only be about to begin
+            abort()  # again and again: a thread may only now begin what has to be aborted
             time.sleep(0.1)
         raise
     finally:
@@ -83,11 +84,11 @@ def in_order(
 
 
 class Filler:
-    """Runs `work(item)` for items 0 … count − 1 in the background, once each.
+    """Runs `work(item)` for items 0 … count − 1 in background threads, once each.
 
-    An exception in `work` stops the rest and is raised by whatever is called next. In a forked
-    child the threads are not there; `wait` does there what is missing. The threads end with the
-    main thread, at the next item.
+    An exception in `work` stops the rest; the next call of `check` or `wait` raises it. A forked
+    child has no threads, so there `wait` does the missing items itself. The threads stop at the
+    next item once the main thread has ended.
     """
 
     def __init__(self, work: Callable[[int], None], count: int, threads: int) -> None:
@@ -107,12 +108,12 @@ class Filler:
                 threading.Thread(target=self._run, name="softlabels-fill").start()
 
     def check(self) -> None:
-        """Raises what failed in the background."""
+        """Raises the exception that stopped the work, if one did."""
         if self._failure is not None:
             raise self._failure
 
     def wait(self) -> None:
-        """Return when all are done."""
+        """Returns when all items are done. Raises what `check` raises."""
         self.start()
         if self._process != os.getpid():
             for item in np.flatnonzero(~self.done).tolist():

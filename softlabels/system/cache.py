@@ -1,6 +1,6 @@
-"""The local cache: copies of remote dumps, and which files were seen to be whole.
+"""The local cache: copies of remote dumps, and which files had their recorded hash.
 
-    PLACE/copies/NAME/          a remote dump's manifest and shards; who uses it holds NAME.used
+    PLACE/copies/NAME/          a remote dump's manifest and shards; its users lock NAME.used
     PLACE/verified/NAME         an empty file: this file, as it was then, had the recorded SHA-256
 
 PLACE is $SOFTLABELS_CACHE, else ~/.cache/softlabels. Every file appears whole or not at all.
@@ -28,32 +28,32 @@ PLACE, BUDGET = "SOFTLABELS_CACHE", "SOFTLABELS_CACHE_GB"
 
 
 def cache_place() -> Path:
-    """The folder that the environment names, or the usual one."""
+    """The folder that $SOFTLABELS_CACHE names, or the default."""
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(os.environ.get(PLACE) or Path(home) / "softlabels").expanduser()
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A copy in the cache: where, how large, when last used (seconds since 1970)."""
+    """A copy in the cache: its path, its size in bytes, when it was last used (Unix seconds)."""
 
     path: str
     bytes: int
     used: float
 
     @property
-    def words(self) -> str:
-        """What it is."""
+    def description(self) -> str:
+        """For a list of the cache: which dump it is a copy of."""
         with suppress(OSError, ValueError):
             return f"copy of {json.loads((Path(self.path) / 'about.json').read_text())['dump']}"
         return "a copy"
 
 
 class LocalCache:
-    """`place` is the environment's where it is not given.
+    """The cache at `place`, by default at `cache_place()`.
 
-    Without $SOFTLABELS_CACHE_GB, the cache takes at most half of the disk that is free or its own.
-    Raises UsageError where that is no number.
+    It may hold $SOFTLABELS_CACHE_GB; without that, half of the disk space that is free or already
+    taken by the cache. Raises UsageError if the variable is not a number.
     """
 
     def __init__(self, place: str | os.PathLike[str] | None = None) -> None:
@@ -78,8 +78,11 @@ class LocalCache:
         return sum(entry.bytes for entry in self.entries())
 
     def make_room(self, size: int, what: str, kept: Collection[str] = ()) -> None:
-        """Remove what was used longest ago until `size` bytes more are within the budget; not the
-        paths `kept`. Raises DiskFull where that is not enough."""
+        """Remove the least recently used copies, except the paths `kept`, until `size` more bytes
+        fit the budget. Raises DiskFull if they don't fit even then.
+
+        what: what needs the room, for the error message.
+        """
         entries = sorted(self.entries(), key=lambda entry: entry.used)
         excess = sum(entry.bytes for entry in entries) + size - self.budget
         for entry in entries:
@@ -102,7 +105,7 @@ class LocalCache:
         return entries
 
     def clear(self) -> int:
-        """Delete all copies but those in use, and all marks; returns the bytes freed."""
+        """Delete all copies that are not in use, and all marks; returns the bytes freed."""
         freed = sum(entry.bytes for entry in self.entries() if remove(entry))
         shutil.rmtree(self.place / "verified", ignore_errors=True)
         return freed
@@ -112,18 +115,18 @@ class LocalCache:
         return self._mark(path, sha256).exists()
 
     def remember_verified(self, path: str, sha256: str) -> None:
-        with suppress(OSError):  # then it is read again next time
+        with suppress(OSError):  # without the mark, the file is only hashed again
             self._mark(path, sha256).parent.mkdir(parents=True, exist_ok=True)
             self._mark(path, sha256).touch()
 
     def _mark(self, path: str, sha256: str) -> Path:
-        stat = os.stat(path)  # a file that changes is another one
+        stat = os.stat(path)  # a changed file gets another mark
         text = f"{sha256} {stat.st_dev} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns}"
         return self.place / "verified" / hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def hold(copy: str | os.PathLike[str], user: object) -> None:
-    """Keep this copy from being removed, by whatever process, as long as `user` lives."""
+    """Keep all processes from removing this copy as long as `user` lives."""
     if fcntl is not None:
         file = open(f"{copy}.used", "w")  # noqa: SIM115
         fcntl.flock(file, fcntl.LOCK_SH)
@@ -131,7 +134,7 @@ def hold(copy: str | os.PathLike[str], user: object) -> None:
 
 
 def remove(entry: Entry) -> bool:
-    """Whether it was removed; not a copy that is in use."""
+    """Remove a copy unless it is in use; returns whether it was removed."""
     with open(f"{entry.path}.used", "w") as file:
         try:
             if fcntl is not None:

@@ -1,4 +1,4 @@
-"""Where a model runs and in which precision."""
+"""The device that a model runs on, and the precision it runs in."""
 
 import os
 from collections.abc import Iterator
@@ -10,26 +10,27 @@ import torch
 from softlabels.errors import UsageError
 
 PRECISIONS = {"float32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-CUDA_ALONE = ("tf32", "fp16")  # elsewhere slow, or missing
+CUDA_ALONE = ("tf32", "fp16")  # slow or missing on other devices
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` is CUDA, else MPS, else the CPU. Raises UsageError for a device that is not here."""
-    found = torch.accelerator.current_accelerator(check_available=True)
+    """`auto` is CUDA, else MPS, else the CPU. Raises UsageError for a device that this machine
+    does not have."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
     if name == "auto":
-        return found or torch.device("cpu")
+        return accelerator or torch.device("cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
         raise UsageError(f"--device is {name!r}; use auto, cpu, cuda, cuda:1 or mps") from None
-    if device.type != "cpu" and (found is None or found.type != device.type):
-        here = f"only cpu and {found.type}" if found else "only cpu"
+    if device.type != "cpu" and (accelerator is None or accelerator.type != device.type):
+        here = f"only cpu and {accelerator.type}" if accelerator else "only cpu"
         raise UsageError(f"--device is {name!r}, but this machine has {here}; use --device auto")
     return device
 
 
 def own_device(device: torch.device) -> torch.device:
-    """On a machine with several ranks: this rank's GPU, where no other was named."""
+    """This rank's GPU on a machine with several ranks, unless `device` has a number already."""
     rank = os.environ.get("LOCAL_RANK", "")
     if device.type != "cuda" or device.index is not None or not rank.isdigit():
         return device
@@ -37,7 +38,8 @@ def own_device(device: torch.device) -> torch.device:
 
 
 def check_precision(device: torch.device, precision: str) -> None:
-    """Raises UsageError for an unknown word, and for tf32 and fp16 off CUDA."""
+    """Raises UsageError for an unknown precision, and for tf32 or fp16 on another device than
+    CUDA."""
     if precision not in PRECISIONS:
         raise UsageError(f"--precision is {precision!r}; use one of {', '.join(PRECISIONS)}")
     if precision in CUDA_ALONE and device.type != "cuda":
@@ -47,8 +49,8 @@ def check_precision(device: torch.device, precision: str) -> None:
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
-    """A context in which matrix work runs in `precision`: bf16, fp16, tf32 (convolutions and
-    matrix products), or float32, which leaves torch's setting: convolutions in TF32 on CUDA.
+    """A context in which matrix products and convolutions run in `precision`. float32 leaves
+    torch's own settings, by which convolutions on CUDA run in TF32.
 
     Raises UsageError as `check_precision` does.
     """

@@ -18,7 +18,7 @@ EXTRAS = {
     "gs": ("gcsfs", "gcs"),
     "gcs": ("gcsfs", "gcs"),
 }
-AGAIN = "What is committed is safe; try again when the store answers, a dump with --resume"
+AGAIN = "What is committed is safe; try again when the store answers (a dump: with --resume)"
 
 
 def open_file_system(url: str) -> tuple[AbstractFileSystem, str]:
@@ -40,8 +40,8 @@ def open_file_system(url: str) -> tuple[AbstractFileSystem, str]:
 
 
 def make_parent(fs: AbstractFileSystem, path: str) -> None:
-    """The directory that a file will be in. A bucket has none: asked for one, its client might
-    make another bucket."""
+    """Make the directory that a file will be in. Object stores have no directories; asked for one,
+    a client might create a bucket."""
     protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
     if not NO_DIRECTORIES & protocols:
         fs.makedirs(path.rpartition("/")[0], exist_ok=True)
@@ -49,8 +49,8 @@ def make_parent(fs: AbstractFileSystem, path: str) -> None:
 
 @contextmanager
 def translated(fs: AbstractFileSystem, where: str, writing: bool = False) -> Iterator[None]:
-    """Raise StoreError for whatever a remote file system's library raises; a local one's OSError
-    is left. A missing file is an answer, so FileNotFoundError passes, unless `writing`."""
+    """Raise StoreError for what a remote file system's library raises. A local OSError passes, and
+    so does FileNotFoundError unless `writing`, since a missing file is an answer."""
     try:
         yield
     except SoftlabelsError:

@@ -18,7 +18,7 @@ def measured(value: float) -> str:
 
 
 def short(text: str, most: int = 60) -> str:
-    """A name of anybody for a line of ours: printable, and of some length at most."""
+    """Text from outside, fit for one line of ours: printable, `most` characters at most."""
     line = "".join(c if c.isprintable() else " " for c in text)
     return line if len(line) <= most else line[: most - 1] + "…"
 
@@ -57,7 +57,7 @@ def elapsed_words(seconds: float) -> str:
 
 
 def html_table(facts: Mapping[str, Any]) -> str:
-    """Names and values as a notebook shows them."""
+    """Names and values as an HTML table, for notebooks."""
     rows = [
         f"<tr><th>{escape(name)}</th><td>{escape(_cell(facts[name]))}</td></tr>" for name in facts
     ]

@@ -43,8 +43,8 @@ def file_fingerprint(path: Path) -> str:
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether it tells of a full disk or of a quota that is used up; libraries written in Rust say
-    so in words alone."""
+    """Whether the error means that the disk is full or a quota used up. Libraries written in Rust
+    say so only in the message."""
     full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
     return full or f"os error {errno.ENOSPC}" in str(error)
 
@@ -61,7 +61,7 @@ def needing_space(where: str) -> Iterator[None]:
 
 
 def make_directory(path: str) -> None:
-    """Make it and what is above it, though others remove the empty ones that they pass."""
+    """Make a directory and its parents, even while other processes remove empty ones on the way."""
     for _ in range(20):
         with suppress(FileNotFoundError):
             os.makedirs(path, exist_ok=True)
@@ -71,8 +71,8 @@ def make_directory(path: str) -> None:
 
 @contextmanager
 def tidied(directory: str) -> Iterator[None]:
-    """In the end, what is made in this block of `directory` and of those above it is removed again
-    if it is empty; what was there before stays."""
+    """When the block ends, remove `directory` and those of its parents that did not exist before,
+    as far as they are empty."""
     missing = []
     place = os.path.abspath(directory)
     while not os.path.lexists(place):

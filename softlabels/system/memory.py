@@ -14,13 +14,13 @@ V1 = (
 
 
 def free_memory() -> int:
-    """Bytes: what the machine has free, or the control group of this process (a container, a job of
-    a cluster), whichever is less. What the page cache holds counts as free."""
+    """Free bytes of the machine or of this process's control group (a container, a cluster job),
+    whichever is less. The page cache counts as free."""
     return min([psutil.virtual_memory().available, *group_memory()])
 
 
 def group_memory(root: Path = Path("/")) -> Iterator[int]:
-    """Bytes free in each control group that limits this process. Linux, versions 1 and 2."""
+    """Free bytes of each control group that limits this process: Linux, cgroup v1 and v2."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:

@@ -1,4 +1,5 @@
-"""How a verb tells what it is doing. Verbs know this door only; the command line paints it."""
+"""How a verb reports what it is doing. Verbs know only this interface; the command line draws the
+bars."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,23 +12,23 @@ class Advance(Protocol):
     def __call__(self, n: int, note: str = "") -> None: ...
 
 
-def unheard(n: int, note: str = "") -> None:
-    """An `Advance` that nobody listens to."""
+def ignore(n: int, note: str = "") -> None:
+    """An `Advance` that does nothing."""
 
 
 class Progress:
-    """Hears and says nothing: the default of every verb in Python."""
+    """Shows nothing: the default of every verb in Python."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
     def say(self, text: str) -> None:
-        """One line for a person."""
+        """Show a line to the user."""
 
     @contextmanager
     def bar(self, what: str, total: int, unit: str) -> Iterator[Advance]:
         """Yields the `advance` of a bar of `total` units."""
-        yield unheard
+        yield ignore
 
 
 SILENT = Progress()

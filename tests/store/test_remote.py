@@ -275,7 +275,7 @@ def test_a_remote_dump_is_fetched_once_and_then_mapped(teacher, out, server, tmp
     assert server.requests["GET"] <= 2, "the manifest alone"
     owners = {type(region.owner) for region in dataset.rows.regions}
     assert owners == {mmap.mmap}, "mapped in place"
-    assert [entry.words for entry in LocalCache().entries()] == [f"copy of {out}"]
+    assert [entry.description for entry in LocalCache().entries()] == [f"copy of {out}"]
     folder = Folder(out)
     name = folder.fs.find(folder.path("data"))[1]
     content = bytearray(folder.fs.cat_file(name))

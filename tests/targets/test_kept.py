@@ -204,7 +204,7 @@ def test_the_budget_holds_and_the_oldest_make_room(tmp_path, cache, monkeypatch)
     for i, address in enumerate(addresses):
         gc.collect()
         assert same(whole(load(address)), LOGITS + i)
-    assert sorted(e.words for e in cache.entries()) == [f"copy of {a}" for a in addresses[1:]]
+    assert sorted(e.description for e in cache.entries()) == [f"copy of {a}" for a in addresses[1:]]
     monkeypatch.setenv("SOFTLABELS_CACHE_GB", "0.000001")
     with pytest.raises(DiskFull, match=r"may hold 1 kB.*SOFTLABELS_CACHE_GB.*--no-cache"):
         load(addresses[0])
@@ -227,7 +227,7 @@ def test_a_copy_that_is_in_use_makes_no_room(tmp_path, cache, monkeypatch):
     del first
     gc.collect()
     assert load(addresses[1]).take([3, 999])["id"].tolist() == [3, 999]
-    assert [entry.words for entry in cache.entries()] == [f"copy of {addresses[1]}"]
+    assert [entry.description for entry in cache.entries()] == [f"copy of {addresses[1]}"]
 
 
 def test_a_copy_that_goes_just_before_it_is_held_is_fetched_again(tmp_path, cache, monkeypatch):
