@@ -29,6 +29,23 @@ cli
 __main__
 """
 INSIDE = {
+    "inputs": """
+plain pointers hashing rows pictures views reading_errors
+labels preprocess
+tables
+cells hints whereabouts
+columns
+sources
+describing label_numbers examples
+opening preprocessing
+""",
+    "inputs.tables": """
+identity
+table folders
+headers parquet text_files
+image_folders
+opening
+""",
     "store": """
 names pages json_objects shard_numbers markdown gathering
 folder fields

@@ -9,9 +9,10 @@ from softlabels.capture.pipeline import Job
 from softlabels.capture.trying import try_teacher
 from softlabels.errors import UsageError
 from softlabels.inputs.examples import Examples
+from softlabels.inputs.opening import open_as_told
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.preprocessing import choose, remarks
-from softlabels.inputs.sources import Source, open_as_told
+from softlabels.inputs.sources import Source
 from softlabels.inputs.whereabouts import origin, public_name
 from softlabels.options import DumpOptions
 from softlabels.places.folders import open_folder

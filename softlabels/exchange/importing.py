@@ -28,8 +28,9 @@ from softlabels.errors import (
 from softlabels.exchange.ids import match
 from softlabels.exchange.matching import Match, check_match, tell
 from softlabels.exchange.opening import open_foreign
+from softlabels.inputs.opening import open_source
 from softlabels.inputs.preprocessing import choose
-from softlabels.inputs.sources import Rows, open_source
+from softlabels.inputs.sources import Rows
 from softlabels.logits import check_temperature
 from softlabels.options import DumpOptions, ImportOptions, make_options, verb
 from softlabels.places.folders import open_folder

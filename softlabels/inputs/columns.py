@@ -18,7 +18,7 @@ from softlabels.errors import SourceError
 from softlabels.inputs.cells import TEXT_WORDS, image_content
 from softlabels.inputs.hints import hint_of_text
 from softlabels.inputs.labels import LABEL_NAMES
-from softlabels.inputs.tables import ArrowTable, Table
+from softlabels.inputs.tables.table import ArrowTable, Table
 
 # what pandas calls an index that has no name, and what people call ids; `PassengerId` too
 INDEX_NAMES = re.compile(

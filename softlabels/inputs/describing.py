@@ -1,20 +1,18 @@
 """What is said of a source when it is opened: rows, inputs, classes, ids, and what is odd."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import datasets
 
 from softlabels.inputs.columns import type_word
 from softlabels.inputs.labels import warnings_of
+from softlabels.inputs.sources import Source
 from softlabels.system.humanize import counted, short
-
-if TYPE_CHECKING:
-    from softlabels.inputs.sources import Source
 
 SHOWN = 10
 
 
-def lines(source: "Source") -> list[str]:
+def describe(source: Source) -> list[str]:
     """The first line, and one for each thing that is left out or odd; warnings begin `warning: `.
 
     Reads the label column once.
@@ -46,7 +44,7 @@ def lines(source: "Source") -> list[str]:
     return [text, *notes]
 
 
-def _other_codes(source: "Source", names: list[str]) -> list[str]:
+def _other_codes(source: Source, names: list[str]) -> list[str]:
     """A warning where a categorical column has codes of its own, which number no classes here."""
     label = source.columns.label or ""
     codes = source.table.categories(label)
@@ -72,7 +70,7 @@ class Span(NamedTuple):
     missing: int
 
 
-def _span(source: "Source") -> Span:
+def _span(source: Source) -> Span:
     lows, highs, missing = [], [], 0
     for labels in source.label_blocks():
         there = labels[labels >= 0]
@@ -83,7 +81,7 @@ def _span(source: "Source") -> Span:
     return Span(min(lows, default=0), max(highs, default=-1), missing)
 
 
-def _classes(source: "Source", span: Span) -> str:
+def _classes(source: Source, span: Span) -> str:
     if not source.labelled:
         return " without labels"
     names = source.class_names
@@ -98,7 +96,7 @@ def _classes(source: "Source", span: Span) -> str:
     )  # fmt: skip
 
 
-def _inputs(source: "Source") -> str:
+def _inputs(source: Source) -> str:
     names = source.columns.inputs
     shown = ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
     kinds = sorted({_kind(source.table.features[name]) for name in names})
@@ -114,7 +112,7 @@ def _kind(feature: object) -> str:
     return type_word(feature)
 
 
-def _ids(source: "Source") -> str:
+def _ids(source: Source) -> str:
     if source.columns.id is None:
         return "ids are row numbers"
     return "ids are paths" if source.id_is_path else f"ids are {source.columns.id}"

@@ -4,8 +4,8 @@ as another country or a spreadsheet writes them, names of image files."""
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from softlabels.inputs.folders import image_endings
-from softlabels.inputs.tables import Table
+from softlabels.inputs.tables.folders import image_endings
+from softlabels.inputs.tables.table import Table
 from softlabels.system.humanize import short
 
 ROWS = 100_000  # that are looked at

@@ -1,319 +1,85 @@
-"""From what a person writes after --data to a table of one split."""
+"""From `--data` and the names of its columns to a `Source`."""
 
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from importlib.resources import as_file, files
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Any
 
 import datasets
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from softlabels.errors import SourceError, UsageError
-from softlabels.inputs import image_folders
-from softlabels.inputs.folders import (
-    ABOUT,
-    ALIASES,
-    DATA_ENDINGS,
-    Listing,
-    data_ending,
-    list_files,
-    refuse_cut_sets,
-    shown,
-    splits_of_data,
-)
-from softlabels.inputs.headers import Header, check_images, declared_files, read_header
-from softlabels.inputs.identity import Contents
-from softlabels.inputs.parquet import ParquetTable
-from softlabels.inputs.tables import (
-    ArrowTable,
-    DatasetTable,
-    Table,
-    is_padded,
-    mark_padded,
-)
-from softlabels.inputs.text_files import READERS
-from softlabels.system.humanize import counted
-
-EMBEDDED = "digits"
+from softlabels.inputs.columns import find_columns, image_columns
+from softlabels.inputs.describing import describe
+from softlabels.inputs.reading_errors import as_source_error
+from softlabels.inputs.sources import Source
+from softlabels.inputs.tables.opening import open_data
+from softlabels.options import SourceOptions
+from softlabels.system.progress import SILENT, Progress
 
 
-@dataclass(frozen=True)
-class Opened:
-    """A table, the split's own name, the column that names its rows if it has one of itself, and
-    what is said of it."""
+def open_source(
+    data: str,
+    split: str = "train",
+    *,
+    revision: str | None = None,
+    input_column: str | Sequence[str] | None = None,
+    label_column: str | None = None,
+    id_column: str | None = None,
+    class_names: list[str] | None = None,
+    progress: Progress = SILENT,
+) -> Source:
+    """Open `data` (see docs/getting-started.md for what it may be).
 
-    table: Table
-    split: str
-    id: str | None = None
-    notes: tuple[str, ...] = ()
+    `class_names` are a model's: labels that are text are numbered by them, so that a split in which
+    a class is missing gets the same numbers.
 
+    `progress` hears what was opened: rows, inputs, classes, ids, and what is odd about them.
 
-def open_data(data: str, split: str, revision: str | None = None) -> Opened:
-    """`digits`, a file, a folder (files, save_to_disk, or images in class folders), or a Hub id.
-
-    `split` is the name of one, or another word for it (`val` for validation).
-    A path that exists wins over a Hub id. Raises SourceError that says what was tried, and
-    UsageError for a revision of data that have none.
+    Raises SourceError for data that can't be found, is empty, or whose columns leave a choice.
     """
-    if not data.strip():
-        raise SourceError(f"no data is named: --data is {data!r}")
-    path = local_path(data)
-    if revision is not None and (path is not None or data == EMBEDDED):
-        what = "comes with this package" if path is None else "is a file or folder here"
+    with as_source_error(f"{data!r}, split {split!r}"):
+        opened = open_data(data, split, revision)
+        table = opened.table
+        if len(table) == 0:
+            names = ", ".join(list(table.features)[:10])
+            raise SourceError(
+                f"{data!r}, split {split!r}, has no rows"
+                + (f" below the names of its columns, {names}" if names else "")
+            )
+        columns = find_columns(table, input_column, label_column, id_column or opened.id)
+        for name in image_columns(table, columns.inputs):
+            table.features = table.features | {name: datasets.Image()}
+        known = tuple(class_names) if class_names else None
+        paths = opened.id is not None and columns.id == opened.id
+        source = Source(table, columns, data, opened.split, revision, known, opened.notes, paths)
+        for line in describe(source) if progress is not SILENT else ():
+            progress.say(line)
+    return source
+
+
+def open_as_told(
+    options: SourceOptions,
+    data: str | None,
+    model: str,
+    remembered: dict[str, Any],
+    progress: Progress = SILENT,
+) -> Source:
+    """The source that a command's options name, else the one that a model's file remembers.
+
+    Columns that a model remembers go with its own data only. Raises UsageError where neither
+    names the data.
+    """
+    place = {"data": data} if data is not None else remembered
+    if "data" not in place:
         raise UsageError(
-            f"--revision is {revision!r}, and {data!r} {what}, which has no revisions: leave out "
-            f"--revision, or name a dataset of the Hub with --data"
+            f"{model} does not remember its data; say it with --data digits, --data FOLDER or "
+            f"--data OWNER/NAME"
         )
-    if data == EMBEDDED and path is None:
-        return _open_embedded(split)
-    if path is not None:
-        return _open_file(path, split) if path.is_file() else _open_folder(path, split)
-    if not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", data) or data_ending(data):
-        where = "" if Path(data).is_absolute() else f" in {Path.cwd()}"
-        raise SourceError(
-            f"no file or folder {data!r}{where}, and it can't be a Hub id (owner/name). Say where "
-            f"the data is (--data, or --source for a dump's)"
-        )
-    return _open_hub(data, split, revision)
-
-
-def _open_hub(data: str, split: str, revision: str | None) -> Opened:
-    with _quiet():
-        try:
-            return _load_hub(data, split, revision)
-        except Exception as error:  # many libraries are below this call
-            raise SourceError(
-                f"can't load {data!r}, split {split!r}: no such file or folder here, and as a Hub "
-                f"id: {_cause(error)}"
-            ) from error
-
-
-def _load_hub(data: str, split: str, revision: str | None) -> Opened:
-    """By the split's name as it is given, then by the other words for it."""
-    try:
-        dataset = datasets.load_dataset(data, split=split, revision=revision)
-        return Opened(DatasetTable(dataset), split)
-    except ValueError as error:
-        if "Unknown split" not in str(error):
-            raise
-        for name in (n for n in ALIASES if n != split and _meaning(n) == _meaning(split)):
-            with suppress(ValueError):
-                dataset = datasets.load_dataset(data, split=name, revision=revision)
-                return Opened(DatasetTable(dataset), name)
-        raise
-
-
-def local_path(data: str) -> Path | None:
-    """The file or folder of this very name, else with its `~` expanded; None where neither is."""
-    for path in (Path(data), _expanded(data)):
-        try:
-            if path.exists():
-                return path
-        except (OSError, ValueError):  # a name too long, or with a NUL
-            continue
-    return None
-
-
-def dataset_name(data: str) -> str:
-    """A short name for folders and records: `digits`, `mnist`, `owner-name`."""
-    path = local_path(data)
-    if path is not None:
-        path = path.resolve()
-        return Path(path.name.removesuffix(".gz")).stem if path.is_file() else path.name
-    return data.replace("/", "-")
-
-
-def _expanded(data: str) -> Path:
-    try:
-        return Path(data).expanduser()
-    except RuntimeError:  # a user who isn't there
-        return Path(data)
-
-
-def _open_embedded(split: str) -> Opened:
-    name = _check_split("digits", split, ("train", "test"))
-    with as_file(files("softlabels") / "embedded" / f"digits-{name}.parquet") as path:
-        table = pq.read_table(path)
-    return Opened(ArrowTable(table), name)
-
-
-def _check_split(where: object, split: str, splits: object) -> str:
-    """The split's own name: that of the one called so, else of the only one that means the same.
-    Raises SourceError where there is none."""
-    names = [str(name) for name in splits]  # type: ignore[attr-defined]
-    meant = [name for name in names if _meaning(name) == _meaning(split)]
-    if split in names or len(meant) == 1:
-        return split if split in names else meant[0]
-    raise SourceError(f"{where} has no split {split!r}; it has {', '.join(names)}: use --split")
-
-
-def _meaning(split: str) -> str:
-    return ALIASES.get(split.lower(), split)
-
-
-def _open_file(path: Path, split: str) -> Opened:
-    if data_ending(path.name) is None:
-        raise SourceError(
-            f"{path} ends in {path.suffix!r}; a data file is one of {', '.join(DATA_ENDINGS)}, "
-            f"and images belong in a folder; an archive is unpacked first"
-        )
-    return Opened(_open_files([path]), _check_split(path, split, ("train",)))
-
-
-def _open_folder(folder: Path, split: str) -> Opened:
-    if (folder / "state.json").exists() and (folder / "dataset_info.json").exists():
-        name = _check_split(folder, split, ("train",))
-        return Opened(DatasetTable(_saved(folder)), name)
-    if (folder / "dataset_dict.json").exists():
-        saved = _saved(folder)
-        name = _check_split(folder, split, saved)
-        return Opened(DatasetTable(saved[name]), name)
-    return _open_listed(list_files(folder), read_header(folder), split)
-
-
-def _open_listed(listing: Listing, header: Header, split: str) -> Opened:
-    """One split of the files of a folder, as its header says or by their names."""
-    folder, notes = listing.folder, list[str]()
-    if header.splits and not image_folders.is_alone(listing):
-        name = _check_split(folder, split, header.splits)
-        paths = declared_files(listing, header.splits, name)
-    else:
-        if header.splits:
-            check_images(listing, header.splits, image_folders.image_splits(listing))
-        listing = _below_data(listing)
-        if listing.images:
-            name = _check_split(folder, split, image_folders.image_splits(listing))
-            images, notes = image_folders.open_images(listing, name)
-            return Opened(images, name, image_folders.ID, tuple(notes))
-        if not listing.data:
-            raise SourceError(_nothing(folder, listing))
-        splits = splits_of_data(listing)
-        name = _check_split(folder, split, splits)
-        paths = splits[name]
-        others = [p for p in listing.others if p.name.partition(".")[0].lower() not in ABOUT]
-        notes = [f"{shown(others)} left out: no data"] if others else []
-        parents = sorted({str(path.parent.relative_to(folder)) for path in paths})
-        if len(parents) > 1:
-            notes.append(
-                f"{shown(parents, 'folder')}: their rows follow each other, and no column says "
-                f"which folder they are from"
-            )
-    refuse_cut_sets(folder, paths)
-    table = _named_classes(_open_files(paths), header.classes)
-    if header.rows.get(name, len(table)) != len(table):
-        notes.append(
-            f"warning: README.md tells of {header.rows[name]:,} rows in the split {name!r}; its "
-            f"{counted(len(paths), 'file')} hold {len(table):,}"
-        )
-    return Opened(table, name, notes=tuple(notes))
-
-
-def _named_classes(table: Table, classes: dict[str, list[str]]) -> Table:
-    """The table, whole numbers of these columns with the names that a header gives them."""
-    for name, names in classes.items():
-        feature = table.features.get(name)
-        if isinstance(feature, datasets.Value) and "int" in feature.dtype:
-            table.features = table.features | {name: datasets.ClassLabel(names=names)}
-    return table
-
-
-def _below_data(listing: Listing) -> Listing:
-    """The files in `data/`, where all that can be read lies there."""
-    tops = {path.parts[0] for path in listing.data + listing.images if len(path.parts) > 1}
-    flat = [path for path in listing.data + listing.images if len(path.parts) == 1]
-    return list_files(listing.folder / "data") if tops == {"data"} and not flat else listing
-
-
-def _nothing(folder: Path, listing: Listing) -> str:
-    read = f"a folder of data holds files that end in {', '.join(DATA_ENDINGS)}, or images"
-    if not listing.others:
-        return f"{folder} is an empty folder; {read}"
-    return f"{folder} holds no data: {shown(listing.others)}; {read}. Archives are unpacked first"
-
-
-def _open_files(paths: list[Path]) -> Table:
-    """The rows of files of one kind, one file after the other."""
-    ending = data_ending(paths[0].name)
-    if ending == ".parquet":
-        return ParquetTable(paths)
-    if ending == ".arrow":
-        return DatasetTable(datasets.concatenate_datasets([_open_arrow(path) for path in paths]))
-    identity = Contents.of(paths)
-    tables = [READERS[str(ending)](path) for path in paths]
-    for path, table in zip(paths, tables, strict=True):
-        other = set(table.column_names) ^ set(tables[0].column_names)
-        if other:
-            raise SourceError(
-                f"{paths[0].name} and {path.name} are files of one split with other columns: only "
-                f"one of them has {', '.join(sorted(other)[:5])}. Name the file that is meant"
-            )
-    tables = _alike(tables)
-    try:
-        table = pa.concat_tables(tables, promote_options="permissive").combine_chunks()
-    except pa.ArrowException as error:
-        raise SourceError(
-            f"{paths[0].parent}: files of one split have columns of other types: "
-            f"{str(error).splitlines()[0][:150]}"
-        ) from error
-    return ArrowTable(table, identity=identity)
-
-
-def _alike(tables: list[pa.Table]) -> list[pa.Table]:
-    """Whole numbers as texts in all files where one has some that begin with zeros."""
-    padded = {field.name for table in tables for field in table.schema if is_padded(field)}
-    for name in padded:
-        types = {table.schema.field(name).type for table in tables}
-        if types <= {pa.string(), pa.int64()}:
-            columns = [table[name].cast(pa.string()) for table in tables]
-            numbers = [
-                is_padded(f) or f.type == pa.int64() for f in (t.schema.field(name) for t in tables)
-            ]
-            field = pa.field(name, pa.string())
-            field = mark_padded(field) if all(numbers) else field
-            tables = [
-                table.set_column(table.schema.get_field_index(name), field, column)
-                for table, column in zip(tables, columns, strict=True)
-            ]
-    return tables
-
-
-def _open_arrow(path: Path) -> datasets.Dataset:
-    try:
-        with path.open("rb") as file:
-            is_file = file.read(6) == b"ARROW1"
-        if not is_file:
-            return datasets.Dataset.from_file(str(path))
-        with pa.memory_map(str(path)) as source:
-            table = pa.ipc.open_file(source).read_all()
-        return datasets.Dataset(datasets.table.InMemoryTable(table))
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise SourceError(f"{path} can't be read as Arrow: {_cause(error)}") from error
-
-
-def _saved(folder: Path) -> datasets.Dataset | datasets.DatasetDict:
-    try:
-        return datasets.load_from_disk(str(folder))
-    except Exception as error:  # of a folder that save_to_disk left unfinished
-        raise SourceError(f"{folder} can't be read: {_cause(error)}") from error
-
-
-def _cause(error: BaseException) -> str:
-    """What an error says, in a line; of one that only wraps another, what that says."""
-    while isinstance(error, datasets.exceptions.DatasetGenerationError) and error.__cause__:
-        error = error.__cause__
-    return " ".join(str(error).split())[:300] or type(error).__name__
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the bars of `datasets`: the command line shows its own."""
-    shown = not datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if shown:
-            datasets.enable_progress_bars()
+    return open_source(
+        place["data"],
+        options.split,
+        revision=options.revision or place.get("revision"),
+        input_column=options.input_column or place.get("input_column"),
+        label_column=options.label_column or place.get("label_column"),
+        id_column=options.id_column or place.get("id_column"),
+        class_names=remembered.get("class_names"),
+        progress=progress,
+    )

@@ -3,7 +3,7 @@
 Shapes: N rows of a block.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -13,18 +13,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from softlabels.errors import SourceError, UsageError
-from softlabels.inputs import describing, labels
+from softlabels.errors import SourceError
+from softlabels.inputs import labels
 from softlabels.inputs.cells import encoded_images, numbers, read_ids
-from softlabels.inputs.columns import Columns, find_columns, image_columns
-from softlabels.inputs.door import in_words
+from softlabels.inputs.columns import Columns
 from softlabels.inputs.hashing import Fingerprint, ascending, hash_arrays, hash_images
-from softlabels.inputs.opening import dataset_name, open_data
 from softlabels.inputs.plain import is_text
+from softlabels.inputs.reading_errors import as_source_error
 from softlabels.inputs.rows import Rows
-from softlabels.inputs.tables import DatasetTable, Table
-from softlabels.options import SourceOptions
-from softlabels.system.progress import SILENT, Progress
+from softlabels.inputs.tables.opening import dataset_name
+from softlabels.inputs.tables.table import DatasetTable, Table
 
 BLOCK_ROWS = 4096
 COLUMN_ROWS = 65_536  # of a single column
@@ -70,11 +68,6 @@ class Source:
     @property
     def labelled(self) -> bool:
         return self.columns.label is not None
-
-    @property
-    def described(self) -> list[str]:
-        """What a person should know of it: see `describing.lines`."""
-        return describing.lines(self)
 
     @cached_property
     def class_names(self) -> list[str] | None:
@@ -170,7 +163,7 @@ class Source:
     def keys(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """Ids and labels of the rows from `start` up to `stop`."""
         names = [name for name in (self.columns.id, self.columns.label) if name is not None]
-        with in_words(f"{self.data!r}, split {self.split!r}"):
+        with as_source_error(f"{self.data!r}, split {self.split!r}"):
             if not names:  # some tables can't say how many rows no columns have
                 return np.arange(start, stop), np.full(stop - start, -1, dtype=np.int64)
             table = self.table.read(list(dict.fromkeys(names)), start, stop)
@@ -194,13 +187,13 @@ class Source:
 
     def read(self, start: int, stop: int) -> Rows:
         """The rows from `start` up to `stop`, in the source's order."""
-        with in_words(f"{self.data!r}, split {self.split!r}"):
+        with as_source_error(f"{self.data!r}, split {self.split!r}"):
             table = self.table.read(self._names, start, stop)
             return self._parsed(table, np.arange(start, stop))
 
     def take(self, positions: np.ndarray) -> Rows:
         """The rows at these positions, in this order."""
-        with in_words(f"{self.data!r}, split {self.split!r}"):
+        with as_source_error(f"{self.data!r}, split {self.split!r}"):
             return self._parsed(self.table.take(self._names, positions), positions)
 
     @property
@@ -214,12 +207,12 @@ class Source:
         return [self.table.features[name] for name in self.columns.inputs]
 
     def _column_blocks(self, name: str) -> Iterator[pa.ChunkedArray]:
-        with in_words(f"the column {name!r} of {self.data!r}"):
+        with as_source_error(f"the column {name!r} of {self.data!r}"):
             for start in range(0, len(self), COLUMN_ROWS):
                 yield self.table.read([name], start, min(start + COLUMN_ROWS, len(self)))[name]
 
     def _whole(self, name: str) -> pa.ChunkedArray:
-        with in_words(f"the column {name!r} of {self.data!r}"):
+        with as_source_error(f"the column {name!r} of {self.data!r}"):
             return self.table.read([name], 0, len(self))[name]
 
     def _parsed(self, table: pa.Table, positions: np.ndarray) -> Rows:
@@ -241,73 +234,3 @@ class Source:
         if self.columns.label is None:
             return np.full(len(table), -1, dtype=np.int64)
         return labels.numbers_of(table[self.columns.label], self.columns.label, self.class_names)
-
-
-def open_source(
-    data: str,
-    split: str = "train",
-    *,
-    revision: str | None = None,
-    input_column: str | Sequence[str] | None = None,
-    label_column: str | None = None,
-    id_column: str | None = None,
-    class_names: list[str] | None = None,
-    progress: Progress = SILENT,
-) -> Source:
-    """Open `data` (see docs/getting-started.md for what it may be).
-
-    `class_names` are a model's: labels that are text are numbered by them, so that a split in which
-    a class is missing gets the same numbers.
-
-    `progress` hears what was opened: rows, inputs, classes, ids, and what is odd about them.
-
-    Raises SourceError for data that can't be found, is empty, or whose columns leave a choice.
-    """
-    with in_words(f"{data!r}, split {split!r}"):
-        opened = open_data(data, split, revision)
-        table = opened.table
-        if len(table) == 0:
-            names = ", ".join(list(table.features)[:10])
-            raise SourceError(
-                f"{data!r}, split {split!r}, has no rows"
-                + (f" below the names of its columns, {names}" if names else "")
-            )
-        columns = find_columns(table, input_column, label_column, id_column or opened.id)
-        for name in image_columns(table, columns.inputs):
-            table.features = table.features | {name: datasets.Image()}
-        known = tuple(class_names) if class_names else None
-        paths = opened.id is not None and columns.id == opened.id
-        source = Source(table, columns, data, opened.split, revision, known, opened.notes, paths)
-        for line in source.described if progress is not SILENT else ():
-            progress.say(line)
-    return source
-
-
-def open_as_told(
-    options: SourceOptions,
-    data: str | None,
-    model: str,
-    remembered: dict[str, Any],
-    progress: Progress = SILENT,
-) -> Source:
-    """The source that a command's options name, else the one that a model's file remembers.
-
-    Columns that a model remembers go with its own data only. Raises UsageError where neither
-    names the data.
-    """
-    place = {"data": data} if data is not None else remembered
-    if "data" not in place:
-        raise UsageError(
-            f"{model} does not remember its data; say it with --data digits, --data FOLDER or "
-            f"--data OWNER/NAME"
-        )
-    return open_source(
-        place["data"],
-        options.split,
-        revision=options.revision or place.get("revision"),
-        input_column=options.input_column or place.get("input_column"),
-        label_column=options.label_column or place.get("label_column"),
-        id_column=options.id_column or place.get("id_column"),
-        class_names=remembered.get("class_names"),
-        progress=progress,
-    )

@@ -12,7 +12,7 @@ import os
 from contextlib import suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from softlabels.inputs.opening import EMBEDDED, local_path
+from softlabels.inputs.tables.opening import EMBEDDED, local_path
 from softlabels.system.cache import cache_place
 from softlabels.system.local_files import appearing
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from softlabels.errors import LabelSpaceMismatch, SourceError, TeacherError
 from softlabels.inputs.examples import Examples
+from softlabels.inputs.opening import open_as_told
 from softlabels.inputs.preprocessing import choose, introduce
-from softlabels.inputs.sources import open_as_told
 from softlabels.label_spaces import LabelSpace, match_label_spaces
 from softlabels.logits import DenseLogits, Logits
 from softlabels.models.model import Model, ModelFile

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from softlabels.errors import SourceError, UsageError
 from softlabels.inputs.examples import Examples
+from softlabels.inputs.opening import open_as_told
 from softlabels.inputs.preprocessing import choose, introduce
-from softlabels.inputs.sources import open_as_told
 from softlabels.inputs.views import draw_shifts, shift
 from softlabels.logits import check_temperature
 from softlabels.options import FitOptions, TrainingOptions, TrainOptions, verb

@@ -13,9 +13,10 @@ from softlabels.errors import AlignmentError, SourceError
 from softlabels.inputs.cells import read_ids
 from softlabels.inputs.columns import Columns
 from softlabels.inputs.examples import Examples
+from softlabels.inputs.opening import open_source
 from softlabels.inputs.preprocess import Preprocess
-from softlabels.inputs.sources import Source, open_source
-from softlabels.inputs.tables import ArrowTable
+from softlabels.inputs.sources import Source
+from softlabels.inputs.tables.table import ArrowTable
 from softlabels.inputs.whereabouts import recall
 from softlabels.store.reader import DumpReader
 from softlabels.store.records import Plan

@@ -8,9 +8,9 @@ import torch
 
 from softlabels.errors import UsageError
 from softlabels.inputs.examples import Examples
+from softlabels.inputs.opening import open_source
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.preprocessing import choose, introduce
-from softlabels.inputs.sources import open_source
 from softlabels.system.humanize import short
 from softlabels.system.progress import SILENT, Progress
 from softlabels.targets.orders import Order, order_text

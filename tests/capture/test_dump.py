@@ -27,8 +27,8 @@ from softlabels.errors import (
     UsageError,
 )
 from softlabels.inputs.examples import Examples
+from softlabels.inputs.opening import open_source
 from softlabels.inputs.preprocess import Preprocess
-from softlabels.inputs.sources import open_source
 from softlabels.store.folder import Folder
 from softlabels.store.reader import DumpReader
 from softlabels.store.writer import ShardWriter

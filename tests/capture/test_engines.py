@@ -323,7 +323,7 @@ class Bad(Slow):
     """NaN for one row of digits: the one numbered 1100."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        from softlabels.inputs.sources import open_source
+        from softlabels.inputs.opening import open_source
 
         z = self.layer(x.flatten(1))
         row = open_source("digits").dataset[1100]["image"]

@@ -21,7 +21,7 @@ from softlabels.errors import (
     UsageError,
 )
 from softlabels.exchange import import_logits
-from softlabels.inputs.sources import open_source
+from softlabels.inputs.opening import open_source
 from softlabels.store.folder import Folder
 from softlabels.store.reader import DumpReader
 from softlabels.system.progress import Progress

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from softlabels.errors import SourceError
-from softlabels.inputs.sources import open_source
+from softlabels.inputs.describing import describe
+from softlabels.inputs.opening import open_source
 
 
 def write(path, header, rows=8, first=None):
@@ -28,7 +29,7 @@ def test_a_column_that_is_an_index_by_name_is_left_out_and_said(tmp_path, name):
     source = open_source(path)
     assert source.columns.inputs == ("a", "b")
     assert any(
-        repr(name or "Unnamed: 0") in line and "left out" in line for line in source.described
+        repr(name or "Unnamed: 0") in line and "left out" in line for line in describe(source)
     )
     named = open_source(path, input_column=f"a,{name or 'Unnamed: 0'}")
     assert named.columns.inputs == ("a", name or "Unnamed: 0")
@@ -60,7 +61,7 @@ def test_where_all_inputs_rise_that_is_said(tmp_path):
     path.write_text("x,z,label\n" + "".join(f"{i},{i},{i % 2}\n" for i in range(9)))
     source = open_source(str(path))
     assert source.columns.inputs == ("x", "z")
-    assert any(line.startswith("warning: the inputs x, z rise") for line in source.described)
+    assert any(line.startswith("warning: the inputs x, z rise") for line in describe(source))
 
 
 @pytest.mark.parametrize("name", ["fold", "kfold", "cv_fold", "split", "weight", "sample_weight",
@@ -138,6 +139,6 @@ def test_labels_that_are_lists_are_said_and_are_no_inputs(tmp_path, row, values)
     assert source.columns.inputs == tuple(name for name in row if name != listed)
     assert not source.labelled
     begin = f"warning: the column {listed!r} holds lists of {values} values"
-    assert [line for line in source.described if line.startswith(begin)]
+    assert [line for line in describe(source) if line.startswith(begin)]
     named = open_source(str(path), input_column=list(source.columns.inputs))
-    assert named.described == source.described
+    assert describe(named) == describe(source)

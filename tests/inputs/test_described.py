@@ -7,7 +7,8 @@ import torch
 
 import softlabels
 from softlabels.errors import SourceError
-from softlabels.inputs.sources import open_source
+from softlabels.inputs.describing import describe
+from softlabels.inputs.opening import open_source
 from softlabels.system.progress import Progress
 
 
@@ -27,7 +28,7 @@ FIRST = (
 
 
 def test_the_first_lines_of_a_table(table):
-    assert open_source(table).described == [
+    assert describe(open_source(table)) == [
         FIRST,
         "left out as inputs: 'id', by name an index; --input-column takes them in",
         "15 of 60 rows have no label in 'label'",

@@ -7,7 +7,8 @@ import os
 import pytest
 
 from softlabels.errors import SourceError
-from softlabels.inputs.sources import open_source
+from softlabels.inputs.describing import describe
+from softlabels.inputs.opening import open_source
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 
@@ -152,7 +153,7 @@ def test_whole_numbers_that_begin_with_zeros_stay_as_they_are_written(tmp_path):
     assert source.ids.tolist() == ["001", "1", "-01"]
     assert source.class_names == ["00", "01", "1"]
     assert source.read(0, 3).cells.tolist() == [[7, 1.5], [10, 2.25], [10, pytest.approx(0.05)]]
-    assert len(source.described) == 1
+    assert len(describe(source)) == 1
     path = write(tmp_path / "e.tsv", text.replace(",", "\t"))
     other = open_source(path, label_column="a", input_column="label")
     assert other.class_names == ["007", "010", "10"]

@@ -5,7 +5,8 @@ import pytest
 
 import softlabels
 from softlabels.errors import SourceError
-from softlabels.inputs.sources import open_source
+from softlabels.inputs.describing import describe
+from softlabels.inputs.opening import open_source
 from tests.conftest import make_vectors
 
 
@@ -81,7 +82,7 @@ def test_what_is_in_no_split_or_of_two_kinds_is_named(tmp_path, names, message):
 def test_rows_of_several_folders_are_said(tmp_path):
     fill(tmp_path, **{"cat/a.csv": 1, "dog/a.csv": 2})
     begin = "2 folders (cat, dog): their rows follow each other"
-    assert any(line.startswith(begin) for line in open_source(str(tmp_path)).described)
+    assert any(line.startswith(begin) for line in describe(open_source(str(tmp_path))))
 
 
 def test_an_empty_name_is_not_the_folder_that_one_is_in(tmp_path, monkeypatch):
@@ -151,7 +152,7 @@ def test_rows_are_held_against_those_that_a_header_tells_of(tmp_path):
     for rows, doubted in ((2, False), (300, True)):
         (tmp_path / "README.md").write_text(header.format(rows))
         line = "warning: README.md tells of 300 rows in the split 'train'; its 1 file hold 2"
-        assert (line in open_source(str(tmp_path)).described) == doubted
+        assert (line in describe(open_source(str(tmp_path)))) == doubted
 
 
 def test_a_dump_with_its_inputs_is_a_folder_of_data(made, tmp_path):

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from softlabels.errors import SourceError, UnreadableInput
+from softlabels.inputs.describing import describe
 from softlabels.inputs.examples import Examples
+from softlabels.inputs.opening import open_source
 from softlabels.inputs.preprocess import Preprocess
-from softlabels.inputs.sources import open_source
 from tests.conftest import png
 
 
@@ -44,9 +45,9 @@ def test_number_names_sort_as_numbers_and_the_other_order_is_said(tmp_path):
     source = open_source(str(tmp_path))
     assert source.class_names == [str(n) for n in range(12)]
     assert source.labels.tolist() == list(range(12))
-    assert any("torchvision" in line for line in source.described)
+    assert any("torchvision" in line for line in describe(source))
     named = open_source(str(tmp_path), class_names=[str(n) for n in range(12)])
-    assert not any("torchvision" in line for line in named.described)
+    assert not any("torchvision" in line for line in describe(named))
 
 
 @pytest.mark.parametrize(
@@ -90,10 +91,10 @@ def test_names_that_only_begin_alike_are_classes(tmp_path):
 def test_one_folder_around_the_classes_is_said(tmp_path):
     fill(tmp_path, "PetImages/cat/1.png", "PetImages/dog/1.png")
     begin = "warning: all images lie in the one class folder 'PetImages', in 2 folders (cat, dog)"
-    assert any(line.startswith(begin) for line in open_source(str(tmp_path)).described)
+    assert any(line.startswith(begin) for line in describe(open_source(str(tmp_path))))
     assert seen(tmp_path / "PetImages")[0] == ["cat", "dog"]
     fill(tmp_path, "PetImages/1.png")
-    assert not any("warning" in line for line in open_source(str(tmp_path)).described)
+    assert not any("warning" in line for line in describe(open_source(str(tmp_path))))
 
 
 def test_other_files_and_empty_classes_are_said(tmp_path):
@@ -102,7 +103,7 @@ def test_other_files_and_empty_classes_are_said(tmp_path):
     (tmp_path / "cat" / "photo.heic").write_text("")
     (tmp_path / "README.md").write_text("")
     (tmp_path / "empty").mkdir()
-    lines = open_source(str(tmp_path)).described
+    lines = describe(open_source(str(tmp_path)))
     assert "2 images in 3 classes: cat, dog, empty; ids are paths" in lines[0]
     assert "1 file (cat/notes.txt) left out: no image" in lines
     assert any(line.startswith("warning: 1 picture (cat/photo.heic) left out") for line in lines)

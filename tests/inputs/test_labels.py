@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from softlabels.errors import LabelSpaceMismatch, SourceError
-from softlabels.inputs.sources import open_source
+from softlabels.inputs.describing import describe
+from softlabels.inputs.opening import open_source
 
 
 def write(path, labels):
@@ -52,7 +53,7 @@ def test_types_of_labels(tmp_path, column, labels):
     source = open_source(write(tmp_path / "d.parquet", column))
     assert source.labels.tolist() == source.read(0, 3).labels.tolist() == labels
     missing = labels.count(-1)
-    lines = [line for line in source.described if "no label" in line]
+    lines = [line for line in describe(source) if "no label" in line]
     assert lines == ([f"{missing} of 3 rows have no label in 'label'"] if missing else [])
 
 
@@ -77,7 +78,7 @@ def test_labels_that_can_not_be(tmp_path, column, message):
 def test_other_negative_labels_are_refused_at_opening(tmp_path):
     for labels in ([0, -2, 1], [-100, 0, -101]):
         with pytest.raises(LabelSpaceMismatch, match=f"holds {min(labels)}; classes are numbered"):
-            _ = open_source(write(tmp_path / "d.parquet", labels)).described
+            _ = describe(open_source(write(tmp_path / "d.parquet", labels)))
 
 
 def test_a_label_beyond_the_names_is_refused(tmp_path):
@@ -90,20 +91,20 @@ def test_a_label_beyond_the_names_is_refused(tmp_path):
 
 def test_minus_one_beside_one_other_label_is_doubted(tmp_path):
     for labels, doubted in (([-1, 1], True), ([-1, 0, 1], False), ([1, 1], False)):
-        lines = open_source(write(tmp_path / "d.parquet", labels)).described
+        lines = describe(open_source(write(tmp_path / "d.parquet", labels)))
         begin = "warning: the labels in 'label' are −1, which means none, and 1; "
         assert any(line.startswith(begin) for line in lines) == doubted
 
 
 def test_long_names_are_shortened_in_words(tmp_path):
     source = open_source(write(tmp_path / "d.parquet", ["A" * 5000, "b\nc"]))
-    assert f"2 classes {'A' * 59}…, b c;" in source.described[0]
+    assert f"2 classes {'A' * 59}…, b c;" in describe(source)[0]
     assert source.class_names == ["A" * 5000, "b\nc"]
 
 
 def test_what_is_odd_about_names_is_said(tmp_path):
     def warnings(*texts, **options):
-        lines = open_source(write(tmp_path / "d.parquet", list(texts)), **options).described
+        lines = describe(open_source(write(tmp_path / "d.parquet", list(texts)), **options))
         return [line for line in lines if line.startswith("warning")]
 
     assert warnings("cat", "dog") == []
@@ -136,7 +137,7 @@ def test_the_own_order_of_categories_is_said_where_it_is_not_taken(tmp_path, cat
     assert source.class_names == ["a", "b"]
     assert source.labels.tolist() == [1, 0, 1]
     begin = f"warning: the categories of 'label' have the order {', '.join(categories)} in the file"
-    assert any(line.startswith(begin) for line in source.described) == said
+    assert any(line.startswith(begin) for line in describe(source)) == said
     known = open_source(path, class_names=["b", "a"])
     assert known.labels.tolist() == [0, 1, 0]
-    assert len(known.described) == 1
+    assert len(describe(known)) == 1

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from softlabels.errors import SourceError
-from softlabels.inputs import parquet
-from softlabels.inputs.sources import open_source
+from softlabels.inputs.opening import open_source
+from softlabels.inputs.tables import parquet
 from tests.conftest import png
 
 ROWS = 100

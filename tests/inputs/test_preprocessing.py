@@ -9,9 +9,9 @@ import torch
 
 import softlabels
 from softlabels.errors import UnreadableInput, UsageError
+from softlabels.inputs.opening import open_source
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.preprocessing import choose, doubts
-from softlabels.inputs.sources import open_source
 from tests.conftest import make_vectors, png, save_script
 from tests.inputs.test_orientation import Heard
 

@@ -9,9 +9,9 @@ import pytest
 from softlabels.errors import SourceError, UnreadableInput, UsageError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.hashing import Fingerprint, hash_arrays, hash_bytes
+from softlabels.inputs.opening import open_source
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.preprocessing import choose
-from softlabels.inputs.sources import open_source
 from tests.conftest import make_vectors, png
 
 

@@ -9,7 +9,7 @@ import pytest
 import softlabels
 from softlabels.errors import LabelSpaceMismatch, SourceError
 from softlabels.exchange import import_logits
-from softlabels.inputs.sources import open_source
+from softlabels.inputs.opening import open_source
 from tests.conftest import make_vectors
 from tests.inputs.test_orientation import Heard
 

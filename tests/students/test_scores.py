@@ -10,7 +10,7 @@ from torch import nn
 
 import softlabels
 from softlabels.errors import SourceError, TeacherError, TrainingError, UsageError
-from softlabels.inputs.sources import open_source
+from softlabels.inputs.opening import open_source
 from softlabels.options import FitOptions
 from softlabels.students.evaluation import measure
 from softlabels.students.holdout import choose_rows, labels_choose

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 import softlabels
 from softlabels.errors import AlignmentError, IncompleteDump, SourceError, StoreError, UsageError
-from softlabels.inputs.sources import open_source
+from softlabels.inputs.opening import open_source
 from softlabels.targets import newest_dump
 from softlabels.targets.joining import Join
 from softlabels.targets.orders import permutation

@@ -12,7 +12,7 @@ from datasets.utils.metadata import MetadataConfigs
 from fsspec.utils import glob_translate
 
 from softlabels.errors import SourceError
-from softlabels.inputs.folders import Listing, data_ending, refuse_two_kinds
+from softlabels.inputs.tables.folders import Listing, data_ending, refuse_two_kinds
 from softlabels.system.front_matter import read_front_matter
 
 

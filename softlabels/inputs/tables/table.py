@@ -7,8 +7,8 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from softlabels.inputs.identity import Identity
 from softlabels.inputs.plain import features_of, is_text, plain, plain_feature, plain_type
+from softlabels.inputs.tables.identity import Identity
 
 
 class Table(Protocol):

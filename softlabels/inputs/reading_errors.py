@@ -12,7 +12,7 @@ FOREIGN = (pa.ArrowException, ValueError, TypeError, KeyError, IndexError, NotIm
 
 
 @contextmanager
-def in_words(where: str) -> Iterator[None]:
+def as_source_error(where: str) -> Iterator[None]:
     """What fails inside is a SourceError that says where, and why in a short line."""
     try:
         yield

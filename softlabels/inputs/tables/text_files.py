@@ -20,7 +20,7 @@ import pyarrow.json
 from softlabels.errors import SourceError
 from softlabels.inputs.plain import is_text
 from softlabels.inputs.pointers import refuse_pointer
-from softlabels.inputs.tables import mark_padded
+from softlabels.inputs.tables.table import mark_padded
 from softlabels.system.humanize import size_words
 from softlabels.system.memory import free_memory
 

@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from softlabels.errors import SourceError
-from softlabels.inputs.folders import (
+from softlabels.inputs.labels import LABEL_NAMES, in_order
+from softlabels.inputs.tables.folders import (
     ABOUT,
     METADATA,
     PICTURES,
@@ -26,10 +27,9 @@ from softlabels.inputs.folders import (
     shown,
     split_of,
 )
-from softlabels.inputs.identity import Lines
-from softlabels.inputs.labels import LABEL_NAMES, in_order
-from softlabels.inputs.tables import ArrowTable
-from softlabels.inputs.text_files import read_csv, read_json
+from softlabels.inputs.tables.identity import Lines
+from softlabels.inputs.tables.table import ArrowTable
+from softlabels.inputs.tables.text_files import read_csv, read_json
 
 ID = "file_name"  # also of metadata files, as `datasets` has it
 

@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from softlabels.errors import SourceError
-from softlabels.inputs.identity import Lines
 from softlabels.inputs.plain import features_of, plain, plain_type, same_type
 from softlabels.inputs.pointers import POINTER, refuse_pointer
-from softlabels.inputs.tables import texts_of_codes
+from softlabels.inputs.tables.identity import Lines
+from softlabels.inputs.tables.table import texts_of_codes
 
 WHOLE_BYTES = 128 << 20  # a row group's columns up to this size are decoded at once
 KEPT_BYTES = 256 << 20  # decoded row groups that a process keeps
