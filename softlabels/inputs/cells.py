@@ -46,7 +46,10 @@ def _whole(column: pa.ChunkedArray, name: str) -> np.ndarray:
 
 
 def encoded_images(column: pa.ChunkedArray, ids: np.ndarray) -> list[bytes]:
-    """The bytes of each image: of bytes, or of a struct of bytes and path."""
+    """The encoded bytes of each image, from a column of bytes or of structs of bytes and path.
+
+    Raises SourceError for a row without an image, or whose file can't be read.
+    """
     cells = []
     for row, cell in enumerate(column.to_pylist()):
         content, path = image_content(cell)
@@ -62,7 +65,7 @@ def encoded_images(column: pa.ChunkedArray, ids: np.ndarray) -> list[bytes]:
 
 
 def image_content(cell: Any) -> tuple[bytes | None, str]:
-    """The bytes of an image's cell, or None and its path."""
+    """The bytes of a cell and its path; None and the path where only a file has the bytes."""
     if isinstance(cell, dict):
         return cell.get("bytes"), cell.get("path") or ""
     return cell, ""
@@ -71,7 +74,7 @@ def image_content(cell: Any) -> tuple[bytes | None, str]:
 def numbers(named: Mapping[str, pa.ChunkedArray], ids: np.ndarray) -> np.ndarray:
     """Inputs that are numbers, [N, …]: one list column, or scalar columns side by side as float32.
 
-    Raises SourceError for empty cells, lists of unequal lengths, and what is no number.
+    Raises SourceError for empty cells, lists of unequal lengths, and values that are not numbers.
     """
     for name, column in named.items():
         refuse_other_types(column.type)
@@ -91,7 +94,7 @@ def numbers(named: Mapping[str, pa.ChunkedArray], ids: np.ndarray) -> np.ndarray
 
 
 def refuse_other_types(type: pa.DataType) -> None:
-    """Raises SourceError where values, or those in lists of lists, are no numbers."""
+    """Raises SourceError unless the values, or those in (nested) lists, are numbers."""
     inner = type.storage_type if isinstance(type, pa.BaseExtensionType) else type
     while _is_list(inner):
         inner = inner.value_type
@@ -113,7 +116,7 @@ def _is_list(type: pa.DataType) -> bool:
 
 
 def _nested(array: pa.Array, ids: np.ndarray) -> np.ndarray:
-    """A column of equally long (nested) lists → [N, …] without passing through Python objects."""
+    """A column of equally long (nested) lists → [N, …], without making Python objects."""
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
     shape = [len(array)]

@@ -1,7 +1,7 @@
 """Which columns of a table are the input, the label and the id.
 
-What is not named is found by type. A column that counts or names rows is never an input unless it
-is named, and neither is one that says how rows are to be used.
+Columns that the user did not name are found by type. A column that counts or names rows, or says
+how rows are to be used (a fold, a split, a weight), is never an input unless the user names it.
 """
 
 import io
@@ -20,26 +20,29 @@ from softlabels.inputs.hints import hint_of_text
 from softlabels.inputs.labels import LABEL_NAMES
 from softlabels.inputs.tables.table import ArrowTable, Table
 
-# what pandas calls an index that has no name, and what people call ids; `PassengerId` too
+# what pandas calls an index without a name, and what people call ids, such as `PassengerId`
 INDEX_NAMES = re.compile(
     r"unnamed: \d+(\.\d+)*|__index_level_\d+__|level_\d+|index|idx|row_?(nr|no|num|number|index)"
     r"|(.*[_ .-]|row)?(id|ids|idx|uid|uuid|guid)"
 )
 CAMEL_ID = re.compile(r".*[a-z](Id|ID)")
-# by these names, what rows are used for: folds, splits, weights
+# names of columns that say what rows are used for: folds, splits, weights
 USE_NAMES = re.compile(
     r"(k_?|cv_?)?folds?|(.*_)?fold(_.*)?|split|subset|partition|set|(.*_)?weights?"
     r"|is_?(train|test|valid|val)"
 )
-FEW_ROWS = 5  # below it, numbers may rise by chance
+FEW_ROWS = 5  # in fewer rows, numbers may rise by chance
 PEEK_ROWS = 3
 BLOCK_ROWS = 65_536
 
 
 @dataclass(frozen=True)
 class Columns:
-    """`inputs` holds one column, or several scalar ones that are stacked into a vector; `notes`
-    are what is said of columns that were left out."""
+    """The columns by their part.
+
+    inputs: one column, or several of single numbers, which are stacked into a vector
+    notes: remarks for the user on columns that were left out
+    """
 
     inputs: tuple[str, ...]
     label: str | None
@@ -50,10 +53,10 @@ class Columns:
 def find_columns(
     table: Table, inputs: str | Sequence[str] | None, label: str | None, id: str | None
 ) -> Columns:
-    """Named columns, checked; the others found by type. A text of inputs is one name, or several
-    joined by commas.
+    """Check the columns that the user named, and find the others by type.
 
-    Raises SourceError where a column is missing, or where types or names leave a choice.
+    inputs: one name, several joined by commas, or a sequence of names. Raises SourceError where a
+    column is missing, or where types or names leave a choice.
     """
     features = table.features
     named = _named(inputs, features)
@@ -83,8 +86,8 @@ def find_columns(
 
 
 def image_columns(table: Table, names: Sequence[str]) -> list[str]:
-    """Those of these columns that hold encoded images without saying so: bytes, or a struct of
-    bytes and path, of which the first cells are images."""
+    """Those of these columns that hold encoded images without the feature Image: bytes, or structs
+    of bytes and path, whose first cells Pillow can open."""
     return [name for name in names if _may_be_images(table, name) and _are_images(table, name)]
 
 
@@ -112,7 +115,7 @@ def _find_label(features: dict[str, Any], taken: tuple[str, ...]) -> str | None:
 
 
 def _find_listed_label(features: dict[str, Any], taken: tuple[str, ...]) -> str | None:
-    """A column that is called like labels and holds lists."""
+    """A column that is named like labels and holds lists."""
     names = [name for name in features if name not in taken and _is_listed(features[name])]
     return next((n for wished in LABEL_NAMES for n in names if n.strip().lower() == wished), None)
 
@@ -122,7 +125,7 @@ def _is_listed(feature: object) -> bool:
 
 
 def _listed(table: Table, name: str) -> str:
-    """What to do about labels that are lists."""
+    """Why a column of lists is not the label, and what to do about it."""
     cells = table.read([name], 0, min(len(table), PEEK_ROWS))[name].to_pylist()
     lengths = sorted({len(cell) for cell in cells if cell is not None})
     count = f"{lengths[0]:,}" if len(lengths) == 1 else "several"
@@ -171,7 +174,8 @@ def _find_inputs(table: Table, rest: list[str], label: str | None, id: str | Non
 
 
 def _refuse_doubtful(table: Table, scalars: list[str], label: str | None) -> None:
-    """Raises SourceError for number columns that by their name are labels, weights or folds."""
+    """Raises SourceError for columns of numbers whose names are those of labels, weights or
+    folds."""
     second = [name for name in scalars if name.strip().lower() in LABEL_NAMES]
     if {"x", "y"} <= set(map(str.lower, scalars)):  # a point has both
         second = [name for name in second if name.lower() != "y"]
@@ -270,7 +274,7 @@ def is_array(feature: object) -> bool:
 
 
 def describe(features: dict[str, Any]) -> str:
-    """`x (float32), picture (Image)`, some of many."""
+    """`x (float32), picture (Image)`; of many columns the first few."""
     names = [f"{name} ({type_word(f)})" for name, f in features.items()]
     return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
 

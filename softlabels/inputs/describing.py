@@ -1,4 +1,4 @@
-"""What is said of a source when it is opened: rows, inputs, classes, ids, and what is odd."""
+"""What the user reads about a source when it is opened: rows, inputs, classes, ids, oddities."""
 
 from typing import NamedTuple
 
@@ -13,9 +13,8 @@ SHOWN = 10
 
 
 def describe(source: Source) -> list[str]:
-    """The first line, and one for each thing that is left out or odd; warnings begin `warning: `.
-
-    Reads the label column once.
+    """A line about the source, and one for everything that was left out or looks odd; warnings
+    begin `warning: `. Reads the label column once.
     """
     noun = "image" if source.kind == "image" else "row"
     span = _span(source)
@@ -45,7 +44,8 @@ def describe(source: Source) -> list[str]:
 
 
 def _other_codes(source: Source, names: list[str]) -> list[str]:
-    """A warning where a categorical column has codes of its own, which number no classes here."""
+    """A warning where a categorical column numbers its values in another order than ours: a model
+    that was trained on those codes has other class numbers."""
     label = source.columns.label or ""
     codes = source.table.categories(label)
     if codes is None or codes == names:
@@ -63,7 +63,7 @@ def _some(names: list[str]) -> str:
 
 
 class Span(NamedTuple):
-    """The least and the largest label, and how many rows have none."""
+    """The smallest and the largest label, and the number of rows without one."""
 
     low: int
     high: int

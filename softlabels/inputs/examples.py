@@ -1,4 +1,4 @@
-"""Decoded inputs by position: what a student or a teacher is fed, checked against stored hashes.
+"""Decoded inputs by position, as a student or a teacher is fed them, checked against stored hashes.
 
 Shapes: N rows asked for; inputs are [N, C, H, W] images (uint8) or [N, …] numbers.
 """
@@ -25,10 +25,10 @@ from softlabels.inputs.sources import BLOCK_ROWS, Rows, Source
 from softlabels.system.background import Filler
 from softlabels.system.memory import free_memory
 
-CACHE_BYTES = 4 << 30  # and at most a quarter of the memory that is free
+CACHE_BYTES = 4 << 30  # at most; and at most a quarter of the free memory
 DECODERS = max(2, min(8, os.cpu_count() or 1))  # threads
 KEPT_ROWS = 256  # decoded at a time in the background
-PARALLEL_BYTES = 1 << 20  # of encoded images: below it, threads cost more than they give
+PARALLEL_BYTES = 1 << 20  # of encoded images; for fewer, threads cost more than they save
 
 
 def decode_image(
@@ -36,7 +36,7 @@ def decode_image(
 ) -> np.ndarray:
     """An encoded image → uint8 [C, H, W]. Raises UnreadableInput that names the id.
 
-    `turns` gets the EXIF orientation of each image that could be read.
+    turns: a list to which the EXIF orientation is appended, if the image could be read
     """
     try:
         with Image.open(io.BytesIO(cell)) as image:
@@ -61,7 +61,7 @@ def _no_image(cell: bytes) -> str:
 
 
 def as_tensor(values: np.ndarray) -> Tensor:
-    """A tensor that owns its memory: what Arrow gives is not to be written to."""
+    """A tensor that owns its memory, since Arrow's memory must not be written to."""
     return torch.from_numpy(np.array(values, order="C"))
 
 
@@ -80,9 +80,11 @@ def stack(values: list[np.ndarray], ids: np.ndarray) -> Tensor:
 class Examples:
     """Inputs and labels of chosen source rows, decoded once where they fit into memory.
 
-    `positions` [rows] are the source rows in question; with `hashes` [rows], an input is refused
-    unless it hashes to the same value. Decoded inputs are kept in memory that forked processes
-    share; what is not there yet is decoded when it is asked for, and in the background.
+    positions: the source rows, int64 [rows]
+    hashes: uint64 [rows]; an input with another hash is refused
+
+    Decoded inputs are kept in memory that forked processes share. They are decoded in the
+    background, or earlier where they are asked for.
     """
 
     def __init__(
@@ -121,8 +123,8 @@ class Examples:
         return torch.from_numpy(self.source.labels[self.positions])
 
     def sample(self, rows: int = 2) -> Tensor:
-        """The first inputs that can be read, to try a model on. Raises UnreadableInput that names
-        the first where none can."""
+        """The first inputs that can be read, to try a model on. If none can, raises
+        UnreadableInput for the first."""
         first: UnreadableInput | None = None
         for start in range(min(len(self), BLOCK_ROWS)):
             try:
@@ -133,8 +135,8 @@ class Examples:
         raise first
 
     def first_readable(self, count: int) -> tuple[np.ndarray, Tensor]:
-        """The first `count` source rows that can be read, or as many as there are among the first
-        thousands, and their inputs, [N, …]. Raises UnreadableInput if none."""
+        """The first `count` source rows that can be read (fewer where the first thousands have no
+        more), and their inputs, [N, …]. Raises UnreadableInput if there are none."""
         rows = np.arange(min(count, len(self)))
         with suppress(UnreadableInput):
             return self.positions[rows], self.gather_uncached(rows)
@@ -151,7 +153,7 @@ class Examples:
 
     @cached_property
     def decoded_bytes(self) -> int:
-        """What all decoded inputs would take."""
+        """The memory that all decoded inputs would take, in bytes."""
         first = self.sample(1)
         return first.numel() * first.element_size() * len(self)
 
@@ -165,7 +167,7 @@ class Examples:
         return kept.gather(rows)
 
     def finish(self, batch: Tensor) -> Tensor:
-        """What `gather` gave → float32 model inputs, on the batch's device."""
+        """A batch from `gather` → float32 model inputs, on the batch's device."""
         return self.preprocess.on_numbers(batch)
 
     def gather_uncached(self, rows: np.ndarray) -> Tensor:
@@ -176,14 +178,14 @@ class Examples:
         return stack(self._decode_images(block), block.ids)
 
     def prepare(self) -> None:
-        """Refuse a wrong source now, not in the first epoch, and set aside the memory that forked
-        processes share."""
+        """Refuse a wrong source now rather than in the first epoch, and allocate the memory that
+        forked processes share."""
         self.sample()
         _ = self.kept
 
     @property
     def kept(self) -> bool:
-        """Whether decoded inputs fit into memory and stay there."""
+        """Whether decoded inputs fit into memory, and so stay there."""
         return self._kept is not None
 
     def _decode_images(self, block: Rows) -> list[np.ndarray]:
@@ -216,7 +218,7 @@ class Examples:
 
 
 class _Kept:
-    """The decoded inputs of all rows, and which of them are there already."""
+    """The decoded inputs of all rows, and which of them are decoded yet."""
 
     def __init__(self, examples: Examples) -> None:
         self.examples = examples

@@ -33,23 +33,27 @@ def hash_arrays(values: np.ndarray) -> np.ndarray:
 
 
 def encode_ids(ids: np.ndarray) -> bytes:
-    """Ids as the fingerprint sees them: int64 little-endian, or UTF-8 text ended by a zero byte."""
+    """Ids as bytes for the fingerprint: little-endian int64, or UTF-8 text that ends in a zero
+    byte."""
     if ids.dtype.kind == "i":
         return ids.astype("<i8").tobytes()
     return b"".join(str(value).encode() + b"\0" for value in ids)
 
 
 class Fingerprint:
-    """The fingerprint of rows in their order: SHA-256 over the digests of all ids and of each
-    column of numbers that goes with them. With input hashes and labels it is that of the rows, with
-    labels alone that of their keys, for which no input is read."""
+    """The fingerprint of rows in their order: SHA-256 over the digests of the ids and of each
+    column of numbers beside them.
+
+    Over ids, input hashes and labels it is the fingerprint of the rows; over ids and labels, that
+    of their keys, which needs no inputs.
+    """
 
     def __init__(self) -> None:
         self._digests: list[Any] = []
 
     def update(self, ids: np.ndarray, *numbers: np.ndarray) -> None:
-        """Go on with ids [N], and the same columns each time: input hashes uint64 [N], and labels
-        int64 [N], −1 for none."""
+        """Add the next rows: ids [N], and in each call the same columns of numbers (input hashes
+        uint64 [N], labels int64 [N], −1 for none)."""
         parts = [encode_ids(ids), *(n.astype(n.dtype.newbyteorder("<")).tobytes() for n in numbers)]
         self._digests = self._digests or [hashlib.sha256() for _ in parts]
         for digest, part in zip(self._digests, parts, strict=True):
@@ -63,12 +67,12 @@ class Fingerprint:
 
     @property
     def short(self) -> str:
-        """The first 16 hex digits: what records keep of each shard's rows."""
+        """The first 16 hex digits, which records keep for each shard."""
         return self.hexdigest()[:16]
 
 
 def ascending(blocks: Iterable[np.ndarray]) -> bool:
-    """Whether each id, int64 or str, is larger than the one before: then none comes twice."""
+    """Whether each id, int64 or str, is larger than the one before, so that none comes twice."""
     last = None
     for ids in blocks:
         if not len(ids):

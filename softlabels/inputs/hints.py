@@ -1,5 +1,5 @@
-"""Why a column of text is no input, where its cells tell: one broken number among numbers, numbers
-as another country or a spreadsheet writes them, names of image files."""
+"""Why a column of text can't be an input, as far as its cells show it: one broken number among
+numbers, numbers as another country or a spreadsheet writes them, names of image files."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -8,13 +8,13 @@ from softlabels.inputs.tables.folders import image_endings
 from softlabels.inputs.tables.table import Table
 from softlabels.system.humanize import short
 
-ROWS = 100_000  # that are looked at
+ROWS = 100_000  # looked at, from the first on
 NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
 WRITTEN = r"^\s*[-+€$£]*\s*\d[\d.,' ]*\s*[%€$£]?\s*$"  # 1,5; 1.234,5; 12 %; or a plain number
 
 
 def hint_of_text(table: Table, name: str) -> str | None:
-    """A sentence on a column of text, or None where it is just text."""
+    """A sentence about a column of text, or None where it is plain text."""
     cells = table.read([name], 0, min(len(table), ROWS))[name]
     plain = _matching(cells, NUMBER)
     if not pc.all(plain).as_py() and pc.mean(plain).as_py() >= 0.5:
@@ -40,5 +40,5 @@ def hint_of_text(table: Table, name: str) -> str | None:
 
 
 def _matching(cells: pa.ChunkedArray, pattern: str) -> pa.ChunkedArray:
-    """Whether each cell matches; an empty one does."""
+    """Whether each cell matches; empty cells do."""
     return pc.fill_null(pc.match_substring_regex(cells, pattern), True)

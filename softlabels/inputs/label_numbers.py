@@ -1,4 +1,4 @@
-"""Labels held against the classes that a teacher has."""
+"""Labels checked against a teacher's number of classes."""
 
 import numpy as np
 
@@ -7,8 +7,8 @@ from softlabels.inputs.sources import Source
 
 
 def check_labels(source: Source, classes: int, who: str) -> None:
-    """Raises LabelSpaceMismatch that names the first row whose label is none of `classes`, which
-    count from 0. Reads the column of labels alone."""
+    """Raises LabelSpaceMismatch for the first row whose label is not one of 0 … classes − 1. Reads
+    only the label column."""
     if not source.labelled:
         return
     labels = source.labels

@@ -30,7 +30,7 @@ def are_numbers(names: list[str]) -> bool:
 
 
 def warnings_of(names: list[str], known: bool) -> list[str]:
-    """What should be said of class names. `known`: the order is that of a model's own names."""
+    """Warnings about class names. known: their order is that of a model's own names."""
     notes = []
     if not known and are_numbers(names) and names != sorted(names):
         notes.append(
@@ -57,13 +57,16 @@ def names_of_texts(blocks: Iterable[pa.ChunkedArray]) -> list[str]:
 
 
 def numbers_of(column: pa.ChunkedArray, name: str, names: list[str] | None) -> np.ndarray:
-    """Labels int64 [N], −1 where there is none, which may be written as an empty cell, −1 or −100:
-    whole numbers as they are, texts by their place among the names. Raises SourceError for other
-    values, and LabelSpaceMismatch for other negative numbers and those beyond the names."""
+    """Labels as int64 [N]: whole numbers as they are, texts by their place among the class names.
+    An empty cell, −1 and −100 mean no label and become −1.
+
+    Raises SourceError for other values, and LabelSpaceMismatch for other negative numbers and for
+    numbers beyond the class names.
+    """
     array = column.combine_chunks()
     if is_text(array.type):
         array = _class_numbers(array, name, names or [])
-    if pa.types.is_temporal(array.type):  # which Arrow would count from 1970 on
+    if pa.types.is_temporal(array.type):  # a cast would make numbers of them, counted from 1970
         raise _no_classes(array, name)
     if pa.types.is_floating(array.type):
         array = pc.if_else(pc.is_nan(array), None, array)

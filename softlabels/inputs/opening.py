@@ -28,10 +28,8 @@ def open_source(
 ) -> Source:
     """Open `data` (see docs/getting-started.md for what it may be).
 
-    `class_names` are a model's: labels that are text are numbered by them, so that a split in which
-    a class is missing gets the same numbers.
-
-    `progress` hears what was opened: rows, inputs, classes, ids, and what is odd about them.
+    class_names: a model's; labels that are text are numbered by them, so that a split in which a
+    class is missing gets the same numbers. progress: gets what `describe` says of the source.
 
     Raises SourceError for data that can't be found, is empty, or whose columns leave a choice.
     """

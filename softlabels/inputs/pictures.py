@@ -1,16 +1,16 @@
-"""The words of a preprocessing that work on a picture, before it becomes numbers.
+"""The steps of a preprocessing that work on a picture, before it becomes numbers.
 
-Sizes and offsets are rounded as torchvision rounds those of Resize and CenterCrop, so that the same
-words give the same pixels.
+Sizes and offsets are rounded as torchvision's Resize and CenterCrop round them, so that the same
+steps give the same pixels.
 """
 
 from PIL import ExifTags, Image
 
 from softlabels.spec import Call
 
-LARGEST = 8192  # pixels a side: a dump's preprocessing may come from strangers
+LARGEST = 8192  # pixels a side; a dump's preprocessing may come from a stranger
 FILTERS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
-TURNS = {  # what brings a picture of this EXIF orientation upright
+TURNS = {  # EXIF orientation → the operation that turns the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -22,12 +22,12 @@ TURNS = {  # what brings a picture of this EXIF orientation upright
 
 
 def orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8, that pixels still have to be turned by; 1 where there is none
-    or the EXIF data can't be read. (Pillow turns TIFF pictures itself.)"""
+    """The EXIF orientation, 1 to 8, that has not been applied to the pixels yet; 1 where there is
+    none or the EXIF data can't be read. (Pillow turns TIFF pictures itself.)"""
     image.load()
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # damaged EXIF data fail in many ways; the pixels are good
+    except Exception:  # damaged EXIF data raise many errors, and the pixels are still good
         return 1
     return value if type(value) is int and value in TURNS else 1
 

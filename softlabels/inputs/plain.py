@@ -1,7 +1,7 @@
-"""Arrow types as the rest of this room knows them: what other writers choose, brought to it.
+"""Columns of other writers, brought to the few Arrow types that this package handles.
 
-polars writes large lists and string views, pandas dictionaries, others extension types: the same
-values in another layout.
+polars writes large lists and string views, pandas writes dictionaries, others write extension
+types: the same values in other layouts.
 """
 
 import json
@@ -16,7 +16,7 @@ from datasets.features.features import generate_from_arrow_type, get_nested_type
 
 @dataclass(frozen=True)
 class OtherType:
-    """Stands for the feature of a column whose Arrow type `datasets` has no word for."""
+    """The feature of a column whose Arrow type `datasets` does not know."""
 
     dtype: str
 
@@ -41,7 +41,7 @@ def plain_type(type: pa.DataType) -> pa.DataType:
 
 
 def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The column in its plain type. Large lists stay: no offset of theirs may overflow."""
+    """The column in its plain type. Large lists stay large, since 32-bit offsets might overflow."""
     type = column.type
     if isinstance(type, pa.FixedShapeTensorType):
         chunks = [_nested_array(chunk) for chunk in column.chunks]
@@ -58,8 +58,8 @@ def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def features_of(schema: pa.Schema) -> dict[str, Any]:
-    """A `datasets` feature for each column: the one that the file's metadata tells where it agrees
-    with the column's type, nullable or not, else the one of the type."""
+    """A `datasets` feature for each column: the one in the file's metadata where that agrees with
+    the column's type (nullable or not), else the one that follows from the type."""
     described = _described(schema)
     found: dict[str, Any] = {}
     for field in schema:
@@ -75,7 +75,7 @@ def features_of(schema: pa.Schema) -> dict[str, Any]:
 
 
 def plain_feature(feature: Any) -> Any:
-    """Large lists as lists: `datasets` tells them apart, a reader of values need not."""
+    """The feature with large lists as lists: `datasets` distinguishes them, we need not."""
     if isinstance(feature, datasets.LargeList):
         return datasets.List(plain_feature(feature.feature))
     if isinstance(feature, datasets.List):
@@ -84,7 +84,8 @@ def plain_feature(feature: Any) -> Any:
 
 
 def same_type(one: pa.DataType, other: pa.DataType) -> bool:
-    """Whether both hold the same values: nullability, names of items and layout may differ."""
+    """Whether both types hold the same values, whatever their layout, nullability and names of list
+    items."""
     if one.equals(other):
         return True
     one, other = plain_type(one), plain_type(other)

@@ -1,4 +1,4 @@
-"""Files that stand for others: what a clone without Git LFS has in the place of data."""
+"""Git LFS pointers: what a clone made without Git LFS holds in place of its data files."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ def is_pointer(content: bytes) -> bool:
 
 
 def refuse_pointer(path: Path, content: bytes) -> None:
-    """Raises SourceError where a file's first bytes are those of a Git LFS pointer."""
+    """Raises SourceError if a file's first bytes are those of a Git LFS pointer."""
     if is_pointer(content):
         raise SourceError(
             f"{path} is a pointer of Git LFS, not the file itself: run `git lfs pull` in its clone"

@@ -1,4 +1,4 @@
-"""What makes a stored input the numbers a model sees, as text: `rgb|resize(256)|scale(255)`.
+"""The steps from a stored input to the numbers that a model sees: `rgb|resize(256)|scale(255)`.
 
     upright                 turned as its EXIF orientation says; first     on the picture
     grey, rgb               to one or three channels                       on the picture
@@ -11,8 +11,8 @@
                             entry a channel
     tokens                  whole numbers stay whole: int64                on numbers, alone
 
-Words on the picture come first: they give uint8 [C, H, W], one input at a time, and that is what
-is cached. Words on numbers run on whole float32 batches, on the device that trains.
+Steps on the picture come first. They give uint8 [C, H, W], one input at a time, and their result is
+cached. Steps on numbers run on whole float32 batches, on the training device.
 """
 
 import math
@@ -44,7 +44,7 @@ class Preprocess:
 
     @classmethod
     def parse(cls, text: str) -> "Preprocess":
-        """Raises UsageError for an unknown word, a wrong number of arguments or a wrong order."""
+        """Raises UsageError for an unknown step, a wrong number of arguments or a wrong order."""
         picture: list[Call] = []
         numbers: list[Call] = []
         for call in parse_pipeline(text, "--preprocess"):

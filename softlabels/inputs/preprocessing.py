@@ -1,4 +1,4 @@
-"""Which preprocessing is in force, where it comes from, and what about it looks wrong.
+"""The choice of a preprocessing, and warnings about what looks wrong in it.
 
 Shapes: N inputs of a sample.
 """
@@ -15,12 +15,12 @@ from softlabels.inputs.sources import Source
 from softlabels.system.progress import Progress
 
 UNIT, PIXELS = 1.0, 255.0
-MODES = {"L": "|grey|", "RGB": "|rgb|"}  # to which `datasets` brings a column's pictures, if any
+MODES = {"L": "|grey|", "RGB": "|rgb|"}  # by the mode of a `datasets` Image feature, if it has one
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """A preprocessing, and where it comes from, such as "by default"."""
+    """A preprocessing and who chose it, such as "by default"."""
 
     preprocess: Preprocess
     origin: str = ""
@@ -34,9 +34,8 @@ class Chosen:
 def choose(
     source: Source, given: str | None, remembered: str | None = None, of: str = ""
 ) -> Chosen:
-    """What a person gave, else what the file `of` remembers, else the default for such inputs.
-
-    Raises UsageError for a text that can't be read.
+    """The preprocessing that the user gave, else the one that the file `of` remembers, else the
+    default for such inputs. Raises UsageError for a text that can't be parsed.
     """
     if given is not None:
         return Chosen(Preprocess.parse(given))
@@ -49,10 +48,10 @@ def choose(
 
 
 def remarks(examples: Examples, origin: str = "") -> list[str]:
-    """The preprocessing in force with what it makes of the first inputs, and warnings."""
+    """The chosen preprocessing with what it makes of the first inputs, and warnings."""
     preprocess = examples.preprocess
     raw_N = examples.sample(2)
-    if raw_N.ndim != 4:  # not pictures: cheap, and two say little
+    if raw_N.ndim != 4:  # numbers are cheap to read, and two rows of them say little
         raw_N = examples.sample(64)
     inputs_N = preprocess.on_numbers(raw_N)
     line = (
@@ -63,13 +62,13 @@ def remarks(examples: Examples, origin: str = "") -> list[str]:
 
 
 def introduce(progress: Progress, examples: Examples, origin: str = "") -> None:
-    """Say these remarks."""
+    """Show these remarks to the user."""
     for remark in remarks(examples, origin):
         progress.say(remark)
 
 
 def doubts(words: Preprocess, raw_N: Tensor) -> Iterator[str]:
-    """What looks wrong in the words on numbers, for inputs [N, …] as stored."""
+    """Warnings about the steps on numbers, for inputs [N, …] as stored."""
     low, high = _range(raw_N)
     for call in words.numbers:
         values = f"{'pixels' if raw_N.ndim == 4 else 'numbers'} of {low:.3g} to {high:.3g}"
@@ -92,8 +91,8 @@ def doubts(words: Preprocess, raw_N: Tensor) -> Iterator[str]:
 
 
 def _range(raw_N: Tensor) -> tuple[float, float]:
-    """The least and the largest value; of bytes, and of whole numbers that could be bytes, those
-    that they can have."""
+    """The smallest and the largest value. For bytes, and whole numbers that could be bytes, the
+    range of a byte."""
     if raw_N.dtype == torch.uint8:
         return 0.0, PIXELS
     low, high = float(raw_N.min()), float(raw_N.max())

@@ -1,4 +1,4 @@
-"""What other libraries raise over data, in words and without what a cell holds."""
+"""Errors that other libraries raise while data is read, as SourceErrors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,8 @@ FOREIGN = (pa.ArrowException, ValueError, TypeError, KeyError, IndexError, NotIm
 
 @contextmanager
 def as_source_error(where: str) -> Iterator[None]:
-    """What fails inside is a SourceError that says where, and why in a short line."""
+    """Raise a SourceError that says where and, in 100 characters, why: libraries may print whole
+    cells."""
     try:
         yield
     except SoftlabelsError:

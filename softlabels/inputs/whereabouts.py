@@ -1,5 +1,5 @@
-"""Where data lie on this machine. A record names a file or folder and says no more, since it is
-published; the path is noted here, by the fingerprint of the rows, and found again by it.
+"""Where data lies on this machine. Records are published, so they hold the name of a file or folder
+but not its path. The path is noted here and found again by the fingerprint of the rows.
 
     PLACE/sources/SHA256.json     {"path": …}
 
@@ -20,15 +20,15 @@ ORIGINS = ("embedded", "hub", "local")
 
 
 def origin(data: str) -> str:
-    """Where `data` is from, as `open_source` takes it: `embedded`, `hub` or `local`."""
+    """Where `open_source` takes `data` from: `embedded`, `hub` or `local`."""
     if local_path(data) is not None:
         return "local"
     return "embedded" if data == EMBEDDED else "hub"
 
 
 def public_name(data: str) -> str:
-    """What a record says of `data`: a Hub id as it is, of a path the last name alone. A name that
-    is no UTF-8 is kept as far as it is."""
+    """The name of `data` in a record: a Hub id as it is, the last part of a path. Bytes that are
+    not UTF-8 are replaced."""
     if origin(data) != "local":
         return data
     path = os.path.abspath(os.path.expanduser(data))
@@ -37,7 +37,7 @@ def public_name(data: str) -> str:
 
 
 def remember(fingerprint: str, data: str) -> None:
-    """Note where rows with this fingerprint lie. Raises OSError where that can't be written."""
+    """Note where rows with this fingerprint lie. Raises OSError if the note can't be written."""
     target = _note(fingerprint)
     path = os.path.abspath(os.path.expanduser(data))
     with appearing(target) as file:
@@ -45,7 +45,7 @@ def remember(fingerprint: str, data: str) -> None:
 
 
 def recall(fingerprint: str) -> str | None:
-    """Where rows with this fingerprint were seen last on this machine, if it is still there."""
+    """Where rows with this fingerprint were last seen on this machine, if that still exists."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         path = json.loads(_note(fingerprint).read_text(encoding="utf-8"))["path"]
         if os.path.exists(path):

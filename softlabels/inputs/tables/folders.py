@@ -1,7 +1,7 @@
 """Which files of a folder are rows of which split.
 
-The rules are in docs/getting-started.md; a name is never a pattern. Files are found by walking, and
-every one is counted: a file that is in no split is named, where others are in one.
+The rules are in docs/getting-started.md; a name is never a pattern. Every visible file is counted:
+where some files are in a split, the others are named.
 """
 
 import os
@@ -17,14 +17,14 @@ from softlabels.errors import SourceError
 from softlabels.system.humanize import counted
 
 DATA_ENDINGS = (".parquet", ".csv", ".tsv", ".json", ".jsonl", ".arrow")
-PACKED_ENDINGS = (".csv", ".tsv", ".json", ".jsonl")  # which may end in .gz
+PACKED_ENDINGS = (".csv", ".tsv", ".json", ".jsonl")  # may be followed by .gz
 ALIASES = {
     "train": "train", "training": "train",
     "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
     "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
 }  # fmt: skip
 WORD = re.compile(rf"(?<![a-z])({'|'.join(sorted(ALIASES, key=len)[::-1])})(?![a-z])")
-NUMBERED = re.compile(r"(\w+)-(\d{5})-of-(\d{5})(?:-[0-9a-f]+)?")  # an older form has a hash
+NUMBERED = re.compile(r"(\w+)-(\d{5})-of-(\d{5})(?:-[0-9a-f]+)?")  # older files end in a hash
 STUBS = {"BUFR", "GRIB", "HDF5", "MPEG"}  # formats that Pillow knows by name only
 PICTURES = {".heic", ".heif", ".svg", ".raw", ".dng", ".cr2", ".nef", ".arw", ".jxl", ".avif"}
 METADATA = ("metadata.csv", "metadata.jsonl")
@@ -43,7 +43,7 @@ class Listing:
 
 
 def data_ending(name: str) -> str | None:
-    """`.csv` of `a.csv` and of `A.CSV.gz`; None for what is no data file."""
+    """`.csv` for `a.csv` and for `A.CSV.gz`; None for a file that is not data."""
     path = PurePosixPath(name.lower())
     ending = path.suffix
     if ending == ".gz" and PurePosixPath(path.stem).suffix in PACKED_ENDINGS:
@@ -53,14 +53,14 @@ def data_ending(name: str) -> str | None:
 
 @cache
 def image_endings() -> frozenset[str]:
-    """Those of all formats that Pillow opens."""
+    """The endings of all formats that Pillow opens."""
     known = Image.registered_extensions().items()
     return frozenset(e for e, kind in known if kind in Image.OPEN and kind not in STUBS)
 
 
 def list_files(folder: Path) -> Listing:
     """All visible files below the folder, in natural order. Raises SourceError for a name that is
-    no UTF-8."""
+    not UTF-8."""
     listing = Listing(folder)
     for path in sorted(_walk(folder), key=natural):
         if data_ending(path.name):
@@ -82,12 +82,12 @@ def natural(path: PurePosixPath) -> tuple:
 
 
 def split_of(name: str) -> str | None:
-    """The split that a whole name says: `train`, `val`, `Test`; None for any other word."""
+    """The split that a name stands for: `train`, `val`, `Test`; None for any other name."""
     return ALIASES.get(name.lower())
 
 
 def split_of_file(name: str) -> str | None:
-    """That of `train.csv`, `train-00000-of-00004.parquet`, `dev-b.jsonl.gz`; and of any
+    """The split of `train.csv`, `train-00000-of-00004.parquet`, `dev-b.jsonl.gz`, and of any
     `name-00000-of-00004.parquet`."""
     stem = PurePosixPath(name).name.partition(".")[0]
     found = split_of(stem) or split_of(stem.partition("-")[0])
@@ -97,7 +97,7 @@ def split_of_file(name: str) -> str | None:
 
 
 def splits_of_data(listing: Listing) -> dict[str, list[Path]]:
-    """The data files of each split. Raises SourceError where some are in none, or where one split
+    """The data files of each split. Raises SourceError if some belong to no split, or if a split
     has files of two kinds."""
     _refuse_engines(listing)
     splits: dict[str, list[PurePosixPath]] = {}
@@ -130,8 +130,8 @@ def splits_of_data(listing: Listing) -> dict[str, list[Path]]:
 
 
 def _refuse_other_split(folder: Path, path: PurePosixPath, split: str) -> None:
-    """Raises SourceError where names inside a split's folder are of another split alone, as
-    `train/x_test.csv` is: one of the two is wrong, and the rows would be mixed."""
+    """Raises SourceError where a name inside a split's folder names another split, such as
+    `train/x_test.csv`: one of the two is wrong, and the rows would be mixed."""
     named = {word[1] for word in WORD.finditer(_parted("/".join(path.parts[1:])))}
     others = {ALIASES[name] for name in named}
     if split == "validation":  # which `eval` may mean as well
@@ -145,7 +145,7 @@ def _refuse_other_split(folder: Path, path: PurePosixPath, split: str) -> None:
 
 
 def _parted(name: str) -> str:
-    """In small letters, with the words of `xTrain` apart."""
+    """In lower case, with `xTrain` split into `x_train`."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
 
 
@@ -158,15 +158,15 @@ def refuse_splitless(folder: Path, splits: Iterable[str], nowhere: list[PurePosi
 
 
 def folders_of(paths: Iterable[PurePosixPath]) -> list[PurePosixPath]:
-    """All folders that these lie in, below the top, at whatever depth."""
+    """All folders below the top that these files lie in, at any depth."""
     places = {path.parent for path in paths}
     folders = {above for place in places for above in (place, *place.parents) if above.parts}
     return sorted(folders, key=natural)
 
 
 def refuse_alike(folder: Path, paths: Iterable[PurePosixPath]) -> None:
-    """Raises SourceError where two names differ in the word of a split only (`mnist_train.csv` and
-    `mnist_test.csv`): no rule makes splits of them, and their rows would be mixed."""
+    """Raises SourceError where two names differ only in the name of a split (`mnist_train.csv` and
+    `mnist_test.csv`): no rule makes splits of them, so their rows would be mixed."""
     seen: dict[str, tuple[str, PurePosixPath]] = {}
     for path in paths:
         text = _parted(str(path))
@@ -182,7 +182,8 @@ def refuse_alike(folder: Path, paths: Iterable[PurePosixPath]) -> None:
 
 
 def _refuse_engines(listing: Listing) -> None:
-    """Raises SourceError for what Spark and Hive mean by folders, of which no file tells."""
+    """Raises SourceError for folders of Spark and Hive: one that an unfinished job left, or one
+    whose name holds a column's value, which the files inside lack."""
     for folder in folders_of(listing.data):
         if folder.name == "_temporary":
             raise SourceError(
@@ -217,7 +218,7 @@ def shown(paths: list[PurePosixPath] | list[str], noun: str = "file") -> str:
 
 
 def _walk(folder: Path, below: PurePosixPath | None = None, above: tuple = ()) -> Iterator:
-    """Visible files, links followed, but no circle of them."""
+    """All visible files. Links are followed, circles of links are not."""
     below = below or PurePosixPath()
     here = os.stat(folder)
     if (here.st_dev, here.st_ino) in above:
@@ -243,8 +244,8 @@ def _is_broken(name: str) -> bool:
 
 
 def refuse_cut_sets(folder: Path, paths: list[Path]) -> None:
-    """Raises SourceError where of files numbered 00000-of-00004 one is not there or comes twice,
-    or where two such sets lie in one place."""
+    """Raises SourceError if one of the files numbered 00000-of-00004 is missing or comes twice, or
+    if a folder holds two such sets."""
     sets: dict[tuple[Path, str], dict[tuple[int, int], Path]] = {}
     for path in paths:
         if parts := NUMBERED.fullmatch(path.name.partition(".")[0]):

@@ -1,5 +1,5 @@
-"""The header of a folder's README.md, where it says which files are which split: `configs`, as the
-Hub and `datasets` have it. Clones of the Hub's datasets and dumps have one."""
+"""The YAML header of a folder's README.md, which may declare the files of each split (`configs`),
+as the Hub and `datasets` read it. Clones of the Hub's datasets have one, and so do dumps."""
 
 import re
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ from softlabels.system.front_matter import read_front_matter
 
 @dataclass(frozen=True)
 class Header:
-    """What a header declares: the patterns of each split below the folder, the class names of
-    columns, and how many rows each split has."""
+    """What a header declares: the file patterns of each split, the class names of columns, the
+    number of rows of each split."""
 
     splits: dict[str, list[str]]
     classes: dict[str, list[str]]
@@ -27,7 +27,7 @@ class Header:
 
 
 def read_header(folder: Path) -> Header:
-    """Raises SourceError for a header that can't be read, and one with several configurations."""
+    """Raises SourceError for a header that can't be read or has several configurations."""
     file = folder / "README.md"
     if not file.is_file():
         return Header({}, {}, {})
@@ -35,7 +35,7 @@ def read_header(folder: Path) -> Header:
         fields = read_front_matter(file.read_text(encoding="utf-8"))
         configs = dict(MetadataConfigs.from_dataset_card_data(fields))
         infos = dict(DatasetInfosDict.from_dataset_card_data(fields))
-    except Exception as error:  # whatever YAML and `datasets` raise
+    except Exception as error:  # YAML and `datasets` raise errors of many types
         reason = " ".join(str(error).split())[:200]
         raise SourceError(f"{file}: its header can't be read: {reason}") from error
     declaring = {name: c for name, c in configs.items() if c.get("data_files") or c.get("data_dir")}
@@ -63,7 +63,7 @@ def _splits(config: dict) -> dict[str, list[str]]:
 
 
 def declared_files(listing: Listing, declared: dict[str, list[str]], split: str) -> list[Path]:
-    """The data files of one split. Raises SourceError where a pattern finds none."""
+    """The data files of one split. Raises SourceError if a pattern matches none."""
     files: list[PurePosixPath] = []
     for pattern in declared[split]:
         paths = _matching(pattern, listing.data)
@@ -92,7 +92,8 @@ def check_images(
 
 
 def _matching(pattern: str, paths: list[PurePosixPath]) -> list[PurePosixPath]:
-    """The paths that are or match a header's pattern; a file of this very name comes first."""
+    """The paths that match a header's pattern. A file of exactly this name wins, since names may
+    hold characters of patterns."""
     inside = re.sub(r"^(\./)+", "", pattern)
     matches = re.compile(glob_translate(inside))
     exact = [path for path in paths if str(path) == inside]

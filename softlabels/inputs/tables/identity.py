@@ -1,7 +1,7 @@
-"""What is known of the files below a table without reading its rows: which files they are.
+"""Which files a table is read from, as one hash, without reading its rows.
 
-Text files are known by their content, Parquet files by size and footer, folders of images by names.
-None of it depends on where the files lie, what they are called, or what their times say.
+Text files count by their content, Parquet files by size and footer, folders of images by the names
+in them. Where the files lie, what they are called and when they were changed does not matter.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from softlabels.errors import SourceError
 
 
 class Identity(Protocol):
-    """Goes through pickle."""
+    """Which files these are. Can be pickled."""
 
     def hash(self) -> str:
         """`sha256:` and 64 hex digits."""
@@ -30,7 +30,7 @@ def hash_lines(lines: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class Lines:
-    """What was seen at opening, such as names."""
+    """Lines of text that were collected at opening, such as names."""
 
     lines: Sequence[str]
 
@@ -40,14 +40,14 @@ class Lines:
 
 @dataclass(frozen=True)
 class Contents:
-    """Files that were read whole. They are hashed when that is asked for, since most who open data
-    don't; size and time tell whether they are still what was read."""
+    """Files that were read whole. They are hashed only on demand, since most callers never ask.
+    Size and time of change show whether they are still the files that were read."""
 
     files: tuple[tuple[Path, tuple[int, int]], ...]
 
     @classmethod
     def of(cls, paths: Sequence[Path]) -> "Contents":
-        """To be made before the files are read."""
+        """Call it before the files are read."""
         return cls(tuple((path.absolute(), _mark(path)) for path in paths))
 
     def hash(self) -> str:

@@ -1,8 +1,8 @@
 """A folder of images as a table: image, file_name, label, and what metadata.csv adds.
 
-The class of an image is the first folder below the split, however deep the file lies, as
-torchvision has it; classes are those of all splits, so that a split without one gets no other
-numbers. Files are opened when their rows are read.
+The class of an image is the first folder below the split, however deep the file lies, as in
+torchvision. The classes of all splits are counted together, so that a split in which one is missing
+has the same numbers. Files are opened when their rows are read.
 """
 
 from collections.abc import Iterable
@@ -31,11 +31,11 @@ from softlabels.inputs.tables.identity import Lines
 from softlabels.inputs.tables.table import ArrowTable
 from softlabels.inputs.tables.text_files import read_csv, read_json
 
-ID = "file_name"  # also of metadata files, as `datasets` has it
+ID = "file_name"  # in metadata files too, as in `datasets`
 
 
 def is_alone(listing: Listing) -> bool:
-    """Whether there are images, and no tables but those about them."""
+    """Whether there are images, and no other tables than metadata files about them."""
     return bool(listing.images) and not _tables(listing)
 
 
@@ -67,8 +67,8 @@ def image_splits(listing: Listing) -> dict[str, list[PurePosixPath]]:
 
 
 def _refuse_splits_below(folder: Path, images: list[PurePosixPath]) -> None:
-    """Raises SourceError where the folders right below the classes name several splits: as
-    classes' own folders they would be mixed."""
+    """Raises SourceError where the folders right below the classes name several splits, which
+    would be mixed."""
     inside = [_inside(path) for path in images]
     below = {path.parts[:2] for path in inside if len(path.parts) > 2 and split_of(path.parts[1])}
     if len({split_of(split) for _, split in below}) > 1:
@@ -81,7 +81,7 @@ def _refuse_splits_below(folder: Path, images: list[PurePosixPath]) -> None:
 
 
 def open_images(listing: Listing, split: str) -> tuple[ArrowTable, list[str]]:
-    """The images of one split, and what there is to say about its files."""
+    """The images of one split, and remarks about its files."""
     splits = image_splits(listing)
     images = splits[split]
     inside = [_inside(path) for path in images]
@@ -118,7 +118,7 @@ def _inside(path: PurePosixPath) -> PurePosixPath:
 
 
 def _folders_inside(paths: list[PurePosixPath]) -> list[str]:
-    """The folders right below those of the classes, where every image lies in one."""
+    """The folders right below the class folders, if every image lies in one."""
     deep = all(len(path.parts) > 2 for path in paths)
     return sorted({path.parts[1] for path in paths}) if deep else []
 
@@ -131,7 +131,7 @@ def _paths(folder: Path, images: Iterable[PurePosixPath]) -> pa.Array:
 
 
 def _classes(listing: Listing, splits: dict[str, list[PurePosixPath]]) -> list[str]:
-    """The folders below each split's, empty ones too."""
+    """The folders right below each split's folder, empty ones included."""
     inside = (_inside(path) for paths in splits.values() for path in paths)
     names = {path.parts[0] for path in inside if len(path.parts) > 1}
     if not names:
@@ -158,7 +158,7 @@ def _refuse_beside(folder: Path, images: list[PurePosixPath], classes: list[str]
 
 
 def _others(listing: Listing) -> list[str]:
-    """What is said of files that are no images."""
+    """Remarks about files that are not images."""
     others = [p for p in listing.others if p.name.partition(".")[0].lower() not in ABOUT]
     pictures = [path for path in others if path.suffix.lower() in PICTURES]
     rest = [path for path in others if path not in set(pictures)]
@@ -176,8 +176,8 @@ def _others(listing: Listing) -> list[str]:
 
 
 def _metadata(listing: Listing, images: list[PurePosixPath]) -> pa.Table:
-    """What the metadata files say of these images, in their order, without file_name; no columns
-    where there is none. Raises SourceError where rows and files don't belong to each other."""
+    """The columns of the metadata files for these images, in their order, without file_name; no
+    columns if there is no such file. Raises SourceError if rows and images don't match."""
     files = [p for p in listing.data if p.name.lower() in METADATA]
     tops = {path.parts[0] for path in images if len(path.parts) > 1}
     files = [

@@ -1,4 +1,4 @@
-"""From what a person writes after --data to a table of one split."""
+"""From the value of `--data` to a table of one split."""
 
 import re
 from collections.abc import Iterator
@@ -42,8 +42,8 @@ EMBEDDED = "digits"
 
 @dataclass(frozen=True)
 class Opened:
-    """A table, the split's own name, the column that names its rows if it has one of itself, and
-    what is said of it."""
+    """A table, the name of its split, its column of ids where the kind of data has one (a folder of
+    images: the paths), and remarks for the user."""
 
     table: Table
     split: str
@@ -54,9 +54,9 @@ class Opened:
 def open_data(data: str, split: str, revision: str | None = None) -> Opened:
     """`digits`, a file, a folder (files, save_to_disk, or images in class folders), or a Hub id.
 
-    `split` is the name of one, or another word for it (`val` for validation).
-    A path that exists wins over a Hub id. Raises SourceError that says what was tried, and
-    UsageError for a revision of data that have none.
+    split: its name or a synonym, such as `val` for validation. A path that exists wins over a Hub
+    id. Raises SourceError that says what was tried, and UsageError for a revision of data that has
+    none.
     """
     if not data.strip():
         raise SourceError(f"no data is named: --data is {data!r}")
@@ -84,7 +84,7 @@ def _open_hub(data: str, split: str, revision: str | None) -> Opened:
     with _quiet():
         try:
             return _load_hub(data, split, revision)
-        except Exception as error:  # many libraries are below this call
+        except Exception as error:  # `datasets` calls many libraries
             raise SourceError(
                 f"can't load {data!r}, split {split!r}: no such file or folder here, and as a Hub "
                 f"id: {_cause(error)}"
@@ -92,7 +92,7 @@ def _open_hub(data: str, split: str, revision: str | None) -> Opened:
 
 
 def _load_hub(data: str, split: str, revision: str | None) -> Opened:
-    """By the split's name as it is given, then by the other words for it."""
+    """Tries the given name of the split, then its synonyms."""
     try:
         dataset = datasets.load_dataset(data, split=split, revision=revision)
         return Opened(DatasetTable(dataset), split)
@@ -107,7 +107,7 @@ def _load_hub(data: str, split: str, revision: str | None) -> Opened:
 
 
 def local_path(data: str) -> Path | None:
-    """The file or folder of this very name, else with its `~` expanded; None where neither is."""
+    """The file or folder of exactly this name, else with `~` expanded; None if neither exists."""
     for path in (Path(data), _expanded(data)):
         try:
             if path.exists():
@@ -141,8 +141,8 @@ def _open_embedded(split: str) -> Opened:
 
 
 def _check_split(where: object, split: str, splits: object) -> str:
-    """The split's own name: that of the one called so, else of the only one that means the same.
-    Raises SourceError where there is none."""
+    """The name that the data has for this split: the same, or its only synonym. Raises SourceError
+    if there is none."""
     names = [str(name) for name in splits]  # type: ignore[attr-defined]
     meant = [name for name in names if _meaning(name) == _meaning(split)]
     if split in names or len(meant) == 1:
@@ -175,7 +175,7 @@ def _open_folder(folder: Path, split: str) -> Opened:
 
 
 def _open_listed(listing: Listing, header: Header, split: str) -> Opened:
-    """One split of the files of a folder, as its header says or by their names."""
+    """One split of the files of a folder, by the folder's header or by the files' names."""
     folder, notes = listing.folder, list[str]()
     if header.splits and not image_folders.is_alone(listing):
         name = _check_split(folder, split, header.splits)
@@ -212,7 +212,7 @@ def _open_listed(listing: Listing, header: Header, split: str) -> Opened:
 
 
 def _named_classes(table: Table, classes: dict[str, list[str]]) -> Table:
-    """The table, whole numbers of these columns with the names that a header gives them."""
+    """The table with the class names that a header gives to columns of whole numbers."""
     for name, names in classes.items():
         feature = table.features.get(name)
         if isinstance(feature, datasets.Value) and "int" in feature.dtype:
@@ -221,7 +221,7 @@ def _named_classes(table: Table, classes: dict[str, list[str]]) -> Table:
 
 
 def _below_data(listing: Listing) -> Listing:
-    """The files in `data/`, where all that can be read lies there."""
+    """The files in `data/`, if all data files lie there."""
     tops = {path.parts[0] for path in listing.data + listing.images if len(path.parts) > 1}
     flat = [path for path in listing.data + listing.images if len(path.parts) == 1]
     return list_files(listing.folder / "data") if tops == {"data"} and not flat else listing
@@ -262,7 +262,7 @@ def _open_files(paths: list[Path]) -> Table:
 
 
 def _alike(tables: list[pa.Table]) -> list[pa.Table]:
-    """Whole numbers as texts in all files where one has some that begin with zeros."""
+    """Tables in which a column of padded numbers (`001`) in one file is text in all of them."""
     padded = {field.name for table in tables for field in table.schema if is_padded(field)}
     for name in padded:
         types = {table.schema.field(name).type for table in tables}
@@ -296,12 +296,12 @@ def _open_arrow(path: Path) -> datasets.Dataset:
 def _saved(folder: Path) -> datasets.Dataset | datasets.DatasetDict:
     try:
         return datasets.load_from_disk(str(folder))
-    except Exception as error:  # of a folder that save_to_disk left unfinished
+    except Exception as error:  # save_to_disk may have left the folder unfinished
         raise SourceError(f"{folder} can't be read: {_cause(error)}") from error
 
 
 def _cause(error: BaseException) -> str:
-    """What an error says, in a line; of one that only wraps another, what that says."""
+    """An error's message in one line; for an error that only wraps another, that one's."""
     while isinstance(error, datasets.exceptions.DatasetGenerationError) and error.__cause__:
         error = error.__cause__
     return " ".join(str(error).split())[:300] or type(error).__name__
@@ -309,7 +309,7 @@ def _cause(error: BaseException) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the bars of `datasets`: the command line shows its own."""
+    """Hide the progress bars of `datasets`; the command line shows its own."""
     shown = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:

@@ -1,7 +1,7 @@
-"""Parquet files read where they lie: row groups decoded when their rows are asked for.
+"""Parquet files, read in place: a row group is decoded when its rows are asked for.
 
-Nothing is copied or converted. Rows in their order cost one pass over the file; rows in any other
-order decode a row group for each that is not kept.
+Nothing is copied or converted. Reading in order costs one pass over the file; in any other order,
+each row whose group is not kept in memory decodes that group again.
 """
 
 import hashlib
@@ -24,14 +24,14 @@ from softlabels.inputs.tables.identity import Lines
 from softlabels.inputs.tables.table import texts_of_codes
 
 WHOLE_BYTES = 128 << 20  # a row group's columns up to this size are decoded at once
-KEPT_BYTES = 256 << 20  # decoded row groups that a process keeps
-BATCH_ROWS = 256  # of a larger row group, which is read forwards
+KEPT_BYTES = 256 << 20  # of decoded row groups that a process keeps
+BATCH_ROWS = 256  # rows at a time of a larger row group, which is streamed
 BUFFER_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class Footer:
-    """A file as it was when it was opened: `mark` is of its size, its time and its footer."""
+    """A file as it was when opened; `mark` holds its size, time of change and footer hash."""
 
     path: Path
     mark: tuple[int, int, str]
@@ -40,7 +40,7 @@ class Footer:
 
 
 def read_footer(path: Path) -> Footer:
-    """Raises SourceError for a file that is no Parquet, or is cut."""
+    """Raises SourceError for a file that is not Parquet or was cut off."""
     try:
         with path.open("rb") as start:
             refuse_pointer(path, start.read(len(POINTER)))
@@ -52,7 +52,7 @@ def read_footer(path: Path) -> Footer:
 
 
 def mark_of(path: Path) -> tuple[int, int, str]:
-    """Size, time of change and a hash of the footer, where every row group's place stands."""
+    """Size, time of change and a hash of the footer, which holds the place of every row group."""
     with path.open("rb") as file:
         state = os.fstat(file.fileno())
         file.seek(-8, os.SEEK_END)
@@ -64,8 +64,8 @@ def mark_of(path: Path) -> tuple[int, int, str]:
 class ParquetTable:
     """The rows of one or more Parquet files, one after the other.
 
-    Goes through pickle and fork: each process opens the files for itself, and refuses a file that
-    is no longer the one that was opened first.
+    Can be pickled and forked: each process opens the files itself, and refuses a file that was
+    changed since it was first opened.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
@@ -119,7 +119,7 @@ class ParquetTable:
 
     @property
     def identity(self) -> Lines:
-        """By size and footer, where every row group's place, sizes and extremes stand."""
+        """By size and footer, which holds the place, sizes and extremes of every row group."""
         return Lines([f"{size} {footer}" for size, _, footer in self.marks])
 
     def categories(self, name: str) -> list[str] | None:
@@ -130,7 +130,7 @@ class ParquetTable:
 
     @property
     def _state(self) -> "_Opened":
-        """This process's own: what was opened before a fork stays with the parent."""
+        """The files as this process opened them; a forked child opens them anew."""
         pid = os.getpid()
         return self._opened.get(pid) or self._opened.setdefault(pid, _Opened(self))
 
@@ -148,7 +148,7 @@ class ParquetTable:
 
 
 class _Opened:
-    """The files as one process has them open, and the row groups that it keeps decoded."""
+    """The files that a process has open, and the decoded row groups that it keeps."""
 
     def __init__(self, table: ParquetTable) -> None:
         self.paths, self.marks = table.paths, table.marks
@@ -160,8 +160,8 @@ class _Opened:
         self.streams: OrderedDict[tuple, _Stream] = OrderedDict()
 
     def is_large(self, key: tuple) -> bool:
-        """Whether these columns of a row group are more than may be decoded at once. The key: the
-        file's number, the group's, the columns."""
+        """Whether these columns of a row group are too large to be decoded at once. key: number of
+        the file, number of the group, columns."""
         number, group, names = key
         with self.lock:
             if key not in self.sizes:
@@ -204,7 +204,7 @@ class _Opened:
         return self.files[number]
 
     def _check(self, number: int) -> None:
-        """Raises SourceError for a file that was written again since it was opened."""
+        """Raises SourceError for a file that was changed since it was opened."""
         path, (size, time, footer) = self.paths[number], self.marks[number]
         try:
             state = path.stat()
@@ -227,11 +227,12 @@ class _Opened:
 
 
 class _Stream:
-    """A row group too large to be decoded whole, read forwards. Goes back by beginning anew."""
+    """A row group that is too large to be decoded whole. It is read forwards; to go back, it starts
+    again."""
 
     def __init__(self, file: pq.ParquetFile, group: int, names: tuple) -> None:
         self.batches = file.iter_batches(BATCH_ROWS, row_groups=[group], columns=list(names))
-        self.first = 0  # the row of the group that `held` begins with
+        self.first = 0  # the first row of `held`, counted within the group
         self.held: list[pa.RecordBatch] = []
 
     def rows(self, start: int, stop: int) -> pa.Table:
@@ -247,8 +248,8 @@ class _Stream:
 
 
 def common_schema(footers: list[Footer]) -> pa.Schema:
-    """The columns of all files, in the first one's order. The type of a column is that of the
-    first file where it has values. Raises SourceError where files don't agree."""
+    """The columns of all files, in the order of the first file. A column's type is that of the
+    first file in which it has values. Raises SourceError if files disagree."""
     first = footers[0]
     twice = [name for name in first.schema.names if first.schema.names.count(name) > 1]
     if twice:
@@ -264,7 +265,7 @@ def common_schema(footers: list[Footer]) -> pa.Schema:
 
 
 def check_same(first: Footer, other: Footer) -> None:
-    """Raises SourceError where two files of one split have other columns."""
+    """Raises SourceError if two files of one split have different columns."""
     one, two = set(first.schema.names), set(other.schema.names)
     if one != two:
         only = ", ".join(sorted(one ^ two)[:5])
@@ -282,7 +283,8 @@ def check_same(first: Footer, other: Footer) -> None:
 
 
 def _as_first(column: pa.ChunkedArray, type: pa.DataType) -> pa.ChunkedArray:
-    """One layout for all files: they may be null, large or of another name of items."""
+    """The column in the layout of the first file; in others it may be null, large, or name its
+    list items otherwise."""
     same = column.type.equals(type) or pa.types.is_large_list(column.type)
     return column if same else column.cast(type)
 
@@ -299,8 +301,8 @@ def _decoded_bytes(file: pq.ParquetFile, group: int, names: tuple) -> int:
 
 
 def _reordered(table: pa.Table, order: np.ndarray) -> pa.Table:
-    """The rows in this order. Row by row, since `take` would join chunks of images, which may be
-    more than 2 GiB together."""
+    """The rows in this order. Taken row by row, since `take` would join chunks of images that may
+    exceed 2 GiB together."""
     if (order[1:] > order[:-1]).all():
         return table
     return pa.concat_tables([table.slice(row, 1) for row in order.tolist()])

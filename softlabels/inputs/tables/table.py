@@ -1,4 +1,4 @@
-"""A table: columns of Arrow values that are read by rows, wherever they lie."""
+"""A table: named Arrow columns, read by rows, in memory or in files."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -12,7 +12,7 @@ from softlabels.inputs.tables.identity import Identity
 
 
 class Table(Protocol):
-    """Rows of named columns. Images are read encoded; `features` tells what a column holds."""
+    """Rows of named columns. Images are read encoded; `features` says what each column holds."""
 
     features: dict[str, Any]
 
@@ -29,7 +29,7 @@ class Table(Protocol):
 
     @property
     def identity(self) -> Identity | None:
-        """Which files these are; None where only reading all rows would tell."""
+        """Which files these are; None if only reading all rows would tell."""
 
 
 class DatasetTable:
@@ -57,10 +57,10 @@ class DatasetTable:
         return _plain(self._columns(names)[positions.tolist()])
 
     def categories(self, name: str) -> list[str] | None:
-        return None  # `datasets` has decoded them
+        return None  # `datasets` has replaced the codes by texts
 
     def _columns(self, names: Sequence[str]) -> datasets.Dataset:
-        """The dataset of these columns. Selecting costs more than reading some rows."""
+        """The dataset of these columns, cached: selecting costs more than reading a few rows."""
         key = tuple(names)
         if key not in self._selected:
             self._selected[key] = self._arrow.select_columns(list(names))
@@ -71,7 +71,7 @@ PADDED = b"softlabels:padded"  # of a field, see ArrowTable
 
 
 def mark_padded(field: pa.Field) -> pa.Field:
-    """The field of a column whose texts are whole numbers, some beginning with zeros."""
+    """Mark the field of a column whose texts are whole numbers, some of which begin with zeros."""
     return field.with_metadata({PADDED: b"1"})
 
 
@@ -80,10 +80,10 @@ def is_padded(field: pa.Field) -> bool:
 
 
 class ArrowTable:
-    """Rows in memory. Their features are told by the table's metadata and types, or given.
+    """Rows in memory. Their features are given, or follow from the table's metadata and types.
 
-    padded: columns of whole numbers that are text, since some begin with zeros (`001`): as ids and
-    class names they are others than 1, as inputs they are numbers (`to_numbers`).
+    padded: columns of whole numbers that are kept as text since some begin with zeros (`001`). As
+    ids and class names, 001 and 1 differ; as inputs they are numbers (`to_numbers`).
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class ArrowTable:
 
 
 def texts_of_codes(column: pa.ChunkedArray) -> list[str] | None:
-    """Those of a dictionary column, of its first chunk; None for another column."""
+    """The texts of a dictionary column, from its first chunk; None for another column."""
     type = column.type
     if not (pa.types.is_dictionary(type) and is_text(plain_type(type)) and column.num_chunks):
         return None

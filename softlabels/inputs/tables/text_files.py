@@ -1,7 +1,7 @@
-"""CSV and JSON files, read whole at each opening: what is in the file decides, no cache of it.
+"""CSV and JSON files, read whole at each opening and never from a cache.
 
-A broken file is refused with its line. The two readers of Arrow don't tell lines, so that a slow
-reader of the standard library looks for it, once something is wrong.
+A broken file is refused with the number of the line. Arrow's readers don't report lines, so once
+something is wrong, a slow reader of the standard library looks for it.
 """
 
 import csv
@@ -25,7 +25,7 @@ from softlabels.system.humanize import size_words
 from softlabels.system.memory import free_memory
 
 PIECE_BYTES = 64 << 20
-BLOCK_BYTES = 1 << 30  # of which Arrow infers the types: the whole of nearly every file
+BLOCK_BYTES = 1 << 30  # Arrow infers types from one block, so that is nearly every file as a whole
 HEADER_BYTES = 1 << 20
 NULL_ROW = re.compile(rb"(?:\A|\}[ \t\r]*\n)\s*(null)\b")  # never in a text
 PADDED = rb'(?:\A|[%s\r\n"])[ \t]*-?0[0-9]'  # somewhere a cell begins with a zero and a digit
@@ -33,8 +33,8 @@ NO_OBJECT = 'it is no JSON object ({"column": value, …})'
 
 
 def read_csv(path: Path, delimiter: str = ",") -> pa.Table:
-    """The rows of a CSV file. In a column of text only an empty cell is missing; in one of numbers
-    the usual spellings of a missing number are, too."""
+    """The rows of a CSV file. In a column of text, only an empty cell is a missing value; in a
+    column of numbers, so are NA, NaN and the other usual spellings."""
     content = _content(path)
     _check_quotes(path, content, delimiter)
     header = _header(path, content, delimiter)
@@ -56,8 +56,8 @@ def read_csv(path: Path, delimiter: str = ",") -> pa.Table:
 def _with_zeros(
     table: pa.Table, path: Path, content: bytes, delimiter: str, as_text: dict[str, pa.DataType]
 ) -> pa.Table:
-    """The table with the text of each column of whole numbers of which some begin with zeros: `001`
-    is a name, which as a number would be another."""
+    """The table in which columns of whole numbers stay text if some begin with zeros: as a number,
+    the name `001` would become 1."""
     numbers = [field.name for field in table.schema if _is_number_type(field.type)]
     texts = _parse_csv(path, content, delimiter, as_text | dict.fromkeys(numbers, pa.string()))
     for name in numbers:
@@ -71,7 +71,7 @@ def _with_zeros(
 
 
 def read_json(path: Path) -> pa.Table:
-    """The rows of a JSON file: an object a line, or one list of objects."""
+    """The rows of a JSON file: one object a line, or one list of objects."""
     content = _content(path)
     if content.lstrip()[:1] == b"[":
         content = _lines_of_list(path, content)
@@ -87,8 +87,8 @@ def read_json(path: Path) -> pa.Table:
 
 
 def _content(path: Path) -> bytes:
-    """The file's bytes, uncompressed, without a mark of byte order. Raises SourceError where they
-    are no UTF-8 text or don't fit into memory."""
+    """The file's bytes, decompressed, without a byte-order mark. Raises SourceError if they are not
+    UTF-8 text or don't fit into memory."""
     try:
         pieces, size, limit = [], 0, free_memory() // 2  # the rows take as much again
         with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
@@ -139,7 +139,7 @@ def _parse_csv(
 
 
 def _header(path: Path, content: bytes, delimiter: str) -> list[str]:
-    """The names of the columns. One without a name is called what pandas calls it."""
+    """The names of the columns. A column without a name gets the one that pandas gives it."""
     text = io.StringIO(content[:HEADER_BYTES].decode(errors="ignore"), newline="")
     named = next(row for row in csv.reader(text, delimiter=delimiter) if row)
     header = [name or f"Unnamed: {number}" for number, name in enumerate(named)]
@@ -172,8 +172,8 @@ def _is_number(text: str) -> bool:
 
 
 def _check_quotes(path: Path, content: bytes, delimiter: str) -> None:
-    """Raises SourceError for a quotation mark that is never closed: the rows after it would be
-    one cell."""
+    """Raises SourceError for a quotation mark that is never closed, which would make one cell of
+    all the rows after it."""
     if content.count(b'"') % 2 == 0:
         return
     text = io.StringIO(content.decode(), newline="")
@@ -271,7 +271,7 @@ def _lines_of_list(path: Path, content: bytes) -> bytes:
 
 
 def _shortened(error: Exception) -> str:
-    """Arrow's reason without the row that it shows after it."""
+    """Arrow's error message without the row that it appends."""
     text = re.sub(r"^(CSV|JSON) parse error: |^In CSV column #\d+: ", "", str(error))
     return text.splitlines()[0].partition(": ")[0][:120]
 
