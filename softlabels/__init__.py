@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from softlabels.exchange import import_logits
     from softlabels.hub import pull, push
     from softlabels.logits import DenseLogits, SoftTargets
+    from softlabels.reports import info, list_dumps
     from softlabels.students import evaluate, fit, kd_loss, train
-    from softlabels.targets import SoftDataset, examples, info, list_dumps, load, with_soft_targets
+    from softlabels.targets import SoftDataset, examples, load, with_soft_targets
     from softlabels.teachers import Teacher
     from softlabels.verification import verify
 
@@ -53,8 +54,9 @@ _HOMES = {
     "exchange": ["import_logits"],
     "hub": ["pull", "push"],
     "logits": ["DenseLogits", "SoftTargets"],
+    "reports": ["info", "list_dumps"],
     "students": ["evaluate", "fit", "kd_loss", "train"],
-    "targets": ["SoftDataset", "examples", "info", "list_dumps", "load", "with_soft_targets"],
+    "targets": ["SoftDataset", "examples", "load", "with_soft_targets"],
     "teachers": ["Teacher"],
     "verification": ["verify"],
 }

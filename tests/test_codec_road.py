@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -23,6 +25,7 @@ from softlabels.store import side_files
 from softlabels.store.folder import Folder
 from tests import codecs
 from tests.capture import harm
+from tests.conftest import Linear, make_vectors, save_script
 
 ROOT = Path(__file__).parent.parent
 COUNTS = 1 + np.arange(1200) % 3
@@ -70,6 +73,24 @@ def test_a_pilot_fits_and_measures_before_the_first_shard(dump):
     assert manifest["statistics"]["positions"] == COUNTS.sum()
     assert "mean" not in manifest["statistics"]
     assert "codec's error" in (dump / "README.md").read_text()
+
+
+def test_positions_of_a_row_are_no_cases_of_their_own(tmp_path):
+    """An accuracy of 0.45 among three classes: 240 cases would rule out guessing, 120 don't."""
+    data = make_vectors(tmp_path / "v.parquet", rows=120)
+    table = pq.read_table(data)
+    with torch.no_grad():
+        top = Linear()(torch.tensor(table["x"].to_pylist())).argmax(-1).numpy()
+    right = np.repeat(np.arange(40) < 18, 3)  # three rows have six positions
+    labels = pa.array(np.where(right, top, (top + 1) % 3))
+    pq.write_table(table.set_column(1, table.schema.field("label"), labels), data)
+    teacher = save_script(Linear(), tmp_path / "s.pt")
+    done = run(*dumping(teacher, tmp_path / "d", "--data", data, "--codec", "step:0.001"))
+    text, errors = done.communicate(timeout=60)
+    warning = "the teacher's accuracy is 0.4500, no better than guessing among 3 classes"
+    assert warning in errors
+    assert "accuracy 0.4500 of 240 labelled positions" in text
+    assert warning in softlabels.verify(dump=str(tmp_path / "d")).warnings[0]
 
 
 @pytest.mark.parametrize("streaming", [False, True])

@@ -17,10 +17,11 @@ ROOT = Path(softlabels.__file__).parent
 ROOMS = """
 errors
 system spec logits
-options label_spaces models probabilities
+options label_spaces models probabilities measures
 inputs
 store teachers
 places
+reports
 capture targets
 students verification exchange
 hub
@@ -47,15 +48,15 @@ image_folders
 opening
 """,
     "store": """
-names pages json_objects shard_numbers markdown gathering
+names pages json_objects shard_numbers gathering
 folder fields
 side_files pilots
 codecs
 plan lives
 records claims
-statistics footers recipe
+statistics footers
 ledger shard_reader mapping left_out
-reader card writer shard_check
+reader writer shard_check
 """,
     "models": """
 causes outputs feeding sniffing
@@ -68,10 +69,15 @@ opening
     "places": """
 hub_address remote_copies
 hub_copies hub_files
-folders
+folders newest
+""",
+    "reports": """
+markdown recipe facts doubts
+survey info
+figures card
 """,
     "targets": """
-batch orders joining describing
+batch orders joining
 batches mapped_rows
 streamed_rows
 soft_dataset

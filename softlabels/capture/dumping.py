@@ -6,7 +6,6 @@ at; the missing ones are dumped; the card and the manifest come last. Of several
 plans, and the last to finish writes the manifest.
 """
 
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
@@ -28,10 +27,9 @@ from softlabels.errors import (
 )
 from softlabels.options import DumpOptions, verb
 from softlabels.places.hub_files import make_repository
+from softlabels.reports.doubts import doubts
 from softlabels.store.claims import claimed, is_lost, new_run
-from softlabels.store.pilots import WARNED
 from softlabels.store.records import Manifest, Plan
-from softlabels.store.statistics import alarm
 from softlabels.system.humanize import counted, size_words
 from softlabels.system.progress import SILENT, Progress
 
@@ -98,32 +96,9 @@ def _dump(options: DumpOptions, team: Team, stack: ExitStack, progress: Progress
     if manifest is None and team.world == 1:
         raise StoreError(f"{job.ledger.state}, the others vanished; use --resume")
     if manifest is not None:
-        for warning in _warnings(manifest, job.plan):
-            progress.say(warning)
+        for doubt in doubts(manifest, job.plan):
+            progress.say(f"warning: {doubt}")
     return DumpResult(out, manifest, job.plan.inputs_of(mine), team.rank)
-
-
-def _warnings(manifest: Manifest, plan: Plan) -> Iterator[str]:
-    """What a finished dump gives reason to doubt."""
-    statistics = manifest.statistics
-    if statistics is None:
-        return
-    if text := alarm(statistics.labelled, statistics.correct, plan.classes):
-        yield f"warning: {text}"
-    pilot, most = plan.pilot, statistics.kl_most
-    if pilot and most is not None and pilot.is_exceeded(most, plan.shard_inputs, WARNED):
-        yield (
-            f"warning: the codec {plan.codec} changes the soft targets of a shard by a mean KL of "
-            f"{most:.2g} nats at T = 1, and the pilot measured {pilot.at_one.mean:.2g}: some rows "
-            f"are not like the others. Look at softlabels info, or store with --codec dense"
-        )
-    if statistics.unturned:
-        yield (
-            f"warning: {statistics.unturned:,} of {manifest.rows:,} images carry an EXIF "
-            f"orientation and were fed as stored, as torchvision does; put upright first in "
-            f"--preprocess to turn them"
-            + ("; `datasets` turns the inputs in this dump" if plan.with_inputs else "")
-        )
 
 
 def _claim(setup: Setup, team: Team, stack: ExitStack, progress: Progress) -> str:

@@ -8,7 +8,7 @@ from softlabels.errors import StoreError
 from softlabels.inputs.sources import Source
 from softlabels.inputs.whereabouts import origin, remember
 from softlabels.models.checkpoint import library_versions
-from softlabels.store.card import card_is_good, render_card
+from softlabels.reports.card import card_is_good, render_card
 from softlabels.store.claims import sweep
 from softlabels.store.ledger import Ledger
 from softlabels.store.names import CARD, PLAN

@@ -90,8 +90,8 @@ def dump(terminal: Terminal, options: DumpOptions) -> None:
     text = f"{result.out}: {counted(manifest.rows, 'row')}, {size_words(manifest.bytes)}"
     statistics = manifest.statistics
     if statistics and statistics.accuracy is not None:
-        accuracy = f"{statistics.accuracy:.4f}"
-        text += f"; teacher's accuracy {accuracy} of {counted(statistics.labelled, 'labelled row')}"
+        labelled = counted(statistics.labelled, f"labelled {statistics.unit}")
+        text += f"; teacher's accuracy {statistics.accuracy:.4f} of {labelled}"
     if manifest.skipped:
         text += f"; {counted(len(manifest.skipped), 'row')} left out (softlabels info names them)"
     text += f"; {terminal.took}"

@@ -19,9 +19,9 @@ from typing import Any
 import softlabels
 from softlabels.errors import MissingExtra, StoreError
 from softlabels.options import DemoOptions
+from softlabels.places.newest import DEMO_MARK
 from softlabels.system.humanize import counted
 from softlabels.system.progress import Progress
-from softlabels.targets.describing import DEMO_MARK
 
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 20.0)
 

@@ -32,7 +32,7 @@ def import_(terminal: Terminal, options: ImportOptions) -> None:
     statistics = manifest.statistics
     if statistics and statistics.accuracy is not None:
         accuracy = f"{statistics.accuracy:.4f}"
-        rows = counted(statistics.labelled, "labelled row")
+        rows = counted(statistics.labelled, f"labelled {statistics.unit}")
         text += f"; accuracy of these logits {accuracy} of {rows}"
     if manifest.skipped:
         text += f"; {counted(len(manifest.skipped), 'source row')} had none"

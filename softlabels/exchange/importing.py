@@ -34,11 +34,11 @@ from softlabels.inputs.sources import Rows
 from softlabels.logits import check_temperature
 from softlabels.options import DumpOptions, ImportOptions, make_options, verb
 from softlabels.places.folders import open_folder
+from softlabels.reports.doubts import doubts
 from softlabels.store.claims import claimed, new_run
 from softlabels.store.ledger import Ledger
 from softlabels.store.records import Manifest, Plan, Skipped
 from softlabels.store.shard_check import check_shards
-from softlabels.store.statistics import alarm
 from softlabels.store.writer import ShardWriter, shard_schema
 from softlabels.system.humanize import counted, size_words
 from softlabels.system.progress import Progress
@@ -159,9 +159,8 @@ def _import(setup: Setup, matched: Match, progress: Progress) -> Imported:
     manifest = finish(job)
     if manifest is None:
         raise StoreError(f"{setup.ledger.state}, the others vanished; use --resume")
-    counts = manifest.statistics
-    if counts and (text := alarm(counts.labelled, counts.correct, plan.classes)):
-        progress.say(f"warning: {text}")
+    for doubt in doubts(manifest, plan):
+        progress.say(f"warning: {doubt}")
     return Imported(str(folder), manifest)
 
 

@@ -17,7 +17,7 @@ import yaml
 from datasets.data_files import sanitize_patterns
 
 from softlabels.errors import UsageError
-from softlabels.store.card import size_category
+from softlabels.reports.card import size_category
 from softlabels.store.records import Plan
 
 PATH = re.compile(r"(?:([\w./-]+)/)?data/(.+)-\*\.parquet")

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from softlabels.errors import UsageError
-from softlabels.store.card import card_yaml
+from softlabels.reports.card import card_yaml
 from softlabels.system.front_matter import read_front_matter, split_front_matter
 
 LISTS = ("tags", "task_categories", "source_datasets")  # an owner may add to them

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from softlabels.places.hub_copies import CONNECTIONS
-from softlabels.store.card import render_card
+from softlabels.reports.card import render_card
 from softlabels.store.folder import Folder
 from softlabels.store.ledger import Ledger
 from softlabels.store.names import CARD, MANIFEST, PLAN, commit_name

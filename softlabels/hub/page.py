@@ -10,12 +10,11 @@ import datasets
 import pyarrow.parquet as pq
 
 from softlabels.errors import UsageError
-from softlabels.hub.calibration import Calibration
 from softlabels.hub.contents import Contents, Place, merged, only_this
 from softlabels.hub.header import header_fields, split_header, write_header
-from softlabels.store.card import BEGIN, END, card_body, card_header
+from softlabels.reports.card import BEGIN, END, card_body, card_header
+from softlabels.reports.markdown import shown, table
 from softlabels.store.folder import Folder
-from softlabels.store.markdown import shown, table
 from softlabels.store.names import CARD
 from softlabels.store.records import Manifest, Plan
 
@@ -59,20 +58,24 @@ def render_page(
     plan: Plan,
     where: Where,
     given: Mapping[str, str | None],
-    calibration: Calibration,
+    survey: str,
     picture: str | None,
     before: str,
 ) -> str:
-    """The dump's own README.md, with the picture of that name. `before` is the one that stands
-    there, or beside the dump: its text outside of our marks stays, and so do the fields of its
-    header that are not ours. At the top of a repository the header tells of all dumps there."""
+    """The dump's own README.md. At the top of a repository its header tells of all dumps there.
+
+    survey: what its rows say of the teacher, in Markdown.
+    picture: the name of the picture beside it, if there is one.
+    before: the card that stands there, or beside the dump. Its text outside of our marks stays, and
+    so do the fields of its header that are not ours.
+    """
     theirs, text = split_header(before)
     ours = own_header(folder, manifest, plan)
     if not where.place.folder:
         ours = where.add(ours, before)
         text = _listed(text, ours, where)
     image = f"\n![Calibration of the teacher, and softness of its targets]({picture})\n"
-    more = f"{image if picture else ''}\n{calibration.words}\n"
+    more = f"{image if picture else ''}\n{survey}\n"
     body = card_body(manifest, plan, where.dump, more, where.call, _licences(given, before))
     return write_header(ours, theirs, given) + _replaced(text, body, BEGIN, END)
 

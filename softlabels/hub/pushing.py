@@ -20,11 +20,9 @@ from huggingface_hub import (
 
 from softlabels.errors import DamagedDump, MissingExtra, StoreError, UsageError
 from softlabels.hub.announcing import announcement
-from softlabels.hub.calibration import calibrate
 from softlabels.hub.contents import Place
 from softlabels.hub.labels_only import without_inputs
 from softlabels.hub.page import TEACHER_LICENSE, Where, render_index, render_page
-from softlabels.hub.picture import PICTURE, draw
 from softlabels.hub.repository import (
     data_folders,
     dump_files,
@@ -38,6 +36,8 @@ from softlabels.hub.repository import (
 from softlabels.options import PushOptions, verb
 from softlabels.places.folders import open_folder
 from softlabels.places.hub_address import HubAddress, quiet, translated
+from softlabels.reports.figures import PICTURE, draw
+from softlabels.reports.survey import survey
 from softlabels.store.folder import Folder
 from softlabels.store.ledger import read_manifest
 from softlabels.store.names import CARD, MANIFEST
@@ -185,15 +185,15 @@ def _pages(
         before = Path(folder.path(CARD)).read_text(encoding="utf-8")
     dumps = dump_folders(there) | {at.folder}
     where = Where(at.repo, Place.of(at.folder, plan), dumps, data_folders(there) - dumps)
-    calibration = calibrate(DumpReader(folder))
+    surveyed = survey(DumpReader(folder))
     pages = {}
     try:
-        pages[at.inside(PICTURE)] = draw(calibration)
+        pages[at.inside(PICTURE)] = draw(surveyed)
     except MissingExtra as error:
         progress.say(f"the card has no picture: {error}")
     picture = PICTURE if pages else None
     given = {"license": options.license, TEACHER_LICENSE: options.teacher_license}
-    page = render_page(folder, manifest, plan, where, given, calibration, picture, before)
+    page = render_page(folder, manifest, plan, where, given, surveyed.section, picture, before)
     pages[at.inside(CARD)] = page.encode()
     if at.folder:
         index = render_index(folder, manifest, plan, where, given, cards.get(CARD, ""))

@@ -34,7 +34,10 @@ class Statistics(Record):
     """Statistics of stored logits."""
 
     rows: Rows = Field(description="the number of these rows")
-    labelled: Count = Field(description="the number of them that have a label")
+    labelled: Count = Field(
+        description="the number of them, or of their positions where these are given, that have a "
+        "label"
+    )
     correct: Count = Field(description="the number of those whose largest logit is at their label")
     min: Number | None = Field(
         default=None, description="the smallest logit; left out where not all are stored"
@@ -67,13 +70,28 @@ class Statistics(Record):
         "orientation says to turn them; left out where there are none",
     )
 
+    @property
+    def scored(self) -> int:
+        """How many positions these are statistics of: one a row, unless `positions` is given."""
+        return self.rows if self.positions is None else self.positions
+
+    @property
+    def positions_each(self) -> float:
+        """How many positions a row has, on average."""
+        return self.scored / self.rows
+
+    @property
+    def unit(self) -> str:
+        """What is counted by `labelled` and `correct`: a `row` or a `position`."""
+        return "row" if self.positions is None else "position"
+
     @classmethod
     def merge(cls, parts: "list[Statistics]") -> "Statistics | None":
         """Those of several disjoint sets of rows as those of all; None for no rows."""
         rows = sum(part.rows for part in parts)
         if not rows:
             return None
-        weights = [part.rows if part.positions is None else part.positions for part in parts]
+        weights = [part.scored for part in parts]
         positions, correct = sum(weights), sum(part.correct for part in parts)
         labelled = sum(part.labelled for part in parts)
         return cls(

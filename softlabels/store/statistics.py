@@ -1,13 +1,9 @@
 """What a shard's commit says of its logits. N rows, C classes."""
 
-import math
-
 import numpy as np
 
 from softlabels.logits import Logits
 from softlabels.store.records import Statistics
-
-ENOUGH = 20  # labelled rows of which an accuracy is judged
 
 
 class LogitStatistics:
@@ -41,17 +37,3 @@ class LogitStatistics:
     @property
     def merged(self) -> Statistics | None:
         return Statistics.merge(self.parts)
-
-
-def alarm(labelled: int, correct: int, classes: int) -> str:
-    """What has to be said of an accuracy that guessing would give, or ''. Guessing is right in
-    1/C of the rows, and this far above it by three standard deviations at most."""
-    chance = 1 / classes
-    guessed = labelled * chance + 3 * math.sqrt(labelled * chance * (1 - chance))
-    if labelled < ENOUGH or correct > guessed:
-        return ""
-    return (
-        f"the teacher's accuracy is {correct / labelled:.4f}, no better than guessing among "
-        f"{classes} classes: are these the labels and the preprocessing it knows, and the rows and "
-        f"classes in its order?"
-    )

@@ -195,8 +195,7 @@ class ShardWriter:
         if self.known is not None and self.known.statistics:
             known = self.known.statistics
             return statistics.replace(kl=known.kl, kl_most=known.kl_most)
-        rows = statistics.rows
-        positions = rows if statistics.positions is None else statistics.positions
+        positions = statistics.scored
         self.codec.check_lost(self._lost, positions, where)
         if pilot is None or not positions:
             return statistics

@@ -13,7 +13,8 @@ from softlabels.inputs.examples import Examples
 from softlabels.inputs.opening import open_as_told
 from softlabels.inputs.preprocessing import choose, introduce
 from softlabels.label_spaces import LabelSpace, match_label_spaces
-from softlabels.logits import DenseLogits, Logits
+from softlabels.logits import DenseLogits
+from softlabels.measures import LabelScore, TeacherScore
 from softlabels.models.model import Model, ModelFile
 from softlabels.models.opening import open_model
 from softlabels.options import EvalOptions, verb
@@ -23,8 +24,6 @@ from softlabels.system.progress import Advance, Progress, ignore
 from softlabels.targets.batch import for_each_position
 from softlabels.targets.loading import load
 from softlabels.targets.soft_dataset import Dump
-
-ECE_BINS = 15
 
 
 @torch.inference_mode()
@@ -47,51 +46,9 @@ def predict(
     return torch.cat(parts) if parts else torch.empty(0, 0)
 
 
-def measure(logits_NC: Tensor, labels_N: Tensor) -> dict[str, Any]:
-    """Against hard labels; rows with label −1 are left out.
-
-    rows, errors, accuracy; nll: mean negative log likelihood in nats; ece: expected calibration
-    error with 15 equal bins of confidence (Guo et al. 2017, equation 3). Raises SourceError where
-    no row has a label.
-    """
-    known = labels_N >= 0
-    if not bool(known.any()):
-        raise SourceError(f"of {counted(len(labels_N), 'row')} none has a label to measure against")
-    logits_NC, labels_N = logits_NC[known], labels_N[known]
-    log_p_NC = DenseLogits(logits_NC).temper(1).log_probs()
-    log_confidence_N, predicted_N = log_p_NC.max(-1)
-    correct_N = predicted_N == labels_N
-    return {
-        "rows": len(labels_N),
-        "errors": int((~correct_N).sum()),
-        "accuracy": float(correct_N.double().mean()),
-        "nll": float(-log_p_NC.gather(1, labels_N[:, None]).double().mean()),
-        "ece": calibration_error(log_confidence_N.exp(), correct_N),
-    }
-
-
-def calibration_error(confidence_N: Tensor, correct_N: Tensor, bins: int = ECE_BINS) -> float:
-    """Σ over bins of (share of rows) · |accuracy − mean confidence|."""
-    which_N = (confidence_N * bins).ceil().clamp(1, bins).long() - 1
-    gap_N = correct_N.double() - confidence_N.double()
-    sums = torch.zeros(bins, dtype=torch.float64).index_add(0, which_N, gap_N)
-    return float(sums.abs().sum() / len(confidence_N))
-
-
 def broken_rows(logits_NC: Tensor) -> int:
     """How many rows hold NaN or infinity. No measure of them means anything."""
     return int((~torch.isfinite(logits_NC).all(-1)).sum())
-
-
-def compare(student_MC: Tensor, teacher: Logits) -> dict[str, Any]:
-    """Against a teacher's logits of the same positions: agreement of the top class, and the mean
-    KL(teacher ‖ student) at T = 1 in nats."""
-    targets = teacher.temper(1)
-    agrees_M = student_MC.argmax(-1) == targets.top(1)[1][:, 0]
-    return {
-        "agreement": float(agrees_M.double().mean()),
-        "kl": float(targets.kl(student_MC).double().mean()),
-    }
 
 
 class Evaluation(dict[str, Any]):
@@ -143,7 +100,7 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
     labels_N = _labels_of(examples, space, progress)
     logits_NC = _predict_all(model, examples, options, progress, "eval")
     found = Evaluation(checkpoint=options.checkpoint, data=source.data, split=source.split)
-    found.update(measure(logits_NC, labels_N))
+    found.update(LabelScore.of(DenseLogits(logits_NC), labels_N).measures)
     if options.against is not None:
         dataset = load(options.against, preprocess=str(chosen.preprocess))
         assert isinstance(dataset, Dump), "one folder was named"
@@ -189,8 +146,8 @@ def _against(
     dataset.settle()
     if order is not None:  # the student's classes in the teacher's order
         student_NC = student_NC[:, order]
-    student_MC = for_each_position(student_NC, columns)
-    return {"dump": name, "rows": len(dataset)} | compare(student_MC, columns["targets"])
+    score = TeacherScore.of(for_each_position(student_NC, columns), columns["targets"])
+    return {"dump": name, "rows": len(dataset)} | score.measures
 
 
 def _match(ours: LabelSpace, theirs: LabelSpace, progress: Progress) -> Tensor | None:

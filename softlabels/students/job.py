@@ -13,11 +13,13 @@ from torch import Tensor
 
 from softlabels.errors import UsageError
 from softlabels.inputs.examples import Examples
+from softlabels.logits import DenseLogits
+from softlabels.measures import LabelScore, TeacherScore
 from softlabels.models.causes import cause
 from softlabels.models.checkpoint import Checkpoint, library_versions
 from softlabels.models.specs import build_model, check_state
 from softlabels.options import TrainingOptions
-from softlabels.students.evaluation import broken_rows, compare, measure, predict
+from softlabels.students.evaluation import broken_rows, predict
 from softlabels.students.holdout import FEW, choose_rows, labels_choose
 from softlabels.students.ranks import Ranks
 from softlabels.students.student import Student, Use, check_model, check_training, in_words
@@ -214,12 +216,12 @@ class Job:
         found: dict[str, Any] = {}
         labels = None if self.labels is None else self.labels[torch.from_numpy(rows)]
         if labels is not None and bool((labels >= 0).any()):
-            found |= measure(logits_NC, labels)
+            found |= LabelScore.of(DenseLogits(logits_NC), labels).measures
             found["labelled"] = found["rows"]
         if self.teacher is not None:
             columns = self.teacher.rows.columns(rows)
             logits_MC = for_each_position(logits_NC, columns)
-            found |= compare(logits_MC, columns["targets"].to("cpu"))
+            found |= TeacherScore.of(logits_MC, columns["targets"].to("cpu")).measures
         return found | {"rows": len(rows)}
 
     def checkpoint(self, outcome: Outcome) -> Checkpoint:

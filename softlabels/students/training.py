@@ -14,13 +14,13 @@ from softlabels.inputs.preprocessing import choose, introduce
 from softlabels.inputs.views import draw_shifts, shift
 from softlabels.logits import check_temperature
 from softlabels.options import FitOptions, TrainingOptions, TrainOptions, verb
+from softlabels.places.newest import newest_dump
 from softlabels.students.job import Job, TrainResult
 from softlabels.students.losses import hard_loss, kd_loss
 from softlabels.students.ranks import Ranks
 from softlabels.students.trainer import Batch
 from softlabels.system.humanize import counted
 from softlabels.system.progress import Progress
-from softlabels.targets import newest_dump
 from softlabels.targets.batch import for_each_position
 from softlabels.targets.joining import source_place
 from softlabels.targets.loading import load

@@ -1,7 +1,6 @@
 """Stage two: a stored dump as a torch dataset, at any temperature."""
 
 from softlabels.targets.batches import as_it_is
-from softlabels.targets.describing import info, list_dumps, newest_dump
 from softlabels.targets.labelled import examples
 from softlabels.targets.loading import load
 from softlabels.targets.soft_dataset import SoftDataset
@@ -11,9 +10,6 @@ __all__ = [
     "SoftDataset",
     "as_it_is",
     "examples",
-    "info",
-    "list_dumps",
     "load",
-    "newest_dump",
     "with_soft_targets",
 ]

@@ -12,19 +12,19 @@ from softlabels.inputs.hashing import Fingerprint, ascending
 from softlabels.inputs.whereabouts import recall
 from softlabels.options import VerifyOptions, verb
 from softlabels.places.folders import dump_folder
-from softlabels.store.card import card_is_good
+from softlabels.reports.card import card_is_good
+from softlabels.reports.doubts import codec_errors, guessing
+from softlabels.reports.recipe import TEACHER, recipe
 from softlabels.store.claims import writer_of
 from softlabels.store.folder import MADE_HERE, Folder
 from softlabels.store.ledger import Ledger
 from softlabels.store.names import CARD, MANIFEST, PLAN, commit_name
-from softlabels.store.pilots import STOPPED, WARNED
+from softlabels.store.pilots import STOPPED
 from softlabels.store.reader import DumpReader
-from softlabels.store.recipe import TEACHER, recipe
-from softlabels.store.records import Commit, Manifest, Plan, Skipped
+from softlabels.store.records import Commit, Manifest, Plan, Skipped, Statistics
 from softlabels.store.shard_check import Finding, check_shards, sha256_of
 from softlabels.store.side_files import REMEDY as LOST
 from softlabels.store.side_files import SHARED
-from softlabels.store.statistics import alarm
 from softlabels.system.humanize import counted
 from softlabels.system.progress import Progress
 from softlabels.verification.rechecks import Replay, recheck_source, replay
@@ -93,8 +93,10 @@ def verify(options: VerifyOptions, progress: Progress) -> Verdict:
         _check_files(
             folder, plan, commits, options.workers or os.cpu_count() or 1, verdict, progress
         )
-        _raise_the_alarm(plan, verdict)
-        _check_error(plan, commits, verdict)
+        recorded = Statistics.merge([c.statistics for c in commits if c.statistics])
+        each = len(plan.views) * (recorded.positions_each if recorded else 1)
+        verdict.warnings += guessing(verdict.correct, verdict.labelled, plan.classes, each)
+        verdict.warnings += codec_errors(plan, commits)
     verdict.seconds = time.perf_counter() - began
     if options.source or options.replay:
         _go_further(folder, options, verdict, progress)
@@ -234,23 +236,6 @@ def _check_files(
         verdict.report(MANIFEST, "the fingerprint of the source's keys is not that of the rows")
     if not ids_ascend and len(np.unique(DumpReader(folder).ids)) < verdict.rows:
         verdict.report(MANIFEST, "an id comes twice")
-
-
-def _check_error(plan: Plan, commits: list[Commit], verdict: Verdict) -> None:
-    """Whether the codec errs on each shard about as on the pilot, by what their records say."""
-    for commit in commits:
-        mean, pilot = commit.statistics.kl if commit.statistics else None, plan.pilot
-        if pilot and mean is not None and pilot.is_exceeded(mean, commit.rows, WARNED):
-            verdict.warnings.append(
-                f"{commit.file}: the codec {plan.codec} changed its soft targets by a mean KL of "
-                f"{mean:.2g} nats at T = 1; the pilot measured {pilot.at_one.mean:.2g}"
-            )
-
-
-def _raise_the_alarm(plan: Plan, verdict: Verdict) -> None:
-    """The cheap alarm: does the teacher, as stored, know the labels better than chance?"""
-    if text := alarm(verdict.labelled, verdict.correct, plan.classes):
-        verdict.warnings.append(text)
 
 
 def _go_further(

@@ -17,11 +17,11 @@ from markdown_it import MarkdownIt
 import softlabels
 from softlabels.cli.app import app
 from softlabels.options import DumpOptions
+from softlabels.reports.markdown import shown, table
+from softlabels.reports.recipe import recipe
 from softlabels.store.folder import Folder
 from softlabels.store.ledger import read_manifest
-from softlabels.store.markdown import shown, table
 from softlabels.store.plan import SourceColumns
-from softlabels.store.recipe import recipe
 from tests.conftest import Linear, png, save_script
 
 STRANGE = [

@@ -9,10 +9,9 @@ import torch
 from torch import nn
 
 import softlabels
-from softlabels.errors import SourceError, TeacherError, TrainingError, UsageError
+from softlabels.errors import TeacherError, TrainingError, UsageError
 from softlabels.inputs.opening import open_source
 from softlabels.options import FitOptions
-from softlabels.students.evaluation import measure
 from softlabels.students.holdout import choose_rows, labels_choose
 from softlabels.system.humanize import json_text
 from softlabels.system.progress import Progress
@@ -93,11 +92,6 @@ def test_labels_are_enough_from_thirty_rows_and_half_of_all(known, rows, enough)
     labels = np.full(rows, -1)
     labels[:known] = 3
     assert labels_choose(labels) is enough
-
-
-def test_nothing_is_measured_against_no_labels():
-    with pytest.raises(SourceError, match="of 3 rows none has a label to measure against"):
-        measure(torch.zeros(3, 2), torch.full((3,), -1))
 
 
 @pytest.mark.parametrize(

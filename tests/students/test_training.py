@@ -13,9 +13,7 @@ import torch
 
 import softlabels
 from softlabels.errors import SourceError, StoreError, TrainingError, UsageError
-from softlabels.logits import DenseLogits
 from softlabels.options import FitOptions
-from softlabels.students.evaluation import calibration_error, compare, measure
 from softlabels.students.holdout import choose_rows
 from softlabels.students.trainer import learning_rate_factor, limit_norms
 from softlabels.teachers import resolve
@@ -263,20 +261,6 @@ def test_ctrl_c_keeps_the_best_so_far(tmp_path):
     assert process.returncode == 130
     assert "is saved" in said
     assert torch.load(tmp_path / "t.pt", weights_only=True)["training"]["complete"] is False
-
-
-def test_measures_by_hand():
-    logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 0.0]])
-    found = measure(logits, torch.tensor([0, 0, 0, -1]))
-    assert (found["rows"], found["errors"]) == (3, 1)
-    log = torch.log_softmax(logits[:3], -1)[:, 0]
-    assert found["nll"] == pytest.approx(float(-log.mean()), rel=1e-6)
-    confidence, correct = torch.tensor([0.95, 0.94, 0.55, 0.5]), torch.tensor([1, 0, 1, 0]).bool()
-    expected = (abs(1 - 1.89) + abs(1 - 0.55) + abs(0 - 0.5)) / 4
-    assert calibration_error(confidence, correct) == pytest.approx(expected, abs=1e-6)
-    same = compare(logits, DenseLogits(logits))
-    assert same["agreement"] == 1
-    assert same["kl"] == pytest.approx(0, abs=1e-7)
 
 
 def test_text_labels_keep_their_numbers_in_a_split_that_lacks_a_class(tmp_path):

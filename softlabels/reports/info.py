@@ -1,19 +1,16 @@
-"""What is in a folder: `info`, and the newest dump of several."""
+"""What is in a folder: `info` of one dump, a list of several."""
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from softlabels.errors import SoftlabelsError, StoreError
+from softlabels.errors import StoreError
 from softlabels.places.folders import dump_folder, open_folder
-from softlabels.store.card import describe, worded
-from softlabels.store.folder import Folder
+from softlabels.reports.facts import describe, worded
 from softlabels.store.ledger import Ledger, read_manifest
 from softlabels.store.names import MANIFEST, PLAN
 from softlabels.system.humanize import html_table
-
-DEMO_MARK = "demo.json"  # in the demo's folder, which is its own
 
 
 class Info(dict[str, Any]):
@@ -105,25 +102,3 @@ def _listed(place: str) -> Listed:
 def _is_there(place: str, file: str, size: int) -> bool:
     path = Path(place, file)
     return path.is_file() and path.stat().st_size == size
-
-
-def newest_dump(under: str | Path = "data") -> Path:
-    """The complete dump below this folder whose manifest was written last, but for the demo's.
-
-    Raises StoreError where there is none.
-    """
-    found = []
-    for manifest in Path(under).glob(f"**/{MANIFEST}"):
-        if any((folder / DEMO_MARK).exists() for folder in manifest.parents):
-            continue
-        try:
-            created = read_manifest(Folder(manifest.parent))[0].created
-        except SoftlabelsError:
-            continue
-        found.append((created, manifest.stat().st_mtime_ns, manifest.parent))
-    if not found:
-        raise StoreError(
-            f"no complete dump under {under}/; name its folder, or make one: "
-            f"softlabels dump --teacher t.pt"
-        )
-    return max(found)[-1]

@@ -1,0 +1,201 @@
+"""How good a model's answers are: every measure, once.
+
+M scored positions, for a classifier as many as rows; C classes. Probabilities are those at T = 1;
+NLL, entropy and KL are in nats.
+
+A score holds sums over positions: `of` measures a block of them, and `+` joins the scores of two
+disjoint blocks. So row groups, batches and ranks may be measured apart and added in any order:
+counts are exact, other sums are float64.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from softlabels.logits import DenseLogits, Logits, SoftTargets
+
+BINS = 15
+PARTS = 50  # of the range of entropies
+ENOUGH = 20  # labelled inputs, before an accuracy is judged
+DEVIATIONS = 3
+
+
+def in_bins(shares_M: Tensor, bins: int) -> Tensor:
+    """Which of `bins` equal bins of [0, 1] each share lies in, int64 [M].
+
+    A bin has its upper edge: bin b, from 0, is (b/bins, (b+1)/bins]. What is 0 or less lies in the
+    first one, what is above 1 in the last. Edges are rounded as the shares are, so that 1/3 is on
+    the edge 5/15 in float32 too.
+    """
+    edges = torch.arange(1, bins, dtype=shares_M.dtype, device=shares_M.device) / bins
+    return torch.bucketize(shares_M, edges)
+
+
+def agrees(one: SoftTargets, other: SoftTargets) -> Tensor:
+    """Where both have the same top class, bool [M]; of equal classes, the lower number is the
+    top one."""
+    return one.top(1)[1][:, 0] == other.top(1)[1][:, 0]
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Confidence, the probability of the top class, beside how often that class is the label.
+
+    Positions are in 15 equal bins by confidence, each with its upper edge, as in Guo et al. 2017,
+    "On Calibration of Modern Neural Networks", section 2.
+
+    counts: positions, int64 [15].
+    confidence: their summed confidence, float64 [15].
+    hits: how many have the label as top class, int64 [15].
+    """
+
+    counts: Tensor = field(default_factory=lambda: torch.zeros(BINS, dtype=torch.int64))
+    confidence: Tensor = field(default_factory=lambda: torch.zeros(BINS, dtype=torch.float64))
+    hits: Tensor = field(default_factory=lambda: torch.zeros(BINS, dtype=torch.int64))
+
+    @classmethod
+    def of(cls, logits: Logits, labels_M: Tensor) -> "Calibration":
+        """Of a block of positions. labels: int64 [M]; positions with label −1 are left out."""
+        confidence_M, top_M = (one[:, 0].cpu() for one in logits.temper(1).top(1))
+        known_M = labels_M >= 0
+        confidence_M, hit_M = confidence_M[known_M], (top_M == labels_M)[known_M]
+        bin_M = in_bins(confidence_M, BINS)
+        return cls(
+            counts=bin_M.bincount(minlength=BINS),
+            confidence=bin_M.bincount(confidence_M.double(), minlength=BINS),
+            hits=bin_M[hit_M].bincount(minlength=BINS),
+        )
+
+    def __add__(self, other: "Calibration") -> "Calibration":
+        return Calibration(
+            self.counts + other.counts,
+            self.confidence + other.confidence,
+            self.hits + other.hits,
+        )
+
+    @property
+    def labelled(self) -> int:
+        return int(self.counts.sum())
+
+    @property
+    def correct(self) -> int:
+        return int(self.hits.sum())
+
+    @property
+    def error(self) -> float | None:
+        """The expected calibration error, Guo et al. 2017, equation 3: Σ over bins of (share of the
+        positions) · |accuracy − mean confidence|. None without labels."""
+        if not self.labelled:
+            return None
+        return float((self.hits - self.confidence).abs().sum()) / self.labelled
+
+
+@dataclass(frozen=True, eq=False)
+class LabelScore:
+    """Logits against hard labels. nll: the summed −log p of the labels."""
+
+    calibration: Calibration = field(default_factory=Calibration)
+    nll: float = 0.0
+
+    @classmethod
+    def of(cls, logits: Logits, labels_M: Tensor) -> "LabelScore":
+        """Of a block of positions. labels: int64 [M]; positions with label −1 are left out."""
+        known_M = labels_M >= 0
+        logits, labels_M = logits.select(known_M.nonzero()[:, 0]), labels_M[known_M]
+        log_p_MC = logits.temper(1).log_probs()
+        log_p_M = log_p_MC.gather(-1, labels_M[:, None].to(log_p_MC.device))[:, 0]
+        nll = -float(log_p_M.cpu().double().sum())
+        return cls(Calibration.of(logits, labels_M), nll)
+
+    def __add__(self, other: "LabelScore") -> "LabelScore":
+        return LabelScore(self.calibration + other.calibration, self.nll + other.nll)
+
+    @property
+    def labelled(self) -> int:
+        return self.calibration.labelled
+
+    @property
+    def measures(self) -> dict[str, float]:
+        """rows: those with a label; errors; accuracy; nll: the mean; ece: the expected calibration
+        error. Empty without labels."""
+        rows, correct = self.labelled, self.calibration.correct
+        if not rows:
+            return {}
+        return {
+            "rows": rows,
+            "errors": rows - correct,
+            "accuracy": correct / rows,
+            "nll": self.nll / rows,
+            "ece": self.calibration.error or 0.0,
+        }
+
+
+@dataclass(frozen=True)
+class TeacherScore:
+    """A student's logits against a teacher's.
+
+    same: positions where both have the same top class; kl: the summed KL(teacher ‖ student).
+    """
+
+    positions: int = 0
+    same: int = 0
+    kl: float = 0.0
+
+    @classmethod
+    def of(cls, student_MC: Tensor, teacher: Logits) -> "TeacherScore":
+        """Of a block of positions. student: raw logits [M, C]."""
+        targets = teacher.temper(1)
+        same_M = agrees(targets, DenseLogits(student_MC).temper(1))
+        return cls(len(teacher), int(same_M.sum()), float(targets.kl(student_MC).double().sum()))
+
+    def __add__(self, other: "TeacherScore") -> "TeacherScore":
+        return TeacherScore(
+            self.positions + other.positions, self.same + other.same, self.kl + other.kl
+        )
+
+    @property
+    def measures(self) -> dict[str, float]:
+        """agreement: the share of the positions where the top classes are the same; kl: the mean.
+        Empty without positions."""
+        if not self.positions:
+            return {}
+        return {"agreement": self.same / self.positions, "kl": self.kl / self.positions}
+
+
+@dataclass(frozen=True, eq=False)
+class Softness:
+    """Entropies of soft targets: how many lie in each of 50 equal parts from 0 to log C nats, each
+    part with its upper edge. counts: int64 [50]."""
+
+    counts: Tensor = field(default_factory=lambda: torch.zeros(PARTS, dtype=torch.int64))
+
+    @classmethod
+    def of(cls, targets: SoftTargets, classes: int) -> "Softness":
+        """Of a block of positions."""
+        most = max(math.log(classes), 1e-9)  # the entropy of a single class is always 0
+        part_M = in_bins(targets.entropy().cpu() / most, PARTS)
+        return cls(part_M.bincount(minlength=PARTS))
+
+    def __add__(self, other: "Softness") -> "Softness":
+        return Softness(self.counts + other.counts)
+
+
+def is_like_guessing(correct: int, labelled: int, classes: int, each: float = 1) -> bool:
+    """Whether an accuracy is one that guessing would give.
+
+    Guessing is right in 1/C of the cases and, by three standard deviations, at most so far above.
+    The views of an input and the positions of a row share a label, and a teacher may answer all of
+    them alike: so there are only as many cases as inputs. False for fewer than 20 inputs, and for a
+    single class.
+
+    correct, labelled: positions whose top class is their label, and that have one.
+    each: how many positions an input has in all of its views, on average.
+    """
+    inputs = labelled / each
+    if inputs < ENOUGH or classes < 2:
+        return False
+    chance = 1 / classes
+    deviation = math.sqrt(chance * (1 - chance) / inputs)
+    return correct / labelled <= chance + DEVIATIONS * deviation

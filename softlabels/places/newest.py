@@ -1,0 +1,32 @@
+"""Which dump is meant where none is named."""
+
+from pathlib import Path
+
+from softlabels.errors import SoftlabelsError, StoreError
+from softlabels.store.folder import Folder
+from softlabels.store.ledger import read_manifest
+from softlabels.store.names import MANIFEST
+
+DEMO_MARK = "demo.json"  # in the demo's folder, which is its own
+
+
+def newest_dump(under: str | Path = "data") -> Path:
+    """The complete dump below this folder whose manifest was written last, but for the demo's.
+
+    Raises StoreError where there is none.
+    """
+    found = []
+    for manifest in Path(under).glob(f"**/{MANIFEST}"):
+        if any((folder / DEMO_MARK).exists() for folder in manifest.parents):
+            continue
+        try:
+            created = read_manifest(Folder(manifest.parent))[0].created
+        except SoftlabelsError:
+            continue
+        found.append((created, manifest.stat().st_mtime_ns, manifest.parent))
+    if not found:
+        raise StoreError(
+            f"no complete dump under {under}/; name its folder, or make one: "
+            f"softlabels dump --teacher t.pt"
+        )
+    return max(found)[-1]

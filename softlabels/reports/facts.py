@@ -1,0 +1,109 @@
+"""The facts of a dump, from its records: as values, and as people read them."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from softlabels.store.fields import CLEAN
+from softlabels.store.pilots import Pilot
+from softlabels.store.records import Manifest, Plan
+from softlabels.system.humanize import size_words
+
+
+def describe(manifest: Manifest, plan: Plan) -> dict[str, Any]:
+    """The facts of a dump, in the order in which a person asks for them: numbers as numbers, size
+    in bytes, entropy in nats. `worded` has them as text."""
+    statistics, revision = manifest.statistics, plan.source.revision
+    revision = f", revision {revision}" if revision else ""
+    facts: dict[str, Any] = {
+        "rows": manifest.rows,
+        "classes": plan.classes,
+        "teacher": _teacher(plan),
+        "teacher's file": plan.teacher.fingerprint,
+        "source": f"{plan.source.data}, split {plan.source.split}{revision}",
+        "source's fingerprint": plan.source.fingerprint,
+        "views": _views(plan),
+        "preprocessing": plan.preprocess or "none",
+        "logits": f"{_stored(plan)}, {_made(plan)}",
+        **_codec_error(manifest, plan),
+        "inputs stored": plan.store_inputs,
+        **batch_dependence(plan),
+        "shards": plan.shards,
+        "size": manifest.bytes,
+    }
+    if statistics and statistics.accuracy is not None:
+        facts["teacher's accuracy"] = statistics.accuracy
+        facts["teacher's errors"] = statistics.labelled - statistics.correct
+    if statistics:
+        facts["mean entropy at T=1"] = statistics.entropy
+    if statistics and statistics.min is not None:
+        facts["range of logits"] = [statistics.min, statistics.max]
+    if statistics and statistics.unturned:
+        facts["pictures not turned"] = statistics.unturned
+    if manifest.skipped:
+        facts["rows left out"] = len(manifest.skipped)
+    facts["made"] = f"{manifest.created}, softlabels {manifest.versions.get('softlabels', '?')}"
+    return facts
+
+
+WORDS: dict[str, Callable[[Any], str]] = {
+    "codec's error": lambda value: f"KL(teacher, stored) {Pilot.model_validate(value)}",
+    "codec's error, all rows": lambda value: (
+        f"{value[0]:.1e} at T=1, at most {value[1]:.1e} in a shard"
+    ),
+    "size": size_words,
+    "teacher's accuracy": lambda value: f"{value:.4f}",
+    "mean entropy at T=1": lambda value: f"{value:.4f} nats",
+    "range of logits": lambda value: f"{value[0]:.3f} to {value[1]:.3f}",
+    "pictures not turned": lambda value: f"{value:,} with an EXIF orientation",
+}
+
+
+def worded(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Facts as people read them."""
+
+    def word(name: str, value: Any) -> str:
+        if name in WORDS:
+            return WORDS[name](value)
+        return f"{value:,}" if isinstance(value, int) else str(value)
+
+    return {name: word(name, value) for name, value in facts.items()}
+
+
+def _codec_error(manifest: Manifest, plan: Plan) -> dict[str, Any]:
+    """By how much soft targets of the stored logits differ from the teacher's: what the pilot
+    measured, and of all rows the mean KL at T = 1 in nats and the largest of a shard."""
+    if plan.pilot is None:
+        return {}
+    facts: dict[str, Any] = {"codec's error": plan.pilot.as_json}
+    statistics = manifest.statistics
+    if statistics and statistics.kl is not None:
+        facts["codec's error, all rows"] = [statistics.kl, statistics.kl_most]
+    return facts
+
+
+def _views(plan: Plan) -> str:
+    """Which views of each input there are."""
+    if not plan.has_views:
+        return "clean"
+    clean, drawn = plan.views[0] == CLEAN, [view for view in plan.views if view != CLEAN]
+    return f"{'clean and ' * clean}{len(drawn):,} of {plan.augment}, data seed {plan.data_seed}"
+
+
+def _stored(plan: Plan) -> str:
+    return plan.dtype if plan.codec == "dense" else f"codec {plan.codec} with {plan.dtype}"
+
+
+def _made(plan: Plan) -> str:
+    return "imported" if plan.is_imported else f"teacher run in {plan.precision}"
+
+
+def _teacher(plan: Plan) -> str:
+    model = f", {plan.teacher.model}" if plan.teacher.model else ""
+    return f"{plan.teacher.name} ({plan.teacher.kind}{model})"
+
+
+def batch_dependence(plan: Plan) -> dict[str, str]:
+    """What a reader has to know of a teacher that looks at whole batches."""
+    if plan.batch_size is None:
+        return {}
+    return {"batches": f"of {plan.batch_size:,} rows; a row's logits may depend on those beside it"}

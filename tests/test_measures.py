@@ -1,0 +1,128 @@
+"""Every measure, by hand and in blocks."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import softlabels
+from softlabels.errors import SourceError
+from softlabels.logits import DenseLogits
+from softlabels.measures import (
+    BINS,
+    PARTS,
+    Calibration,
+    LabelScore,
+    Softness,
+    TeacherScore,
+    in_bins,
+    is_like_guessing,
+)
+
+
+def of_confidence(*confidences: float) -> DenseLogits:
+    """Logits of two classes, the first of which has so much probability, more than a half."""
+    p = torch.tensor(confidences, dtype=torch.float64)
+    return DenseLogits(torch.stack([p.log(), (1 - p).log()], -1))
+
+
+def test_measures_by_hand():
+    logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 0.0]])
+    found = LabelScore.of(DenseLogits(logits), torch.tensor([0, 0, 0, -1])).measures
+    assert (found["rows"], found["errors"], found["accuracy"]) == (3, 1, 2 / 3)
+    log = torch.log_softmax(logits[:3], -1)[:, 0]
+    assert found["nll"] == pytest.approx(float(-log.mean()), rel=1e-6)
+    same = TeacherScore.of(logits, DenseLogits(logits)).measures
+    assert same["agreement"] == 1
+    assert same["kl"] == pytest.approx(0, abs=1e-7)
+    other = TeacherScore.of(logits.flip(-1), DenseLogits(logits)).measures
+    assert other["agreement"] == 0.25, "of equal logits the first class is the top one"
+    q = torch.softmax(logits, -1)
+    assert other["kl"] == pytest.approx(float((q * (q / q.flip(-1)).log()).sum(-1).mean()))
+
+
+def test_the_calibration_error_by_hand():
+    """0.95 and 0.94 are in bin 15, 0.55 in bin 9; of the last, the label is the other class."""
+    labels = torch.tensor([0, 1, 0, 1])
+    expected = (abs(1 - 1.89) + abs(1 - 0.55) + abs(0 - 0.6001)) / 4
+    calibration = Calibration.of(of_confidence(0.95, 0.94, 0.55, 0.6001), labels)
+    assert calibration.error == pytest.approx(expected, abs=1e-9)
+    assert calibration.counts.nonzero()[:, 0].tolist() == [8, 9, 14]
+    assert calibration.hits.tolist()[8:10] == [1, 0]
+
+
+def test_a_confidence_on_an_edge_is_in_the_bin_below():
+    on_edges = torch.tensor([0, 1 / 15, 1 / 3, 0.6, 14 / 15, 1], dtype=torch.float64)
+    above = torch.nextafter(on_edges, torch.tensor(2.0, dtype=torch.float64))
+    for dtype in (torch.float32, torch.float64):
+        assert in_bins(on_edges.to(dtype), BINS).tolist() == [0, 0, 4, 8, 13, 14]
+    assert in_bins(above, BINS).tolist() == [0, 1, 5, 9, 14, 14]
+    sure = Calibration.of(DenseLogits(torch.tensor([[200.0, 0.0]])), torch.tensor([0]))
+    assert (sure.counts[-1], sure.error) == (1, 0), "a confidence of exactly 1"
+
+
+@given(st.data())
+def test_blocks_in_any_split_measure_as_all_at_once(data):
+    rows, classes = data.draw(st.integers(1, 40)), data.draw(st.integers(2, 5))
+    seed = data.draw(st.integers(0, 2**32 - 1))
+    draw = np.random.default_rng(seed)
+    student, teacher = torch.from_numpy(draw.normal(0, 3, (2, rows, classes)).astype("f4"))
+    labels = torch.from_numpy(draw.integers(-1, classes, rows))
+    order = torch.from_numpy(draw.permutation(rows))
+    cuts = sorted(data.draw(st.lists(st.integers(0, rows), max_size=5)))
+    blocks = [order[a:b] for a, b in zip([0, *cuts], [*cuts, rows], strict=True)]
+    label, close, soft = LabelScore(), TeacherScore(), Softness()
+    for block in blocks:
+        label += LabelScore.of(DenseLogits(student[block]), labels[block])
+        close += TeacherScore.of(student[block], DenseLogits(teacher[block]))
+        soft += Softness.of(DenseLogits(teacher[block]).temper(4), classes)
+    whole = LabelScore.of(DenseLogits(student), labels)
+    assert label.calibration.counts.equal(whole.calibration.counts)
+    assert label.calibration.hits.equal(whole.calibration.hits)
+    assert label.measures == pytest.approx(whole.measures, rel=1e-12, abs=1e-12)
+    together = TeacherScore.of(student, DenseLogits(teacher))
+    assert (close.positions, close.same) == (rows, together.same)
+    assert close.measures == pytest.approx(together.measures, rel=1e-12, abs=1e-12)
+    assert soft.counts.equal(Softness.of(DenseLogits(teacher).temper(4), classes).counts)
+
+
+def test_softness_counts_the_ends_of_the_range():
+    logits = torch.tensor([[0.0, 0.0, 0.0, 0.0], [900.0, 0.0, 0.0, 0.0]])
+    counts = Softness.of(DenseLogits(logits).temper(1), 4).counts
+    assert counts.nonzero()[:, 0].tolist() == [0, PARTS - 1]
+    assert Softness.of(DenseLogits(torch.zeros(3, 1)).temper(1), 1).counts[0] == 3
+
+
+def test_no_labels_give_no_measures(made, tmp_path):
+    assert LabelScore.of(DenseLogits(torch.zeros(3, 2)), torch.full((3,), -1)).measures == {}
+    assert TeacherScore().measures == {}
+    assert Calibration().error is None
+    lines = [",".join(f"{i % 7}" for i in range(64))] * 3
+    names = ",".join(f"x{i}" for i in range(64))
+    (tmp_path / "d.csv").write_text("\n".join([names, *lines]))
+    with pytest.raises(SourceError, match="has no labels to measure against"):
+        softlabels.evaluate(checkpoint=str(made / "t.pt"), data=str(tmp_path / "d.csv"),
+                            split="train")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("correct", "labelled", "classes", "each", "guessed"),
+    [
+        (19, 19, 2, 1, False),  # too few
+        (20, 20, 2, 1, False),
+        (500, 1000, 2, 1, True),
+        (547, 1000, 2, 1, True),  # 0.5 + 3 · 0.5 / √1000 = 0.5474
+        (548, 1000, 2, 1, False),
+        (548, 1000, 2, 10, True),  # of 100 rows: 0.65
+        (650, 1000, 2, 10, True),
+        (651, 1000, 2, 10, False),
+        (100, 190, 2, 10, False),  # of 19 rows
+        (50, 50, 1, 1, False),
+    ],
+)
+def test_guessing_is_judged_by_rows(correct, labelled, classes, each, guessed):
+    assert is_like_guessing(correct, labelled, classes, each) is guessed
+    assert math.sqrt(0.25 / 100) * 3 + 0.5 == 0.65
