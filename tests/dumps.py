@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
@@ -28,8 +29,9 @@ OTHER_WRITERS = {
 
 
 def make_plan(
-    rows: int, classes: int = 3, dtype: str = "float16", group: int = 16, **words
-) -> Plan:
+    rows: int, classes: int = 3, dtype: str = "float16", group: int = 16,
+    ids: np.ndarray | None = None, **words,
+) -> Plan:  # fmt: skip
     source = {"data": "toy", "origin": "local", "split": "train", "revision": None,
               "class_names": None, "rows": rows,
               "columns": {"inputs": ["x"], "label": "label", "id": None}}  # fmt: skip
@@ -39,50 +41,72 @@ def make_plan(
               "inputs": rows, "group_rows": group, "ids": "int64", "store_inputs": "none",
               "batch_size": None, "shard_inputs": rows, "format": FORMAT} | words  # fmt: skip
     starts = range(0, max(1, rows), fields["shard_inputs"])
-    ids = [np.arange(start, min(start + fields["shard_inputs"], rows)) for start in starts]
-    source["shards"] = [fingerprints(some, some, some % classes)[0] for some in ids]
+    every = np.arange(rows) if ids is None else ids
+    parts = [every[start : start + fields["shard_inputs"]] for start in starts]
+    source["shards"] = [fingerprints(some, some, some % classes)[0] for some in parts]
     whole = Fingerprint()
-    whole.update(np.arange(rows), np.arange(rows) % classes)
+    whole.update(every, every % classes)
     source["fingerprint"] = str(whole)
     return Plan.parse(fields, "the plan of a test")
 
 
 def write_shard(
-    folder: Folder, plan: Plan, shard: int, logits: np.ndarray, batch: int = 4096
-) -> None:
-    """`logits` are those of all rows; ids count up, a label is the id modulo the classes."""
+    folder: Folder, plan: Plan, shard: int, logits: np.ndarray, batch: int = 4096,
+    every: np.ndarray | None = None,
+) -> None:  # fmt: skip
+    """`logits` are those of all rows, [N, C] or of several views [V, N, C]; ids count up, or are
+    `every`; a label is the id modulo the classes."""
     start, stop = plan.bounds(shard)
+    logits_VNC = logits.reshape(len(plan.views), plan.inputs, plan.classes)
     with ShardWriter(folder, plan, shard, shard_schema(plan, None)) as writer:
         for first in range(start, stop, batch):
-            ids = np.arange(first, min(first + batch, stop))
-            writer.add(ids, ids % plan.classes, ids.astype(np.uint64),
-                       torch.from_numpy(logits[ids[0] : ids[-1] + 1]))  # fmt: skip
+            numbers = np.arange(first, min(first + batch, stop))
+            ids = numbers if every is None else every[numbers]
+            part = np.concatenate(logits_VNC[:, numbers[0] : numbers[-1] + 1])
+            drawn = {
+                name: np.concatenate([plan.draw(ids, view)[name] for view in plan.views])
+                for name in plan.parameters
+            }
+            writer.add(ids, ids % plan.classes, ids.astype(np.uint64), torch.from_numpy(part),
+                       drawn=drawn)  # fmt: skip
 
 
 def make_dump(
     where: Path, logits: np.ndarray, group: int = 16, shard_rows: int | None = None,
-    rewritten: dict | None = None,
+    rewritten: dict | None = None, change: Callable[[int, pa.Table], pa.Table] | None = None,
+    ids: np.ndarray | None = None,
 ) -> Path:  # fmt: skip
-    """A whole dump of these logits: ours, or `rewritten` by another writer of Parquet with these
-    words."""
-    rows, classes = logits.shape
-    plan = make_plan(rows, classes, str(logits.dtype), group, shard_inputs=shard_rows or rows)
+    """A whole dump of these logits, [N, C] or with views [V, N, C]: ours, or `rewritten` by another
+    writer of Parquet with these words; `change` makes another table of a shard's."""
+    rows, classes = logits.shape[-2:]
+    words: dict = {"shard_inputs": shard_rows or rows}
+    if logits.ndim == 3:
+        words |= {"views": [*range(len(logits))], "augment": "jitter(2)", "data_seed": 7}
+    plan = make_plan(rows, classes, str(logits.dtype), group, ids, **words)
     folder = Folder(where)
     folder.write_json("plan.json", plan.as_json)
     for shard in range(plan.shards):
-        write_shard(folder, plan, shard, logits)
+        write_shard(folder, plan, shard, logits, every=ids)
     commits = list(Ledger(folder, plan).commits.values())
-    if rewritten is not None:
-        commits = [rewrite(Path(where), commit, group, rewritten) for commit in commits]
+    if rewritten is not None or change is not None:
+        commits = [rewrite(Path(where), plan, c, rewritten or {}, change) for c in commits]
     folder.write_json("softlabels.json", Manifest.derive(plan, commits, {}).as_json)
     return Path(where)
 
 
-def rewrite(where: Path, commit: Commit, group: int, words: dict) -> Commit:
+def rewrite(
+    where: Path, plan: Plan, commit: Commit, words: dict,
+    change: Callable[[int, pa.Table], pa.Table] | None = None,
+) -> Commit:  # fmt: skip
     path = where / commit.file
     table = pq.read_table(path)
+    table = change(commit.shard, table) if change else table
     words = {"write_page_checksum": True} | words
-    pq.write_table(table, path, row_group_size=group, **words)
+    with pq.ParquetWriter(path, table.schema, **words) as writer:
+        done = 0
+        for size in plan.group_sizes(len(table)).tolist():
+            writer.write_table(table.slice(done, size), row_group_size=size)
+            done += size
     content = path.read_bytes()
     return commit.replace(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 

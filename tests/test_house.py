@@ -38,7 +38,7 @@ cells hints whereabouts
 columns
 sources
 describing label_numbers examples
-opening preprocessing
+opening preprocessing viewed
 """,
     "inputs.tables": """
 identity
@@ -48,8 +48,8 @@ image_folders
 opening
 """,
     "store": """
-names pages json_objects shard_numbers gathering
-folder fields
+names pages json_objects shard_numbers bands
+folder fields gathering
 side_files pilots
 codecs
 plan lives

@@ -34,9 +34,10 @@ def check_sample(job: Job, shards: list[int], progress: Progress) -> list[int]:
 
 
 def _check_shard(job: Job, commit: Commit, table: pa.Table) -> None:
-    chosen = _choose(commit)
+    first = job.plan.view_rows(commit.rows)[0]
+    chosen = _choose(commit, len(first))
     rows = job.source.take(_source_rows(job, commit)[chosen])
-    stored = table.take(chosen)
+    stored = table.take(first[chosen])
     wrong = (rows.ids != read_ids(stored["id"], "id")) | (
         rows.hashes != stored["input_hash"].to_numpy()
     )
@@ -49,17 +50,17 @@ def _check_shard(job: Job, commit: Commit, table: pa.Table) -> None:
         )
 
 
-def _choose(commit: Commit) -> np.ndarray:
-    """Runs of rows of a shard, the same ones each time: all rows of a small one."""
-    if commit.rows <= RUNS * RUN_ROWS:
-        return np.arange(commit.rows)
+def _choose(commit: Commit, inputs: int) -> np.ndarray:
+    """Runs of a shard's inputs, the same ones each time: all inputs of a small one."""
+    if inputs <= RUNS * RUN_ROWS:
+        return np.arange(inputs)
     chance = np.random.default_rng(commit.shard)
-    starts = chance.choice(commit.rows // RUN_ROWS, RUNS, replace=False) * RUN_ROWS
+    starts = chance.choice(inputs // RUN_ROWS, RUNS, replace=False) * RUN_ROWS
     return np.sort((starts[:, None] + np.arange(RUN_ROWS)).ravel())
 
 
 def _source_rows(job: Job, commit: Commit) -> np.ndarray:
-    """The numbers in the source of a shard's stored rows."""
+    """The numbers in the source of a shard's stored inputs."""
     start, stop = job.plan.bounds(commit.shard)
     kept = np.ones(stop - start, bool)
     kept[[entry.row - start for entry in commit.skipped]] = False

@@ -3,6 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
+from softlabels.inputs.cells import read_ids
 from softlabels.places.hub_copies import CONNECTIONS
 from softlabels.reports.card import render_card
 from softlabels.store.folder import Folder
@@ -11,6 +12,7 @@ from softlabels.store.names import CARD, MANIFEST, PLAN, commit_name
 from softlabels.store.reader import DumpReader
 from softlabels.store.records import Commit, Manifest
 from softlabels.store.shard_check import sha256_of
+from softlabels.store.shard_reader import ShardReader
 from softlabels.store.side_files import SideFiles
 from softlabels.store.writer import ShardWriter, shard_features, shard_schema
 from softlabels.system.background import in_order
@@ -25,7 +27,8 @@ def without_inputs(reader: DumpReader, to: Folder, progress: Progress = SILENT) 
     """
     plan = reader.plan.replace(store_inputs="none")
     schema = shard_schema(plan, None)
-    columns = ["id", "input_hash", *reader.codec.names] + ["label"] * reader.labelled
+    columns = ["id", "input_hash", *plan.parameters, *reader.codec.names]
+    columns += ["label"] * reader.labelled
     ledger = Ledger(to, plan)
     there = ledger.commits if ledger.frozen == plan else {}
     done = {n: c for n, c in there.items() if sha256_of(to.path(c.file)) == c.sha256}
@@ -43,13 +46,8 @@ def without_inputs(reader: DumpReader, to: Folder, progress: Progress = SILENT) 
                 advance(record.rows)
                 continue
             table = _read(reader, shard, columns)
-            text = plan.ids == "string"
-            ids = np.array(table["id"].to_pylist(), dtype=np.str_ if text else np.int64)
-            labels = table["label"].to_numpy() if reader.labelled else np.full(len(ids), -1)
-            stored = reader.shard(shard).decode(table)
             with ShardWriter(to, plan, shard, schema) as writer:
-                hashes = table["input_hash"].to_numpy()
-                writer.append(ids, labels, hashes, stored)
+                _append(writer, reader.shard(shard), table)
                 writer.known = measured.get(reader.numbers[shard])
                 for entry in reader.manifest.skipped:
                     start, stop = plan.bounds(shard)
@@ -64,6 +62,20 @@ def without_inputs(reader: DumpReader, to: Folder, progress: Progress = SILENT) 
     to.write_text(CARD, render_card(manifest, plan, shard_features(plan, None)))
     to.write_json(MANIFEST, manifest.as_json)
     return to
+
+
+def _append(writer: ShardWriter, reader: ShardReader, table: pa.Table) -> None:
+    """The rows of a shard, band by band: as it has them, all rows of a view are together."""
+    plan, done = reader.plan, 0
+    for inputs in plan.group_sizes(reader.rows)[:: len(plan.views)].tolist():
+        rows = inputs * len(plan.views)
+        band = table.slice(done, rows)
+        first = band.slice(0, inputs)
+        labels = first["label"].to_numpy() if plan.labelled else np.full(inputs, -1)
+        drawn = {name: band[name].to_numpy() for name in plan.parameters}
+        hashes = first["input_hash"].to_numpy()
+        writer.append(read_ids(first["id"], "id"), labels, hashes, reader.decode(band), None, drawn)
+        done += rows
 
 
 def _read(reader: DumpReader, shard: int, columns: list[str]) -> pa.Table:

@@ -166,6 +166,10 @@ class Examples:
             return kept.on(self.device).index_select(0, torch.from_numpy(rows).to(self.device))
         return kept.gather(rows)
 
+    def keep_on(self, device: torch.device) -> None:
+        """Keep decoded inputs in this device's memory."""
+        self.device = device
+
     def finish(self, batch: Tensor) -> Tensor:
         """A batch from `gather` → float32 model inputs, on the batch's device."""
         return self.preprocess.on_numbers(batch)

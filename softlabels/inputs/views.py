@@ -1,18 +1,30 @@
 """Replayable augmentation: what is random in a view of an input depends on (seed, id, view) only.
 
 Parameters come from a counter-based generator (SplitMix64 over the three numbers), so a view can
-be drawn again in any order, on any machine, by any program that has these few lines.
+be drawn again in any order, on any machine, by any program that has these few lines. A dump stores
+them, a column each, and `replay` makes the view from these columns alone.
+
+    jitter(p)    shifted by up to p pixels each way     shift_down, shift_right
 """
+
+import hashlib
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from softlabels.errors import UsageError
+from softlabels.spec import Call, parse_pipeline, short
+
+DOWN, RIGHT = "shift_down", "shift_right"
+FARTHEST = 2**15 - 1  # pixels: a shift is an int16
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 
 
 def counter_random(seed: int, ids_N: np.ndarray, view: int, stream: int) -> np.ndarray:
-    """Uniform uint64 [N], a function of its arguments alone. `ids_N` is int64."""
+    """Uniform uint64 [N], a function of its arguments alone. `ids_N` is int64 or uint64."""
     state_N = np.full(ids_N.shape, seed, dtype=np.uint64)
     with np.errstate(over="ignore"):
         for part in (ids_N.astype(np.uint64), np.uint64(view), np.uint64(stream)):
@@ -48,3 +60,75 @@ def shift(batch_NCHW: Tensor, shifts_N2: np.ndarray) -> Tensor:
         image_N[:, None, None], rows_NH[:, :, None], cols_NW[:, None, :]
     ]
     return moved_NHWC.permute(0, 3, 1, 2).contiguous()
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """Views of a picture moved by up to `pixels` each way; what comes in is 0. View 0 is not moved.
+
+    columns: what a dump stores of each row's view, with its type: whole pixels, of which more move
+    the picture down and to the right.
+    """
+
+    pixels: int
+    columns: ClassVar[dict[str, str]] = {DOWN: "int16", RIGHT: "int16"}
+
+    def __str__(self) -> str:
+        return f"jitter({self.pixels})"
+
+    def draw(self, seed: int, ids_N: np.ndarray, view: int) -> dict[str, np.ndarray]:
+        """The columns of this view of these inputs, [N] each; ids are whole numbers or text."""
+        shifts_N2 = np.zeros((len(ids_N), 2), np.int64)
+        if view:
+            shifts_N2 = draw_shifts(self.pixels, seed, counters(ids_N), view)
+        return {
+            name: shifts_N2[:, axis].astype(kind)
+            for axis, (name, kind) in enumerate(self.columns.items())
+        }
+
+    def check_shape(self, shape: list[int], what: str) -> None:
+        """Raises UsageError for inputs that are no pictures [C, H, W], or that a shift could move
+        out of sight. `what` names the option."""
+        if len(shape) != 3:
+            raise UsageError(
+                f"{what} is {self}, which shifts pictures [C, H, W]; these inputs are {shape}. "
+                f"Leave it out, and --views too"
+            )
+        least = min(shape[1:])
+        if self.pixels >= least:
+            raise UsageError(
+                f"{what} is {self}, which can shift pictures of {shape[1]}×{shape[2]} pixels out "
+                f"of sight; use less than {least}"
+            )
+
+
+def parse_augment(text: str, what: str = "--augment") -> Jitter:
+    """`"jitter(2)"`. Raises UsageError for anything else; `what` names the option."""
+    calls = parse_pipeline(text, what)
+    if len(calls) != 1 or calls[0].name != "jitter":
+        unknown = [str(call) for call in calls if call.name != "jitter"]
+        shown = f"no word {short(unknown[0])!r}" if unknown else f"is {short(text)!r}"
+        raise UsageError(f"{what}: {shown}; use jitter(2), once: shifts by up to 2 pixels each way")
+    return Jitter(_pixels(calls[0], what))
+
+
+def _pixels(call: Call, what: str) -> int:
+    if len(call.args) == 1 and type(call.args[0]) is int and 1 <= call.args[0] <= FARTHEST:
+        return call.args[0]
+    raise UsageError(
+        f"{what}: {short(str(call))} has not one whole number of pixels from 1 to {FARTHEST:,}"
+    )
+
+
+def counters(ids_N: np.ndarray) -> np.ndarray:
+    """Ids as the generator takes them, uint64 [N]: of a text the first 8 bytes of the SHA-256 of
+    its UTF-8, little-endian."""
+    if ids_N.dtype.kind != "U":
+        return ids_N.astype(np.uint64)
+    digests = (hashlib.sha256(id.encode()).digest() for id in ids_N.tolist())
+    return np.fromiter((int.from_bytes(d[:8], "little") for d in digests), np.uint64, len(ids_N))
+
+
+def replay(batch: Tensor, drawn: dict[str, np.ndarray]) -> Tensor:
+    """Inputs [N, C, H, W] of any dtype as the view with these columns, [N] each, shows them."""
+    return shift(batch, np.stack([drawn[DOWN], drawn[RIGHT]], axis=1).astype(np.int64))

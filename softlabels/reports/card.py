@@ -115,7 +115,8 @@ def card_body(
 
 # Soft targets of {teacher} on {source}
 
-A teacher's raw logits, one row for each example. No temperature is in them: apply any when loading.
+A teacher's raw logits, one row for each {_row_words(plan)}.
+No temperature is in them: apply any when loading.
 
 {table(("fact", "value"), rows)}
 
@@ -154,7 +155,16 @@ def _class_words(plan: Plan) -> str:
     return f"{plan.classes:,}" + (f": {some}" if some else "")
 
 
+def _row_words(plan: Plan) -> str:
+    return "example" if not plan.has_views else "view of each example"
+
+
 def _input_words(plan: Plan) -> str:
+    if plan.with_inputs and plan.has_views:
+        return (
+            f"The inputs are in the column `input`, each once: in the row of its view "
+            f"{plan.views[0]}, and empty in those of its other views. {_shown_words(plan)}"
+        )
     if plan.with_inputs:
         return "The inputs are in the column `input`."
     source = shown(plan.source.data)
@@ -167,6 +177,7 @@ def _input_words(plan: Plan) -> str:
     return (
         f"The inputs are not here: rows join with their source by `id`, and `input_hash` proves "
         f"that they are the ones {_seen_by(plan)}. {where}"
+        + (f" {_shown_words(plan)}" if plan.has_views else "")
     )
 
 
@@ -174,6 +185,11 @@ def _seen_by(plan: Plan) -> str:
     if plan.is_imported:
         return "that the imported logits were matched with"
     return "the teacher saw"
+
+
+def _shown_words(plan: Plan) -> str:
+    columns = " and ".join(f"`{name}`" for name in plan.parameters)
+    return f"How the teacher saw a row's input is in {columns}, in pixels."
 
 
 def _made_words(manifest: Manifest, plan: Plan) -> str:

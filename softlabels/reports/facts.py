@@ -16,6 +16,7 @@ def describe(manifest: Manifest, plan: Plan) -> dict[str, Any]:
     revision = f", revision {revision}" if revision else ""
     facts: dict[str, Any] = {
         "rows": manifest.rows,
+        **({"inputs": manifest.rows // len(plan.views)} if plan.has_views else {}),
         "classes": plan.classes,
         "teacher": _teacher(plan),
         "teacher's file": plan.teacher.fingerprint,

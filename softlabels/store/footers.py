@@ -59,12 +59,12 @@ def check_footer(parquet: pq.ParquetFile, plan: Plan, shard: int, rows: int) -> 
         raise DamagedDump(f"it is another shard of this dump, number {found}")
     metadata = parquet.metadata
     groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
-    full, rest = divmod(rows, plan.group_rows)
-    if metadata.num_rows != rows or groups != [plan.group_rows] * full + [rest] * bool(rest):
+    if metadata.num_rows != rows or groups != plan.group_sizes(rows).tolist():
         raise DamagedDump(f"its footer tells of {metadata.num_rows} rows, expected are {rows}")
     schema = parquet.schema_arrow
     types = {"id": KINDS[plan.ids], "view": pa.int32(), "input_hash": pa.uint64()}
     types |= {column.name: column.arrow_type for column in plan.make_codec().columns}
+    types |= {name: pa.type_for_alias(kind) for name, kind in plan.parameters.items()}
     if plan.labelled:
         types["label"] = pa.int64()
     for name, kind in types.items():

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from softlabels.store.bands import group_sizes
+
 
 @dataclass(frozen=True, eq=False)
 class Region:
@@ -65,26 +67,25 @@ class _View:
 class RowGroups:
     """The row groups of a dump in their order, and the address of each, once it was placed.
 
-    shard_rows: rows in each shard; a shard's row groups have `group_rows` rows but for its last.
+    shard_rows: rows in each shard; a shard's row groups have `group_rows` rows, but for its last
+    ones, one for each of so many `views`.
     row_bounds: the row at which each row group begins, and the end, int64 [groups + 1].
     """
 
     shard_rows: Sequence[int]
     group_rows: int
     row_bytes: int
+    views: int = 1
     regions: list[Region] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         rows = np.asarray(self.shard_rows, np.int64)
-        groups = -(-rows // self.group_rows)
+        sizes = [group_sizes(count, self.group_rows, self.views) for count in self.shard_rows]
+        groups = [len(some) for some in sizes]
         self.first_rows = np.concatenate([[0], np.cumsum(rows)])
         self.first_groups = np.concatenate([[0], np.cumsum(groups)])
         self.addresses = np.zeros(self.first_groups[-1], np.int64)
-        starts = [
-            np.arange(first, first + rows, self.group_rows)
-            for first, rows in zip(self.first_rows, self.shard_rows, strict=False)
-        ]
-        self.row_bounds = np.concatenate([*starts, self.first_rows[-1:]])
+        self.row_bounds = np.cumsum(np.concatenate([np.zeros(1, np.int64), *sizes]))
         # where all groups but the last are full, a row's group is one division away
         self._is_even = bool((np.diff(self.row_bounds[:-1]) == self.group_rows).all())
         self._view: _View | None = None

@@ -6,9 +6,12 @@ import json
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
 from pydantic import ConfigDict, FailFast, Field, model_validator
 
 from softlabels.errors import PlanMismatch
+from softlabels.inputs.views import parse_augment
+from softlabels.store.bands import group_sizes, view_rows
 from softlabels.store.codecs.codec import Codec
 from softlabels.store.codecs.registry import parse_codec
 from softlabels.store.fields import (
@@ -32,6 +35,7 @@ from softlabels.store.side_files import SideFiles
 from softlabels.system.humanize import counted, short
 
 MAX_SHARDS = 200_000
+AUGMENT = "augment of the plan"
 
 
 class PlanPart(Record):
@@ -224,6 +228,27 @@ class Plan(PlanPart):
     def is_imported(self) -> bool:
         """Whether another program stored the logits: the teacher never ran here."""
         return self.teacher.kind == "imported"
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """The columns that say how each row's view was drawn, with their types. Raises UsageError
+        where this softlabels does not know how."""
+        return {} if self.augment is None else parse_augment(self.augment, AUGMENT).columns
+
+    def draw(self, ids_N: np.ndarray, view: int) -> dict[str, np.ndarray]:
+        """The parameters of this view of these inputs, [N] each, by the name of their column."""
+        if self.augment is None or self.data_seed is None:
+            return {}
+        return parse_augment(self.augment, AUGMENT).draw(self.data_seed, ids_N, view)
+
+    def group_sizes(self, rows: int) -> np.ndarray:
+        """The rows of each row group of a shard that has so many, int64 [groups]."""
+        return group_sizes(rows, self.group_rows, len(self.views))
+
+    def view_rows(self, rows: int) -> np.ndarray:
+        """The row of each view of each input in a shard that has so many rows, int64 [V, inputs]:
+        views as in `views`, inputs in the source's order."""
+        return view_rows(rows, self.group_rows, len(self.views))
 
     def bounds(self, shard: int) -> tuple[int, int]:
         """The source rows [start, stop) of a shard."""

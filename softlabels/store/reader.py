@@ -30,8 +30,12 @@ class DumpReader:
         self.numbers = parse_numbers(shards, self.plan.shards)
         self.records = [self.manifest.shards[number] for number in self.numbers]
         self._rows: int = sum(record.rows for record in self.records)
-        if self.plan.has_views:
-            raise UsageError(f"{folder} has the views {self.plan.views}; update softlabels")
+        try:
+            _ = self.plan.parameters
+        except UsageError as error:
+            raise UsageError(
+                f"{folder} has views that this softlabels can't show: {error}"
+            ) from None
 
     def __len__(self) -> int:
         return self._rows
@@ -55,6 +59,28 @@ class DumpReader:
     def hashes(self) -> np.ndarray:
         """uint64 [R]."""
         return self.table(["input_hash"])["input_hash"].to_numpy().copy()
+
+    @cached_property
+    def views(self) -> np.ndarray:
+        """int32 [R]: the number of each row's view."""
+        if not self.plan.has_views:
+            return np.zeros(len(self), np.int32)
+        return self.table(["view"])["view"].to_numpy().copy()
+
+    @cached_property
+    def drawn(self) -> dict[str, np.ndarray]:
+        """The columns that say how each row's view was drawn, [R] each."""
+        table = self.table(list(self.plan.parameters)) if self.plan.parameters else {}
+        return {name: table[name].to_numpy().copy() for name in self.plan.parameters}
+
+    @cached_property
+    def view_rows(self) -> np.ndarray:
+        """The row of each view of each input, int64 [V, inputs]: views as in the plan."""
+        counts = [record.rows for record in self.records]
+        starts = np.cumsum([0, *counts])
+        return np.hstack(
+            [self.plan.view_rows(rows) + start for rows, start in zip(counts, starts, strict=False)]
+        )
 
     @property
     def labelled(self) -> bool:
@@ -94,9 +120,10 @@ class DumpReader:
         done = 0
         for shard in np.unique(shards):
             reader, local = self.shard(int(shard)), rows[shards == shard] - starts[shard]
-            groups = local // self.plan.group_rows
+            bounds = np.cumsum([0, *self.plan.group_sizes(reader.rows)])
+            groups = np.searchsorted(bounds, local, side="right") - 1
             for group in np.unique(groups):
-                chosen = local[groups == group] - group * self.plan.group_rows
+                chosen = local[groups == group] - bounds[group]
                 table = reader.table(int(group), self.codec.names).take(pa.array(chosen))
                 stored = reader.decode(table)
                 parts.append(self.codec.of_arrays(stored))

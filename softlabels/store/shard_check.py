@@ -1,6 +1,6 @@
 """Whether the files of a dump are what their records say. Reads everything; writes nothing.
 
-M positions of the rows of a row group.
+M positions of the rows of a row group; V views; R rows of a shard.
 """
 
 import hashlib
@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from softlabels.errors import DamagedDump, SoftlabelsError
@@ -93,7 +94,7 @@ def check_shard(folder: Folder, plan: Plan, commit: Commit, decode: bool = True)
 
 
 def _check_content(folder: Folder, path: str, plan: Plan, commit: Commit, found: Checked) -> None:
-    columns = ["id", "view", "input_hash"] + ["label"] * plan.labelled
+    columns = ["id", "view", "input_hash", *plan.parameters] + ["label"] * plan.labelled
     table = read_columns(path, plan, commit.shard, commit.rows, columns)
     ids = read_ids(table["id"], "id")
     labels = table["label"].to_numpy() if plan.labelled else np.full(len(ids), -1)
@@ -104,12 +105,12 @@ def _check_content(folder: Folder, path: str, plan: Plan, commit: Commit, found:
             f"the label of the row with id {ids[row]!s} is {labels[row]}; expected is one of the "
             f"{plan.classes} classes, from 0 on, or -1 for none"
         )
-    if table["view"].to_numpy().any():
-        raise DamagedDump("it has rows of other views than the plan's")
+    first = _check_views(plan, table, ids, labels)
     reader = ShardReader(folder, plan, commit.shard, commit.rows, path)
+    bounds = np.cumsum([0, *plan.group_sizes(commit.rows)])
     for group in range(reader.groups):
         stored = reader.in_place(group)
-        of_rows = slice(group * plan.group_rows, (group + 1) * plan.group_rows)
+        of_rows = slice(bounds[group], bounds[group + 1])
         top_M, bad = reader.codec.of_arrays(stored).check()
         if bad is not None:
             id = by_position(ids[of_rows], stored)[bad]
@@ -117,7 +118,8 @@ def _check_content(folder: Folder, path: str, plan: Plan, commit: Commit, found:
         known_M = by_position(labels[of_rows], stored)
         found.labelled += int((known_M >= 0).sum())
         found.correct += int((known_M == top_M).sum())
-    planned = _planned(plan, commit, ids, table["input_hash"].to_numpy(), labels)
+    hashes = table["input_hash"].to_numpy()
+    planned = _planned(plan, commit, ids[first], hashes[first], labels[first])
     recorded = commit.statistics
     if recorded and (recorded.labelled, recorded.correct) != (found.labelled, found.correct):
         raise DamagedDump(
@@ -127,16 +129,50 @@ def _check_content(folder: Folder, path: str, plan: Plan, commit: Commit, found:
     found.planned = planned
 
 
+def _check_views(plan: Plan, table: pa.Table, ids: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The rows of each input's first view. Raises DamagedDump where a row's view is not the one
+    that its row group is for, where the views of a band are not of the same inputs, and where a
+    view is not the one that the data seed draws."""
+    rows_VN = plan.view_rows(len(table))
+    views, hashes = table["view"].to_numpy(), table["input_hash"].to_numpy()
+    first = rows_VN[0]
+    for view, rows in zip(plan.views, rows_VN, strict=True):
+        if len(wrong := np.flatnonzero(views[rows] != view)):
+            row = rows[wrong[0]]
+            raise DamagedDump(
+                f"the row {row:,} with id {ids[row]!s} is of view {views[row]}; the plan has view "
+                f"{view} there"
+            )
+        for name, values in (("id", ids), ("input_hash", hashes), ("label", labels)):
+            if len(wrong := np.flatnonzero(values[rows] != values[first])):
+                row, other = rows[wrong[0]], first[wrong[0]]
+                raise DamagedDump(
+                    f"the views of a band are not of the same inputs: {name} of view {view} is "
+                    f"{values[row]!s} and that of view {plan.views[0]} is {values[other]!s}"
+                )
+        for name, drawn in plan.draw(ids[rows], view).items():
+            stored = table[name].to_numpy()[rows]
+            if len(wrong := np.flatnonzero(stored != drawn)):
+                row = wrong[0]
+                raise DamagedDump(
+                    f"{name} of view {view} of the row with id {ids[rows[row]]!s} is "
+                    f"{stored[row]}; {plan.augment} draws {drawn[row]} by the data seed "
+                    f"{plan.data_seed}"
+                )
+    return first
+
+
 def _planned(
     plan: Plan, commit: Commit, ids: np.ndarray, hashes: np.ndarray, labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Stored rows and those that were left out, in the source's order. Raises DamagedDump where
+    """Stored inputs and those that were left out, in the source's order. Raises DamagedDump where
     they are not the ones of which the plan and the commit keep a fingerprint."""
     start, stop = plan.bounds(commit.shard)
     skipped = commit.skipped
     if len(ids) + len(skipped) != stop - start:
         raise DamagedDump(
-            f"it has {len(ids)} rows and {len(skipped)} left out; the plan gives it {stop - start}"
+            f"it has {len(ids)} inputs and {len(skipped)} left out; the plan gives it "
+            f"{stop - start}"
         )
     places = {entry.row for entry in skipped}
     if len(places) < len(skipped) or any(not start <= row < stop for row in places):

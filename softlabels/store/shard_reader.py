@@ -43,7 +43,7 @@ class ShardReader:
     @property
     def groups(self) -> int:
         """How many row groups it has."""
-        return -(-self.rows // self.plan.group_rows)
+        return len(self.plan.group_sizes(self.rows))
 
     def unpacked_bytes(self, names: Collection[str]) -> int:
         """What these columns take in memory, by the footer. Raises DamagedDump."""

@@ -1,4 +1,7 @@
-"""One shard, written atomically: rows go in, a commit record comes out. N rows of a block."""
+"""One shard, written atomically: rows go in, a commit record comes out.
+
+N inputs of a block, V views of each; R = V · N rows, those of one view after those of another.
+"""
 
 from contextlib import ExitStack
 from typing import Any
@@ -28,6 +31,7 @@ def shard_features(plan: Plan, input_feature: Any) -> datasets.Features:
     features = {
         "id": datasets.Value(plan.ids),
         "view": datasets.Value("int32"),
+        **{name: datasets.Value(kind) for name, kind in plan.parameters.items()},
         "input_hash": datasets.Value("uint64"),
     }
     if plan.labelled:
@@ -80,14 +84,23 @@ class ShardWriter:
         self.skipped: list[Skipped] = []
         self.unturned = 0  # pictures fed as stored, though their EXIF orientation says to turn them
         self.commit: Commit | None = None
+        # the band of inputs that is being filled; of numbers [V, group_rows, …]
+        views, rows = len(plan.views), plan.group_rows
         self._others: list[tuple[Any, ...]] = []
-        self._mapped = {c.name: c.empty(plan.group_rows) for c in self.codec.mapped}
-        self._decoded: dict[str, list[bytes | None]] = {c.name: [] for c in self.codec.decoded}
+        self._mapped = {
+            c.name: c.empty(views * rows).reshape(views, rows, *c.shape) for c in self.codec.mapped
+        }
+        self._decoded: dict[str, list[list[bytes | None]]] = {
+            c.name: [[] for _ in plan.views] for c in self.codec.decoded
+        }
+        self._drawn = {
+            name: np.empty((views, rows), kind) for name, kind in plan.parameters.items()
+        }
         self._lost = 0.0  # nats
         # of rows that are encoded already: the record of their shard, which knows the codec's error
         self.known: Commit | None = None
-        self._waiting = 0  # rows of the group that is being filled
-        self._keys: list[tuple[np.ndarray, ...]] = []  # ids, input hashes and labels of all rows
+        self._waiting = 0  # inputs of the band
+        self._keys: list[tuple[np.ndarray, ...]] = []  # ids, input hashes and labels of all inputs
 
     def __enter__(self) -> "ShardWriter":
         with ExitStack() as stack:
@@ -101,13 +114,19 @@ class ShardWriter:
         ids: np.ndarray,
         labels: np.ndarray,
         hashes: np.ndarray,
-        logits_NC: Tensor,
+        logits_RC: Tensor,
         inputs: pa.Array | None = None,
+        drawn: dict[str, np.ndarray] | None = None,
     ) -> None:
-        """Rows of view 0. Raises LogitsError where a row's logits must not be stored."""
-        stored = self.codec.encode(logits_NC, ids.tolist())
-        self._lost += self.codec.lost(logits_NC, stored, ids.tolist())
-        self.append(ids, labels, hashes, stored, inputs)
+        """All views of these inputs. ids, labels, hashes [N] and inputs: of the inputs. logits_RC,
+        and `drawn` with the plan's parameters, [R] each: of each view in turn.
+
+        Raises LogitsError where a row's logits must not be stored.
+        """
+        of_rows = ids.tolist() * len(self.plan.views)
+        stored = self.codec.encode(logits_RC, of_rows)
+        self._lost += self.codec.lost(logits_RC, stored, of_rows)
+        self.append(ids, labels, hashes, stored, inputs, drawn)
 
     def append(
         self,
@@ -116,17 +135,24 @@ class ShardWriter:
         hashes: np.ndarray,
         stored: Stored,
         inputs: pa.Array | None = None,
+        drawn: dict[str, np.ndarray] | None = None,
     ) -> None:
         """Rows that are encoded already, as another shard has them."""
         self._keys.append((ids, hashes, labels))
-        done = 0
-        while done < len(ids):
-            rows = min(len(ids) - done, self.plan.group_rows - self._waiting)
+        count, views, done = len(ids), len(self.plan.views), 0
+        given = stored | (drawn or {})
+        by_view = {
+            name: given[name].reshape(views, count, *numbers.shape[2:])
+            for name, numbers in (self._mapped | self._drawn).items()
+        }
+        while done < count:
+            rows = min(count - done, self.plan.group_rows - self._waiting)
             place, part = slice(self._waiting, self._waiting + rows), slice(done, done + rows)
-            for name, numbers in self._mapped.items():
-                numbers[place] = stored[name][part]
+            for name, numbers in (self._mapped | self._drawn).items():
+                numbers[:, place] = by_view[name][:, part]
             for name, values in self._decoded.items():
-                values += stored[name][part]
+                for view, of_view in enumerate(values):
+                    of_view += stored[name][view * count + done : view * count + done + rows]
             some = None if inputs is None else inputs.slice(done, rows)
             self._others.append((ids[part], hashes[part], labels[part], some))
             self._waiting += rows
@@ -135,7 +161,7 @@ class ShardWriter:
                 self._write()
 
     def skip(self, entry: Skipped) -> None:
-        """Record a row that was left out."""
+        """Record an input that was left out, in all its views."""
         self.skipped.append(entry)
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
@@ -150,7 +176,8 @@ class ShardWriter:
                     self._write()
                 statistics = self.statistics.merged
                 rows = statistics.rows if statistics else 0
-                assert rows + len(self.skipped) == stop - start, "a shard is whole"
+                views = len(self.plan.views)
+                assert rows == (stop - start - len(self.skipped)) * views, "a shard is whole"
                 fingerprint = self._fingerprint()
                 if statistics:
                     statistics = self._judged(statistics.replace(unturned=self.unturned))
@@ -211,23 +238,33 @@ class ShardWriter:
         return statistics.replace(kl=mean, kl_most=mean)
 
     def _write(self) -> None:
+        """The band, a row group a view."""
         rows, self._waiting = self._waiting, 0
         *numbers, inputs = zip(*self._others, strict=True)
         self._others = []
         ids, hashes, labels = map(np.concatenate, numbers)
         columns: dict[str, Any] = {
             "id": pa.array(ids.tolist() if ids.dtype.kind == "U" else ids),
-            "view": pa.array(np.zeros(rows, np.int32)),
             "input_hash": pa.array(hashes),
             "label": pa.array(labels),
             "input": None if inputs[0] is None else pa.chunked_array(inputs).combine_chunks(),
         }
-        columns |= {n: pa.array(values, pa.binary()) for n, values in self._decoded.items()}
-        schema = self.file.others
-        others = pa.table([columns[name] for name in schema.names], schema=schema)
-        mapped = {name: numbers[:rows] for name, numbers in self._mapped.items()}
-        stored = mapped | self._decoded
-        logits = self.codec.of_arrays(stored)
-        self.statistics.add(logits, by_position(labels, stored), rows)
+        for index, view in enumerate(self.plan.views):
+            columns["view"] = pa.array(np.full(rows, view, np.int32))
+            columns |= {n: pa.array(values[index, :rows]) for n, values in self._drawn.items()}
+            self._write_group(index, columns, labels)
+            # an input is stored once, with its first view
+            columns["input"] = None if inputs[0] is None else pa.nulls(rows, columns["input"].type)
+        self._decoded = {name: [[] for _ in self.plan.views] for name in self._decoded}
+
+    def _write_group(self, index: int, columns: dict[str, Any], labels: np.ndarray) -> None:
+        """The band's rows of one view: the columns but the codec's, which are its buffers."""
+        rows = len(labels)
+        mapped = {name: numbers[index, :rows] for name, numbers in self._mapped.items()}
+        decoded = {name: values[index] for name, values in self._decoded.items()}
+        packed = {name: pa.array(values, pa.binary()) for name, values in decoded.items()}
+        schema, every = self.file.others, columns | packed
+        others = pa.table([every[name] for name in schema.names], schema=schema)
+        stored = mapped | decoded
+        self.statistics.add(self.codec.of_arrays(stored), by_position(labels, stored), rows)
         self.file.write(others, mapped)
-        self._decoded = {name: [] for name in self._decoded}

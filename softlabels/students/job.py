@@ -70,7 +70,8 @@ class Job:
     """A model to be trained, on what, and where its checkpoint goes.
 
     identity: what the rows are, the same for the same ones. labels: int64 [rows], −1 for none, or
-    None where no row has one; then there is a teacher.
+    None where no row has one; then there is a teacher. inputs: of each input the row that stands
+    for it: what is held out is an input, with all its views.
     """
 
     spec: str
@@ -84,14 +85,16 @@ class Job:
     out: str
     options: TrainingOptions
     ranks: Ranks
+    inputs: np.ndarray
 
     def run(
         self, loss: Any, take: Any, order: Any, remedy: str, progress: Progress, ahead: bool = False
     ) -> TrainResult:
         options, ranks = self.options, self.ranks
         check_out(self.out)
-        labels = None if self.labels is None else self.labels.numpy()
-        rows = choose_rows(len(self.examples), labels, options)
+        labels = None if self.labels is None else self.labels.numpy()[self.inputs]
+        kept, held = choose_rows(len(self.inputs), labels, options)
+        rows = self.inputs[kept], self.inputs[held]
         share = smallest_share(len(rows[0]), options.batch_size, ranks.world)
         seed_everything(options.seed)
         student, use = self.build(share)

@@ -100,6 +100,7 @@ def _fit(options: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:
         out=options.out,
         options=options,
         ranks=ranks,
+        inputs=np.arange(len(source)),
     )
 
     def loss(logits_NC: Tensor, batch: Batch) -> Tensor:
@@ -141,7 +142,7 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
         logits_MC = for_each_position(logits_NC, batch)
         return kd_loss(logits_MC, batch["targets"], hard, T=options.T, alpha=options.alpha)
 
-    plan = dataset.reader.plan
+    plan, view_rows = dataset.reader.plan, dataset.reader.view_rows
     columns = plan.source.columns
     data = {
         "data": options.source or source_place(plan),
@@ -151,7 +152,7 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
         "label_column": columns.label,
         "id_column": columns.id,
         "fingerprint": plan.source.fingerprint,
-        "rows": len(dataset),
+        "rows": len(view_rows[0]),
         "dump": folder,
         "plan": plan.hash,
     }
@@ -167,18 +168,23 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
         out=options.out,
         options=options,
         ranks=ranks,
+        inputs=view_rows[0],
     )
 
     def take(rows: np.ndarray, epoch: int, device: torch.device) -> Batch:
         return dataset.take(rows).to(device, non_blocking=True)
 
     def order(rows: np.ndarray, epoch: int) -> np.ndarray:
-        found = dataset.order(options.shuffle, options.data_seed, epoch)
+        """Of the inputs that these rows stand for, the epoch's view."""
+        index = epoch % len(plan.views)
+        rows = view_rows[index][np.searchsorted(view_rows[0], rows)]
+        shown = dataset.view(plan.views[index])
+        found = shown.order(options.shuffle, options.data_seed, epoch)
         if found.text == "full":
             return mixed(rows, options.data_seed, epoch)
         chosen = np.zeros(len(dataset), bool)
         chosen[rows] = True
-        every = found.part(0, len(dataset))
+        every = view_rows[index][found.part(0, len(shown))]
         return every[chosen[every]]
 
     ahead = dataset.order(options.shuffle).text != "full" or not examples.kept

@@ -108,7 +108,7 @@ class Batch(Mapping[str, Any]):
                     "dataset.with_temperature(4), or load(…, T=4)"
                 )
             return _each(self.columns["targets"], lambda logits: logits.temper(T).probs())
-        if name == "view":
+        if name == "view" and name not in self.columns:  # each input as it is, alone
             return torch.zeros(self.rows, dtype=torch.int32, device=self.device)
         value = self._raw(name)
         return self.preprocess.on_numbers(value) if name == "input" else value

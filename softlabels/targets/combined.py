@@ -1,6 +1,6 @@
 """Several dumps as one dataset: one after the other, or side by side. N rows, C classes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from softlabels.errors import AlignmentError, LabelSpaceMismatch, UsageError
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.label_spaces import LabelSpace, match_label_spaces
+from softlabels.store.reader import DumpReader
 from softlabels.store.side_files import NOTES
 from softlabels.system.humanize import few
 from softlabels.targets.batch import positions_of
@@ -38,6 +39,8 @@ class Concatenated(SoftDataset):
                 ("codec", first.reader.plan.codec, other.reader.plan.codec),
                 ("side files", _side_files(first), _side_files(other)),
                 ("kind of ids", first.reader.plan.ids, other.reader.plan.ids),
+                ("views", first.reader.plan.views, other.reader.plan.views),
+                ("augment", first.reader.plan.augment, other.reader.plan.augment),
                 ("preprocessing", str(first.preprocess), str(other.preprocess)),
             ):
                 if ours != theirs:
@@ -102,6 +105,10 @@ class Concatenated(SoftDataset):
     def ids(self) -> np.ndarray:
         return np.concatenate([part.ids for part in self.parts])
 
+    @cached_property
+    def views(self) -> np.ndarray:
+        return np.concatenate([part.views for part in self.parts])
+
     def _place(self) -> str:
         return few([part._place() for part in self.parts], " + ")
 
@@ -120,7 +127,8 @@ class Concatenated(SoftDataset):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SideBySide(SoftDataset):
-    """Several teachers over the same rows, joined by id, each input hash the same.
+    """Several teachers over the same rows, joined by id and view, each input hash and each
+    parameter of a view the same.
 
     The rows and inputs are the first dump's. `targets`, `logits` and `soft_target` are mappings
     from each dump's name to its own; classes and dtypes may differ.
@@ -160,21 +168,20 @@ class SideBySide(SoftDataset):
         ours, found = self._first.reader, {}
         for name, dump in self.dumps.items():
             theirs = dump.reader
-            where = find_ids(theirs.ids, ours.ids)
+            where = _find_rows(theirs, ours)
             missing = np.flatnonzero(where < 0)
             if len(missing):
-                shown = ", ".join(str(ours.ids[i]) for i in missing[:5])
                 raise AlignmentError(
                     f"{len(missing)} of {len(ours.ids)} rows of {ours.folder} are not in "
-                    f"{theirs.folder}: first the ids {shown}. {ONE_SOURCE}"
+                    f"{theirs.folder}: first the {_keys(ours, missing)}. {ONE_SOURCE}"
                 )
-            other = np.flatnonzero(theirs.hashes[where] != ours.hashes)
-            if len(other):
-                shown = ", ".join(str(ours.ids[i]) for i in other[:5])
-                raise AlignmentError(
-                    f"{len(other)} rows of {ours.folder} and {theirs.folder} have the same id and "
-                    f"other inputs: first the ids {shown}. {ONE_SOURCE}"
-                )
+            for what, mine, others in _compared(ours, theirs):
+                other = np.flatnonzero(others[where] != mine)
+                if len(other):
+                    raise AlignmentError(
+                        f"{len(other)} rows of {ours.folder} and {theirs.folder} have the same id "
+                        f"and other {what}: first the {_keys(ours, other)}. {ONE_SOURCE}"
+                    )
             found[name] = None if np.array_equal(where, np.arange(len(where))) else where
         return found
 
@@ -208,6 +215,10 @@ class SideBySide(SoftDataset):
     def ids(self) -> np.ndarray:
         return self._first.ids
 
+    @property
+    def views(self) -> np.ndarray:
+        return self._first.views
+
     def _place(self) -> str:
         return few([f"{name}={dump._place()}" for name, dump in self.dumps.items()])
 
@@ -227,6 +238,33 @@ class SideBySide(SoftDataset):
     @property
     def preprocess(self) -> Preprocess:
         return self._first.preprocess
+
+
+def _find_rows(theirs: DumpReader, ours: DumpReader) -> np.ndarray:
+    """Where each of our rows stands in theirs, by id and view, int64 [R]; −1 where it doesn't."""
+    if not ours.plan.has_views and not theirs.plan.has_views:
+        return find_ids(theirs.ids, ours.ids)
+    where = np.full(len(ours), -1)
+    for view in ours.plan.views:
+        mine, among = np.flatnonzero(ours.views == view), np.flatnonzero(theirs.views == view)
+        places = find_ids(theirs.ids[among], ours.ids[mine])
+        where[mine[places >= 0]] = among[places[places >= 0]]
+    return where
+
+
+def _compared(ours: DumpReader, theirs: DumpReader) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """What rows of the same id and view have in common, in ours and in theirs."""
+    yield "inputs", ours.hashes, theirs.hashes
+    for name in ours.drawn.keys() & theirs.drawn.keys():
+        yield f"{name} of their view", ours.drawn[name], theirs.drawn[name]
+
+
+def _keys(reader: DumpReader, rows: np.ndarray) -> str:
+    """The ids of the first of these rows, and their views where there are several."""
+    ids = ", ".join(str(reader.ids[row]) for row in rows[:5])
+    if not reader.plan.has_views:
+        return f"ids {ids}"
+    return f"ids {ids}, of view {reader.views[rows[0]]}"
 
 
 def _stacked(parts: list[Any], back: np.ndarray) -> Any:

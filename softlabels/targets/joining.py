@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from torch import Tensor
 
 from softlabels.errors import AlignmentError, SourceError
@@ -17,6 +18,7 @@ from softlabels.inputs.opening import open_source
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import Source
 from softlabels.inputs.tables.table import ArrowTable
+from softlabels.inputs.viewed import ViewedInputs
 from softlabels.inputs.whereabouts import recall
 from softlabels.store.reader import DumpReader
 from softlabels.store.records import Plan
@@ -62,12 +64,23 @@ class Join:
 def join_inputs(
     reader: DumpReader, source: str | None, preprocess: Preprocess, progress: Progress = SILENT
 ) -> Examples:
-    """The inputs of all rows of a dump, in their order."""
-    found = open_inputs(reader, source, progress)
-    positions = Join(found, str(reader.folder)).positions(reader.ids)
-    examples = Examples(found, preprocess, positions, reader.hashes)
+    """The inputs of all rows of a dump, in their order, decoded ahead."""
+    examples = find_inputs(reader, open_inputs(reader, source, progress), preprocess)
     examples.prepare()
     return examples
+
+
+def find_inputs(reader: DumpReader, source: Source, preprocess: Preprocess) -> Examples:
+    """The inputs of all rows of a dump, in their order, as each row's view shows them. Raises
+    AlignmentError where the source has not all ids."""
+    join, view_rows = Join(source, str(reader.folder)), reader.view_rows
+    first = view_rows[0]
+    examples = Examples(source, preprocess, join.positions(reader.ids[first]), reader.hashes[first])
+    if not reader.plan.has_views:
+        return examples
+    numbers = np.empty(len(reader), np.int64)
+    numbers[view_rows] = np.arange(len(first))
+    return ViewedInputs(examples, numbers, reader.drawn)
 
 
 @dataclass(frozen=True)
@@ -101,7 +114,10 @@ def open_inputs(reader: DumpReader, source: str | None, progress: Progress = SIL
     """The inputs that a dump holds, else those of the data that it names; or those of `source`."""
     plan = reader.plan
     if plan.with_inputs and source is None:
-        return stored_source(reader.table(stored_names(plan)), plan, str(reader.folder))
+        table = reader.table([*stored_names(plan), *["view"] * plan.has_views])
+        if plan.has_views:  # an input is stored with its first view
+            table = table.filter(pc.equal(table["view"], plan.views[0]))
+        return stored_source(table.select(stored_names(plan)), plan, str(reader.folder))
     return named_source(plan, source, progress)
 
 

@@ -114,7 +114,7 @@ def open_dump(path: str | Path, T: float | None, how: Opening) -> Dump:
         return Dump(T, reader, rows, None)
     examples = join_inputs(reader, how.source, _preprocess(reader, how), how.progress)
     if choose_keep(how.keep, examples.decoded_bytes, device) == "gpu":
-        examples.device = device
+        examples.keep_on(device)
     return Dump(T, reader, rows, examples)
 
 
@@ -132,6 +132,7 @@ def _reader(folder: Folder, how: Opening) -> DumpReader:
 def _streamed(reader: DumpReader, T: float | None, how: Opening) -> Dump:
     plan, words = reader.plan, _preprocess(reader, how)
     columns = ["id", "input_hash"] + ["label"] * reader.labelled
+    columns += ["view", *plan.parameters] if plan.has_views else []
     find: StoredInputs | JoinedInputs | None = None
     if how.inputs and plan.with_inputs and how.source is None:
         columns.append("input")

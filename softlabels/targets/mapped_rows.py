@@ -84,9 +84,10 @@ class MappedRows:
             )
         self.keep = "disk" if self.codec.decoded else self.keep
         shard_rows = [record.rows for record in self.records]
-        self.layout = RowGroups(shard_rows, plan.group_rows, 0)
+        views, self._viewed = len(plan.views), plan.has_views
+        self.layout = RowGroups(shard_rows, plan.group_rows, 0, views)
         self._mapped = [
-            (column, RowGroups(shard_rows, plan.group_rows, column.row_bytes))
+            (column, RowGroups(shard_rows, plan.group_rows, column.row_bytes, views))
             for column in self.codec.mapped
         ]
         self._values: dict[str, list[bytes | None]] = {
@@ -137,11 +138,13 @@ class MappedRows:
         return stored
 
     def columns(self, rows: np.ndarray) -> dict[str, Any]:
-        """These rows, in their order: id, label and targets. Few look at ids, and with α = 1 nobody
-        at labels, so these are looked up when they are read: a tenth of a batch's time."""
+        """These rows, in their order: id, view where there are several, label and targets. Few look
+        at ids, and with α = 1 nobody at labels, so these are looked up when they are read: a tenth
+        of a batch's time."""
         return {
             "id": lambda: self._ids(rows),
             "label": lambda: self._labels(rows),
+            **({"view": lambda: torch.from_numpy(self.reader.views[rows])} if self._viewed else {}),
             **target_columns(self.codec, self._stored(rows)),
         }
 
@@ -222,17 +225,18 @@ class MappedRows:
 
     def _room(self, shard: int, reader: ShardReader) -> list["_Part"]:
         """Memory for a shard's mapped columns, placed: the part that each row group fills."""
-        step, starts = self.layout.group_rows, range(0, reader.rows, self.layout.group_rows)
+        sizes = self.reader.plan.group_sizes(reader.rows)
+        starts = np.cumsum(sizes) - sizes
         rooms = {column.name: column.empty(reader.rows) for column in self.codec.mapped}
         for column, groups in self._mapped:
             room = rooms[column.name]
             region = Region.of(room.reshape(reader.rows, -1).view(np.uint8))
-            addresses = region.address + np.array(starts, np.int64) * column.row_bytes
+            addresses = region.address + starts * column.row_bytes
             groups.place(shard, addresses, region)
         first = int(self.layout.first_rows[shard])
         return [
-            _Part(reader, i, first + s, {n: room[s : s + step] for n, room in rooms.items()})
-            for i, s in enumerate(starts)
+            _Part(reader, i, first + s, {n: room[s : s + size] for n, room in rooms.items()})
+            for i, (s, size) in enumerate(zip(starts.tolist(), sizes.tolist(), strict=True))
         ]
 
     def _decode_group(self, part: "_Part") -> int:

@@ -7,6 +7,7 @@ import operator
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, overload
 
 import numpy as np
@@ -75,6 +76,11 @@ class SoftDataset(Dataset):
 
     @property
     @abstractmethod
+    def views(self) -> np.ndarray:
+        """The number of each row's view, int32 [R]; 0 is the input as it is."""
+
+    @property
+    @abstractmethod
     def num_classes(self) -> int: ...
 
     @property
@@ -84,6 +90,10 @@ class SoftDataset(Dataset):
     @property
     @abstractmethod
     def preprocess(self) -> Preprocess: ...
+
+    def view(self, number: int) -> "SoftDataset":
+        """The rows of one view alone. Raises UsageError where there is none with this number."""
+        return OneView(self.T, self, number)
 
     def with_temperature(self, T: float) -> "SoftDataset":
         """The same rows at another temperature, in O(1), sharing everything."""
@@ -155,9 +165,12 @@ class SoftDataset(Dataset):
         last = np.searchsorted(among, sought, "right", sorter=order)
         first = np.searchsorted(among, sought, "left", sorter=order)
         if len(several := sought[last - first > 1]):
+            remedy = "ask each dump of it alone"
+            if self.views.any():
+                remedy = f"ask one view, such as dataset.view({self.views[0]}).rows_of(…)"
             raise UsageError(
                 f"{several[0].item()!r} is the id of {int((last - first).max())} rows of "
-                f"{self._place()}; ask each dump of it alone"
+                f"{self._place()}; {remedy}"
             )
         return rows
 
@@ -261,6 +274,10 @@ class Dump(SoftDataset):
     def ids(self) -> np.ndarray:
         return self.reader.ids
 
+    @property
+    def views(self) -> np.ndarray:
+        return self.reader.views
+
     def _place(self) -> str:
         return short(str(self.reader.folder))
 
@@ -275,3 +292,69 @@ class Dump(SoftDataset):
     @property
     def preprocess(self) -> Preprocess:
         return NOTHING if self.examples is None else self.examples.preprocess
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class OneView(SoftDataset):
+    """The rows of one view of another dataset, in its order; each input is there once."""
+
+    whole: SoftDataset
+    number: int
+
+    def __post_init__(self) -> None:
+        if not len(self.rows) and len(self.whole):
+            numbers = few([str(number) for number in np.unique(self.whole.views)])
+            raise UsageError(
+                f"{self.whole._place()} has no view {self.number!r}; there are {numbers}"
+            )
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """Which rows of the whole these are, int64, ascending."""
+        return np.flatnonzero(self.whole.views == self.number)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def columns(self, rows: np.ndarray, inputs: bool = True) -> dict[str, Any]:
+        return self.whole.columns(self.rows[rows], inputs)
+
+    def order(self, shuffle: bool | str, seed: int = 0, epoch: int = 0) -> Order:
+        whole = self.whole.order(shuffle, seed, epoch)
+        return Order(whole.text, np.unique(np.searchsorted(self.rows, whole.bounds)), seed, epoch)
+
+    def read_ahead(self, rows: np.ndarray) -> None:
+        self.whole.read_ahead(self.rows[rows])
+
+    def settle(self) -> None:
+        self.whole.settle()
+
+    @property
+    def identity(self) -> str:
+        return f"{self.whole.identity} view {self.number}"
+
+    @cached_property
+    def ids(self) -> np.ndarray:
+        return self.whole.ids[self.rows]
+
+    @property
+    def views(self) -> np.ndarray:
+        return np.full(len(self), self.number, np.int32)
+
+    def _place(self) -> str:
+        return f"{self.whole._place()}, view {self.number}"
+
+    def _space(self) -> str:
+        return self.whole._space()
+
+    @property
+    def num_classes(self) -> int:
+        return self.whole.num_classes
+
+    @property
+    def class_names(self) -> list[str] | None:
+        return self.whole.class_names
+
+    @property
+    def preprocess(self) -> Preprocess:
+        return self.whole.preprocess

@@ -20,17 +20,20 @@ from torch import Tensor
 from softlabels.errors import UsageError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocess import Preprocess
+from softlabels.inputs.views import replay
 from softlabels.logits import Logits
 from softlabels.store.codecs.codec import as_tensors
 from softlabels.store.gathering import RowGroups
 from softlabels.store.pages.columns import Column
 from softlabels.store.reader import DumpReader
+from softlabels.store.shard_reader import ShardReader
 from softlabels.system import background
 from softlabels.targets.mapped_rows import target_columns
 from softlabels.targets.orders import HELD_GROUPS
 
 THREADS = 8
 KEPT = 3 * HELD_GROUPS  # row groups: of a window, of the next, and of where they meet
+Inputs = Callable[[np.ndarray], Tensor]  # local rows of a row group → their inputs
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Group:
 
     table: pa.Table
     stored: dict[str, Any]
-    inputs: Callable[[np.ndarray], Tensor] | None
+    inputs: Inputs | None
 
 
 class StreamedRows:
@@ -49,11 +52,12 @@ class StreamedRows:
     def __init__(
         self,
         reader: DumpReader,
-        inputs: Callable[[pa.Table], Callable[[np.ndarray], Tensor]] | None,
+        inputs: Callable[[pa.Table], Inputs] | None,
         columns: list[str],
     ) -> None:
         self.reader, self.inputs, self.names = reader, inputs, columns
-        self.groups = RowGroups([s.rows for s in reader.records], reader.plan.group_rows, 0)
+        shard_rows, plan = [record.rows for record in reader.records], reader.plan
+        self.groups = RowGroups(shard_rows, plan.group_rows, 0, len(plan.views))
         self.shards = [reader.shard(shard) for shard in range(len(reader.records))]
         self.row_bounds = self.groups.row_bounds
         self._process: int | None = None
@@ -95,6 +99,8 @@ class StreamedRows:
             pa.array(back)
         )
         columns: dict[str, Any] = {"id": _ids(table["id"])}
+        if "view" in self.names:
+            columns["view"] = torch.from_numpy(table["view"].to_numpy().copy())
         if inputs:
             columns["input"] = torch.cat(inputs)[torch.from_numpy(back)]
         labels = table["label"].to_numpy() if "label" in self.names else np.full(len(rows), -1)
@@ -146,9 +152,25 @@ class StreamedRows:
         shard, first = self.shards[number], self.groups.of_shard(number).start
         table = shard.table(group - first, [*self.names, *self.reader.codec.names])
         stored = as_tensors(shard.decode(table))
-        inputs = None if self.inputs is None else self.inputs(table)
+        inputs = self._inputs(shard, group - first, table)
         others = [name for name in self.names if name != "input"]
         return Group(table.select(others), stored, inputs)
+
+    def _inputs(self, shard: ShardReader, group: int, table: pa.Table) -> Inputs | None:
+        """Those of a row group, as its view shows them."""
+        if self.inputs is None:
+            return None
+        plan = self.reader.plan
+        if not plan.has_views:
+            return self.inputs(table)
+        before = group % len(plan.views)
+        if "input" in self.names and before:  # stored with the band's first view
+            place = table.column_names.index("input")
+            stored = shard.table(group - before, ["input"])["input"]
+            table = table.set_column(place, "input", stored)
+        inputs = self.inputs(table)
+        drawn = {name: table[name].to_numpy() for name in plan.parameters}
+        return lambda rows: replay(inputs(rows), {n: values[rows] for n, values in drawn.items()})
 
 
 class StreamedInputs(Examples):

@@ -16,7 +16,7 @@ from torch import Tensor
 from softlabels.errors import AlignmentError, UsageError
 from softlabels.targets.joining import find_ids
 from softlabels.targets.loading import load
-from softlabels.targets.soft_dataset import Dump
+from softlabels.targets.soft_dataset import Dump, OneView, SoftDataset
 
 FORMAT = "soft_targets"
 COMPOSED = (None, "python", "custom", "torch", "numpy", "pandas", "arrow")
@@ -24,7 +24,7 @@ NEW = ("logits", "soft_target")
 
 
 def with_soft_targets(
-    dataset: datasets.Dataset, dump: str | Path, T: float, **words: Any
+    dataset: datasets.Dataset, dump: str | Path, T: float, *, view: int | None = None, **words: Any
 ) -> datasets.Dataset:
     """The same dataset with `logits` (stored dtype [N, C]) and `soft_target` (float32 [N, C]) of a
     dump: nothing is computed before a row is asked for.
@@ -36,13 +36,17 @@ def with_soft_targets(
     as `keep`. A column `logits` is replaced; without a transform, `input_hash` is left out, which
     torch can't collate.
 
+    view: which of a dump's views the soft targets are of, where it has several; the rows of
+    `datasets.load_dataset(DIR)` of such a dump are to be of this view too.
+
     Rows may be selected, shuffled, filtered, split and mapped afterwards, as long as `id` stays.
     `with_transform`, `set_transform` and `with_format` afterwards put another format in the place
     of this one: `datasets` keeps one only, and says nothing. So they come first:
     `with_soft_targets(dataset.with_transform(augment), …)`.
 
-    Raises UsageError for something else than a Dataset with ids, and for a format that can't be
-    kept; AlignmentError in a batch that has ids which the dump has not.
+    Raises UsageError for something else than a Dataset with ids, for a format that can't be kept,
+    and for a dump with several views of which none is named; AlignmentError in a batch that has ids
+    which the dump has not, or rows of another view.
     """
     if not isinstance(dataset, datasets.Dataset):
         raise UsageError(f"dataset is a {type(dataset).__name__}; {_remedy(dataset)}")
@@ -63,12 +67,24 @@ def with_soft_targets(
         )
     found = load(dump, T, inputs=False, **words)
     assert isinstance(found, Dump), "one folder was named"
+    shown = _one_view(found, view)
     plain = set(dataset.column_names) - set(before["columns"])
     joined = SoftTargets(
-        found, before["type"], before["format_kwargs"], plain, before["output_all_columns"]
+        shown, before["type"], before["format_kwargs"], plain, before["output_all_columns"]
     )
     _register()
     return dataset.with_format(FORMAT, joined=joined)
+
+
+def _one_view(dump: Dump, view: int | None) -> SoftDataset:
+    """Raises UsageError where an id has several rows, and for a view that is not there."""
+    plan = dump.reader.plan
+    if len(plan.views) > 1 and view is None:
+        raise UsageError(
+            f"{dump.reader.folder} has {len(plan.views)} views of each input, and an id is to have "
+            f"one row: name a view, such as view={plan.views[0]}"
+        )
+    return dump if view is None else dump.view(view)
 
 
 def _remedy(dataset: Any) -> str:
@@ -84,7 +100,7 @@ class SoftTargets:
     plain: columns that this format leaves alone; they come along only with `every`.
     """
 
-    dump: Dump
+    dump: SoftDataset
     type: str | None
     kwargs: dict[str, Any]
     plain: set[str]
@@ -92,7 +108,7 @@ class SoftTargets:
 
     def rows(self, ids: np.ndarray) -> np.ndarray:
         """Where these ids stand in the dump. Raises AlignmentError for those that don't."""
-        known = self.dump.reader.ids
+        known = self.dump.ids
         if ids.dtype.kind != known.dtype.kind:
             rows = np.full(len(ids), -1)
         elif self._order is not None:
@@ -102,7 +118,7 @@ class SoftTargets:
         if len(rows) and rows.min() < 0:
             missing = ids[rows < 0]
             raise AlignmentError(
-                f"{len(missing)} of {len(ids)} rows are not in {self.dump.reader.folder}: first "
+                f"{len(missing)} of {len(ids)} rows are not in {self.dump._place()}: first "
                 f"the ids {', '.join(map(str, missing[:5]))}"
             )
         return rows
@@ -110,7 +126,7 @@ class SoftTargets:
     @cached_property
     def _order(self) -> np.ndarray | None:
         """What sorts the dump's ids; None where they count up from 0."""
-        ids = self.dump.reader.ids
+        ids = self.dump.ids
         counted = ids.dtype.kind == "i" and np.array_equal(ids, np.arange(len(ids)))
         return None if counted else np.argsort(ids, kind="stable")
 
@@ -159,6 +175,7 @@ class SoftTargetsFormatter(Formatter):
                 f"no column id among {', '.join(table.column_names)}: soft targets are found by it"
             )
         ids = np.asarray(table["id"].to_pylist())
+        self._check_view(table)
         batch = self.joined.dump.take(self.joined.rows(ids))
         hidden = set() if self.joined.type == "custom" else {"logits", "input_hash"}
         names = [name for name in table.column_names if name not in hidden]
@@ -176,6 +193,18 @@ class SoftTargetsFormatter(Formatter):
         raise UsageError(
             f"the dataset's transform gives {type(found).__name__}; soft targets stand in a dict"
         )
+
+    def _check_view(self, table: pa.Table) -> None:
+        """A dataset of another view's rows would get targets of other pictures than its own."""
+        dump = self.joined.dump
+        if not isinstance(dump, OneView) or "view" not in table.column_names:
+            return
+        if others := set(table["view"].to_pylist()) - {dump.number}:
+            raise AlignmentError(
+                f"the dataset has rows of view {min(others)}, and the soft targets are of view "
+                f"{dump.number}: keep these alone, with dataset.filter(lambda row: row['view'] == "
+                f"{dump.number})"
+            )
 
     def _check_names(self, found: Mapping[str, Any], table: pa.Table) -> None:
         for name in NEW:

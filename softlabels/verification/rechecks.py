@@ -17,7 +17,7 @@ from softlabels.options import VerifyOptions
 from softlabels.store.reader import DumpReader
 from softlabels.system.devices import CUDA_ALONE, resolve_device
 from softlabels.system.progress import Progress
-from softlabels.targets.joining import Join, open_inputs
+from softlabels.targets.joining import Join, find_inputs, open_inputs
 from softlabels.teachers import Teacher, resolve
 from softlabels.teachers.probing import MOST_REPLAYED, REPLAYED, difference, steady_limit
 
@@ -50,8 +50,9 @@ def recheck_source(reader: DumpReader, data: str | None, progress: Progress) -> 
     Raises SourceError where the source can't be opened.
     """
     source = open_inputs(reader, data, progress)
+    rows = reader.view_rows[0]  # an input has the same hash and label in all its views
     try:
-        positions = Join(source, str(reader.folder)).positions(reader.ids)
+        positions = Join(source, str(reader.folder)).positions(reader.ids[rows])
     except AlignmentError as error:
         return [str(error)]
     findings = _renamed(reader, source)
@@ -59,10 +60,10 @@ def recheck_source(reader: DumpReader, data: str | None, progress: Progress) -> 
     with progress.bar("source", len(positions), "rows") as advance:
         for start in range(0, len(positions), BLOCK_ROWS):
             part = slice(start, start + BLOCK_ROWS)
-            block = source.take(positions[part])
-            wrong["inputs"] += block.ids[block.hashes != reader.hashes[part]].tolist()
+            block, chosen = source.take(positions[part]), rows[part]
+            wrong["inputs"] += block.ids[block.hashes != reader.hashes[chosen]].tolist()
             if reader.labels is not None:
-                wrong["labels"] += block.ids[block.labels != reader.labels[part]].tolist()
+                wrong["labels"] += block.ids[block.labels != reader.labels[chosen]].tolist()
             advance(len(block))
     return findings + [
         f"{len(ids):,} of {len(positions):,} {what} are not what the teacher saw, first those of "
@@ -94,8 +95,7 @@ def replay(reader: DumpReader, words: VerifyOptions, progress: Progress) -> Repl
     assert words.teacher is not None
     plan = reader.plan
     source = open_inputs(reader, words.data, progress)
-    positions = Join(source, str(reader.folder)).positions(reader.ids)
-    examples = Examples(source, Preprocess.parse(plan.preprocess), positions, reader.hashes)
+    examples = find_inputs(reader, source, Preprocess.parse(plan.preprocess))
     device = resolve_device(words.device)
     precision = _precision_here(plan.precision, device, progress)
     bare = plan.teacher.kind == "state_dict"

@@ -88,7 +88,7 @@ def with_labels(where: Path, labels: list[int | None]) -> str:
     table = pq.read_table(path)
     column = pa.array(labels, pa.int64())
     pq.write_table(table.set_column(3, pa.field("label", column.type), column), path)
-    made = rewrite(dump, Ledger(folder, plan).refresh()[0], plan.group_rows, {})
+    made = rewrite(dump, plan, Ledger(folder, plan).refresh()[0], {})
     folder.write_json(commit_name(0), made.as_json)
     manifest = manifest.replace(shards=[made.record], bytes=made.bytes)
     folder.write_json("softlabels.json", manifest.as_json)

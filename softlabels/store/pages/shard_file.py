@@ -26,7 +26,7 @@ SCHEMA, ROWS, ROW_GROUPS = 2, 3, 4  # of FileMetaData
 COLUMNS, UNPACKED, OFFSET, STORED = 1, 2, 5, 6  # of RowGroup
 METADATA, OFFSET_INDEX, COLUMN_INDEX = 3, 4, 6  # of ColumnChunk; an index's length is the next
 PAGE_OFFSETS = (9, 10, 11)  # of ColumnMetaData: data, index and dictionary page
-SMALL = ("id", "view", "label")  # columns that pack to a third and cost nothing to
+LARGE = ("input_hash", "input")  # columns that don't pack; others do to a third, at no cost
 PAGES, PAGE_OFFSET = 1, 1  # of OffsetIndex, of PageLocation
 
 
@@ -34,15 +34,14 @@ class ShardFile:
     """Row groups go in one by one; `close` makes a file of it. `schema` ends with the mapped ones
     among the codec's `columns`, in their order.
 
-    Of each column there is one page in a row group, without dictionary, with its checksum. Ids,
-    views, labels and the codec's decoded columns are packed with zstd.
+    Of each column there is one page in a row group, without dictionary, with its checksum. All but
+    input hashes, inputs and the mapped columns are packed with zstd.
     """
 
     def __init__(
         self, file: IO[bytes], schema: pa.Schema, group_rows: int, columns: Sequence[Column]
     ) -> None:
         self.mapped = [column for column in columns if column.mapped]
-        self._packed = {*SMALL, *(column.name for column in columns if not column.mapped)}
         first = len(schema) - len(self.mapped)
         assert schema.names[first:] == [column.name for column in self.mapped]
         self.file = HashingFile(file)
@@ -67,7 +66,9 @@ class ShardFile:
     def _compression(self) -> dict[str, str]:
         schema = pq.ParquetFile(io.BytesIO(_empty_file(self.others))).schema
         paths = [schema.column(i).path for i in range(len(schema))]
-        return {path: "zstd" if path in self._packed else "none" for path in paths}
+        # input hashes stay unpacked, so that a file has at least 8 bytes for each promised row
+        plain = [path for path in paths if path.partition(".")[0] in LARGE]
+        return {path: "none" if path in plain else "zstd" for path in paths}
 
     def write(self, others: pa.Table, mapped: Mapping[str, np.ndarray]) -> None:
         """One row group: the other columns, and the numbers of each mapped one, [N, …]."""
