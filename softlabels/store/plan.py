@@ -189,8 +189,8 @@ class Plan(PlanPart):
         return self
 
     def __repr__(self) -> str:
-        views = f"{len(self.views)} views × " if self.has_views else ""
-        rows = f"{counted(self.inputs, 'input')} × {views}{self.classes:,} classes"
+        views = f" of {counted(self.inputs, 'input')}" if self.has_views else ""
+        rows = f"{counted(self.rows, 'row')}{views} × {self.classes:,} classes"
         of = f"{short(self.teacher.name)} on {short(self.source.data)}, split {self.source.split}"
         return f"Plan({of}: {rows}, {counted(self.shards, 'shard')}, {self.codec} {self.dtype})"
 
