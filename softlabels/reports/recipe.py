@@ -46,7 +46,7 @@ def recipe(plan: Plan, skipped: bool = False, data: str | None = None) -> list[s
         "softlabels dump",
         *(f"--{name} {shlex.quote(str(value))}" for name, value in pairs.items()
           if value is not None),
-        *(f"--{name}" for name, said in flags.items() if said),
+        *(f"--{name}" for name, is_set in flags.items() if is_set),
     ]  # fmt: skip
 
 

@@ -8,6 +8,11 @@ together, and a gather of one view reads nothing of the others. V views.
 import numpy as np
 
 
+def group_count(rows: int, group_rows: int, views: int) -> int:
+    """How many row groups a shard with so many rows has."""
+    return -(-(rows // views) // group_rows) * views
+
+
 def group_sizes(rows: int, group_rows: int, views: int) -> np.ndarray:
     """The rows of each row group of a shard with so many, int64 [groups]: all are full but for
     those of the last band."""

@@ -1,7 +1,8 @@
 """One dump at a time in a folder: each process that writes there holds a claim while it lives.
 
-A claim is a file `.claims/RUN-RANK-TOKEN.json`. Processes with the same RUN are one dump and
-write side by side; a process of another run is refused while the holder of a claim lives.
+A claim is a file `.claims/RUN-RANK-TOKEN.json`. Processes with the same RUN are one dump and write
+side by side. As long as one of them lives, processes of other runs are refused: each rank needs a
+claim of its own, since any of them may die while the others still write.
 """
 
 import random
@@ -40,8 +41,8 @@ class Claim:
 
 
 def _is_unguarded(folder: Folder) -> bool:
-    """Where every write is a commit to a repository, a sign of life every few seconds is too
-    dear."""
+    """Whether the folder holds no claims: where every write is a commit to a repository, a sign of
+    life every few seconds would cost too much."""
     return getattr(folder.fs, "every_write_is_a_commit", False)
 
 
@@ -51,8 +52,8 @@ def new_run() -> str:
 
 @contextmanager
 def claimed(folder: Folder, run: str, rank: int = 0, progress: Progress = SILENT) -> Iterator[None]:
-    """Hold the folder for this run within the block. A folder that did not exist and stays empty is
-    removed again. Raises FolderInUse while another run holds it."""
+    """Hold the folder for this run within the block. If the folder did not exist and stays empty,
+    it is removed again. Raises FolderInUse while another run holds it."""
     if _is_unguarded(folder):
         yield
         return
@@ -76,7 +77,7 @@ def _claimed(folder: Folder, run: str, rank: int, progress: Progress) -> Iterato
             if alone:
                 yield
                 return
-            # Two claimed at the same moment and each saw the other. Both let go and wait for a
+            # Two runs claimed at the same moment and each saw the other. Both let go and wait for a
             # random time, so that one of them comes first.
             stack.close()
             time.sleep(random.uniform(0, 0.1 * 2 ** min(attempt, 5)))
@@ -135,7 +136,7 @@ def writer_of(folder: Folder) -> str | None:
 
 @contextmanager
 def _writable(folder: Folder) -> Iterator[None]:
-    """Raises StoreError, or DiskFull, where nothing can be written into the folder."""
+    """Raises StoreError or DiskFull if the block can't write into the folder."""
     try:
         with needing_space(str(folder)):
             yield

@@ -1,6 +1,6 @@
-"""What the fields of records may hold, as types that check it, and what all records share.
+"""The types of the fields of records, and their base class.
 
-The description of a type ends an error message about its values.
+An error message about a value ends with the description of its type.
 """
 
 from typing import Annotated, Any, Final, Self
@@ -40,7 +40,7 @@ Int64 = TypeAliasType(
 )
 Number = TypeAliasType(
     "Number",
-    # the bounds refuse, in JSON too, a whole number that no float holds
+    # the bounds refuse whole numbers that no float holds, which JSON may contain
     Annotated[
         float,
         Field(ge=-1.7976931348623157e308, le=1.7976931348623157e308, description="a finite number"),
@@ -97,7 +97,7 @@ SideFile = TypeAliasType(
         ),
     ],
 )
-# Each list ends at its first wrong entry: a million of errors would fill the memory.
+# Checking a list stops at its first wrong entry: a million errors would fill the memory.
 Texts = TypeAliasType(
     "Texts", Annotated[list[Text], FailFast(), Field(description="a list of texts")]
 )
@@ -117,13 +117,13 @@ Views = TypeAliasType(
 
 
 class Record(BaseModel):
-    """What records share: values are checked and never converted, and fields never change."""
+    """The base of all records: values are checked and never converted, and fields never change."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore", allow_inf_nan=False)
 
     @classmethod
     def parse(cls, value: Any, where: str) -> Self:
-        """A record from JSON that anybody may have written, found at `where`.
+        """A record from JSON that a stranger may have written. where: its file, for errors.
 
         Raises DamagedDump that names the first field that is wrong, and what was expected.
         """
@@ -139,11 +139,11 @@ class Record(BaseModel):
 
     @property
     def as_json(self) -> dict[str, Any]:
-        """As the file has it."""
+        """The record as plain values, without the fields that have their defaults."""
         return self.model_dump(exclude_defaults=True)
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with other values, which are checked as those of a new record are."""
+        """A copy with other values, which are checked like those of a new record."""
         return type(self)(
             **{name: getattr(self, name) for name in type(self).model_fields} | changes
         )

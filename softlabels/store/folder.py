@@ -23,17 +23,17 @@ from softlabels.system.local_files import appearing, make_directory, needing_spa
 
 PARTIAL = ".partial"
 TOKEN = re.compile("[0-9a-f]{12}")
-READERS = 16  # small files fetched at once
+READERS = 16  # small files fetched at a time
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the files of a folder come from, set by whoever opens it; by default they were made
-    there.
+    """Where the files of a folder come from. By default they were made there; whoever opens a copy
+    says otherwise.
 
-    remedy: what mends a damaged or missing file, in words without a full stop
-    command: what fetches the rest of them; None where they were made there
-    shared: whether its card may tell of other dumps too, as at the top of a repository
+    remedy: how to repair a damaged or missing file, a clause without a full stop
+    command: the command that fetches the missing files; None if they were made there
+    shared: whether its card may describe other dumps too, as at the top of a repository
     """
 
     remedy: str = "the same softlabels dump, or import, with --resume redoes it and nothing else"
@@ -47,9 +47,10 @@ MADE_HERE = Origin()
 class Folder:
     """`Folder("data/d")` or `Folder("s3://bucket/d")`; names inside are relative, with `/`.
 
-    `token` tells this opening of the folder from every other one. `fs` and `root` are its file
-    system and its path there, where its address alone does not say. What fails in a remote file
-    system is raised as StoreError, a full disk as DiskFull.
+    token: distinguishes this opening of the folder from every other one
+    fs, root: its file system and its path there, where the address alone does not say
+
+    Errors of remote file systems are raised as StoreError, a full disk as DiskFull.
     """
 
     def __init__(
@@ -73,16 +74,16 @@ class Folder:
 
     @property
     def remedy(self) -> str:
-        """What mends a damaged or missing file, for the end of a message."""
+        """How to repair a damaged or missing file, for the end of a message."""
         return self.origin.remedy
 
     def reopened(self) -> "Folder":
-        """The same folder for a forked process, in which the clients of stores don't live on."""
+        """The same folder for a forked process, where the clients of object stores don't work."""
         fs = type(self.fs)(*self.fs.storage_args, **self.fs.storage_options)
         return Folder(self.url, self.origin, fs, self.root)
 
     def path(self, name: str) -> str:
-        """The full path of `name`. Raises DamagedDump where a name would lead outside."""
+        """The full path of `name`. Raises DamagedDump for a name that leads outside."""
         parts = PurePosixPath(name).parts
         if not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
             raise DamagedDump(
@@ -104,7 +105,7 @@ class Folder:
             return True
 
     def names(self, name: str = "") -> list[str]:
-        """What lies directly in the folder or its subfolder `name`, of whatever kind."""
+        """The names of everything directly in the folder or its subfolder `name`."""
         return sorted(f"{name}/{short}" if name else short for short in self._entries(name))
 
     def files(self, name: str) -> dict[str, int]:
@@ -117,7 +118,8 @@ class Folder:
         }
 
     def size(self, name: str) -> int:
-        """Raises FileNotFoundError, and DamagedDump for what is no file."""
+        """The size of a file, in bytes. Raises FileNotFoundError, and DamagedDump for a folder or a
+        pipe."""
         with self._translated(name):
             entry = self.fs.info(self.path(name))
         if entry["type"] != "file":
@@ -125,14 +127,14 @@ class Folder:
         return int(entry["size"])
 
     def open(self, name: str) -> IO[bytes]:
-        self.size(name)  # a pipe in a file's place would be waited for without end
+        self.size(name)  # opening a pipe in place of a file would block forever
         with self._translated(name):
             file: IO[bytes] = self.fs.open(self.path(name), "rb")
         return file
 
     @contextmanager
     def local(self, name: str) -> Iterator[str]:
-        """The path of a local file with this content: the file itself, or a passing copy."""
+        """The path of a local file with this content: the file itself, or a temporary copy."""
         self.size(name)
         if self.is_local:
             yield self.path(name)
@@ -142,7 +144,7 @@ class Folder:
             yield f"{place}/copy"
 
     def download(self, name: str, path: str) -> None:
-        """A remote file's content into the local file `path`."""
+        """Fetch a remote file into the local file `path`."""
         with self._translated(name):
             self.fs.get_file(self.path(name), path)
 
@@ -164,8 +166,8 @@ class Folder:
             return self._read_json(name, size)
 
     def read_jsons(self, files: dict[str, int]) -> dict[str, dict[str, Any] | StoreError]:
-        """Many JSON objects at once, by name and size. For one that is none, DamagedDump; for one
-        that can't be fetched, StoreError."""
+        """Many JSON objects at once. files: sizes by name. In place of an object that is damaged or
+        can't be fetched, the result has its DamagedDump or StoreError."""
         with ThreadPoolExecutor(READERS) as pool:
             values = pool.map(self._try_json, files.keys(), files.values())
             return dict(zip(files, values, strict=True))
@@ -181,8 +183,8 @@ class Folder:
     def create(self, name: str) -> Iterator[IO[bytes]]:
         """A file that takes its name only when the block ends without an exception.
 
-        Local: written beside, flushed to the disk, renamed. Elsewhere: a completed upload.
-        Raises DiskFull where there is no space.
+        Local: written under another name, flushed to the disk, renamed. Remote: uploaded whole.
+        Raises DiskFull.
         """
         path = self.path(name)
         create = self._create_local if self.is_local else self._create_remote
@@ -195,13 +197,13 @@ class Folder:
             raise StoreError(what) from error
 
     def upload(self, name: str, content: bytes) -> None:
-        """Write a small object at once, in a remote folder."""
+        """Write a small object of a remote folder with one request."""
         with self._translated(name, writing=True):
             make_parent(self.fs, self.path(name))
             self.fs.pipe_file(self.path(name), content)
 
     def remove_partial(self, kept: Collection[str]) -> None:
-        """Remove what writers left half written, but for those with these tokens."""
+        """Remove the unfinished files of all writers except those with these tokens."""
         place = self.path(PARTIAL)
         self.refuse_links(PARTIAL)
         with suppress(FileNotFoundError):
@@ -223,8 +225,8 @@ class Folder:
             remove_if_empty(self.path(PARTIAL))
 
     def refuse_links(self, *names: str) -> None:
-        """Raises DamagedDump where one of these subfolders is a link that leads elsewhere: nothing
-        outside is written or removed."""
+        """Raises DamagedDump if one of these subfolders is a link that leads outside, where nothing
+        may be written or removed."""
         root = os.path.realpath(self.root)
         for name in names if self.is_local else ():
             if os.path.commonpath([root, os.path.realpath(f"{self.root}/{name}")]) != root:
@@ -234,8 +236,8 @@ class Folder:
 
     @contextmanager
     def _create_remote(self, path: str) -> Iterator[IO[bytes]]:
-        """Written to a local temporary file, then uploaded whole: not every file system can take
-        back a stream that was begun."""
+        """A temporary local file that is uploaded whole at the end, since not every file system can
+        cancel an upload that has begun."""
         with tempfile.NamedTemporaryFile(prefix="softlabels-") as file:
             yield file
             file.flush()

@@ -1,4 +1,4 @@
-"""A shard's Parquet file held against the plan: its footer, its columns, its empty cells."""
+"""A shard's Parquet file checked against the plan: its footer, its columns, its empty cells."""
 
 from typing import IO
 
@@ -18,8 +18,8 @@ def read_columns(
     """
     with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
         check_footer(parquet, plan, shard, rows)
-        # Arrow's threads let go of a Python file's buffers when they like; if the interpreter is
-        # ending by then, the process aborts
+        # Arrow's threads may release a Python file's buffers late; if the interpreter is ending by
+        # then, the process aborts
         table = parquet.read(columns=columns, use_threads=isinstance(file, str))
     if len(table) != rows:
         raise DamagedDump(f"it gave {len(table)} rows; expected are {rows}")
@@ -28,7 +28,7 @@ def read_columns(
 
 
 def whose_shard(path: IO[bytes] | str, plan: Plan) -> int | None:
-    """The shard of this plan that a file's footer says it is; None for any other file."""
+    """The number of the shard that a file is by its footer; None for any other file."""
     try:
         footer = pq.read_schema(path).metadata or {}
         if footer.get(b"softlabels.plan") == plan.hash.encode():
@@ -39,8 +39,8 @@ def whose_shard(path: IO[bytes] | str, plan: Plan) -> int | None:
 
 
 def refuse_empty_cells(table: pa.Table, plan: Plan) -> None:
-    """Raises DamagedDump where a column has some, other than `input` and what a codec decodes: no
-    label is −1, not null."""
+    """Raises DamagedDump if a column has empty cells, except `input` and the codec's decoded
+    columns. A row without a label has −1, not null."""
     may_have = {"input", *(column.name for column in plan.make_codec().decoded)}
     for name in table.column_names:
         if name not in may_have and table[name].null_count:
@@ -49,14 +49,14 @@ def refuse_empty_cells(table: pa.Table, plan: Plan) -> None:
 
 
 def check_footer(parquet: pq.ParquetFile, plan: Plan, shard: int, rows: int) -> None:
-    """Raises DamagedDump where a footer is not what this shard's must be, or promises more than
-    the file can hold."""
+    """Raises DamagedDump if a footer is not the one that this shard must have, or promises more
+    rows than the file can hold."""
     footer = parquet.schema_arrow.metadata or {}
     if footer.get(b"softlabels.plan", b"") != plan.hash.encode():
         raise DamagedDump("it belongs to another dump")
     if footer.get(b"softlabels.shard") != str(shard).encode():
-        found = footer.get(b"softlabels.shard", b"none")[:20].decode(errors="replace")
-        raise DamagedDump(f"it is another shard of this dump, number {found}")
+        number = footer.get(b"softlabels.shard", b"none")[:20].decode(errors="replace")
+        raise DamagedDump(f"it is another shard of this dump, number {number}")
     metadata = parquet.metadata
     groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
     if metadata.num_rows != rows or groups != plan.group_sizes(rows).tolist():

@@ -1,9 +1,8 @@
-"""Rows of equal width, gathered at once from wherever their row groups lie in memory.
+"""Rows of equal width, gathered by one call from row groups that lie anywhere in memory.
 
-Row groups lie in mapped files and in arrays, at whatever addresses, odd ones too. All of it is
-seen as one tensor of bytes that begins at the lowest address, in which a row is a start and a
-length: one `index_select` then copies the rows of a batch, as it would from a single array.
-N rows asked for.
+Row groups lie in mapped files and in arrays, at any address, aligned or not. We view all of it as
+one tensor of bytes that begins at the lowest address, with a row at every byte. One `index_select`
+then copies the rows of a batch, as from a single array. N rows asked for.
 """
 
 import ctypes
@@ -17,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from softlabels.store.bands import group_sizes
+from softlabels.store.bands import group_count, group_sizes
 
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """Memory that may be looked into, kept alive by `owner`."""
+    """Memory that may be read, kept alive by `owner`."""
 
     owner: Any
     address: int
@@ -49,18 +48,24 @@ class Region:
 
 
 def bytes_at(address: int, size: int) -> np.ndarray:
-    """Memory as uint8 [size]. The caller keeps it alive, and looks at nothing else in between."""
+    """Memory as uint8 [size], not copied. The caller keeps alive what it reads of it."""
     return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
 
 
 @dataclass(frozen=True)
 class _View:
     """The bytes from the lowest address on, as overlapping rows, and for each row group where the
-    dump's first row would lie, did all rows before the group's own lie in front of it."""
+    dump's first row would lie, did all rows before the group's own lie in front of it.
+
+    bounds: `row_bounds`; is_even: whether all row groups but the last are full, so that a row's
+    group is one division away
+    """
 
     bytes: Tensor
     origins: np.ndarray
     base: int
+    bounds: np.ndarray
+    is_even: bool
 
 
 @dataclass
@@ -69,7 +74,6 @@ class RowGroups:
 
     shard_rows: rows in each shard; a shard's row groups have `group_rows` rows, but for its last
     ones, one for each of so many `views`.
-    row_bounds: the row at which each row group begins, and the end, int64 [groups + 1].
     """
 
     shard_rows: Sequence[int]
@@ -80,18 +84,23 @@ class RowGroups:
 
     def __post_init__(self) -> None:
         rows = np.asarray(self.shard_rows, np.int64)
-        sizes = [group_sizes(count, self.group_rows, self.views) for count in self.shard_rows]
-        groups = [len(some) for some in sizes]
+        groups = [group_count(count, self.group_rows, self.views) for count in self.shard_rows]
         self.first_rows = np.concatenate([[0], np.cumsum(rows)])
         self.first_groups = np.concatenate([[0], np.cumsum(groups)])
         self.addresses = np.zeros(self.first_groups[-1], np.int64)
-        self.row_bounds = np.cumsum(np.concatenate([np.zeros(1, np.int64), *sizes]))
-        # where all groups but the last are full, a row's group is one division away
-        self._is_even = bool((np.diff(self.row_bounds[:-1]) == self.group_rows).all())
         self._view: _View | None = None
 
     def __len__(self) -> int:
         return len(self.addresses)
+
+    @property
+    def row_bounds(self) -> np.ndarray:
+        """The row at which each row group begins, and the end, int64 [groups + 1].
+
+        Computed when it is needed: a hostile manifest may promise any number of rows.
+        """
+        sizes = [group_sizes(count, self.group_rows, self.views) for count in self.shard_rows]
+        return np.cumsum(np.concatenate([np.zeros(1, np.int64), *sizes]))
 
     def of_shard(self, shard: int) -> range:
         return range(self.first_groups[shard], self.first_groups[shard + 1])
@@ -107,15 +116,15 @@ class RowGroups:
     def gather(self, rows: np.ndarray) -> Tensor:
         """The bytes of these rows, uint8 [N, row_bytes]."""
         view = self._view or self._look()
-        starts = view.origins[self._groups_of(rows)]
+        starts = view.origins[self._groups_of(rows, view)]
         starts += rows * self.row_bytes
         return view.bytes.index_select(0, torch.from_numpy(starts))
 
     def advise(self, rows: np.ndarray) -> None:
-        """Ask the system to read what is mapped of these rows, ascending, into memory. Does not
+        """Ask the system to read these rows (ascending) from mapped files into memory. Does not
         wait."""
         view = self._view or self._look()
-        starts = view.base + view.origins[self._groups_of(rows)] + rows * self.row_bytes
+        starts = view.base + view.origins[self._groups_of(rows, view)] + rows * self.row_bytes
         ends = starts + self.row_bytes
         breaks = np.flatnonzero(starts[1:] != ends[:-1])
         runs = zip(starts[np.append(0, breaks + 1)], ends[np.append(breaks, -1)], strict=True)
@@ -124,11 +133,11 @@ class RowGroups:
                 if region.address <= start < region.address + region.size:
                     region.advise(int(start) - region.address, int(end - start))
 
-    def _groups_of(self, rows: np.ndarray) -> np.ndarray:
+    def _groups_of(self, rows: np.ndarray, view: _View) -> np.ndarray:
         """The row group in which each row lies."""
-        if self._is_even:
+        if view.is_even:
             return rows // self.group_rows
-        return np.searchsorted(self.row_bounds, rows, side="right") - 1
+        return np.searchsorted(view.bounds, rows, side="right") - 1
 
     def _look(self) -> _View:
         assert self.addresses.all(), "every shard was placed"
@@ -137,6 +146,8 @@ class RowGroups:
         rows = torch.from_numpy(bytes_at(base, span)).as_strided(
             (span - self.row_bytes + 1, self.row_bytes), (1, 1)
         )
-        before = self.row_bounds[:-1] * self.row_bytes
-        self._view = _View(rows, self.addresses - base - before, base)
+        bounds = self.row_bounds
+        origins = self.addresses - base - bounds[:-1] * self.row_bytes
+        is_even = bool((np.diff(bounds[:-1]) == self.group_rows).all())
+        self._view = _View(rows, origins, base, bounds, is_even)
         return self._view

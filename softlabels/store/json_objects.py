@@ -1,4 +1,4 @@
-"""JSON objects from files that may be anybody's: read with limits, and what is wrong, in words."""
+"""JSON objects from strangers' files, read with limits; and what is wrong with one, in words."""
 
 import json
 from functools import cache
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from softlabels.errors import DamagedDump
 
 MAX_JSON_BYTES = 64 << 20
-MAX_DEPTH = 100  # ours are below ten; what walks through them calls itself at each
+MAX_DEPTH = 100  # ours have fewer than ten levels; functions that walk a value call themselves
 MAX_PROBLEMS = 1000
 SHOWN = 80  # characters of a wrong value
 
@@ -17,7 +17,7 @@ Json = dict[str, Any]
 
 
 def parse_object(content: bytes, where: str) -> Json:
-    """Raises DamagedDump unless this is one JSON object, of few levels. NaN and Infinity are not
+    """Raises DamagedDump unless this is one JSON object of few levels. NaN and Infinity are not
     JSON."""
     try:
         value = json.loads(content, parse_constant=_refuse)
@@ -35,7 +35,7 @@ def parse_object(content: bytes, where: str) -> Json:
 
 
 def problem_of(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first thing that is wrong with a value for this model: its place, the value cut short,
+    """The first thing that is wrong with a value for this model: its place, the value (shortened),
     and what was expected there, by the descriptions of the model's fields."""
     if error.error_count() > MAX_PROBLEMS:  # naming them would take more memory than they
         return f"has {error.error_count():,} wrong or unknown fields"
@@ -60,7 +60,7 @@ def _refuse(constant: str) -> None:
 
 
 def _shown(value: Any) -> str:
-    """The value as JSON has it, cut short. A container says only what it is: it may be huge."""
+    """The value as JSON, shortened. Of a container only its kind, since it may be huge."""
     if isinstance(value, dict | list):
         return "an object" if isinstance(value, dict) else "a list"
     text = json.dumps(value[:SHOWN] if isinstance(value, str) else value, ensure_ascii=True)
@@ -78,7 +78,7 @@ def _find(model: type[BaseModel], place: tuple[str | int, ...]) -> tuple[str, st
     for part in place:
         inner = _enter(node, part, definitions)
         if inner is None and (isinstance(part, int) or "anyOf" in node):
-            break  # not a place, but which of several types was tried
+            break  # this part is not a place but the type that was tried, of several
         path += f"[{part}]" if isinstance(part, int) else f".{json.dumps(part[:SHOWN])[1:-1]}"
         node = inner or {}
     return path.removeprefix("."), _expected(node, definitions)
@@ -98,8 +98,8 @@ def _enter(node: Json, part: str | int, definitions: Json) -> Json | None:
 
 
 def _resolve(node: Json, definitions: Json) -> Json:
-    found: Json = definitions[node["$ref"].rpartition("/")[2]] if "$ref" in node else node
-    return found
+    resolved: Json = definitions[node["$ref"].rpartition("/")[2]] if "$ref" in node else node
+    return resolved
 
 
 def _expected(node: Json, definitions: Json) -> str:

@@ -19,8 +19,8 @@ Kind = TypeVar("Kind", bound=Record)
 
 @dataclass(frozen=True)
 class Stray:
-    """A file in `data/` or `commits/` that has no place there. `shard` is the one that it is a copy
-    of, under another name; None for anything else."""
+    """A file in `data/` or `commits/` that does not belong there. shard: the shard of which it is a
+    copy under another name, if it is one."""
 
     name: str
     shard: int | None
@@ -32,14 +32,15 @@ class Stray:
 
 
 class Ledger:
-    """A dump's folder as its records tell it.
+    """The state of a dump's folder, as its records tell it.
 
-    Each record is read when it is first asked for, and once: what is committed or withdrawn through
-    this object is noted, and `refresh` reads only what other processes have committed since.
+    Each record is read once, when it is first needed. Commits and withdrawals through this object
+    are noted; `refresh` reads only what other processes have committed since.
 
-    plan: of the dump whose records count; that of the folder, unless it is set.
-    records: the commits of this plan that were read, by shard. problems: what could not be read, by
-    the name of its file. strangers: names of records of other plans or shards.
+    plan: the plan whose commits count; by default the folder's own
+    records: by shard, the commits of this plan that were read
+    problems: by name of file, the errors of records that could not be read
+    strangers: the names of commit records of other plans or shards
     """
 
     def __init__(self, folder: Folder, plan: Plan | None = None) -> None:
@@ -48,7 +49,7 @@ class Ledger:
         self.records: dict[int, Commit] = {}
         self.problems: dict[str, StoreError] = {}
         self.strangers: set[str] = set()
-        self._seen: set[str] = set()  # names of commits that were read, whatever was in them
+        self._seen: set[str] = set()  # names of all commit records that were read, good or bad
         self._listed: dict[str, int] = {}  # the files in data/, and their sizes
         self._is_read = False  # whether all records were read once
 
@@ -70,60 +71,60 @@ class Ledger:
 
     @cached_property
     def _manifest_file(self) -> "Manifest | DamagedDump | None":
-        found = self._read(MANIFEST, Manifest)
-        if isinstance(found, Manifest):
+        manifest = self._read(MANIFEST, Manifest)
+        if isinstance(manifest, Manifest):
             try:
-                _check_names(found, self.folder)
+                _check_names(manifest, self.folder)
             except DamagedDump as error:
                 return error
-        return found
+        return manifest
 
     @property
     def frozen(self) -> Plan | None:
-        """The plan in plan.json; None where there is none, or none that can be read."""
-        found = self._plan_file
-        return found if isinstance(found, Plan) else None
+        """The plan in plan.json; None if there is no such file or it can't be read."""
+        return self._plan_file if isinstance(self._plan_file, Plan) else None
 
     def read_plan(self) -> Plan | None:
-        """The plan in plan.json; None where there is no such file. Raises DamagedDump."""
+        """The plan in plan.json; None if there is no such file. Raises DamagedDump."""
         return _value(self._plan_file)
 
     @property
     def manifest(self) -> Manifest | None:
-        """None where there is none, or none that can be read."""
-        found = self._manifest_file
-        return found if isinstance(found, Manifest) else None
+        """The manifest; None if there is none or it can't be read."""
+        return self._manifest_file if isinstance(self._manifest_file, Manifest) else None
 
     def earlier_plan(self, mends: bool = True) -> Plan | None:
-        """The plan of the folder, also where only the manifest still has it; None where there is
-        none. Raises DamagedDump for a damaged plan.json, unless it is to be mended."""
-        found = self._plan_file
-        if isinstance(found, DamagedDump) and not mends:
-            raise found
+        """The plan in plan.json, else the one in the manifest; None if there is neither.
+
+        mends: the caller will repair a damaged plan.json, so it is no error. Raises DamagedDump
+        without it.
+        """
+        if isinstance(self._plan_file, DamagedDump) and not mends:
+            raise self._plan_file
         return self.frozen or (self.manifest.plan if self.manifest else None)
 
     def complete(self) -> Manifest:
-        """The manifest. Raises IncompleteDump where shards are missing, StoreError where there is
-        no dump, DamagedDump for a manifest that can't be read or contradicts itself."""
+        """The manifest. Raises IncompleteDump if shards are missing, StoreError if there is no
+        dump, DamagedDump if the manifest can't be read or contradicts itself."""
         manifest = _value(self._manifest_file)
         return manifest or _refuse(self)
 
     @property
     def commits(self) -> dict[int, Commit]:
-        """The commits of this plan whose files are there in full size, by shard; no shard is
-        opened. Damaged records are left out: their shards count as missing.
+        """By shard, the commits of this plan whose files exist in full size; no shard is opened.
+        The shard of a damaged record counts as missing.
 
-        Raises StoreError where a record can't be fetched.
+        Raises StoreError if a record can't be fetched.
         """
         if not self._is_read:
             self.refresh()
         return self._finished()
 
     def commits_of(self, shards: list[int]) -> dict[int, Commit]:
-        """Those of these shards; the others' records are not read."""
+        """The commits of these shards; the records of others are not read."""
         if not self._is_read:
             self.refresh(shards)
-        chosen = set(shards)  # of 200,000, perhaps
+        chosen = set(shards)  # there may be 200,000
         return {shard: c for shard, c in self._finished().items() if shard in chosen}
 
     def _finished(self) -> dict[int, Commit]:
@@ -131,8 +132,8 @@ class Ledger:
             if not isinstance(problem, DamagedDump):
                 raise problem
         sizes = self._listed
-        found = {n: c for n, c in self.records.items() if sizes.get(c.file) == c.bytes}
-        return dict(sorted(found.items()))
+        whole = {n: c for n, c in self.records.items() if sizes.get(c.file) == c.bytes}
+        return dict(sorted(whole.items()))
 
     @property
     def missing(self) -> list[int]:
@@ -142,21 +143,21 @@ class Ledger:
 
     @property
     def state(self) -> str:
-        """How far the dump is, for people; as the folder is now."""
+        """How far the dump has got, in a clause for a message. Reads the folder anew."""
         self.refresh()
         return f"{len(self.commits)} of {self.plan.shards} shards are committed and safe"
 
     def refresh(self, shards: Iterable[int] | None = None) -> dict[int, Commit]:
-        """List the files, and read the records that were not read before: all, or those of these
-        shards. The records of this plan, by shard."""
+        """List the files, and read the commit records that were not read before: all, or those of
+        these shards. Returns `records`."""
         plan = self.plan
         self._is_read = self._is_read or shards is None
         self._listed = self.folder.files("data")
         chosen = range(plan.shards) if shards is None else shards
         expected = {commit_name(shard): shard for shard in chosen}
         names = self.folder.files("commits").items()
-        # A record is written once and then only withdrawn, so one that was read is never stale:
-        # whoever withdraws it, or hears of it, calls `forget`.
+        # A record is written once and then only withdrawn. Whoever withdraws it, or learns that
+        # another process did, calls `forget`, so a record that was read is never stale.
         unread = {n: size for n, size in names if n in expected and n not in self._seen}
         self._seen |= unread.keys()
         for name, value in self.folder.read_jsons(unread).items():
@@ -175,12 +176,12 @@ class Ledger:
         return self.records
 
     def is_recorded(self) -> bool:
-        """Whether each shard has a record now, whatever it says: no record is read for it."""
+        """Whether every shard has a commit record by now. Lists names, reads no record."""
         names = self.folder.files("commits")
         return all(commit_name(shard) in names for shard in range(self.plan.shards))
 
     def note(self, commit: Commit) -> None:
-        """This shard was committed by this process."""
+        """Note that this process has committed a shard."""
         name = commit_name(commit.shard)
         self.forget([commit.shard])
         self._seen.add(name)
@@ -188,7 +189,7 @@ class Ledger:
         self._listed[commit.file] = commit.bytes
 
     def forget(self, shards: Iterable[int]) -> None:
-        """These shards are made again, here or by another process."""
+        """Forget the records of these shards, which this or another process makes again."""
         for shard in shards:
             name = commit_name(shard)
             self.records.pop(shard, None)
@@ -213,17 +214,17 @@ class Ledger:
         self._manifest_file = manifest
 
     def strays(self) -> list[Stray]:
-        """What lies in `data/` and `commits/` and is no file of this dump."""
+        """The files in `data/` and `commits/` that are not this dump's."""
         plan, folder = self.plan, self.folder
         shards = range(plan.shards)
         files = folder.files("data")
-        found = []
+        strays = []
         for name in sorted(set(folder.names("data")) - {plan.file(shard) for shard in shards}):
             shard = None
             if name in files:
                 with suppress(DamagedDump, OSError), folder.open(name) as file:
                     shard = whose_shard(file, plan)
-            found.append(Stray(name, shard))
+            strays.append(Stray(name, shard))
         files = folder.files("commits")
         for name in sorted(set(folder.names("commits")) - set(map(commit_name, shards))):
             shard = None
@@ -231,8 +232,8 @@ class Ledger:
                 with suppress(DamagedDump, OSError):
                     commit = Commit.parse(folder.read_json(name), name)
                     shard = commit.shard if commit.plan == plan.hash else None
-            found.append(Stray(name, shard))
-        return found
+            strays.append(Stray(name, shard))
+        return strays
 
     def _read(self, name: str, kind: type[Kind]) -> Kind | DamagedDump | None:
         try:
@@ -243,14 +244,14 @@ class Ledger:
             return error
 
 
-def _value(found: Kind | DamagedDump | None) -> Kind | None:
-    if isinstance(found, DamagedDump):
-        raise found
-    return found
+def _value(record: Kind | DamagedDump | None) -> Kind | None:
+    if isinstance(record, DamagedDump):
+        raise record
+    return record
 
 
 def read_manifest(folder: Folder) -> tuple[Manifest, Plan]:
-    """Raises IncompleteDump where shards are missing, StoreError where there is no dump."""
+    """The manifest and the plan in it. Raises what `Ledger.complete` raises."""
     manifest = Ledger(folder).complete()
     return manifest, manifest.plan
 
@@ -261,7 +262,7 @@ def read_plan(folder: Folder) -> Plan | None:
 
 
 def _check_names(manifest: Manifest, folder: Folder) -> None:
-    """Raises DamagedDump where the manifest does not fit its own plan."""
+    """Raises DamagedDump if the manifest contradicts its own plan."""
     plan, where = manifest.plan, f"{folder}/{MANIFEST}"
     if plan.hash != manifest.plan_hash:
         raise DamagedDump(f"{where}: the plan's hash is {plan.hash}, not as recorded")
@@ -277,7 +278,7 @@ def _check_names(manifest: Manifest, folder: Folder) -> None:
 
 
 def _refuse(ledger: Ledger) -> Manifest:
-    """Why a folder without a manifest is no dump to be read."""
+    """Raise the error that says why a folder without a manifest can't be read as a dump."""
     folder, plan = ledger.folder, ledger.read_plan()
     if plan is None:
         if folder.is_local and os.path.isfile(folder.root):

@@ -27,14 +27,14 @@ BEAT, LEASE = 5.0, 30.0  # seconds between two signs of life; without one for th
 
 
 def ignore(text: str) -> None:
-    """For callers that don't report what they wait for."""
+    """Report nothing."""
 
 
 Waiting = Callable[[str], None]
 
 
 class Life:
-    """How a process holds a claim, and how others see whether it lives."""
+    """How a process holds a claim, and how other processes see whether it lives."""
 
     def begin(self, name: str) -> None:
         raise NotImplementedError
@@ -43,8 +43,12 @@ class Life:
         raise NotImplementedError
 
     def is_alive(self, name: str, patience: float = 0.0, waiting: Waiting = ignore) -> bool:
-        """Whether the holder lives. To look, one takes the lock for a moment; without patience
-        (seconds), a claim that another process looks at just then seems alive."""
+        """Whether the holder lives.
+
+        patience: seconds to wait for a lock. A process that looks takes the lock for a moment, so
+        without patience a dead claim that another process is looking at seems alive.
+        waiting: called with a line for the user if this takes long
+        """
         raise NotImplementedError
 
     def bury(self, name: str) -> None:
@@ -69,10 +73,11 @@ class LocalLife(Life):
         self.lock = self._lock(name)
         for _ in range(20):
             make_directory(self.folder.path(CLAIMS))
-            with suppress(FileNotFoundError):  # a process that left removed the empty folder
+            with suppress(FileNotFoundError):  # a process that ended removed the empty folder
                 self.lock.acquire(timeout=10)
                 break
-        with open(self.folder.path(name), "w") as file:  # after the lock: others read this file
+        # the lock comes first: others take a claim without a held lock for that of a dead process
+        with open(self.folder.path(name), "w") as file:
             json.dump(_about(), file)
 
     def end(self, name: str) -> None:
@@ -97,8 +102,8 @@ class LocalLife(Life):
             return True
 
     def _bury_the_dead(self, own: str) -> None:
-        """Remove claims of lost workers that were replaced, and locks of processes that were
-        killed while they began or ended."""
+        """Remove the claims of lost workers that were replaced, and the locks of processes that
+        were killed while they began or ended."""
         names = [name for name in self.folder.files(CLAIMS) if NAME.fullmatch(name)]
         for name in {name.rpartition(".")[0] + ".json" for name in names} - {own}:
             if not self.is_alive(name):
@@ -137,7 +142,7 @@ class RemoteLife(Life):
             self.folder.delete(name)
 
     def is_alive(self, name: str, patience: float = 0.0, waiting: Waiting = ignore) -> bool:
-        """Waits for a sign of life while a claim is too young to be surely dead."""
+        """As long as a claim is younger than LEASE, waits for the next sign of life."""
         first = self._beaten(name)
         reported = False
         while first is not None:
@@ -159,7 +164,7 @@ class RemoteLife(Life):
 
     def _go_on(self, name: str) -> None:
         while not self.stopped.wait(BEAT):
-            with suppress(Exception):  # a store that stays away fails the dump itself
+            with suppress(Exception):  # if the store stays away, the dump itself fails
                 self._beat(name)
 
     def _beat(self, name: str) -> None:
@@ -172,7 +177,8 @@ class RemoteLife(Life):
             return None
 
     def _now(self) -> float:
-        """The store's clock, read from an object written just now: clocks of machines differ."""
+        """The time by the store's clock, read from an object written just now, since the clocks of
+        machines differ."""
         clock = f"{CLAIMS}/clock-{self.folder.token}"
         self.folder.upload(clock, b"{}")
         now = self._beaten(clock)

@@ -15,14 +15,15 @@ SPARE_FILES = 1024
 
 
 def allow_open_files(more: int) -> None:
-    """A map keeps its file open: raise this process's limit where the system lets it."""
+    """Raise this process's limit of open files as far as the system lets it: each map keeps its
+    file open."""
     with suppress(ImportError, OSError, ValueError):  # not everywhere is there such a limit
         import resource
 
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft != resource.RLIM_INFINITY and soft < more + SPARE_FILES:
-            wanted = more + SPARE_FILES
-            most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+            needed = more + SPARE_FILES
+            most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
             resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
@@ -35,15 +36,14 @@ def map_file(path: str) -> Region:
 def map_columns(
     path: str, plan: Plan, shard: int, rows: int
 ) -> tuple[Region, dict[str, np.ndarray]] | None:
-    """The mapped file, and by the name of each mapped column the address of its values in each row
-    group, int64 [groups]; None where one of them does not lie there as one run of bytes, and must
-    be decoded.
+    """The mapped file, and for each mapped column the addresses of its values, int64 [row groups].
+    None if the values of a row group are not one run of bytes, so that they have to be decoded.
 
     Raises DamagedDump for a file that is not this shard, and one of PARQUET_ERRORS.
     """
     region, columns = map_file(path), plan.make_codec().mapped
     offsets: dict[str, list[int]] = {column.name: [] for column in columns}
-    # not read through the map: there the system would read megabytes around each page's header
+    # headers are not read through the map, where the system would read megabytes around each
     with open(path, "rb", buffering=0) as file, pq.ParquetFile(path) as parquet:
         check_footer(parquet, plan, shard, rows)
         for index in range(parquet.metadata.num_row_groups):

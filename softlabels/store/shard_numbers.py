@@ -1,4 +1,4 @@
-"""Some of a dump's shards, as people write them: `0-9`, `3`, `0-3,7`."""
+"""The numbers of some of a dump's shards, as people write them: `0-9`, `3`, `0-3,7`."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -9,19 +9,20 @@ from softlabels.system.humanize import counted
 WORD = re.compile(r"\s*(\d{1,6})(?:\s*-\s*(\d{1,6}))?\s*", re.ASCII)
 
 
-def parse_numbers(words: str | Iterable[int] | None, count: int) -> list[int]:
-    """The numbers of some of `count` shards, ascending; None is all. Whole numbers do too.
+def parse_numbers(text: str | Iterable[int] | None, count: int) -> list[int]:
+    """The numbers of some of `count` shards, ascending.
 
-    Raises UsageError for what isn't there or can't be read, and for none.
+    text: such as `0-3,7`, or whole numbers; None for all. Raises UsageError for a shard that does
+    not exist, for text that can't be parsed, and for an empty choice.
     """
-    if words is None:
+    if text is None:
         return list(range(count))
-    if isinstance(words, int):  # as YAML reads it
-        words = str(words)
+    if isinstance(text, int):  # as YAML reads it
+        text = str(text)
     chosen: set[int] = set()
-    for word in words.split(",") if isinstance(words, str) else map(str, words):
-        found = WORD.fullmatch(word)
-        first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, -1)
+    for word in text.split(",") if isinstance(text, str) else map(str, text):
+        match = WORD.fullmatch(word)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, -1)
         if not first <= last < count:
             raise UsageError(
                 f"--shards has {word[:40].strip()!r}; the dump has {counted(count, 'shard')}: "

@@ -1,4 +1,4 @@
-"""One shard read row group by row group, wherever it lies and however its pages are packed."""
+"""One shard, local or remote, read row group by row group, however its pages are packed."""
 
 import io
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from softlabels.errors import DamagedDump
+from softlabels.store.bands import group_count
 from softlabels.store.codecs.codec import Stored
 from softlabels.store.folder import Folder
 from softlabels.store.footers import PARQUET_ERRORS, check_footer, refuse_empty_cells
@@ -22,16 +23,17 @@ MAGIC = b"PAR1"
 
 
 class ShardReader:
-    """Decodes row groups of one shard, page checksums verified; several threads may at once.
+    """Decodes row groups of one shard and verifies page checksums. Safe to use from several
+    threads.
 
-    Of a file elsewhere, the footer is fetched once, and each row group by one request, or two where
-    inputs that nobody asked for lie between its columns.
+    The footer of a remote file is fetched once, and each row group by one request, or by two where
+    inputs that were not asked for lie between its columns.
     """
 
     def __init__(
         self, folder: Folder, plan: Plan, shard: int, rows: int, path: str | None = None
     ) -> None:
-        """path: of a local copy of the file, where it is not in the folder itself."""
+        """path: of a local copy of the file, if it is not read from the folder itself."""
         self.folder, self.plan, self.shard, self.rows = folder, plan, shard, rows
         self.path = path
         self.name = plan.file(shard)
@@ -43,10 +45,10 @@ class ShardReader:
     @property
     def groups(self) -> int:
         """How many row groups it has."""
-        return len(self.plan.group_sizes(self.rows))
+        return group_count(self.rows, self.plan.group_rows, len(self.plan.views))
 
     def unpacked_bytes(self, names: Collection[str]) -> int:
-        """What these columns take in memory, by the footer. Raises DamagedDump."""
+        """The memory that these columns take unpacked, by the footer. Raises DamagedDump."""
         with self._in_words():
             metadata = self._metadata
         groups = [metadata.row_group(index) for index in range(self.groups)]
@@ -58,8 +60,8 @@ class ShardReader:
         )
 
     def stored(self, group: int, out: Stored | None = None) -> Stored:
-        """The codec's columns of a row group; the numbers of mapped ones in `out`, where that has a
-        place for them. Raises DamagedDump."""
+        """The codec's columns of a row group. out: arrays that the numbers of mapped columns are
+        decoded into. Raises DamagedDump."""
         return self.decode(self.table(group, self.codec.names), out)
 
     def decode(self, table: pa.Table, out: Stored | None = None) -> Stored:
@@ -68,8 +70,8 @@ class ShardReader:
         return {c.name: c.decode(table[c.name], places.get(c.name)) for c in self.codec.columns}
 
     def in_place(self, group: int) -> Stored:
-        """`stored`, of a local file whose hash was checked: read as it lies there where it can be,
-        without Arrow and page checksums."""
+        """`stored` for a local file whose hash was checked: where possible, values are read as they
+        lie in the file, without Arrow and page checksums."""
         metadata = self._metadata.row_group(group)
         stored: Stored = {}
         with open(self._local, "rb") as file:
@@ -90,7 +92,8 @@ class ShardReader:
         return stored
 
     def table(self, group: int, columns: Sequence[str]) -> pa.Table:
-        """These columns of a row group, without empty cells but in `input`. Raises DamagedDump."""
+        """These columns of a row group. Raises DamagedDump, also for empty cells in a column that
+        must not have any."""
         with self._in_words():
             source = self._part(group, columns) if self._footer else self._local
             with pq.ParquetFile(
@@ -102,7 +105,7 @@ class ShardReader:
 
     @contextmanager
     def _in_words(self) -> Iterator[None]:
-        """What the file system and Arrow raise as DamagedDump, with the remedy."""
+        """Raise what the file system and Arrow raise as DamagedDump, with the remedy."""
         where = f"{self.folder}/{self.name}"
         try:
             yield
@@ -131,7 +134,7 @@ class ShardReader:
 
     @property
     def _footer(self) -> bytes:
-        """The end of a file elsewhere, from its footer on; empty for a local one."""
+        """The end of a remote file, from its footer on; empty for a local one."""
         footer: bytes = self._once("footer", self._read_footer)
         return footer
 
@@ -153,8 +156,8 @@ class ShardReader:
 
     def _part(self, group: int, columns: Sequence[str]) -> "_Part":
         """The bytes of these columns of a row group, and of the little that lies between them."""
-        found = self._metadata.row_group(group)
-        chunks = [found.column(i) for i in range(found.num_columns)]
+        metadata = self._metadata.row_group(group)
+        chunks = [metadata.column(i) for i in range(metadata.num_columns)]
         chosen = [c for c in chunks if c.path_in_schema.partition(".")[0] in columns]
         runs: list[tuple[int, int]] = []
         for start, size in sorted(
@@ -172,7 +175,7 @@ class ShardReader:
 
 
 class _Part(io.RawIOBase):
-    """A file of `size` bytes of which only these parts are there, each with where it starts."""
+    """A file of `size` bytes of which only some parts are in memory. parts: (start, content)."""
 
     def __init__(self, parts: list[tuple[int, bytes]], size: int) -> None:
         self.parts, self.size, self.at = parts, size, 0

@@ -1,4 +1,4 @@
-"""What a codec is: a teacher's answers ↔ named columns of a shard ↔ `Logits`.
+"""The interface of a codec: a teacher's answers ↔ named columns of a shard ↔ `Logits`.
 
 N rows; M scored positions of them, for a classifier as many; C classes.
 """
@@ -15,7 +15,7 @@ from softlabels.errors import LogitsError
 from softlabels.logits import Logits, kl_of_change
 from softlabels.store.pages.columns import Column
 
-POSITIONS = "positions"  # the column that says how many positions each row has, where that varies
+POSITIONS = "positions"  # the column of the number of positions of each row, where that varies
 
 Stored = dict[str, Any]
 """By the name of a column: of a mapped one its numbers [N, …], of a decoded one a list of N bytes
@@ -23,7 +23,7 @@ or None. Arrays where a shard is written or read, tensors where they make `Logit
 
 
 class Codec(ABC):
-    """One way to store what a teacher answers. Made by `parse_codec` for a plan.
+    """One way to store a teacher's answers. Made by `parse_codec` for a plan.
 
     A mapped column is gathered in place; a decoded one is unpacked a row group at a time. Where
     rows have several positions, one of the columns is `positions`, int32 and mapped.
@@ -39,25 +39,25 @@ class Codec(ABC):
 
     @abstractmethod
     def encode(self, logits_NC: Tensor, ids: list) -> Stored:
-        """Raw logits as they are stored, arrays on the CPU. Raises LogitsError naming the first bad
+        """Raw logits → columns, as arrays on the CPU. Raises LogitsError that names the first bad
         row, or for another number of classes."""
 
     @abstractmethod
     def wrap(self, stored: Mapping[str, Any]) -> Logits:
-        """Stored rows, as tensors and lists, as `Logits`: copies nothing that it need not."""
+        """Stored rows, as tensors and lists, → `Logits`. Copies only what it has to."""
 
     def lost(self, logits_NC: Tensor, stored: Stored, ids: list) -> float:
-        """What storing did to these rows: Σ over positions of KL(logits ‖ stored) at T = 1, in
-        nats. Raises LogitsError for a row that it changed too much."""
+        """What storing changed: Σ over positions of KL(logits ‖ stored) at T = 1, in nats. Raises
+        LogitsError for a row that changed too much."""
         return float(kl_at(1, logits_NC, self, stored).double().sum())
 
     def fit(self, logits_NC: Tensor) -> dict[str, dict[str, Tensor]]:
-        """The tensors of each side file by its name, from the raw logits of pilot rows."""
+        """The tensors of each side file, by its name, fitted to the raw logits of pilot rows."""
         raise NotImplementedError
 
     def check_lost(self, kl: float, positions: int, where: str) -> None:  # noqa: B027
-        """Raises LogitsError where the mean of `lost` over these positions is too large for any
-        dump. What a pilot measured is another limit, which the writer holds."""
+        """Raises LogitsError if the mean of `lost` over these positions is too large for any dump.
+        The writer holds another limit, the error that the pilot measured."""
 
     @property
     def mapped(self) -> list[Column]:
@@ -78,11 +78,11 @@ class Codec(ABC):
 
     @property
     def row_bytes(self) -> int:
-        """What a row takes, about."""
+        """The bytes of a row's mapped columns."""
         return sum(column.row_bytes for column in self.columns)
 
     def of_arrays(self, stored: Stored) -> Logits:
-        """`wrap` of what a shard's reader gives."""
+        """`wrap` for the arrays that a shard's reader gives."""
         return self.wrap(as_tensors(stored))
 
     def check_classes(self, logits_NC: Tensor, ids: list) -> None:
@@ -112,5 +112,5 @@ def kl_at(T: float, logits_NC: Tensor, codec: Codec, stored: Stored) -> Tensor:
 
 
 def by_position(values_N: np.ndarray, stored: Stored) -> np.ndarray:
-    """What each row has, such as its label, for each of its positions."""
+    """A value of each row, such as its label, repeated for each of its positions."""
     return np.repeat(values_N, stored[POSITIONS]) if POSITIONS in stored else values_N

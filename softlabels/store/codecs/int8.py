@@ -2,8 +2,9 @@
 
     z ≈ offset + scale · code,  code from 0 to 255
 
-A row's own range is what 255 steps divide, so a logit moves by half a step at most. No softmax
-sees the offset, and codes are made for the scale as it is stored: neither's rounding matters.
+255 steps divide a row's own range, so a logit moves by half a step at most. The offset cancels in
+any softmax, and codes are computed for the scale as it is stored, so the rounding of neither
+matters.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,8 +31,8 @@ from softlabels.store.pages.columns import Column
 
 CODES, SCALE, OFFSET = "logits_codes", "logits_scale", "logits_offset"
 STEPS = 255
-# Of a row that spans more nats than this, the far end may be cut off: at T = 8 what is 64 nats
-# below the largest has a share of e⁻⁸ of its probability.
+# The far end of a row that spans more nats than this may be cut off: at T = 8, a class 64 nats
+# below the largest has e⁻⁸ of its probability.
 WIDE = 64.0
 REACHES = (64.0, 128.0, 256.0, 512.0, 1024.0)  # nats below the largest that may be kept
 JUDGED_AT = (1.0, 8.0)  # temperatures at which a cut has to be worth it
@@ -39,7 +40,7 @@ JUDGED_AT = (1.0, 8.0)  # temperatures at which a cut has to be worth it
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Int8Logits(StoredLogits):
-    """Codes uint8 [M, C], and a scale and an offset [M], float16 or float32."""
+    """Codes uint8 [M, C], scales and offsets [M] in float16 or float32."""
 
     codes_MC: Tensor
     scale_M: Tensor
@@ -66,7 +67,7 @@ class Int8Logits(StoredLogits):
         return DenseLogits(self.dense()).check()
 
     def rounding(self) -> Tensor:
-        """Half a step; what was cut off may have been anything below."""
+        """Half a step; a class that was cut off may have been anything below the lowest step."""
         half_M = self.scale_M.double() / 2
         cut_M = self.scale_M.double() * STEPS >= WIDE
         cut_MC = (self.codes_MC == 0) & cut_M[:, None]
@@ -75,7 +76,7 @@ class Int8Logits(StoredLogits):
 
 @dataclass(frozen=True)
 class Int8Codec(Codec):
-    """Three mapped columns: codes (fixed-size binary), scale and offset. dtype: of the last two."""
+    """Three mapped columns: codes (fixed-size binary), scale, offset. dtype: of the last two."""
 
     classes: int
     dtype: str
@@ -108,7 +109,8 @@ class Int8Codec(Codec):
         return Int8Logits(stored[CODES], stored[SCALE], stored[OFFSET])
 
     def _encode(self, logits_NC: Tensor, low: np.ndarray, high: np.ndarray) -> Stored:
-        """Rows whose lowest step is at `low` or just below, and whose highest is at `high`."""
+        """Rows encoded so that their lowest step is at `low` or just below, and their highest at
+        `high`."""
         offset = _rounded(low, self.dtype, -np.inf)
         scale = _rounded((high - offset.astype(np.float64)) / STEPS, self.dtype, np.inf)
         step = torch.from_numpy(np.where(scale == 0, 1, scale.astype(np.float64)))
@@ -137,7 +139,7 @@ class Int8Codec(Codec):
 
 
 def _rounded(values: np.ndarray, dtype: str, towards: float) -> np.ndarray:
-    """As `dtype`, and where that is not exact, on the side of `towards`."""
+    """Rounded to `dtype`, in the direction of `towards`."""
     cast = values.astype(dtype)
     wrong = cast > values if towards < 0 else cast < values
     return np.where(wrong, np.nextafter(cast, np.dtype(dtype).type(towards)), cast)

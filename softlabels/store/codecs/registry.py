@@ -1,4 +1,4 @@
-"""Codecs by the name that a plan has: `dense`, or `name:argument`."""
+"""Codecs by their names in a plan: `dense`, or `name:argument`."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Raw logits rounded to float16 or float32, and what that does to soft targets.
+"""Raw logits rounded to float16 or float32, and what the rounding does to soft targets.
 
 N rows, C classes.
 """
@@ -23,12 +23,13 @@ HARMLESS = {torch.float16: 2.0**5, torch.float32: 2.0**18}
 
 
 def cast_for_storage(logits_NC: Tensor, dtype: torch.dtype, ids: list) -> Tensor:
-    """Logits as `dtype`, exactly as near as rounding allows, or a LogitsError that names the row.
+    """Logits rounded to `dtype`.
 
-    Raises LogitsError for NaN, for ±inf, and for a value that `dtype` rounds to ±inf.
+    Raises LogitsError that names the row for NaN, for ±inf, and for a value that `dtype` rounds to
+    ±inf.
     """
     stored_NC = logits_NC.to(dtype)
-    # aminmax hands on NaN, so that the two ends speak for all
+    # aminmax propagates NaN, so these two numbers stand for all
     ends = torch.stack(logits_NC.aminmax()).tolist() if logits_NC.numel() else []
     if all(abs(end) < ROUNDS_TO_INFINITY[dtype] for end in ends):
         return stored_NC
@@ -55,10 +56,11 @@ def cast_for_storage(logits_NC: Tensor, dtype: torch.dtype, ids: list) -> Tensor
 
 
 def rounding_kl(logits_NC: Tensor, stored_NC: Tensor, ids: list) -> float:
-    """What rounding to the stored dtype did to these rows: Σ over rows of KL(logits ‖ stored) at
-    T = 1, in nats. Rows below `HARMLESS` count as 0, whatever batch they come in.
+    """What rounding to the stored dtype changed: Σ over rows of KL(logits ‖ stored) at T = 1, in
+    nats. Rows whose values are all below `HARMLESS` count as 0, so that the sum does not depend on
+    batches.
 
-    Raises LogitsError that names a row of which a probability at T = 1 moved by more than 0.01.
+    Raises LogitsError that names a row in which a probability at T = 1 moved by more than 0.01.
     """
     dtype = stored_NC.dtype
     if not logits_NC.numel() or logits_NC.dtype == dtype:
@@ -83,7 +85,7 @@ def rounding_kl(logits_NC: Tensor, stored_NC: Tensor, ids: list) -> float:
 
 
 def check_rounding(kl: float, rows: int, dtype: torch.dtype, where: str) -> None:
-    """Raises LogitsError where the mean of `rounding_kl` over the rows of `where` is too large."""
+    """Raises LogitsError if the mean of `rounding_kl` over the rows of `where` is too large."""
     if kl > MOST_KL * rows:
         raise LogitsError(
             f"rounding to {_name(dtype)} would move the soft targets of {where} by a mean KL of "
@@ -96,7 +98,7 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def _step(logits_C: Tensor, dtype: torch.dtype) -> float:
-    """How far the numbers of `dtype` are apart at the largest of these."""
+    """The distance between neighbouring numbers of `dtype` at the largest of these values."""
     return 2.0 ** math.floor(math.log2(float(logits_C.abs().max()))) * torch.finfo(dtype).eps
 
 

@@ -14,14 +14,14 @@ from softlabels.errors import DamagedDump
 class Column:
     """A named column, mapped or decoded.
 
-    mapped: every row takes the same bytes, which lie in uncompressed PLAIN pages and are gathered
-    in place: a fixed-size list of numbers, fixed-size binary, or one number.
-    Otherwise decoded: one binary value a row, or null, packed with zstd; Arrow unpacks a row group
-    at a time.
+    A mapped column has rows of equal size (a fixed-size list of numbers, fixed-size binary, or one
+    number) in uncompressed PLAIN pages, which are gathered in place. A decoded column has one
+    binary value a row, or null, packed with zstd; Arrow unpacks a row group at a time.
 
-    is_list, length: whether and how many Parquet values a row has; shape: of a row in memory, [C]
-    of a list, [bytes] of fixed-size binary, [] of a number; dtype: of its numbers, uint8 of binary;
-    row_bytes: of a row that is mapped, 0 of one that is decoded, since these differ.
+    is_list, length: whether a row is a list, and how many Parquet values it has
+    shape: of a row in memory: [C] for a list, [bytes] for fixed-size binary, [] for a number
+    dtype: of its numbers; uint8 for binary
+    row_bytes: bytes of a row of a mapped column; 0 for a decoded one, whose rows differ
     """
 
     name: str
@@ -44,7 +44,7 @@ class Column:
             element, shape = pa.uint8(), () if packed else (type_.byte_width,)
         dtype = np.dtype(element.to_pandas_dtype())
         width = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        # set once: a gather asks for them with each batch
+        # computed once, since every batch needs them
         for name, value in (
             ("is_list", is_list),
             ("length", type_.list_size if is_list else 1),
@@ -60,7 +60,7 @@ class Column:
         return pa.field(self.name, self.arrow_type, nullable=not self.mapped)
 
     def of_bytes(self, rows: Tensor) -> Tensor:
-        """Rows as they lie in the file, uint8 [N, row_bytes], as numbers [N, …]."""
+        """Rows as they lie in the file, uint8 [N, row_bytes], → numbers [N, …]."""
         if self._kind is torch.uint8:
             return rows
         numbers = rows.view(self._kind)
@@ -72,8 +72,8 @@ class Column:
     def decode(
         self, column: pa.ChunkedArray, out: np.ndarray | None = None
     ) -> np.ndarray | list[bytes | None]:
-        """The column → numbers [N, …], in `out` where that is given, or a list of values. Raises
-        DamagedDump for another type, or another number of rows than `out` has."""
+        """A mapped column → numbers [N, …], written to `out` if given; a decoded one → a list of
+        values. Raises DamagedDump for another type, or another number of rows than `out` has."""
         if not self._is_type(column.type) or (self.mapped and column.null_count):
             raise DamagedDump(f"{self.name} are {column.type}, expected {self.arrow_type}")
         if not self.mapped:
@@ -91,7 +91,7 @@ class Column:
     def _is_type(self, type_: pa.DataType) -> bool:
         if not self.is_list or not pa.types.is_fixed_size_list(type_):
             return bool(type_ == self.arrow_type)
-        same: bool = type_.value_type == self.arrow_type.value_type  # whatever an element is called
+        same: bool = type_.value_type == self.arrow_type.value_type  # names of elements may differ
         return same and type_.list_size == self.length
 
     def _numbers(self, chunk: pa.Array) -> np.ndarray:

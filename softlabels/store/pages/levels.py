@@ -1,4 +1,4 @@
-"""The levels of a page of equally long lists, none of them null: known before a value is."""
+"""The levels of a page of equally long lists without nulls, which don't depend on the values."""
 
 from functools import lru_cache
 
@@ -6,15 +6,14 @@ import numpy as np
 
 from softlabels.store.pages.thrift import varint
 
-PACKED_UP_TO = 32  # values a list up to which a bit for each is shorter than runs
+PACKED_UP_TO = 32  # values a list; for longer lists, runs are shorter than a bit for each value
 
 
 @lru_cache(maxsize=8)
 def page_levels(rows: int, classes: int) -> bytes:
-    """The levels of `rows` lists of `classes` values each, none of them null, as a version 1 page
-    has them.
+    """The levels of `rows` lists of `classes` values each, none of them null, in a version 1 page.
 
-    A repetition level is 0 where a list begins and 1 in it: eight of them packed, then a run of
+    A repetition level is 0 where a list begins and 1 inside it: eight of them packed, then a run of
     ones. Every definition level is 1.
     """
     count = rows * classes

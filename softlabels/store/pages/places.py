@@ -1,8 +1,8 @@
-"""Where a row group's column lies in a shard's file, if it lies there as one run of bytes.
+"""The place of a row group's column in a shard's file, if its values are one run of bytes there.
 
-A column chunk that our writer made is one uncompressed PLAIN page: a header in Thrift's compact
-encoding (parquet-format, PageHeader and DataPageHeader), the levels, the values. The header is
-read strictly; for whatever is not exactly that, the answer is None and the reader decodes.
+A column chunk of our writer is one uncompressed PLAIN page: a header in Thrift's compact encoding
+(parquet-format, PageHeader and DataPageHeader), the levels, the values. The header is read
+strictly; for anything else the answer is None, and the reader decodes the page.
 """
 
 from typing import IO, Any
@@ -25,16 +25,15 @@ def chunk_of(group: Any, name: str) -> Any:
 
 
 def plain_values(file: IO[bytes], group: Any, column: Column) -> int | None:
-    """The offset in `file` at which all values of a mapped column stand, one row after the other,
-    or None. `group` is the row group's metadata as pyarrow gives it, of the type that the column
-    has."""
+    """The offset in `file` at which the values of a mapped column begin, one row after the other,
+    or None. group: pyarrow's metadata of the row group, in which the column has the right type."""
     chunk, count = chunk_of(group, column.name), group.num_rows
     if chunk.compression != "UNCOMPRESSED" or chunk.has_dictionary_page:
         return None
     start, total = chunk.data_page_offset, chunk.total_compressed_size
     needed = count * column.row_bytes
     if chunk.num_values != count * column.length:
-        return None  # a list is null, or of another length
+        return None  # a list is null or has another length
     file.seek(0, 2)
     if not 0 < start <= start + total <= file.tell() or total < needed:
         return None
@@ -51,7 +50,7 @@ def plain_values(file: IO[bytes], group: Any, column: Column) -> int | None:
     for _ in range(2 if column.is_list else 0):  # repetition levels, definition levels
         file.seek(values)
         values += 4 + int.from_bytes(file.read(4), "little")
-    return int(values) if values + needed == start + total else None  # else a value is null
+    return int(values) if values + needed == start + total else None  # a null has no bytes
 
 
 def read_page_header(content: bytes) -> tuple[dict[str, int], int]:
@@ -59,21 +58,21 @@ def read_page_header(content: bytes) -> tuple[dict[str, int], int]:
 
     Raises ValueError for another header and IndexError for one that is cut off.
     """
-    found: dict[str, int] = {}
+    fields: dict[str, int] = {}
     at = _read_struct(
-        content, 0, found, {1: "type", 2: "uncompressed", 3: "compressed", 4: "crc"}, inner=5
+        content, 0, fields, {1: "type", 2: "uncompressed", 3: "compressed", 4: "crc"}, inner=5
     )
     inside = {1: "values", 2: "encoding", 3: "definition_encoding", 4: "repetition_encoding"}
-    at = _read_struct(content, at, found, inside, inner=None)
+    at = _read_struct(content, at, fields, inside, inner=None)
     if content[at] != 0:
         raise ValueError("more fields than a data page's header has")
-    if not {"type", "uncompressed", "compressed", "values", "encoding"} <= set(found):
+    if not {"type", "uncompressed", "compressed", "values", "encoding"} <= set(fields):
         raise ValueError("fields are missing")
-    return found, at + 1
+    return fields, at + 1
 
 
 def _read_struct(
-    content: bytes, at: int, found: dict[str, int], names: dict[int, str], inner: int | None
+    content: bytes, at: int, fields: dict[str, int], names: dict[int, str], inner: int | None
 ) -> int:
     """Read i32 fields up to the end of the struct, or up to the start of the struct `inner`."""
     field = 0
@@ -84,11 +83,11 @@ def _read_struct(
         if kind == STRUCT and field == inner:
             return at
         if kind == STRUCT and inner is None and field == 5 and content[at] == 0:
-            at += 1  # statistics with nothing in them
+            at += 1  # empty statistics
             continue
         if kind != I32 or field not in names or content[at - 1] >> 4 == 0:
             raise ValueError(f"field {field} of type {kind}")
-        found[names[field]], at = _read_zigzag(content, at)
+        fields[names[field]], at = _read_zigzag(content, at)
     if inner is not None:
         raise ValueError("no data page's header")
     return at + 1

@@ -1,9 +1,9 @@
-"""A shard's Parquet file, written front to back: Arrow writes every column but the mapped ones,
-whose pages are laid in between, and the footer is Arrow's with them added.
+"""A shard's Parquet file, written front to back. Arrow writes all columns but the mapped ones,
+whose pages we write in between; the footer is Arrow's with the mapped columns added.
 
-Arrow numbers its bytes as if it were alone. A row group's offsets are moved by what was laid in
-before it; those of the page index, which comes after all row groups, are written anew.
-Field numbers are those of parquet-format's parquet.thrift.
+Arrow counts only its own bytes. So we move a row group's offsets by the bytes that we wrote before
+it, and write those of the page index, which comes after all row groups, anew. Field numbers are
+those of parquet-format's parquet.thrift.
 """
 
 import hashlib
@@ -26,16 +26,16 @@ SCHEMA, ROWS, ROW_GROUPS = 2, 3, 4  # of FileMetaData
 COLUMNS, UNPACKED, OFFSET, STORED = 1, 2, 5, 6  # of RowGroup
 METADATA, OFFSET_INDEX, COLUMN_INDEX = 3, 4, 6  # of ColumnChunk; an index's length is the next
 PAGE_OFFSETS = (9, 10, 11)  # of ColumnMetaData: data, index and dictionary page
-LARGE = ("input_hash", "input")  # columns that don't pack; others do to a third, at no cost
+LARGE = ("input_hash", "input")  # not packed; other columns pack to a third, at no cost
 PAGES, PAGE_OFFSET = 1, 1  # of OffsetIndex, of PageLocation
 
 
 class ShardFile:
-    """Row groups go in one by one; `close` makes a file of it. `schema` ends with the mapped ones
-    among the codec's `columns`, in their order.
+    """Takes row groups one by one; `close` writes the footer. `schema` ends with the mapped columns
+    of the codec, in their order.
 
-    Of each column there is one page in a row group, without dictionary, with its checksum. All but
-    input hashes, inputs and the mapped columns are packed with zstd.
+    Each column has one page a row group, without a dictionary, with a checksum. All but input
+    hashes, inputs and the mapped columns are packed with zstd.
     """
 
     def __init__(
@@ -71,16 +71,16 @@ class ShardFile:
         return {path: "none" if path in plain else "zstd" for path in paths}
 
     def write(self, others: pa.Table, mapped: Mapping[str, np.ndarray]) -> None:
-        """One row group: the other columns, and the numbers of each mapped one, [N, …]."""
+        """Write one row group: Arrow's columns, and the numbers of each mapped column, [N, …]."""
         assert all(len(others) == len(numbers) for numbers in mapped.values())
         self._moved.append(self.file.size - self._sink.size)
         self._parquet.write_table(others, row_group_size=len(others))
         self._chunks.append([write_chunk(self.file, c, mapped[c.name]) for c in self.mapped])
 
     def abandon(self) -> None:
-        """Let Arrow end; what it still writes goes nowhere."""
+        """Close Arrow's writer and drop what it still writes."""
         self._sink.file = io.BytesIO()
-        with suppress(OSError, pa.ArrowException):  # it may have failed already
+        with suppress(OSError, pa.ArrowException):  # the writer may have failed already
             self._parquet.close()
 
     def close(self) -> None:
@@ -121,7 +121,8 @@ class ShardFile:
 
 
 def _index(column: Struct, field: int, tail: bytes, start: int) -> bytes:
-    """The bytes of a column's index as Arrow wrote them, in a tail that began at `start`."""
+    """The bytes of a column's index as Arrow wrote them. start: the offset of `tail` by Arrow's
+    count."""
     offset, length = column[field][1] - start, column[field + 1][1]
     assert 0 <= offset <= offset + length <= len(tail)
     return tail[offset : offset + length]
@@ -168,9 +169,9 @@ def _empty_file(schema: pa.Schema) -> bytes:
 class HashingFile:
     """A binary file that is written once, front to back, and hashed on the way.
 
-    It is written in whole blocks, so that the page cache holds it in huge pages (Linux 6.16 on
-    ext4, earlier on XFS): written row group by row group it would be in pieces of 4 KiB to 1 MiB,
-    from which a reader gathers up to a third more slowly until the file is read from the disk.
+    We write whole blocks, so that the page cache holds them in huge pages (Linux 6.16 on ext4,
+    earlier on XFS). Written row group by row group, the file would lie there in pieces of 4 KiB to
+    1 MiB, and gather up to a third more slowly until it is read from the disk again.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -193,12 +194,12 @@ class HashingFile:
                 self.file.write(self._block)
 
     def flush(self) -> None:
-        """Write the last block, which is short."""
+        """Write the last, short block."""
         self.file.write(self._block[: self.size % BLOCK_BYTES])
 
 
 class _Sink:
-    """What Arrow takes for its file. `size` counts its bytes alone."""
+    """The file object that Arrow writes to. size: the bytes that Arrow has written."""
 
     def __init__(self, file: Any) -> None:
         self.file = file

@@ -1,8 +1,8 @@
 """Thrift's compact encoding, in which Parquet writes its footer, page headers and page indexes.
 
-A struct is {number of the field: (type, value)}, a list (type of its elements, [values]). What a
-field means is the caller's business, so that fields that nobody here knows pass through unchanged.
-Written for bytes that a Parquet library of this process made: not a parser for strangers' files.
+A struct is {number of the field: (type, value)}, a list (type of its elements, [values]). The
+caller knows what fields mean; unknown ones pass through unchanged. Only for bytes that a Parquet
+library of this process wrote: this is not a parser for strangers' files.
 """
 
 from typing import Any
@@ -30,11 +30,11 @@ def listed(kind: int, values: list[Any]) -> tuple[int, Any]:
 
 
 def read_struct(content: bytes, at: int = 0) -> tuple[Struct, int]:
-    """The struct that begins at `at`, and where it ends.
+    """The struct that begins at `at`, and the offset behind it.
 
-    Raises ValueError for a type that Parquet does not use and IndexError for a struct that is cut.
+    Raises ValueError for a type that Parquet does not use, IndexError for a struct that is cut off.
     """
-    found: Struct = {}
+    struct: Struct = {}
     number = 0
     while content[at]:
         step, kind = content[at] >> 4, content[at] & 15
@@ -44,8 +44,8 @@ def read_struct(content: bytes, at: int = 0) -> tuple[Struct, int]:
         else:
             number, at = _read_zigzag(content, at)
         value, at = (None, at) if kind in (TRUE, FALSE) else _read(kind, content, at)
-        found[number] = kind, value
-    return found, at + 1
+        struct[number] = kind, value
+    return struct, at + 1
 
 
 def write_struct(fields: Struct) -> bytes:
@@ -61,7 +61,7 @@ def write_struct(fields: Struct) -> bytes:
 
 
 def varint(value: int) -> bytes:
-    """A number of 0 or more, seven bits a byte, the lowest first."""
+    """A number from 0 on, seven bits a byte, the lowest first."""
     out = bytearray()
     while value > 127:
         out.append(value & 127 | 128)
