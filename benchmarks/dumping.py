@@ -27,7 +27,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import datasets
 import torch
-from torch import Tensor
 
 from benchmarks.ratios import TEACHERS, compare, make_data
 from softlabels.capture.pipeline import (
@@ -37,14 +36,14 @@ from softlabels.capture.pipeline import (
     Scribe,
     _batches,
     dump_shards,
-    forward,
     read,
     read_ahead,
 )
-from softlabels.capture.planning import prepare
+from softlabels.capture.preparing import prepare
 from softlabels.capture.resuming import begin
 from softlabels.models.specs import build_model
 from softlabels.options import DumpOptions
+from softlabels.store.codecs.kinds import Dense
 from softlabels.system.progress import SILENT
 
 
@@ -96,10 +95,10 @@ def storing_ratio(
         """Of one dump, the CPU time of the writing thread over that of all else."""
         made, used, write = job(), [0.0], Scribe.write
 
-        def timed(scribe: Scribe, batch: Batch, logits_NC: Tensor | None) -> int:
+        def timed(scribe: Scribe, batch: Batch, answer: Dense | None) -> int:
             began = time.thread_time()
             try:
-                return write(scribe, batch, logits_NC)
+                return write(scribe, batch, answer)
             finally:
                 used[0] += time.thread_time() - began
 
@@ -135,11 +134,10 @@ def drop_shards(job: Job) -> None:
         for start, stop in _batches(job, shard)
     )
     pending: deque[Future[int]] = deque()
-    with ThreadPoolExecutor(job.workers) as readers, ThreadPoolExecutor(1) as sink:
-        for batch in read_ahead(readers, lambda task: read(job, *task), tasks, 2 * job.workers):
-            assert batch.inputs is not None
-            pending.append(sink.submit(lambda logits_NC: len(logits_NC.cpu()),
-                                       forward(job, batch.inputs)))  # fmt: skip
+    with ThreadPoolExecutor(job.readers) as readers, ThreadPoolExecutor(1) as sink:
+        for batch in read_ahead(readers, lambda task: read(job, *task), tasks, 2 * job.readers):
+            answer = job.answers.answer(batch.ready.rows, batch.ready.inputs)
+            pending.append(sink.submit(lambda answer: len(answer.logits_NC.cpu()), answer))
             while len(pending) > WRITES_IN_FLIGHT or (pending and pending[0].done()):
                 pending.popleft().result()
         while pending:

@@ -23,8 +23,9 @@ import numpy as np
 import torch
 
 import softlabels
+from softlabels.capture.answers import RunningTeacher
 from softlabels.capture.pipeline import dump_shards
-from softlabels.capture.planning import prepare
+from softlabels.capture.preparing import prepare
 from softlabels.capture.resuming import begin, finish
 from softlabels.models.specs import build_model
 from softlabels.options import DumpOptions, TrainOptions
@@ -77,12 +78,14 @@ def dump_ratios(
         return DumpOptions(teacher=teacher, model=spec, data=data, out=out, device=str(device))
 
     setup = prepare(options())
+    assert isinstance(setup.answers, RunningTeacher)
+    teacher = setup.answers.model
     values = setup.source.read(0, rows).cells
     inputs = torch.from_numpy(np.array(values)).float()
 
     def bare() -> None:
         for part in inputs.split(256):
-            setup.teacher.logits(part.to(device))
+            teacher.logits(part.to(device))
         if device.type == "cuda":
             torch.cuda.synchronize()
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from softlabels.logits import SoftTargets, StoredLogits, Temperature, check_temperatures
 from softlabels.store.codecs.codec import POSITIONS, Codec, Stored
+from softlabels.store.codecs.kinds import Dense
 from softlabels.store.codecs.registry import CODECS
 from softlabels.store.pages.columns import Column
 from softlabels.store.side_files import SideFiles
@@ -64,10 +65,11 @@ class StepCodec(Codec):
         columns = (Column(STEPS, pa.binary(), mapped=False), Column(POSITIONS, pa.int32()))
         object.__setattr__(self, "columns", columns)
 
-    def fit(self, logits_NC: Tensor) -> dict[str, dict[str, Tensor]]:
-        return {FILE: {"mean": logits_NC.mean(0), "step": torch.tensor(self.step)}}
+    def fit(self, answer: Dense) -> dict[str, dict[str, Tensor]]:
+        return {FILE: {"mean": answer.logits_NC.mean(0), "step": torch.tensor(self.step)}}
 
-    def encode(self, logits_NC: Tensor, ids: list) -> Stored:
+    def encode(self, answer: Dense, ids: list) -> Stored:
+        logits_NC = answer.logits_NC
         self.check_classes(logits_NC, ids)
         shared = self.side_files.tensors(FILE)
         steps = ((logits_NC.cpu() - shared["mean"]) / shared["step"]).round().numpy()

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import torch
 
 from softlabels.inputs.hashing import Fingerprint
+from softlabels.store.codecs.kinds import Dense
 from softlabels.store.fields import FORMAT
 from softlabels.store.folder import Folder
 from softlabels.store.ledger import Ledger
@@ -67,8 +68,8 @@ def write_shard(
                 name: np.concatenate([plan.draw(ids, view)[name] for view in plan.views])
                 for name in plan.parameters
             }
-            writer.add(ids, ids % plan.classes, ids.astype(np.uint64), torch.from_numpy(part),
-                       drawn=drawn)  # fmt: skip
+            writer.add(ids, ids % plan.classes, ids.astype(np.uint64),
+                       Dense(torch.from_numpy(part)), drawn=drawn)  # fmt: skip
 
 
 def make_dump(

@@ -13,7 +13,7 @@ Engine = Callable[[Setup, Plan, list[int], str, Progress], None]
 
 def run_here(setup: Setup, plan: Plan, shards: list[int], run: str, progress: Progress) -> None:
     """All these shards in this process, in order."""
-    with progress.bar("dump", plan.inputs_of(shards), "rows") as advance:
+    with progress.bar(setup.answers.verb, plan.inputs_of(shards), "rows") as advance:
         for rows in dump_shards(setup.job(plan), shards):
             advance(rows, "")
 

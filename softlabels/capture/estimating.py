@@ -15,8 +15,8 @@ from softlabels.capture.planning import (
     Setup,
     make_plan,
     mean_input_bytes,
-    prepare,
 )
+from softlabels.capture.preparing import prepare
 from softlabels.capture.refusing import refuse_unstorable
 from softlabels.options import PlanOptions, verb
 from softlabels.store.folder import Folder
@@ -118,7 +118,7 @@ def _footer_bytes(plan: Plan) -> int:
 
 
 def _estimate(setup: Setup, plan: Plan, missing: list[int]) -> Estimate:
-    batch = setup.options.batch_size
+    batch = setup.pace.batch_size
     sample = _sample(setup, plan, batch)
     count = int(min(SAMPLE_BATCHES, SAMPLE_SECONDS / max(sample.seconds, 1e-6)))
     if count > 1 and len(setup.source) > batch:
@@ -158,7 +158,8 @@ def _sample(setup: Setup, plan: Plan, rows: int) -> _Sample:
         if small.make_codec().fits:
             small = with_pilot(setup, small, SILENT, folder)
         ledger = Ledger(folder, small)
-        job = replace(setup.job(plan), plan=small, ledger=ledger, skip_unreadable=True)
+        pace = replace(setup.pace, on_error="skip")
+        job = replace(setup.job(plan), plan=small, ledger=ledger, pace=pace)
         began = time.perf_counter()
         for _ in dump_shards(job, [0]):
             pass

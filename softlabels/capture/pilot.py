@@ -4,22 +4,23 @@ and its error is measured. It happens once: a resume takes the files that are th
 N rows, C classes.
 """
 
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from softlabels.capture.pipeline import make_ready, read_ahead
 from softlabels.capture.planning import Setup
 from softlabels.errors import DamagedDump, TeacherError, UnreadableInput
-from softlabels.inputs.examples import Examples
 from softlabels.store.codecs.codec import Codec, kl_at
+from softlabels.store.codecs.kinds import Dense
 from softlabels.store.folder import Folder
 from softlabels.store.pilots import ErrorAt, Pilot
 from softlabels.store.records import Plan
 from softlabels.store.side_files import PILOT, PROBE, SideFiles, file_of, write_side_files
 from softlabels.system.progress import Progress
-from softlabels.teachers.probing import difference, steady_limit
+from softlabels.teachers.probing import difference
 
 SEED = 0  # of the rows that are drawn
 TEMPERATURES = (0.5, 1.0, 2.0, 4.0, 8.0)
@@ -38,7 +39,7 @@ def with_pilot(setup: Setup, draft: Plan, progress: Progress, folder: Folder) ->
     progress.say(f"the codec {draft.codec} is {verb} on a pilot of {len(drawn):,} rows")
     rows, logits_NC = _answers(setup, drawn)
     fitted, held = _parts(len(rows), codec.fits)
-    files = codec.fit(logits_NC[fitted]) if codec.fits else {}
+    files = codec.fit(Dense(logits_NC[fitted])) if codec.fits else {}
     # of all rows, fitted and held back alike: they tell of the teacher, not of the codec
     probes = np.linspace(0, len(rows) - 1, min(PROBES, len(rows))).round().astype(int)
     files = {**files, PROBE: {"logits": logits_NC[torch.from_numpy(probes)].float()}}
@@ -75,12 +76,12 @@ def draw(total: int, count: int) -> np.ndarray:
 
 def measured(codec: Codec, logits_NC: Tensor) -> Pilot:
     """The codec's error on these rows' raw logits."""
-    found: dict[float, list[Tensor]] = {T: [] for T in TEMPERATURES}
+    parts_of: dict[float, list[Tensor]] = {T: [] for T in TEMPERATURES}
     for part_NC in logits_NC.split(256):
-        stored = codec.encode(part_NC, list(range(len(part_NC))))
-        for T, parts in found.items():
+        stored = codec.encode(Dense(part_NC), list(range(len(part_NC))))
+        for T, parts in parts_of.items():
             parts.append(kl_at(T, part_NC, codec, stored).double())
-    kl = {T: torch.cat(parts) for T, parts in found.items()}
+    kl = {T: torch.cat(parts) for T, parts in parts_of.items()}
     errors = [
         ErrorAt(T=T, mean=_not_below(kl_M.mean()), p99=_not_below(kl_M.quantile(0.99)))
         for T, kl_M in kl.items()
@@ -105,10 +106,10 @@ def check_probes(setup: Setup, plan: Plan) -> None:
     if len(rows) != len(before_NC):
         raise DamagedDump(f"{setup.folder}/{file_of(PROBE)} has other rows than {PILOT} names")
     moved = difference("now", now_NC, before_NC)
-    limit = steady_limit(setup.teacher, plan.precision)
+    limit = setup.answers.rounding
     if moved.size > limit:
         raise TeacherError(
-            f"the teacher {setup.teacher.name} answers otherwise than when {setup.folder} was "
+            f"{setup.answers.title} answers otherwise than when {setup.folder} was "
             f"begun: a probability of the source's row {rows[moved.row]:,} differs by "
             f"{moved.size:.2g} (rounding: {limit:g} at most). Is it the same file, on the same "
             f"inputs, with the libraries of then? Bring them back, or dump into another folder"
@@ -134,32 +135,22 @@ def left_behind(folder: Folder, draft: Plan) -> Plan:
 
 
 def _answers(setup: Setup, rows: np.ndarray) -> tuple[np.ndarray, Tensor]:
-    """The rows that can be read, and the teacher's logits for them, [N, C] on the CPU."""
-    examples = Examples(setup.source, setup.preprocess)
+    """The rows that can be read, and the raw logits of them, [N, C] on the CPU."""
+    answers, pace, source = setup.answers, setup.pace, setup.source
+    starts = range(0, len(rows), pace.batch_size)
     kept, parts = [], []
-    for part, inputs in _inputs(examples, setup, rows):
-        on_device = examples.finish(inputs.to(setup.device))
-        parts.append(setup.teacher.logits(on_device, setup.options.precision).cpu())
-        kept.append(part)
+    with ThreadPoolExecutor(pace.workers) as readers:
+        for ready in read_ahead(
+            readers,
+            lambda start: make_ready(
+                source.take(rows[start : start + pace.batch_size]), answers, pace
+            ),
+            starts,
+            2 * pace.workers,
+        ):
+            if len(ready.rows):
+                parts.append(answers.answer(ready.rows, ready.inputs).logits_NC.cpu())
+                kept.append(ready.rows.numbers)
     if not kept:
         raise UnreadableInput(f"none of the {len(rows):,} rows drawn for the pilot can be read")
     return np.concatenate(kept), torch.cat(parts)
-
-
-def _inputs(
-    examples: Examples, setup: Setup, rows: np.ndarray
-) -> Iterator[tuple[np.ndarray, Tensor]]:
-    """Batches of these rows, without those that can't be read where these are left out."""
-    for start in range(0, len(rows), setup.options.batch_size):
-        part = rows[start : start + setup.options.batch_size]
-        try:
-            yield part, examples.gather_uncached(part)
-        except UnreadableInput:
-            if setup.options.on_error != "skip":
-                raise
-            # one row of the batch is to blame: each alone, so that the others still count
-            for row in part:
-                try:
-                    yield row[None], examples.gather_uncached(row[None])
-                except UnreadableInput:
-                    continue

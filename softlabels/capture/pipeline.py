@@ -1,30 +1,30 @@
-"""Stage one's inner loop: read ahead, forward, encode and write, overlapped across shards.
+"""Stage one's inner loop: read ahead, answer, encode and write, overlapped across shards.
 
-Readers are threads (decoding releases the interpreter's lock), the forward pass stays on the
-calling thread, and one thread encodes and writes. Whatever fails anywhere is raised here, at once,
-and commits nothing. N rows of a batch, C classes.
+Readers are threads (decoding releases the interpreter's lock), answers are given on the calling
+thread, and one thread encodes and writes. Whatever fails anywhere is raised here, at once, and
+commits nothing.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
-import torch
 from torch import Tensor
 
+from softlabels.capture.answers import Answers
 from softlabels.errors import UnreadableInput
 from softlabels.inputs.examples import as_tensor, decode_image, stack
-from softlabels.inputs.preprocess import Preprocess
-from softlabels.inputs.sources import Rows, Source
+from softlabels.inputs.rows import Rows
+from softlabels.inputs.sources import Source
+from softlabels.store.codecs.kinds import Dense
 from softlabels.store.folder import Folder
 from softlabels.store.ledger import Ledger
 from softlabels.store.records import Plan, Skipped
 from softlabels.store.writer import ShardWriter, shard_schema
-from softlabels.teachers import Teacher
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -33,42 +33,64 @@ WRITES_IN_FLIGHT = 4
 
 
 @dataclass(frozen=True)
+class Pace:
+    """How a dump is run, which does not change what it holds.
+
+    batch_size: rows in a forward pass
+    workers: threads that read and decode ahead
+    on_error: stop, or skip: an input that can't be read is left out
+    allow_codec_error: store a shard though its codec errs far more than on the pilot
+    """
+
+    batch_size: int = 256
+    workers: int = 2
+    on_error: str = "stop"
+    allow_codec_error: bool = False
+
+
+@dataclass(frozen=True)
 class Job:
-    """A plan and the objects that carry it out. How it is run does not change what it gives."""
+    """A plan and the objects that carry it out."""
 
     plan: Plan
     source: Source
-    teacher: Teacher
-    preprocess: Preprocess
+    answers: Answers
     ledger: Ledger
-    device: torch.device
-    batch_size: int = 256
-    workers: int = 2
-    skip_unreadable: bool = False
-    allow_codec_error: bool = False
+    pace: Pace
 
     @property
     def folder(self) -> Folder:
         return self.ledger.folder
 
+    @property
+    def readers(self) -> int:
+        """Threads that read. Rows that are only hashed come in large blocks: one thread keeps one
+        block of inputs in memory."""
+        return self.pace.workers if self.answers.needs_inputs else 1
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Rows that can be answered, and those that are left out.
+
+    inputs: those of `rows`, decoded; None where answers need none, or where there are no rows
+    unturned: pictures that are fed as stored, though their EXIF orientation says to turn them
+    """
+
+    rows: Rows
+    inputs: Tensor | None
+    skipped: list[Skipped]
+    unturned: int = 0
+
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of one shard as the source has them, and the decoded inputs of those at `kept`.
-
-    `start` is the first one's number in the source; `last` closes the shard; `skipped` holds
-    (position in rows, reason); `unturned` counts pictures that are fed as stored though their EXIF
-    orientation says to turn them.
-    """
+    """A part of one shard. count: the source rows that it covers; last: it closes the shard."""
 
     shard: int
-    start: int
+    count: int
     last: bool
-    rows: Rows
-    kept: np.ndarray
-    inputs: Tensor | None
-    skipped: list[tuple[int, str]]
-    unturned: int = 0
+    ready: Ready
 
 
 def dump_shards(job: Job, shards: Iterable[int]) -> Iterator[int]:
@@ -76,13 +98,14 @@ def dump_shards(job: Job, shards: Iterable[int]) -> Iterator[int]:
     source rows done, batch by batch, as they are handed to the file."""
     tasks = ((shard, start, stop) for shard in shards for start, stop in _batches(job, shard))
     scribe = Scribe(job)
-    readers = ThreadPoolExecutor(job.workers, thread_name_prefix="read")
+    readers = ThreadPoolExecutor(job.readers, thread_name_prefix="read")
     writer = ThreadPoolExecutor(1, thread_name_prefix="write")
     pending: deque[Future[int]] = deque()
     try:
-        for batch in read_ahead(readers, lambda task: read(job, *task), tasks, 2 * job.workers):
-            logits_NC = None if batch.inputs is None else forward(job, batch.inputs)
-            pending.append(writer.submit(scribe.write, batch, logits_NC))
+        for batch in read_ahead(readers, lambda task: read(job, *task), tasks, 2 * job.readers):
+            ready = batch.ready
+            answer = job.answers.answer(ready.rows, ready.inputs) if len(ready.rows) else None
+            pending.append(writer.submit(scribe.write, batch, answer))
             while len(pending) > WRITES_IN_FLIGHT or (pending and pending[0].done()):
                 yield pending.popleft().result()
         while pending:
@@ -112,34 +135,55 @@ def read_ahead(
 
 
 def read(job: Job, shard: int, start: int, stop: int) -> Batch:
-    """Read and decode the source rows [start, stop) of a shard."""
-    rows = job.source.read(start, stop)
-    last = stop == job.plan.bounds(shard)[1]
+    """Read the source rows [start, stop) of a shard, and decode their inputs where answers need
+    them."""
+    ready = make_ready(job.source.read(start, stop), job.answers, job.pace)
+    if not job.plan.with_inputs:  # hashed and decoded: nothing waits in the queue but numbers
+        ready = replace(ready, rows=replace(ready.rows, cells=[]))
+    return Batch(shard, stop - start, stop == job.plan.bounds(shard)[1], ready)
+
+
+def make_ready(rows: Rows, answers: Answers, pace: Pace) -> Ready:
+    """Raises UnreadableInput that names the row, unless such rows are left out."""
+    if not answers.needs_inputs:
+        reasons = answers.left_out(rows)
+        return Ready(_without(rows, reasons), None, _left_out(rows, reasons))
     if isinstance(rows.cells, np.ndarray):
-        return Batch(shard, start, last, rows, np.arange(len(rows)), as_tensor(rows.cells), [])
-    values, kept, skipped = [], [], []
-    turns: list[int] | None = None if job.preprocess.is_upright else []
+        return Ready(rows, as_tensor(rows.cells), [])
+    values, reasons = [], []
+    turns: list[int] | None = None if answers.preprocess.is_upright else []
     for position, (cell, id) in enumerate(zip(rows.cells, rows.ids.tolist(), strict=True)):
         try:
-            values.append(decode_image(cell, job.preprocess, id, turns))
-            kept.append(position)
+            values.append(decode_image(cell, answers.preprocess, id, turns))
         except UnreadableInput as error:
-            if not job.skip_unreadable:
+            if pace.on_error != "skip":
                 raise UnreadableInput(
                     f"{error}. Leave such rows out with --resume --on-error skip"
                 ) from error
-            skipped.append((position, str(error)))
-    inputs = stack(values, rows.ids[kept]) if values else None
+            reasons.append((position, str(error)))
+    kept = _without(rows, reasons)
+    inputs = stack(values, kept.ids) if values else None
     unturned = sum(turn != 1 for turn in turns or [])
-    return Batch(shard, start, last, rows, np.array(kept, np.int64), inputs, skipped, unturned)
+    return Ready(kept, inputs, _left_out(rows, reasons), unturned)
 
 
-def forward(job: Job, inputs: Tensor) -> Tensor:
-    """The teacher's logits [N, C], still on the device: the writing thread waits for them."""
-    if job.device.type == "cuda":
-        inputs = inputs.pin_memory()
-    on_device = inputs.to(job.device, non_blocking=True)
-    return job.teacher.logits(job.preprocess.on_numbers(on_device), job.plan.precision)
+def _without(rows: Rows, reasons: list[tuple[int, str]]) -> Rows:
+    if not reasons:
+        return rows
+    return rows.select(np.delete(np.arange(len(rows)), [position for position, _ in reasons]))
+
+
+def _left_out(rows: Rows, reasons: list[tuple[int, str]]) -> list[Skipped]:
+    return [
+        Skipped(
+            id=rows.ids[position].item(),
+            row=int(rows.numbers[position]),
+            input_hash=int(rows.hashes[position]),
+            label=int(rows.labels[position]),
+            reason=reason,
+        )
+        for position, reason in reasons
+    ]
 
 
 class Scribe:
@@ -152,26 +196,25 @@ class Scribe:
         self.open: ShardWriter | None = None
         self.failed = False
 
-    def write(self, batch: Batch, logits_NC: Tensor | None) -> int:
+    def write(self, batch: Batch, answer: Dense | None) -> int:
         """Add a batch to its shard; commit the shard after its last. The source rows done."""
         if self.failed:  # batches may be queued behind the one that failed
             raise RuntimeError("an earlier batch of this dump could not be written")
         if self.open is None:
             job = self.job
             writer = ShardWriter(job.folder, job.plan, batch.shard, self.schema)
-            writer.holds_error = not job.allow_codec_error
+            writer.holds_error = not job.pace.allow_codec_error
             self.open = writer.__enter__()
         try:
-            rows = batch.rows
-            for entry in _left_out(batch):
+            rows = batch.ready.rows
+            for entry in batch.ready.skipped:
                 self.open.skip(entry)
-            self.open.unturned += batch.unturned
-            if logits_NC is not None:
-                rows = rows if len(batch.kept) == len(rows) else rows.select(batch.kept)
+            self.open.unturned += batch.ready.unturned
+            if answer is not None:
                 inputs = None
                 if self.job.plan.with_inputs:
                     inputs = input_column(rows.cells, self.schema.field("input").type)
-                self.open.add(rows.ids, rows.labels, rows.hashes, logits_NC, inputs)
+                self.open.add(rows.ids, rows.labels, rows.hashes, answer, inputs)
             if batch.last:
                 closing, self.open = self.open, None
                 closing.__exit__(None, None, None)
@@ -180,7 +223,7 @@ class Scribe:
         except BaseException as error:
             self.abandon(error)
             raise
-        return len(batch.rows)
+        return batch.count
 
     def abandon(self, error: BaseException) -> None:
         """Drop the open shard: nothing of it is kept, and nothing more is written."""
@@ -197,18 +240,7 @@ def input_column(cells: list[bytes] | np.ndarray, type_: pa.DataType) -> pa.Arra
     return pa.array(cells.tolist(), type_)
 
 
-def _left_out(batch: Batch) -> Iterator[Skipped]:
-    for position, reason in batch.skipped:
-        yield Skipped(
-            id=batch.rows.ids[position].item(),
-            row=batch.start + position,
-            input_hash=int(batch.rows.hashes[position]),
-            label=int(batch.rows.labels[position]),
-            reason=reason,
-        )
-
-
 def _batches(job: Job, shard: int) -> Iterator[tuple[int, int]]:
     start, stop = job.plan.bounds(shard)
-    for first in range(start, stop, job.batch_size):
-        yield first, min(first + job.batch_size, stop)
+    for first in range(start, stop, job.pace.batch_size):
+        yield first, min(first + job.pace.batch_size, stop)

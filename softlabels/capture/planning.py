@@ -1,30 +1,19 @@
 """The frozen plan of a dump: everything that decides its rows, before the first shard is begun."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
-from softlabels.capture.pipeline import Job
-from softlabels.capture.trying import try_teacher
+from softlabels.capture.answers import Answers
+from softlabels.capture.pipeline import Job, Pace
 from softlabels.errors import UsageError
-from softlabels.inputs.examples import Examples
-from softlabels.inputs.opening import open_as_told
-from softlabels.inputs.preprocess import Preprocess
-from softlabels.inputs.preprocessing import choose, remarks
 from softlabels.inputs.sources import Source
 from softlabels.inputs.whereabouts import origin, public_name
-from softlabels.options import DumpOptions
-from softlabels.places.folders import open_folder
 from softlabels.store.codecs.registry import parse_codec
 from softlabels.store.fields import CLEAN, FORMAT
 from softlabels.store.folder import Folder
 from softlabels.store.ledger import Ledger
 from softlabels.store.plan import MAX_SHARDS, Plan
-from softlabels.system.devices import own_device, resolve_device
-from softlabels.system.progress import SILENT, Progress
-from softlabels.teachers import Teacher, resolve
-from softlabels.teachers.teacher import suggest_name
 
 SHARD_BYTES = 128 << 20
 GROUP_BYTES = 2 << 20
@@ -34,21 +23,35 @@ MAX_GROUP_ROWS = 16_384
 
 
 @dataclass(frozen=True)
-class Setup:
-    """A teacher and its data, opened and tried on each other. Nothing is written yet.
+class Storage:
+    """How rows are stored, as it was asked for.
 
-    remarks: the preprocessing in force, and what about it looks wrong.
+    shard_rows: None for what makes shards of about 128 MiB
     """
 
-    options: DumpOptions
-    teacher: Teacher
+    codec: str = "dense"
+    dtype: str = "float16"
+    store_inputs: str = "none"
+    shard_rows: int | None = None
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Answers and the data that they are for, opened and tried on each other. Nothing is written
+    yet.
+
+    name: what the user calls the teacher; None for the name of its file
+    reopen: makes the same setup in another process
+    """
+
+    answers: Answers
     source: Source
-    preprocess: Preprocess
-    classes: int
     class_names: list[str] | None
     ledger: Ledger
-    device: torch.device
-    remarks: list[str] = field(default_factory=list)
+    storage: Storage
+    pace: Pace
+    name: str | None = None
+    reopen: "Callable[[], Setup] | None" = field(default=None, compare=False)
 
     @property
     def folder(self) -> Folder:
@@ -56,60 +59,7 @@ class Setup:
 
     def job(self, plan: Plan) -> Job:
         self.ledger.plan = plan
-        return Job(
-            plan=plan,
-            source=self.source,
-            teacher=self.teacher,
-            preprocess=self.preprocess,
-            ledger=self.ledger,
-            device=self.device,
-            batch_size=self.options.batch_size,
-            workers=self.options.workers,
-            skip_unreadable=self.options.on_error == "skip",
-            allow_codec_error=self.options.allow_codec_error,
-        )
-
-    def __str__(self) -> str:
-        teacher = self.teacher
-        return f"teacher {teacher.name} ({teacher.kind}, {self.classes} classes) on {self.device}"
-
-
-def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
-    """Load the teacher, open the data, and try one on the other. `progress` hears of both, before
-    they are tried.
-
-    Raises TeacherError, SourceError, LogitsError or UsageError where they don't fit together.
-    """
-    device = own_device(resolve_device(options.device))
-    teacher = resolve(
-        options.teacher,
-        model=options.model,
-        input_shape=lambda: _examples(options, None)[0].input_shape,
-        trust_pickle=options.trust_pickle,
-        weights=options.weights,
-    ).to(device)
-    teacher.name = options.name or teacher.name
-    examples, chosen = _examples(options, teacher, progress)
-    source = examples.source
-    names = source.class_names or (teacher.class_names if source.labelled else None)
-    for text in (*remarks(examples, chosen), *_numbered(source, names), *teacher.remarks):
-        progress.say(text)
-    for text in suggest_name(teacher.name) if options.name is None else ():
-        progress.say(text)
-    classes, tried = try_teacher(teacher, examples, names, options, device)
-    setup = Setup(
-        options=options,
-        teacher=teacher,
-        source=source,
-        preprocess=examples.preprocess,
-        classes=classes,
-        class_names=names,
-        ledger=Ledger(open_folder(options.out or f"data/{default_name(source, teacher)}")),
-        device=device,
-    )
-    for text in (str(setup), *tried):
-        progress.say(text)
-    return setup
+        return Job(plan, self.source, self.answers, self.ledger, self.pace)
 
 
 def make_plan(setup: Setup, earlier: Plan | None = None) -> Plan:
@@ -130,9 +80,9 @@ def make_plan(setup: Setup, earlier: Plan | None = None) -> Plan:
     if earlier is not None and earlier.codec == plan.codec:  # fitted once, and measured once
         plan = plan.replace(shared=earlier.shared, pilot=earlier.pilot)
     named = plan if earlier is None else plan.named_as(earlier)
-    if setup.options.name is None:
+    if setup.name is None:
         return named
-    return named.replace(teacher=named.teacher.replace(name=plan.teacher.name))  # as it is said
+    return named.replace(teacher=named.teacher.replace(name=plan.teacher.name))
 
 
 def draft(setup: Setup, earlier: Plan | None = None) -> Plan:
@@ -140,46 +90,41 @@ def draft(setup: Setup, earlier: Plan | None = None) -> Plan:
 
     Raises ValidationError for what no plan can hold.
     """
-    options, source, teacher = setup.options, setup.source, setup.teacher
-    codec = parse_codec(options.codec, setup.classes, options.dtype)
-    input_bytes = mean_input_bytes(source) if options.store_inputs != "none" else 0
+    answers, source, storage = setup.answers, setup.source, setup.storage
+    codec = parse_codec(storage.codec, answers.classes, storage.dtype)
+    codec.check_takes(answers.gives, storage.codec, answers.title)
+    input_bytes = mean_input_bytes(source) if storage.store_inputs != "none" else 0
     groups = group_rows(codec.row_bytes, input_bytes)
     usual = shard_rows(codec.row_bytes + input_bytes, groups)
     usual = earlier.shard_inputs if earlier else usual
     least = -(-len(source) // MAX_SHARDS)
-    if (options.shard_rows or usual) < least:
+    if (storage.shard_rows or usual) < least:
         raise UsageError(
-            f"--shard-rows is {options.shard_rows or usual}; {len(source):,} rows would be more "
+            f"--shard-rows is {storage.shard_rows or usual}; {len(source):,} rows would be more "
             f"than {MAX_SHARDS:,} shards: use {least} or more"
         )
-    rows = options.shard_rows or usual
+    rows = storage.shard_rows or usual
     return Plan.model_validate(
         {
-            "teacher": {
-                "name": plain_text(teacher.name),
-                "kind": teacher.kind,
-                "fingerprint": teacher.fingerprint,
-                "model": teacher.spec,
-                "weights": teacher.weights,
-            },
+            "teacher": answers.teacher,
             "source": _source_record(source, setup.class_names)
             | {
                 "fingerprint": f"sha256:{0:064}",
                 "shards": [f"{0:016}"] * max(1, -(-len(source) // rows)),
             },
-            "preprocess": str(setup.preprocess),
-            "precision": "unknown" if teacher.kind == "imported" else options.precision,
+            "preprocess": str(answers.preprocess),
+            "precision": answers.precision,
             "views": [CLEAN],
             "augment": None,
-            "codec": options.codec,
-            "dtype": options.dtype,
-            "classes": setup.classes,
+            "codec": storage.codec,
+            "dtype": storage.dtype,
+            "classes": answers.classes,
             "inputs": len(source),
             "shard_inputs": rows,
             "group_rows": groups,
             "ids": "string" if source.ids_are_text else "int64",
-            "store_inputs": options.store_inputs,
-            "batch_size": options.batch_size if options.allow_batch_dependence else None,
+            "store_inputs": storage.store_inputs,
+            "batch_size": answers.batch_size,
             "format": FORMAT,
         }
     )
@@ -202,11 +147,6 @@ def _source_record(source: Source, class_names: list[str] | None) -> dict[str, A
     }
 
 
-def plain_text(name: str) -> str:
-    """A name as UTF-8 can hold it: that of a file may be any bytes."""
-    return name.encode("utf-8", "replace").decode()
-
-
 def shard_rows(row_bytes: int, groups: int) -> int:
     """Rows in a shard of about 128 MiB: whole row groups, so that a row's group is found by one
     division."""
@@ -220,30 +160,10 @@ def group_rows(logit_bytes: int, input_bytes: int) -> int:
     return 1 << max(4, min(MAX_GROUP_ROWS, rows).bit_length() - 1)
 
 
-def _numbered(source: Source, names: list[str] | None) -> list[str]:
-    """What is taken for granted where labels are numbers and the teacher has names for them."""
-    if not names or source.class_names is not None:
-        return []
-    shown = ", ".join(f"{i} is {name!r}" for i, name in enumerate(names[:3]))
-    return [f"labels of {source.name} are numbers, taken as the teacher's: {shown}"]
-
-
-def default_name(source: Source, teacher: Teacher) -> str:
+def default_name(source: Source, teacher: str) -> str:
     """`digits-t`; splits other than train say so: `digits-test-t`."""
     split = "" if source.split == "train" else f"-{source.split}"
-    return f"{source.name}{split}-{teacher.name}".replace("/", "-")
-
-
-def _examples(
-    options: DumpOptions, teacher: Teacher | None, progress: Progress = SILENT
-) -> tuple[Examples, str]:
-    """The data as the options say, else as the teacher remembers it, preprocessed likewise, and
-    where its preprocessing comes from."""
-    remembered = teacher.remembered if teacher else {}
-    source = open_as_told(options, options.data, options.teacher, remembered, progress)
-    known = teacher.preprocess if teacher else None
-    chosen = choose(source, options.preprocess, known, "the teacher's checkpoint")
-    return Examples(source, chosen.preprocess), chosen.origin
+    return f"{source.name}{split}-{teacher}".replace("/", "-")
 
 
 def mean_input_bytes(source: Source) -> int:

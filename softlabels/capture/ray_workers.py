@@ -5,14 +5,14 @@ Ray schedules, replaces lost workers and tries their shard again; the plan decid
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack, redirect_stdout
 from typing import Any
 
 from softlabels.capture.pipeline import dump_shards
-from softlabels.capture.planning import Setup, make_plan, prepare
+from softlabels.capture.planning import Setup, make_plan
 from softlabels.errors import MissingExtra, StoreError
 from softlabels.models.causes import first_line
-from softlabels.options import DumpOptions
 from softlabels.store.claims import claimed
 from softlabels.store.records import Plan
 from softlabels.system.progress import Progress
@@ -23,8 +23,10 @@ TRIES = 3  # of one shard, when its worker is lost
 class ShardWorker:
     """The actor: opens teacher and data when it gets its first shard, and again if it was lost."""
 
-    def __init__(self, options: dict[str, Any], plan: dict[str, Any], run: str, rank: int) -> None:
-        self.options, self.plan, self.run, self.rank = options, plan, run, rank
+    def __init__(
+        self, reopen: Callable[[], Setup], plan: dict[str, Any], run: str, rank: int
+    ) -> None:
+        self.reopen, self.plan, self.run, self.rank = reopen, plan, run, rank
         self.stack = ExitStack()
         self.job: Any = None
 
@@ -33,7 +35,7 @@ class ShardWorker:
         if self.job is None:
             if os.path.isdir(folder):
                 os.chdir(folder)  # where the driver's relative paths begin
-            setup = prepare(DumpOptions(**self.options))
+            setup = self.reopen()
             plan = Plan.parse(self.plan, "the plan")
             make_plan(setup, plan).check_same(plan, setup.folder)
             self.stack.enter_context(claimed(setup.folder, self.run, self.rank))
@@ -73,13 +75,14 @@ def run_on_ray(setup: Setup, plan: Plan, shards: list[int], run: str, progress: 
 def _hand_out(
     ray: Any, setup: Setup, plan: Plan, shards: list[int], run: str, progress: Progress
 ) -> None:
+    assert setup.reopen is not None, "a dump by ranks or on Ray is opened by each process"
     resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0))
     count = min(len(shards), gpus or int(resources.get("CPU", 1)))
     actor = ray.remote(
         num_cpus=1, num_gpus=1 if gpus else 0, max_restarts=-1, max_task_retries=TRIES
     )(ShardWorker)
-    workers = [actor.remote(vars(setup.options), plan.as_json, run, 1 + i) for i in range(count)]
+    workers = [actor.remote(setup.reopen, plan.as_json, run, 1 + i) for i in range(count)]
     pool = ray.util.ActorPool(workers)
     progress.say(f"{len(shards)} shards on {count} Ray workers, each with a {_each(gpus)}")
     here = os.getcwd()

@@ -22,7 +22,7 @@ def refuse_unstorable(setup: Setup) -> None:
     except ValidationError as error:
         problem = problem_of(error, Plan)
         if problem.startswith("source.split"):
-            raise SourceError(_split_words(setup.source.split)) from error
+            raise SourceError(_bad_split(setup.source.split)) from error
         raise UsageError(f"no dump can hold this: {problem}") from error
     size = len(json.dumps(plan.as_json)) + SHARD_BYTES * plan.shards
     if size > MAX_JSON_BYTES:
@@ -41,14 +41,14 @@ def _refuse_twins(names: list[str]) -> None:
         )
 
 
-def _split_words(split: str) -> str:
-    words = (
+def _bad_split(split: str) -> str:
+    problem = (
         f"the split {split[:120]!r} can't be stored: its name stands in the names of files, and "
         f"has letters, digits and _, with single . or - between, at most 100 characters"
     )
     if any(sign in split for sign in "[+"):
         return (
-            f"{words}. Save the rows that you mean first, with datasets.load_dataset(…, split=…)"
+            f"{problem}. Save the rows that you mean first, with datasets.load_dataset(…, split=…)"
             f".to_parquet('part.parquet'), and name that file with --data"
         )
-    return f"{words}. Rename it in the data"
+    return f"{problem}. Rename it in the data"

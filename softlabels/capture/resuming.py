@@ -28,6 +28,8 @@ def begin(setup: Setup, resume: bool, progress: Progress) -> Plan:
     """
     ledger, folder = setup.ledger, setup.folder
     earlier = ledger.earlier_plan(mends=resume)
+    if earlier is not None:
+        setup.answers.check_earlier(earlier.teacher, folder)
     plan = make_plan(setup, earlier)
     if earlier is not None:
         plan.check_same(earlier, folder)
@@ -78,15 +80,23 @@ def damaged(job: Job, shards: list[int], progress: Progress) -> list[int]:
     manifest = ledger.manifest
     if manifest is not None and manifest.plan == job.plan:
         commits = {i: c for i, c in commits.items() if c.record == manifest.shards[i]}
-    found = [shard for shard in shards if shard not in commits]
+    redo = [shard for shard in shards if shard not in commits]
     with progress.bar("check", len(commits), "shards") as advance:
-        for checked in check_shards(job.folder, job.plan, list(commits.values()), job.workers):
+        for checked in check_shards(job.folder, job.plan, list(commits.values()), job.pace.workers):
             advance(1)
             for finding in checked.findings:
                 progress.say(f"{finding}; it is done again")
             if checked.findings:
-                found.append(checked.shard)
-    return sorted(found)
+                redo.append(checked.shard)
+    return sorted(redo)
+
+
+def refuse_damaged(job: Job, shards: list[int]) -> None:
+    """Raises StoreError where one of these finished shards is no longer what was written."""
+    commits = list(job.ledger.commits_of(shards).values())
+    for checked in check_shards(job.folder, job.plan, commits, job.pace.workers):
+        for finding in checked.findings:
+            raise StoreError(f"{job.folder}: {finding}. Add --resume to make such shards again")
 
 
 def settle(job: Job, redo: list[int], progress: Progress) -> list[int]:

@@ -9,6 +9,7 @@ from softlabels.inputs.examples import Examples
 from softlabels.inputs.label_numbers import check_labels
 from softlabels.options import DumpOptions
 from softlabels.probabilities import looks_like, scaled_probabilities
+from softlabels.store.codecs.kinds import Dense
 from softlabels.store.codecs.registry import parse_codec
 from softlabels.store.codecs.rounding import cast_for_storage
 from softlabels.teachers import Teacher
@@ -33,7 +34,7 @@ def try_teacher(
     options: DumpOptions,
     device: torch.device,
 ) -> tuple[int, list[str]]:
-    """As many rows as a batch of the run has; the number of classes, and what has to be said.
+    """As many rows as a batch of the run has; the number of classes, and remarks.
 
     Raises TeacherError for a teacher whose answers to a row depend on others, LogitsError for
     outputs that are no logits or that the stored dtype would change, LabelSpaceMismatch and
@@ -50,9 +51,10 @@ def try_teacher(
     teacher.check_classes(classes, class_names)
     check_labels(examples.source, classes, f"the teacher {teacher.name}")
     codec = parse_codec(options.codec, classes, options.dtype)
+    codec.check_takes(Dense, options.codec, teacher.title)
     if codec.fits:  # on a pilot, later
         cast_for_storage(logits_NC, torch.float32, ids)
-    stored = {} if codec.fits else codec.encode(logits_NC, ids)
+    stored = {} if codec.fits else codec.encode(Dense(logits_NC), ids)
     allowed = options.allow_batch_dependence
     remark = check_steady(teacher, inputs, logits_NC, options.precision, ids, allowed)
     kind = looks_like(logits_NC)
@@ -67,14 +69,14 @@ def try_teacher(
             f"import --probabilities. If these are logits, say so with --outputs logits"
         )
     if stored:
-        kl = codec.lost(logits_NC, stored, ids)
+        kl = codec.lost(Dense(logits_NC), stored, ids)
         codec.check_lost(kl, len(ids), f"the first {len(ids):,} rows")
     same = _sameness(block.hashes, logits_NC)
     return classes, [text for text in (*teacher.feed.remarks, remark, same) if text]
 
 
 def _sameness(hashes_N: np.ndarray, logits_NC: Tensor) -> str:
-    """What has to be said of rows that are all the same, or all get the same answers, or ''."""
+    """A warning of rows that are all the same, or all get the same answers, or ''."""
     rows = len(hashes_N)
     if rows > 1 and len(set(hashes_N.tolist())) == 1:
         return (

@@ -63,11 +63,11 @@ def open_npz(path: Path) -> Foreign:
 
     def read(rows: np.ndarray) -> np.ndarray:
         numbers = np.searchsorted(starts, rows, side="right") - 1
-        found = np.empty((len(rows), shapes[0][0][1]), shapes[0][1].newbyteorder("="))
+        values = np.empty((len(rows), shapes[0][0][1]), shapes[0][1].newbyteorder("="))
         for number in np.unique(numbers):
             here = numbers == number
-            found[here] = logits_of(int(number))[rows[here] - starts[number]]
-        return found
+            values[here] = logits_of(int(number))[rows[here] - starts[number]]
+        return values
 
     ids, labels, hashes = _columns(heads, [shape[0] for shape, _ in shapes], path)
     whole = path.is_dir()
@@ -205,11 +205,11 @@ def _columns(
 ) -> list[np.ndarray | None]:
     """ids, labels and input hashes of all files, each None where no file has them. Raises
     SourceError where only some files do, or where one is no column beside the logits."""
-    found: list[np.ndarray | None] = []
+    columns: list[np.ndarray | None] = []
     for name, kinds in FIELDS.items():
         parts = [head[name] for head in heads if name in head]
         if not parts:
-            found.append(None)
+            columns.append(None)
             continue
         if [part.shape for part in parts] != [(count,) for count in rows]:
             raise SourceError(
@@ -223,5 +223,5 @@ def _columns(
         if whole.dtype.kind != "U":
             hashes = name == "input_hash"
             whole = whole.astype(np.uint64) if hashes else as_int64(whole, f"{where}: {name}")
-        found.append(whole)
-    return found
+        columns.append(whole)
+    return columns

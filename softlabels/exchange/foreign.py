@@ -1,4 +1,4 @@
-"""What an import reads: rows of numbers that another program stored, and what it said of them.
+"""What an import reads: rows of numbers that another program stored, and what their file tells.
 
 Shapes: R rows of the file, N rows asked for, C classes.
 """
@@ -23,7 +23,7 @@ class Foreign:
     dtype: the name of that of the numbers; read(rows [N]) → [N, C].
 
     What the file holds beside them, None where it doesn't: ids, int64 or str [R]; labels, int64
-    [R]; hashes, uint64 [R]. keys: the ids are names that a --ids object may translate. words: how
+    [R]; hashes, uint64 [R]. keys: the ids are names that a --ids object may translate. details: how
     else rows were made from the file, for the record. unproven: what the file should tell and
     doesn't, for a warning. probabilities: the format has nothing else.
     """
@@ -38,7 +38,7 @@ class Foreign:
     keys: bool = False
     labels: np.ndarray | None = None
     hashes: np.ndarray | None = None
-    words: str = ""
+    details: str = ""
     unproven: str = ""
     probabilities: bool = False
 
@@ -66,7 +66,7 @@ def make_texts(values: Sequence[str], what: object) -> np.ndarray:
     return np.array(values, np.str_)
 
 
-def look_at_dtype(dtype: str, wanted: str | None, where: object, probabilities: bool) -> None:
+def look_at_dtype(dtype: str, chosen: str | None, where: object, probabilities: bool) -> None:
     """Raises LogitsError for numbers that are no floats; and for logits that are no float16 or
     float32, unless the user chose what they become."""
     if dtype in ("float16", "float32"):
@@ -76,7 +76,7 @@ def look_at_dtype(dtype: str, wanted: str | None, where: object, probabilities: 
         raise LogitsError(f"{where} holds {dtype}; {what}. Save the numbers as float32")
     if probabilities:
         return
-    if wanted is None:
+    if chosen is None:
         raise LogitsError(
             f"{where} holds {dtype}; logits are stored as float16 or float32: say "
             f"--dtype float32 to round them"

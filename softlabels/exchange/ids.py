@@ -27,15 +27,15 @@ PLAIN = re.compile(r"0|-?[1-9][0-9]{0,18}")
 
 
 def match(foreign: Foreign, given: Path | None, source: Source, where: str) -> tuple:
-    """Where each source row stands in the file, int64 [S], −1 where it doesn't; and how that was
-    found, in words.
+    """Where each source row stands in the file, int64 [S], −1 where it doesn't; and how they
+    were matched, as text.
 
     The ids are those of the file `given`, else those that the file itself holds; without any, the
     source's order is taken if the counts are equal. Raises AlignmentError for unknown or repeated
     ids and for other counts, SourceError for an id file that can't be understood.
     """
     numbered = foreign.keys and source.columns.id is None
-    ids, words = _ids(foreign, given, where, numbered)
+    ids, origin = _ids(foreign, given, where, numbered)
     if ids is None:
         if foreign.rows != len(source):
             raise AlignmentError(
@@ -43,7 +43,7 @@ def match(foreign: Foreign, given: Path | None, source: Source, where: str) -> t
                 f"{source.split!r}, has {len(source):,} rows. Name the rows with --ids, or point "
                 f"--data and --split at the rows that the logits are of"
             )
-        return np.arange(len(source)), words
+        return np.arange(len(source)), origin
     if len(ids) != foreign.rows:
         raise AlignmentError(
             f"{given or where} has {len(ids):,} ids for {foreign.rows:,} rows of {where}; expected "
@@ -57,8 +57,8 @@ def match(foreign: Foreign, given: Path | None, source: Source, where: str) -> t
         raise AlignmentError(
             f"{given or where} has the id {shown!r} more than once; ids are unique"
         )
-    found = find_ids(ids, source.ids, order)
-    if (found >= 0).sum() < len(ids):
+    places = find_ids(ids, source.ids, order)
+    if (places >= 0).sum() < len(ids):
         known = find_ids(source.ids, ids) >= 0
         shown = ", ".join(map(repr, ids[~known][:5].tolist()))
         example = ", ".join(map(repr, source.ids[:3].tolist()))
@@ -67,7 +67,7 @@ def match(foreign: Foreign, given: Path | None, source: Source, where: str) -> t
             f"{source.data!r}, split {source.split!r}: first {shown}. Its ids are {example}, …; "
             f"choose --split, or the column with --id-column"
         )
-    return found, words
+    return places, origin
 
 
 def _ids(
@@ -78,14 +78,14 @@ def _ids(
             return None, "rows in the source's order, since there are no ids"
         return foreign.ids, "ids as in the file" if not numbered else UNPROVEN
     held = read_ids(given)
-    words = f"ids from {given.name}"
+    origin = f"ids from {given.name}"
     if not isinstance(held, dict):
         if foreign.keys:
             raise SourceError(
                 f"{where} names its rows by keys; a --ids file for it is a .json object from those "
                 f"keys to ids"
             )
-        return held, words
+        return held, origin
     if foreign.ids is None or not foreign.keys:
         raise SourceError(f"{given} is an object; {where} has no keys that it could translate")
     missing = [key for key in foreign.ids.tolist() if key not in held]
@@ -94,7 +94,7 @@ def _ids(
             f"{given} has no id for {len(missing):,} of {foreign.rows:,} keys of {where}: first "
             f"{missing[0]!r}"
         )
-    return _as_ids([held[key] for key in foreign.ids.tolist()], given), words
+    return _as_ids([held[key] for key in foreign.ids.tolist()], given), origin
 
 
 def read_ids(path: Path) -> np.ndarray | dict[str, Any]:

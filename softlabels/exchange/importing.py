@@ -1,51 +1,41 @@
 """The verb `import`: a complete dump from logits that another program stored.
 
 The rows are the source's, with its ids, labels and input hashes; the file's rows are matched with
-them by id. How an import is planned, resumed and finished is what a dump does, since it is one.
-Shapes: N rows of a block, C classes.
+them by id, and are the answers of a dump like any other.
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from softlabels.capture.pipeline import Job, input_column
-from softlabels.capture.planning import Setup, default_name
-from softlabels.capture.refusing import refuse_unstorable
-from softlabels.capture.resuming import begin, finish, is_complete, look_at, settle, withdraw
-from softlabels.errors import (
-    DamagedDump,
-    DiskFull,
-    LogitsError,
-    PlanMismatch,
-    StoreError,
-)
+from softlabels.capture.pipeline import Pace
+from softlabels.capture.planning import Setup, Storage, default_name
+from softlabels.capture.running import Looking, carry_out, enter, saying_how_to_go_on
+from softlabels.capture.team import Team
 from softlabels.exchange.ids import match
-from softlabels.exchange.matching import Match, check_match, tell
+from softlabels.exchange.matching import (
+    FileAnswers,
+    Probabilities,
+    check_match,
+    describe_origin,
+)
 from softlabels.exchange.opening import open_foreign
 from softlabels.inputs.opening import open_source
 from softlabels.inputs.preprocessing import choose
-from softlabels.inputs.sources import Rows
+from softlabels.inputs.sources import BLOCK_ROWS, Source
 from softlabels.logits import check_temperature
-from softlabels.options import DumpOptions, ImportOptions, make_options, verb
+from softlabels.options import ImportOptions, verb
 from softlabels.places.folders import open_folder
-from softlabels.reports.doubts import doubts
-from softlabels.store.claims import claimed, new_run
 from softlabels.store.ledger import Ledger
-from softlabels.store.records import Manifest, Plan, Skipped
-from softlabels.store.shard_check import check_shards
-from softlabels.store.writer import ShardWriter, shard_schema
+from softlabels.store.records import Manifest
 from softlabels.system.humanize import counted, size_words
 from softlabels.system.progress import Progress
-from softlabels.teachers import Teacher
 from softlabels.teachers.teacher import suggest_name
 
 ENDINGS = (".npy", ".npz", ".pt", ".pth")
+# Of a batch: several wait to be written at once. Large ones are fewer visits to a folder of .npz.
+BATCH_BYTES, LEAST_ROWS, ROWS_WITH_INPUTS = 8 << 20, 256, 512
 
 
 @dataclass(frozen=True)
@@ -70,6 +60,21 @@ def import_logits(options: ImportOptions, progress: Progress) -> Imported:
     and `resume=True` goes on from there.
     """
     check_temperature(options.T)
+    setup = _prepare(options, progress)
+    looking = Looking(options.resume, options.check, always=True)
+    with saying_how_to_go_on(), ExitStack() as stack:
+        begun = enter(setup, looking, Team(), stack, progress)
+        if begun.missing is None:
+            manifest = begun.job.ledger.complete()
+        else:
+            made = carry_out(setup, begun, begun.missing, "local", True, progress)
+            assert made is not None, "no other process works on it"
+            manifest = made
+    return Imported(str(setup.folder), manifest)
+
+
+def _prepare(options: ImportOptions, progress: Progress) -> Setup:
+    """Open the file and the source, and match them."""
     source = open_source(
         options.data,
         options.split,
@@ -79,179 +84,69 @@ def import_logits(options: ImportOptions, progress: Progress) -> Imported:
         id_column=options.id_column,
         progress=progress,
     )
-    foreign = open_foreign(options, source.class_names)
-    places, how = match(foreign, Path(options.ids) if options.ids else None, source, options.file)
-    matched = Match(options, foreign, source, places)
-    check_match(matched)
-    told = tell(matched, how)
-    progress.say(f"{options.file}: {foreign.rows:,} rows of {foreign.classes:,} classes; {told}")
+    answers = _answers(options, source, progress)
+    dtype = options.dtype or ("float32" if answers.probabilities else answers.foreign.dtype)
+    out = options.out or f"data/{default_name(source, answers.name)}"
+    return Setup(
+        answers=answers,
+        source=source,
+        class_names=source.class_names,
+        ledger=Ledger(open_folder(out)),
+        storage=Storage(
+            dtype=dtype, store_inputs=options.store_inputs, shard_rows=options.shard_rows
+        ),
+        pace=Pace(_batch_rows(answers.classes, options.store_inputs != "none")),
+        name=options.name,
+    )
+
+
+def _batch_rows(classes: int, with_inputs: bool) -> int:
+    most = ROWS_WITH_INPUTS if with_inputs else BLOCK_ROWS
+    return min(most, max(LEAST_ROWS, BATCH_BYTES // (4 * classes)))
+
+
+def _answers(options: ImportOptions, source: Source, progress: Progress) -> FileAnswers:
+    file, ids = options.file, Path(options.ids) if options.ids else None
+    names = source.class_names
+    classes = options.classes or (len(names) if names else None)
+    foreign = open_foreign(file, classes, options.data)
+    places, order = match(foreign, ids, source, file)
+    probabilities = Probabilities(options.T, options.floor) if options.probabilities else None
+    origin = describe_origin(foreign, source, order, ids, probabilities)
+    preprocessing = choose(source, options.preprocess)
+    answers = FileAnswers(
+        file=file,
+        foreign=foreign,
+        source=source,
+        places=places,
+        probabilities=probabilities,
+        name=options.name or _name_of(Path(os.path.expanduser(file)).resolve()),
+        origin=origin,
+        preprocess=preprocessing.preprocess,
+    )
+    check_match(
+        answers,
+        dtype=options.dtype,
+        classes=options.classes,
+        outputs=options.outputs,
+        leaves_out=options.on_missing == "skip",
+    )
+    progress.say(f"{file}: {foreign.rows:,} rows of {foreign.classes:,} classes; {origin}")
     if foreign.unproven:
         progress.say(
-            f"warning: {options.file}: {foreign.unproven}. If augmentation or mixup was on, "
+            f"warning: {file}: {foreign.unproven}. If augmentation or mixup was on, "
             f"students will learn wrong targets: save the logits again with both off"
         )
-    setup = _setup(matched, told)
-    refuse_unstorable(setup)
-    named = suggest_name(setup.teacher.name) if options.name is None else []
-    for remark in (*setup.remarks, *named):
+    progress.say(f"{preprocessing}, for students")
+    for remark in suggest_name(answers.name) if options.name is None else ():
         progress.say(remark)
-    try:
-        with claimed(setup.folder, new_run(), progress=progress):
-            return _import(setup, matched, progress)
-    except DiskFull as error:
-        raise DiskFull(f"{error}. Make room, then run the same command with --resume") from error
+    return answers
 
 
-def _setup(matched: Match, told: str) -> Setup:
-    """The dump that an import becomes: of a teacher that never runs here. So an import is planned,
-    resumed and finished as a dump is."""
-    options, foreign, source = matched.options, matched.foreign, matched.source
-    name = options.name or _default_name(Path(os.path.expanduser(options.file)).resolve())
-    teacher = Teacher(
-        name=name,
-        kind="imported",
-        module=torch.nn.Identity(),
-        spec=told,
-        fingerprint=foreign.fingerprint,
-    )
-    chosen = choose(source, options.preprocess)
-    return Setup(
-        options=make_options(
-            DumpOptions,
-            {
-                "teacher": options.file,
-                "name": options.name,
-                "shard_rows": options.shard_rows,
-                "dtype": options.dtype or ("float32" if options.probabilities else foreign.dtype),
-                "store_inputs": options.store_inputs,
-            },
-        ),
-        teacher=teacher,
-        source=source,
-        preprocess=chosen.preprocess,
-        classes=foreign.classes,
-        class_names=source.class_names,
-        ledger=Ledger(open_folder(options.out or f"data/{default_name(source, teacher)}")),
-        device=torch.device("cpu"),
-        remarks=[f"{chosen}, for students"],
-    )
-
-
-def _default_name(file: Path) -> str:
+def _name_of(file: Path) -> str:
     """What is before the ending; other dots belong to the name."""
     name = file.name
     for ending in ENDINGS:
         if name.lower().endswith(ending):
             name = name[: -len(ending)]
     return name or "logits"
-
-
-def _import(setup: Setup, matched: Match, progress: Progress) -> Imported:
-    options, folder = matched.options, setup.folder
-    _check_words(setup)
-    plan = begin(setup, options.resume, progress)
-    job = setup.job(plan)
-    missing = _missing(job, options, progress)
-    if missing is None:
-        progress.say(f"{folder} is complete already; nothing to do")
-        return Imported(str(folder), setup.ledger.complete())
-    _run(job, matched, missing, progress)
-    manifest = finish(job)
-    if manifest is None:
-        raise StoreError(f"{setup.ledger.state}, the others vanished; use --resume")
-    for doubt in doubts(manifest, plan):
-        progress.say(f"warning: {doubt}")
-    return Imported(str(folder), manifest)
-
-
-def _check_words(setup: Setup) -> None:
-    """Raises PlanMismatch where the folder's plan took the same file in another way. All of the
-    ways stand in one field of the plan; here just those that differ are named."""
-    with suppress(DamagedDump):
-        earlier = setup.ledger.read_plan()
-        teacher = setup.teacher
-        if earlier is None or earlier.teacher.fingerprint != teacher.fingerprint:
-            return
-        ours, theirs = str(teacher.spec).split("; "), str(earlier.teacher.model).split("; ")
-        if ours == theirs:
-            return
-        now = "; ".join(part for part in ours if part not in theirs) or "nothing more"
-        then = "; ".join(part for part in theirs if part not in ours) or "nothing more"
-        raise PlanMismatch(
-            f"{setup.folder} holds an import of the same file made otherwise. Now: {now}; then: "
-            f"{then}. Give the options that it was made with, or choose another folder with --out"
-        )
-
-
-def _missing(job: Job, options: ImportOptions, progress: Progress) -> list[int] | None:
-    """The shards to be written; None where there is nothing to do. Raises StoreError for damage
-    that --resume would mend."""
-    folder, plan, ledger = job.folder, job.plan, job.ledger
-    done = ledger.commits
-    redo: list[int] = []
-    if options.resume:
-        redo = look_at(job, list(done), options.check, progress)
-    elif options.check == "full":
-        for checked in check_shards(folder, plan, list(done.values()), job.workers):
-            for finding in checked.findings:
-                raise StoreError(f"{folder}: {finding}. Add --resume to make such shards again")
-    missing = settle(job, redo, progress)
-    if missing and options.resume:
-        progress.say(f"to do: {counted(len(missing), 'shard')} of {plan.shards:,}")
-    if not missing:
-        if is_complete(ledger):
-            return None
-        progress.say("every shard is there; card and manifest are written again")
-    return missing
-
-
-def _run(job: Job, matched: Match, missing: list[int], progress: Progress) -> None:
-    """Write these shards, and say what is safe where that is cut off."""
-    plan = job.plan
-    try:
-        with progress.bar("import", plan.inputs_of(missing), "rows") as advance:
-            for rows in _write(matched, plan, job.ledger, missing):
-                advance(rows)
-    except LogitsError:
-        withdraw(job.ledger)
-        raise
-    except DiskFull as error:
-        raise DiskFull(f"{error}: {job.ledger.state}") from error
-    except KeyboardInterrupt:
-        progress.say(f"stopped: {job.ledger.state}. Go on with the same command and --resume")
-        raise
-
-
-def _write(matched: Match, plan: Plan, ledger: Ledger, shards: list[int]) -> Iterator[int]:
-    """Write these shards, one after the other; yields the source rows done."""
-    source = matched.source
-    schema = shard_schema(plan, source.input_feature if plan.with_inputs else None)
-    for shard in shards:
-        start, stop = plan.bounds(shard)
-        with ShardWriter(ledger.folder, plan, shard, schema) as writer:
-            for rows in source.blocks(start, stop):
-                kept, logits_NC = matched.read(rows, start)
-                for entry in _left_out(matched, rows, start):
-                    writer.skip(entry)
-                if len(kept):
-                    chosen = rows.select(kept)
-                    cells = None
-                    if plan.with_inputs:
-                        cells = input_column(chosen.cells, schema.field("input").type)
-                    values_NC = torch.from_numpy(np.array(logits_NC, order="C"))
-                    writer.add(chosen.ids, chosen.labels, chosen.hashes, values_NC, cells)
-                start += len(rows)
-                yield len(rows)
-        assert writer.commit is not None, "it was left without an exception"
-        ledger.note(writer.commit)
-
-
-def _left_out(matched: Match, rows: Rows, start: int) -> Iterator[Skipped]:
-    for position in np.flatnonzero(matched.places[start : start + len(rows)] < 0).tolist():
-        yield Skipped(
-            id=rows.ids[position].item(),
-            row=start + position,
-            input_hash=int(rows.hashes[position]),
-            label=int(rows.labels[position]),
-            reason=f"no logits for it in {Path(matched.options.file).name}",
-        )

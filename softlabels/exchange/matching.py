@@ -1,14 +1,17 @@
-"""A foreign file beside its source: what must hold before a row of it is taken, and its rows.
+"""A foreign file beside its source: what must hold before a row of it is taken, and its answers.
 
-Shapes: N rows of a block, C classes.
+Shapes: N rows of a batch, C classes.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from softlabels.errors import AlignmentError, LogitsError, UsageError
+from softlabels.errors import AlignmentError, LogitsError, PlanMismatch, UsageError
 from softlabels.exchange.foreign import Foreign, look_at_dtype
 from softlabels.exchange.logarithms import (
     check_logits,
@@ -17,105 +20,188 @@ from softlabels.exchange.logarithms import (
     refuse_strange_logits,
 )
 from softlabels.inputs.label_numbers import check_labels
-from softlabels.inputs.sources import Rows, Source
-from softlabels.options import ImportOptions
+from softlabels.inputs.preprocess import Preprocess
+from softlabels.inputs.rows import Rows
+from softlabels.inputs.sources import Source
+from softlabels.store.codecs.kinds import Dense
+from softlabels.store.folder import Folder
+from softlabels.store.plan import TeacherRecord
 from softlabels.system.local_files import file_fingerprint
 
 SAMPLE = 256  # rows that are looked at before anything is written
 
 
 @dataclass(frozen=True)
-class Match:
-    """A file, its source, and where each source row stands in the file (int64, −1: nowhere)."""
+class Probabilities:
+    """What a file of probabilities becomes: T · log max(p, floor). T: at which they were made."""
 
-    options: ImportOptions
+    T: float
+    floor: float | None
+
+    def __str__(self) -> str:
+        floor = "" if self.floor is None else f", floor {self.floor:g}"
+        return f"log of probabilities made at T={self.T:g}{floor}"
+
+
+@dataclass(frozen=True)
+class FileAnswers:
+    """The logits of a foreign file, as the answers to its source's rows.
+
+    file: as the user wrote it, for messages
+    places: where each source row stands in the file, int64; −1: nowhere
+    probabilities: what is made of them, where the file holds no logits
+    name, origin: what the plan calls the teacher, and how rows were taken from the file
+    preprocess: for students; nothing is decoded here
+    """
+
+    file: str
     foreign: Foreign
     source: Source
     places: np.ndarray
+    probabilities: Probabilities | None
+    name: str
+    origin: str
+    preprocess: Preprocess
 
-    def read(self, rows: Rows, start: int) -> tuple[np.ndarray, np.ndarray]:
-        """Which of these source rows, which begin at `start`, have logits (positions [N]), and
-        those, [N, C]. Raises LogitsError or AlignmentError that names the row."""
-        there = self.places[start : start + len(rows)]
-        kept = np.flatnonzero(there >= 0)
-        found = self.foreign.read(there[kept]) if len(kept) else np.empty((0, self.foreign.classes))
-        rows = rows.select(kept)
-        self._check_columns(rows, there[kept])
-        options, where = self.options, self.options.file
-        if not options.probabilities:
-            check_logits(found, rows.ids, where)
-            return kept, found
-        return kept, logs(found, options.T, options.floor, rows.ids, where)
+    verb: ClassVar[str] = "import"
+    gives: ClassVar[Any] = Dense
+    needs_inputs: ClassVar[bool] = False
+    precision: ClassVar[str] = "unknown"
+    batch_size: ClassVar[int | None] = None
+    rounding: ClassVar[float] = 0.0
+
+    @property
+    def title(self) -> str:
+        return self.file
+
+    @property
+    def teacher(self) -> dict[str, str | None]:
+        return {
+            "name": self.name,
+            "kind": "imported",
+            "fingerprint": self.foreign.fingerprint,
+            "model": self.origin,
+        }
+
+    @property
+    def classes(self) -> int:
+        return self.foreign.classes
+
+    def left_out(self, rows: Rows) -> list[tuple[int, str]]:
+        missing = np.flatnonzero(self.places[rows.numbers] < 0)
+        reason = f"no logits for it in {Path(self.file).name}"
+        return [(position, reason) for position in missing.tolist()]
+
+    def answer(self, rows: Rows, inputs: Tensor | None = None) -> Dense:
+        """Raises LogitsError or AlignmentError that names the row."""
+        places = self.places[rows.numbers]
+        values_NC = self.foreign.read(places)
+        self._check_columns(rows, places)
+        if self.probabilities is None:
+            check_logits(values_NC, rows.ids, self.file)
+        else:
+            made = self.probabilities
+            values_NC = logs(values_NC, made.T, made.floor, rows.ids, self.file)
+        return Dense(torch.from_numpy(np.require(values_NC, requirements=["C", "W"])))
+
+    def check_earlier(self, earlier: TeacherRecord, folder: Folder) -> None:
+        """All ways of taking a file stand in one field of the plan; here those that differ are
+        named."""
+        ours, theirs = self.origin.split("; "), str(earlier.model).split("; ")
+        if earlier.fingerprint != self.foreign.fingerprint or ours == theirs:
+            return
+        now = "; ".join(part for part in ours if part not in theirs) or "nothing more"
+        then = "; ".join(part for part in theirs if part not in ours) or "nothing more"
+        raise PlanMismatch(
+            f"{folder} holds an import of the same file made otherwise. Now: {now}; then: "
+            f"{then}. Give the options that it was made with, or choose another folder with --out"
+        )
 
     def _check_columns(self, rows: Rows, places: np.ndarray) -> None:
         """The labels and input hashes that a file may hold are the source's, or it is other data
         or another order."""
-        for what, held, ours in (
+        for what, stored, ours in (
             ("input hash", self.foreign.hashes, rows.hashes),
             ("label", self.foreign.labels, rows.labels),
         ):
-            if held is None:
+            if stored is None:
                 continue
-            differs = held[places] != ours
+            differs = stored[places] != ours
             if what == "label":
                 differs &= ours >= 0  # the source may have none, for all rows or for some
             wrong = np.flatnonzero(differs)
             if len(wrong):
                 row = wrong[0]
                 raise AlignmentError(
-                    f"{self.options.file} has the {what} {held[places[row]]} for the row with id "
+                    f"{self.file} has the {what} {stored[places[row]]} for the row with id "
                     f"{rows.ids[row].item()!r}; in {self.source.data!r} it is {ours[row]}. These "
                     f"are not the rows that the logits are of"
                 )
 
 
-def check_match(job: Match) -> None:
-    """What can be known before anything is written."""
-    words, foreign, source = job.options, job.foreign, job.source
-    if foreign.probabilities and not words.probabilities:
+def check_match(
+    answers: FileAnswers,
+    *,
+    dtype: str | None,
+    classes: int | None,
+    outputs: str,
+    leaves_out: bool,
+) -> None:
+    """What can be known before anything is written.
+
+    dtype, classes: as the user gave them
+    outputs: logits, where strange numbers are known to be logits
+    leaves_out: source rows without logits are left out, and not refused
+    """
+    file, foreign, source = answers.file, answers.foreign, answers.source
+    is_logits = answers.probabilities is None
+    if foreign.probabilities and is_logits:
         raise LogitsError(
-            f"{words.file} holds probabilities, as all files of {foreign.kind} do, not logits. "
+            f"{file} holds probabilities, as all files of {foreign.kind} do, not logits. "
             f"--probabilities stores T times their logarithms, with --T as they were made"
         )
-    look_at_dtype(foreign.dtype, words.dtype, words.file, words.probabilities)
-    if words.classes not in (None, foreign.classes):
-        raise UsageError(
-            f"--classes is {words.classes}; {words.file} has {foreign.classes}. Leave it out"
-        )
+    look_at_dtype(foreign.dtype, dtype, file, not is_logits)
+    if classes not in (None, foreign.classes):
+        raise UsageError(f"--classes is {classes}; {file} has {foreign.classes}. Leave it out")
     names = source.class_names
     if names is not None and len(names) != foreign.classes:
         shown = ", ".join(names[:3]) + ", …" * (len(names) > 3)
         count = f"{foreign.classes} class{'es' * (foreign.classes > 1)}"
         raise LogitsError(
-            f"{words.file} has {count}, {source.data!r} {len(names)} ({shown}); point --data at "
+            f"{file} has {count}, {source.data!r} {len(names)} ({shown}); point --data at "
             f"what the logits are of"
         )
-    check_labels(source, foreign.classes, words.file)
-    missing = np.flatnonzero(job.places < 0)
-    if len(missing) and words.on_missing == "stop":
+    check_labels(source, foreign.classes, file)
+    missing = np.flatnonzero(answers.places < 0)
+    if len(missing) and not leaves_out:
         shown = ", ".join(map(repr, source.ids[missing[:5]].tolist()))
         raise AlignmentError(
-            f"{words.file} has no logits for {len(missing):,} of {len(source):,} rows of "
+            f"{file} has no logits for {len(missing):,} of {len(source):,} rows of "
             f"{source.data!r}, split {source.split!r}: first the ids {shown}. "
             f"--on-missing skip leaves such rows out, and records them"
         )
     first = source.read(0, min(SAMPLE, len(source)))
-    found = job.read(first, 0)[1]  # refuse a wrong file at once
-    if not words.probabilities:
-        refuse_probabilities(found, words.file)
-        refuse_strange_logits(found, words.file, words.outputs)
+    first = first.select(np.flatnonzero(answers.places[first.numbers] >= 0))
+    values_NC = answers.answer(first).logits_NC.numpy()  # refuses a wrong file at once
+    if is_logits:
+        refuse_probabilities(values_NC, file)
+        refuse_strange_logits(values_NC, file, outputs)
 
 
-def tell(job: Match, how: str) -> str:
-    """What was made of the file, for people and for the plan: nothing is taken in silence."""
-    words, foreign, source = job.options, job.foreign, job.source
-    parts = [foreign.kind]
-    if words.ids:
-        how += f" {file_fingerprint(Path(words.ids))[:23]}"
-    parts += [how, foreign.words, foreign.unproven]
+def describe_origin(
+    foreign: Foreign,
+    source: Source,
+    order: str,
+    ids: Path | None,
+    probabilities: Probabilities | None,
+) -> str:
+    """How rows are taken from the file, for people and for the plan: nothing is done in silence.
+    order: how they were matched with the source's."""
+    if ids is not None:
+        order += f" {file_fingerprint(ids)[:23]}"
+    parts = [foreign.kind, order, foreign.details, foreign.unproven]
     if foreign.labels is not None and source.columns.label is None:
         parts.append("labels of the file unchecked, since the source has no label column")
-    if words.probabilities:
-        floor = "" if words.floor is None else f", floor {words.floor:g}"
-        parts.append(f"log of probabilities made at T={words.T:g}{floor}")
+    if probabilities is not None:
+        parts.append(str(probabilities))
     return "; ".join(part for part in parts if part)

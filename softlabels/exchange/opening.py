@@ -9,7 +9,6 @@ from softlabels.exchange.arrays import open_npy, open_npz, open_pt
 from softlabels.exchange.fkd import is_fkd, open_fkd
 from softlabels.exchange.foreign import Foreign
 from softlabels.exchange.tinyvit import is_tinyvit, open_tinyvit
-from softlabels.options import ImportOptions
 
 KNOWN = (
     "a .npy, .npz or .pt of logits, a folder of .npz, a TinyViT folder logits_topK_epochE, or an "
@@ -17,19 +16,22 @@ KNOWN = (
 )
 
 
-def open_foreign(options: ImportOptions, class_names: list[str] | None) -> Foreign:
-    """Raises SourceError for what is not there or of no known kind, UsageError where the number of
-    classes is needed and nobody tells, and what the formats' own modules raise."""
+def open_foreign(file: str, classes: int | None, data: str) -> Foreign:
+    """classes: their number, where it is known without the file; data: the source, for messages.
+
+    Raises SourceError for what is not there or of no known kind, UsageError where the number of
+    classes is needed and not known, and what the formats' own modules raise.
+    """
     try:
-        return _open(Path(os.path.expanduser(options.file)), options, class_names)
+        return _open(Path(os.path.expanduser(file)), classes, data)
     except OSError as error:
         reason = error.strerror or error
-        raise SourceError(f"{options.file} can't be read: {reason}; expected {KNOWN}") from error
+        raise SourceError(f"{file} can't be read: {reason}; expected {KNOWN}") from error
 
 
-def _open(path: Path, options: ImportOptions, class_names: list[str] | None) -> Foreign:
+def _open(path: Path, classes: int | None, data: str) -> Foreign:
     if path.is_dir():
-        return _open_folder(path, options, class_names)
+        return _open_folder(path, classes, data)
     if not path.is_file():
         raise SourceError(f"{path} does not exist; expected {KNOWN}")
     with path.open("rb") as file:
@@ -54,24 +56,21 @@ def _open_zip(path: Path) -> Foreign:
     return open_npz(path)
 
 
-def _open_folder(path: Path, options: ImportOptions, class_names: list[str] | None) -> Foreign:
+def _open_folder(path: Path, classes: int | None, data: str) -> Foreign:
     if (path / "softlabels.json").exists() or (path / "plan.json").exists():
         raise SourceError(f"{path} is a dump of softlabels; it needs no import")
     if any(path.glob("*.npz")):
         return open_npz(path)
     if is_tinyvit(path):
-        return open_tinyvit(path, _classes(path, options, class_names))
+        return open_tinyvit(path, _known(classes, path, data))
     if is_fkd(path):
-        return open_fkd(path, _classes(path, options, class_names))
+        return open_fkd(path, _known(classes, path, data))
     raise SourceError(f"{path} holds nothing that can be imported; expected {KNOWN}")
 
 
-def _classes(path: Path, options: ImportOptions, class_names: list[str] | None) -> int:
-    if options.classes is not None:
-        return options.classes
-    if class_names is None:
+def _known(classes: int | None, path: Path, data: str) -> int:
+    if classes is None:
         raise UsageError(
-            f"neither {path} nor {options.data!r} tells how many classes there are; say it with "
-            f"--classes"
+            f"neither {path} nor {data!r} tells how many classes there are; say it with --classes"
         )
-    return len(class_names)
+    return classes

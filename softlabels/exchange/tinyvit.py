@@ -56,11 +56,11 @@ def open_tinyvit(place: Path, classes: int) -> Foreign:
     def read(rows: np.ndarray) -> np.ndarray:
         places = firsts[rows]
         numbers = np.searchsorted(starts, places, side="right") - 1
-        found = np.empty(len(rows), record)
+        records = np.empty(len(rows), record)
         for number in np.unique(numbers):
             here = numbers == number
-            found[here] = parts[number][places[here] - starts[number]]
-        return _by_class(found["value"], found["index"], place)
+            records[here] = parts[number][places[here] - starts[number]]
+        return _by_class(records["value"], records["index"], place)
 
     repeated = len(keys) - len(ids)
     read(np.arange(1))  # refuse now what would be refused later
@@ -74,7 +74,7 @@ def open_tinyvit(place: Path, classes: int) -> Foreign:
         ids=ids,
         keys=True,
         probabilities=True,
-        words=f"{repeated} repeated keys ignored" * bool(repeated),
+        details=f"{repeated} repeated keys ignored" * bool(repeated),
         unproven="rows are taken for those of the images as they are, since the file has a seed "
         "for each and does not tell what was drawn with it",
     )

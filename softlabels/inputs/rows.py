@@ -12,10 +12,14 @@ import numpy as np
 class Rows:
     """A block of source rows, not decoded.
 
-    ids: int64 or str [N]; labels: int64 [N], −1 for none; hashes: uint64 [N];
-    cells: encoded images (a list of bytes) or numbers [N, …].
+    numbers: where each row stands in the source, int64 [N]
+    ids: int64 or str [N]
+    labels: int64 [N], −1 for none
+    hashes: of the inputs, uint64 [N]
+    cells: encoded images (a list of bytes) or numbers [N, …]
     """
 
+    numbers: np.ndarray
     ids: np.ndarray
     labels: np.ndarray
     hashes: np.ndarray
@@ -28,4 +32,5 @@ class Rows:
         """The rows at these positions of the block."""
         cells = self.cells
         chosen = [cells[i] for i in positions] if isinstance(cells, list) else cells[positions]
-        return Rows(self.ids[positions], self.labels[positions], self.hashes[positions], chosen)
+        numbers, labels, hashes = (c[positions] for c in (self.numbers, self.labels, self.hashes))
+        return Rows(numbers, self.ids[positions], labels, hashes, chosen)

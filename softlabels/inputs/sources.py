@@ -223,7 +223,7 @@ class Source:
         else:
             cells = numbers({name: table[name] for name in self.columns.inputs}, ids)
             hashes = hash_arrays(cells)
-        return Rows(ids, self._labels(table), hashes, cells)
+        return Rows(positions, ids, self._labels(table), hashes, cells)
 
     def _ids(self, table: pa.Table, positions: np.ndarray) -> np.ndarray:
         if self.columns.id is None:

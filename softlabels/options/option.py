@@ -11,7 +11,17 @@ import os
 import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, InitVar, dataclass, field, fields
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from softlabels.errors import UsageError
 from softlabels.system.progress import SILENT, Progress
@@ -19,6 +29,7 @@ from softlabels.system.progress import SILENT, Progress
 LARGEST = 2**63  # what seeds and counts are stored in
 
 O = TypeVar("O", bound="Options")  # noqa: E741
+P = TypeVar("P")
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,11 @@ class Options:
             if value == "" and one.name != "preprocess":  # which may ask for nothing
                 raise UsageError(f"{name_of(one)} is empty; write what is meant, or leave it out")
         self.check_together()
+
+    def part(self, kind: Callable[..., P]) -> P:
+        """Those of these options that are the fields of the dataclass `kind`, as one of it: what is
+        below the verbs takes no options, but what it needs of them."""
+        return kind(**{one.name: getattr(self, one.name) for one in fields(cast(type, kind))})
 
     def check_together(self) -> None:
         """Raises UsageError for options that exclude each other, or need another."""

@@ -9,10 +9,10 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow as pa
-from torch import Tensor
 
 from softlabels.errors import AlignmentError, LogitsError
 from softlabels.store.codecs.codec import Stored, by_position
+from softlabels.store.codecs.kinds import Dense
 from softlabels.store.folder import Folder
 from softlabels.store.left_out import fingerprints, put_back
 from softlabels.store.names import commit_name
@@ -114,18 +114,18 @@ class ShardWriter:
         ids: np.ndarray,
         labels: np.ndarray,
         hashes: np.ndarray,
-        logits_RC: Tensor,
+        answer: Dense,
         inputs: pa.Array | None = None,
         drawn: dict[str, np.ndarray] | None = None,
     ) -> None:
-        """All views of these inputs. ids, labels, hashes [N] and inputs: of the inputs. logits_RC,
-        and `drawn` with the plan's parameters, [R] each: of each view in turn.
+        """All views of these inputs. ids, labels, hashes [N], inputs: of the inputs. answer, to R
+        rows, and `drawn` with the plan's parameters, [R] each: of each view in turn.
 
         Raises LogitsError where a row's logits must not be stored.
         """
         of_rows = ids.tolist() * len(self.plan.views)
-        stored = self.codec.encode(logits_RC, of_rows)
-        self._lost += self.codec.lost(logits_RC, stored, of_rows)
+        stored = self.codec.encode(answer, of_rows)
+        self._lost += self.codec.lost(answer, stored, of_rows)
         self.append(ids, labels, hashes, stored, inputs, drawn)
 
     def append(

@@ -165,11 +165,11 @@ def test_a_rank_that_dies_before_the_dump_begins_stops_the_others(slow, finished
 
 def die_looking(**words) -> None:
     """Rank 2 is killed while it looks at finished shards."""
-    from softlabels.capture import dumping
+    from softlabels.capture import running
 
     if os.environ["RANK"] == "2":
-        assert dumping.look_at  # by this name
-        dumping.look_at = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        assert running.look_at  # by this name
+        running.look_at = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
     dump_aloud(**words)
 
 

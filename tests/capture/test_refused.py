@@ -11,6 +11,8 @@ import torch
 import softlabels
 from softlabels.errors import LogitsError, SourceError, UsageError
 from softlabels.exchange import import_logits
+from softlabels.store.codecs.dense import DenseCodec
+from softlabels.store.codecs.registry import CODECS
 from tests.conftest import Linear, save_script
 
 X = np.random.default_rng(0).normal(size=(30, 6)).astype("f4")
@@ -121,3 +123,20 @@ def test_names_that_are_no_utf8_are_recorded_as_far_as_they_are(place):
     dump(data=odd, out="d")
     assert "caf?" in softlabels.info("d")["facts"]["source"]
     assert softlabels.verify(dump="d").good
+
+
+class Hidden:
+    text = "hidden states"
+
+
+class HiddenCodec(DenseCodec):
+    takes = (Hidden,)
+
+
+def test_a_codec_that_takes_other_answers_is_refused(place, monkeypatch):
+    maker = lambda argument, classes, dtype, side_files: HiddenCodec(classes, dtype)  # noqa: E731
+    monkeypatch.setitem(CODECS, "hidden", maker)
+    match = "codec hidden takes hidden states, and the teacher t gives dense logits; choose another"
+    with pytest.raises(UsageError, match=match):
+        dump(codec="hidden", out="d")
+    assert not (place / "d").exists()

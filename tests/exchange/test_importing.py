@@ -5,6 +5,7 @@ import json
 import pickle
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -25,7 +26,7 @@ from softlabels.inputs.opening import open_source
 from softlabels.store.folder import Folder
 from softlabels.store.reader import DumpReader
 from softlabels.system.progress import Progress
-from tests.conftest import every, make_vectors
+from tests.conftest import every, make_vectors, png
 from tests.dumps import change
 from tests.exchange.foreign_files import marginal, soft, write_fkd, write_tinyvit
 
@@ -518,3 +519,19 @@ def test_words_for_a_newcomer(vectors, tmp_path):
     fkd = words | {"file": str(folder), "probabilities": True}
     match = "has the id 'train/0'.*--id-column, or translate .* with --ids, a .json object"
     refused(tmp_path, fkd, AlignmentError, match)
+
+
+def test_an_import_decodes_no_input(tmp_path):
+    """Its rows are hashed: a picture that no teacher could be shown has its logits all the same."""
+    cells = [{"bytes": png(np.full((4, 4), row)), "path": None} for row in range(30)]
+    cells[17] = {"bytes": b"\x89PNG\r\n\x1a\n no picture", "path": None}
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    rows = datasets.Dataset.from_dict({"image": cells, "label": [0, 1, 2] * 10}, features)
+    rows.to_parquet(tmp_path / "pictures.parquet")
+    logits = soft(30, 3)[0]
+    np.save(tmp_path / "z.npy", logits)
+    out = str(tmp_path / "d")
+    words = {"data": str(tmp_path / "pictures.parquet"), "store_inputs": "original"}
+    done = import_logits(file=str(tmp_path / "z.npy"), out=out, **words)
+    assert (done.manifest.rows, done.manifest.skipped) == (30, [])
+    np.testing.assert_array_equal(stored(out), logits)

@@ -13,7 +13,7 @@ import pytest
 import softlabels
 from softlabels.errors import AlignmentError, DiskFull, PlanMismatch, StoreError
 from softlabels.exchange import import_logits, importing
-from softlabels.exchange.matching import Match
+from softlabels.exchange.matching import FileAnswers
 from softlabels.store.folder import Folder
 from softlabels.store.reader import DumpReader
 from softlabels.system.progress import Progress
@@ -50,15 +50,15 @@ def commits(folder: Path) -> set[int]:
 
 def stopping(words: dict, shard: int, error: BaseException, monkeypatch) -> list[str]:
     """Import until the rows of `shard` are read; what was said."""
-    heard, real = Heard(), Match.read
+    heard, real = Heard(), FileAnswers.answer
     first = shard * words["shard_rows"]
 
-    def read(self, rows, start):
-        if start == first and len(rows) <= words["shard_rows"]:
+    def answer(self, rows, *given):
+        if rows.numbers[0] == first and len(rows) <= words["shard_rows"]:
             raise error
-        return real(self, rows, start)
+        return real(self, rows, *given)
 
-    monkeypatch.setattr(Match, "read", read)
+    monkeypatch.setattr(FileAnswers, "answer", answer)
     with pytest.raises(type(error)):
         import_logits(progress=heard, **words)
     monkeypatch.undo()
@@ -68,13 +68,13 @@ def stopping(words: dict, shard: int, error: BaseException, monkeypatch) -> list
 def slow_import(**words) -> None:
     import time
 
-    real = Match.read
+    real = FileAnswers.answer
 
-    def read(self, rows, start):
+    def answer(*given):
         time.sleep(0.03)
-        return real(self, rows, start)
+        return real(*given)
 
-    Match.read = read
+    FileAnswers.answer = answer
     importing.import_logits(**words)
 
 
@@ -114,9 +114,10 @@ def test_a_stop_says_what_is_safe_and_how_to_go_on(words, tmp_path, monkeypatch)
 
 def test_sigterm_says_it_too(words, tmp_path):
     code = (
-        "import sys, time\nfrom softlabels.exchange.matching import Match\nreal = Match.read\n"
-        "def read(*given):\n    time.sleep(0.05)\n    return real(*given)\n"
-        "Match.read = read\nfrom softlabels.cli import main\nmain()"
+        "import sys, time\nfrom softlabels.exchange.matching import FileAnswers as F\n"
+        "real = F.answer\n"
+        "def answer(*given):\n    time.sleep(0.05)\n    return real(*given)\n"
+        "F.answer = answer\nfrom softlabels.cli import main\nmain()"
     )
     options = ["--data", words["data"], "--shard-rows", "10", "--out", words["out"]]
     with subprocess.Popen(

@@ -14,6 +14,7 @@ import torch
 from huggingface_hub import HfApi, hf_hub_download
 
 import softlabels
+from softlabels.store.codecs.kinds import Dense
 from softlabels.store.folder import Folder
 from softlabels.store.names import commit_name
 from softlabels.store.reader import DumpReader
@@ -143,7 +144,7 @@ def redo_shard(folder: Path, shard: int, change: Callable[[torch.Tensor], torch.
     schema = shard_schema(plan, shard_features(plan, None)["id"])
     with ShardWriter(place, plan, shard, schema) as writer:
         columns = (table[name].to_numpy() for name in ("id", "label", "input_hash"))
-        writer.add(*columns, change(logits))
+        writer.add(*columns, Dense(change(logits)))
     place.write_json(commit_name(shard), writer.commit.as_json)
     records = list(reader.manifest.shards)
     records[shard] = writer.commit.record

@@ -15,6 +15,7 @@ import softlabels
 from softlabels.errors import LogitsError
 from softlabels.logits import DenseLogits
 from softlabels.store.codecs.int8 import Int8Codec
+from softlabels.store.codecs.kinds import Dense
 from tests.conftest import Linear, save_script
 
 SHAPES = st.tuples(st.integers(1, 6), st.integers(2, 12))
@@ -23,7 +24,7 @@ ROWS = arrays(np.float32, SHAPES, elements=st.floats(-30, 30, width=32))
 
 def stored(z: torch.Tensor, dtype: str = "float16"):
     codec = Int8Codec(z.shape[1], dtype)
-    return codec.of_arrays(codec.encode(z, list(range(len(z)))))
+    return codec.of_arrays(codec.encode(Dense(z), list(range(len(z)))))
 
 
 def kl(z: torch.Tensor, logits, T: float) -> torch.Tensor:
@@ -71,7 +72,7 @@ def test_what_can_not_be_stored_names_the_row(value, words):
     z[1, 2] = value
     z[2, 0] = -value
     with pytest.raises(LogitsError, match=words):
-        Int8Codec(4, "float16").encode(z, ["a", "b", "c"])
+        Int8Codec(4, "float16").encode(Dense(z), ["a", "b", "c"])
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from softlabels.errors import LogitsError
 from softlabels.store.codecs.dense import DenseCodec
+from softlabels.store.codecs.kinds import Dense
 from softlabels.store.folder import Folder
 from softlabels.store.names import commit_name
 from softlabels.store.pages.levels import page_levels
@@ -185,8 +186,8 @@ def test_a_teacher_that_changes_its_mind_about_the_classes(tmp_path):
 
     def change() -> None:
         with ShardWriter(Folder(tmp_path), made, 0, shard_schema(made, None)) as writer:
-            writer.add(ids, ids % 3, ids.astype(np.uint64), torch.zeros(10, 3))
-            writer.add(ids + 10, ids % 3, ids.astype(np.uint64), torch.zeros(10, 1))
+            writer.add(ids, ids % 3, ids.astype(np.uint64), Dense(torch.zeros(10, 3)))
+            writer.add(ids + 10, ids % 3, ids.astype(np.uint64), Dense(torch.zeros(10, 1)))
 
     with pytest.raises(LogitsError, match="gave 1 logits for the row with id 10; before, it gave"):
         change()

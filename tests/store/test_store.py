@@ -19,6 +19,7 @@ import softlabels
 from softlabels.errors import DamagedDump, DiskFull, IncompleteDump, PlanMismatch, StoreError
 from softlabels.inputs.hashing import Fingerprint
 from softlabels.logits import DenseLogits
+from softlabels.store.codecs.kinds import Dense
 from softlabels.store.folder import Folder
 from softlabels.store.ledger import read_manifest
 from softlabels.store.names import commit_name
@@ -34,7 +35,7 @@ from tests.dumps import write_shard
 def fail_after(folder: Folder, plan: Plan, rows: int) -> None:
     ids = np.arange(rows)
     with ShardWriter(folder, plan, 0, shard_schema(plan, None)) as writer:
-        writer.add(ids, ids % 3, ids.astype(np.uint64), torch.zeros(rows, 3))
+        writer.add(ids, ids % 3, ids.astype(np.uint64), Dense(torch.zeros(rows, 3)))
         raise RuntimeError("boom")
 
 

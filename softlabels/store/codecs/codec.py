@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from softlabels.errors import LogitsError
+from softlabels.errors import LogitsError, UsageError
 from softlabels.logits import Logits, kl_of_change
+from softlabels.store.codecs.kinds import Dense
 from softlabels.store.pages.columns import Column
 
 POSITIONS = "positions"  # the column of the number of positions of each row, where that varies
@@ -29,6 +30,8 @@ class Codec(ABC):
     rows have several positions, one of the columns is `positions`, int32 and mapped.
     """
 
+    takes: ClassVar[tuple[Any, ...]] = (Dense,)
+    """The kinds of answers that `encode`, `lost` and `fit` are given."""
     classes: int
     columns: Sequence[Column]
     """The decoded ones first, as they stand in a shard."""
@@ -38,21 +41,21 @@ class Codec(ABC):
     """Whether it has side files, which `fit` makes from three of four pilot rows."""
 
     @abstractmethod
-    def encode(self, logits_NC: Tensor, ids: list) -> Stored:
-        """Raw logits → columns, as arrays on the CPU. Raises LogitsError that names the first bad
+    def encode(self, answer: Dense, ids: list) -> Stored:
+        """Answers → columns, as arrays on the CPU. Raises LogitsError that names the first bad
         row, or for another number of classes."""
 
     @abstractmethod
     def wrap(self, stored: Mapping[str, Any]) -> Logits:
         """Stored rows, as tensors and lists, → `Logits`. Copies only what it has to."""
 
-    def lost(self, logits_NC: Tensor, stored: Stored, ids: list) -> float:
+    def lost(self, answer: Dense, stored: Stored, ids: list) -> float:
         """What storing changed: Σ over positions of KL(logits ‖ stored) at T = 1, in nats. Raises
         LogitsError for a row that changed too much."""
-        return float(kl_at(1, logits_NC, self, stored).double().sum())
+        return float(kl_at(1, answer.logits_NC, self, stored).double().sum())
 
-    def fit(self, logits_NC: Tensor) -> dict[str, dict[str, Tensor]]:
-        """The tensors of each side file, by its name, fitted to the raw logits of pilot rows."""
+    def fit(self, answer: Dense) -> dict[str, dict[str, Tensor]]:
+        """The tensors of each side file, by its name, fitted to the answers to pilot rows."""
         raise NotImplementedError
 
     def check_lost(self, kl: float, positions: int, where: str) -> None:  # noqa: B027
@@ -84,6 +87,15 @@ class Codec(ABC):
     def of_arrays(self, stored: Stored) -> Logits:
         """`wrap` for the arrays that a shard's reader gives."""
         return self.wrap(as_tensors(stored))
+
+    def check_takes(self, kind: type[Dense], codec: str, teacher: str) -> None:
+        """Raises UsageError where it doesn't take this kind of answers."""
+        if kind not in self.takes:
+            taken = " or ".join(one.text for one in self.takes)
+            raise UsageError(
+                f"the codec {codec} takes {taken}, and {teacher} gives {kind.text}; choose another "
+                f"--codec, such as dense"
+            )
 
     def check_classes(self, logits_NC: Tensor, ids: list) -> None:
         """Raises LogitsError for another number of classes than the plan's."""

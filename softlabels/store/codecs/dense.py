@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from softlabels.logits import DenseLogits
 from softlabels.store.codecs.codec import Codec, Stored
+from softlabels.store.codecs.kinds import Dense
 from softlabels.store.codecs.rounding import cast_for_storage, check_rounding, rounding_kl
 from softlabels.store.pages.columns import Column, numbers_type
 
@@ -28,7 +28,8 @@ class DenseCodec(Codec):
         logits = Column("logits", numbers_type(self.dtype, self.classes))
         object.__setattr__(self, "columns", (logits,))
 
-    def encode(self, logits_NC: Tensor, ids: list) -> Stored:
+    def encode(self, answer: Dense, ids: list) -> Stored:
+        logits_NC = answer.logits_NC
         self.check_classes(logits_NC, ids)
         stored_NC = cast_for_storage(logits_NC, DTYPES[self.dtype], ids).cpu().contiguous()
         return {"logits": stored_NC.numpy()}
@@ -36,8 +37,8 @@ class DenseCodec(Codec):
     def wrap(self, stored: Mapping[str, Any]) -> DenseLogits:
         return DenseLogits(stored["logits"])
 
-    def lost(self, logits_NC: Tensor, stored: Stored, ids: list) -> float:
-        return rounding_kl(logits_NC, torch.from_numpy(stored["logits"]), ids)
+    def lost(self, answer: Dense, stored: Stored, ids: list) -> float:
+        return rounding_kl(answer.logits_NC, torch.from_numpy(stored["logits"]), ids)
 
     def check_lost(self, kl: float, positions: int, where: str) -> None:
         check_rounding(kl, positions, DTYPES[self.dtype], where)

@@ -26,6 +26,7 @@ from softlabels.logits import (
     kl_of_change,
 )
 from softlabels.store.codecs.codec import Codec, Stored
+from softlabels.store.codecs.kinds import Dense
 from softlabels.store.codecs.rounding import cast_for_storage
 from softlabels.store.pages.columns import Column
 
@@ -92,7 +93,8 @@ class Int8Codec(Codec):
         )
         object.__setattr__(self, "columns", columns)
 
-    def encode(self, logits_NC: Tensor, ids: list) -> Stored:
+    def encode(self, answer: Dense, ids: list) -> Stored:
+        logits_NC = answer.logits_NC
         self.check_classes(logits_NC, ids)
         ends_N2 = torch.stack(logits_NC.aminmax(dim=-1), -1)
         cast_for_storage(ends_N2, torch.float16 if self.dtype == "float16" else torch.float32, ids)

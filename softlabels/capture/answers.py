@@ -1,0 +1,122 @@
+"""What answers for rows of a source: a teacher that runs, or a file that another program wrote.
+Both become a dump in the same way. N rows of a batch, C classes.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from softlabels.inputs.preprocess import Preprocess
+from softlabels.inputs.rows import Rows
+from softlabels.store.codecs.kinds import Dense
+from softlabels.store.folder import Folder
+from softlabels.store.plan import TeacherRecord
+from softlabels.teachers import Teacher
+from softlabels.teachers.probing import steady_limit
+
+
+class Answers(Protocol):
+    """What a plan says of its teacher, and the answers that a codec stores.
+
+    verb: what making a dump of them is called, dump or import
+    gives: the kind of answers, which the codec has to take
+    needs_inputs: whether `answer` is given decoded inputs
+    title: what messages call it
+    teacher: the fields of the plan's `TeacherRecord`
+    preprocess: from an input to what the teacher sees
+    precision: of the teacher's run, or unknown
+    classes: C
+    batch_size: the rows in a batch, where the answers may depend on it
+    rounding: by how much a probability may differ between two answers to the same row
+    """
+
+    verb: ClassVar[str]
+    gives: ClassVar[type[Dense]]
+    needs_inputs: ClassVar[bool]
+
+    @property
+    def title(self) -> str: ...
+    @property
+    def teacher(self) -> dict[str, str | None]: ...
+    @property
+    def preprocess(self) -> Preprocess: ...
+    @property
+    def precision(self) -> str: ...
+    @property
+    def classes(self) -> int: ...
+    @property
+    def batch_size(self) -> int | None: ...
+    @property
+    def rounding(self) -> float: ...
+
+    def left_out(self, rows: Rows) -> list[tuple[int, str]]:
+        """The positions of the rows that have no answer, and why, in order."""
+        ...
+
+    def answer(self, rows: Rows, inputs: Tensor | None) -> Dense:
+        """The answers to these rows, of which `left_out` names none. They may lie on a device that
+        still computes them: the writing thread waits for them."""
+        ...
+
+    def check_earlier(self, earlier: TeacherRecord, folder: Folder) -> None:
+        """Raises PlanMismatch where a dump in the folder took the same file otherwise, if a message
+        of its own is clearer than the comparison of the plans, field by field."""
+        ...
+
+
+@dataclass(frozen=True)
+class RunningTeacher:
+    """A teacher on a device."""
+
+    model: Teacher
+    preprocess: Preprocess
+    precision: str
+    device: torch.device
+    classes: int
+    batch_size: int | None = None
+
+    verb: ClassVar[str] = "dump"
+    gives: ClassVar[Any] = Dense
+    needs_inputs: ClassVar[bool] = True
+
+    def __str__(self) -> str:
+        model = self.model
+        return f"teacher {model.name} ({model.kind}, {self.classes} classes) on {self.device}"
+
+    @property
+    def title(self) -> str:
+        return self.model.title
+
+    @property
+    def teacher(self) -> dict[str, str | None]:
+        return {
+            "name": plain_text(self.model.name),
+            "kind": self.model.kind,
+            "fingerprint": self.model.fingerprint,
+            "model": self.model.spec,
+            "weights": self.model.weights,
+        }
+
+    @property
+    def rounding(self) -> float:
+        return steady_limit(self.model, self.precision)
+
+    def left_out(self, rows: Rows) -> list[tuple[int, str]]:
+        return []
+
+    def answer(self, rows: Rows, inputs: Tensor | None) -> Dense:
+        assert inputs is not None, "it needs them"
+        if self.device.type == "cuda":
+            inputs = inputs.pin_memory()
+        on_device = inputs.to(self.device, non_blocking=True)
+        return Dense(self.model.logits(self.preprocess.on_numbers(on_device), self.precision))
+
+    def check_earlier(self, earlier: TeacherRecord, folder: Folder) -> None:
+        """Another file is another fingerprint, which the plans' comparison names."""
+
+
+def plain_text(name: str) -> str:
+    """A name as UTF-8 can hold it: that of a file may be any bytes."""
+    return name.encode("utf-8", "replace").decode()
