@@ -1,4 +1,4 @@
-"""Label spaces: which class each number stands for, and how two of them compare. C classes."""
+"""Label spaces: the classes that numbers stand for, and the comparison of two. C classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +13,9 @@ SHOWN = 3  # names in a message
 class LabelSpace:
     """Classes as a model, a dump or data number them.
 
-    who: how messages call it; classes: how many, None where that is not known; names: those of
-    class 0, 1, …, None where there are none.
+    who: its name in messages
+    classes: their number, None if it is unknown
+    names: the names of class 0, 1, …; None if there are none
     """
 
     who: str
@@ -32,10 +33,10 @@ class LabelSpace:
 
 @dataclass(frozen=True)
 class Match:
-    """Of two label spaces that are one.
+    """Two label spaces of the same classes.
 
-    order: for each class of theirs its number in ours; None where all are numbered alike.
-    note: what a person should know of it, if anything.
+    order: our number of each class of theirs; None if both number them alike
+    note: a remark for the user, if there is one
     """
 
     order: list[int] | None = None
@@ -43,7 +44,7 @@ class Match:
 
 
 def match_label_spaces(ours: LabelSpace, theirs: LabelSpace) -> Match:
-    """Raises LabelSpaceMismatch where they are of other classes, or of other numbers of them."""
+    """Raises LabelSpaceMismatch if their classes, or the counts of their classes, differ."""
     if ours.names is None or theirs.names is None:
         if None not in (ours.classes, theirs.classes) and ours.classes != theirs.classes:
             raise LabelSpaceMismatch(f"{ours}, {theirs}: these are not the same classes")
@@ -67,8 +68,7 @@ def match_label_spaces(ours: LabelSpace, theirs: LabelSpace) -> Match:
 
 
 def spelled_otherwise(name: str, names: Sequence[str]) -> str:
-    """`is spelled 'cat' by the other: …` where a name is another but for case and blanks; else
-    nothing."""
+    """`is spelled 'cat' by the other: …` if a name differs only in case and blanks; else empty."""
     for other in names:
         if other != name and other.strip().casefold() == name.strip().casefold():
             return f"is spelled {other!r} by the other: bring the names into one spelling"

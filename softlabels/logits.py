@@ -24,12 +24,12 @@ from torch import Tensor
 
 from softlabels.errors import UsageError
 
-LOWEST_T, HIGHEST_T = 1e-6, 1e6  # beyond them float32's softmax says no more than which is largest
+LOWEST_T, HIGHEST_T = 1e-6, 1e6  # beyond: one-hot, or uniform but for float32's rounding
 
 Temperature = float | Tensor
 
-BLOCK_VALUES = 1 << 18  # float32 that the processor's cache holds
-SPARE = threading.local()  # two blocks of them
+BLOCK_VALUES = 1 << 18  # float32 values that fit into the processor's cache
+SPARE = threading.local()  # two such blocks for each thread
 
 
 def check_temperature(T: float) -> float:
@@ -51,8 +51,8 @@ def check_temperature(T: float) -> float:
 def check_temperatures(T: Temperature, positions: int) -> Temperature:
     """`T` as a float, or a tensor [M] or [S, 1] of temperatures for M positions or S students.
 
-    Raises UsageError for another shape and for a value that `check_temperature` refuses. A tensor
-    on an accelerator is waited for; build it on the CPU where that counts.
+    Raises UsageError for another shape and for a value that `check_temperature` refuses. Checking a
+    tensor on an accelerator waits for the device; build T on the CPU where that matters.
     """
     if not isinstance(T, Tensor):
         return check_temperature(T)
@@ -75,12 +75,11 @@ def working(logits_MC: Tensor) -> Tensor:
 
 
 class SoftTargets(ABC):
-    """What `Logits.temper(T)` gives: M distributions over C classes. Nothing is computed before it
-    is asked for.
+    """The result of `Logits.temper(T)`: M distributions over C classes, computed on demand.
 
-    Results have the shape [M, C] or [M], with a dimension S in front for T of the shape [S, 1].
-    They are float32, or float64 for logits in float64. A codec's own kind gives `log_probs`; what
-    follows from that is here.
+    Results have the shape [M, C] or [M], with a dimension S in front if T has the shape [S, 1].
+    They are float32, or float64 for logits in float64. A codec's own kind has to define only
+    `log_probs`.
     """
 
     T: Temperature
@@ -96,12 +95,12 @@ class SoftTargets(ABC):
     def entropy(self) -> Tensor:
         """−Σ q log q in nats, [M]; a class of probability 0 counts as 0."""
         log_q_MC = self.log_probs()
-        lowest = torch.finfo(log_q_MC.dtype).min  # −inf times 0 would be no number
+        lowest = torch.finfo(log_q_MC.dtype).min  # −inf · 0 would be NaN
         return -(log_q_MC.exp() * log_q_MC.clamp_min(lowest)).sum(-1)
 
     def top(self, k: int) -> tuple[Tensor, Tensor]:
-        """The k most probable classes: their probabilities and numbers (int64), both [M, k]. They
-        come by falling probability; of equal ones, the lower number first."""
+        """The k most probable classes: their probabilities and numbers (int64), both [M, k], in the
+        order of falling probability; among equals the lower number comes first."""
         log_q_MC = self.log_probs()
         top_MK = _largest(log_q_MC, k)
         return log_q_MC.gather(-1, top_MK).exp(), top_MK
@@ -169,7 +168,7 @@ class DenseTargets(SoftTargets):
 def _largest(values_MC: Tensor, k: int) -> Tensor:
     """The classes of the k largest values of each position, int64 [M, k], the lower number first
     where values are equal."""
-    if k == 1:  # argmax gives the first
+    if k == 1:  # of equal values, argmax gives the first
         return values_MC.argmax(-1, keepdim=True)
     ordered = working(values_MC).sort(dim=-1, descending=True, stable=True)
     return ordered.indices[..., :k]
@@ -183,11 +182,11 @@ def _column(T: Temperature, logits_MC: Tensor) -> Temperature:
 
 
 class Logits(Protocol):
-    """What a codec gives back: M scored positions of N rows, each over C classes. For a classifier
-    a position is a row. Knows no temperature.
+    """Logits as a codec stores them: M scored positions of N rows, each over C classes. For a
+    classifier a position is a row. They know no temperature.
 
-    What all positions share, such as the head of a language model, is one copy a process and
-    device: it does not travel with these.
+    What all positions share, such as the head of a language model, exists once per process and
+    device. It is not pickled or moved with the logits.
     """
 
     @property
@@ -195,20 +194,20 @@ class Logits(Protocol):
 
     @property
     def link(self) -> str:
-        """What makes probabilities of them: `softmax`."""
+        """The function that makes probabilities of them: `softmax`."""
 
     @property
     def device(self) -> torch.device: ...
 
     @property
     def is_dense(self) -> bool:
-        """Whether `dense` gives all raw logits."""
+        """Whether all raw logits are stored, so that `dense` works."""
 
     def __len__(self) -> int:
         """M."""
 
     def dense(self) -> Tensor:
-        """All raw logits, [M, C]. Raises UsageError where they are not stored."""
+        """All raw logits, [M, C]. Raises UsageError unless `is_dense`."""
 
     def select(self, positions: Tensor) -> Self:
         """These positions, int64 [K], in their order."""
@@ -221,18 +220,18 @@ class Logits(Protocol):
         """These logits, up to `size` positions at a time."""
 
     def joined(self, others: Sequence[Self]) -> Self:
-        """These positions, and those of others of the same codec after them."""
+        """These positions, followed by those of other logits of the same codec."""
 
     def tally(self) -> "Tally":
-        """What statistics say of each position."""
+        """The statistics of these positions."""
 
     def rounding(self) -> Tensor:
-        """By how much the teacher's raw logits may differ from the stored ones, float64 [M, C].
-        Raises UsageError where `dense` does."""
+        """How far the teacher's raw logits may be from the stored ones, float64 [M, C]. Raises
+        UsageError unless `is_dense`."""
 
     def check(self) -> tuple[np.ndarray, int | None]:
-        """The top class of each position, int64 [M], and the first one that is not finite, if
-        any."""
+        """The top class of each position, int64 [M], and the number of the first position that is
+        not finite, if there is one."""
 
     def temper(self, T: Temperature) -> SoftTargets:
         """Soft targets at T, in O(1). T: a number above 0, or a tensor [M], or [S, 1] for a stack
@@ -253,9 +252,10 @@ class Tally:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class StoredLogits:
-    """What `Logits` that consist of tensors have in common: each tensor has M rows, and a position
-    is a row of each. A kind of its own is a dataclass whose fields that are tensors are these; it
-    gives `temper`, `classes` and, where it can, `dense`.
+    """The base of `Logits` that consist of tensors of M rows, where a position is a row of each.
+
+    A subclass is a dataclass with these tensors as fields. It defines `temper`, `classes` and, if
+    it can, `dense`.
     """
 
     link: ClassVar[str] = "softmax"

@@ -1,6 +1,6 @@
-"""Whether numbers that should be raw logits are probabilities, as they are or times a constant.
+"""Whether numbers that should be raw logits are probabilities, possibly times a constant.
 
-N rows, C classes. No softmax is taken here: a softmax's output is known by its sums.
+N rows, C classes. No softmax is computed here; the output of one is recognised by its sums.
 """
 
 import torch
@@ -8,28 +8,28 @@ from torch import Tensor
 
 from softlabels.logits import working
 
-SUM = 5e-3  # how far from 1 a thousand probabilities in float16 may sum to
-ENOUGH = 40  # values, all from 0 to 1, that are no coincidence
+SUM = 5e-3  # how far the sum of a thousand float16 probabilities may be from 1
+ENOUGH = 40  # so many values, all from 0 to 1, are no coincidence
 
-# Scaled probabilities: rows from which one sum is no coincidence; the share of rows that have it;
-# how far whole numbers of 0 to 255 are off it, which rounding moves more than SUM.
+# Scaled probabilities: so many rows with the same sum are no coincidence; the share of rows that
+# have to have it; how far whole numbers of 0 to 255, rounded more coarsely, may be off it.
 ENOUGH_ROWS, NEARLY_ALL, ROUNDED = 20, 0.95, 2e-2
 
 
 def sums_to(total: float, values_NC: Tensor) -> Tensor:
-    """Which rows are 0 or more and sum to `total`, give or take rounding, bool [N]."""
+    """Whether each row is 0 or more and sums to `total` up to rounding, bool [N]."""
     values_NC = working(values_NC)
     return (values_NC.amin(-1) >= 0) & ((values_NC.sum(-1) - total).abs() <= SUM * total)
 
 
 def looks_like(logits_NC: Tensor) -> str | None:
-    """`softmax`, `percent` or `sigmoid` where most of these rows, of two classes or more, are 0 or
-    more and sum to 1 or to 100, or where all values, of `ENOUGH` at least, lie from 0 to 1."""
+    """`softmax` or `percent` if most rows (of two classes or more) are 0 or more and sum to 1 or
+    100; `sigmoid` if all values, at least `ENOUGH`, lie from 0 to 1; else None."""
     values_NC = working(logits_NC)
     if values_NC.shape[1] < 2 or not len(values_NC):
         return None
     for name, total in (("softmax", 1.0), ("percent", 100.0)):
-        if 2 * int(sums_to(total, values_NC).sum()) > len(values_NC):  # one odd row hides nothing
+        if 2 * int(sums_to(total, values_NC).sum()) > len(values_NC):  # an odd row changes nothing
             return name
     smallest, largest = torch.stack(values_NC.aminmax()).tolist()
     return "sigmoid" if values_NC.numel() >= ENOUGH and 0 <= smallest <= largest <= 1 else None

@@ -24,7 +24,7 @@ class Call:
 def parse_pipeline(text: str, what: str) -> list[Call]:
     """`"grey|resize(28)"` → [Call("grey", ()), Call("resize", (28,))].
 
-    Raises UsageError that quotes the word which can't be read; `what` names the option.
+    what: the name of the option. Raises UsageError that quotes the word that can't be parsed.
     """
     return [_parse_call(part.strip(), what) for part in text.split("|") if part.strip()]
 
@@ -42,7 +42,7 @@ def _parse_call(text: str, what: str) -> Call:
 
 
 def short(text: str) -> str:
-    """At most 80 characters of what a person, or a stranger's file, wrote."""
+    """At most 80 characters of text that the user or a stranger's file gave."""
     return text if len(text) <= 80 else f"{text[:80]}…"
 
 

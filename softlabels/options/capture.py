@@ -84,4 +84,4 @@ class DumpOptions(SourceOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class PlanOptions(DumpOptions):
-    """Say what a dump would be; the options are those of the dump."""
+    """Show what a dump would be. Takes the options of the dump."""

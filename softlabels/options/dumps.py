@@ -7,7 +7,7 @@ from softlabels.options.option import Count, Options, option
 
 @dataclass(frozen=True, kw_only=True)
 class InfoOptions(Options):
-    """Say what a dump is."""
+    """Describe a dump."""
 
     dump: str = option("The dump's folder.", positional=True)
 

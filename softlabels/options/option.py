@@ -1,7 +1,7 @@
-"""What an option is: a field with a type that says which values it takes, and its help.
+"""An option: a field of a dataclass, with a type that says which values it takes, and its help.
 
-The type is checked when the dataclass is made, whether its values come from flags, from YAML or
-from Python: text, True or False, one of a `Literal`'s choices, or a number within bounds.
+Values are checked when the dataclass is made, whether they come from flags, from YAML or from
+Python: text, True or False, one of a `Literal`'s choices, or a number within bounds.
 """
 
 import difflib
@@ -26,7 +26,7 @@ from typing import (
 from softlabels.errors import UsageError
 from softlabels.system.progress import SILENT, Progress
 
-LARGEST = 2**63  # what seeds and counts are stored in
+LARGEST = 2**63  # seeds and counts are stored as int64
 
 O = TypeVar("O", bound="Options")  # noqa: E741
 P = TypeVar("P")
@@ -34,7 +34,7 @@ P = TypeVar("P")
 
 @dataclass(frozen=True)
 class Bounds:
-    """Which numbers an option takes: `holds` tells of one, `text` says it to people."""
+    """The numbers that an option takes. holds: whether a number is one; text: says so to people."""
 
     text: str
     holds: Callable[[float], bool]
@@ -57,10 +57,10 @@ def option(help: str, default: Any = MISSING, *, flag: str = "", positional: boo
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """A command's options, each of its type; `check_together` says what holds between several.
+    """The options of a command. Types are checked one by one; `check_together` checks several.
 
-    progress is a verb's keyword and no option: no field, it is not kept. It is declared here so
-    that editors and type checkers, which take a verb's keywords from this class, know it.
+    progress is a keyword of every verb, not an option, and is not kept. It is declared here because
+    editors and type checkers take a verb's keywords from this class.
     """
 
     progress: InitVar[Progress] = SILENT
@@ -70,7 +70,7 @@ class Options:
         for one in fields(self):
             value = checked(name_of(one), getattr(self, one.name), types[one.name])
             object.__setattr__(self, one.name, value)
-            if value == "" and one.name != "preprocess":  # which may ask for nothing
+            if value == "" and one.name != "preprocess":  # an empty preprocessing is one
                 raise UsageError(f"{name_of(one)} is empty; write what is meant, or leave it out")
         self.check_together()
 
@@ -80,11 +80,11 @@ class Options:
         return kind(**{one.name: getattr(self, one.name) for one in fields(cast(type, kind))})
 
     def check_together(self) -> None:
-        """Raises UsageError for options that exclude each other, or need another."""
+        """Raises UsageError for options that exclude each other or need another one."""
 
 
 def hints_of(options: type) -> dict[str, Any]:
-    """The type of each option, with its bounds."""
+    """The type of each option, with bounds."""
     return get_type_hints(options, include_extras=True)
 
 
@@ -93,18 +93,18 @@ def flag_of(name: str) -> str:
 
 
 def name_of(one: Field) -> str:
-    """What messages call an option."""
+    """The name of an option in messages."""
     return one.name if one.metadata["positional"] else flag_of(one.name)
 
 
 def choices_of(hint: Any) -> tuple[str, ...]:
-    """The choices of a `Literal`, or of a `Literal | None`; else nothing."""
+    """The choices of a `Literal` or a `Literal | None`; empty for other types."""
     kind, _ = _parts(hint)
     return get_args(kind) if get_origin(kind) is Literal else ()
 
 
 def make_options(options: type[O], given: Mapping[str, Any]) -> O:
-    """Options by name. Raises UsageError for names that there are not and for missing ones."""
+    """Options from keywords. Raises UsageError for unknown names and for missing ones."""
     known = {one.name: one for one in fields(options)}
     if unknown := [name for name in given if name not in known]:
         raise no_option(unknown[0], known)
@@ -115,7 +115,7 @@ def make_options(options: type[O], given: Mapping[str, Any]) -> O:
 
 
 def no_option(name: str, known: Iterable[str]) -> UsageError:
-    """The error of an unknown option, with the one that was meant where one looks like it."""
+    """The error for an unknown option; suggests one with a similar name."""
     known = list(known)
     near = difflib.get_close_matches(name, known, 1)
     return UsageError(
@@ -126,7 +126,7 @@ def no_option(name: str, known: Iterable[str]) -> UsageError:
 
 
 def checked(name: str, value: Any, hint: Any) -> Any:
-    """The value as the type has it: a path as text, a whole 8.0 as 8. Raises UsageError."""
+    """The value in the option's type: a path as text, 8.0 as 8. Raises UsageError."""
     kind, bounds = _parts(hint)
     if value is None and _may_be_none(hint):
         return None
@@ -166,7 +166,7 @@ def _number(name: str, value: Any, kind: type, bounds: Bounds | None) -> int | f
 
 
 def _whole(value: Any) -> int | None:
-    """A whole number of any type, numpy's too; None for what is none."""
+    """A whole number of any type, numpy's included; None for other values."""
     if isinstance(value, bool):
         return None
     if isinstance(value, float):
@@ -185,7 +185,7 @@ def _real(value: Any) -> float | None:
 
 
 def _parts(hint: Any) -> tuple[Any, Bounds | None]:
-    """A type without `| None` and without its bounds, and these."""
+    """A type without `| None` and bounds; and the bounds."""
     if _is_union(hint):
         parts = [part for part in get_args(hint) if part is not type(None)]
         hint = parts[0] if len(parts) == 1 else hint

@@ -8,7 +8,7 @@ from softlabels.options.option import Options, option
 
 @dataclass(frozen=True, kw_only=True)
 class PushOptions(Options):
-    """Publish a dump on the Hugging Face Hub, once it was verified."""
+    """Verify a dump, and publish it on the Hugging Face Hub."""
 
     dump: str = option("The dump's folder.", positional=True)
     repo: str = option("The dataset on the Hub, as ORG/NAME; made if it is not there. "

@@ -1,4 +1,4 @@
-"""Where rows come from: what `fit`, `dump`, `eval` and `import` share."""
+"""The options about data that `fit`, `dump`, `eval` and `import` share."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from softlabels.options.option import Options, option
 
 @dataclass(frozen=True, kw_only=True)
 class SourceOptions(Options):
-    """Where rows come from and which columns matter."""
+    """The data, its split and its columns."""
 
     split: str = option("Which split of the data.", "train")
     revision: str | None = option("A Hub dataset's revision (branch, tag or commit).", None)

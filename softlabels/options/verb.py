@@ -1,4 +1,4 @@
-"""From a dataclass of options to a verb: a keyword function that says what it takes."""
+"""From a dataclass of options to a verb: a keyword function with a signature and help."""
 
 import inspect
 import textwrap
@@ -19,7 +19,7 @@ PROGRESS = "Hears what the verb does: a line at a time, and bars. Default: says 
 
 
 class Verb(Protocol[P, R_co]):
-    """A keyword function made of options. `run` takes them as the object that they are."""
+    """A keyword function made from options. `run` takes the options as one object."""
 
     def __call__(self, *args: P.args, **given: P.kwargs) -> R_co: ...
 
@@ -29,10 +29,9 @@ class Verb(Protocol[P, R_co]):
 def verb(
     options: Callable[P, O],
 ) -> Callable[[Callable[[O, Progress], R]], Verb[P, R]]:
-    """A decorator: `body(options, progress)` becomes a function of the options as keywords.
+    """A decorator: `body(options, progress)` becomes a function that takes the options as keywords.
 
-    Its signature has every option with its default, and its docstring the options' help, from the
-    one place where they are written.
+    Its signature shows every option with its default, and its docstring their help.
     """
     kind = cast(type[Options], options)
 
@@ -56,8 +55,8 @@ def verb(
 
 
 def signature(options: type[Options], result: Any) -> inspect.Signature:
-    """Every option as a keyword, required ones first, then in their order; progress last."""
-    types = get_type_hints(options)  # without bounds, which are for the eyes of `checked`
+    """Every option as a keyword: required ones first, the others in their order, progress last."""
+    types = get_type_hints(options)  # without bounds, which only `checked` needs
     keywords = [
         inspect.Parameter(
             one.name,
@@ -75,13 +74,13 @@ def signature(options: type[Options], result: Any) -> inspect.Signature:
 
 
 def own_first(options: type[Options]) -> list[Any]:
-    """The fields of a command, its own before those that it shares with others."""
+    """The fields of a command; its own come before those that it shares with others."""
     owners = owners_of(options)
     return sorted(fields(options), key=lambda one: owners[one.name] is not options)
 
 
 def owners_of(options: type[Options]) -> dict[str, type]:
-    """Of each option the class that declares it, the last one in the line of descent."""
+    """For each option the class that declares it, the most derived one."""
     return {
         name: owner
         for owner in reversed(options.__mro__)
@@ -90,14 +89,14 @@ def owners_of(options: type[Options]) -> dict[str, type]:
 
 
 def described(options: type[Options], one: Any) -> str:
-    """What an option does, and which choices it has."""
+    """The help of an option, and its choices."""
     choices = choices_of(hints_of(options)[one.name])
     text: str = one.metadata["help"]
     return f"{text} One of {', '.join(choices)}." if choices else text
 
 
 def help_of(options: type[Options], one: Any) -> str:
-    """What an option does, and its default where the words do not say it already."""
+    """The help of an option, and its default unless the help names it."""
     default, text = one.default, described(options, one)
     if default in (MISSING, None) or isinstance(default, bool):
         return text

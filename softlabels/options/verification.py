@@ -8,7 +8,7 @@ from softlabels.options.option import Count, Natural, Options, option
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyOptions(Options):
-    """Check a dump: its files, and if asked its source and its teacher's answers."""
+    """Check a dump: its files, and on demand its source and its teacher's answers."""
 
     dump: str = option("The dump's folder.", positional=True)
     source: bool = option("Also hash the source's inputs again and compare, row by row.", False)

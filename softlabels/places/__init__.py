@@ -1,1 +1,2 @@
-"""From a name to a folder: a path, an address of a store, a dump on the Hub, and copies here."""
+"""From the name of a dump to its folder: a path, an address of an object store, the Hub, or a local
+copy."""

@@ -1,4 +1,4 @@
-"""From a name to a folder, with what mends it."""
+"""From a name to a folder that knows how it can be repaired."""
 
 import os
 import shlex
@@ -17,7 +17,7 @@ PULLED = ".pulled.json"  # what was pulled into a folder: dump, revision, commit
 
 
 def open_folder(path: str | os.PathLike[str]) -> Folder:
-    """The folder at a path or an address such as s3://… or hf://datasets/…, where it lies."""
+    """The folder at a path or an address such as s3://… or hf://datasets/…; nothing is copied."""
     url = os.fspath(path)
     if url.startswith("hf://"):
         return hub_folder(url)
@@ -32,11 +32,14 @@ def dump_folder(
     progress: Progress = SILENT,
     shards: str | Iterable[int] | None = None,
 ) -> Folder:
-    """The folder of a dump that someone named: a folder, an address such as s3://…, or a Hub id.
+    """The folder of a dump by the user's name for it: a path, an address such as s3://…, or a Hub
+    id.
 
-    Of a dump on the Hub, `want` is what must be on this disk: `all` its files, those with its
-    `rows`, its `manifest`, or `nothing`, to read it where it lies; with `shards`, only of these.
-    Raises StoreError where it can't be had.
+    want: which files of a Hub dump must be on this disk: `all`, those with its `rows`, its
+    `manifest`, or `nothing` (it is read on the Hub)
+    shards: only the files of these shards
+
+    Raises StoreError if the dump can't be found or fetched.
     """
     address = HubAddress.parse(os.fspath(path))
     if address is None:
@@ -50,13 +53,13 @@ def dump_folder(
 
 
 def elsewhere(address: HubAddress, copy: Folder) -> Folder:
-    """The dump where it lies on the Hub, at the commit that a copy is of."""
+    """The dump on the Hub itself, at the commit of a local copy."""
     inner = f"/{address.folder}" if address.folder else ""
     return hub_folder(f"hf://datasets/{address.repo}@{commit_of(copy)}{inner}")
 
 
 def _pulled(folder: Folder) -> Origin | None:
-    """The origin of a folder that `softlabels pull --out` filled, as its note tells it."""
+    """The origin of a folder that `softlabels pull --out` filled, from the note that it left."""
     if not folder.is_local or not os.path.isfile(folder.path(PULLED)):
         return None
     try:
@@ -67,7 +70,7 @@ def _pulled(folder: Folder) -> Origin | None:
     address = HubAddress.parse(
         f"hf://datasets/{dump}@{revision}" if revision else f"hf://datasets/{dump}"
     )
-    if address is None or address.dump != dump:  # a stranger's note becomes no command
+    if address is None or address.dump != dump:  # a stranger's note must not end up in a command
         return None
     bare = " --labels-only" * (note.get("labels_only") is True)
     command = f"softlabels pull {address} --out {shlex.quote(str(folder))}{bare}"

@@ -1,4 +1,4 @@
-"""Names of dumps on the Hugging Face Hub, and the errors of its client as ours.
+"""Names of dumps on the Hugging Face Hub, and the errors of its client, raised as ours.
 
 ORG/NAME, or ORG/NAME/FOLDER for one of several dumps in a repository; with @REVISION behind it, a
 branch, tag or commit.
@@ -33,8 +33,8 @@ ADDRESS = re.compile(
 
 @dataclass(frozen=True)
 class HubAddress:
-    """A dump in a dataset's repository on the Hub, and a revision of it. `folder` is where it lies
-    in there, empty where it is the repository itself."""
+    """A dump in a dataset repository on the Hub, at a revision. folder: its folder in the
+    repository, empty if the dump lies at the top."""
 
     repo: str
     folder: str = ""
@@ -45,17 +45,17 @@ class HubAddress:
 
     @property
     def dump(self) -> str:
-        """Its name at any revision."""
+        """Its name without the revision."""
         return f"{self.repo}/{self.folder}" if self.folder else self.repo
 
     def inside(self, name: str) -> str:
-        """The name in the repository of the dump's file `name`."""
+        """The path in the repository of the dump's file `name`."""
         return f"{self.folder}/{name}" if self.folder else name
 
     @classmethod
     def parse(cls, text: str) -> "HubAddress | None":
-        """None for a text that is no address, and for one that may be a path: it exists here, or
-        its first part is a folder here."""
+        """None for text that is not an address, or may be a local path: it exists, or its first
+        part is a folder here."""
         match = ADDRESS.fullmatch(text.rstrip("/"))
         if match is None:
             return None
@@ -69,9 +69,11 @@ class HubAddress:
 
 @contextmanager
 def translated(address: HubAddress) -> Iterator[None]:
-    """Raise our errors for those of the Hub's client, around calls of it alone: whatever
-    RuntimeError comes out is taken for its own. Those of missing files pass. No message contains a
-    token."""
+    """Raise the errors of the Hub's client as ours; errors about missing files pass.
+
+    The block may only call the client, since every RuntimeError is taken for one of its own. No
+    message contains a token.
+    """
     where = str(address)
     login = "log in with hf auth login, or set HF_TOKEN"
     try:
@@ -100,7 +102,7 @@ def translated(address: HubAddress) -> Iterator[None]:
         }
         reason = reasons.get(status, error.server_message or first_line(error))
         raise StoreError(f"{where}: {reason}") from error
-    except (OSError, RuntimeError) as error:  # RuntimeError: of hf_xet, when a transfer failed
+    except (OSError, RuntimeError) as error:  # hf_xet raises RuntimeError for a failed transfer
         if is_full(error):
             raise DiskFull(f"no space left for {where}") from error
         what = "the Hub's client gave up: " if isinstance(error, RuntimeError) else ""
@@ -115,8 +117,8 @@ def translated(address: HubAddress) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Turn the client's own bars off. The switch is global, so use this around threads, not in
-    them."""
+    """Turn off the client's own progress bars. The switch is global, so enter this before starting
+    threads, not inside them."""
     shown = not are_progress_bars_disabled()
     if shown:
         disable_progress_bars()
@@ -128,7 +130,7 @@ def quiet() -> Iterator[None]:
 
 
 def abort_transfers() -> None:
-    """End all transfers through Xet. Its threads would wait for minutes for a silent server."""
+    """End all transfers through Xet, whose threads would wait for a silent server for minutes."""
     with suppress(ImportError):
         from huggingface_hub.utils._xet import abort_xet_session
 

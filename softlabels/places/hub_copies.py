@@ -1,7 +1,7 @@
-"""Copies of Hub dumps on this disk, in the cache of the Hub's own client.
+"""Local copies of Hub dumps, in the cache of the Hub's own client.
 
 Interrupted downloads resume; without a network, the cached copy is used. A revision is resolved to
-a commit once, so that a dump doesn't change while it is read.
+a commit once, so that a dump does not change while it is read.
 """
 
 import os
@@ -38,7 +38,7 @@ HUB_COPY = re.compile(
 
 
 def copy_origin(folder: Folder) -> Origin | None:
-    """The origin of a folder in the client's cache; None for another folder."""
+    """The origin of a folder in the client's cache; None for any other folder."""
     match = HUB_COPY.fullmatch(folder.root) if folder.is_local else None
     if match is None:
         return None
@@ -50,10 +50,10 @@ def copy_origin(folder: Folder) -> Origin | None:
 
 
 def fetch_manifest(address: HubAddress) -> Folder:
-    """The copy of a dump in the client's cache, with its manifest. Without a network, the revision
-    as it was last seen.
+    """Fetch a dump's manifest into the client's cache; returns the copy. Without a network, a
+    revision is what it was when last seen.
 
-    Raises StoreError where there is no such dump or copy, IncompleteDump for an unfinished push.
+    Raises StoreError if there is no such dump or copy, IncompleteDump for an unfinished push.
     """
     try:
         with quiet():
@@ -82,7 +82,7 @@ def fetch_manifest(address: HubAddress) -> Folder:
 
 
 def _copy_of_another_commit(address: HubAddress) -> HubAddress | None:
-    """The newest copy of a dump in the client's cache, at whatever commit."""
+    """The newest copy of a dump in the client's cache, at any commit."""
     name = repo_folder_name(repo_id=address.repo, repo_type="dataset")
     place = Path(HF_HUB_CACHE, name, "snapshots")
     manifests = list(place.glob(f"*/{address.inside(MANIFEST)}"))
@@ -93,7 +93,7 @@ def _copy_of_another_commit(address: HubAddress) -> HubAddress | None:
 
 
 def dumps_in(address: HubAddress) -> list[str]:
-    """The dumps in a repository that are not at its top."""
+    """The names of the dumps in folders of a repository."""
     with translated(address):
         names = HfApi().list_repo_files(
             address.repo, repo_type="dataset", revision=address.revision
@@ -110,12 +110,12 @@ def fetch_files(
     shards: str | Iterable[int] | None = None,
     get: Callable[[HubAddress, str, str], object] | None = None,
 ) -> None:
-    """Fetch the files of a dump, several at once. Hashes are not checked here: readers do.
+    """Fetch the files of a dump, several at a time. Hashes are checked by readers, not here.
 
-    copy: has its manifest
-    rows_only: shards and side files alone, without plan, commit records and card
-    shards: these shards and their records, by default all
-    get: fetches the file of a name at a commit, by default into the client's cache
+    copy: the copy that has the manifest
+    rows_only: only shards and side files, without plan, commit records and card
+    shards: only these shards and their records; by default all
+    get: fetches a file by its name and commit; by default into the client's cache
     """
     commit, fetch = commit_of(copy), get or get_file
     manifest, plan = read_manifest(copy)
@@ -145,7 +145,7 @@ def fetch_files(
 
 
 def commit_of(copy: Folder) -> str:
-    """The commit that a copy in the Hub client's cache is of."""
+    """The commit of a copy in the Hub client's cache."""
     match = HUB_COPY.fullmatch(copy.root)
     assert match is not None
     return match["commit"]
@@ -158,7 +158,8 @@ def get_file(
     cache: str | None = None,
     force: bool = False,
 ) -> str:
-    """The path of a dump's file in the client's cache, or in `cache`. force: fetch it anew."""
+    """Fetch a dump's file; returns its path. cache: by default the client's. force: fetch the file
+    even if it is there."""
     with translated(address):
         path: str = hf_hub_download(
             address.repo,

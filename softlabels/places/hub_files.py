@@ -1,4 +1,4 @@
-"""A dataset's repository on the Hub as a folder that is read and written in place."""
+"""A dataset repository on the Hub as a folder that is read and written in place."""
 
 import re
 from typing import Any
@@ -13,8 +13,7 @@ REPOSITORY = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+)")
 
 
 class HubFiles(HfFileSystem):
-    """The client's file system, without its read-ahead, and with the error of others for a file
-    that is missing."""
+    """The client's file system without read-ahead, with FileNotFoundError for missing files."""
 
     every_write_is_a_commit = True
 

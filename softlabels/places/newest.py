@@ -1,4 +1,4 @@
-"""Which dump is meant where none is named."""
+"""The dump that a command takes if the user names none."""
 
 from pathlib import Path
 
@@ -7,13 +7,12 @@ from softlabels.store.folder import Folder
 from softlabels.store.ledger import read_manifest
 from softlabels.store.names import MANIFEST
 
-DEMO_MARK = "demo.json"  # in the demo's folder, which is its own
+DEMO_MARK = "demo.json"  # marks the folder of the demo, which the demo alone uses
 
 
 def newest_dump(under: str | Path = "data") -> Path:
-    """The complete dump below this folder whose manifest was written last, but for the demo's.
-
-    Raises StoreError where there is none.
+    """The complete dump below this folder whose manifest is the newest, except the demo's. Raises
+    StoreError if there is none.
     """
     found = []
     for manifest in Path(under).glob(f"**/{MANIFEST}"):

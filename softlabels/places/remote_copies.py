@@ -1,4 +1,4 @@
-"""A remote dump copied into the local cache, once, each file checked against its recorded hash."""
+"""Copies of dumps in object stores in the local cache, every file checked against its record."""
 
 import hashlib
 import json
@@ -29,11 +29,11 @@ def local_copy(
     progress: Progress = SILENT,
     shards: str | Iterable[int] | None = None,
 ) -> Folder:
-    """The same dump, or some shards of it, on this disk. Missing files are fetched, several at
-    once, by one process; others wait for it.
+    """A local copy of a dump, or of some of its shards. One process fetches the missing files,
+    several at a time; others wait for it.
 
-    Raises DamagedDump for a file with other bytes than recorded,
-    StoreError where one can't be fetched, DiskFull where the cache has no room.
+    Raises DamagedDump for a file with other bytes than recorded, StoreError if one can't be
+    fetched, DiskFull if the cache has no room.
     """
     manifest, plan = read_manifest(folder)
     chosen = [manifest.shards[number] for number in parse_numbers(shards, plan.shards)]
@@ -42,7 +42,7 @@ def local_copy(
     os.makedirs(place.parent, exist_ok=True)
     remedy = f"it is a copy of {folder}: remove {place}, and it is fetched again"
     copy = Folder(place, Origin(remedy))
-    hold(place, copy)  # before it is looked at, so that no other process removes it meanwhile
+    hold(place, copy)  # first of all, so that no other process removes it meanwhile
     with FileLock(f"{place}.lock"):
         os.makedirs(place / "data", exist_ok=True)
         missing = [r for r in chosen if not (place / r.file).exists()]
