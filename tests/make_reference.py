@@ -29,12 +29,11 @@ INTRO = """# Commands
 Written by `python -m tests.make_reference` from the options in `softlabels/options/`.
 
 Every command also takes `--config FILE.yaml` (the same names; a flag beats the file), `--json` (one
-JSON object on stdout), `--log-json` (words and progress as JSON lines on stderr, for logs that a
-cluster keeps), `--debug` (tracebacks) and `--help`. Words and bars go to stderr, results to stdout;
-where stderr is no terminal, a line of progress comes every minute. Exit status: 0 done; 1 the work
-failed, or `verify` found damage; 2 wrong usage; 130 stopped by Ctrl-C; 143 by SIGTERM. An
-error is words on stderr (a JSON line with `--log-json`), and nothing on stdout. Shell completion:
-`softlabels --install-completion`.
+JSON object on stdout), `--log-json` (messages and progress as JSON lines on stderr, for clusters),
+`--debug` (tracebacks) and `--help`. Messages and bars go to stderr, results to stdout; without a
+terminal, progress is one line a minute. An error goes to stderr only. Exit status: 0 done; 1 the
+work failed, or `verify` found damage; 2 wrong usage; 130 after Ctrl-C; 143 after SIGTERM. Shell
+completion: `softlabels --install-completion`.
 """
 
 

@@ -13,69 +13,65 @@ class DumpOptions(SourceOptions):
     """Run the teacher over the data once and store its raw logits."""
 
     teacher: str = option(
-        "A checkpoint of `softlabels fit`, a TorchScript archive, a .pt2 program, or a state "
-        "dict (.pt or .safetensors, with --model)."
+        "A checkpoint of `softlabels fit`, a TorchScript archive, a .pt2 program, or a state dict "
+        "with --model."
     )
     data: str | None = option(
-        "digits, a file or folder of data, or a Hub id. "
-        "Default: the data that the checkpoint was trained on.",
+        "digits, a file or folder of data, or a Hub id. Default: the checkpoint's training data.",
         None,
     )
     name: str | None = option(
-        "What records and the default folder call the teacher. Default: its file's name, without "
-        "the ending.",
+        "Name of the teacher in records. Default: its file's name without the ending.",
         None,
     )
     out: str | None = option("The dump's folder. Default: data/DATASET-TEACHER.", None)
-    resume: bool = option("Go on with an unfinished dump; redo what is damaged in any.", False)
+    resume: bool = option("Go on with an unfinished dump; redo damaged shards of any dump.", False)
     check: Literal["full", "size"] = option(
-        "How --resume looks at finished shards. full reads each and compares its SHA-256.",
+        "How --resume checks finished shards: full hashes them, size compares sizes.",
         "full",
     )
     engine: Literal["local", "ray"] = option(
-        "Who runs the shards. Under torchrun, local is every rank.", "local"
+        "Where shards run: here (under torchrun, on every rank), or on a Ray cluster.", "local"
     )
-    model: str | None = option("The model that a bare state dict belongs to.", None)
+    model: str | None = option("The model of a bare state dict, such as mlp:1200x1200.", None)
     weights: str | None = option(
-        "Which weights of a file that holds several: the way to them, such as state_dict_ema.", None
+        "Which weights of a file that holds several, such as state_dict_ema.", None
     )
     batch_size: Count = option("Rows in a forward pass.", 256)
     allow_batch_dependence: bool = option(
-        "Take a teacher whose answers to a row depend on the rows beside it, in this batch size.",
+        "Accept a teacher whose answer to a row depends on the rest of its batch.",
         False,
         flag="--allow-batch-dependence",
     )
     outputs: Literal["auto", "logits"] = option(
-        "logits: take for logits what lies from 0 to 1, or looks like probabilities times a "
-        "constant.",
+        "logits accepts numbers from 0 to 1, and what looks like probabilities times a constant.",
         "auto",
     )
     shard_rows: Count | None = option("Rows in a shard. Default: about 128 MiB.", None)
     codec: str = option(
-        "How logits are stored. dense: all, as --dtype. int8: a byte a class, with a scale and an "
-        "offset a row; its error is measured first, on a pilot.",
+        "dense stores all logits as --dtype; int8 one byte a class, its error measured on a pilot.",
         "dense",
     )
     allow_codec_error: bool = option(
-        "Go on where a shard's error is more than twice what the pilot measured.",
+        "Go on if a shard's error is more than twice the pilot's.",
         False,
         flag="--allow-codec-error",
     )
     dtype: Literal["float16", "float32"] = option(
-        "How a logit is stored, or the scale and offset of int8.", "float16"
+        "Stored type of a logit, or of the scale and offset of int8.", "float16"
     )
     store_inputs: Literal["none", "original"] = option(
-        "original: store the inputs too, as they are, so that the dump stands alone.", "none"
+        "original also stores the inputs, so that the dump stands alone.", "none"
     )
     on_error: Literal["stop", "skip"] = option(
-        "What to do with an input that can't be read.", "stop"
+        "What to do with an input that can't be read; skip records it.", "stop"
     )
     device: str = option("auto, cpu, cuda, cuda:1 or mps.", "auto")
     precision: Literal["float32", "bf16", "tf32", "fp16"] = option(
-        "The teacher's matrix work; tf32 and fp16 on CUDA.", "float32"
+        "Precision of the teacher; tf32 and fp16 on CUDA.", "float32"
     )
     workers: Count = option("Threads that read and decode ahead.", 2)
-    trust_pickle: bool = option("Load a teacher's file even though it could run code.", False)
+    trust_pickle: bool = option("Load a teacher's file even if it could run code.", False)
 
     def check_together(self) -> None:
         if self.name is not None and not self.name.isprintable():

@@ -11,19 +11,20 @@ class PushOptions(Options):
     """Verify a dump, and publish it on the Hugging Face Hub."""
 
     dump: str = option("The dump's folder.", positional=True)
-    repo: str = option("The dataset on the Hub, as ORG/NAME; made if it is not there. "
-                       "ORG/NAME/FOLDER puts the dump into a folder, beside others.",
-                       positional=True)  # fmt: skip
-    private: bool = option("Make it private, if it is made now.", False)
-    revision: str | None = option("The branch to push to; made if it is not there.", None)
-    license: str | None = option("The licence of the labels, such as cc-by-4.0.", None)
-    teacher_license: str | None = option(
-        "The licence of the teacher, such as apache-2.0, for the card to name beside it.", None
+    repo: str = option(
+        "ORG/NAME on the Hub, or ORG/NAME/FOLDER beside other dumps; created if missing.",
+        positional=True,
     )
-    include_inputs: bool = option("Publish the inputs too, where the dump holds them.", False)
-    labels_only: bool = option("Publish the dump without the inputs that it holds.", False)
-    replace: bool = option("Replace another dump that is there.", False)
-    dry_run: bool = option("Say what would be sent; send nothing.", False)
+    private: bool = option("Make the repository private, if it is created now.", False)
+    revision: str | None = option("The branch to push to; created if missing.", None)
+    license: str | None = option("Licence of the labels, such as cc-by-4.0.", None)
+    teacher_license: str | None = option(
+        "Licence of the teacher for the card, such as apache-2.0.", None
+    )
+    include_inputs: bool = option("Also publish the inputs that the dump holds.", False)
+    labels_only: bool = option("Publish without the inputs that the dump holds.", False)
+    replace: bool = option("Replace another dump in the same place.", False)
+    dry_run: bool = option("Show what would be sent; send nothing.", False)
 
     def check_together(self) -> None:
         if self.include_inputs and self.labels_only:
@@ -34,18 +35,16 @@ class PushOptions(Options):
 class PullOptions(Options):
     """Fetch a dump from the Hugging Face Hub and check every file of it."""
 
-    repo: str = option("The dump on the Hub, as ORG/NAME or ORG/NAME@REVISION; ORG/NAME/FOLDER for "
-                       "one of several.", positional=True)  # fmt: skip
-    out: str | None = option(
-        "A folder for it. Default: the Hub client's cache, from where it is used by its name.", None
+    repo: str = option(
+        "ORG/NAME on the Hub, or ORG/NAME/FOLDER for one of several; with @REVISION if needed.",
+        positional=True,
     )
+    out: str | None = option("Target folder. Default: the Hub client's cache.", None)
     revision: str | None = option("A branch, tag or commit.", None)
     shards: str | None = option(
-        "Only these shards, such as 0-9 or 0-3,7; others can follow later.", None
+        "Fetch only these shards, such as 0-9 or 0-3,7; later pulls may add others.", None
     )
-    labels_only: bool = option(
-        "Leave out the inputs that the dump holds, which are not even fetched; needs --out.", False
-    )
+    labels_only: bool = option("Don't fetch the inputs that the dump holds; needs --out.", False)
 
     def check_together(self) -> None:
         if self.labels_only and (self.out is None or self.shards is not None):

@@ -9,19 +9,19 @@ from softlabels.options.option import Options, option
 class SourceOptions(Options):
     """The data, its split and its columns."""
 
-    split: str = option("Which split of the data.", "train")
-    revision: str | None = option("A Hub dataset's revision (branch, tag or commit).", None)
+    split: str = option("The split of the data.", "train")
+    revision: str | None = option("Branch, tag or commit of a Hub dataset.", None)
     input_column: str | None = option(
-        "Column that the model sees; several number columns joined by commas. "
-        "Default: the image, or the fixed-length numbers.",
+        "Column of the input; several number columns are joined by commas. Default: found by type.",
         None,
     )
     label_column: str | None = option(
-        "Column of the hard label. Default: the ClassLabel, or a column named label.", None
+        "Column of hard labels. Default: the ClassLabel, or one named label, target, class or y.",
+        None,
     )
     id_column: str | None = option(
-        "Column that names each row, whole numbers or text. Default: the row's number.", None
+        "Column of ids, whole numbers or text. Default: the row's number.", None
     )
     preprocess: str | None = option(
-        "What turns an input into numbers, such as 'rgb|resize(256)|scale(255)'.", None
+        "Steps from an input to numbers, such as 'rgb|resize(256)|scale(255)'.", None
     )

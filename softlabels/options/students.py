@@ -22,30 +22,27 @@ class TrainingOptions(Options):
 
     epochs: Count = option("Passes over the training rows.", 20)
     batch_size: Count = option("Rows in a step.", 256)
-    lr: Positive = option("Peak learning rate of AdamW; warm-up, then a cosine down to 0.", 1e-3)
-    warmup: BelowOne = option("Fraction of all steps in which the learning rate rises.", 0.02)
-    weight_decay: NotNegative = option("AdamW's weight decay.", 0.0)
-    dropout: BelowOne = option("Dropout on hidden units while training.", 0.0)
-    input_dropout: BelowOne = option("Dropout on inputs while training.", 0.0)
-    max_norm: Positive | None = option(
-        "Upper limit of the norm of the weights coming into each hidden unit.", None
-    )
+    lr: Positive = option("Peak learning rate of AdamW: linear warm-up, then a cosine to 0.", 1e-3)
+    warmup: BelowOne = option("Fraction of all steps for the warm-up.", 0.02)
+    weight_decay: NotNegative = option("Weight decay of AdamW.", 0.0)
+    dropout: BelowOne = option("Dropout on hidden units.", 0.0)
+    input_dropout: BelowOne = option("Dropout on inputs.", 0.0)
+    max_norm: Positive | None = option("Largest norm of the weights into each hidden unit.", None)
     rows: Count | None = option(
         "Train on this many rows only, drawn evenly over the classes by --data-seed.", None
     )
     holdout: BelowOne = option(
-        "Fraction of the rows kept out of training to choose the best epoch, by their labels or, "
-        "where few have one, by the KL with the teacher; 0 keeps the last.",
+        "Fraction of the rows held out to choose the best epoch; 0 keeps the last epoch.",
         0.1,
     )
     patience: Count | None = option(
         "Stop after this many epochs without a better held-out score.", None
     )
-    seed: Natural = option("Fixes initial weights and dropout.", 0)
-    data_seed: Natural = option("Fixes order, hold-out and draws: which rows are seen when.", 0)
+    seed: Natural = option("Seed of initial weights and dropout.", 0)
+    data_seed: Natural = option("Seed of the order of rows, the hold-out and draws.", 0)
     device: str = option("auto, cpu, cuda, cuda:1 or mps.", "auto")
     precision: Literal["float32", "bf16", "tf32"] = option(
-        "Matrix work: bf16 is faster, and so is tf32, on CUDA.", "float32"
+        "Precision of matrix products; bf16 is faster, and tf32 on CUDA.", "float32"
     )
 
 
@@ -53,7 +50,7 @@ class TrainingOptions(Options):
 class FitOptions(TrainingOptions, SourceOptions):
     """Train a model from hard labels: a teacher, or a baseline for students."""
 
-    data: str = option("digits (comes along), a file or folder of data, or a Hub id.")
+    data: str = option("digits (embedded), a file or folder of data, or a Hub id.")
     model: str = option(
         "linear, mlp:1200x1200, cnn:32x64, or package.module:factory.", "mlp:1200x1200"
     )
@@ -68,7 +65,9 @@ class TrainOptions(TrainingOptions):
     """Train a student from a stored dump; no teacher in memory."""
 
     dump: str | None = option(
-        "The dump's folder. Default: the newest complete one under data/.", None, positional=True
+        "A dump: folder, address or ORG/NAME. Default: the newest complete one under data/.",
+        None,
+        positional=True,
     )
     T: Positive = option(
         "Temperature of teacher and student in the loss.", 4.0, flag="--T -T --temperature"
@@ -82,8 +81,7 @@ class TrainOptions(TrainingOptions):
     )
     preprocess: str | None = option("The student's preprocessing. Default: the teacher's.", None)
     keep: Literal["auto", "gpu", "disk"] = option(
-        "Where logits are read from. auto: the GPU if they fit, else disk, which is mapped into "
-        "memory.",
+        "Where to read logits from: gpu, disk (memory-mapped), or auto: gpu if they fit.",
         "auto",
     )
     cache: bool = option(
@@ -91,13 +89,10 @@ class TrainOptions(TrainingOptions):
         True,
         flag="--cache/--no-cache",
     )
-    streaming: bool = option(
-        "Read row groups as they are needed and keep none, wherever the dump lies.", False
-    )
-    shards: str | None = option("Only these shards of the dump, such as 0-9 or 0-3,7.", None)
+    streaming: bool = option("Read row groups on demand and write nothing to disk.", False)
+    shards: str | None = option("Use only these shards, such as 0-9 or 0-3,7.", None)
     shuffle: str = option(
-        "full, or 'blocks(64, 512)': 512 random blocks of 64 neighbours mixed at a time, for dumps "
-        "larger than memory. Streaming mixes 16 row groups.",
+        "full, or 'blocks(64, 512)' for dumps larger than memory: mixes 512 blocks of 64 rows.",
         "full",
     )
     out: str = option("The checkpoint to write.", "s.pt")
@@ -108,11 +103,15 @@ class EvalOptions(SourceOptions):
     """Measure a checkpoint on labelled data, and against a dump."""
 
     checkpoint: str = option("A checkpoint of `softlabels fit` or `train`.", positional=True)
-    data: str | None = option("Default: the data that the checkpoint was trained on.", None)
+    data: str | None = option(
+        "Data to measure on. Default: the data that the checkpoint was trained on.", None
+    )
     split: str = option("Which split of the data.", "test")
     against: str | None = option(
-        "A dump's folder: also measure agreement with its teacher, on the dump's rows.", None
+        "A dump: also measure agreement and KL with its teacher, on its rows.", None
     )
-    model: str | None = option("Confirms the factory that the checkpoint names.", None)
+    model: str | None = option(
+        "The factory that the checkpoint names, to confirm that its code may run.", None
+    )
     batch_size: Count = option("Rows in a forward pass.", 1024)
     device: str = option("auto, cpu, cuda, cuda:1 or mps.", "auto")

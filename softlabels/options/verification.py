@@ -10,22 +10,22 @@ from softlabels.options.option import Count, Natural, Options, option
 class VerifyOptions(Options):
     """Check a dump: its files, and on demand its source and its teacher's answers."""
 
-    dump: str = option("The dump's folder.", positional=True)
-    source: bool = option("Also hash the source's inputs again and compare, row by row.", False)
+    dump: str = option("A dump: folder, address or ORG/NAME.", positional=True)
+    source: bool = option("Also hash the source's inputs again and compare them row by row.", False)
     data: str | None = option(
         "Where the source is, if not where the dump says: a file, folder or Hub id.", None
     )
     replay: Count | None = option("Also run this many random rows through the teacher again.", None)
     teacher: str | None = option("The teacher's file, for --replay.", None)
-    model: str | None = option("The model that a bare state dict belongs to.", None)
+    model: str | None = option("The model of a bare state dict, such as mlp:1200x1200.", None)
     weights: str | None = option(
-        "Which weights of a file that holds several: the way to them, such as state_dict_ema.", None
+        "Which weights of a file that holds several, such as state_dict_ema.", None
     )
-    seed: Natural = option("Chooses the rows of --replay.", 0)
+    seed: Natural = option("Seed of the rows for --replay.", 0)
     batch_size: Count = option("Rows in a forward pass.", 256)
     device: str = option("auto, cpu, cuda, cuda:1 or mps.", "auto")
     workers: Count | None = option("Files read at once. Default: the number of cores.", None)
-    trust_pickle: bool = option("Load a teacher's file even though it could run code.", False)
+    trust_pickle: bool = option("Load a teacher's file even if it could run code.", False)
 
     def check_together(self) -> None:
         if self.replay is not None and self.teacher is None:
