@@ -1,13 +1,15 @@
-"""The door of `dump` and `plan`: from options to a teacher and its data, tried on each other."""
+"""The door of `dump` and `plan`: from options to a teacher and its data, tried on each other. Below
+it nothing takes the options of a command."""
 
 from functools import partial
+from typing import Any
 
 from softlabels.capture.answers import RunningTeacher
 from softlabels.capture.pipeline import Pace
 from softlabels.capture.planning import Setup, Storage, default_name
-from softlabels.capture.trying import try_teacher
+from softlabels.capture.trying import TeacherRun, try_teacher
 from softlabels.inputs.examples import Examples
-from softlabels.inputs.opening import open_as_told
+from softlabels.inputs.opening import DataChoice, open_chosen
 from softlabels.inputs.preprocessing import choose, remarks
 from softlabels.inputs.sources import Source
 from softlabels.options import DumpOptions
@@ -16,6 +18,7 @@ from softlabels.store.ledger import Ledger
 from softlabels.system.devices import own_device, resolve_device
 from softlabels.system.progress import SILENT, Progress
 from softlabels.teachers import Teacher, resolve
+from softlabels.teachers.resolving import TeacherChoice
 from softlabels.teachers.teacher import suggest_name
 
 
@@ -26,22 +29,19 @@ def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
     Raises TeacherError, SourceError, LogitsError or UsageError where they don't fit together.
     """
     device = own_device(resolve_device(options.device))
-    teacher = resolve(
-        options.teacher,
-        model=options.model,
-        input_shape=lambda: _examples(options, None)[0].input_shape,
-        trust_pickle=options.trust_pickle,
-        weights=options.weights,
-    ).to(device)
+    teacher, examples, chosen = _open(
+        options.part(TeacherChoice), options.part(DataChoice), options.preprocess, progress
+    )
+    teacher.to(device)
     teacher.name = options.name or teacher.name
-    examples, chosen = _examples(options, teacher, progress)
     source = examples.source
     names = source.class_names or (teacher.class_names if source.labelled else None)
     for text in (*remarks(examples, chosen), *_numbered(source, names), *teacher.remarks):
         progress.say(text)
     for text in suggest_name(teacher.name) if options.name is None else ():
         progress.say(text)
-    classes, tried = try_teacher(teacher, examples, names, options, device)
+    run, storage = options.part(TeacherRun), options.part(Storage)
+    classes, tried = try_teacher(teacher, examples, names, run, storage, device)
     answers = RunningTeacher(
         model=teacher,
         preprocess=examples.preprocess,
@@ -56,7 +56,7 @@ def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
         source=source,
         class_names=names,
         ledger=Ledger(open_folder(out)),
-        storage=options.part(Storage),
+        storage=storage,
         pace=options.part(Pace),
         name=options.name,
         reopen=partial(prepare, options),
@@ -74,13 +74,26 @@ def _numbered(source: Source, names: list[str] | None) -> list[str]:
     return [f"labels of {source.name} are numbers, taken as the teacher's: {shown}"]
 
 
-def _examples(
-    options: DumpOptions, teacher: Teacher | None, progress: Progress = SILENT
-) -> tuple[Examples, str]:
-    """The data as the options say, else as the teacher remembers it, preprocessed likewise, and
-    where its preprocessing comes from."""
-    remembered = teacher.remembered if teacher else {}
-    source = open_as_told(options, options.data, options.teacher, remembered, progress)
-    known = teacher.preprocess if teacher else None
-    chosen = choose(source, options.preprocess, known, "the teacher's checkpoint")
-    return Examples(source, chosen.preprocess), chosen.origin
+def _open(
+    choice: TeacherChoice, data: DataChoice, preprocess: str | None, progress: Progress
+) -> tuple[Teacher, Examples, str]:
+    """The teacher; the data as they were chosen, else as the teacher remembers them, preprocessed
+    likewise; and where that preprocessing comes from.
+
+    A bare state dict remembers nothing, and its model needs the shape of an input: then the data
+    come first, and are opened once all the same.
+    """
+
+    def examples(remembered: dict[str, Any], known: str | None) -> tuple[Examples, str]:
+        source = open_chosen(data, choice.teacher, remembered, progress)
+        chosen = choose(source, preprocess, known, "the teacher's checkpoint")
+        return Examples(source, chosen.preprocess), chosen.origin
+
+    opened: list[tuple[Examples, str]] = []
+
+    def input_shape() -> list[int]:
+        opened.append(examples({}, None))
+        return opened[0][0].input_shape
+
+    teacher = resolve(**vars(choice), input_shape=input_shape)
+    return teacher, *(opened or [examples(teacher.remembered, teacher.preprocess)])[0]

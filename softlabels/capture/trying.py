@@ -1,13 +1,15 @@
 """A teacher tried on the first rows of its data, before anything is written. N rows, C classes."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from softlabels.capture.planning import Storage
 from softlabels.errors import LogitsError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.label_numbers import check_labels
-from softlabels.options import DumpOptions
 from softlabels.probabilities import looks_like, scaled_probabilities
 from softlabels.store.codecs.kinds import Dense
 from softlabels.store.codecs.registry import parse_codec
@@ -27,11 +29,22 @@ LAST_LAYER = {
 }
 
 
+@dataclass(frozen=True)
+class TeacherRun:
+    """How a teacher is run: options of these names."""
+
+    batch_size: int
+    precision: str
+    outputs: str
+    allow_batch_dependence: bool
+
+
 def try_teacher(
     teacher: Teacher,
     examples: Examples,
     class_names: list[str] | None,
-    options: DumpOptions,
+    run: TeacherRun,
+    storage: Storage,
     device: torch.device,
 ) -> tuple[int, list[str]]:
     """As many rows as a batch of the run has; the number of classes, and remarks.
@@ -42,25 +55,25 @@ def try_teacher(
     """
     check_class_names(teacher.name, teacher.class_names, class_names)
     teacher.classes = teacher.classes if class_names is None else len(class_names)
-    rows, inputs = examples.first_readable(options.batch_size)
+    rows, inputs = examples.first_readable(run.batch_size)
     block = examples.source.take(rows)
     ids = block.ids.tolist()
     inputs = examples.finish(inputs.to(device))
-    logits_NC = teacher.logits(inputs, options.precision)
+    logits_NC = teacher.logits(inputs, run.precision)
     classes = logits_NC.shape[1]
     teacher.check_classes(classes, class_names)
     check_labels(examples.source, classes, f"the teacher {teacher.name}")
-    codec = parse_codec(options.codec, classes, options.dtype)
-    codec.check_takes(Dense, options.codec, teacher.title)
+    codec = parse_codec(storage.codec, classes, storage.dtype)
+    codec.check_takes(Dense, storage.codec, teacher.title)
     if codec.fits:  # on a pilot, later
         cast_for_storage(logits_NC, torch.float32, ids)
     stored = {} if codec.fits else codec.encode(Dense(logits_NC), ids)
-    allowed = options.allow_batch_dependence
-    remark = check_steady(teacher, inputs, logits_NC, options.precision, ids, allowed)
+    allowed = run.allow_batch_dependence
+    remark = check_steady(teacher, inputs, logits_NC, run.precision, ids, allowed)
     kind = looks_like(logits_NC)
-    if kind is not None and not (kind == "sigmoid" and options.outputs == "logits"):
+    if kind is not None and not (kind == "sigmoid" and run.outputs == "logits"):
         raise LogitsError(f"the teacher {teacher.name} gives {LAST_LAYER[kind]}")
-    total = scaled_probabilities(logits_NC) if options.outputs != "logits" else None
+    total = scaled_probabilities(logits_NC) if run.outputs != "logits" else None
     if kind is None and total is not None:
         raise LogitsError(
             f"the teacher {teacher.name} gives probabilities times {total:.6g} (rows are 0 or more "

@@ -21,7 +21,7 @@ from softlabels.exchange.matching import (
     describe_origin,
 )
 from softlabels.exchange.opening import open_foreign
-from softlabels.inputs.opening import open_source
+from softlabels.inputs.opening import DataChoice, open_chosen
 from softlabels.inputs.preprocessing import choose
 from softlabels.inputs.sources import BLOCK_ROWS, Source
 from softlabels.logits import check_temperature
@@ -75,15 +75,7 @@ def import_logits(options: ImportOptions, progress: Progress) -> Imported:
 
 def _prepare(options: ImportOptions, progress: Progress) -> Setup:
     """Open the file and the source, and match them."""
-    source = open_source(
-        options.data,
-        options.split,
-        revision=options.revision,
-        input_column=options.input_column,
-        label_column=options.label_column,
-        id_column=options.id_column,
-        progress=progress,
-    )
+    source = open_chosen(options.part(DataChoice), progress=progress)
     answers = _answers(options, source, progress)
     dtype = options.dtype or ("float32" if answers.probabilities else answers.foreign.dtype)
     out = options.out or f"data/{default_name(source, answers.name)}"

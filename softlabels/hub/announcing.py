@@ -9,7 +9,6 @@ from huggingface_hub.errors import RepositoryNotFoundError
 
 from softlabels.errors import UsageError
 from softlabels.hub.header import header_fields
-from softlabels.options import PushOptions
 from softlabels.places.hub_address import HubAddress, translated
 from softlabels.store.folder import Folder
 from softlabels.store.names import CARD
@@ -19,17 +18,19 @@ from softlabels.store.records import Plan
 LOCAL = re.compile(r"(?:~|file:/|[A-Za-z]:[\\/]|\\\\|/[^/]+/).*", re.DOTALL)  # a path from the top
 
 
-def announcement(reader: DumpReader, at: HubAddress, options: PushOptions) -> Iterator[str]:
+def announcement(
+    reader: DumpReader, at: HubAddress, include_inputs: bool, license: str | None
+) -> Iterator[str]:
     """Lines to be said before anything is sent; those of which a stranger would suffer are
     warnings."""
     plan = reader.plan
-    inputs = plan.with_inputs and options.include_inputs
+    inputs = plan.with_inputs and include_inputs
     labels = " labels," if reader.labelled else ""
     yield (
         f"what goes to {at.repo}: the logits of {len(reader):,} rows and {plan.classes:,} classes,"
         f"{labels} ids and input hashes, {'and the inputs' if inputs else 'no inputs'}; the names "
         f"of the teacher, {plan.teacher.name!r}, and of the source, {plan.source.data!r}, "
-        f"split {plan.source.split}; {_licence(reader.folder, options.license)}"
+        f"split {plan.source.split}; {_licence(reader.folder, license)}"
     )
     for what, text in _paths(reader):
         yield (

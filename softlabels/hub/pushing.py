@@ -71,6 +71,17 @@ class Pushed:
         return f"Pushed({self.url}: {size}, {len(self.removed):,} removed, {at})"
 
 
+@dataclass(frozen=True)
+class Publishing:
+    """How a dump is published: options of these names."""
+
+    private: bool
+    replace: bool
+    dry_run: bool
+    license: str | None
+    teacher_license: str | None
+
+
 @verb(PushOptions)
 def push(options: PushOptions, progress: Progress) -> Pushed:
     """Publish a dump.
@@ -81,7 +92,8 @@ def push(options: PushOptions, progress: Progress) -> Pushed:
     inputs where it isn't said whether to publish them, StoreError where the Hub refuses or can't be
     reached.
     """
-    address = _address(options)
+    address = _address(options.repo, options.revision)
+    how = options.part(Publishing)
     folder = open_folder(options.dump)
     if not folder.is_local:
         raise UsageError(f"{folder} is elsewhere; push a dump from this disk")
@@ -92,33 +104,32 @@ def push(options: PushOptions, progress: Progress) -> Pushed:
             f"licence lets you publish them, else --labels-only"
         )
     _check(options.dump, progress)
-    for line in announcement(DumpReader(folder), address, options):
+    for line in announcement(DumpReader(folder), address, options.include_inputs, options.license):
         progress.say(line)
     if not plan.with_inputs or options.include_inputs:
-        return _publish(folder, address, options, progress)
+        return _publish(folder, address, how, progress)
     with tempfile.TemporaryDirectory(prefix="softlabels-") as place:
         bare = without_inputs(DumpReader(folder), Folder(place), progress)
         with suppress(FileNotFoundError):  # what its owner wrote into it
             shutil.copyfile(folder.path(CARD), bare.path(CARD))
-        return _publish(bare, address, options, progress)
+        return _publish(bare, address, how, progress)
 
 
-def _address(options: PushOptions) -> HubAddress:
+def _address(repo: str, revision: str | None) -> HubAddress:
     """Where to, on the branch that is asked for. Raises UsageError for a place that no dump can
     have."""
-    address = HubAddress.parse(f"hf://datasets/{options.repo}")
+    address = HubAddress.parse(f"hf://datasets/{repo}")
     if address is None or address.revision:
         raise UsageError(
-            f"{options.repo!r} is no name of a dump; write ORG/NAME, or ORG/NAME/FOLDER for one of "
-            f"several"
+            f"{repo!r} is no name of a dump; write ORG/NAME, or ORG/NAME/FOLDER for one of several"
         )
     if {"data", "commits"} & set(address.folder.split("/")):
         raise UsageError(
             f"{address}: a folder named data or commits is part of a dump; choose another name"
         )
-    if options.revision and COMMIT.fullmatch(options.revision):
-        raise UsageError(f"--revision {options.revision} is a commit; push to a branch")
-    return replace(address, revision=options.revision)
+    if revision and COMMIT.fullmatch(revision):
+        raise UsageError(f"--revision {revision} is a commit; push to a branch")
+    return replace(address, revision=revision)
 
 
 def _check(dump: str, progress: Progress) -> None:
@@ -131,16 +142,17 @@ def _check(dump: str, progress: Progress) -> None:
         )
 
 
-def _publish(folder: Folder, at: HubAddress, options: PushOptions, progress: Progress) -> Pushed:
+def _publish(folder: Folder, at: HubAddress, how: Publishing, progress: Progress) -> Pushed:
     api, manifest = HfApi(), at.inside(MANIFEST)
     with translated(at), quiet():
         head, there = look(api, at)
-        if options.revision and head is not None:
+        if at.revision and head is not None:
             refuse_tag(api, at)
-        earlier = earlier_files(api, folder, at, head, there, options.replace)
+        earlier = earlier_files(api, folder, at, head, there, how.replace)
         names = {CARD, at.inside(CARD)} & there.keys()
         cards = {name: read_file(api, at, name, head).decode() for name in names}
-    pages = _pages(folder, at, options, there, cards, progress)
+    licences = {"license": how.license, TEACHER_LICENSE: how.teacher_license}
+    pages = _pages(folder, at, licences, there, cards, progress)
     files = dump_files(folder, at) | {name: (page, "") for name, page in pages.items()}
     with translated(at), quiet():
         changed = {
@@ -152,9 +164,9 @@ def _publish(folder: Folder, at: HubAddress, options: PushOptions, progress: Pro
         result = Pushed(at.repo, url, None, sorted(changed), size, stale, len(files) - len(changed))
         for name in {CARD, at.inside(CARD)}:
             _validate(pages[name])
-        if options.dry_run or not (changed or stale):
+        if how.dry_run or not (changed or stale):
             return result
-        head = _make_place(api, at, options.private)
+        head = _make_place(api, at, how.private)
         pieces = _pieces(at, changed, stale, folder.path(MANIFEST) if manifest in there else None)
         return replace(result, commit=_send(api, at, pieces, head, progress))
 
@@ -172,7 +184,7 @@ def _make_place(api: HfApi, at: HubAddress, private: bool) -> str | None:
 def _pages(
     folder: Folder,
     at: HubAddress,
-    options: PushOptions,
+    licences: dict[str, str | None],
     there: Collection[str],
     cards: dict[str, str],
     progress: Progress,
@@ -192,11 +204,10 @@ def _pages(
     except MissingExtra as error:
         progress.say(f"the card has no picture: {error}")
     picture = PICTURE if pages else None
-    given = {"license": options.license, TEACHER_LICENSE: options.teacher_license}
-    page = render_page(folder, manifest, plan, where, given, surveyed.section, picture, before)
+    page = render_page(folder, manifest, plan, where, licences, surveyed.section, picture, before)
     pages[at.inside(CARD)] = page.encode()
     if at.folder:
-        index = render_index(folder, manifest, plan, where, given, cards.get(CARD, ""))
+        index = render_index(folder, manifest, plan, where, licences, cards.get(CARD, ""))
         pages[CARD] = index.encode()
     return pages
 

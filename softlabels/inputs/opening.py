@@ -1,6 +1,7 @@
 """From `--data` and the names of its columns to a `Source`."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import datasets
@@ -11,7 +12,6 @@ from softlabels.inputs.describing import describe
 from softlabels.inputs.reading_errors import as_source_error
 from softlabels.inputs.sources import Source
 from softlabels.inputs.tables.opening import open_data
-from softlabels.options import SourceOptions
 from softlabels.system.progress import SILENT, Progress
 
 
@@ -53,19 +53,32 @@ def open_source(
     return source
 
 
-def open_as_told(
-    options: SourceOptions,
-    data: str | None,
-    model: str,
-    remembered: dict[str, Any],
+@dataclass(frozen=True)
+class DataChoice:
+    """What a command names of its data: options of these names. None is for what the model's file
+    remembers, or for the default."""
+
+    data: str | None
+    split: str
+    revision: str | None
+    input_column: str | None
+    label_column: str | None
+    id_column: str | None
+
+
+def open_chosen(
+    choice: DataChoice,
+    model: str = "",
+    remembered: dict[str, Any] | None = None,
     progress: Progress = SILENT,
 ) -> Source:
-    """The source that a command's options name, else the one that a model's file remembers.
+    """The source that was chosen, else the one that the file of `model` remembers.
 
     Columns that a model remembers go with its own data only. Raises UsageError where neither
     names the data.
     """
-    place = {"data": data} if data is not None else remembered
+    remembered = remembered or {}
+    place = {"data": choice.data} if choice.data is not None else remembered
     if "data" not in place:
         raise UsageError(
             f"{model} does not remember its data; say it with --data digits, --data FOLDER or "
@@ -73,11 +86,11 @@ def open_as_told(
         )
     return open_source(
         place["data"],
-        options.split,
-        revision=options.revision or place.get("revision"),
-        input_column=options.input_column or place.get("input_column"),
-        label_column=options.label_column or place.get("label_column"),
-        id_column=options.id_column or place.get("id_column"),
+        choice.split,
+        revision=choice.revision or place.get("revision"),
+        input_column=choice.input_column or place.get("input_column"),
+        label_column=choice.label_column or place.get("label_column"),
+        id_column=choice.id_column or place.get("id_column"),
         class_names=remembered.get("class_names"),
         progress=progress,
     )

@@ -1,6 +1,7 @@
 """How good a model is, and how close to its teacher. N rows, C classes."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from softlabels.errors import LabelSpaceMismatch, SourceError, TeacherError
 from softlabels.inputs.examples import Examples
-from softlabels.inputs.opening import open_as_told
+from softlabels.inputs.opening import DataChoice, open_chosen
 from softlabels.inputs.preprocessing import choose, introduce
 from softlabels.label_spaces import LabelSpace, match_label_spaces
 from softlabels.logits import DenseLogits
@@ -91,26 +92,55 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
         raise TeacherError(
             f"{options.checkpoint} is a {model.kind}, not a checkpoint of softlabels"
         )
-    source = open_as_told(options, options.data, options.checkpoint, model.remembered, progress)
+    choice = options.part(DataChoice)
+    source = open_chosen(choice, options.checkpoint, model.remembered, progress)
     chosen = choose(source, options.preprocess, model.preprocess, "the checkpoint")
     examples = Examples(source, chosen.preprocess)
     introduce(progress, examples, chosen.origin)
-    model.to(resolve_device(options.device))
-    space = _label_space(model, examples, options)
+    device = resolve_device(options.device)
+    running = Running(options.checkpoint, model.to(device), device, options.batch_size, progress)
+    space = running.label_space(examples)
     labels_N = _labels_of(examples, space, progress)
-    logits_NC = _predict_all(model, examples, options, progress, "eval")
-    found = Evaluation(checkpoint=options.checkpoint, data=source.data, split=source.split)
-    found.update(LabelScore.of(DenseLogits(logits_NC), labels_N).measures)
+    logits_NC = running.predict(examples, "eval")
+    evaluation = Evaluation(checkpoint=options.checkpoint, data=source.data, split=source.split)
+    evaluation.update(LabelScore.of(DenseLogits(logits_NC), labels_N).measures)
     if options.against is not None:
         dataset = load(options.against, preprocess=str(chosen.preprocess))
         assert isinstance(dataset, Dump), "one folder was named"
-        found["against"] = _against(dataset, model, space, options, progress)
-    return found
+        evaluation["against"] = _against(options.against, dataset, running, space)
+    return evaluation
 
 
-def _label_space(model: Model, examples: Examples, options: EvalOptions) -> LabelSpace:
-    sample = examples.finish(examples.sample().to(resolve_device(options.device)))
-    return LabelSpace(options.checkpoint, model.logits(sample).shape[1], model.class_names)
+@dataclass(frozen=True)
+class Running:
+    """A checkpoint's model on a device. checkpoint: its file, for messages."""
+
+    checkpoint: str
+    model: Model
+    device: torch.device
+    batch_size: int
+    progress: Progress
+
+    def label_space(self, examples: Examples) -> LabelSpace:
+        """Its classes, counted in its logits of a few inputs."""
+        sample = examples.finish(examples.sample().to(self.device))
+        return LabelSpace(
+            self.checkpoint, self.model.logits(sample).shape[1], self.model.class_names
+        )
+
+    def predict(self, examples: Examples, what: str) -> Tensor:
+        """Its logits of all rows, float32 [N, C]; `what` is the bar's name. Raises TeacherError for
+        NaN and infinity."""
+        rows, model = np.arange(len(examples)), self.model
+        with self.progress.bar(what, len(rows), "rows") as advance:
+            logits_NC = predict(model.logits, examples, rows, self.device, self.batch_size, advance)
+        if broken := broken_rows(logits_NC):
+            raise TeacherError(
+                f"{self.checkpoint} gives NaN or infinity for {broken:,} of {len(rows):,} rows of "
+                f"{examples.source.data!r}; nothing can be measured. Check the checkpoint and "
+                f"--preprocess"
+            )
+        return logits_NC
 
 
 def _labels_of(examples: Examples, model: LabelSpace, progress: Progress) -> Tensor:
@@ -133,15 +163,12 @@ def _labels_of(examples: Examples, model: LabelSpace, progress: Progress) -> Ten
     return labels_N if order is None else torch.where(labels_N < 0, -1, order[labels_N])
 
 
-def _against(
-    dataset: Dump, model: Model, space: LabelSpace, options: EvalOptions, progress: Progress
-) -> dict[str, Any]:
+def _against(name: str, dataset: Dump, running: Running, space: LabelSpace) -> dict[str, Any]:
     """The model beside a dump's teacher, whose classes may be in another order."""
     assert dataset.examples is not None, "they were asked for"
-    name = str(options.against)
     theirs = LabelSpace(name, dataset.reader.plan.classes, dataset.class_names)
-    order = _match(space, theirs, progress)
-    student_NC = _predict_all(model, dataset.examples, options, progress, "against")
+    order = _match(space, theirs, running.progress)
+    student_NC = running.predict(dataset.examples, "against")
     columns = dataset.rows.columns(np.arange(len(dataset)))
     dataset.settle()
     if order is not None:  # the student's classes in the teacher's order
@@ -152,23 +179,7 @@ def _against(
 
 def _match(ours: LabelSpace, theirs: LabelSpace, progress: Progress) -> Tensor | None:
     """Of each class of theirs its number in ours, int64 [C]; None where they are the same."""
-    found = match_label_spaces(ours, theirs)
-    if found.note:
-        progress.say(found.note + "; they are matched by name" * (found.order is not None))
-    return None if found.order is None else torch.tensor(found.order)
-
-
-def _predict_all(
-    model: Model, examples: Examples, options: EvalOptions, progress: Progress, what: str
-) -> Tensor:
-    device = resolve_device(options.device)
-    rows = np.arange(len(examples))
-    with progress.bar(what, len(rows), "rows") as advance:
-        logits_NC = predict(model.logits, examples, rows, device, options.batch_size, advance)
-    if broken := broken_rows(logits_NC):
-        raise TeacherError(
-            f"{options.checkpoint} gives NaN or infinity for {broken:,} of {len(rows):,} rows of "
-            f"{examples.source.data!r}; nothing can be measured. Check the checkpoint and "
-            f"--preprocess"
-        )
-    return logits_NC
+    matched = match_label_spaces(ours, theirs)
+    if matched.note:
+        progress.say(matched.note + "; they are matched by name" * (matched.order is not None))
+    return None if matched.order is None else torch.tensor(matched.order)

@@ -3,34 +3,36 @@
 import numpy as np
 
 from softlabels.errors import UsageError
-from softlabels.options import TrainingOptions
 from softlabels.system.humanize import counted
 
 FEW = 30  # held-out rows; the accuracy of n rows has a standard error of up to 0.5 / √n
 
 
 def choose_rows(
-    total: int, labels: np.ndarray | None, options: TrainingOptions
+    total: int, labels: np.ndarray | None, *, holdout: float, rows: int | None, data_seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(training rows, held-out rows), by the data seed. `rows` of them, evenly over the classes.
+    """(training rows, held-out rows), drawn by the data seed.
+
+    holdout: the fraction of all rows that is held out
+    rows: train on this many, evenly over the classes; None for all that are left
 
     Raises UsageError where a hold-out leaves no row on either side, and where there are fewer rows
     than asked for.
     """
-    order = np.random.default_rng([options.data_seed, 0xDA7A]).permutation(total)
-    held = round(options.holdout * total)
-    if options.holdout and not 0 < held < total:
+    order = np.random.default_rng([data_seed, 0xDA7A]).permutation(total)
+    held = round(holdout * total)
+    if holdout and not 0 < held < total:
         side = "train on" if held else "hold out"
         raise UsageError(
-            f"--holdout is {options.holdout:g}: of {counted(total, 'row')} it leaves none to "
+            f"--holdout is {holdout:g}: of {counted(total, 'row')} it leaves none to "
             f"{side}; use another fraction, or 0 to train on all and keep the last epoch"
         )
     kept, out = order[held:], order[:held]
-    if options.rows is None:
+    if rows is None:
         return np.sort(kept), np.sort(out)
-    if options.rows > len(kept):
-        raise UsageError(f"--rows is {options.rows}; only {len(kept)} rows are there to train on")
-    return np.sort(_evenly(kept, labels, options.rows)), np.sort(out)
+    if rows > len(kept):
+        raise UsageError(f"--rows is {rows}; only {len(kept)} rows are there to train on")
+    return np.sort(_evenly(kept, labels, rows)), np.sort(out)
 
 
 def _evenly(rows: np.ndarray, labels: np.ndarray | None, count: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 N rows of a batch, C classes.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,13 @@ from softlabels.measures import LabelScore, TeacherScore
 from softlabels.models.causes import cause
 from softlabels.models.checkpoint import Checkpoint, library_versions
 from softlabels.models.specs import build_model, check_state
-from softlabels.options import TrainingOptions
 from softlabels.students.evaluation import broken_rows, predict
 from softlabels.students.holdout import FEW, choose_rows, labels_choose
 from softlabels.students.ranks import Ranks
 from softlabels.students.student import Student, Use, check_model, check_training, in_words
 from softlabels.students.trainer import (
     Outcome,
+    Recipe,
     Score,
     Task,
     Trainer,
@@ -71,7 +71,8 @@ class Job:
 
     identity: what the rows are, the same for the same ones. labels: int64 [rows], −1 for none, or
     None where no row has one; then there is a teacher. inputs: of each input the row that stands
-    for it: what is held out is an input, with all its views.
+    for it: what is held out is an input, with all its views. options: all, for the checkpoint, and
+    for ranks to compare.
     """
 
     spec: str
@@ -83,20 +84,27 @@ class Job:
     data: dict[str, Any]
     identity: str
     out: str
-    options: TrainingOptions
+    recipe: Recipe
+    options: dict[str, Any]
     ranks: Ranks
     inputs: np.ndarray
 
     def run(
         self, loss: Any, take: Any, order: Any, remedy: str, progress: Progress, ahead: bool = False
     ) -> TrainResult:
-        options, ranks = self.options, self.ranks
+        recipe, ranks = self.recipe, self.ranks
         check_out(self.out)
         labels = None if self.labels is None else self.labels.numpy()[self.inputs]
-        kept, held = choose_rows(len(self.inputs), labels, options)
+        kept, held = choose_rows(
+            len(self.inputs),
+            labels,
+            holdout=recipe.holdout,
+            rows=recipe.rows,
+            data_seed=recipe.data_seed,
+        )
         rows = self.inputs[kept], self.inputs[held]
-        share = smallest_share(len(rows[0]), options.batch_size, ranks.world)
-        seed_everything(options.seed)
+        share = smallest_share(len(rows[0]), recipe.batch_size, ranks.world)
+        seed_everything(recipe.seed)
         student, use = self.build(share)
         self.check_ranks(student)
         task = Task(
@@ -115,7 +123,7 @@ class Job:
             result[0].save(self.out)
 
         use_differs = bool(use.unused) or not use.steady
-        trainer = Trainer(student, task, rows, options, save, ranks, use_differs)
+        trainer = Trainer(student, task, rows, recipe, save, ranks, use_differs)
         self.say(rows, use, progress)
         outcome = trainer.run(progress)
         return TrainResult(
@@ -124,8 +132,8 @@ class Job:
 
     def build(self, share: int) -> tuple[Student, Use]:
         """The model, tried: `share` is the smallest number of rows that it will be trained on."""
-        shape, options, device = self.examples.input_shape, self.options, self.ranks.device
-        dropout = options.dropout, options.input_dropout
+        shape, recipe, device = self.examples.input_shape, self.recipe, self.ranks.device
+        dropout = recipe.dropout, recipe.input_dropout
         try:
             model = build_model(self.spec, shape, self.classes, *dropout).to(device)
         except RuntimeError as error:  # larger than memory
@@ -134,14 +142,14 @@ class Job:
         sample = self.examples.finish(self.examples.sample().to(device))
         check_model(student, sample)
         check_state(model, self.spec)
-        use = check_training(student, sample, options.precision, share, self.ranks.world)
+        use = check_training(student, sample, recipe.precision, share, self.ranks.world)
         return student, use
 
     def check_ranks(self, student: Student) -> None:
         """Raises UsageError where ranks were started with other options, data or models."""
         options = {
             f"--{name.replace('_', '-')}": value
-            for name, value in asdict(self.options).items()
+            for name, value in self.options.items()
             if name not in PLACES
         }
         shapes = [(name, list(value.shape)) for name, value in student.model.state_dict().items()]
@@ -243,7 +251,7 @@ class Job:
             state_dict=outcome.state_dict,
             class_names=self.class_names,
             data=self.data,
-            training=asdict(self.options) | {"complete": outcome.complete},
+            training=self.options | {"complete": outcome.complete},
             metrics=metrics,
             versions=library_versions(),
         )

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from softlabels.errors import TrainingError, UsageError
-from softlabels.options import TrainingOptions
 from softlabels.students.ranks import Ranks
 from softlabels.students.student import Student, in_words
 from softlabels.system.devices import autocast
@@ -31,12 +30,32 @@ SAVE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """How a model is trained, whatever the loss: the options of these names."""
+
+    epochs: int
+    batch_size: int
+    lr: float
+    warmup: float
+    weight_decay: float
+    dropout: float
+    input_dropout: float
+    max_norm: float | None
+    rows: int | None
+    holdout: float
+    patience: int | None
+    seed: int
+    data_seed: int
+    precision: str
+
+
+@dataclass(frozen=True)
 class Score:
-    """A held-out score: smaller `key` is better, None is never chosen; `words` says it to a
+    """A held-out score: smaller `key` is better, None is never chosen; `text` says it to a
     person."""
 
     key: tuple[float, ...] | None
-    words: str = ""
+    text: str = ""
     measures: dict[str, Any] | None = None
 
 
@@ -103,22 +122,22 @@ class Trainer:
         student: Student,
         task: Task,
         rows: tuple[np.ndarray, np.ndarray],
-        options: TrainingOptions,
+        recipe: Recipe,
         save: Callable[[Outcome], None],
         ranks: Ranks,
         use_differs: bool = False,
     ) -> None:
-        self.student, self.task, self.options, self.save = student, task, options, save
+        self.student, self.task, self.recipe, self.save = student, task, recipe, save
         self.ranks, self.device = ranks, ranks.device
         self.train_rows, self.held_rows = rows
         self.wrapped = ranks.wrap(student, use_differs)
         self.optimizer = torch.optim.AdamW(
-            student.model.parameters(), lr=options.lr, weight_decay=options.weight_decay
+            student.model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay
         )
-        each = len(steps(len(self.train_rows), options.batch_size, ranks.world))
-        total_steps = options.epochs * each
+        each = len(steps(len(self.train_rows), recipe.batch_size, ranks.world))
+        total_steps = recipe.epochs * each
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: learning_rate_factor(step, total_steps, options.warmup)
+            self.optimizer, lambda step: learning_rate_factor(step, total_steps, recipe.warmup)
         )
         self.best: tuple[float, ...] = (math.inf,)
         self.outcome = Outcome({}, 0, len(self.train_rows), [])
@@ -126,13 +145,13 @@ class Trainer:
 
     def run(self, progress: Progress) -> Outcome:
         """Raises TrainingError where the loss stops being a number, or no epoch has a score."""
-        epochs, patience = self.options.epochs, self.options.patience
+        epochs, patience = self.recipe.epochs, self.recipe.patience
         with progress.bar("train", epochs * len(self.train_rows), "rows") as advance:
             try:
                 for epoch in range(1, epochs + 1):
                     loss = self._train_epoch(epoch, advance)
-                    words = self._judge(epoch, loss)
-                    advance(0, f"epoch {epoch}, loss {measured(loss)}{words}")
+                    held_out = self._judge(epoch, loss)
+                    advance(0, f"epoch {epoch}, loss {measured(loss)}{held_out}")
                     if patience and epoch - self.outcome.epoch >= patience:
                         break
             except (KeyboardInterrupt, TrainingError, RuntimeError):
@@ -141,7 +160,7 @@ class Trainer:
                     progress.say(f"stopped: the best so far, epoch {self.outcome.epoch}, is saved")
                 raise
         if not self.outcome.epoch:
-            raise TrainingError(f"no epoch can be chosen{words}; {self.task.remedy}")
+            raise TrainingError(f"no epoch can be chosen{held_out}; {self.task.remedy}")
         self.outcome.complete = True
         self._save()
         self.ranks.wait()
@@ -163,7 +182,7 @@ class Trainer:
     def _batches(self, order: np.ndarray, epoch: int) -> Iterator[tuple[int, int, Batch]]:
         """How many rows each batch has, how many of them are this process's, and these."""
         rank, world = self.ranks.rank, self.ranks.world
-        parts = [order[s:t] for s, t in steps(len(order), self.options.batch_size, world)]
+        parts = [order[s:t] for s, t in steps(len(order), self.recipe.batch_size, world)]
 
         def take(rows: np.ndarray) -> tuple[int, int, Batch]:
             mine = rows[rank::world]
@@ -184,7 +203,7 @@ class Trainer:
         """weight: how much larger this rank's share is than the mean of all, whose gradients are
         averaged as if they were equal."""
         inputs, spec = batch["input"], self.student.spec
-        with in_words(spec, len(inputs)), autocast(self.device, self.options.precision):
+        with in_words(spec, len(inputs)), autocast(self.device, self.recipe.precision):
             logits_NC = self.wrapped(inputs)
         loss = self.task.loss(logits_NC, batch)
         if weight != 1:
@@ -194,8 +213,8 @@ class Trainer:
             self.ranks.accelerator.backward(loss)
         self.optimizer.step()
         self.schedule.step()
-        if self.options.max_norm is not None:
-            limit_norms(self.student.model, self.options.max_norm)
+        if self.recipe.max_norm is not None:
+            limit_norms(self.student.model, self.recipe.max_norm)
         return loss.detach()
 
     def _judge(self, epoch: int, loss: float) -> str:
@@ -214,7 +233,7 @@ class Trainer:
             self.best, self.outcome.epoch = score.key, epoch
             if time.monotonic() - self.saved > SAVE_SECONDS:
                 self._save()
-        return f", held out: {score.words}" if score.words else ""
+        return f", held out: {score.text}" if score.text else ""
 
     def _save(self) -> None:
         if self.ranks.is_first:

@@ -3,22 +3,24 @@
 N rows of a batch, C classes.
 """
 
+from dataclasses import asdict
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from softlabels.errors import SourceError, UsageError
 from softlabels.inputs.examples import Examples
-from softlabels.inputs.opening import open_as_told
+from softlabels.inputs.opening import DataChoice, open_chosen
 from softlabels.inputs.preprocessing import choose, introduce
 from softlabels.inputs.views import draw_shifts, shift
 from softlabels.logits import check_temperature
-from softlabels.options import FitOptions, TrainingOptions, TrainOptions, verb
+from softlabels.options import FitOptions, TrainOptions, verb
 from softlabels.places.newest import newest_dump
 from softlabels.students.job import Job, TrainResult
 from softlabels.students.losses import hard_loss, kd_loss
 from softlabels.students.ranks import Ranks
-from softlabels.students.trainer import Batch
+from softlabels.students.trainer import Batch, Recipe
 from softlabels.system.humanize import counted
 from softlabels.system.progress import Progress
 from softlabels.targets.batch import for_each_position
@@ -55,7 +57,7 @@ def train(options: TrainOptions, progress: Progress) -> TrainResult:
 
 
 def _fit(options: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:
-    source = open_as_told(options, options.data, options.out, {}, progress)
+    source = open_chosen(options.part(DataChoice), progress=progress)
     if not source.labelled:
         raise SourceError(f"{options.data!r} has no column of labels; name one with --label-column")
     chosen = choose(source, options.preprocess)
@@ -98,7 +100,8 @@ def _fit(options: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:
         data=data,
         identity=source.fingerprint,
         out=options.out,
-        options=options,
+        recipe=options.part(Recipe),
+        options=asdict(options),
         ranks=ranks,
         inputs=np.arange(len(source)),
     )
@@ -109,7 +112,7 @@ def _fit(options: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:
     def order(rows: np.ndarray, epoch: int) -> np.ndarray:
         return mixed(rows, options.data_seed, epoch)
 
-    return job.run(loss, take, order, _slower(options), progress)
+    return job.run(loss, take, order, _slower(options.lr, options.weight_decay), progress)
 
 
 def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResult:
@@ -132,7 +135,7 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
     chosen = "" if options.dump else " (the newest complete dump)"
     progress.say(f"from {folder}{chosen} at T={options.T:g}, alpha={options.alpha:g}")
     introduce(progress, examples, "from the dump" if options.preprocess is None else "")
-    remedy = _slower(options)
+    remedy = _slower(options.lr, options.weight_decay)
     if not LOW_T <= options.T <= HIGH_T:
         remedy = f"T is {options.T:g}; outside of {LOW_T:g} to {HIGH_T:,.0f} float32 loses the loss"
         progress.say(f"warning: {remedy}")
@@ -166,7 +169,8 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
         data=data,
         identity=dataset.identity,
         out=options.out,
-        options=options,
+        recipe=options.part(Recipe),
+        options=asdict(options),
         ranks=ranks,
         inputs=view_rows[0],
     )
@@ -191,13 +195,10 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
     return job.run(loss, take, order, remedy, progress, ahead)
 
 
-def _slower(options: TrainingOptions) -> str:
-    if options.lr * options.weight_decay >= 1:  # AdamW multiplies weights by 1 − lr · weight_decay
-        return (
-            f"--weight-decay {options.weight_decay:g} times --lr {options.lr:g} is to be well "
-            f"below 1"
-        )
-    return f"try a smaller --lr than {options.lr:g}, or a longer --warmup"
+def _slower(lr: float, weight_decay: float) -> str:
+    if lr * weight_decay >= 1:  # AdamW multiplies weights by 1 − lr · weight_decay
+        return f"--weight-decay {weight_decay:g} times --lr {lr:g} is to be well below 1"
+    return f"try a smaller --lr than {lr:g}, or a longer --warmup"
 
 
 def mixed(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:

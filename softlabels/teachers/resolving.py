@@ -1,6 +1,7 @@
 """From what a person writes after --teacher to a `Teacher`."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from softlabels.errors import TeacherError
@@ -8,6 +9,16 @@ from softlabels.models.model import ModelFile
 from softlabels.models.opening import open_model
 from softlabels.system.local_files import file_fingerprint
 from softlabels.teachers.teacher import Teacher
+
+
+@dataclass(frozen=True)
+class TeacherChoice:
+    """What a command names of its teacher: options of these names, which `resolve` takes."""
+
+    teacher: str
+    model: str | None
+    weights: str | None
+    trust_pickle: bool
 
 
 def resolve(

@@ -13,13 +13,13 @@ from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import BLOCK_ROWS, Source
 from softlabels.label_spaces import LabelSpace, match_label_spaces
 from softlabels.logits import Logits, kl_of_change
-from softlabels.options import VerifyOptions
 from softlabels.store.reader import DumpReader
 from softlabels.system.devices import CUDA_ALONE, resolve_device
 from softlabels.system.progress import Progress
 from softlabels.targets.joining import Join, find_inputs, open_inputs
 from softlabels.teachers import Teacher, resolve
 from softlabels.teachers.probing import MOST_REPLAYED, REPLAYED, difference, steady_limit
+from softlabels.teachers.resolving import TeacherChoice
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,17 @@ class Replay:
     steady: bool
     kl: float
     agreement: float
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """How many rows are run through the teacher again, which ones, and how: options of these
+    names."""
+
+    replay: int
+    seed: int
+    batch_size: int
+    device: str
 
 
 def recheck_source(reader: DumpReader, data: str | None, progress: Progress) -> list[str]:
@@ -86,36 +97,36 @@ def _renamed(reader: DumpReader, source: Source) -> list[str]:
     return [] if found.order is None else [str(found.note)]
 
 
-def replay(reader: DumpReader, words: VerifyOptions, progress: Progress) -> Replay:
-    """Run random rows through the teacher again.
+def replay(
+    reader: DumpReader, chosen: TeacherChoice, rerun: Rerun, data: str | None, progress: Progress
+) -> Replay:
+    """Run random rows through the teacher again. data: the source, if not where the dump says.
 
     Raises TeacherError for another teacher than the dump's.
     """
-    assert words.replay is not None
-    assert words.teacher is not None
     plan = reader.plan
-    source = open_inputs(reader, words.data, progress)
+    source = open_inputs(reader, data, progress)
     examples = find_inputs(reader, source, Preprocess.parse(plan.preprocess))
-    device = resolve_device(words.device)
+    device = resolve_device(rerun.device)
     precision = _precision_here(plan.precision, device, progress)
     bare = plan.teacher.kind == "state_dict"
     teacher = resolve(
-        words.teacher,
-        model=words.model or (plan.teacher.model if bare else None),
+        chosen.teacher,
+        model=chosen.model or (plan.teacher.model if bare else None),
         input_shape=lambda: examples.input_shape,
-        trust_pickle=words.trust_pickle,
-        weights=words.weights or plan.teacher.weights,
+        trust_pickle=chosen.trust_pickle,
+        weights=chosen.weights or plan.teacher.weights,
     ).to(device)
     for remark in teacher.remarks:
         progress.say(remark)
     if teacher.fingerprint != plan.teacher.fingerprint:
         raise TeacherError(
-            f"{words.teacher} is not this dump's teacher: its file is {teacher.fingerprint}, the "
+            f"{chosen.teacher} is not this dump's teacher: its file is {teacher.fingerprint}, the "
             f"dump was made by {plan.teacher.fingerprint}"
         )
     teacher.classes = plan.classes
-    count = min(words.replay, len(reader))
-    rows = np.sort(np.random.default_rng(words.seed).choice(len(reader), count, replace=False))
+    count = min(rerun.replay, len(reader))
+    rows = np.sort(np.random.default_rng(rerun.seed).choice(len(reader), count, replace=False))
     with progress.bar("replay", 2 * count, "rows") as advance:
 
         def live(order: np.ndarray, batch_size: int) -> Tensor:
@@ -127,16 +138,16 @@ def replay(reader: DumpReader, words: VerifyOptions, progress: Progress) -> Repl
             return torch.cat(parts)[torch.from_numpy(np.argsort(order))]
 
         forwards = np.arange(count)
-        live_NC = live(forwards, words.batch_size)
-        other_NC = live(forwards[::-1].copy(), words.batch_size // 2 + 1)
+        live_NC = live(forwards, rerun.batch_size)
+        other_NC = live(forwards[::-1].copy(), rerun.batch_size // 2 + 1)
     stored, which = reader.logits_of(rows)
     twice = difference("in other batches", live_NC, other_NC)
     of_each = torch.from_numpy(which)
-    found = _compare(
+    compared = _compare(
         stored, live_NC[of_each], other_NC[of_each], reader.ids[rows][which],
         REPLAYED[plan.precision],
     )  # fmt: skip
-    return replace(found, rows=count, steady=twice.size <= steady_limit(teacher, plan.precision))
+    return replace(compared, rows=count, steady=twice.size <= steady_limit(teacher, plan.precision))
 
 
 def _precision_here(precision: str, device: torch.device, progress: Progress) -> str:

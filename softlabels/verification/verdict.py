@@ -27,7 +27,8 @@ from softlabels.store.side_files import REMEDY as LOST
 from softlabels.store.side_files import SHARED
 from softlabels.system.humanize import counted
 from softlabels.system.progress import Progress
-from softlabels.verification.rechecks import Replay, recheck_source, replay
+from softlabels.teachers.resolving import TeacherChoice
+from softlabels.verification.rechecks import Replay, Rerun, recheck_source, replay
 
 
 @dataclass
@@ -250,7 +251,9 @@ def _go_further(
             verdict.report("the source", problem, redone=False)
         verdict.source_checked = True
     if options.replay:
-        verdict.replay = found = replay(reader, options, progress)
+        verdict.replay = found = replay(
+            reader, options.part(TeacherChoice), options.part(Rerun), options.data, progress
+        )
         if not found.steady and reader.plan.batch_size is None:
             verdict.warnings.append(
                 f"the teacher does not agree with itself: the same rows in other batches differ by "

@@ -11,7 +11,6 @@ from torch import nn
 import softlabels
 from softlabels.errors import TeacherError, TrainingError, UsageError
 from softlabels.inputs.opening import open_source
-from softlabels.options import FitOptions
 from softlabels.students.holdout import choose_rows, labels_choose
 from softlabels.system.humanize import json_text
 from softlabels.system.progress import Progress
@@ -100,8 +99,8 @@ def test_labels_are_enough_from_thirty_rows_and_half_of_all(known, rows, enough)
 def test_a_hold_out_leaves_rows_on_both_sides(total, holdout, side):
     message = f"--holdout is {holdout}: of {total:,} rows it leaves none to {side}"
     with pytest.raises(UsageError, match=message):
-        choose_rows(total, None, FitOptions(data="digits", holdout=holdout))
-    kept, held = choose_rows(4, None, FitOptions(data="digits", holdout=0))
+        choose_rows(total, None, holdout=holdout, rows=None, data_seed=0)
+    kept, held = choose_rows(4, None, holdout=0, rows=None, data_seed=0)
     assert (len(kept), len(held)) == (4, 0)
 
 
@@ -162,7 +161,7 @@ def test_json_has_no_nan():
 
 def test_rows_without_a_label_keep_their_share():
     labels = np.where(np.arange(1000) % 10 == 0, np.arange(1000) // 10 % 4, -1)
-    kept, _ = choose_rows(1000, labels, FitOptions(data="digits", rows=400, holdout=0))
+    kept, _ = choose_rows(1000, labels, holdout=0, rows=400, data_seed=0)
     known = labels[kept][labels[kept] >= 0]
     assert len(set(kept)) == 400
     assert 25 < len(known) < 55  # 40 of 400, as a tenth of all rows; one class of five were 80

@@ -13,7 +13,6 @@ import torch
 
 import softlabels
 from softlabels.errors import SourceError, StoreError, TrainingError, UsageError
-from softlabels.options import FitOptions
 from softlabels.students.holdout import choose_rows
 from softlabels.students.trainer import learning_rate_factor, limit_norms
 from softlabels.teachers import resolve
@@ -156,13 +155,12 @@ def test_the_best_epoch_is_kept_and_patience_ends_it(tmp_path):
 
 def test_the_hold_out_is_apart_even_and_of_the_right_size():
     labels = np.arange(1000) % 10
-    options = FitOptions(data="digits", rows=100, holdout=0.2, data_seed=3)
-    kept, held = choose_rows(1000, labels, options)
+    kept, held = choose_rows(1000, labels, holdout=0.2, rows=100, data_seed=3)
     assert (len(kept), len(held)) == (100, 200)
     assert not set(kept) & set(held)
     assert np.bincount(labels[kept]).tolist() == [10] * 10
     with pytest.raises(UsageError, match="only 800 rows"):
-        choose_rows(1000, labels, FitOptions(data="digits", rows=801, holdout=0.2))
+        choose_rows(1000, labels, holdout=0.2, rows=801, data_seed=0)
 
 
 def test_learning_rate_rises_then_falls_to_zero():

@@ -10,6 +10,8 @@ from torch import nn
 
 import softlabels
 from softlabels.errors import PlanMismatch, TeacherError, UntrustedPickle, UsageError
+from softlabels.inputs import opening
+from softlabels.models.specs import build_model
 from softlabels.teachers import resolve
 from tests.conftest import Lines, make_vectors, save_script
 
@@ -211,6 +213,18 @@ def test_modules_in_a_dict(tmp_path):
     assert not found.module.training
     assert "model is taken; it also holds ema" in found.remarks[0]
     assert resolve(str(tmp_path / "w.pt"), trust_pickle=True, weights="ema").weights == "ema"
+
+
+def test_the_data_that_a_models_shape_is_read_off_are_opened_once(tmp_path, monkeypatch):
+    opened, real = [], opening.open_data
+    monkeypatch.setattr(
+        opening, "open_data", lambda *given: (opened.append(given), real(*given))[1]
+    )
+    torch.save(build_model("mlp:4", [6], 3).state_dict(), tmp_path / "w.pt")
+    data = make_vectors(tmp_path / "v.parquet")
+    softlabels.dump(teacher=str(tmp_path / "w.pt"), model="mlp:4", data=data,
+                    out=str(tmp_path / "d"))  # fmt: skip
+    assert len(opened) == 1
 
 
 def test_a_misfit_is_told_in_one_line(tmp_path):
