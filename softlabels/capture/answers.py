@@ -2,6 +2,7 @@
 Both become a dump in the same way. N rows of a batch, C classes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.rows import Rows
+from softlabels.inputs.views import Drawn, replay
 from softlabels.store.codecs.kinds import Dense
 from softlabels.store.folder import Folder
 from softlabels.store.plan import TeacherRecord
@@ -55,9 +57,10 @@ class Answers(Protocol):
         """The positions of the rows that have no answer, and why, in order."""
         ...
 
-    def answer(self, rows: Rows, inputs: Tensor | None) -> Dense:
-        """The answers to these rows, of which `left_out` names none. They may lie on a device that
-        still computes them: the writing thread waits for them."""
+    def answer(self, rows: Rows, inputs: Tensor | None, views: Sequence[Drawn] = ()) -> Dense:
+        """The answers to these rows, of which `left_out` names none; or to these views of each, one
+        view after the other. They may lie on a device that still computes them: the writing thread
+        waits for them."""
         ...
 
     def check_earlier(self, earlier: TeacherRecord, folder: Folder) -> None:
@@ -106,12 +109,18 @@ class RunningTeacher:
     def left_out(self, rows: Rows) -> list[tuple[int, str]]:
         return []
 
-    def answer(self, rows: Rows, inputs: Tensor | None) -> Dense:
+    def answer(self, rows: Rows, inputs: Tensor | None, views: Sequence[Drawn] = ()) -> Dense:
         assert inputs is not None, "it needs them"
         if self.device.type == "cuda":
             inputs = inputs.pin_memory()
         on_device = inputs.to(self.device, non_blocking=True)
-        return Dense(self.model.logits(self.preprocess.on_numbers(on_device), self.precision))
+        if not views:
+            return Dense(self._logits(on_device))
+        # each view is a batch of its own, as large as one of inputs as they are
+        return Dense(torch.cat([self._logits(replay(on_device, drawn)) for drawn in views]))
+
+    def _logits(self, inputs: Tensor) -> Tensor:
+        return self.model.logits(self.preprocess.on_numbers(inputs), self.precision)
 
     def check_earlier(self, earlier: TeacherRecord, folder: Folder) -> None:
         """Another file is another fingerprint, which the plans' comparison names."""

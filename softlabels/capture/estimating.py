@@ -32,8 +32,12 @@ FOOTER_BYTES = 2600  # of a shard's file: the footer and the page index
 
 @dataclass(frozen=True)
 class Estimate:
-    """rows and shards to be dumped, bytes on disk, seconds of work, rows_per_second of this
-    process, and the bytes that are free where they shall go (None for a remote folder)."""
+    """What a dump would be.
+
+    rows, shards: to be dumped; shard_rows: the source's rows in a shard, each with all its views
+    bytes: on disk; free: where they shall go, None for a remote folder
+    seconds, rows_per_second: of the work, by this process
+    """
 
     out: str
     rows: int
@@ -50,7 +54,7 @@ class Estimate:
         facts = {
             "folder": self.out,
             "rows": f"{self.rows:,}",
-            "shards": f"{self.shards:,} of up to {self.shard_rows:,} rows",
+            "shards": f"{self.shards:,} of up to {self.shard_rows:,} source rows",
             "size": f"about {size_words(self.bytes)}",
             "time": f"{time_words(self.seconds)}, {self.rows_per_second:,.0f} rows/s",
         }
@@ -96,20 +100,23 @@ def tell_size(setup: Setup, plan: Plan, missing: list[int], progress: Progress) 
     time."""
     if not missing:
         return
-    rows, free = plan.inputs_of(missing), _free(setup.folder)
+    inputs, free = plan.inputs_of(missing), _free(setup.folder)
+    rows = inputs * len(plan.views)
     size = rows * _row_bytes(setup, plan) + len(missing) * _footer_bytes(plan)
-    parts = [counted(rows, "row"), counted(len(missing), "shard"), f"about {size_words(size)}"]
+    size += inputs * mean_input_bytes(setup.source) if plan.with_inputs else 0
+    what = counted(rows, "row") + f" of {counted(inputs, 'input')}" * plan.has_views
+    parts = [what, counted(len(missing), "shard"), f"about {size_words(size)}"]
     progress.say(", ".join(parts) + (f", {size_words(free)} free" if free else ""))
     for warning in _too_small(size, free):
         progress.say(warning)
 
 
 def _row_bytes(setup: Setup, plan: Plan) -> int:
-    """Of a row, in all columns. Inputs and text ids, which pack to a third, are the first rows'."""
-    inputs = mean_input_bytes(setup.source) if plan.with_inputs else 0
+    """Of a row, in all columns but the input. Text ids, which pack to a third, are the first
+    rows'."""
     texts = setup.source.ids[:64].tolist() if plan.ids == "string" else []
     ids = sum(map(len, texts)) // max(1, 3 * len(texts))
-    return plan.make_codec().row_bytes + PACKED_BYTES + inputs + ids
+    return plan.make_codec().row_bytes + PACKED_BYTES + len(plan.parameters) + ids
 
 
 def _footer_bytes(plan: Plan) -> int:
@@ -124,7 +131,7 @@ def _estimate(setup: Setup, plan: Plan, missing: list[int]) -> Estimate:
     if count > 1 and len(setup.source) > batch:
         sample = _sample(setup, plan, batch * count)
     speed = sample.rows / max(sample.seconds, 1e-9)
-    rows = plan.inputs_of(missing)
+    rows = plan.inputs_of(missing) * len(plan.views)
     return Estimate(
         out=str(setup.folder),
         rows=rows,
@@ -171,7 +178,7 @@ def _sample(setup: Setup, plan: Plan, rows: int) -> _Sample:
             last = footer.row_group(footer.num_row_groups - 1)
             chunk = last.column(last.num_columns - 1)  # the rows end with these logits
             pages = chunk.data_page_offset + chunk.total_compressed_size
-        return _Sample(rows, seconds, pages / rows, job.folder.size(file) - pages)
+        return _Sample(small.rows, seconds, pages / small.rows, job.folder.size(file) - pages)
 
 
 def _too_small(size: int, free: int | None) -> list[str]:

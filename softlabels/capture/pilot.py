@@ -12,6 +12,7 @@ from torch import Tensor
 
 from softlabels.capture.pipeline import make_ready, read_ahead
 from softlabels.capture.planning import Setup
+from softlabels.capture.viewing import one_view_each
 from softlabels.errors import DamagedDump, TeacherError, UnreadableInput
 from softlabels.store.codecs.codec import Codec, kl_at
 from softlabels.store.codecs.kinds import Dense
@@ -37,7 +38,7 @@ def with_pilot(setup: Setup, draft: Plan, progress: Progress, folder: Folder) ->
     drawn = draw(len(setup.source), codec.pilot_rows)
     verb = "fitted and measured" if codec.fits else "measured"
     progress.say(f"the codec {draft.codec} is {verb} on a pilot of {len(drawn):,} rows")
-    rows, logits_NC = _answers(setup, drawn)
+    rows, logits_NC = _answers(setup, draft, drawn)
     fitted, held = _parts(len(rows), codec.fits)
     files = codec.fit(Dense(logits_NC[fitted])) if codec.fits else {}
     # of all rows, fitted and held back alike: they tell of the teacher, not of the codec
@@ -102,7 +103,7 @@ def check_probes(setup: Setup, plan: Plan) -> None:
     side_files = SideFiles(setup.folder, plan.shared)
     note = side_files.json(PILOT)
     before_NC = side_files.tensors(PROBE)["logits"]
-    rows, now_NC = _answers(setup, np.array(note["probes"], np.int64))
+    rows, now_NC = _answers(setup, plan, np.array(note["probes"], np.int64))
     if len(rows) != len(before_NC):
         raise DamagedDump(f"{setup.folder}/{file_of(PROBE)} has other rows than {PILOT} names")
     moved = difference("now", now_NC, before_NC)
@@ -134,8 +135,8 @@ def left_behind(folder: Folder, draft: Plan) -> Plan:
     return plan.replace(shared=plan.shared | SideFiles.hashed(folder, PILOT))
 
 
-def _answers(setup: Setup, rows: np.ndarray) -> tuple[np.ndarray, Tensor]:
-    """The rows that can be read, and the raw logits of them, [N, C] on the CPU."""
+def _answers(setup: Setup, plan: Plan, rows: np.ndarray) -> tuple[np.ndarray, Tensor]:
+    """The rows that can be read, and the raw logits of one view of each, [N, C] on the CPU."""
     answers, pace, source = setup.answers, setup.pace, setup.source
     starts = range(0, len(rows), pace.batch_size)
     kept, parts = [], []
@@ -149,8 +150,10 @@ def _answers(setup: Setup, rows: np.ndarray) -> tuple[np.ndarray, Tensor]:
             2 * pace.workers,
         ):
             if len(ready.rows):
-                parts.append(answers.answer(ready.rows, ready.inputs).logits_NC.cpu())
-                kept.append(ready.rows.numbers)
+                numbers = ready.rows.numbers
+                views = one_view_each(plan, ready.rows.ids, numbers)
+                parts.append(answers.answer(ready.rows, ready.inputs, views).logits_NC.cpu())
+                kept.append(numbers)
     if not kept:
         raise UnreadableInput(f"none of the {len(rows):,} rows drawn for the pilot can be read")
     return np.concatenate(kept), torch.cat(parts)

@@ -8,7 +8,7 @@ commits nothing.
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -20,6 +20,7 @@ from softlabels.errors import UnreadableInput
 from softlabels.inputs.examples import as_tensor, decode_image, stack
 from softlabels.inputs.rows import Rows
 from softlabels.inputs.sources import Source
+from softlabels.inputs.views import Drawn, joined
 from softlabels.store.codecs.kinds import Dense
 from softlabels.store.folder import Folder
 from softlabels.store.ledger import Ledger
@@ -74,6 +75,7 @@ class Ready:
     """Rows that can be answered, and those that are left out.
 
     inputs: those of `rows`, decoded; None where answers need none, or where there are no rows
+    views: the parameters of each view of them; empty for the inputs as they are
     unturned: pictures that are fed as stored, though their EXIF orientation says to turn them
     """
 
@@ -81,6 +83,7 @@ class Ready:
     inputs: Tensor | None
     skipped: list[Skipped]
     unturned: int = 0
+    views: list[Drawn] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -103,8 +106,7 @@ def dump_shards(job: Job, shards: Iterable[int]) -> Iterator[int]:
     pending: deque[Future[int]] = deque()
     try:
         for batch in read_ahead(readers, lambda task: read(job, *task), tasks, 2 * job.readers):
-            ready = batch.ready
-            answer = job.answers.answer(ready.rows, ready.inputs) if len(ready.rows) else None
+            answer = answer_to(job.answers, batch.ready) if len(batch.ready.rows) else None
             pending.append(writer.submit(scribe.write, batch, answer))
             while len(pending) > WRITES_IN_FLIGHT or (pending and pending[0].done()):
                 yield pending.popleft().result()
@@ -140,6 +142,7 @@ def read(job: Job, shard: int, start: int, stop: int) -> Batch:
     ready = make_ready(job.source.read(start, stop), job.answers, job.pace)
     if not job.plan.with_inputs:  # hashed and decoded: nothing waits in the queue but numbers
         ready = replace(ready, rows=replace(ready.rows, cells=[]))
+    ready = replace(ready, views=job.plan.draw_views(ready.rows.ids))
     return Batch(shard, stop - start, stop == job.plan.bounds(shard)[1], ready)
 
 
@@ -165,6 +168,11 @@ def make_ready(rows: Rows, answers: Answers, pace: Pace) -> Ready:
     inputs = stack(values, kept.ids) if values else None
     unturned = sum(turn != 1 for turn in turns or [])
     return Ready(kept, inputs, _left_out(rows, reasons), unturned)
+
+
+def answer_to(answers: Answers, ready: Ready) -> Dense:
+    """To each view of the rows, one view after the other."""
+    return answers.answer(ready.rows, ready.inputs, ready.views)
 
 
 def _without(rows: Rows, reasons: list[tuple[int, str]]) -> Rows:
@@ -214,7 +222,8 @@ class Scribe:
                 inputs = None
                 if self.job.plan.with_inputs:
                     inputs = input_column(rows.cells, self.schema.field("input").type)
-                self.open.add(rows.ids, rows.labels, rows.hashes, answer, inputs)
+                drawn = joined(batch.ready.views)
+                self.open.add(rows.ids, rows.labels, rows.hashes, answer, inputs, drawn)
             if batch.last:
                 closing, self.open = self.open, None
                 closing.__exit__(None, None, None)

@@ -6,11 +6,12 @@ from typing import Any
 
 from softlabels.capture.answers import Answers
 from softlabels.capture.pipeline import Job, Pace
+from softlabels.capture.viewing import Views
 from softlabels.errors import UsageError
 from softlabels.inputs.sources import Source
 from softlabels.inputs.whereabouts import origin, public_name
 from softlabels.store.codecs.registry import parse_codec
-from softlabels.store.fields import CLEAN, FORMAT
+from softlabels.store.fields import FORMAT
 from softlabels.store.folder import Folder
 from softlabels.store.ledger import Ledger
 from softlabels.store.plan import MAX_SHARDS, Plan
@@ -26,7 +27,7 @@ MAX_GROUP_ROWS = 16_384
 class Storage:
     """How rows are stored, as it was asked for.
 
-    shard_rows: None for what makes shards of about 128 MiB
+    shard_rows: the source's rows in a shard; None for what makes shards of about 128 MiB
     """
 
     codec: str = "dense"
@@ -50,6 +51,7 @@ class Setup:
     ledger: Ledger
     storage: Storage
     pace: Pace
+    views: Views = field(default_factory=Views)
     name: str | None = None
     reopen: "Callable[[], Setup] | None" = field(default=None, compare=False)
 
@@ -95,7 +97,8 @@ def draft(setup: Setup, earlier: Plan | None = None) -> Plan:
     codec.check_takes(answers.gives, storage.codec, answers.title)
     input_bytes = mean_input_bytes(source) if storage.store_inputs != "none" else 0
     groups = group_rows(codec.row_bytes, input_bytes)
-    usual = shard_rows(codec.row_bytes + input_bytes, groups)
+    views = len(setup.views.fields["views"])
+    usual = shard_rows(views * codec.row_bytes + input_bytes, groups)
     usual = earlier.shard_inputs if earlier else usual
     least = -(-len(source) // MAX_SHARDS)
     if (storage.shard_rows or usual) < least:
@@ -114,8 +117,7 @@ def draft(setup: Setup, earlier: Plan | None = None) -> Plan:
             },
             "preprocess": str(answers.preprocess),
             "precision": answers.precision,
-            "views": [CLEAN],
-            "augment": None,
+            **setup.views.fields,
             "codec": storage.codec,
             "dtype": storage.dtype,
             "classes": answers.classes,

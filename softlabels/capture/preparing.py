@@ -8,6 +8,7 @@ from softlabels.capture.answers import RunningTeacher
 from softlabels.capture.pipeline import Pace
 from softlabels.capture.planning import Setup, Storage, default_name
 from softlabels.capture.trying import TeacherRun, try_teacher
+from softlabels.capture.viewing import Views
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.opening import DataChoice, open_chosen
 from softlabels.inputs.preprocessing import choose, remarks
@@ -28,12 +29,14 @@ def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
 
     Raises TeacherError, SourceError, LogitsError or UsageError where they don't fit together.
     """
-    device = own_device(resolve_device(options.device))
+    device, views = own_device(resolve_device(options.device)), options.part(Views)
+    _ = views.fields  # an unknown word is refused before anything is opened
     teacher, examples, chosen = _open(
         options.part(TeacherChoice), options.part(DataChoice), options.preprocess, progress
     )
     teacher.to(device)
     teacher.name = options.name or teacher.name
+    views.check_shape(examples.input_shape)
     source = examples.source
     names = source.class_names or (teacher.class_names if source.labelled else None)
     for text in (*remarks(examples, chosen), *_numbered(source, names), *teacher.remarks):
@@ -58,6 +61,7 @@ def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
         ledger=Ledger(open_folder(out)),
         storage=storage,
         pace=options.part(Pace),
+        views=views,
         name=options.name,
         reopen=partial(prepare, options),
     )

@@ -3,6 +3,7 @@
 Shapes: N rows of a batch, C classes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,6 +24,7 @@ from softlabels.inputs.label_numbers import check_labels
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.rows import Rows
 from softlabels.inputs.sources import Source
+from softlabels.inputs.views import Drawn
 from softlabels.store.codecs.kinds import Dense
 from softlabels.store.folder import Folder
 from softlabels.store.plan import TeacherRecord
@@ -92,8 +94,11 @@ class FileAnswers:
         reason = f"no logits for it in {Path(self.file).name}"
         return [(position, reason) for position in missing.tolist()]
 
-    def answer(self, rows: Rows, inputs: Tensor | None = None) -> Dense:
+    def answer(
+        self, rows: Rows, inputs: Tensor | None = None, views: Sequence[Drawn] = ()
+    ) -> Dense:
         """Raises LogitsError or AlignmentError that names the row."""
+        assert not views, "a file has the logits of the inputs as they are"
         places = self.places[rows.numbers]
         values_NC = self.foreign.read(places)
         self._check_columns(rows, places)

@@ -20,6 +20,8 @@ from softlabels.spec import Call, parse_pipeline, short
 
 DOWN, RIGHT = "shift_down", "shift_right"
 FARTHEST = 2**15 - 1  # pixels: a shift is an int16
+Drawn = dict[str, np.ndarray]
+"""The parameters of a view of N inputs, by the name of their column, [N] each."""
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -76,7 +78,7 @@ class Jitter:
     def __str__(self) -> str:
         return f"jitter({self.pixels})"
 
-    def draw(self, seed: int, ids_N: np.ndarray, view: int) -> dict[str, np.ndarray]:
+    def draw(self, seed: int, ids_N: np.ndarray, view: int) -> Drawn:
         """The columns of this view of these inputs, [N] each; ids are whole numbers or text."""
         shifts_N2 = np.zeros((len(ids_N), 2), np.int64)
         if view:
@@ -129,6 +131,13 @@ def counters(ids_N: np.ndarray) -> np.ndarray:
     return np.fromiter((int.from_bytes(d[:8], "little") for d in digests), np.uint64, len(ids_N))
 
 
-def replay(batch: Tensor, drawn: dict[str, np.ndarray]) -> Tensor:
-    """Inputs [N, C, H, W] of any dtype as the view with these columns, [N] each, shows them."""
+def joined(views: list[Drawn]) -> Drawn:
+    """The parameters of one view after the other, [V·N] each."""
+    names = views[0] if views else {}
+    return {name: np.concatenate([drawn[name] for drawn in views]) for name in names}
+
+
+def replay(batch: Tensor, drawn: Drawn) -> Tensor:
+    """Inputs [N, C, H, W] of any dtype, on any device, as the view with these columns shows
+    them."""
     return shift(batch, np.stack([drawn[DOWN], drawn[RIGHT]], axis=1).astype(np.int64))

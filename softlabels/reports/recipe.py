@@ -2,6 +2,7 @@
 
 import shlex
 
+from softlabels.store.fields import CLEAN
 from softlabels.store.records import Plan
 
 TEACHER = "TEACHER"  # its file: where it lay is nobody's business
@@ -31,12 +32,16 @@ def recipe(plan: Plan, skipped: bool = False, data: str | None = None) -> list[s
         "precision": plan.precision,
         "codec": None if plan.codec == "dense" else plan.codec,
         "dtype": plan.dtype,
+        "views": max(plan.views) if plan.has_views else None,
+        "augment": plan.augment,
+        "data-seed": plan.data_seed,
         "shard-rows": plan.shard_inputs,
         "store-inputs": plan.store_inputs if plan.with_inputs else None,
         "on-error": "skip" if skipped else None,
         "batch-size": plan.batch_size,  # only where a row's logits depend on it
     }
     flags = {
+        "no-clean": plan.has_views and CLEAN not in plan.views,
         "trust-pickle": kind == "pickle",
         "allow-batch-dependence": plan.batch_size is not None,
     }

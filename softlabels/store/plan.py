@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import ConfigDict, FailFast, Field, model_validator
 
 from softlabels.errors import PlanMismatch
-from softlabels.inputs.views import parse_augment
+from softlabels.inputs.views import Drawn, parse_augment
 from softlabels.store.bands import group_sizes, view_rows
 from softlabels.store.codecs.codec import Codec
 from softlabels.store.codecs.registry import parse_codec
@@ -235,11 +235,15 @@ class Plan(PlanPart):
         where this softlabels does not know how."""
         return {} if self.augment is None else parse_augment(self.augment, AUGMENT).columns
 
-    def draw(self, ids_N: np.ndarray, view: int) -> dict[str, np.ndarray]:
-        """The parameters of this view of these inputs, [N] each, by the name of their column."""
+    def draw(self, ids_N: np.ndarray, view: int) -> Drawn:
+        """The parameters of this view of these inputs."""
         if self.augment is None or self.data_seed is None:
             return {}
         return parse_augment(self.augment, AUGMENT).draw(self.data_seed, ids_N, view)
+
+    def draw_views(self, ids_N: np.ndarray) -> list[Drawn]:
+        """The parameters of each view of these inputs; empty where none are drawn."""
+        return [self.draw(ids_N, view) for view in self.views] if self.has_views else []
 
     def group_sizes(self, rows: int) -> np.ndarray:
         """The rows of each row group of a shard that has so many, int64 [groups]."""

@@ -146,6 +146,11 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
         return kd_loss(logits_MC, batch["targets"], hard, T=options.T, alpha=options.alpha)
 
     plan, view_rows = dataset.reader.plan, dataset.reader.view_rows
+    if plan.has_views:
+        progress.say(
+            f"{len(plan.views)} views of each input: epoch e sees the one in place e mod "
+            f"{len(plan.views)}, from 0 on; held-out inputs are scored on view {plan.views[0]}"
+        )
     columns = plan.source.columns
     data = {
         "data": options.source or source_place(plan),

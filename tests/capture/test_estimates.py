@@ -35,7 +35,7 @@ def test_a_plan_is_near_what_the_dump_is(tmp_path, words):
 def test_the_command_and_the_first_lines_of_a_dump(teacher, cli):
     planned = cli("plan", "--teacher", teacher, "--shard-rows", 500)
     assert planned.code == 0
-    assert "shards      3 of up to 500 rows" in planned.out
+    assert "shards      3 of up to 500 source rows" in planned.out
     assert "free there" in planned.out
     assert set(cli("plan", "--teacher", teacher, "--json").value) == {
         "out", "rows", "shards", "shard_rows", "bytes", "seconds", "rows_per_second", "free",

@@ -1,0 +1,60 @@
+"""A dump with several views of each input on the Hub: what goes, what comes, and without inputs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import softlabels
+from tests.publishing import work
+
+
+@pytest.fixture(scope="module")
+def original(teacher, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("views") / "d"
+    softlabels.dump(
+        teacher=teacher, out=str(folder), shard_rows=500, views=2, augment="jitter(2)",
+        store_inputs="original",
+    )  # fmt: skip
+    return folder
+
+
+def same(one: str | Path, other: str | Path, **words: object) -> None:
+    a, b = (softlabels.load(path, T=4, **words) for path in (one, other))
+    rows = np.random.default_rng(0).permutation(3600)[:500]
+    a, b = a.take(rows), b.take(rows)
+    for name in ("id", "view", "input", "label", "soft_target"):
+        assert torch.equal(a[name], b[name]), name
+
+
+def test_views_go_and_come_with_and_without_inputs(hub, owner, stranger, original, repo, tmp_path):
+    owner(work.push, str(original), repo, include_inputs=True)
+    hub.forget()
+    again = owner(work.push, str(original), repo, include_inputs=True)
+    assert (again["files"], again["bytes"]) == ([], 0)
+    whole, bare = tmp_path / "whole", tmp_path / "bare"
+    stranger(work.pull, repo, out=str(whole))
+    stranger(work.pull, repo, out=str(bare), labels_only=True)
+    for folder in (whole, bare):
+        assert softlabels.verify(dump=str(folder), source=True).good
+        same(original, folder)
+        same(original, folder, streaming=True)
+    rows = stranger(work.rows_of, repo)
+    assert len(rows) == 3600
+    assert [row["input"] is None for row in rows] == [row["view"] != 0 for row in rows]
+    bare_bytes = sum(path.stat().st_size for path in (bare / "data").iterdir())
+    whole_bytes = sum(path.stat().st_size for path in (whole / "data").iterdir())
+    assert bare_bytes < whole_bytes / 2, "inputs are left out, and not fetched"
+    assert len(stranger(work.first_logits, repo, streaming=True, inputs=False)) == 3600
+
+
+def test_labels_only_gives_the_bytes_of_a_dump_without_inputs(
+    owner, stranger, teacher, original, repo, tmp_path
+):
+    owner(work.push, str(original), repo, include_inputs=True)
+    stranger(work.pull, repo, out=str(tmp_path / "bare"), labels_only=True)
+    table = softlabels.load(tmp_path / "bare", inputs=False)
+    assert table.views.tolist() == softlabels.load(original, inputs=False).views.tolist()
+    facts = softlabels.info(tmp_path / "bare")["facts"]
+    assert (facts["rows"], facts["inputs"], facts["inputs stored"]) == (3600, 1200, "none")
