@@ -21,7 +21,7 @@ import torch
 
 import softlabels
 from softlabels.errors import AlignmentError, PlanMismatch, UsageError
-from softlabels.inputs.views import draw_shifts
+from softlabels.inputs.views import draw_shifts, shift
 from softlabels.targets.soft_dataset import SoftDataset
 from softlabels.teachers import resolve
 from tests import codecs
@@ -48,6 +48,18 @@ def moved(pictures: torch.Tensor, shifts: np.ndarray) -> torch.Tensor:
             for column in range(max(0, right), min(width, width + right)):
                 out[:, row, column] = picture[:, row - down, column - right]
     return found
+
+
+def test_the_format_says_how_another_program_shows_a_view():
+    text = (ROOT / "docs" / "format.md").read_text()
+    code = "def shown" + text.split("def shown", 1)[1].split("```", 1)[0]
+    names: dict = {"np": np}
+    exec(code, names)
+    pictures = torch.from_numpy(np.random.default_rng(0).integers(0, 255, (60, 3, 5, 4), "uint8"))
+    shifts = draw_shifts(3, 1, np.arange(60), 1)
+    shown = [names["shown"](p.numpy(), *s) for p, s in zip(pictures, shifts.tolist(), strict=True)]
+    assert np.array_equal(np.stack(shown), moved(pictures, shifts).numpy())
+    assert np.array_equal(np.stack(shown), shift(pictures, shifts).numpy())
 
 
 def shifts_of(ids: np.ndarray, views: np.ndarray, seed: int = 5) -> np.ndarray:

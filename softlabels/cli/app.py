@@ -93,7 +93,8 @@ def dump(terminal: Terminal, options: DumpOptions) -> None:
         labelled = counted(statistics.labelled, f"labelled {statistics.unit}")
         text += f"; teacher's accuracy {statistics.accuracy:.4f} of {labelled}"
     if manifest.skipped:
-        text += f"; {counted(len(manifest.skipped), 'row')} left out (softlabels info names them)"
+        what = "input" if manifest.plan.has_views else "row"
+        text += f"; {counted(len(manifest.skipped), what)} left out (softlabels info names them)"
     text += f"; {terminal.took}"
     value = {"out": result.out, "rows": manifest.rows, "bytes": manifest.bytes, "complete": True}
     value |= {"rows_run": result.rows_run, "statistics": manifest.as_json["statistics"]}

@@ -16,7 +16,8 @@ def doubts(manifest: Manifest, plan: Plan) -> Iterator[str]:
     each = statistics.positions_each * len(plan.views)
     yield from guessing(statistics.correct, statistics.labelled, plan.classes, each)
     pilot, most = plan.pilot, statistics.kl_most
-    if pilot and most is not None and pilot.is_exceeded(most, plan.shard_inputs, WARNED):
+    rows = plan.shard_inputs * len(plan.views)
+    if pilot and most is not None and pilot.is_exceeded(most, rows, WARNED):
         yield (
             f"the codec {plan.codec} changes the soft targets of a shard by a mean KL of "
             f"{most:.2g} nats at T = 1, and the pilot measured {pilot.at_one.mean:.2g}: some rows "
@@ -24,7 +25,7 @@ def doubts(manifest: Manifest, plan: Plan) -> Iterator[str]:
         )
     if statistics.unturned:
         yield (
-            f"{statistics.unturned:,} of {manifest.rows:,} images carry an EXIF "
+            f"{statistics.unturned:,} of {manifest.inputs:,} images carry an EXIF "
             f"orientation and were fed as stored, as torchvision does; put upright first in "
             f"--preprocess to turn them"
             + ("; `datasets` turns the inputs in this dump" if plan.with_inputs else "")

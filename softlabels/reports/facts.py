@@ -16,7 +16,7 @@ def describe(manifest: Manifest, plan: Plan) -> dict[str, Any]:
     revision = f", revision {revision}" if revision else ""
     facts: dict[str, Any] = {
         "rows": manifest.rows,
-        **({"inputs": manifest.rows // len(plan.views)} if plan.has_views else {}),
+        **({"inputs": manifest.inputs} if plan.has_views else {}),
         "classes": plan.classes,
         "teacher": _teacher(plan),
         "teacher's file": plan.teacher.fingerprint,
@@ -41,7 +41,8 @@ def describe(manifest: Manifest, plan: Plan) -> dict[str, Any]:
     if statistics and statistics.unturned:
         facts["pictures not turned"] = statistics.unturned
     if manifest.skipped:
-        facts["rows left out"] = len(manifest.skipped)
+        what = "inputs" if plan.has_views else "rows"
+        facts[f"{what} left out"] = len(manifest.skipped)
     facts["made"] = f"{manifest.created}, softlabels {manifest.versions.get('softlabels', '?')}"
     return facts
 

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import ConfigDict, FailFast, Field, model_validator
 
 from softlabels.errors import PlanMismatch
-from softlabels.inputs.views import Drawn, parse_augment
+from softlabels.inputs.views import Drawn, counters, parse_augment
 from softlabels.store.bands import group_sizes, view_rows
 from softlabels.store.codecs.codec import Codec
 from softlabels.store.codecs.registry import parse_codec
@@ -243,7 +243,10 @@ class Plan(PlanPart):
 
     def draw_views(self, ids_N: np.ndarray) -> list[Drawn]:
         """The parameters of each view of these inputs; empty where none are drawn."""
-        return [self.draw(ids_N, view) for view in self.views] if self.has_views else []
+        if not self.has_views:
+            return []
+        keys_N = counters(ids_N)  # of texts once, whatever views there are
+        return [self.draw(keys_N, view) for view in self.views]
 
     def group_sizes(self, rows: int) -> np.ndarray:
         """The rows of each row group of a shard that has so many, int64 [groups]."""

@@ -218,6 +218,11 @@ class Manifest(Record):
         return f"Manifest({rows}, {counted(len(self.shards), 'shard')}, {size_words(self.bytes)})"
 
     @property
+    def inputs(self) -> int:
+        """The inputs whose views the rows are."""
+        return self.rows // len(self.plan.views)
+
+    @property
     def accuracy(self) -> float | None:
         """The teacher's, of the labelled rows; None where there are none."""
         return self.statistics.accuracy if self.statistics else None
