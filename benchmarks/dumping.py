@@ -54,17 +54,19 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", default="", help="teachers whose name holds this")
     parser.add_argument("--json", type=Path)
-    words = parser.parse_args()
-    torch.set_num_threads(words.threads)
-    print(f"torch {torch.__version__}, {words.threads} thread(s), cpu; CPU time")
-    found = {}
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    print(f"torch {torch.__version__}, {options.threads} thread(s), cpu; CPU time")
+    ratios = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, (spec, shape, classes, rows) in TEACHERS.items():
-            if words.only in name:
+            if options.only in name:
                 place = Path(folder) / name.replace(" ", "")
-                found[name] = storing_ratio(name, place, spec, shape, classes, rows, words.repeats)
-    if words.json:
-        words.json.write_text(json.dumps(found, indent=2) + "\n")
+                ratios[name] = storing_ratio(
+                    name, place, spec, shape, classes, rows, options.repeats
+                )
+    if options.json:
+        options.json.write_text(json.dumps(ratios, indent=2) + "\n")
 
 
 def storing_ratio(
@@ -116,14 +118,14 @@ def storing_ratio(
         drop_shards(made)
         return time.process_time() - started
 
-    found = compare(f"{name}: stored over dropped", stored, dropped, repeats)
+    ratios = compare(f"{name}: stored over dropped", stored, dropped, repeats)
     shares = sorted(writing() for _ in range(repeats))
     print(
         f"{'  the writing thread over all else':<42} {median(shares):8.4f}   "
         f"({shares[0]:.4f} to {shares[-1]:.4f})",
         flush=True,
     )
-    return found | {"writing": median(shares), "writing_all": shares}
+    return ratios | {"writing": median(shares), "writing_all": shares}
 
 
 def drop_shards(job: Job) -> None:

@@ -23,16 +23,16 @@ CLASSES = 10
 MEASURED = """
 import os, sys, time
 import softlabels
-from softlabels.capture import dumping, pipeline
+from softlabels.capture.answers import RunningTeacher
 
 place = sys.argv[1]
 softlabels.dump  # imported
 
-def stop(job, inputs):
+def stop(answers, rows, inputs):
     print(time.perf_counter() - began, time.process_time() - worked, flush=True)
     os._exit(0)
 
-pipeline.forward = stop
+RunningTeacher.answer = stop
 out = sys.argv[2]
 began, worked = time.perf_counter(), time.process_time()
 softlabels.dump(teacher=place + "/t.pt", data=place + "/images", out=out)
@@ -75,8 +75,8 @@ def main() -> None:
         if not (place / "images").exists():
             make(place, options.rows)
         make_teacher(place)
-        found = [measure(place) for _ in range(options.repeats)]
-    for what, seconds in zip(("clock", "processor"), zip(*found, strict=True), strict=True):
+        results = [measure(place) for _ in range(options.repeats)]
+    for what, seconds in zip(("clock", "processor"), zip(*results, strict=True), strict=True):
         print(f"{what}: {statistics.median(seconds):.1f} s "
               f"({min(seconds):.1f} to {max(seconds):.1f}) until the first forward")  # fmt: skip
 

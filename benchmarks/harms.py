@@ -75,9 +75,9 @@ class Bench:
         self.calm_fast, self.seconds = self.calm("fast", self.fast)
         self.calm_slow, _ = self.calm("slow", self.slow)
 
-    def calm(self, name: str, words: dict) -> tuple[list[dict], float]:
+    def calm(self, name: str, options: dict) -> tuple[list[dict], float]:
         began = time.monotonic()
-        softlabels.dump(**words, out=str(self.place / name))
+        softlabels.dump(**options, out=str(self.place / name))
         shards = DumpReader(Folder(self.place / name)).manifest.shards
         return shards, time.monotonic() - began
 
@@ -87,7 +87,7 @@ class Bench:
 
     def kills(self) -> Count:
         """Each trial is one dump that is killed until it is done; the kills are counted."""
-        found = Count()
+        count = Count()
         killed = 0
         while killed < 10 * self.times:
             out = self.fresh()
@@ -98,65 +98,65 @@ class Bench:
                 killed += kill(process)
                 assert before <= commits(out)
             softlabels.dump(**self.fast, out=str(out), resume=True)
-            found.add(str(out), self.calm_fast)
-        print(f"  ({killed} kills over {found.tried} dumps)")
-        return found
+            count.add(str(out), self.calm_fast)
+        print(f"  ({killed} kills over {count.tried} dumps)")
+        return count
 
     def damage(self, do: Callable[[Path], list[str]]) -> Count:
-        found = Count()
+        count = Count()
         for trial in range(self.times):
             out = self.fresh()
             shutil.copytree(self.place / "slow", out)
             named = set(do(out) if do is not harm.flip_anywhere else harm.flip_anywhere(out, trial))
-            told = {Path(f.file).name for f in softlabels.verify(dump=str(out)).findings}
+            reported = {Path(f.file).name for f in softlabels.verify(dump=str(out)).findings}
             softlabels.dump(**self.slow, out=str(out), resume=True)
-            found.add(str(out), self.calm_slow, named=told == named)
-        return found
+            count.add(str(out), self.calm_slow, named=reported == named)
+        return count
 
     def flips(self) -> Count:
         """A bit anywhere in a shard: found by verify? (Not redone each time.)"""
-        found = Count()
+        count = Count()
         out = self.fresh()
         shutil.copytree(self.place / "slow", out)
         for trial in range(50 * self.times):
             name = harm.flip_anywhere(out, trial)[0]
-            told = {Path(f.file).name for f in softlabels.verify(dump=str(out)).findings}
-            found.tried += 1
-            found.survived += told == {name}
+            reported = {Path(f.file).name for f in softlabels.verify(dump=str(out)).findings}
+            count.tried += 1
+            count.survived += reported == {name}
             harm.flip_anywhere(out, trial)  # and back
-        return found
+        return count
 
     def full_disk(self) -> Count:
-        found = Count()
+        count = Count()
         data = make_vectors(self.place / "v.parquet", rows=20_000)
         script = save_script(Linear(), self.place / "s.pt")
-        words = {"teacher": script, "data": data, "shard_rows": 1000}
-        calm, _ = self.calm("vectors", words)
+        options = {"teacher": script, "data": data, "shard_rows": 1000}
+        calm, _ = self.calm("vectors", options)
         for _ in range(max(3, self.times // 4)):
             with small_disk(self.place / "disk") as disk:
                 filler = disk / "filler"
                 filler.write_bytes(b"0" * self.chance.randrange(300_000, 950_000))
                 try:
-                    softlabels.dump(**words, out=str(disk / "d"))
+                    softlabels.dump(**options, out=str(disk / "d"))
                     stopped = False
                 except DiskFull:
                     stopped = True
                 filler.unlink()
-                softlabels.dump(**words, out=str(disk / "d"), resume=True)
-                found.add(str(disk / "d"), calm, named=stopped, rows=20_000)
-        return found
+                softlabels.dump(**options, out=str(disk / "d"), resume=True)
+                count.add(str(disk / "d"), calm, named=stopped, rows=20_000)
+        return count
 
     def two_at_once(self) -> Count:
-        found = Count()
+        count = Count()
         for _ in range(self.times):
             out = self.fresh()
             codes = finish([start(softlabels.dump, **self.slow, out=str(out)) for _ in range(3)])
-            found.add(str(out), self.calm_slow, named=sorted(codes) == [0, 3, 3])
-        return found
+            count.add(str(out), self.calm_slow, named=sorted(codes) == [0, 3, 3])
+        return count
 
     def ranks_lost(self) -> Count:
         """Four ranks killed, then one, then three to the end."""
-        found = Count()
+        count = Count()
         for _ in range(max(3, self.times // 4)):
             out = self.fresh()
             for world in (4, 1):
@@ -166,44 +166,44 @@ class Bench:
                 for process in processes:
                     kill(process)
             codes = finish(ranks(3, **self.slow, out=str(out), resume=True))
-            found.add(str(out), self.calm_slow, named=codes == [0, 0, 0])
-        return found
+            count.add(str(out), self.calm_slow, named=codes == [0, 0, 0])
+        return count
 
     def torchrun_restarts(self) -> Count:
-        found = Count()
+        count = Count()
         for _ in range(max(3, self.times // 4)):
             out = self.fresh()
             process = torchrun(self.slow, out, "--max-restarts=2")
             wait_for(lambda o=out: len(commits(o)) >= 3, 120)
             os.kill(pids(out)[self.chance.randrange(2)], 9)
             process.communicate(timeout=200)
-            found.add(str(out), self.calm_slow, named=process.returncode == 0)
-        return found
+            count.add(str(out), self.calm_slow, named=process.returncode == 0)
+        return count
 
     def ray_workers(self) -> Count:
-        found = Count()
+        count = Count()
         for _ in range(max(3, self.times // 8)):
             out = self.fresh()
             process = start(softlabels.dump, **self.slow, out=str(out), engine="ray")
             wait_for(lambda o=out: len(commits(o)) >= 3, 120)
             os.kill(next(pid for rank, pid in pids(out).items() if rank > 0), 9)
             codes = finish([process])
-            found.add(str(out), self.calm_slow, named=codes == [0])
-        return found
+            count.add(str(out), self.calm_slow, named=codes == [0])
+        return count
 
     def store_that_fails(self) -> Count:
         """A third of all requests answered with 500 or 503."""
-        found = Count()
+        count = Count()
         with bucket() as server:
             server.faults += [s3.sometimes(500, 5), s3.sometimes(503, 7)]
             for trial in range(max(3, self.times // 4)):
                 out = f"s3://{s3.BUCKET}/fails{trial}"
                 softlabels.dump(**self.slow, out=out)
-                found.add(out, self.calm_slow)
-        return found
+                count.add(out, self.calm_slow)
+        return count
 
     def killed_at_a_store(self) -> Count:
-        found = Count()
+        count = Count()
         with bucket() as server:
             for trial in range(max(3, self.times // 4)):
                 out = f"s3://{s3.BUCKET}/killed{trial}"
@@ -216,8 +216,8 @@ class Bench:
                     kill(process)
                 finish([start(dump_quickly, server.environment, **self.slow, out=out,
                               resume=True)])  # fmt: skip
-                found.add(out, self.calm_slow)
-        return found
+                count.add(out, self.calm_slow)
+        return count
 
 
 @contextmanager
@@ -247,10 +247,10 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=20)
     parser.add_argument("--only", default="")
     parser.add_argument("--json", type=Path)
-    words = parser.parse_args()
-    found: dict[str, Count] = {}
+    options = parser.parse_args()
+    counts: dict[str, Count] = {}
     with tempfile.TemporaryDirectory() as place:
-        bench = Bench(Path(place), words.times)
+        bench = Bench(Path(place), options.times)
         harms: dict[str, Callable[[], Count]] = {
             "kill -9 at random moments": bench.kills,
             "a bit flipped anywhere in a shard": bench.flips,
@@ -265,12 +265,14 @@ def main() -> None:
         }
         print("| harm | tried | survived | rows lost | rows twice |\n|---|---|---|---|---|")
         for name, run in harms.items():
-            if words.only in name:
-                c = found[name] = run()
+            if options.only in name:
+                c = counts[name] = run()
                 row = f"| {name} | {c.tried} | {c.survived} | {c.lost} | {c.twice} |"
                 print(row, flush=True)
-    if words.json:
-        words.json.write_text(json.dumps({k: asdict(v) for k, v in found.items()}, indent=2) + "\n")
+    if options.json:
+        options.json.write_text(
+            json.dumps({k: asdict(v) for k, v in counts.items()}, indent=2) + "\n"
+        )
 
 
 if __name__ == "__main__":

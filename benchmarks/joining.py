@@ -52,10 +52,10 @@ def make(place: Path, rows: int) -> dict[str, dict[str, Any]]:
         table = datasets.Dataset.from_dict({"x": x[chosen], "name": chosen}, features=features)
         table.to_parquet(str(place / f"{name}.parquet"))
     torch.jit.script(Firsts()).save(str(place / "t.pt"))
-    words = {"teacher": str(place / "t.pt"), "data": str(place / "source.parquet"),
+    options = {"teacher": str(place / "t.pt"), "data": str(place / "source.parquet"),
              "input_column": "x", "id_column": "name", "batch_size": 4096}  # fmt: skip
-    softlabels.dump(out=str(place / "bare"), **words)
-    softlabels.dump(out=str(place / "with"), store_inputs="original", **words)
+    softlabels.dump(out=str(place / "bare"), **options)
+    softlabels.dump(out=str(place / "with"), store_inputs="original", **options)
     return {
         "joined with the source": {"path": place / "bare"},
         "… in another order": {"path": place / "bare", "source": str(place / "mixed.parquet")},
@@ -95,40 +95,42 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=50_000)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path)
-    told = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)
     datasets.disable_progress_bars()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["SOFTLABELS_CACHE"] = f"{folder}/cache"
-        ways = make(Path(folder), told.rows)
+        ways = make(Path(folder), args.rows)
         first, loaded = {}, {}
-        for name, words in ways.items():
+        for name, options in ways.items():
             began = time.perf_counter()
-            loaded[name] = softlabels.load(T=4, **words)
+            loaded[name] = softlabels.load(T=4, **options)
             for _ in stored(loaded[name], 0):
                 pass
             first[name] = time.perf_counter() - began
-        whole = loaded["joined with the source"].take(range(told.rows))
+        whole = loaded["joined with the source"].take(range(args.rows))
         inputs, logits = whole["input"].clone(), whole["logits"].clone()
         speeds: dict[str, list[float]] = {}
         ratios: dict[str, list[float]] = {name: [] for name in ways}
-        for epoch in range(1, told.repeats + 1):
+        for epoch in range(1, args.repeats + 1):
             for name, dataset in loaded.items():
-                found = turns({"limit": bare(inputs, logits, epoch), name: stored(dataset, epoch)})
-                for way, speed in found.items():
+                figures = turns(
+                    {"limit": bare(inputs, logits, epoch), name: stored(dataset, epoch)}
+                )
+                for way, speed in figures.items():
                     speeds.setdefault(way, []).append(speed)
-                ratios[name].append(found[name] / found["limit"])
+                ratios[name].append(figures[name] / figures["limit"])
     print(
-        f"| {told.rows:,} rows | thousand rows/s | of tensors in memory | load and first epoch, s |"
+        f"| {args.rows:,} rows | thousand rows/s | of tensors in memory | load and first epoch, s |"
     )
     print("|---|---|---|---|")
     print(f"| tensors in memory | {statistics.median(speeds['limit']) / 1e3:,.0f} | 1 | |")
-    for name, found in ratios.items():
-        speed, ratio = statistics.median(speeds[name]) / 1e3, statistics.median(found)
-        spread = f"({min(found):.2f} to {max(found):.2f})"
+    for name, figures in ratios.items():
+        speed, ratio = statistics.median(speeds[name]) / 1e3, statistics.median(figures)
+        spread = f"({min(figures):.2f} to {max(figures):.2f})"
         print(f"| {name} | {speed:,.0f} | {ratio:.2f} {spread} | {first[name]:.2f} |")
-    if told.json:
-        told.json.write_text(json.dumps({"speeds": speeds, "ratios": ratios, "first": first}))
+    if args.json:
+        args.json.write_text(json.dumps({"speeds": speeds, "ratios": ratios, "first": first}))
 
 
 if __name__ == "__main__":

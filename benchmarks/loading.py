@@ -43,27 +43,27 @@ MAPPED, LIMIT = "softlabels, mapped", "memory map, index_select"
 MEMORY_SHARE = 4  # memory is measured at a quarter of the rows, and at five times that
 GOALS: list[tuple[str, str, float, Callable[[dict], float]]] = [
     ("shuffled, mapped over bare memory map, C=1000", "at least", 0.9,
-     lambda found: found["speed, C=1000"][MAPPED]["of the limit"]["median"]),
+     lambda r: r["speed, C=1000"][MAPPED]["of the limit"]["median"]),
     ("shuffled, mapped over datasets in torch format, C=1000", "at least", 8,
-     lambda found: found["speed, C=1000"]["datasets, torch format"]["mapped over it"]["median"]),
+     lambda r: r["speed, C=1000"]["datasets, torch format"]["mapped over it"]["median"]),
     ("first batch of a dump never seen, mapped, C=1000, s", "at most", 0.2,
-     lambda found: found["first batch, C=1000"][MAPPED]["never seen"]["median"]),
+     lambda r: r["first batch, C=1000"][MAPPED]["never seen"]["median"]),
     ("training from the store over tensors in memory", "at least", 0.97,
-     lambda found: found["training"]["batches over tensors"]["median"]),
+     lambda r: r["training"]["batches over tensors"]["median"]),
     ("bytes a row over raw float16, C=1000", "at most", 1.01,
-     lambda found: found["speed, C=1000"][MAPPED]["bytes a row"] / 2000),
+     lambda r: r["speed, C=1000"][MAPPED]["bytes a row"] / 2000),
     ("memory for each further row, mapped, bytes (a row has 2,000)", "at most", 32,
-     lambda found: found["memory"][MAPPED]["bytes a further row"]),
+     lambda r: r["memory"][MAPPED]["bytes a further row"]),
 ]  # fmt: skip
 
 
 class Bench:
-    """Where files lie, how many rows they have, and what was found."""
+    """Where files lie, how many rows they have, and what was measured."""
 
     def __init__(self, place: Path, rows: int, repeats: int, least: float, most: float) -> None:
         self.place, self.rows, self.repeats = place, rows, repeats
         self.pace = Pace(least, most)
-        self.found: dict[str, Any] = {}
+        self.results: dict[str, Any] = {}
 
     def folder(self, classes: int, rows: int | None = None) -> Path:
         """Everything in every format; with `rows`, that many in fewer formats."""
@@ -86,23 +86,23 @@ class Bench:
             for way, store in zip(everyone, stores, strict=True):
                 self.pace.rate(way, store, True, 0)
                 way.settle(store)
-            found: dict = {way.name: {name: [] for name in SPEEDS} for way in everyone}
+            results: dict = {way.name: {name: [] for name in SPEEDS} for way in everyone}
             for turn in range(1, self.repeats + 1):
                 for way, store in zip(everyone, stores, strict=True):
                     sequential = self.pace.rate(way, store, False, turn)
                     shuffled, most = self.pace.beside(everyone[0], stores[0], way, store, turn)
                     figures = sequential, shuffled, shuffled / most
                     for name, figure in zip(SPEEDS, figures, strict=True):
-                        found[way.name][name].append(figure)
-            self.found[f"speed, C={classes}"] = {
+                        results[way.name][name].append(figure)
+            self.results[f"speed, C={classes}"] = {
                 way.name: {
                     "bytes a row": way.bytes / self.rows_of(way),
-                    "mapped over it": spread(ratios(found, MAPPED, way.name)),
-                    **{name: spread(figures) for name, figures in found[way.name].items()},
+                    "mapped over it": spread(ratios(results, MAPPED, way.name)),
+                    **{name: spread(figures) for name, figures in results[way.name].items()},
                 }
                 for way in everyone
             }
-            show_speed(classes, self.found[f"speed, C={classes}"])
+            show_speed(classes, self.results[f"speed, C={classes}"])
 
     def rows_of(self, way: Way) -> int:
         few = way.name.startswith(("webdataset", "mosaicml"))
@@ -119,14 +119,14 @@ class Bench:
                     for kind in ("never seen", "again"):
                         taken[way.name][kind].append(first_batch(way, cache))
                     shutil.rmtree(cache)
-            found = {
-                name: {kind: spread(found) for kind, found in kinds.items()}
+            results = {
+                name: {kind: spread(results) for kind, results in kinds.items()}
                 for name, kinds in taken.items()
             }
-            self.found[f"first batch, C={classes}"] = found
+            self.results[f"first batch, C={classes}"] = results
             print(f"\n| seconds to the first shuffled batch, C={classes} | never seen | again |")
             print("|---|---|---|")
-            for name, kinds in found.items():
+            for name, kinds in results.items():
                 print(f"| {name} | {words_of(kinds['never seen'])} | {words_of(kinds['again'])} |")
 
     def memory(self) -> None:
@@ -134,13 +134,13 @@ class Bench:
         few = self.rows // MEMORY_SHARE
         print(f"\n| peak MiB beyond the start, C=1000 | {few:,} rows | {5 * few:,} | bytes a row |")
         print("|---|---|---|---|")
-        self.found["memory"] = {}
+        self.results["memory"] = {}
         for name in [way.name for way in ways(self.folder(1000, few))]:
             small, large = (
                 watch(self.folder(1000, rows), name, self.fresh()) for rows in (few, 5 * few)
             )
             each = (large - small) * 2**20 / (4 * few)
-            self.found["memory"][name] = {
+            self.results["memory"][name] = {
                 f"{few} rows": small, f"{5 * few} rows": large, "bytes a further row": each,
             }  # fmt: skip
             print(f"| {name} | {small:.1f} | {large:.1f} | {each:.0f} |", flush=True)
@@ -162,8 +162,8 @@ class Bench:
                 taken[way.name] += [speed] if turn else []
                 del store
                 gc.collect()
-        self.found["cold files"] = {name: spread(found) for name, found in taken.items()}
-        self.found["cold files"] |= {"share of pages that stayed in memory": stayed}
+        self.results["cold files"] = {name: spread(results) for name, results in taken.items()}
+        self.results["cold files"] |= {"share of pages that stayed in memory": stayed}
         print("\n| cold files, shuffled, C=1000 | thousand rows/s |\n|---|---|")
         for name, speeds in taken.items():
             print(f"| {name} | {words_of(spread(speeds))} |")
@@ -172,7 +172,7 @@ class Bench:
         )
 
     def training(self) -> None:
-        self.found |= offline.measure(self.place, self.repeats, quick=self.pace.most < 1)
+        self.results |= offline.measure(self.place, self.repeats, quick=self.pace.most < 1)
 
 
 def first_batch(way: Way, cache: Path) -> float:
@@ -196,16 +196,16 @@ def watch(folder: Path, name: str, cache: Path) -> float:
     return float(done.stdout.split()[-1])
 
 
-def ratios(found: dict, a: str, b: str) -> list[float]:
-    return [x / y for x, y in zip(found[a]["shuffled"], found[b]["shuffled"], strict=True)]
+def ratios(results: dict, a: str, b: str) -> list[float]:
+    return [x / y for x, y in zip(results[a]["shuffled"], results[b]["shuffled"], strict=True)]
 
 
 def spread(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def words_of(found: dict[str, float]) -> str:
-    median, least, most = (short(found[key]) for key in ("median", "min", "max"))
+def words_of(results: dict[str, float]) -> str:
+    median, least, most = (short(results[key]) for key in ("median", "min", "max"))
     return f"{median} ({least} to {most})"
 
 
@@ -213,20 +213,20 @@ def short(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def show_speed(classes: int, found: dict) -> None:
+def show_speed(classes: int, results: dict) -> None:
     print(f"\n| thousand rows/s, C={classes} | {' | '.join(SPEEDS)} | bytes a row |")
     print("|---|---|---|---|---|")
-    for name, one in found.items():
+    for name, one in results.items():
         cells = [words_of(one[kind]) for kind in SPEEDS]
         print(f"| {name} | {' | '.join(cells)} | {one['bytes a row']:.0f} |", flush=True)
 
 
-def show_goals(found: dict) -> None:
-    print("\n| goal | bound | found | |\n|---|---|---|---|")
-    found["goals"] = {}
+def show_goals(results: dict) -> None:
+    print("\n| goal | bound | measured | |\n|---|---|---|---|")
+    results["goals"] = {}
     for name, kind, bound, figure in GOALS:
         try:
-            value = found["goals"][name] = figure(found)
+            value = results["goals"][name] = figure(results)
         except KeyError:  # that part was left out
             continue
         met = value >= bound if kind == "at least" else value <= bound
@@ -240,27 +240,27 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tenth of the rows, two rounds")
     parser.add_argument("--only", default="", help="parts whose name holds this")
     parser.add_argument("--json", type=Path)
-    words = parser.parse_args()
-    if words.quick:
-        words.rows, words.repeats = words.rows // 10, 2
+    options = parser.parse_args()
+    if options.quick:
+        options.rows, options.repeats = options.rows // 10, 2
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
     torch.set_num_threads(1)
     print(f"softlabels {softlabels.__version__}, torch {torch.__version__}, 1 thread, "
           f"OMP_WAIT_POLICY={os.environ['OMP_WAIT_POLICY']}, {os.cpu_count()} cores, "
-          f"{words.rows:,} rows, float16, batches of {BATCH}")  # fmt: skip
+          f"{options.rows:,} rows, float16, batches of {BATCH}")  # fmt: skip
     print("\n".join(missing()))
-    least, most = (0.1, 0.5) if words.quick else (0.4, 1.5)
+    least, most = (0.1, 0.5) if options.quick else (0.4, 1.5)
     with tempfile.TemporaryDirectory() as place:
-        bench = Bench(Path(place), words.rows, words.repeats, least, most)
+        bench = Bench(Path(place), options.rows, options.repeats, least, most)
         parts = (bench.speed, bench.first_batch, bench.memory, bench.cold,
                  bench.training)  # fmt: skip
         for part in parts:
-            if words.only in part.__name__:
+            if options.only in part.__name__:
                 part()
-    show_goals(bench.found)
-    if words.json:
-        words.json.write_text(json.dumps(bench.found, indent=2) + "\n")
+    show_goals(bench.results)
+    if options.json:
+        options.json.write_text(json.dumps(bench.results, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -117,13 +117,13 @@ def _report(
     taken: dict[str, np.ndarray], reading: dict[str, float], dumping: list[float],
     opening: float, rows: int,
 ) -> dict:  # fmt: skip
-    steps, found = -(-rows // BATCH), {}
+    steps, results = -(-rows // BATCH), {}
     heads = "steps/s | of tensors in memory | by CPU time | reading, µs a batch"
     print(f"\n| student, {rows:,} rows | {heads} |\n|---|---|---|---|---|")
     for name, seconds in taken.items():
         wall, cpu = (taken["tensors"] / seconds).T
         speed = steps / float(np.median(seconds[:, 0]))
-        found[f"{name} over tensors"] = {
+        results[f"{name} over tensors"] = {
             **_spread(wall), "by CPU time": _spread(cpu), "steps/s": speed,
             "reading, µs": reading[name],
         }  # fmt: skip
@@ -145,7 +145,7 @@ def _report(
         print(f"| {epochs} | {offline:.1f} | {epochs * online:.1f} | "
               f"{epochs * online / offline:.2f} |")  # fmt: skip
     return {
-        "training": found,
+        "training": results,
         "offline": {"dump": dump, "opening": opening, "epoch": epoch, "online epoch": online,
                     "totals, computed": totals},
     }  # fmt: skip

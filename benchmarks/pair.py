@@ -93,18 +93,20 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--json", type=Path)
-    words = parser.parse_args()
+    options = parser.parse_args()
     datasets.disable_progress_bars()
     device = resolve_device("auto")
     name = torch.cuda.get_device_name() if device.type == "cuda" else device
-    rows, pixels = (1024, 32) if words.tiny else (words.rows, 224)
-    teacher, student = ("tiny_teacher", "tiny_student") if words.tiny else ("resnet50", "resnet18")
+    rows, pixels = (1024, 32) if options.tiny else (options.rows, 224)
+    teacher, student = (
+        ("tiny_teacher", "tiny_student") if options.tiny else ("resnet50", "resnet18")
+    )
     print(f"torch {torch.__version__}, {name}, {teacher} and {student}, {rows:,} images")
     with tempfile.TemporaryDirectory() as place:
         pair = Pair(Path(place), rows, pixels, teacher, student, device)
-        found = pair.dumping(words.repeats) | pair.training(words.repeats)
-    if words.json:
-        words.json.write_text(json.dumps(found, indent=2) + "\n")
+        results = pair.dumping(options.repeats) | pair.training(options.repeats)
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=2) + "\n")
 
 
 class Pair:
@@ -204,12 +206,12 @@ class Pair:
             for way, source in ways.items():
                 seconds = self.epoch(source(epoch))
                 taken[way] += [seconds] if epoch else []
-        found = {}
+        results = {}
         for way, seconds in taken.items():
-            found[way] = spread([a / b for a, b in zip(taken["tensors"], seconds, strict=True)])
+            results[way] = spread([a / b for a, b in zip(taken["tensors"], seconds, strict=True)])
             speed = self.rows / statistics.median(seconds)
-            print(f"student from {way}: {found[way]} of tensors' speed, {speed:,.0f} rows/s")
-        return {"training": found}
+            print(f"student from {way}: {results[way]} of tensors' speed, {speed:,.0f} rows/s")
+        return {"training": results}
 
     def epoch(self, pairs: Pairs) -> float:
         torch.manual_seed(0)

@@ -48,18 +48,18 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", type=Path)
-    words = parser.parse_args()
-    torch.set_num_threads(words.threads)
-    device = resolve_device(words.device)
-    print(f"torch {torch.__version__}, {words.threads} thread(s), {device}")
-    found = {}
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    device = resolve_device(options.device)
+    print(f"torch {torch.__version__}, {options.threads} thread(s), {device}")
+    results = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, (spec, shape, classes, rows) in TEACHERS.items():
             place = Path(folder) / name.replace(" ", "")
-            found |= dump_ratios(name, place, spec, shape, classes, rows, device, words.repeats)
-        found |= training_ratio(Path(folder) / "mlp,C=10", device, words.repeats)
-    if words.json:
-        words.json.write_text(json.dumps(found, indent=2) + "\n")
+            results |= dump_ratios(name, place, spec, shape, classes, rows, device, options.repeats)
+        results |= training_ratio(Path(folder) / "mlp,C=10", device, options.repeats)
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=2) + "\n")
 
 
 def dump_ratios(
@@ -118,7 +118,7 @@ def training_ratio(place: Path, device: torch.device, repeats: int) -> dict:
     rows = np.arange(len(dataset))
     everything = dataset.take(rows)
     inputs, logits = everything["input"].to(device), everything["logits"].to(device)
-    words = TrainOptions(dump=dump, epochs=2, holdout=0, alpha=1, T=4, device=str(device),
+    options = TrainOptions(dump=dump, epochs=2, holdout=0, alpha=1, T=4, device=str(device),
                          out=str(place / "s.pt"))  # fmt: skip
 
     def in_memory() -> float:
@@ -141,7 +141,7 @@ def training_ratio(place: Path, device: torch.device, repeats: int) -> dict:
 
     def from_store() -> float:
         started = time.perf_counter()
-        softlabels.train(**vars(words))
+        softlabels.train(**vars(options))
         return time.perf_counter() - started
 
     def reading() -> None:
@@ -183,7 +183,7 @@ def compare(
     seconds(a), seconds(b)
     pairs = [(seconds(a), seconds(b)) for _ in range(repeats)]
     ratios = [first / second for first, second in pairs]
-    found = {
+    results = {
         "ratio": statistics.median(ratios),
         "min": min(ratios),
         "max": max(ratios),
@@ -191,11 +191,11 @@ def compare(
         "b_seconds": statistics.median(second for _, second in pairs),
     }
     print(
-        f"{name:<42} {found['ratio']:8.3f}   ({found['min']:.3f} to {found['max']:.3f}; "
-        f"{found['a_seconds']:.2f} s over {found['b_seconds']:.2f} s)",
+        f"{name:<42} {results['ratio']:8.3f}   ({results['min']:.3f} to {results['max']:.3f}; "
+        f"{results['a_seconds']:.2f} s over {results['b_seconds']:.2f} s)",
         flush=True,
     )
-    return found
+    return results
 
 
 if __name__ == "__main__":

@@ -64,8 +64,8 @@ def write(place: Path, rows: int, classes: int, only_ours: bool = False) -> None
     group = group_rows(2 * classes, 0)
     shards = shard_rows(2 * classes, group)
     make_dump(place / "dump", logits_RC, group, shards)
-    for name, words in REWRITTEN.items():
-        make_dump(place / name, logits_RC, group, shards, words)
+    for name, options in REWRITTEN.items():
+        make_dump(place / name, logits_RC, group, shards, options)
     np.save(place / "map.npy", logits_RC)
     if only_ours:
         return
@@ -81,19 +81,19 @@ def write(place: Path, rows: int, classes: int, only_ours: bool = False) -> None
 
 def ways(place: Path) -> list[Way]:
     """Everything that can be read there; the bare memory map, the limit, comes first."""
-    found = [_memmap(place / "map.npy"), *ours(place)]
+    results = [_memmap(place / "map.npy"), *ours(place)]
     parquet = place / "dump" / "data"
-    found.append(Way("datasets, torch format", parquet, _open_datasets(parquet), _from_datasets))
+    results.append(Way("datasets, torch format", parquet, _open_datasets(parquet), _from_datasets))
     if (place / "npy").exists():
         npy = place / "npy"
-        found.append(Way(".npy a batch (files shuffled)", npy, _list(npy), _from_npy))
+        results.append(Way(".npy a batch (files shuffled)", npy, _list(npy), _from_npy))
     if (place / "webdataset").exists():
         tars = place / "webdataset"
-        found.append(Way("webdataset", tars, _list(tars), _from_webdataset))
+        results.append(Way("webdataset", tars, _list(tars), _from_webdataset))
     if (place / "mds").exists():
-        found.append(Way("mosaicml-streaming, MDS", place / "mds", _open_mds(place / "mds"),
+        results.append(Way("mosaicml-streaming, MDS", place / "mds", _open_mds(place / "mds"),
                          _from_mds))  # fmt: skip
-    return found
+    return results
 
 
 def missing() -> list[str]:
@@ -119,9 +119,9 @@ def ours(place: Path) -> list[Way]:
     ]
 
 
-def _our(name: str, dump: Path, batches: Callable, **words: Any) -> Way:
+def _our(name: str, dump: Path, batches: Callable, **options: Any) -> Way:
     def open_dump(cache: Path) -> softlabels.SoftDataset:
-        return softlabels.load(dump, T=4, inputs=False, cache=cache, **words)
+        return softlabels.load(dump, T=4, inputs=False, cache=cache, **options)
 
     alone = any(word in name for word in ("blocks", "workers", "streaming"))
     return Way(name, dump / "data", open_dump, batches, lambda store: store.settle(), alone)
@@ -162,10 +162,10 @@ def _memmap(path: Path) -> Way:
 def _open_datasets(folder: Path) -> Callable[[Path], datasets.Dataset]:
     def open_parquet(cache: Path) -> datasets.Dataset:
         files = [str(path) for path in sorted(folder.iterdir())]
-        found = datasets.load_dataset(
+        results = datasets.load_dataset(
             "parquet", data_files=files, split="train", cache_dir=str(cache)
         )
-        return found.select_columns("logits").with_format("torch")
+        return results.select_columns("logits").with_format("torch")
 
     return open_parquet
 
@@ -227,8 +227,8 @@ def _open_mds(place: Path) -> Callable[[Path], dict]:
 
 def _from_mds(store: dict, shuffle: bool, epoch: int) -> Iterator[Tensor]:
     if shuffle not in store:
-        words = {name: store[name] for name in ("local", "batch_size")}
-        store[shuffle] = _streaming().StreamingDataset(shuffle=shuffle, **words)
+        options = {name: store[name] for name in ("local", "batch_size")}
+        store[shuffle] = _streaming().StreamingDataset(shuffle=shuffle, **options)
     try:
         for batch in DataLoader(store[shuffle], BATCH):
             yield batch["logits"]

@@ -46,8 +46,8 @@ def watch():
         time.sleep(0.005)
 
 threading.Thread(target=watch, daemon=True).start()
-for verb, words in json.loads(sys.argv[1]):
-    getattr(softlabels, verb)(**words)
+for verb, options in json.loads(sys.argv[1]):
+    getattr(softlabels, verb)(**options)
 print(peak[0])
 """
 
@@ -58,18 +58,18 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", default="", help="verify, ranks or memory")
     parser.add_argument("--json", type=Path)
-    words = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as place:
-        found: dict = {}
-        if words.only in "verify":
-            found |= verify_speed(Path(place), words.repeats)
-        if words.only in "ranks":
-            found |= rank_scaling(Path(place), words.repeats)
-        if words.only in "memory":
-            found |= peak_memory(Path(place))
-    if words.json:
-        words.json.write_text(json.dumps(found, indent=2) + "\n")
+        results: dict = {}
+        if options.only in "verify":
+            results |= verify_speed(Path(place), options.repeats)
+        if options.only in "ranks":
+            results |= rank_scaling(Path(place), options.repeats)
+        if options.only in "memory":
+            results |= peak_memory(Path(place))
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=2) + "\n")
 
 
 def made(place: Path, name: str, features: int, spec: str, classes: int, rows: int) -> dict:
@@ -112,20 +112,20 @@ def verify_speed(place: Path, repeats: int) -> dict:
 
 
 def rank_scaling(place: Path, repeats: int) -> dict:
-    words = made(place, "r", 784, "mlp:1200x1200", 10, 60_000) | {"shard_rows": 2000}
+    options = made(place, "r", 784, "mlp:1200x1200", 10, 60_000) | {"shard_rows": 2000}
     count = iter(range(10_000))
 
     def out() -> str:
         return str(place / f"ranks-{next(count)}")
 
     works: dict[str, Callable[[], None]] = {
-        "one process": lambda: _fine(finish([start(softlabels.dump, **words, out=out())])),
-        "one rank": lambda: _fine(finish(ranks(1, **words, out=out()))),
-        "two ranks": lambda: _fine(finish(ranks(2, **words, out=out()))),
+        "one process": lambda: _fine(finish([start(softlabels.dump, **options, out=out())])),
+        "one rank": lambda: _fine(finish(ranks(1, **options, out=out()))),
+        "two ranks": lambda: _fine(finish(ranks(2, **options, out=out()))),
     }
     seconds = in_turn(works, repeats)
     began, cpu = time.perf_counter(), time.process_time()
-    softlabels.dump(**words, out=out())
+    softlabels.dump(**options, out=out())
     cores = (time.process_time() - cpu) / (time.perf_counter() - began)
     print(f"one process keeps {cores:.2f} of {os.cpu_count()} cores busy")
     for name, value in seconds.items():
@@ -140,23 +140,23 @@ def _fine(codes: list[int]) -> None:
 
 
 def peak_memory(place: Path) -> dict:
-    found: dict[str, float] = {}
+    results: dict[str, float] = {}
     for name, rows in (("1 x", 200_000), ("10 x", 2_000_000)):
-        words = made(place, f"m{rows}", 16, "mlp:32", 100, rows) | {"shard_rows": 10_000}
+        options = made(place, f"m{rows}", 16, "mlp:32", 100, rows) | {"shard_rows": 10_000}
         out = str(place / f"memory-{rows}")
         # the first opening of a file by `datasets` converts it into its cache; that is not ours
-        softlabels.plan(**words, out=out)
+        softlabels.plan(**options, out=out)
         verbs = {
-            "dump": ["dump", words | {"out": out}],
+            "dump": ["dump", options | {"out": out}],
             "verify": ["verify", {"dump": out}],
-            "resume": ["dump", words | {"out": out, "resume": True}],
+            "resume": ["dump", options | {"out": out, "resume": True}],
         }
         for verb, call in verbs.items():
             done = subprocess.run([sys.executable, "-c", WATCHED, json.dumps([call])],
                                   capture_output=True, text=True, check=True)  # fmt: skip
-            found[f"{verb}, {name}"] = int(done.stdout) / 1024
-            print(f"{verb:<7} {rows:>10,} rows {found[f'{verb}, {name}']:8.0f} MiB", flush=True)
-    return {"peak anonymous MiB": found}
+            results[f"{verb}, {name}"] = int(done.stdout) / 1024
+            print(f"{verb:<7} {rows:>10,} rows {results[f'{verb}, {name}']:8.0f} MiB", flush=True)
+    return {"peak anonymous MiB": results}
 
 
 def in_turn(works: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
