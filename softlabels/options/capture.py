@@ -50,15 +50,15 @@ class DumpOptions(SourceOptions):
         "auto",
     )
     views: Count | None = option(
-        "Store so many views of each input beside the input as it is, drawn by --augment.", None
+        "Number of drawn views of each input, beside the input itself; needs --augment.", None
     )
     augment: str | None = option(
-        "What draws views: jitter(2) shifts pictures by up to 2 pixels each way.", None
+        "How to draw views: jitter(2) shifts pictures by up to 2 pixels each way.", None
     )
     clean: bool = option(
-        "Store the input as it is too, as view 0.", True, flag="--clean/--no-clean"
+        "Also store the input as it is, as view 0.", True, flag="--clean/--no-clean"
     )
-    data_seed: Natural | None = option("Fixes which views are drawn. Default: 0.", None)
+    data_seed: Natural | None = option("Seed of the views. Default: 0.", None)
     shard_rows: Count | None = option(
         "Source rows in a shard, each with all its views. Default: about 128 MiB.", None
     )
