@@ -50,7 +50,7 @@ class Estimate:
 
     @property
     def facts(self) -> dict[str, str]:
-        """In words, in the order in which a person asks."""
+        """For people, in the order in which they ask."""
         facts = {
             "folder": self.out,
             "rows": f"{self.rows:,}",

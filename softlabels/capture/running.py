@@ -1,6 +1,6 @@
 """From a setup to a complete dump: what `dump` and `import` share.
 
-The order of things: the folder is claimed; the plan is made, or found to be the same as the one
+The order of things: the folder is claimed; the plan is made, or compared with the one that is
 there; finished shards are looked at; the missing ones are made; the card and the manifest come
 last. Of several ranks the first plans, and the last to finish writes the manifest.
 """

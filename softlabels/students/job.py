@@ -43,7 +43,7 @@ SHOWN = 8  # names
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The checkpoint that was written and where, and what its held-out rows said. rank: of the
+    """The checkpoint that was written, where, and the measures of its held-out rows. rank: of the
     process; rank 0 writes."""
 
     out: str
@@ -215,25 +215,25 @@ class Job:
         if broken := broken_rows(logits_NC):
             summary = f"logits of {broken:,} of {counted(len(rows), 'row')} are NaN or infinite"
             return Score(None, summary, {"rows": len(rows), "broken": broken})
-        found = self.measure(logits_NC, rows)
+        measures = self.measure(logits_NC, rows)
         if self.by_labels(rows):
-            summary = f"{counted(found['errors'], 'error')} of {found['labelled']:,}"
-            return Score((float(found["errors"]), found["nll"]), summary, found)
-        summary = f"KL {measured(found['kl'])}, agreement {found['agreement']:.4f}"
-        return Score((found["kl"],), summary, found)
+            summary = f"{counted(measures['errors'], 'error')} of {measures['labelled']:,}"
+            return Score((float(measures["errors"]), measures["nll"]), summary, measures)
+        summary = f"KL {measured(measures['kl'])}, agreement {measures['agreement']:.4f}"
+        return Score((measures["kl"],), summary, measures)
 
     def measure(self, logits_NC: Tensor, rows: np.ndarray) -> dict[str, Any]:
         """Held-out rows against their labels, where some have one, and a teacher's logits."""
-        found: dict[str, Any] = {}
+        measures: dict[str, Any] = {}
         labels = None if self.labels is None else self.labels[torch.from_numpy(rows)]
         if labels is not None and bool((labels >= 0).any()):
-            found |= LabelScore.of(DenseLogits(logits_NC), labels).measures
-            found["labelled"] = found["rows"]
+            measures |= LabelScore.of(DenseLogits(logits_NC), labels).measures
+            measures["labelled"] = measures["rows"]
         if self.teacher is not None:
             columns = self.teacher.rows.columns(rows)
             logits_MC = for_each_position(logits_NC, columns)
-            found |= TeacherScore.of(logits_MC, columns["targets"].to("cpu")).measures
-        return found | {"rows": len(rows)}
+            measures |= TeacherScore.of(logits_MC, columns["targets"].to("cpu")).measures
+        return measures | {"rows": len(rows)}
 
     def checkpoint(self, outcome: Outcome) -> Checkpoint:
         last = outcome.history[outcome.epoch - 1]

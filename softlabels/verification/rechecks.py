@@ -56,7 +56,7 @@ class Rerun:
 
 
 def recheck_source(reader: DumpReader, data: str | None, progress: Progress) -> list[str]:
-    """Hash every input again and compare, with the labels. What is wrong, in words.
+    """Hash every input again and compare, with the labels. What is wrong, a line each.
 
     Raises SourceError where the source can't be opened.
     """
@@ -88,13 +88,13 @@ def _renamed(reader: DumpReader, source: Source) -> list[str]:
     """What is wrong with the names of the source's classes: numbers may mean others by now."""
     names = reader.plan.source.class_names
     try:
-        found = match_label_spaces(
+        matched = match_label_spaces(
             LabelSpace("the dump", reader.plan.classes, names),
             LabelSpace("the source", None, source.class_names),
         )
     except LabelSpaceMismatch as error:
         return [str(error)]
-    return [] if found.order is None else [str(found.note)]
+    return [] if matched.order is None else [str(matched.note)]
 
 
 def replay(

@@ -33,7 +33,7 @@ from softlabels.verification.rechecks import Replay, Rerun, recheck_source, repl
 
 @dataclass
 class Verdict:
-    """What `verify` found. `good` is whether nothing is wrong.
+    """The result of `verify`. `good` is whether nothing is wrong.
 
     findings: what is damaged, by file; warnings: what may be meant so; rows, shards, bytes and
     seconds: what was read, and how long that took; accuracy: the teacher's, counted from the
@@ -251,25 +251,26 @@ def _go_further(
             verdict.report("the source", problem, redone=False)
         verdict.source_checked = True
     if options.replay:
-        verdict.replay = found = replay(
+        verdict.replay = replayed = replay(
             reader, options.part(TeacherChoice), options.part(Rerun), options.data, progress
         )
-        if not found.steady and reader.plan.batch_size is None:
+        if not replayed.steady and reader.plan.batch_size is None:
             verdict.warnings.append(
                 f"the teacher does not agree with itself: the same rows in other batches differ by "
-                f"up to {found.control:.2g}. Is there dropout or batch statistics in it?"
+                f"up to {replayed.control:.2g}. Is there dropout or batch statistics in it?"
             )
         pilot = reader.plan.pilot
-        if pilot is not None and pilot.is_exceeded(found.kl, found.rows, STOPPED):
+        if pilot is not None and pilot.is_exceeded(replayed.kl, replayed.rows, STOPPED):
             verdict.report(
-                "logits", f"the soft targets of {found.rows} replayed rows are a mean KL of "
-                f"{found.kl:.2g} nats from the teacher's at T = 1; the pilot of the codec "
+                "logits", f"the soft targets of {replayed.rows} replayed rows are a mean KL of "
+                f"{replayed.kl:.2g} nats from the teacher's at T = 1; the pilot of the codec "
                 f"{reader.plan.codec} measured {pilot.at_one.mean:.2g}", redone=False,
             )  # fmt: skip
-        if found.wrong:
-            shown = ", ".join(map(str, found.wrong[:5]))
+        if replayed.wrong:
+            shown = ", ".join(map(str, replayed.wrong[:5]))
             verdict.report(
-                "logits", f"{len(found.wrong)} of {found.rows} replayed rows are farther from the "
-                f"teacher's answers than {found.allowed:.2g} and the rounding, first id {shown}",
+                "logits", f"{len(replayed.wrong)} of {replayed.rows} replayed rows are farther "
+                f"from the teacher's answers than {replayed.allowed:.2g} and the rounding, first "
+                f"id {shown}",
                 redone=False,
             )  # fmt: skip
