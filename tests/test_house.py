@@ -173,6 +173,15 @@ def is_entered(module: str, names: set[str]) -> bool:
     return module != "softlabels" and any(f"{name}.".startswith(f"{module}.") for name in names)
 
 
+def test_options_stop_at_the_verbs():
+    """A command's options become objects in its verb's module, or in the door that two verbs share;
+    below, a function takes what it needs."""
+    for path in MODULES:
+        takes_options = any(name.startswith("softlabels.options") for name in imported(path))
+        if takes_options and room(path) not in ("options", "cli") and path.stem != "preparing":
+            assert "@verb(" in path.read_text(), f"{path} takes the options of a command"
+
+
 def test_any_room_may_be_the_first_to_be_imported():
     """A circle of imports within a room shows only where it is entered."""
     process = start(import_each_first)
