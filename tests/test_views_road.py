@@ -295,6 +295,18 @@ def test_text_ids_and_stored_inputs(flat, tmp_path):
     assert "each once" in Path(whole, "README.md").read_text()
 
 
+def test_a_student_with_other_pixels_is_refused(flat, tmp_path):
+    """A shift by three of the teacher's pixels is another one in a picture of another size."""
+    out = str(tmp_path / "d")
+    softlabels.dump(**flat, out=out)
+    with pytest.raises(UsageError, match=r"shifts in pixels of .* after its words .*, rgb: keep"):
+        softlabels.load(out, source=flat["data"], preprocess="rgb|resize(4)|scale(255)")
+    scaled = softlabels.load(out, source=flat["data"], preprocess="rgb|scale(51)")
+    plain = softlabels.load(out, source=flat["data"])
+    torch.testing.assert_close(scaled[:]["input"], plain[:]["input"] * 5)
+    assert len(softlabels.load(out, inputs=False, preprocess="grey")) == 120
+
+
 def test_an_input_that_is_left_out_is_left_out_in_all_views(flat, tmp_path):
     import datasets
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from softlabels.errors import UsageError
+from softlabels.errors import SourceError, UsageError
 from softlabels.spec import Call, parse_pipeline, short
 
 DOWN, RIGHT = "shift_down", "shift_right"
@@ -139,5 +139,15 @@ def joined(views: list[Drawn]) -> Drawn:
 
 def replay(batch: Tensor, drawn: Drawn) -> Tensor:
     """Inputs [N, C, H, W] of any dtype, on any device, as the view with these columns shows
-    them."""
-    return shift(batch, np.stack([drawn[DOWN], drawn[RIGHT]], axis=1).astype(np.int64))
+    them. Raises SourceError for inputs that are no pictures."""
+    if batch.ndim != 4:
+        raise SourceError(
+            f"views are of pictures [C, H, W], and these inputs are {list(batch.shape[1:])}: they "
+            f"are not what the teacher saw"
+        )
+    # anyone's file may tell of shifts that would need gigabytes of zeros around the picture; one as
+    # far as the picture is large leaves nothing of it, and so does any larger one
+    height, width = batch.shape[2:]
+    down = np.clip(drawn[DOWN].astype(np.int64), -height, height)
+    right = np.clip(drawn[RIGHT].astype(np.int64), -width, width)
+    return shift(batch, np.stack([down, right], axis=1))

@@ -32,7 +32,8 @@ class TrainingOptions(Options):
         "Train on this many rows only, drawn evenly over the classes by --data-seed.", None
     )
     holdout: BelowOne = option(
-        "Fraction of the rows held out to choose the best epoch; 0 keeps the last epoch.",
+        "Fraction of the inputs, with all their views, held out to choose the best epoch; 0 keeps "
+        "the last epoch.",
         0.1,
     )
     patience: Count | None = option(

@@ -149,4 +149,14 @@ def _streamed(reader: DumpReader, T: float | None, how: Opening) -> Dump:
 
 
 def _preprocess(reader: DumpReader, how: Opening) -> Preprocess:
-    return Preprocess.parse(reader.plan.preprocess if how.preprocess is None else how.preprocess)
+    """Raises UsageError for other words on pictures than those after which views were drawn."""
+    own = Preprocess.parse(reader.plan.preprocess)
+    chosen = own if how.preprocess is None else Preprocess.parse(how.preprocess)
+    if how.inputs and reader.plan.has_views and chosen.picture != own.picture:
+        words = "|".join(map(str, own.picture)) or "none"
+        raise UsageError(
+            f"--preprocess is {str(chosen)!r}; the views of {reader.folder} are shifts in pixels "
+            f"of the picture after its words on pictures, {words}: keep these, and change only "
+            f"those on numbers, such as scale(255)"
+        )
+    return chosen

@@ -150,3 +150,25 @@ def test_pinned_batches_of_workers(dump_folder):
         assert batch["logits"].is_pinned()
         assert batch.to("cuda", non_blocking=True)["soft_target"].is_cuda
     assert next(iter(dataset.batches(9, workers=1, pin_memory=True)))["logits"].is_pinned()
+
+
+def test_views_are_shown_alike_on_both(teacher, tmp_path):
+    words = {"teacher": teacher, "views": 2, "augment": "jitter(2)"}
+    for device in ("cpu", "cuda"):
+        softlabels.dump(**words, device=device, out=str(tmp_path / device))
+    both = softlabels.load({name: tmp_path / name for name in ("cpu", "cuda")}, inputs=False)
+    stored = both[:]["logits"]
+    torch.testing.assert_close(stored["cuda"].float(), stored["cpu"].float(), rtol=0, atol=2e-2)
+    rows = np.random.default_rng(0).permutation(3600)[:500]
+    kept = softlabels.load(tmp_path / "cuda", keep="gpu", device="cuda").take(rows)
+    assert kept["input"].is_cuda
+    here = softlabels.load(tmp_path / "cuda").take(rows)
+    for name in ("id", "view", "input", "logits"):
+        assert torch.equal(kept[name].cpu(), here[name]), name
+    found = softlabels.verify(
+        dump=str(tmp_path / "cpu"), replay=300, teacher=teacher, device="cuda"
+    )
+    assert found.good
+    trained = softlabels.train(dump=str(tmp_path / "cuda"), T=4, student="mlp:64", epochs=9,
+                               lr=3e-3, device="cuda", out=str(tmp_path / "s.pt"))  # fmt: skip
+    assert trained.metrics["held_out"]["accuracy"] > 0.5

@@ -7,12 +7,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import softlabels
-from softlabels.errors import AlignmentError, UsageError
-from softlabels.inputs.views import draw_shifts
+from softlabels.errors import AlignmentError, SourceError, UsageError
+from softlabels.inputs.views import draw_shifts, replay
 from softlabels.reports.card import render_card
 from softlabels.store.folder import Folder
 from softlabels.store.ledger import read_manifest
@@ -114,6 +115,14 @@ def test_a_pair_that_stands_twice_is_found(tmp_path):
     Folder(folder).write_text(CARD, render_card(manifest, plan, shard_features(plan, None)))
     [finding] = softlabels.verify(dump=str(folder)).findings
     assert finding.problem == "an id comes twice in a view"
+
+
+def test_shifts_beyond_the_picture_take_no_memory_and_vectors_have_no_views():
+    pictures = torch.ones(2, 1, 4, 3)
+    far = {"shift_down": np.array([-32768, 32767], np.int16), "shift_right": np.zeros(2, np.int16)}
+    assert not replay(pictures, far).any()
+    with pytest.raises(SourceError, match=r"views are of pictures .* these inputs are \[6\]"):
+        replay(torch.ones(2, 6), far)
 
 
 def test_rows_of_an_id_are_asked_for_in_one_view(tmp_path):
