@@ -186,8 +186,8 @@ def _remove_strays(ledger: Ledger, progress: Progress) -> None:
     for stray in ledger.strays():
         if stray.shard is None:
             raise StoreError(
-                f"{ledger.folder}/{stray.name} is no file of this dump and does not belong there. "
-                f"Move it away, then run the same command again"
+                f"{ledger.folder}/{stray.name} is not a file of this dump and does not belong "
+                f"there. Move it away, then run the same command again"
             )
         progress.say(f"{stray.name} {stray}; it is removed")
         ledger.folder.delete(stray.name)

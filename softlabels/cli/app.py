@@ -1,7 +1,8 @@
-"""The command line: parse, call one public verb, print. Results to stdout, words to stderr."""
+"""The command line: parse, call one public verb, print. Results to stdout, all else to stderr."""
 
 import os
 import signal
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -91,7 +92,7 @@ def dump(terminal: Terminal, options: DumpOptions) -> None:
     statistics = manifest.statistics
     if statistics and statistics.accuracy is not None:
         labelled = counted(statistics.labelled, f"labelled {statistics.unit}")
-        text += f"; teacher's accuracy {statistics.accuracy:.4f} of {labelled}"
+        text += f"; teacher's accuracy {statistics.accuracy:.4f} on {labelled}"
     if manifest.skipped:
         what = "input" if manifest.plan.has_views else "row"
         text += f"; {counted(len(manifest.skipped), what)} left out (softlabels info names them)"
@@ -99,13 +100,13 @@ def dump(terminal: Terminal, options: DumpOptions) -> None:
     value = {"out": result.out, "rows": manifest.rows, "bytes": manifest.bytes, "complete": True}
     value |= {"rows_run": result.rows_run, "statistics": manifest.as_json["statistics"]}
     if result.rank and not result.rows_run:
-        return  # a rank that had nothing to do; rank 0 tells
+        return  # this rank had nothing to do; rank 0 reports
     terminal.result(text, value | {"skipped": manifest.as_json["skipped"]})
 
 
 @command(PlanOptions)
 def plan(terminal: Terminal, options: PlanOptions) -> None:
-    """Say what a dump would be, from a measured sample: rows, shards, bytes, time, free disk.
+    """Estimate a dump from a measured sample: rows, shards, bytes, time, free disk.
 
     Takes the options of `softlabels dump`; writes nothing.
 
@@ -114,10 +115,9 @@ def plan(terminal: Terminal, options: PlanOptions) -> None:
     - `softlabels plan --teacher t.pt`
     - `softlabels plan --config configs/mnist/dump.yaml`
     """
-    found = terminal.run(softlabels.plan, options)
-    width = max(map(len, found.facts))
-    lines = [f"{name:<{width}}  {value}" for name, value in found.facts.items()]
-    terminal.result("\n".join(lines + found.warnings), asdict(found))
+    estimate = terminal.run(softlabels.plan, options)
+    lines = _facts(estimate.facts)
+    terminal.result("\n".join(lines + estimate.warnings), asdict(estimate))
 
 
 @command(TrainOptions)
@@ -143,40 +143,27 @@ def eval_(terminal: Terminal, options: EvalOptions) -> None:
     - `softlabels eval s.pt`
     - `softlabels eval s.pt --against data/digits-t`
     """
-    found = terminal.run(softlabels.evaluate, options)
-    lines = [
-        f"{found['checkpoint']} on {found['data']}, split {found['split']}: {found['errors']} "
-        f"errors of {found['rows']:,}, accuracy {found['accuracy']:.4f}, "
-        f"NLL {measured(found['nll'])} nats, ECE {found['ece']:.4f}"
-    ]
-    if "against" in found:
-        against = found["against"]
-        lines.append(
-            f"against {against['dump']}: agreement {against['agreement']:.4f}, "
-            f"KL {measured(against['kl'])} nats over {against['rows']:,} rows"
-        )
-    terminal.result("\n".join(lines), found)
+    evaluation = terminal.run(softlabels.evaluate, options)
+    terminal.result("\n".join(evaluation.lines), evaluation)
 
 
 @command(InfoOptions)
 def info(terminal: Terminal, options: InfoOptions) -> None:
-    """Say what a dump is: teacher, source, rows, logits, statistics.
+    """Describe a dump: teacher, source, rows, logits, statistics.
 
     Examples:
 
     - `softlabels info data/digits-t`
     - `softlabels info data/digits-t --json`
     """
-    found = softlabels.info(options.dump)
-    width = max(map(len, found["facts"]))
-    lines = [f"{name:<{width}}  {value}" for name, value in found.worded.items()]
-    skipped = [f"  left out: id {s['id']}, {s['reason']}" for s in found["manifest"]["skipped"]]
-    terminal.result("\n".join(lines + skipped), found)
+    dump = softlabels.info(options.dump)
+    skipped = [f"  left out: id {s['id']}, {s['reason']}" for s in dump["manifest"]["skipped"]]
+    terminal.result("\n".join(_facts(dump.readable) + skipped), dump)
 
 
 @command(LsOptions)
 def ls(terminal: Terminal, options: LsOptions) -> None:
-    """List the dumps below a folder: rows, classes, teacher, size, and how far each is.
+    """List the dumps below a folder: rows, classes, teacher, size, and how much of each is done.
 
     Examples:
 
@@ -229,10 +216,10 @@ def cache(terminal: Terminal, options: CacheOptions) -> None:
     """
     from softlabels.system.cache import LocalCache
 
-    found = LocalCache()
-    freed = found.clear() if options.clear else None
-    entries = [asdict(entry) | {"description": entry.description} for entry in found.entries()]
-    value = {"place": str(found.place), "bytes": found.bytes, "budget": found.budget}
+    kept = LocalCache()
+    freed = kept.clear() if options.clear else None
+    entries = [asdict(entry) | {"description": entry.description} for entry in kept.entries()]
+    value = {"place": str(kept.place), "bytes": kept.bytes, "budget": kept.budget}
     terminal.result(_cached(value, entries, freed), value | {"entries": entries, "freed": freed})
 
 
@@ -243,19 +230,19 @@ exchange.add_commands(command)
 def main() -> None:
     """The entry point of `softlabels` and `python -m softlabels`."""
     # Spinning threads make small operations a hundred times slower when other work shares the
-    # cores; it must be said before torch is loaded.
+    # cores. The variable counts only if it is set before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     signal.signal(signal.SIGTERM, _terminated)
     app(prog_name="softlabels")
 
 
 def _terminated(number: int, frame: Any) -> None:
-    """Slurm, Kubernetes and torchrun end a process so: it says what is safe, as after Ctrl-C."""
+    """Slurm, Kubernetes and torchrun send SIGTERM: stop as after Ctrl-C, saying what is safe."""
     raise Terminated
 
 
 def _trained(result: Any, took: str) -> str:
-    """Where the model is, what the held-out rows say of it, and how long it took, a line each."""
+    """The checkpoint, the measures of its held-out rows and the time taken, a line each."""
     metrics = result.metrics
     held, facts = metrics["held_out"] or {}, []
     if "errors" in held:
@@ -268,6 +255,12 @@ def _trained(result: Any, took: str) -> str:
     return "\n".join([model, *lines, took])
 
 
+def _facts(facts: Mapping[str, str]) -> list[str]:
+    """A line for each fact, the values aligned."""
+    width = max(map(len, facts))
+    return [f"{name:<{width}}  {value}" for name, value in facts.items()]
+
+
 def _verdict(verdict: Any, took: str) -> str:
     findings = verdict.findings
     lines = [str(finding) for finding in findings[:SHOWN]]
@@ -275,11 +268,11 @@ def _verdict(verdict: Any, took: str) -> str:
         lines.append(f"… and {len(findings) - SHOWN} more (all of them with --json)")
     lines += [f"warning: {warning}" for warning in verdict.warnings]
     if verdict.replay is not None:
-        found = verdict.replay
+        replay = verdict.replay
         lines.append(
-            f"replayed {counted(found.rows, 'row')}: farthest from the stored {found.drift:.2g} "
-            f"(rounding explains {found.rounding:.2g}; live against live {found.control:.2g}); "
-            f"mean KL {found.kl:.2g} nats, agreement {found.agreement:.4f}"
+            f"replayed {counted(replay.rows, 'row')}: logits differ from the stored ones by up to "
+            f"{replay.drift:.2g} (rounding explains {replay.rounding:.2g}; two runs differ by "
+            f"{replay.control:.2g}); mean KL {replay.kl:.2g} nats, agreement {replay.agreement:.4f}"
         )
     speed = size_words(verdict.bytes / max(verdict.seconds, 1e-9))
     rows, shards = counted(verdict.rows, "row"), counted(verdict.shards, "shard")
@@ -287,13 +280,13 @@ def _verdict(verdict: Any, took: str) -> str:
     if not verdict.bytes:
         summary = "no row could be checked"
     if verdict.source_checked:
-        summary += "; every input against the source"
+        summary += "; every input compared with the source"
     if verdict.accuracy is not None and verdict.good:
-        summary += f"; the stored teacher's accuracy {verdict.accuracy:.4f}"
+        summary += f"; the teacher's accuracy, from the stored logits, is {verdict.accuracy:.4f}"
     word = "good" if verdict.good else counted(len(findings), "problem")
     lines.append(f"{verdict.path}: {word}; {summary}; {took}")
     if any(finding.redone for finding in findings):
-        lines.append(f"What mends it: {verdict.remedy}.")
+        lines.append(f"To repair: {verdict.remedy}.")
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""The command `import`, registered by `cli.py` with its own `command`."""
+"""The command `import`, which `app.py` registers."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from softlabels.system.humanize import counted, size_words
 
 
 def add_commands(command: Callable[[type], Callable[[Body], Body]]) -> None:
-    """Register it through `command`, a decorator of `make_command`."""
+    """Register it with `command`, the decorator that `make_command` gives."""
     command(ImportOptions)(import_)
 
 
@@ -26,17 +26,17 @@ def import_(terminal: Terminal, options: ImportOptions) -> None:
     """
     import softlabels
 
-    found = terminal.run(softlabels.import_logits, options)
-    manifest = found.manifest
-    text = f"{found.out}: {counted(manifest.rows, 'row')}, {size_words(manifest.bytes)}"
+    imported = terminal.run(softlabels.import_logits, options)
+    manifest = imported.manifest
+    text = f"{imported.out}: {counted(manifest.rows, 'row')}, {size_words(manifest.bytes)}"
     statistics = manifest.statistics
     if statistics and statistics.accuracy is not None:
         accuracy = f"{statistics.accuracy:.4f}"
         rows = counted(statistics.labelled, f"labelled {statistics.unit}")
-        text += f"; accuracy of these logits {accuracy} of {rows}"
+        text += f"; accuracy of these logits {accuracy} on {rows}"
     if manifest.skipped:
         text += f"; {counted(len(manifest.skipped), 'source row')} had none"
     text += f"; {terminal.took}"
-    value = {"out": found.out, "rows": manifest.rows, "bytes": manifest.bytes}
+    value = {"out": imported.out, "rows": manifest.rows, "bytes": manifest.bytes}
     value |= {name: manifest.as_json[name] for name in ("statistics", "skipped")}
     terminal.result(text, value)

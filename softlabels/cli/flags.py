@@ -24,7 +24,7 @@ class Terminated(KeyboardInterrupt):
 
 
 class Terminal:
-    """The door of one run to the person or program that called it."""
+    """The input and output of one run of a command."""
 
     def __init__(self, as_json: bool, log_json: bool) -> None:
         self.as_json, self.log_json = as_json, log_json
@@ -44,13 +44,13 @@ class Terminal:
         return TerminalProgress() if os.environ.get("RANK", "0") == "0" else SILENT
 
     def run(self, verb: Verb[..., R], options: Options) -> R:
-        """What a verb gives; it says what it does here."""
+        """Run a verb; what it reports goes to stderr."""
         return verb.run(options, self.progress)
 
     def result(self, text: str, value: dict[str, Any]) -> None:
-        """One JSON object with --json, else words."""
+        """Print the result: one JSON object with --json, else text."""
         line = json_text(value) if self.as_json else text
-        sys.stdout.write(line + "\n")  # at once: ranks may speak at the same time
+        sys.stdout.write(line + "\n")  # in one write: ranks may print at the same time
         sys.stdout.flush()
 
     def error(self, text: str, kind: str) -> None:
@@ -87,7 +87,7 @@ def _register(app: typer.Typer, options: type, body: Body) -> Body:
         terminal = Terminal(given.pop("json"), given.pop("log_json"))
         given.pop("config")
 
-        def work() -> None:  # options are refused before anything heavy is imported
+        def work() -> None:  # wrong options are refused before heavy imports
             body(terminal, make_options(options, given))
 
         guarded(debug, terminal, work)
@@ -109,7 +109,7 @@ def _register(app: typer.Typer, options: type, body: Body) -> Body:
 
 
 def guarded(debug: bool, terminal: Terminal, work: Callable[[], None]) -> None:
-    """Run a verb; say its errors on stderr and exit with 1, 2, 130 after Ctrl-C, 143 after
+    """Run a command; print its error to stderr and exit with 1 or 2, 130 after Ctrl-C, 143 after
     SIGTERM."""
     try:
         work()
@@ -127,22 +127,22 @@ def guarded(debug: bool, terminal: Terminal, work: Callable[[], None]) -> None:
     except Exception as error:
         if debug:
             raise
-        terminal.error(in_words(error), type(error).__name__)
+        terminal.error(unexpected(error), type(error).__name__)
         raise SystemExit(1) from None
 
 
-def in_words(error: Exception) -> str:
-    """What no verb had words for: a file that can't be used, memory that is full, else a fault of
-    this program."""
-    text = " ".join(str(error).split()) or "no words"
+def unexpected(error: Exception) -> str:
+    """The message of an error that no verb translated: a file that can't be used, memory that is
+    full, else a bug of this program."""
+    text = " ".join(str(error).split()) or "no message"
     text = text if len(text) <= 300 else f"{text[:300]}…"
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
     if isinstance(error, MemoryError) or any(sign in text for sign in OUT_OF_MEMORY):
         return f"out of memory: {text}. A smaller --batch-size, model or picture takes less"
     return (
-        f"a fault of softlabels, not yours: {type(error).__name__}, {text}. --debug shows where; "
-        f"please report it"
+        f"a bug in softlabels: {type(error).__name__}, {text}. --debug shows where; please report "
+        f"it"
     )
 
 
@@ -205,7 +205,7 @@ def _common() -> list[inspect.Parameter]:
             False,
             typer.Option(
                 "--log-json",
-                help="Words and progress as JSON lines on stderr.",
+                help="Messages and progress as JSON lines on stderr.",
                 rich_help_panel="General",
             ),
         ),

@@ -9,13 +9,13 @@ from softlabels.system.humanize import counted, size_words
 
 
 def add_commands(command: Callable[[type], Callable]) -> None:
-    """Enter them in the command line, which `command` makes."""
+    """Register them with `command`, the decorator that `make_command` gives."""
     command(PushOptions)(push)
     command(PullOptions)(pull)
 
 
 def push(terminal: Terminal, options: PushOptions) -> None:
-    """Publish a dump on the Hugging Face Hub, once it was verified.
+    """Verify a dump and publish it on the Hugging Face Hub.
 
     Log in with `hf auth login`, or set HF_TOKEN.
 
@@ -36,14 +36,14 @@ def push(terminal: Terminal, options: PushOptions) -> None:
         names = [f"send    {name}" for name in done.files] + [f"remove  {n}" for n in done.removed]
         text = "\n".join([*names, f"{size_words(done.bytes)} would go to {done.url}"])
     else:
-        text = f"{done.url}: nothing has changed, nothing was sent"
+        text = f"{done.url}: nothing has changed, so nothing was sent"
     terminal.result(text, asdict(done))
 
 
 def pull(terminal: Terminal, options: PullOptions) -> None:
     """Fetch a dump from the Hugging Face Hub and check every file of it.
 
-    `softlabels train ORG/NAME` and the other commands fetch for themselves what they need.
+    Not needed before `softlabels train ORG/NAME`: commands fetch what they need.
 
     Examples:
 

@@ -1,4 +1,4 @@
-"""Progress on stderr: bars for a person at a terminal, else a line now and then; or JSON lines."""
+"""Progress on stderr: bars at a terminal, elsewhere a line every minute; or JSON lines."""
 
 import os
 import sys
@@ -55,15 +55,15 @@ class TerminalProgress(Progress):
             task = bars.add_task(what, total=total, note="")
 
             def move(n: int, note: str = "") -> None:
-                words = {"note": note} if note else {}
-                bars.update(task, advance=n, **words)  # type: ignore[arg-type]
+                fields = {"note": note} if note else {}
+                bars.update(task, advance=n, **fields)  # type: ignore[arg-type]
 
             yield move
 
 
 class LogProgress(Progress):
-    """One JSON object a line on stderr, for machines that keep logs: `time` (UTC), `event` (say,
-    progress or error), `rank` under torchrun, and what the event tells."""
+    """JSON lines on stderr, for log collectors: `time` (UTC), `event` (say, progress or error),
+    `rank` under torchrun, and the event's own fields."""
 
     def say(self, text: str) -> None:
         log_event("say", text=text)
@@ -78,10 +78,10 @@ class LogProgress(Progress):
         write({"done": total, "total": total})
 
 
-def log_event(event: str, **told: Any) -> None:
+def log_event(event: str, **details: Any) -> None:
     ranked = {"rank": int(os.environ["RANK"])} if os.environ.get("RANK", "").isdigit() else {}
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    line = json_text({"time": now, "event": event} | ranked | told)
+    line = json_text({"time": now, "event": event} | ranked | details)
     print(line, file=sys.stderr, flush=True)
 
 
@@ -89,8 +89,8 @@ def log_event(event: str, **told: Any) -> None:
 def _ticking(
     total: int, every: float, write: Callable[[dict[str, Any]], None]
 ) -> Iterator[Advance]:
-    """An `advance` that calls `write` at most every so many seconds, with done, total, per_second,
-    seconds_left and note."""
+    """An `advance` that calls `write` at most once in `every` seconds, with done, total,
+    per_second, seconds_left and note."""
     began = last = time.monotonic()
     done = 0
 
@@ -102,9 +102,9 @@ def _ticking(
             last = now
             speed = done / (now - began)
             left = round((total - done) / speed) if speed else None
-            words = {"note": note} if note else {}
+            notes = {"note": note} if note else {}
             write({"done": done, "total": total, "per_second": round(speed, 1),
-                   "seconds_left": left} | words)  # fmt: skip
+                   "seconds_left": left} | notes)  # fmt: skip
 
     yield advance
 
@@ -124,7 +124,7 @@ def _line(what: str, unit: str, tick: dict[str, Any]) -> str:
 
 
 class _Speed(ProgressColumn):
-    """Units a second, averaged over the last moments."""
+    """Units per second, averaged over the last seconds."""
 
     def __init__(self, unit: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a push will send, in words, and what a stranger will meet who has nothing but that."""
+"""What `push` reports before it sends: what will be public, and what others will lack."""
 
 import re
 from collections.abc import Iterator
@@ -21,34 +21,34 @@ LOCAL = re.compile(r"(?:~|file:/|[A-Za-z]:[\\/]|\\\\|/[^/]+/).*", re.DOTALL)  # 
 def announcement(
     reader: DumpReader, at: HubAddress, include_inputs: bool, license: str | None
 ) -> Iterator[str]:
-    """Lines to be said before anything is sent; those of which a stranger would suffer are
-    warnings."""
+    """Lines that describe what a push to `at` sends; warnings where others could not use it, or
+    would see a path of this machine."""
     plan = reader.plan
     inputs = plan.with_inputs and include_inputs
     labels = " labels," if reader.labelled else ""
     yield (
-        f"what goes to {at.repo}: the logits of {len(reader):,} rows and {plan.classes:,} classes,"
-        f"{labels} ids and input hashes, {'and the inputs' if inputs else 'no inputs'}; the names "
-        f"of the teacher, {plan.teacher.name!r}, and of the source, {plan.source.data!r}, "
-        f"split {plan.source.split}; {_licence(reader.folder, license)}"
+        f"push to {at.repo}: the logits of {len(reader):,} rows and {plan.classes:,} classes,"
+        f"{labels} ids and input hashes, {'and the inputs' if inputs else 'without the inputs'}; "
+        f"teacher {plan.teacher.name!r}, source {plan.source.data!r}, split {plan.source.split}; "
+        f"{_licence(reader.folder, license)}"
     )
     for what, text in _paths(reader):
         yield (
-            f"warning: {what} looks like a path of a machine, {text[:100]!r}, and will be seen by "
-            f"everybody; dump again without it if that is not meant"
+            f"warning: {what} looks like a path of a machine, {text[:100]!r}, and will be public; "
+            f"if that is not intended, dump again without it"
         )
     if not inputs:
         yield from _unreachable(plan)
 
 
 def _licence(folder: Folder, given: str | None) -> str:
-    """The licence as the command or the dump's own card names it."""
+    """The licence that the command names, else the dump's own card."""
     try:
         card = Path(folder.path(CARD)).read_text(encoding="utf-8")
-        found = given or header_fields(card).get("license")
+        name = given or header_fields(card).get("license")
     except (OSError, ValueError, UsageError):
-        found = given
-    return f"licence {found}" if found else "no licence is named (--license names one)"
+        name = given
+    return f"licence {name}" if name else "no licence is named (--license names one)"
 
 
 def _paths(reader: DumpReader) -> Iterator[tuple[str, str]]:
@@ -66,7 +66,7 @@ def _paths(reader: DumpReader) -> Iterator[tuple[str, str]]:
 
 
 def _unreachable(plan: Plan) -> Iterator[str]:
-    """A warning where nobody else can get the inputs."""
+    """A warning where others can't get the inputs."""
     data, origin = plan.source.data, plan.source.origin
     why = None
     if origin == "local":
@@ -80,8 +80,8 @@ def _unreachable(plan: Plan) -> Iterator[str]:
                 why = f"the Hub has no dataset {data} any more"
     if why:
         yield (
-            f"warning: nobody else has the inputs: they are not sent, and {why}. Whoever trains "
-            f"from this dump will be asked for --source with the very same rows. Dump with "
-            f"--store-inputs original and push with --include-inputs, or publish the data and "
-            f"give its Hub id as --data"
+            f"warning: others can't get the inputs: they are not sent, and {why}. To train from "
+            f"this dump, others need --source with the same rows. Dump with --store-inputs "
+            f"original and push with --include-inputs, or publish the data and dump with its Hub "
+            f"id as --data"
         )

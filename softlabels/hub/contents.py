@@ -1,10 +1,10 @@
-"""The dumps of a repository, as the header of its card tells them to `datasets` and the Hub.
+"""The dumps of a repository, as the header of its card lists them for `datasets` and the Hub.
 
 A dump is a split of a configuration. At the top of the repository, and in a folder that is named
 after its split, that is the configuration `default`; in other folders it has the folder's name.
 
-Plain mappings, as YAML gives them: what a header says of other data stays as it is, which the
-classes of `datasets` would read and write in their own way.
+Headers are plain mappings, as YAML gives them: entries of other data must stay as they are, and the
+classes of `datasets` would rewrite them.
 """
 
 import re
@@ -26,8 +26,8 @@ Header = dict[str, Any]
 
 @dataclass(frozen=True)
 class Place:
-    """Where a dump stands in its repository: its folder, empty for the top, and what `datasets`
-    calls it."""
+    """Where a dump lies in its repository: its folder, empty for the top, and the names that
+    `datasets` has for it."""
 
     folder: str
     config: str
@@ -42,13 +42,13 @@ class Place:
 
     @property
     def path(self) -> str:
-        """Of its shards, as a pattern."""
+        """A pattern of its shards' paths."""
         return f"{self.folder}/data/{self.split}-*.parquet".lstrip("/")
 
 
 class Contents:
-    """What a header tells, by the name of the configuration: its files, a list of patterns for each
-    split, and its `dataset_info`."""
+    """The configurations of a header, by name: their files, a list of patterns for each split, and
+    their `dataset_info`."""
 
     def __init__(self, header: Header) -> None:
         self.configs = {c["config_name"]: c for c in deepcopy(header.get("configs") or [])}
@@ -61,7 +61,7 @@ class Contents:
         self.infos: dict[str, Header] = {info["config_name"]: info for info in named}
 
     def dumps(self) -> Iterator[Place]:
-        """Those whose files are named as a dump's shards are."""
+        """The splits whose files are named as a dump's shards are."""
         for name, config in self.configs.items():
             for split, patterns in (config.get("data_files") or {}).items():
                 match = PATH.fullmatch(str(patterns[0])) if len(patterns) == 1 else None
@@ -69,7 +69,7 @@ class Contents:
                     yield Place(match[1] or "", name, split)
 
     def rows(self, place: Place) -> int:
-        """As the header tells; 0 where it doesn't."""
+        """The number of rows in the header; 0 where it has none."""
         splits = self.infos.get(place.config, {}).get("splits", [])
         return next((s["num_examples"] for s in splits if s["name"] == place.split), 0)
 
@@ -84,8 +84,8 @@ class Contents:
                 del self.infos[place.config]
 
     def add(self, place: Place, info: Header) -> None:
-        """Enter a dump with its own `dataset_info`. Raises UsageError where its configuration has
-        this split already, or splits with other columns."""
+        """Add a dump with its `dataset_info`. Raises UsageError where its configuration already has
+        this split, or has splits with other columns."""
         config = self.configs.setdefault(
             place.config, {"config_name": place.config, "data_files": {}}
         )
@@ -109,7 +109,7 @@ class Contents:
         config["data_files"][place.split] = [place.path]
 
     def fields(self) -> Header:
-        """Of a header, in an order that does not depend on which dump was pushed last."""
+        """The fields of a header. Their order does not depend on which dump was pushed last."""
         for name in {place.config for place in self.dumps()} & self.infos.keys():
             info = self.infos[name]
             info["splits"].sort(key=lambda split: split["name"])
@@ -127,7 +127,7 @@ class Contents:
         }
 
     def _listed(self, name: str) -> Header:
-        """A configuration, its files as a list."""
+        """A configuration with its files as a list."""
         config = self.configs[name]
         if config.get("data_files") is None:
             return config
@@ -143,8 +143,10 @@ def _default_first(names: Iterable[str]) -> list[str]:
 
 
 def merged(ours: Header, theirs: Header, place: Place, folders: Collection[str]) -> Header:
-    """`ours`, the header of one dump alone, with what `theirs` tells of others, and of other files,
-    in these folders.
+    """Merge the header of one dump into that of its repository.
+
+    ours: the header of the dump alone.
+    theirs: the header of the card at the top; dumps outside of `folders` are dropped from it.
 
     Raises UsageError as `Contents.add` does, and for a header that can't be read.
     """
@@ -160,12 +162,12 @@ def merged(ours: Header, theirs: Header, place: Place, folders: Collection[str])
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UsageError(
             f"the configs or dataset_info in README.md's header can't be read "
-            f"({type(error).__name__}: {error}); mend or remove them first"
+            f"({type(error).__name__}: {error}); repair or remove them first"
         ) from error
 
 
 def only_this(header: Header, place: Place) -> Header:
-    """What `header` tells of one dump, as if it lay alone at the top."""
+    """The header of one dump of several, as if it lay alone at the top."""
     info = Contents(header).infos.get(place.config)
     if info is None:
         return header

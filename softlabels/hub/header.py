@@ -1,4 +1,4 @@
-"""The YAML at the top of a card: its owner's lines as they are written, beside ours."""
+"""The YAML at the top of a card: the owner's lines, unchanged, beside ours."""
 
 import re
 from collections.abc import Mapping
@@ -33,11 +33,13 @@ def split_header(card: str) -> tuple[dict[str, str], str]:
 def write_header(
     ours: dict[str, Any], theirs: dict[str, str], given: Mapping[str, str | None]
 ) -> str:
-    """The YAML of a card: `theirs` as they are written, then ours. The fields `given` take the
-    place of theirs where they are not None, and are kept by a push that gives none."""
+    """The YAML of a card: `theirs` as written, then ours.
+
+    given: fields of the command line, which replace theirs where they are not None.
+    """
     theirs = dict(theirs)
     lists = {name: _together(name, theirs.pop(name, ""), ours.get(name) or []) for name in LISTS}
-    ours = {name: words for name, words in lists.items() if words} | {
+    ours = {name: values for name, values in lists.items() if values} | {
         name: value for name, value in ours.items() if name not in LISTS
     }
     for name, value in given.items():
@@ -53,15 +55,15 @@ def header_fields(card: str) -> dict[str, Any]:
         return read_front_matter(card)
     except yaml.YAMLError as error:
         raise UsageError(
-            f"the header of README.md can't be read, mend it first: {error}"
+            f"the header of README.md can't be read; repair it first: {error}"
         ) from error
 
 
 def _together(name: str, block: str, ours: list[str]) -> list[str]:
-    """The owner's words of a field, and ours."""
+    """The values of a list field: the owner's, then ours."""
     value = yaml.load(block, yaml.BaseLoader)[name] if block else []
     theirs = value if isinstance(value, list) else [value] if value else []
-    if not all(isinstance(word, str) for word in theirs):
-        raise UsageError(f"the {name} in README.md's header are {theirs}; write words")
+    if not all(isinstance(value, str) for value in theirs):
+        raise UsageError(f"the {name} in README.md's header are {theirs}; write a list of texts")
     both = dict.fromkeys([*theirs, *ours])
     return list(both) if name == "tags" else sorted(both)  # whichever dump was pushed last

@@ -1,4 +1,4 @@
-"""A dump without the inputs that it holds: the same rows, hashes and logits under another plan."""
+"""A copy of a dump without its inputs: the same rows, hashes and logits under another plan."""
 
 import numpy as np
 import pyarrow as pa
@@ -20,10 +20,10 @@ from softlabels.system.progress import SILENT, Progress
 
 
 def without_inputs(reader: DumpReader, to: Folder, progress: Progress = SILENT) -> Folder:
-    """Write it to a local folder, where it goes on with what it began; the same dump gives the same
-    bytes each time. Of a dump elsewhere, inputs are not fetched.
+    """Write a copy without inputs to a local folder. Resumable and deterministic. Never downloads
+    the inputs of a remote dump.
 
-    Raises DamagedDump for a dump that is not what its records say.
+    Raises DamagedDump for a dump that does not agree with its records.
     """
     plan = reader.plan.replace(store_inputs="none")
     schema = shard_schema(plan, None)
@@ -79,12 +79,12 @@ def _append(writer: ShardWriter, reader: ShardReader, table: pa.Table) -> None:
 
 
 def _read(reader: DumpReader, shard: int, columns: list[str]) -> pa.Table:
-    """These columns of a shard, its row groups at once."""
+    """These columns of a shard; its row groups are read in parallel."""
     rows = reader.records[shard].rows
     decoder = reader.shard(shard)
     groups = range(1, decoder.groups)
     if not rows:
         return reader.read_shard(shard, columns)
-    first = decoder.table(0, columns)  # and with it the footer, once
+    first = decoder.table(0, columns)  # reads the footer, once for all groups
     others = in_order(lambda group: decoder.table(group, columns), groups, CONNECTIONS)
     return pa.concat_tables([first, *others])

@@ -11,7 +11,7 @@ from huggingface_hub import try_to_load_from_cache
 
 from softlabels.errors import UsageError
 from softlabels.hub.contents import Place
-from softlabels.hub.page import tell_alone
+from softlabels.hub.page import reduced_to
 from softlabels.places.folders import PULLED
 from softlabels.places.hub_address import HubAddress
 from softlabels.places.hub_copies import get_file
@@ -28,10 +28,11 @@ UNFINISHED = ".pulling"  # the client's cache of what is on its way
 
 
 class OwnFolder:
-    """Files are moved in as they come, the manifest last. `labels_only`: without the inputs that
-    the dump has on the Hub.
+    """Files are moved in as they arrive, the manifest last.
 
-    Raises UsageError for a folder that holds anything but the same dump, pulled before.
+    labels_only: leave out the inputs that the dump has on the Hub.
+
+    Raises UsageError unless the folder is empty or holds an earlier pull of the same dump.
     """
 
     def __init__(self, out: str, address: HubAddress, commit: str, labels_only: bool) -> None:
@@ -49,8 +50,8 @@ class OwnFolder:
 
     @contextmanager
     def taken(self, manifest: Manifest, plan: Plan) -> Iterator[None]:
-        """The folder is for this dump, of this plan, and no other process writes there. Raises
-        FolderInUse where one does."""
+        """Hold the folder for a pull of this dump. Raises FolderInUse where another process writes
+        there."""
         self._before()
         with claimed(self.folder, new_run()):
             self.folder.refuse_links(UNFINISHED)
@@ -59,7 +60,7 @@ class OwnFolder:
             yield
 
     def unrecorded(self, plan: Plan) -> list[int]:
-        """The shards that are here, of the commit before, whose records have yet to come."""
+        """The shards that an earlier pull left here and whose records are not fetched yet."""
         files, records = self.folder.files("data"), self.folder.files("commits")
         return [
             number
@@ -72,8 +73,8 @@ class OwnFolder:
         there = read_plan(self.folder) if before else None
         if there is not None and there != plan:
             raise UsageError(
-                f"--out is {self.folder}, where {self.address.dump} is as it was before another "
-                f"dump took its place on the Hub; choose another folder"
+                f"--out is {self.folder}, which holds an earlier {self.address.dump}: another dump "
+                f"has taken its place on the Hub; choose another folder"
             )
         if before and before.get("commit") != self.commit:
             for name in (MANIFEST, CARD):
@@ -85,14 +86,14 @@ class OwnFolder:
         self.folder.write_json(PULLED, self._note)
 
     def _remove_redone(self, manifest: Manifest) -> None:
-        """Remove the shards that have other bytes by now."""
+        """Remove the shards that have other bytes on the Hub now."""
         for record in manifest.shards:
             path = self.folder.path(record.file)
             if os.path.isfile(path) and sha256_of(path) != record.sha256:
                 os.unlink(path)
 
     def _before(self) -> dict[str, Any]:
-        """The note of an earlier pull of the same, empty for a new folder."""
+        """The note of an earlier pull of the same dump; empty for a new folder."""
         if not os.path.exists(self.folder.root):
             return {}
         if os.path.isfile(self.folder.root):
@@ -100,9 +101,7 @@ class OwnFolder:
         if not set(self.folder.names()) - {CLAIMS, PARTIAL}:
             return {}
         if not self.folder.exists(PULLED):
-            raise UsageError(
-                f"--out is {self.folder}, which is there and not empty; choose another folder"
-            )
+            raise UsageError(f"--out is {self.folder}, which is not empty; choose another folder")
         note = self.folder.read_json(PULLED)
         if any(note.get(name) != self._note[name] for name in ("dump", "labels_only")):
             bare = " without its inputs" if note.get("labels_only") else ""
@@ -113,8 +112,8 @@ class OwnFolder:
         return note
 
     def get(self, address: HubAddress, name: str, commit: str) -> None:
-        """Fetch a file, unless it is here, a shard in full size; but for the manifest, which tells
-        what the others must be."""
+        """Fetch a file unless it is here, a shard with the recorded size. The manifest is always
+        fetched: it says what the others must be."""
         path = self.folder.path(name)
         if os.path.isfile(path) and name != MANIFEST:
             size = os.path.getsize(path)
@@ -131,18 +130,18 @@ class OwnFolder:
             self.get_again(address, name, commit)
 
     def get_again(self, address: HubAddress, name: str, commit: str) -> None:
-        """Fetch a file, whatever is here."""
+        """Fetch a file even if it is here."""
         path = self.folder.path(name)
         got = get_file(address, name, commit, cache=self.folder.path(UNFINISHED))
         make_directory(os.path.dirname(path))
         os.replace(os.path.realpath(got), path)
 
     def finish(self, plan: Plan) -> None:
-        """Bring the manifest, and let the card tell of this dump alone."""
+        """Fetch the manifest, and reduce the card to this dump."""
         if self.folder.exists(CARD) and not self.address.folder:
             with self.folder.open(CARD) as file:
                 card = file.read()
             with suppress(UnicodeDecodeError):
-                self.folder.write_text(CARD, tell_alone(card.decode(), Place.of("", plan)))
+                self.folder.write_text(CARD, reduced_to(card.decode(), Place.of("", plan)))
         self.get(self.address, MANIFEST, self.commit)
         shutil.rmtree(self.folder.path(UNFINISHED), ignore_errors=True)

@@ -26,8 +26,12 @@ OF_DUMPS = ("configs", "dataset_info", "size_categories")  # in a header
 
 @dataclass(frozen=True)
 class Where:
-    """The repository of a dump, its place there, the folders of all dumps that are there, and of
-    other data that lies as a dump's does."""
+    """Where a dump lies on the Hub.
+
+    place: its folder there, with its configuration and split.
+    folders: those of all dumps in the repository.
+    others: folders of other data whose files are named as a dump's are.
+    """
 
     repo: str
     place: Place
@@ -36,19 +40,19 @@ class Where:
 
     @property
     def dump(self) -> str:
-        """What names the dump for its readers."""
+        """The name by which softlabels loads it: ORG/NAME or ORG/NAME/FOLDER."""
         return f"{self.repo}/{self.place.folder}".rstrip("/")
 
     @property
     def call(self) -> str:
-        """What loads it without softlabels."""
+        """The Python call that loads it with `datasets`."""
         if not self.place.folder:
             return f'datasets.load_dataset("{self.repo}")'
         config, split = self.place.config, self.place.split
         return f'datasets.load_dataset("{self.repo}", "{config}", split="{split}")'
 
     def add(self, header: dict[str, Any], card: str) -> dict[str, Any]:
-        """The header of this dump with what the card at the top tells of the others."""
+        """The header of this dump, merged with what `card`, at the top, lists of the others."""
         return merged(header, header_fields(card), self.place, {*self.folders, *self.others})
 
 
@@ -81,10 +85,10 @@ def render_page(
 
 
 def _licences(given: Mapping[str, str | None], before: str) -> dict[str, str]:
-    """Facts of the card: what the labels and the teacher may be used for."""
+    """Facts of the card: the licences of the labels and of the teacher."""
     known = header_fields(before) | {name: value for name, value in given.items() if value}
     names = {"license": "licence of the labels", TEACHER_LICENSE: "licence of the teacher"}
-    return {words: str(known[name]) for name, words in names.items() if known.get(name)}
+    return {fact: str(known[name]) for name, fact in names.items() if known.get(name)}
 
 
 def render_index(
@@ -95,14 +99,15 @@ def render_index(
     given: Mapping[str, str | None],
     before: str,
 ) -> str:
-    """README.md at the top of a repository with dumps in folders, of which this one is pushed;
-    `before` is the one that stands there. A licence that it names is that of other dumps too, and
-    stays."""
+    """README.md at the top of a repository with dumps in folders, one of which is pushed.
+
+    before: the card that stands there. A licence that it names stays: it covers other dumps too.
+    """
     theirs, text = split_header(before)
     given = {name: value for name, value in given.items() if name not in theirs}
     header = where.add(own_header(folder, manifest, plan), before)
     end = text.find(END)
-    if end >= 0 and BEGIN_LIST not in text:  # below what is told of the dump at the top
+    if end >= 0 and BEGIN_LIST not in text:  # below the section of the dump at the top
         text = f"{text[: end + len(END)]}\n\n{BEGIN_LIST}{END_LIST}{text[end + len(END) :]}"
     elif not _has(text, BEGIN_LIST, END_LIST):
         text = _replaced(text, f"{BEGIN_LIST}{END_LIST}\n", BEGIN_LIST, END_LIST)
@@ -110,7 +115,7 @@ def render_index(
 
 
 def _listed(text: str, header: dict[str, Any], where: Where) -> str:
-    """`text` with its list of the dumps in folders as `header` tells of them."""
+    """`text` with its list of the dumps in folders made anew from `header`."""
     if not _has(text, BEGIN_LIST, END_LIST):
         return text
     contents = Contents(header)
@@ -148,9 +153,9 @@ softlabels.load("{first.dump}", T=4)
     return _replaced(text, body, BEGIN_LIST, END_LIST)
 
 
-def tell_alone(card: str, place: Place) -> str:
-    """The card at the top of a repository, telling of the dump there alone; as it is where it does,
-    and where its header can't be understood."""
+def reduced_to(card: str, place: Place) -> str:
+    """The card at the top of a repository, reduced to the dump there. Unchanged where it lists no
+    other, and where its header can't be read."""
     try:
         theirs, text = split_header(card)
         before = header_fields(card)
@@ -171,15 +176,14 @@ def own_header(folder: Folder, manifest: Manifest, plan: Plan) -> dict[str, Any]
     path = folder.path(manifest.shards[0].file)
     features = datasets.Features.from_arrow_schema(pq.read_schema(path))
     header = card_header(manifest, plan, features)
-    with suppress(OSError, ValueError, UsageError):  # what the dump's own card says of its inputs
+    with suppress(OSError, ValueError, UsageError):  # the task is on the dump's own card only
         own = header_fields(Path(folder.path(CARD)).read_text(encoding="utf-8"))
         header |= {name: own[name] for name in ("task_categories",) if own.get(name)}
     return header
 
 
 def _replaced(text: str, body: str, begin: str, end: str) -> str:
-    """`body` in the place of the one that stands in `text` between these marks; before it, if none
-    does."""
+    """`text` with `body` in place of the part between these marks, or in front if there is none."""
     first, last = text.find(begin), text.find(end)
     if _has(text, begin, end):
         return (text[:first] + body.rstrip("\n") + text[last + len(end) :]).lstrip("\n")

@@ -1,4 +1,4 @@
-"""The verb `pull`: a dump of the Hub on this disk, every file held against its record."""
+"""The verb `pull`: fetch a dump from the Hub and check every file against its record."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -33,7 +33,7 @@ from softlabels.system.progress import SILENT, Progress
 
 @dataclass(frozen=True)
 class Pulled:
-    """Where a dump is now, of which commit, and the numbers of the shards that are there."""
+    """What was fetched. shards: the numbers of those that are at `path` now."""
 
     path: str
     commit: str
@@ -55,7 +55,7 @@ class Pulled:
 
 
 class Cached:
-    """The Hub client's cache, where everything has its place."""
+    """A target of `_fetch`: the Hub client's cache, which places files itself."""
 
     def __init__(self, copy: Folder) -> None:
         self.folder = copy
@@ -71,23 +71,24 @@ class Cached:
 def pull(options: PullOptions, progress: Progress) -> Pulled:
     """Fetch a dump, or some shards of it, and check it.
 
-    What is here already is not fetched again, unless it has other bytes than recorded. Raises
-    DamagedDump where the Hub's have too, and StoreError where it can't be reached.
+    Files that are here already are not fetched again, unless their bytes differ from the record.
+
+    Raises DamagedDump where those on the Hub differ too, StoreError where it can't be reached.
     """
     address = HubAddress.parse(
         options.repo if "://" in options.repo else f"hf://datasets/{options.repo}"
     )
     if address is None:
         raise UsageError(
-            f"{options.repo!r} is no name of a dump; write ORG/NAME, or ORG/NAME/FOLDER for one of "
-            f"several"
+            f"{options.repo!r} is not the name of a dump; write ORG/NAME, or ORG/NAME/FOLDER for "
+            f"one of several"
         )
     if options.revision:
         address = replace(address, revision=options.revision)
     copy = fetch_manifest(address)
     try:
         manifest, plan = read_manifest(copy)
-    except DamagedDump:  # on its way, or on this disk
+    except DamagedDump:  # perhaps only in transit or on this disk
         _get_again(address, copy, Cached(copy), MANIFEST)
         manifest, plan = read_manifest(copy)
     commit, numbers = commit_of(copy), parse_numbers(options.shards, plan.shards)
@@ -100,7 +101,7 @@ def pull(options: PullOptions, progress: Progress) -> Pulled:
     with own.taken(manifest, here):
         if bare:
             source = elsewhere(address, copy)
-            if is_offline_mode():  # from what is here
+            if is_offline_mode():  # then the cache must have it
                 fetch_files(address, copy, progress, rows_only=True)
                 source = copy
             without_inputs(DumpReader(source), own.folder, progress)
@@ -121,23 +122,24 @@ def _fetch(
     numbers: list[int],
     progress: Progress,
 ) -> None:
-    """Raises DamagedDump where a file is not what the manifest says, also when fetched anew."""
+    """Raises DamagedDump where a file still differs from the manifest when fetched a second
+    time."""
     fetch_files(address, copy, progress, shards=numbers, get=to.get)
     wrong = _wrong(to.folder, manifest, plan, numbers, progress)
     for name in wrong:
         _get_again(address, copy, to, name)
     redone = [n for n in numbers if {plan.file(n), commit_name(n)} & set(wrong)]
     if wrong and (still := _wrong(to.folder, manifest, plan, redone, SILENT)):
-        what = f"is not the plan, or a record in commits/, that {MANIFEST} tells of"
+        what = f"does not agree with {MANIFEST}"
         if still[0].endswith(".parquet") or still[0].startswith(f"{SHARED}/"):
-            what = "has other bytes than its record tells (SHA-256 differs)"
+            what = "has other bytes than recorded (SHA-256 differs)"
         raise DamagedDump(f"{address}/{still[0]} {what}; ask its owner to push it again")
 
 
 def _wrong(
     folder: Folder, manifest: Manifest, plan: Plan, numbers: list[int], progress: Progress
 ) -> list[str]:
-    """These shards, their records, side files and the plan, where they are not the manifest's."""
+    """The names of shards, records, side files and plan that do not agree with the manifest."""
     wrong, shards = [], [manifest.shards[number] for number in numbers]
     total = sum(shard.bytes for shard in shards) // 1_000_000
     with progress.bar("check", total, "MB") as advance, ThreadPoolExecutor(cores()) as pool:
@@ -157,7 +159,7 @@ def _wrong(
 
 
 def _get_again(address: HubAddress, copy: Folder, to: Cached | OwnFolder, name: str) -> None:
-    """Raises StoreError where it can't be had."""
+    """Raises StoreError where it can't be fetched."""
     missing = (EntryNotFoundError, ValueError)  # ValueError: the client has no network to force
     try:
         to.get_again(address, name, commit_of(copy))

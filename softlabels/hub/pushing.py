@@ -1,4 +1,4 @@
-"""The verb `push`: a verified dump becomes a dataset on the Hub, in as few commits as it takes."""
+"""The verb `push`: a verified dump becomes a dataset on the Hub, in as few commits as possible."""
 
 import os
 import re
@@ -50,12 +50,12 @@ Operation = CommitOperationAdd | CommitOperationCopy | CommitOperationDelete
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 COMMIT_FILES = 200  # shards, records and removals in a commit
-UPLOAD_FILES = 8  # shards between two ticks of the bar
+UPLOAD_FILES = 8  # shards between two updates of the bar
 
 
 @dataclass(frozen=True)
 class Pushed:
-    """What was published where. `commit` is None where nothing had changed, and of a dry run."""
+    """What was published, and where. commit: None after a dry run, or if nothing had changed."""
 
     repo: str
     url: str
@@ -86,21 +86,23 @@ class Publishing:
 def push(options: PushOptions, progress: Progress) -> Pushed:
     """Publish a dump.
 
-    It is verified first. Files that the repository has already are not sent again, also after a
-    push that was cut off; the last commit brings the manifest, which makes the dataset complete.
-    Raises DamagedDump and IncompleteDump for a dump that is not whole, UsageError for one with
-    inputs where it isn't said whether to publish them, StoreError where the Hub refuses or can't be
+    It is verified first. Files that the repository already has are not sent again, so an
+    interrupted push can be repeated. The last commit adds the manifest, which makes the dataset
+    complete.
+
+    Raises DamagedDump or IncompleteDump for a dump that is not whole, UsageError for one with
+    inputs without `include_inputs` or `labels_only`, StoreError where the Hub refuses or can't be
     reached.
     """
     address = _address(options.repo, options.revision)
     how = options.part(Publishing)
     folder = open_folder(options.dump)
     if not folder.is_local:
-        raise UsageError(f"{folder} is elsewhere; push a dump from this disk")
+        raise UsageError(f"{folder} is not on this disk; push pushes a local dump")
     _, plan = read_manifest(folder)
     if plan.with_inputs and not (options.include_inputs or options.labels_only):
         raise UsageError(
-            f"{folder} holds the inputs of {plan.source.data}; say --include-inputs if their "
+            f"{folder} holds the inputs of {plan.source.data}; add --include-inputs if their "
             f"licence lets you publish them, else --labels-only"
         )
     _check(options.dump, progress)
@@ -110,18 +112,19 @@ def push(options: PushOptions, progress: Progress) -> Pushed:
         return _publish(folder, address, how, progress)
     with tempfile.TemporaryDirectory(prefix="softlabels-") as place:
         bare = without_inputs(DumpReader(folder), Folder(place), progress)
-        with suppress(FileNotFoundError):  # what its owner wrote into it
+        with suppress(FileNotFoundError):  # the card with what its owner wrote
             shutil.copyfile(folder.path(CARD), bare.path(CARD))
         return _publish(bare, address, how, progress)
 
 
 def _address(repo: str, revision: str | None) -> HubAddress:
-    """Where to, on the branch that is asked for. Raises UsageError for a place that no dump can
-    have."""
+    """The address to push to, on the branch of --revision. Raises UsageError for one where no dump
+    can lie."""
     address = HubAddress.parse(f"hf://datasets/{repo}")
     if address is None or address.revision:
         raise UsageError(
-            f"{repo!r} is no name of a dump; write ORG/NAME, or ORG/NAME/FOLDER for one of several"
+            f"{repo!r} is not the name of a dump; write ORG/NAME, or ORG/NAME/FOLDER for one of "
+            f"several"
         )
     if {"data", "commits"} & set(address.folder.split("/")):
         raise UsageError(
@@ -137,8 +140,8 @@ def _check(dump: str, progress: Progress) -> None:
     if not verdict.good:
         first = verdict.findings[0]
         raise DamagedDump(
-            f"{dump} is damaged, and was not pushed: {first.file} {first.problem}; "
-            f"softlabels verify {dump} tells everything"
+            f"{dump} is damaged and was not pushed: {first.file} {first.problem}; "
+            f"softlabels verify {dump} lists all problems"
         )
 
 
@@ -172,8 +175,7 @@ def _publish(folder: Folder, at: HubAddress, how: Publishing, progress: Progress
 
 
 def _make_place(api: HfApi, at: HubAddress, private: bool) -> str | None:
-    """The repository and its branch, now that nothing is refused any more; the commit that the
-    branch is at."""
+    """Create the repository and its branch, after all checks; returns the branch's commit."""
     api.create_repo(at.repo, repo_type="dataset", private=private or None, exist_ok=True)
     if at.revision:
         api.create_branch(at.repo, repo_type="dataset", branch=at.revision, exist_ok=True)
@@ -189,8 +191,11 @@ def _pages(
     cards: dict[str, str],
     progress: Progress,
 ) -> dict[str, bytes]:
-    """The card to be, its picture, and of a dump in a folder the card at the top; what is not ours
-    in the `cards` that are there stays."""
+    """The new card and its picture; for a dump in a folder, the card at the top too.
+
+    there: the files of the repository.
+    cards: those of them that are cards; what others wrote into them stays.
+    """
     manifest, plan = read_manifest(folder)
     before = cards.get(at.inside(CARD))
     if before is None:
@@ -213,7 +218,7 @@ def _pages(
 
 
 def _validate(card: bytes) -> None:
-    """Raises UsageError for a header that the Hub would refuse, before anything is sent."""
+    """Raises UsageError for a header that the Hub would refuse."""
     try:
         DatasetCard(card.decode()).validate(repo_type="dataset")
     except ValueError as error:
@@ -223,11 +228,13 @@ def _validate(card: bytes) -> None:
 def _pieces(
     at: HubAddress, changed: dict[str, str | bytes], stale: list[str], manifest: str | None
 ) -> list[list[Operation]]:
-    """The commits that a push takes. `manifest`: its path, if the repository has one.
+    """The operations of each commit of a push.
 
-    Where one commit would be too large, the first of them takes the manifest away and the last one
-    brings it: in between, the dataset is seen to be incomplete. The client's upload_folder makes
-    one commit, its upload_large_folder many in an order of its own.
+    manifest: its path on this disk, if the repository has one.
+
+    A push that is too large for one commit deletes the manifest in the first and adds it in the
+    last, so that readers see an incomplete dataset in between. The Hub client's upload_folder makes
+    one commit, and its upload_large_folder several in an order of its own, so neither will do.
     """
     name = at.inside(MANIFEST)
     parts = (at.inside("data/"), at.inside("commits/"))
@@ -261,9 +268,7 @@ def _send(
                 part = adds[start : start + UPLOAD_FILES]
                 api.preupload_lfs_files(at.repo, part, repo_type="dataset", revision=at.revision)
                 if ignored := [add.path_in_repo for add in part if add._should_ignore]:
-                    raise StoreError(
-                        f"{at} has a .gitignore that leaves out {ignored[0]}; change it"
-                    )
+                    raise StoreError(f"the .gitignore of {at} excludes {ignored[0]}; change it")
                 advance(sum(add.upload_info.size for add in part) // 1_000_000)
             head = api.create_commit(
                 at.repo,

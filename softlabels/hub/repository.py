@@ -1,4 +1,4 @@
-"""What a repository has, and what it lacks of a dump."""
+"""The files of a repository on the Hub, beside those of a dump."""
 
 import hashlib
 import os
@@ -28,14 +28,14 @@ DATA = (".parquet", ".arrow", ".csv", ".json", ".jsonl", ".tar", ".zip", ".npz")
 
 
 def look(api: HfApi, at: HubAddress) -> tuple[str | None, dict[str, RepoFile]]:
-    """The commit that the branch is at, and the files that it has; nothing where it isn't."""
+    """The branch's commit and its files by path; (None, {}) without a repository."""
     try:
         head = api.dataset_info(at.repo, revision=at.revision).sha
         tree = list(api.list_repo_tree(at.repo, repo_type="dataset", revision=head, recursive=True))
     except RepositoryNotFoundError:
-        return None, {}  # a dry run
+        return None, {}  # the push will create it
     except RevisionNotFoundError:
-        return look(api, replace(at, revision=None))  # likewise: it begins as the main one is
+        return look(api, replace(at, revision=None))  # it will be created from main
     except EntryNotFoundError:
         return head, {}
     return head, {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
@@ -49,16 +49,18 @@ def earlier_files(
     there: dict[str, RepoFile],
     may_replace: bool,
 ) -> set[str]:
-    """The files of the dump that is there now, if another is. Raises StoreError for one that is not
-    to be replaced, and for a repository with data that are no dump."""
+    """The files of another dump that lies there and will be replaced; empty for none.
+
+    Raises StoreError where it may not be replaced, and where the repository holds other data.
+    """
     if at.inside(PLAN) not in there:
         dumps = dump_folders(there)
         data = [n for n in there if n.endswith(DATA) and not any(_is_in(n, d) for d in dumps)]
         ours = dump_files(folder, at) if data else {}
         if not all(name in ours for name in data):
             raise StoreError(
-                f"{at.repo} holds data that are no dump of softlabels ({min(data)} …); push to a "
-                f"repository of its own"
+                f"{at.repo} holds data that are not a dump of softlabels ({min(data)} …); push to "
+                f"another repository"
             )
         return set()
     content = read_file(api, at, at.inside(PLAN), head)
@@ -82,19 +84,18 @@ def dump_folders(there: Iterable[str]) -> set[str]:
 
 
 def data_folders(there: Iterable[str]) -> set[str]:
-    """The folders in which Parquet files lie as those of a dump do, whosever they are."""
+    """The folders whose data/ has Parquet files, as that of a dump has."""
     parts = (name.rpartition("/data/") for name in there if name.endswith(".parquet"))
     return {folder for folder, between, name in parts if between and "/" not in name}
 
 
 def _is_in(name: str, dump: str) -> bool:
-    """Whether a file is in the folder of a dump. The top is one of the dump's only as far as it has
-    such folders."""
+    """Whether a file belongs to the dump in a folder. At the top, other files may lie beside it."""
     return name.startswith(f"{dump}/" if dump else ("data/", "commits/", "shared/", PLAN, MANIFEST))
 
 
 def refuse_tag(api: HfApi, at: HubAddress) -> None:
-    """Raises UsageError where the revision is a tag: it stands for one commit."""
+    """Raises UsageError where the revision is a tag, which names one commit for good."""
     tags = api.list_repo_refs(at.repo, repo_type="dataset").tags
     if at.revision in [tag.name for tag in tags]:
         raise UsageError(f"--revision {at.revision} is a tag of {at.repo}; push to a branch")
@@ -107,8 +108,8 @@ def read_file(api: HfApi, at: HubAddress, name: str, head: str | None) -> bytes:
 
 
 def dump_files(folder: Folder, at: HubAddress) -> dict[str, tuple[str | bytes, str]]:
-    """All files of a dump but its card by their name in the repository: each with its path here,
-    and its SHA-256 where that is on record."""
+    """All files of a dump but its card, by their name in the repository: (path on this disk,
+    SHA-256, or '' where none is recorded)."""
     manifest, plan = read_manifest(folder)
     records = {commit_name(shard): "" for shard in range(plan.shards)}
     shards = {record.file: record.sha256 for record in manifest.shards}
@@ -117,8 +118,8 @@ def dump_files(folder: Folder, at: HubAddress) -> dict[str, tuple[str | bytes, s
 
 
 def same(entry: RepoFile | None, content: str | bytes, sha256: str = "") -> bool:
-    """Whether a file of a repository has this content, given as bytes or the path of a file. The
-    Hub knows large files by their SHA-256, small ones by git's name of them."""
+    """Whether a file of a repository has this content: bytes, or the path of a file. The Hub lists
+    large files with their SHA-256, small ones with their git blob id."""
     if entry is None:
         return False
     if isinstance(content, str):

@@ -6,9 +6,9 @@ from typing import Any
 import datasets
 import yaml
 
-from softlabels.reports.facts import describe, worded
+from softlabels.reports.facts import describe, readable
 from softlabels.reports.markdown import folded, shown, table
-from softlabels.reports.recipe import TEACHER, recipe, written
+from softlabels.reports.recipe import TEACHER, as_block, recipe
 from softlabels.store.folder import Folder
 from softlabels.store.json_objects import MAX_JSON_BYTES
 from softlabels.store.names import CARD
@@ -20,15 +20,17 @@ BEGIN = (
     "<!-- softlabels: written by the program, up to the end mark; what is elsewhere is yours -->"
 )
 END = "<!-- softlabels: end -->"
-HASHES = ("teacher's file", "source's fingerprint", "plan")  # of interest to few
+HASHES = ("teacher's file", "source's fingerprint", "plan")  # facts that are folded away
 FEW = 20  # class names that a page shows
 
 
 def render_card(
     manifest: Manifest, plan: Plan, features: datasets.Features, task: str | None = None
 ) -> str:
-    """README.md: YAML that `datasets` and the Hub read, and a page for people. `task` is the Hub's
-    word for what the inputs are for."""
+    """README.md: YAML that `datasets` and the Hub read, and a page for people.
+
+    task: the Hub's name for the inputs' task, such as `image-classification`.
+    """
     header = card_header(manifest, plan, features, task)
     return f"---\n{card_yaml(header)}---\n\n{card_body(manifest, plan, 'PATH')}"
 
@@ -36,10 +38,10 @@ def render_card(
 def card_header(
     manifest: Manifest, plan: Plan, features: datasets.Features, task: str | None = None
 ) -> dict[str, Any]:
-    """What `datasets` and the Hub read.
+    """The part that `datasets` and the Hub read.
 
-    The number of rows is in it, since `datasets` would load a folder without one of its shards
-    in silence otherwise.
+    It has the number of rows: without that, `datasets` would load a folder that lacks a shard and
+    not notice.
     """
     split = plan.source.split
     files = [{"split": split, "path": f"data/{split}-*.parquet"}]
@@ -64,7 +66,7 @@ def card_header(
 
 
 class _OneLine(dict):
-    """A mapping that takes one line of YAML, whatever its length."""
+    """A mapping that is written on one line of YAML."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -78,7 +80,7 @@ _Dumper.add_representer(
 
 
 def card_yaml(header: dict[str, Any]) -> str:
-    """A header as YAML. The names of classes stand in one line: there may be a thousand."""
+    """A header as YAML. Class names are on one line: there may be a thousand."""
 
     def walked(value: Any) -> Any:
         if isinstance(value, dict):
@@ -103,30 +105,35 @@ def card_body(
     call: str | None = None,
     facts: dict[str, str] | None = None,
 ) -> str:
-    """A page for people, between two marks. `path` is what names the dump for its readers; `more`
-    is put before how to use it; `call` loads it by `datasets`; `facts` are more of them."""
+    """The part for people, between two marks.
+
+    path: the name by which readers load the dump.
+    more: Markdown to stand before "How it was made".
+    call: the Python call that loads it with `datasets`.
+    facts: rows to add to the table of facts.
+    """
     call = call or f'datasets.load_dataset("{path}")'
-    known = worded(describe(manifest, plan)) | {"plan": plan.hash} | (facts or {})
+    known = readable(describe(manifest, plan)) | {"plan": plan.hash} | (facts or {})
     rows = [(name, shown(value)) for name, value in known.items() if name not in HASHES]
-    rows = [(name, _class_words(plan) if name == "classes" else cell) for name, cell in rows]
+    rows = [(name, _classes_cell(plan) if name == "classes" else cell) for name, cell in rows]
     hashes = [(name, f"`{known[name]}`") for name in HASHES]
     teacher, source = shown(plan.teacher.name), shown(plan.source.data)
     return f"""{BEGIN}
 
 # Soft targets of {teacher} on {source}
 
-A teacher's raw logits, one row for each {_row_words(plan)}.
+A teacher's raw logits, one row for each {_row_noun(plan)}.
 No temperature is in them: apply any when loading.
 
 {table(("fact", "value"), rows)}
 
 {folded("Fingerprints", table(("of", "SHA-256"), hashes))}
 
-{_input_words(plan)}
+{_inputs_paragraph(plan)}
 {more}
 ## How it was made
 
-{_made_words(manifest, plan)}
+{_origin_paragraph(manifest, plan)}
 
 ## Use
 
@@ -148,22 +155,22 @@ temperature T are `softmax(logits / T)`.
 """
 
 
-def _class_words(plan: Plan) -> str:
-    """Their number and the first of their names; the header has all of them."""
+def _classes_cell(plan: Plan) -> str:
+    """The number of classes and the first names; the header has all names."""
     names = [shown(short(name)) or '`""`' for name in plan.source.class_names or []]
     some = ", ".join(names if len(names) <= FEW else [*names[: FEW // 2], "…"])
     return f"{plan.classes:,}" + (f": {some}" if some else "")
 
 
-def _row_words(plan: Plan) -> str:
+def _row_noun(plan: Plan) -> str:
     return "example" if not plan.has_views else "view of each example"
 
 
-def _input_words(plan: Plan) -> str:
+def _inputs_paragraph(plan: Plan) -> str:
     if plan.with_inputs and plan.has_views:
         return (
             f"The inputs are in the column `input`, each once: in the row of its view "
-            f"{plan.views[0]}, and empty in those of its other views. {_shown_words(plan)}"
+            f"{plan.views[0]}, and empty in those of its other views. {_parameters_sentence(plan)}"
         )
     if plan.with_inputs:
         return "The inputs are in the column `input`."
@@ -177,7 +184,7 @@ def _input_words(plan: Plan) -> str:
     return (
         f"The inputs are not here: rows join with their source by `id`, and `input_hash` proves "
         f"that they are the ones {_seen_by(plan)}. {where}"
-        + (f" {_shown_words(plan)}" if plan.has_views else "")
+        + (f" {_parameters_sentence(plan)}" if plan.has_views else "")
     )
 
 
@@ -187,13 +194,13 @@ def _seen_by(plan: Plan) -> str:
     return "the teacher saw"
 
 
-def _shown_words(plan: Plan) -> str:
+def _parameters_sentence(plan: Plan) -> str:
     columns = " and ".join(f"`{name}`" for name in plan.parameters)
     return f"How the teacher saw a row's input is in {columns}, in pixels."
 
 
-def _made_words(manifest: Manifest, plan: Plan) -> str:
-    """The command, as far as the plan tells."""
+def _origin_paragraph(manifest: Manifest, plan: Plan) -> str:
+    """The command that made the dump, as far as the plan says."""
     versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
     if plan.is_imported:
         how = shown(plan.teacher.model or "logits of another program")
@@ -201,12 +208,12 @@ def _made_words(manifest: Manifest, plan: Plan) -> str:
     file = "the teacher's file, of the SHA-256 above"
     if plan.source.origin == "local":
         file += f", and it runs where {shown(plan.source.data)} lies"
-    command = written(recipe(plan, bool(manifest.skipped)))
+    command = as_block(recipe(plan, bool(manifest.skipped)))
     return f"{command}\n\nwith {versions}. `{TEACHER}` is {file}."
 
 
 def size_category(rows: int) -> str:
-    """The Hub's word for it."""
+    """The Hub's size category for this many rows."""
     steps = [(10**power, word) for power, word in zip(range(3, 12), SIZES, strict=False)]
     return next((word for limit, word in steps if rows < limit), SIZES[-1])
 
@@ -216,9 +223,9 @@ SIZES = ["n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M"
 
 
 def card_is_good(folder: Folder, manifest: Manifest, plan: Plan) -> bool:
-    """Whether the card's header tells `datasets` of this dump's files and rows, and of no others; a
-    copy of a repository's top may lie beside dumps in folders. What people wrote below it is
-    theirs."""
+    """Whether the card's header lists this dump's files and rows, and no others. The card of a
+    folder that came from the top of a repository may list dumps in its folders too. Text below the
+    header is not checked."""
     try:
         if folder.size(CARD) > MAX_JSON_BYTES:
             return False

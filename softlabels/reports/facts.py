@@ -10,8 +10,8 @@ from softlabels.system.humanize import size_words
 
 
 def describe(manifest: Manifest, plan: Plan) -> dict[str, Any]:
-    """The facts of a dump, in the order in which a person asks for them: numbers as numbers, size
-    in bytes, entropy in nats. `worded` has them as text."""
+    """The facts of a dump, the most asked for first: numbers as numbers, size in bytes, entropy in
+    nats. `readable` gives them as text."""
     statistics, revision = manifest.statistics, plan.source.revision
     revision = f", revision {revision}" if revision else ""
     facts: dict[str, Any] = {
@@ -47,7 +47,7 @@ def describe(manifest: Manifest, plan: Plan) -> dict[str, Any]:
     return facts
 
 
-WORDS: dict[str, Callable[[Any], str]] = {
+FORMATS: dict[str, Callable[[Any], str]] = {
     "codec's error": lambda value: f"KL(teacher, stored) {Pilot.model_validate(value)}",
     "codec's error, all rows": lambda value: (
         f"{value[0]:.1e} at T=1, at most {value[1]:.1e} in a shard"
@@ -60,20 +60,20 @@ WORDS: dict[str, Callable[[Any], str]] = {
 }
 
 
-def worded(facts: Mapping[str, Any]) -> dict[str, str]:
+def readable(facts: Mapping[str, Any]) -> dict[str, str]:
     """Facts as people read them."""
 
-    def word(name: str, value: Any) -> str:
-        if name in WORDS:
-            return WORDS[name](value)
+    def text(name: str, value: Any) -> str:
+        if name in FORMATS:
+            return FORMATS[name](value)
         return f"{value:,}" if isinstance(value, int) else str(value)
 
-    return {name: word(name, value) for name, value in facts.items()}
+    return {name: text(name, value) for name, value in facts.items()}
 
 
 def _codec_error(manifest: Manifest, plan: Plan) -> dict[str, Any]:
-    """By how much soft targets of the stored logits differ from the teacher's: what the pilot
-    measured, and of all rows the mean KL at T = 1 in nats and the largest of a shard."""
+    """How far soft targets of the stored logits are from the teacher's: KL as the pilot measured
+    it; over all rows, the mean KL at T = 1 in nats and the largest mean of a shard."""
     if plan.pilot is None:
         return {}
     facts: dict[str, Any] = {"codec's error": plan.pilot.as_json}
@@ -105,7 +105,7 @@ def _teacher(plan: Plan) -> str:
 
 
 def batch_dependence(plan: Plan) -> dict[str, str]:
-    """What a reader has to know of a teacher that looks at whole batches."""
+    """A fact about a teacher whose answers depend on the whole batch."""
     if plan.batch_size is None:
         return {}
     return {"batches": f"of {plan.batch_size:,} rows; a row's logits may depend on those beside it"}

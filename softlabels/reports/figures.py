@@ -1,4 +1,4 @@
-"""The card's picture: the teacher's calibration, and how soft its targets are."""
+"""The card's picture: calibration of the teacher, softness of its targets."""
 
 import io
 import math

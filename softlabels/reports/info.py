@@ -7,32 +7,32 @@ from typing import Any
 
 from softlabels.errors import StoreError
 from softlabels.places.folders import dump_folder, open_folder
-from softlabels.reports.facts import describe, worded
+from softlabels.reports.facts import describe, readable
 from softlabels.store.ledger import Ledger, read_manifest
 from softlabels.store.names import MANIFEST, PLAN
 from softlabels.system.humanize import html_table
 
 
 class Info(dict[str, Any]):
-    """What `info` tells; a notebook shows its facts as a table."""
+    """What `info` returns; a notebook shows its facts as a table."""
 
     def __repr__(self) -> str:
         facts = self["facts"]
         return f"Info({self['path']}: {facts['rows']:,} rows × {facts['classes']:,} classes)"
 
     def _repr_html_(self) -> str:
-        return html_table(self.worded)
+        return html_table(self.readable)
 
     @property
-    def worded(self) -> dict[str, str]:
+    def readable(self) -> dict[str, str]:
         """The facts as people read them."""
-        return worded(self["facts"])
+        return readable(self["facts"])
 
 
 def info(path: str | Path) -> Info:
-    """What a dump is: `facts`, with numbers as numbers, and the `manifest` as written.
+    """Describe a dump: `facts`, with numbers as numbers, and the `manifest` as written.
 
-    Raises IncompleteDump for an unfinished one, StoreError or DamagedDump for no whole dump.
+    Raises IncompleteDump for an unfinished one, StoreError or DamagedDump for other folders.
     """
     manifest, plan = read_manifest(dump_folder(path, "manifest"))
     return Info(path=str(path), facts=describe(manifest, plan), manifest=manifest.as_json)
@@ -42,8 +42,11 @@ def info(path: str | Path) -> Info:
 class Listed:
     """A dump in a list.
 
-    shards: how many it has when it is complete; done: those that are there in full size; bytes: of
-    these; complete: with its manifest; problem: why its records can't be read, else empty.
+    shards: how many it has when it is complete.
+    done: how many are there with their recorded size.
+    bytes: the size of these.
+    complete: whether it has its manifest and all shards.
+    problem: why its records can't be read, else empty.
     """
 
     path: str
@@ -65,17 +68,17 @@ class Listed:
 
 
 def list_dumps(under: str | Path = "data") -> list[Listed]:
-    """The dumps below a folder of this disk, complete or not, by name. Raises StoreError where
-    there is no such folder."""
+    """The dumps below a folder of this disk, complete or not, sorted by path. Raises StoreError
+    where there is no such folder."""
     if not Path(under).is_dir():
-        raise StoreError(f"{under} is no folder on this disk; name one in which dumps lie")
-    found = []
+        raise StoreError(f"{under} is not a folder on this disk; name one that holds dumps")
+    dumps = []
     for place, folders, files in os.walk(under):
         if {PLAN, MANIFEST} & set(files):
             folders.clear()  # what is in a dump is part of it
-            found.append(_listed(place))
+            dumps.append(_listed(place))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-    return sorted(found, key=lambda one: one.path)
+    return sorted(dumps, key=lambda one: one.path)
 
 
 def _listed(place: str) -> Listed:

@@ -1,18 +1,20 @@
-"""The command that makes a dump again, from its plan: every option that decides a row."""
+"""The command that makes a dump again, from its plan: every option that its rows depend on."""
 
 import shlex
 
 from softlabels.store.fields import CLEAN
 from softlabels.store.records import Plan
 
-TEACHER = "TEACHER"  # its file: where it lay is nobody's business
+TEACHER = "TEACHER"  # stands for its file: records hold no paths
 
 
 def recipe(plan: Plan, skipped: bool = False, data: str | None = None) -> list[str]:
     """`softlabels dump` and its options, one with its value in an entry, each quoted for a shell.
 
-    The plan comes out the same, given the teacher's file in the place of TEACHER. `skipped`:
-    whether rows were left out; `data`: where the source is, if not where its name says.
+    With the teacher's file in place of TEACHER it gives the same plan.
+
+    skipped: whether rows were left out.
+    data: where the source is, if its name does not say.
     """
     teacher, source, columns = plan.teacher, plan.source, plan.source.columns
     kind, model = teacher.kind, teacher.model
@@ -55,6 +57,6 @@ def recipe(plan: Plan, skipped: bool = False, data: str | None = None) -> list[s
     ]  # fmt: skip
 
 
-def written(command: list[str]) -> str:
+def as_block(command: list[str]) -> str:
     """As an indented block of Markdown."""
     return "    " + " \\\n        ".join(command)

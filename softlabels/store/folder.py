@@ -36,7 +36,7 @@ class Origin:
     shared: whether its card may describe other dumps too, as at the top of a repository
     """
 
-    remedy: str = "the same softlabels dump, or import, with --resume redoes it and nothing else"
+    remedy: str = "run the same softlabels dump or import again with --resume: it redoes only this"
     command: str | None = None
     shared: bool = False
 

@@ -27,7 +27,7 @@ class Stray:
 
     def __str__(self) -> str:
         if self.shard is None:
-            return "is no file of this dump"
+            return "is not a file of this dump"
         return f"is shard {self.shard} of this dump under another name"
 
 

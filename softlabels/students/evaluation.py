@@ -1,6 +1,6 @@
 """How good a model is, and how close to its teacher. N rows, C classes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,16 +35,16 @@ def predict(
     device: torch.device,
     batch_size: int = 1024,
     advance: Advance = ignore,
-) -> Tensor:
-    """`logits` of the inputs of these rows, batch by batch; float32 [N, C] on the CPU, [0, 0] of
-    none."""
-    parts = []
+) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """Batches of these rows, each with the model's logits, float32 [N, C] on the CPU.
+
+    logits: finished inputs → logits [N, C].
+    """
     for start in range(0, len(rows), batch_size):
         part = rows[start : start + batch_size]
         logits_NC = logits(examples.finish(examples.gather(part).to(device)))
-        parts.append(logits_NC.to("cpu", torch.float32, copy=True))  # it may be the model's own
+        yield part, logits_NC.to("cpu", torch.float32, copy=True)  # the model may reuse its own
         advance(len(part), "")
-    return torch.cat(parts) if parts else torch.empty(0, 0)
 
 
 def broken_rows(logits_NC: Tensor) -> int:
@@ -55,18 +55,24 @@ def broken_rows(logits_NC: Tensor) -> int:
 class Evaluation(dict[str, Any]):
     """Measures by name; a notebook shows them as a table."""
 
-    def __repr__(self) -> str:
-        text = (
+    @property
+    def lines(self) -> list[str]:
+        """The measures as people read them: against the labels and, if measured, a dump."""
+        labels = (
             f"{self['checkpoint']} on {self['data']}, split {self['split']}: "
             f"{counted(self['errors'], 'error')} of {self['rows']:,}, accuracy "
             f"{self['accuracy']:.4f}, NLL {measured(self['nll'])} nats, ECE {self['ece']:.4f}"
         )
-        if against := self.get("against"):
-            text += (
-                f"; against {against['dump']}: agreement {against['agreement']:.4f}, "
-                f"KL {measured(against['kl'])} nats"
-            )
-        return f"Evaluation({text})"
+        if not (against := self.get("against")):
+            return [labels]
+        teacher = (
+            f"against {against['dump']}: agreement {against['agreement']:.4f}, "
+            f"KL {measured(against['kl'])} nats over {against['rows']:,} rows"
+        )
+        return [labels, teacher]
+
+    def __repr__(self) -> str:
+        return f"Evaluation({'; '.join(self.lines)})"
 
     def _repr_html_(self) -> str:
         against = {f"against, {name}": value for name, value in self.get("against", {}).items()}
@@ -85,7 +91,7 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
     path = Path(options.checkpoint).expanduser()
     if not path.is_file():
         raise TeacherError(
-            f"{options.checkpoint} is no file; eval takes a checkpoint, such as s.pt"
+            f"{options.checkpoint} is not a file; eval takes a checkpoint, such as s.pt"
         )
     model = open_model(ModelFile(path, options.model))
     if model.kind != "checkpoint" or model.preprocess is None:
@@ -101,9 +107,11 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
     running = Running(options.checkpoint, model.to(device), device, options.batch_size, progress)
     space = running.label_space(examples)
     labels_N = _labels_of(examples, space, progress)
-    logits_NC = running.predict(examples, "eval")
+    score = LabelScore()
+    for rows, logits_NC in running.predict(examples, "eval"):
+        score += LabelScore.of(DenseLogits(logits_NC), labels_N[torch.from_numpy(rows)])
     evaluation = Evaluation(checkpoint=options.checkpoint, data=source.data, split=source.split)
-    evaluation.update(LabelScore.of(DenseLogits(logits_NC), labels_N).measures)
+    evaluation.update(score.measures)
     if options.against is not None:
         dataset = load(options.against, preprocess=str(chosen.preprocess))
         assert isinstance(dataset, Dump), "one folder was named"
@@ -128,19 +136,24 @@ class Running:
             self.checkpoint, self.model.logits(sample).shape[1], self.model.class_names
         )
 
-    def predict(self, examples: Examples, what: str) -> Tensor:
-        """Its logits of all rows, float32 [N, C]; `what` is the bar's name. Raises TeacherError for
-        NaN and infinity."""
-        rows, model = np.arange(len(examples)), self.model
+    def predict(self, examples: Examples, what: str) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """`predict` of all rows. Raises TeacherError at the end if some logits are not finite.
+
+        what: the bar's name.
+        """
+        rows, model, broken = np.arange(len(examples)), self.model, 0
         with self.progress.bar(what, len(rows), "rows") as advance:
-            logits_NC = predict(model.logits, examples, rows, self.device, self.batch_size, advance)
-        if broken := broken_rows(logits_NC):
+            for part, logits_NC in predict(
+                model.logits, examples, rows, self.device, self.batch_size, advance
+            ):
+                broken += broken_rows(logits_NC)
+                yield part, logits_NC
+        if broken:
             raise TeacherError(
                 f"{self.checkpoint} gives NaN or infinity for {broken:,} of {len(rows):,} rows of "
                 f"{examples.source.data!r}; nothing can be measured. Check the checkpoint and "
                 f"--preprocess"
             )
-        return logits_NC
 
 
 def _labels_of(examples: Examples, model: LabelSpace, progress: Progress) -> Tensor:
@@ -168,12 +181,13 @@ def _against(name: str, dataset: Dump, running: Running, space: LabelSpace) -> d
     assert dataset.examples is not None, "they were asked for"
     theirs = LabelSpace(name, dataset.reader.plan.classes, dataset.class_names)
     order = _match(space, theirs, running.progress)
-    student_NC = running.predict(dataset.examples, "against")
-    columns = dataset.rows.columns(np.arange(len(dataset)))
+    score = TeacherScore()
+    for rows, student_NC in running.predict(dataset.examples, "against"):
+        if order is not None:  # the student's classes in the teacher's order
+            student_NC = student_NC[:, order]
+        columns = dataset.rows.columns(rows)
+        score += TeacherScore.of(for_each_position(student_NC, columns), columns["targets"])
     dataset.settle()
-    if order is not None:  # the student's classes in the teacher's order
-        student_NC = student_NC[:, order]
-    score = TeacherScore.of(for_each_position(student_NC, columns), columns["targets"])
     return {"dump": name, "rows": len(dataset)} | score.measures
 
 

@@ -21,7 +21,13 @@ from softlabels.models.specs import build_model, check_state
 from softlabels.students.evaluation import broken_rows, predict
 from softlabels.students.holdout import FEW, choose_rows, labels_choose
 from softlabels.students.ranks import Ranks
-from softlabels.students.student import Student, Use, check_model, check_training, in_words
+from softlabels.students.student import (
+    Student,
+    Use,
+    as_training_errors,
+    check_model,
+    check_training,
+)
 from softlabels.students.trainer import (
     Outcome,
     Recipe,
@@ -43,8 +49,12 @@ SHOWN = 8  # names
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The checkpoint that was written, where, and the measures of its held-out rows. rank: of the
-    process; rank 0 writes."""
+    """What training wrote.
+
+    out: the checkpoint's file.
+    checkpoint: its content; `metrics` has the measures of the held-out rows.
+    rank: this process's; rank 0 writes.
+    """
 
     out: str
     checkpoint: Checkpoint
@@ -67,12 +77,14 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class Job:
-    """A model to be trained, on what, and where its checkpoint goes.
+    """A model to be trained, what it is trained on, and where its checkpoint goes.
 
-    identity: what the rows are, the same for the same ones. labels: int64 [rows], −1 for none, or
-    None where no row has one; then there is a teacher. inputs: of each input the row that stands
-    for it: what is held out is an input, with all its views. options: all, for the checkpoint, and
-    for ranks to compare.
+    spec: the model's.
+    labels: int64 [rows], −1 for none; None where no row has one, and then there is a teacher.
+    data: what the checkpoint remembers of its data.
+    identity: a hash of the rows, the same on every rank.
+    inputs: for each input, the row that stands for it: inputs are held out with all their views.
+    options: all of them, for the checkpoint, and for ranks to compare.
     """
 
     spec: str
@@ -131,7 +143,7 @@ class Job:
         )
 
     def build(self, share: int) -> tuple[Student, Use]:
-        """The model, tried: `share` is the smallest number of rows that it will be trained on."""
+        """The model, checked. share: the fewest rows that a training step will have."""
         shape, recipe, device = self.examples.input_shape, self.recipe, self.ranks.device
         dropout = recipe.dropout, recipe.input_dropout
         try:
@@ -146,7 +158,7 @@ class Job:
         return student, use
 
     def check_ranks(self, student: Student) -> None:
-        """Raises UsageError where ranks were started with other options, data or models."""
+        """Raises UsageError unless all ranks have the same options, data and model."""
         options = {
             f"--{name.replace('_', '-')}": value
             for name, value in self.options.items()
@@ -156,7 +168,7 @@ class Job:
         self.ranks.check_same(options | {"set of rows": self.identity, "model": shapes})
 
     def say(self, rows: tuple[np.ndarray, np.ndarray], use: Use, progress: Progress) -> None:
-        """The first line, and what a person should know before the first epoch."""
+        """Say what is trained on what, with warnings about hold-out, classes and parameters."""
         kept, held = rows
         progress.say(
             f"{self.spec} on {self.ranks.place}: {counted(len(kept), 'row')} to train on, "
@@ -203,10 +215,11 @@ class Job:
         student.eval()
 
         def logits(inputs: Tensor) -> Tensor:
-            with in_words(self.spec, len(inputs)):
+            with as_training_errors(self.spec, len(inputs)):
                 return student(inputs)
 
-        part_NC = predict(logits, self.examples, mine, ranks.device)
+        parts = [part for _, part in predict(logits, self.examples, mine, ranks.device)]
+        part_NC = torch.cat(parts) if parts else torch.empty(0, 0)
         logits_NC = ranks.gather(part_NC)
         score: Score = ranks.share(None if logits_NC is None else self.judge(logits_NC, rows))
         return score
@@ -217,13 +230,16 @@ class Job:
             return Score(None, summary, {"rows": len(rows), "broken": broken})
         measures = self.measure(logits_NC, rows)
         if self.by_labels(rows):
-            summary = f"{counted(measures['errors'], 'error')} of {measures['labelled']:,}"
-            return Score((float(measures["errors"]), measures["nll"]), summary, measures)
-        summary = f"KL {measured(measures['kl'])}, agreement {measures['agreement']:.4f}"
-        return Score((measures["kl"],), summary, measures)
+            errors, nll = measures["errors"], measures["nll"]
+            summary = f"{counted(errors, 'error')} of {measures['labelled']:,}"
+            return Score((float(errors), nll), summary, measures)
+        kl = measures["kl"]
+        summary = f"KL {measured(kl)}, agreement {measures['agreement']:.4f}"
+        return Score((kl,), summary, measures)
 
     def measure(self, logits_NC: Tensor, rows: np.ndarray) -> dict[str, Any]:
-        """Held-out rows against their labels, where some have one, and a teacher's logits."""
+        """Measures of held-out rows: against labels where some have one, and against a teacher's
+        logits where there is one."""
         measures: dict[str, Any] = {}
         labels = None if self.labels is None else self.labels[torch.from_numpy(rows)]
         if labels is not None and bool((labels >= 0).any()):

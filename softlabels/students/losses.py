@@ -10,8 +10,8 @@ from softlabels.errors import LogitsError, UsageError
 from softlabels.logits import DenseLogits, Logits, Temperature
 from softlabels.probabilities import looks_like
 
-LOOKED_AT = 64  # rows of a plain tensor, by which probabilities are told from logits
-EVIDENCE = 2  # rows at least: numbers of one may sum to 1 by chance
+LOOKED_AT = 64  # rows of a plain tensor that are checked for probabilities
+EVIDENCE = 2  # rows at least: a single row may sum to 1 by chance
 
 
 def kd_loss(
@@ -29,8 +29,8 @@ def kd_loss(
     labels are not needed. float32 inside, whatever the logits' dtype.
 
     student_logits: [M, C], or [S, M, C] of S students, whose losses are then [S].
-    teacher_logits: a batch's `targets`, or raw logits [M, C]. The first rows of a tensor are looked
-    at, for which an accelerator is waited for; those of `targets` are not.
+    teacher_logits: a batch's `targets`, or raw logits [M, C]. The first rows of a tensor are
+    checked for probabilities, which waits for an accelerator; `targets` are not checked.
     labels: int64 [M], −1 for none.
     T: a number, or one for each position [M], or for each student [S, 1].
 
@@ -92,7 +92,9 @@ def _wrapped(teacher_logits_MC: Tensor) -> Logits:
             f"[rows, classes]"
         )
     first = teacher_logits_MC[:LOOKED_AT]
-    positive = len(first) >= EVIDENCE and float(first.min()) >= 0  # seldom, and told at once
+    positive = (
+        len(first) >= EVIDENCE and float(first.min()) >= 0
+    )  # rare for logits, and quick to check
     if positive and looks_like(first) == "softmax":
         raise LogitsError(
             "the rows of the teacher's logits are 0 or more and sum to 1: these are probabilities, "

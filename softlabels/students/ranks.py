@@ -1,8 +1,8 @@
-"""The processes that train one student: who they are, and what they decide as one.
+"""The processes that train one student together.
 
-torchrun, Slurm and `accelerate launch` start them and tell each its rank; `accelerate` joins them.
-All take the same steps, so that none waits for another that has left: scores, losses and what to
-do next are shared, and who fails tells the others why before it ends.
+torchrun, Slurm or `accelerate launch` starts them and gives each its rank; `accelerate` joins them.
+All ranks take the same steps, so that none waits for one that has left: scores, losses and
+decisions are shared, and a rank that fails reports why before it exits.
 """
 
 import atexit
@@ -26,10 +26,12 @@ _runs = itertools.count()  # the same on every rank, as all call the same verbs
 
 
 class Ranks:
-    """This process, alone or as one of `world`. Raises UsageError where some of them are missing.
+    """This process, alone or as one of `world`.
 
-    device: where this process trains; given as `--device`, which says no more than whether it is
-    the CPU where there are several.
+    device: `--device`. With several processes only whether it is `cpu` counts: each takes its own
+    GPU.
+
+    Raises UsageError where some of the processes are missing.
     """
 
     def __init__(self, device: str) -> None:
@@ -64,8 +66,11 @@ class Ranks:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """The block in which all ranks take the same steps. Who leaves it by an exception tells
-        why; the others raise TrainingError, as soon as its process has ended."""
+        """The block in which all ranks take the same steps.
+
+        A rank that leaves it by an exception reports why; once its process has ended, the others
+        raise TrainingError with that reason.
+        """
         try:
             yield
             _leave_at_exit()
@@ -91,20 +96,21 @@ class Ranks:
         )
 
     def wrap(self, model: nn.Module, use_differs: bool) -> nn.Module:
-        """The model as each step runs it: it averages gradients over the ranks, and begins with
-        rank 0's weights. use_differs: some steps use only some of its parameters."""
+        """The model as each step runs it: it starts from rank 0's weights and averages gradients
+        over ranks. use_differs: whether some steps use only some of its parameters."""
         self.parallel.find_unused_parameters = use_differs
         wrapped: nn.Module = self.accelerator.prepare_model(model, device_placement=False)
         return wrapped
 
     def check_same(self, facts: dict[str, Any]) -> None:
-        """Raises UsageError on every rank unless all have the same facts, which are plain."""
+        """Raises UsageError on every rank unless all have the same facts."""
         first, *others = self._all(facts)
         for rank, theirs in enumerate(others, 1):
             for name in (name for name in first if theirs.get(name) != first[name]):
                 raise UsageError(
-                    f"rank {rank} has another {name} than rank 0: {_short(theirs.get(name))}, "
-                    f"there {_short(first[name])}; start all ranks with the same command and data"
+                    f"{name} differs between ranks: rank {rank} has {_short(theirs.get(name))}, "
+                    f"rank 0 has {_short(first[name])}; start all ranks with the same command and "
+                    f"data"
                 )
 
     def mean(self, value: float) -> float:
@@ -119,8 +125,8 @@ class Ranks:
         return values[0]
 
     def gather(self, rows: Tensor) -> Tensor | None:
-        """What ranks have computed for every world-th row, [n, …] on the CPU, put in order on
-        rank 0; None elsewhere."""
+        """Rank r has computed rows r, r + world, r + 2·world, …: [n, …] on the CPU. Rank 0 gets all
+        rows in order, the others None."""
         if self.world == 1:
             return rows
         parts: list[Any] | None = [None] * self.world if self.is_first else None
@@ -153,8 +159,8 @@ class Ranks:
 
 @cache
 def _leave_at_exit() -> None:
-    """Leave the process group when the program ends, as NCCL asks for. Not sooner: `accelerate`
-    joins it once a process, and a program may train again."""
+    """Leave the process group when the program ends, as NCCL asks. Not earlier: `accelerate` joins
+    it once in a process, and a program may train again."""
     atexit.register(_leave)
 
 
@@ -171,8 +177,8 @@ def _environment(name: str, default: int) -> int:
 
 
 def _check_gpus() -> None:
-    """Raises UsageError where processes on this machine would have to share a GPU: NCCL, by which
-    they average gradients, refuses that, and says so by a duplicate or an invalid device."""
+    """Raises UsageError where processes on this machine would share a GPU. NCCL, which averages the
+    gradients, refuses that, but its error only speaks of a duplicate or an invalid device."""
     here = max(_environment("LOCAL_WORLD_SIZE", 1), _environment("LOCAL_RANK", 0) + 1)
     gpus = torch.cuda.device_count()
     if here > gpus:
@@ -183,8 +189,8 @@ def _check_gpus() -> None:
 
 
 def is_lost_touch(error: BaseException) -> bool:
-    """Whether a collective failed because another rank ended: torch has a class for that in some
-    backends, and gloo's name in the message in others."""
+    """Whether a collective failed because another rank has ended. Some backends of torch raise
+    DistError then; gloo raises a RuntimeError with its name in the message."""
     if isinstance(error, torch.distributed.DistError):
         return True
     return isinstance(error, RuntimeError) and "gloo" in str(error)

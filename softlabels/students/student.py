@@ -1,4 +1,4 @@
-"""A student is tried before it is trained: on a few rows, as it will be run. N rows, C classes."""
+"""A student, and the checks before it is trained: it is run on a few rows. N rows, C classes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,8 +19,8 @@ PASSES = 8  # in training mode: a layer that is left out at random is seen in on
 
 
 @contextmanager
-def in_words(spec: str, rows: int) -> Iterator[None]:
-    """What a student's own code raises in training becomes a TrainingError that says on what."""
+def as_training_errors(spec: str, rows: int) -> Iterator[None]:
+    """Errors of the student's own code become TrainingErrors that name the model and the batch."""
     try:
         yield
     except SoftlabelsError:
@@ -36,7 +36,7 @@ def in_words(spec: str, rows: int) -> Iterator[None]:
 
 
 class Student(nn.Module):
-    """A model as the loss wants it: of whatever `model` gives, the logits [N, C] alone."""
+    """A model whose output is its logits [N, C] alone, whatever else `model` gives."""
 
     def __init__(self, model: nn.Module, classes: int, spec: str) -> None:
         super().__init__()
@@ -52,7 +52,11 @@ class Student(nn.Module):
 
 @dataclass(frozen=True)
 class Use:
-    """Which parameters no training pass used, and whether each pass used the same ones."""
+    """Which parameters the training passes used.
+
+    unused: the names of those that no pass used.
+    steady: whether each pass used the same ones.
+    """
 
     unused: list[str]
     steady: bool
@@ -82,11 +86,13 @@ def check_model(student: Student, sample: Tensor) -> None:
 def check_training(
     student: Student, sample: Tensor, precision: str, share: int, world: int = 1
 ) -> Use:
-    """Run it forward and back in training mode, as its smallest batch will: `share` rows, on each
-    of `world` processes.
+    """Run a forward and a backward pass in training mode on the smallest share of a batch.
 
-    Weights, buffers and torch's random numbers stay as they were. Raises UsageError where that
-    fails, and where nothing can be learned.
+    share: rows of that share.
+    world: number of processes.
+
+    Weights, buffers and torch's random state stay as they were. Raises UsageError where a pass
+    fails, and where no parameter can be trained.
     """
     if not any(p.requires_grad for p in student.model.parameters()):
         raise UsageError(f"model {student.spec} has no parameter that can be trained")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from softlabels.errors import TrainingError, UsageError
 from softlabels.students.ranks import Ranks
-from softlabels.students.student import Student, in_words
+from softlabels.students.student import Student, as_training_errors
 from softlabels.system.devices import autocast
 from softlabels.system.humanize import counted, measured
 from softlabels.system.progress import Advance, Progress
@@ -51,23 +51,28 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Score:
-    """A held-out score: smaller `key` is better, None is never chosen; `text` says it to a
-    person."""
+    """A held-out score.
+
+    key: a smaller one is better; None is never chosen.
+    summary: the score as one phrase, such as `3 errors of 120`.
+    """
 
     key: tuple[float, ...] | None
-    text: str = ""
+    summary: str = ""
     measures: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is learned. Rows are positions, int64.
+    """What a student learns. Rows are numbers of rows, int64.
 
-    order: training rows and epoch → the same rows as they come in that epoch; take: rows, epoch and
-    device → a batch there, with `input` as the model gets it, begun one batch ahead with `ahead`;
-    loss: logits and a batch → a scalar, a mean over rows; score: how good the student is on
-    held-out rows, asked on every rank and the same on each; settle: called after each epoch, raises
-    what was found wrong with its data; remedy: what may help where the loss is no number.
+    order: (training rows, epoch) → the same rows in the order of that epoch.
+    take: (rows, epoch, device) → a batch on that device, with `input` as the model takes it.
+    loss: (logits, batch) → a scalar, the mean over rows.
+    score: (student, held-out rows) → their score; called on every rank, the same on each.
+    settle: called after each epoch; raises the damage that background checks have seen.
+    remedy: what to try where the loss becomes NaN or infinite.
+    ahead: take each batch while the one before it is trained on.
     """
 
     order: Callable[[np.ndarray, int], np.ndarray]
@@ -113,8 +118,8 @@ def smallest_share(rows: int, size: int, world: int) -> int:
 class Trainer:
     """Trains a student in place; `run` returns the best epoch's weights.
 
-    The best epoch has the best held-out score; without a hold-out it is the last. `save` hears of
-    it at the end, at most every half minute before that, and on Ctrl-C.
+    The best epoch has the best held-out score; without a hold-out it is the last. `save` is called
+    with it at the end, on Ctrl-C, and before that at most every half minute.
     """
 
     def __init__(
@@ -150,8 +155,8 @@ class Trainer:
             try:
                 for epoch in range(1, epochs + 1):
                     loss = self._train_epoch(epoch, advance)
-                    held_out = self._judge(epoch, loss)
-                    advance(0, f"epoch {epoch}, loss {measured(loss)}{held_out}")
+                    summary = self._judge(epoch, loss)
+                    advance(0, f"epoch {epoch}, loss {measured(loss)}{summary}")
                     if patience and epoch - self.outcome.epoch >= patience:
                         break
             except (KeyboardInterrupt, TrainingError, RuntimeError):
@@ -160,7 +165,7 @@ class Trainer:
                     progress.say(f"stopped: the best so far, epoch {self.outcome.epoch}, is saved")
                 raise
         if not self.outcome.epoch:
-            raise TrainingError(f"no epoch can be chosen{held_out}; {self.task.remedy}")
+            raise TrainingError(f"no epoch can be chosen{summary}; {self.task.remedy}")
         self.outcome.complete = True
         self._save()
         self.ranks.wait()
@@ -180,7 +185,7 @@ class Trainer:
         return mean
 
     def _batches(self, order: np.ndarray, epoch: int) -> Iterator[tuple[int, int, Batch]]:
-        """How many rows each batch has, how many of them are this process's, and these."""
+        """(rows of the batch, rows of this process's share, the share) of each step."""
         rank, world = self.ranks.rank, self.ranks.world
         parts = [order[s:t] for s, t in steps(len(order), self.recipe.batch_size, world)]
 
@@ -200,16 +205,16 @@ class Trainer:
                 yield now.result()
 
     def _step(self, batch: Batch, weight: float) -> Tensor:
-        """weight: how much larger this rank's share is than the mean of all, whose gradients are
-        averaged as if they were equal."""
+        """weight: this rank's share of the batch, times the number of ranks. Gradients are averaged
+        over ranks as if all shares were equal; the weight corrects for those that are not."""
         inputs, spec = batch["input"], self.student.spec
-        with in_words(spec, len(inputs)), autocast(self.device, self.recipe.precision):
+        with as_training_errors(spec, len(inputs)), autocast(self.device, self.recipe.precision):
             logits_NC = self.wrapped(inputs)
         loss = self.task.loss(logits_NC, batch)
         if weight != 1:
             loss = loss * weight
         self.optimizer.zero_grad(set_to_none=True)
-        with in_words(spec, len(inputs)):
+        with as_training_errors(spec, len(inputs)):
             self.ranks.accelerator.backward(loss)
         self.optimizer.step()
         self.schedule.step()
@@ -233,7 +238,7 @@ class Trainer:
             self.best, self.outcome.epoch = score.key, epoch
             if time.monotonic() - self.saved > SAVE_SECONDS:
                 self._save()
-        return f", held out: {score.text}" if score.text else ""
+        return f", held out: {score.summary}" if score.summary else ""
 
     def _save(self) -> None:
         if self.ranks.is_first:

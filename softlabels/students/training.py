@@ -59,7 +59,7 @@ def train(options: TrainOptions, progress: Progress) -> TrainResult:
 def _fit(options: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:
     source = open_chosen(options.part(DataChoice), progress=progress)
     if not source.labelled:
-        raise SourceError(f"{options.data!r} has no column of labels; name one with --label-column")
+        raise SourceError(f"{options.data!r} has no label column; name one with --label-column")
     chosen = choose(source, options.preprocess)
     examples = Examples(source, chosen.preprocess)
     introduce(progress, examples, chosen.origin)
@@ -137,7 +137,10 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
     introduce(progress, examples, "from the dump" if options.preprocess is None else "")
     remedy = _slower(options.lr, options.weight_decay)
     if not LOW_T <= options.T <= HIGH_T:
-        remedy = f"T is {options.T:g}; outside of {LOW_T:g} to {HIGH_T:,.0f} float32 loses the loss"
+        remedy = (
+            f"T is {options.T:g}; float32 gives the loss to three digits for T from {LOW_T:g} to "
+            f"{HIGH_T:,.0f} only"
+        )
         progress.say(f"warning: {remedy}")
 
     def loss(logits_NC: Tensor, batch: Batch) -> Tensor:
@@ -188,12 +191,12 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
         index = epoch % len(plan.views)
         rows = view_rows[index][np.searchsorted(view_rows[0], rows)]
         shown = dataset.view(plan.views[index])
-        found = shown.order(options.shuffle, options.data_seed, epoch)
-        if found.text == "full":
+        whole = shown.order(options.shuffle, options.data_seed, epoch)
+        if whole.text == "full":
             return mixed(rows, options.data_seed, epoch)
         chosen = np.zeros(len(dataset), bool)
         chosen[rows] = True
-        every = view_rows[index][found.part(0, len(shown))]
+        every = view_rows[index][whole.part(0, len(shown))]
         return every[chosen[every]]
 
     ahead = dataset.order(options.shuffle).text != "full" or not examples.kept
@@ -202,7 +205,7 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
 
 def _slower(lr: float, weight_decay: float) -> str:
     if lr * weight_decay >= 1:  # AdamW multiplies weights by 1 − lr · weight_decay
-        return f"--weight-decay {weight_decay:g} times --lr {lr:g} is to be well below 1"
+        return f"--weight-decay {weight_decay:g} times --lr {lr:g} must be well below 1"
     return f"try a smaller --lr than {lr:g}, or a longer --warmup"
 
 
@@ -215,25 +218,25 @@ def _all_labels(examples: Examples, data: str) -> Tensor:
     missing = int((labels < 0).sum())
     if missing:
         raise SourceError(
-            f"{missing} of {len(labels)} rows of {data!r} have no label; a model learns from hard "
-            f"labels only where every row has one"
+            f"{missing:,} of {counted(len(labels), 'row')} of {data!r} have no label; hard labels "
+            f"are learned only where every row has one"
         )
     return labels
 
 
 def _count_classes(names: list[str] | None, labels: Tensor, data: str) -> int:
-    """Raises SourceError for one class, and for numbers so large that they number no classes."""
+    """Raises SourceError for a single class, and for numbers too large to be those of classes."""
     last = int(labels.max())
     count = len(names) if names else last + 1
     if count == 1:
         raise SourceError(
-            f"all {counted(len(labels), 'row')} of {data!r} are of one class; a model learns to "
-            f"tell classes apart, so it needs two"
+            f"all {counted(len(labels), 'row')} of {data!r} have the same label; a classifier "
+            f"needs two classes"
         )
     if not names and count > MOST_CLASSES:
         raise SourceError(
-            f"the labels of {data!r} go up to {last:,}; they number classes from 0, and a model "
-            f"has {MOST_CLASSES:,} at most. Number them anew, or name another column with "
+            f"the labels of {data!r} go up to {last:,}; labels number classes from 0, and a model "
+            f"has at most {MOST_CLASSES:,} classes. Renumber them, or name another column with "
             f"--label-column"
         )
     return count

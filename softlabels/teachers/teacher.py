@@ -43,12 +43,12 @@ PLAIN_NAMES = re.compile(
 
 
 def suggest_name(name: str) -> list[str]:
-    """What to say where records would call a teacher `model`, after its file, or nothing."""
+    """A remark where a name taken from the file, such as `model`, says little; else nothing."""
     if not PLAIN_NAMES.fullmatch(name):
         return []
     return [
-        f"records and the card will call the teacher {name!r}, after its file; --name, such as "
-        f"--name resnet50-a1, says what it is"
+        f"the teacher's name in the records and on the card is {name!r}, after its file; give "
+        f"another with --name, such as --name resnet50-a1"
     ]
 
 

@@ -12,7 +12,8 @@ from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import BLOCK_ROWS, Source
 from softlabels.label_spaces import LabelSpace, match_label_spaces
-from softlabels.logits import Logits, kl_of_change
+from softlabels.logits import DenseLogits, Logits, kl_of_change
+from softlabels.measures import agrees
 from softlabels.store.reader import DumpReader
 from softlabels.system.devices import CUDA_ALONE, resolve_device
 from softlabels.system.progress import Progress
@@ -24,13 +25,16 @@ from softlabels.teachers.resolving import TeacherChoice
 
 @dataclass(frozen=True)
 class Replay:
-    """Stored logits against the teacher's of today, over some rows.
+    """Stored logits of some rows against those that the teacher gives now (live).
 
-    drift, rounding, control: the largest |stored − live|, the largest error that the stored dtype
-    explains, and the largest |live − live| with other batches; allowed: what is accepted beyond
-    the rounding; wrong: ids of rows that are farther away; steady: whether the teacher agrees with
-    itself, by the measure of the probe of `dump`; kl: mean KL(live ‖ stored) at T = 1 in
-    nats; agreement: of the top class.
+    drift: the largest |stored − live|.
+    rounding: the largest error that storing explains.
+    control: the largest |live − live|, with rows in other batches.
+    allowed: the drift that is accepted beyond the rounding.
+    wrong: the ids of rows that are farther away.
+    steady: whether the teacher agrees with itself, by the limit of the probe of `dump`.
+    kl: the mean KL(live ‖ stored) at T = 1, in nats.
+    agreement: the share of positions with the same top class.
     """
 
     rows: int
@@ -56,7 +60,7 @@ class Rerun:
 
 
 def recheck_source(reader: DumpReader, data: str | None, progress: Progress) -> list[str]:
-    """Hash every input again and compare, with the labels. What is wrong, a line each.
+    """Hash every input again and compare hashes and labels. A sentence for each finding.
 
     Raises SourceError where the source can't be opened.
     """
@@ -66,7 +70,7 @@ def recheck_source(reader: DumpReader, data: str | None, progress: Progress) -> 
         positions = Join(source, str(reader.folder)).positions(reader.ids[rows])
     except AlignmentError as error:
         return [str(error)]
-    findings = _renamed(reader, source)
+    findings = _renamed_classes(reader, source)
     wrong: dict[str, list[Any]] = {"inputs": [], "labels": []}
     with progress.bar("source", len(positions), "rows") as advance:
         for start in range(0, len(positions), BLOCK_ROWS):
@@ -77,15 +81,16 @@ def recheck_source(reader: DumpReader, data: str | None, progress: Progress) -> 
                 wrong["labels"] += block.ids[block.labels != reader.labels[chosen]].tolist()
             advance(len(block))
     return findings + [
-        f"{len(ids):,} of {len(positions):,} {what} are not what the teacher saw, first those of "
-        f"the rows with id {', '.join(map(str, ids[:5]))}"
+        f"{len(ids):,} of {len(positions):,} {what} are not what the teacher saw, first those with "
+        f"id {', '.join(map(str, ids[:5]))}"
         for what, ids in wrong.items()
         if ids
     ]
 
 
-def _renamed(reader: DumpReader, source: Source) -> list[str]:
-    """What is wrong with the names of the source's classes: numbers may mean others by now."""
+def _renamed_classes(reader: DumpReader, source: Source) -> list[str]:
+    """A finding where the source's class names are not the dump's: numbers may mean other classes
+    now."""
     names = reader.plan.source.class_names
     try:
         matched = match_label_spaces(
@@ -151,7 +156,7 @@ def replay(
 
 
 def _precision_here(precision: str, device: torch.device, progress: Progress) -> str:
-    """The dump's own, or float32 where this device doesn't have it."""
+    """The dump's precision, or float32 where this device lacks it."""
     if precision not in CUDA_ALONE or device.type == "cuda":
         return precision
     progress.say(f"{device} has no {precision}: the teacher is replayed in float32")
@@ -168,7 +173,7 @@ def _forward(
 def _compare(
     stored: Logits, live_MC: Tensor, other_MC: Tensor, ids: np.ndarray, tolerance: float
 ) -> Replay:
-    """Of M positions. Where not all raw logits are stored, only KL and agreement can be told."""
+    """Of M positions. Where not all raw logits are stored, only KL and agreement are known."""
     control = float((live_MC - other_MC).abs().max())
     spread = float(live_MC.std(-1).mean()) if live_MC.shape[1] > 1 else float(live_MC.abs().mean())
     allowed = max(tolerance * spread, min(10 * control, MOST_REPLAYED * spread))
@@ -188,5 +193,5 @@ def _compare(
         wrong=np.unique(ids[wrong_M.numpy()]).tolist(),
         steady=True,
         kl=float(kl_of_change(live_MC, changed_MC.double(), 1).mean().clamp_min(0)),
-        agreement=float((targets.top(1)[1][:, 0] == live_MC.argmax(-1)).double().mean()),
+        agreement=float(agrees(targets, DenseLogits(live_MC).temper(1)).double().mean()),
     )

@@ -1,4 +1,4 @@
-"""The verb `verify`: whether a dump is what it says, from its bytes to its teacher's answers."""
+"""The verb `verify`: check a dump, from its bytes to its teacher's answers."""
 
 import os
 import shlex
@@ -33,12 +33,15 @@ from softlabels.verification.rechecks import Replay, Rerun, recheck_source, repl
 
 @dataclass
 class Verdict:
-    """The result of `verify`. `good` is whether nothing is wrong.
+    """The result of `verify`. good: whether there are no findings.
 
-    findings: what is damaged, by file; warnings: what may be meant so; rows, shards, bytes and
-    seconds: what was read, and how long that took; accuracy: the teacher's, counted from the
-    stored logits; source_checked: whether the inputs were hashed again; remedy: what mends a file
-    that can be redone.
+    findings: the damage, by file.
+    warnings: what may be wrong, or may be intended.
+    rows, shards, bytes, seconds: how much was read, and how long that took.
+    labelled, correct, accuracy: the teacher's, counted from the stored logits.
+    source_checked: whether the inputs were hashed again.
+    remedy: how to redo damaged files.
+    replay: what the teacher gives now, where that was asked for.
     """
 
     path: str
@@ -75,10 +78,10 @@ class Verdict:
 
 @verb(VerifyOptions)
 def verify(options: VerifyOptions, progress: Progress) -> Verdict:
-    """Check a dump's structure, counts, ids, hashes and finite values; nothing is changed.
+    """Check a dump's structure, counts, ids, hashes and finite values. Nothing is changed.
 
-    Raises StoreError where there is no dump, TeacherError or SourceError
-    where the teacher or the source can't be opened. Damage is not raised: it is in the verdict.
+    Raises StoreError where there is no dump, TeacherError or SourceError where the teacher or the
+    source can't be opened. Damage is not raised: it is in the verdict.
     """
     folder = dump_folder(options.dump, progress=progress)
     verdict = Verdict(options.dump, remedy=folder.remedy)
@@ -105,13 +108,15 @@ def verify(options: VerifyOptions, progress: Progress) -> Verdict:
 
 
 def _remedy(folder: Folder, plan: Plan, skipped: bool) -> str:
-    """The folder's remedy; where a dump was made there, with the whole command. `skipped`: whether
-    rows were left out of it."""
+    """The folder's remedy; for a dump that was made there, the whole command.
+
+    skipped: whether rows were left out of it.
+    """
     if folder.origin != MADE_HERE or plan.is_imported:
         return folder.remedy
     data = recall(plan.source.identity) if plan.source.origin == "local" else None
     again = " ".join([*recipe(plan, skipped, data), f"--out {shlex.quote(str(folder))} --resume"])
-    return f"{again} redoes it and nothing else, where {TEACHER} is the teacher's file"
+    return f"run {again}, where {TEACHER} is the teacher's file: it redoes only this"
 
 
 def _read_records(ledger: Ledger, verdict: Verdict) -> tuple[Plan | None, Manifest | None]:
@@ -135,10 +140,8 @@ def _read_records(ledger: Ledger, verdict: Verdict) -> tuple[Plan | None, Manife
     except DamagedDump as error:
         verdict.report(PLAN, _without_name(folder, PLAN, error))
     if manifest is not None and plan is not None and not card_is_good(folder, manifest, plan):
-        what = (
-            "its header does not tell of this dump's rows" if folder.exists(CARD) else "is missing"
-        )
-        verdict.report(CARD, f"{what}; without it `datasets` would not notice a missing shard")
+        what = "its header does not list this dump's rows" if folder.exists(CARD) else "is missing"
+        verdict.report(CARD, f"{what}; without that, `datasets` would not notice a missing shard")
     return plan or frozen, manifest
 
 
@@ -147,12 +150,12 @@ def _without_name(folder: Folder, name: str, error: Exception) -> str:
 
 
 def _check_records(ledger: Ledger, manifest: Manifest | None, verdict: Verdict) -> list[Commit]:
-    """What to hold the files against: what the manifest says of each shard, else its commit."""
+    """The record that each shard is checked against: the manifest's, else its commit's."""
     folder, plan = ledger.folder, ledger.plan
     records = ledger.refresh()
     for name, error in ledger.problems.items():
-        mended = isinstance(error, DamagedDump)
-        verdict.report(name, _without_name(folder, name, error), redone=mended)
+        redone = isinstance(error, DamagedDump)
+        verdict.report(name, _without_name(folder, name, error), redone=redone)
     if manifest is None:
         return [records[shard] for shard in sorted(records)]
     skipped: dict[int, list[Skipped]] = {}
@@ -164,7 +167,7 @@ def _check_records(ledger: Ledger, manifest: Manifest | None, verdict: Verdict) 
         if name in ledger.strangers:
             verdict.report(name, "is of another plan or another shard")
         elif commit is None and name not in ledger.problems:
-            verdict.report(name, "is no file" if folder.exists(name) else "is missing")
+            verdict.report(name, "is not a file" if folder.exists(name) else "is missing")
         elif commit is not None and commit.record != record:
             other = ", ".join(key for key, value in record if getattr(commit, key) != value)
             verdict.report(name, f"does not agree with {MANIFEST} in {other}")
@@ -180,7 +183,7 @@ def _check_records(ledger: Ledger, manifest: Manifest | None, verdict: Verdict) 
     if len(records) == plan.shards and verdict.good:
         derived = Manifest.derive(plan, [records[shard] for shard in range(plan.shards)], {})
         if not manifest.agrees(derived):
-            verdict.report(MANIFEST, "does not tell what the commits of its shards tell")
+            verdict.report(MANIFEST, "does not agree with the commits of its shards")
     return commits
 
 
@@ -188,7 +191,7 @@ def _find_strays(ledger: Ledger, verdict: Verdict) -> None:
     split = f"data/{ledger.plan.source.split}-"
     for stray in ledger.strays():
         read = stray.name.startswith(split) and stray.name.endswith(".parquet")
-        more = "; readers of the folder would take its rows too" if read else ""
+        more = "; readers of the folder would read its rows too" if read else ""
         verdict.report(stray.name, f"{stray}{more}", redone=stray.shard is not None)
 
 
@@ -203,7 +206,7 @@ def _check_side_files(folder: Folder, plan: Plan, verdict: Verdict) -> None:
             verdict.report(name, f"is missing; {LOST}", redone=False)
     strange = set(folder.names(SHARED)) - set(plan.shared) if plan.shared else set()
     for name in sorted(strange):
-        verdict.report(name, "is no side file of this dump", redone=False)
+        verdict.report(name, "is not a side file of this dump", redone=False)
 
 
 def _check_files(
@@ -243,7 +246,9 @@ def _go_further(
     folder: Folder, options: VerifyOptions, verdict: Verdict, progress: Progress
 ) -> None:
     if not verdict.complete or not verdict.good:
-        verdict.warnings.append("the source and the teacher were not asked: the files come first")
+        verdict.warnings.append(
+            "the source and the teacher were not checked: repair the files first"
+        )
         return
     reader = DumpReader(folder)
     if options.source:
@@ -262,15 +267,17 @@ def _go_further(
         pilot = reader.plan.pilot
         if pilot is not None and pilot.is_exceeded(replayed.kl, replayed.rows, STOPPED):
             verdict.report(
-                "logits", f"the soft targets of {replayed.rows} replayed rows are a mean KL of "
+                "logits",
+                f"the soft targets of {replayed.rows} replayed rows are a mean KL of "
                 f"{replayed.kl:.2g} nats from the teacher's at T = 1; the pilot of the codec "
-                f"{reader.plan.codec} measured {pilot.at_one.mean:.2g}", redone=False,
-            )  # fmt: skip
+                f"{reader.plan.codec} measured {pilot.at_one.mean:.2g}",
+                redone=False,
+            )
         if replayed.wrong:
             shown = ", ".join(map(str, replayed.wrong[:5]))
             verdict.report(
-                "logits", f"{len(replayed.wrong)} of {replayed.rows} replayed rows are farther "
-                f"from the teacher's answers than {replayed.allowed:.2g} and the rounding, first "
-                f"id {shown}",
+                "logits",
+                f"{len(replayed.wrong)} of {replayed.rows} replayed rows are farther from the "
+                f"teacher's answers than {replayed.allowed:.2g} and the rounding, first id {shown}",
                 redone=False,
-            )  # fmt: skip
+            )

@@ -74,7 +74,8 @@ def test_the_command_line_names_the_file_and_exits_with_1(copied, cli):
     lines = done.out.splitlines()
     assert lines[0].startswith("data/train-00000-of-00003.parquet: ")
     assert "copy: 2 problems" in done.out
-    assert "--resume redoes it and nothing else" in done.out
+    assert "\nTo repair: run softlabels dump --teacher TEACHER --name t " in done.out
+    assert "--resume, where TEACHER is the teacher's file: it redoes only this." in done.out
     assert cli("verify", "copy", "--json", cwd=copied.parent).value["good"] is False
 
 
@@ -96,7 +97,9 @@ def test_a_file_of_somebody_else_is_named_and_not_removed(copied, teacher):
     (copied / "data" / "notes.txt").write_text("mine")
     verdict = softlabels.verify(dump=str(copied))
     assert [finding.file for finding in verdict.findings] == ["data/notes.txt"]
-    with pytest.raises(StoreError, match=r"data/notes\.txt is no file of this dump.*Move it away"):
+    with pytest.raises(
+        StoreError, match=r"data/notes\.txt is not a file of this dump.*Move it away"
+    ):
         resume(teacher, copied)
     assert (copied / "data" / "notes.txt").read_text() == "mine"
 

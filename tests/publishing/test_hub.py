@@ -125,7 +125,7 @@ def test_many_shards_take_several_commits_and_only_the_last_is_whole(hub, owner,
 def test_another_dataset_is_not_overwritten(hub, owner, folder, repo, teacher, tmp_path):
     foreign = {"data/train-0.parquet": b"PAR1", "data/notes.csv": b"a,b", "README.md": b"# Mine"}
     owner(work.publish_source, f"{repo}-foreign", foreign)
-    with pytest.raises(StoreError, match=r"data that are no dump of softlabels .*notes\.csv"):
+    with pytest.raises(StoreError, match=r"data that are not a dump of softlabels .*notes\.csv"):
         owner(work.push, str(folder), f"{repo}-foreign")
     assert hub.files(f"{repo}-foreign")["README.md"] == b"# Mine"
     owner(work.push, str(folder), repo)
@@ -142,7 +142,7 @@ def test_another_dataset_is_not_overwritten(hub, owner, folder, repo, teacher, t
 
 def test_a_gitignore_that_would_swallow_shards_is_named(hub, owner, folder, repo):
     owner(work.publish_source, repo, {".gitignore": b"data/\n"})
-    with pytest.raises(StoreError, match=r"\.gitignore that leaves out data/train-00000"):
+    with pytest.raises(StoreError, match=r".gitignore of .* excludes data/train-00000"):
         owner(work.push, str(folder), repo)
     assert "softlabels.json" not in hub.files(repo)
 
@@ -171,7 +171,7 @@ def test_a_shard_that_was_tampered_with_is_refused(hub, owner, stranger, folder,
     hub.tamper(repo, shard(2), change)
     with pytest.raises(DamagedDump, match="train-00002-of-00006"):
         stranger(work.first_logits, repo)
-    with pytest.raises(DamagedDump, match=r"train-00002.* has other bytes than its record tells"):
+    with pytest.raises(DamagedDump, match=r"train-00002.* has other bytes than recorded"):
         stranger(work.pull, repo)
 
 
@@ -248,7 +248,7 @@ def test_a_dump_that_is_not_whole_is_not_pushed(hub, owner, folder, repo):
     content = bytearray((folder / shard(1)).read_bytes())
     content[len(content) // 2] ^= 1
     (folder / shard(1)).write_bytes(content)
-    with pytest.raises(DamagedDump, match=r"damaged, and was not pushed: data/train-00001"):
+    with pytest.raises(DamagedDump, match=r"damaged and was not pushed: data/train-00001"):
         owner(work.push, str(folder), repo)
     (folder / "softlabels.json").unlink()
     with pytest.raises(IncompleteDump, match="--resume"):
@@ -362,7 +362,7 @@ def test_pulled_into_a_folder_it_is_a_dump(hub, owner, stranger, folder, repo, t
         repo, "commits/00001.json", lambda content: content.replace(b'"shard": 1', b'"shard": 2')
     )
     home = environment(hub, tmp_path / "new", READER)
-    with client(home) as run, pytest.raises(DamagedDump, match="a record in commits/"):
+    with client(home) as run, pytest.raises(DamagedDump, match=r"commits/00001\.json does not agree"):
         run(work.pull, repo)
 
 

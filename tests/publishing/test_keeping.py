@@ -148,7 +148,9 @@ def test_what_mends_a_pull_of_another_commit_names_it(hub, owner, stranger, fold
 def test_a_note_of_others_in_a_folder_becomes_no_command(folder, note):
     (folder / ".pulled.json").write_text(note)
     (folder / shard(1)).unlink()
-    with pytest.raises(DamagedDump, match="is missing; the same softlabels dump, or import, with"):
+    with pytest.raises(
+        DamagedDump, match="is missing; run the same softlabels dump or import again with"
+    ):
         softlabels.load(folder, T=1, inputs=False)
 
 

@@ -93,9 +93,9 @@ def test_a_change_of_one_leaves_the_others(hub, owner, stranger, splits, repo, t
     ("name", "place", "problem"),
     [("train", "/train", "split train of the configuration default is another dump"),
      ("vectors", "/train", "split train of the configuration default is another dump"),
-     ("test", "/data", "is part of a dump"), ("test", "/a/b/c", "is no name of a dump"),
-     ("test", "/../x", "is no name of a dump"), ("test", "@v1/x", "is no name of a dump"),
-     ("test", "/.git", "is no name of a dump")],
+     ("test", "/data", "is part of a dump"), ("test", "/a/b/c", "is not the name of a dump"),
+     ("test", "/../x", "is not the name of a dump"), ("test", "@v1/x", "is not the name of a dump"),
+     ("test", "/.git", "is not the name of a dump")],
 )  # fmt: skip
 def test_places_that_a_dump_can_not_have(hub, owner, splits, repo, name, place, problem):
     owner(work.push, str(splits["train"]), repo)

@@ -23,11 +23,14 @@ def test_a_dump_whose_inputs_nobody_has_is_pushed_with_a_warning(
     owner(work.dump, **local, out=str(tmp_path / "d"))
     for dry_run in (True, False):
         said = owner(work.words_of_push, str(tmp_path / "d"), repo, dry_run=dry_run)
-        first, warning = (line for line in said if "what goes" in line or "warning:" in line)
-        assert "logits of 300 rows and 3 classes, labels, ids and input hashes, no inputs" in first
-        assert "teacher, 't', and of the source, 'vectors.parquet'" in first
+        first, warning = (line for line in said if "push to" in line or "warning:" in line)
+        assert (
+            "logits of 300 rows and 3 classes, labels, ids and input hashes, without the inputs"
+            in first
+        )
+        assert "teacher 't', source 'vectors.parquet', split train" in first
         assert "no licence is named" in first
-        assert warning.startswith("warning: nobody else has the inputs")
+        assert warning.startswith("warning: others can't get the inputs")
         assert "'vectors.parquet', is a file or folder of yours" in warning
         assert "--store-inputs original" in warning
         assert "--include-inputs" in warning
@@ -42,10 +45,10 @@ def test_a_dump_whose_inputs_nobody_has_is_pushed_with_a_warning(
 def test_who_can_have_the_inputs_needs_no_warning(hub, owner, local, folder, repo, tmp_path):
     owner(work.dump, **local, out=str(tmp_path / "with"), store_inputs="original")
     said = owner(work.words_of_push, str(tmp_path / "with"), repo, include_inputs=True)
-    assert any("and the inputs; the names" in line for line in said)
+    assert any("and the inputs; teacher" in line for line in said)
     assert not any("warning" in line for line in said)
     said = owner(work.words_of_push, str(tmp_path / "with"), f"{repo}-bare", labels_only=True)
-    assert any("warning: nobody else has the inputs" in line for line in said)
+    assert any("warning: others can't get the inputs" in line for line in said)
     said = owner(work.words_of_push, str(folder), f"{repo}-digits", license="cc-by-4.0")
     assert any("; licence cc-by-4.0" in line for line in said)
     assert not any("warning" in line for line in said)

@@ -189,7 +189,7 @@ def test_what_ends_one_rank_ends_the_other_with_its_words(dump_folder, tmp_path,
 @pytest.mark.parametrize(
     ("zero", "one", "message"),
     [
-        ({}, {"lr": 0.5}, "rank 1 has another --lr than rank 0: 0.5, there 0.01"),
+        ({}, {"lr": 0.5}, "--lr differs between ranks: rank 1 has 0.5, rank 0 has 0.01"),
         ({}, {"dump": "nowhere"}, "rank 1 stopped: "),
         ({"dump": "nowhere"}, {}, "rank 1 lost touch with the others, one of which has ended"),
         ({"rows": 1}, {}, "1 row to train on can't be shared by 2 processes"),
