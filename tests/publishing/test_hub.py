@@ -362,7 +362,8 @@ def test_pulled_into_a_folder_it_is_a_dump(hub, owner, stranger, folder, repo, t
         repo, "commits/00001.json", lambda content: content.replace(b'"shard": 1', b'"shard": 2')
     )
     home = environment(hub, tmp_path / "new", READER)
-    with client(home) as run, pytest.raises(DamagedDump, match=r"commits/00001\.json does not agree"):
+    differs = r"commits/00001\.json does not agree"
+    with client(home) as run, pytest.raises(DamagedDump, match=differs):
         run(work.pull, repo)
 
 
