@@ -66,7 +66,7 @@ OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 Body = Callable[..., None]
 
-PANELS = {"SourceOptions": "Data", "TrainingOptions": "Training"}
+PANELS = {"SourceOptions": "Data", "TrainingOptions": "Training", "ViewOptions": "Views"}
 
 
 def make_command(app: typer.Typer) -> Callable[[type], Callable[[Body], Body]]:

@@ -4,14 +4,51 @@ from dataclasses import dataclass
 from typing import Literal
 
 from softlabels.errors import UsageError
-from softlabels.options.option import Count, Natural, option
+from softlabels.options.option import Count, Natural, Options, option
 from softlabels.options.source import SourceOptions
 
 MOST_VIEWS = 9_999
 
 
 @dataclass(frozen=True, kw_only=True)
-class DumpOptions(SourceOptions):
+class ViewOptions(Options):
+    """Which views of each input are stored."""
+
+    views: Count | None = option(
+        "Number of drawn views of each input, beside the input itself; needs --augment.", None
+    )
+    augment: str | None = option(
+        "How to draw views: jitter(2) shifts pictures by up to 2 pixels each way.", None
+    )
+    clean: bool = option(
+        "Also store the input as it is, as view 0.", True, flag="--clean/--no-clean"
+    )
+    data_seed: Natural | None = option("Seed of the views. Default: 0.", None)
+
+    def check_views(self) -> None:
+        if self.views is not None and self.views > MOST_VIEWS:
+            raise UsageError(f"--views is {self.views}; use {MOST_VIEWS:,} or less")
+        if self.views is not None and self.augment is None:
+            raise UsageError(
+                f"--views is {self.views}, and nothing draws them; say what does, such as "
+                f"--augment 'jitter(2)'"
+            )
+        if self.views is not None:
+            return
+        for name, given in (
+            ("--augment", self.augment is not None),
+            ("--no-clean", not self.clean),
+            ("--data-seed", self.data_seed is not None),
+        ):
+            if given:
+                raise UsageError(
+                    f"{name} is about views, and none are asked for; say how many to draw of each "
+                    f"input, such as --views 3, or leave it out"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DumpOptions(ViewOptions, SourceOptions):
     """Run the teacher over the data once and store its raw logits."""
 
     teacher: str = option(
@@ -49,16 +86,6 @@ class DumpOptions(SourceOptions):
         "logits accepts numbers from 0 to 1, and what looks like probabilities times a constant.",
         "auto",
     )
-    views: Count | None = option(
-        "Number of drawn views of each input, beside the input itself; needs --augment.", None
-    )
-    augment: str | None = option(
-        "How to draw views: jitter(2) shifts pictures by up to 2 pixels each way.", None
-    )
-    clean: bool = option(
-        "Also store the input as it is, as view 0.", True, flag="--clean/--no-clean"
-    )
-    data_seed: Natural | None = option("Seed of the views. Default: 0.", None)
     shard_rows: Count | None = option(
         "Source rows in a shard, each with all its views. Default: about 128 MiB.", None
     )
@@ -88,30 +115,9 @@ class DumpOptions(SourceOptions):
     trust_pickle: bool = option("Load a teacher's file even if it could run code.", False)
 
     def check_together(self) -> None:
-        self._check_views()
+        self.check_views()
         if self.name is not None and not self.name.isprintable():
             raise UsageError(f"--name is {self.name!r}; write a name that can be read")
-
-    def _check_views(self) -> None:
-        if self.views is not None and self.views > MOST_VIEWS:
-            raise UsageError(f"--views is {self.views}; use {MOST_VIEWS:,} or less")
-        if self.views is not None and self.augment is None:
-            raise UsageError(
-                f"--views is {self.views}, and nothing draws them; say what does, such as "
-                f"--augment 'jitter(2)'"
-            )
-        if self.views is not None:
-            return
-        for name, given in (
-            ("--augment", self.augment is not None),
-            ("--no-clean", not self.clean),
-            ("--data-seed", self.data_seed is not None),
-        ):
-            if given:
-                raise UsageError(
-                    f"{name} is about views, and none are asked for; say how many to draw of each "
-                    f"input, such as --views 3, or leave it out"
-                )
 
 
 @dataclass(frozen=True, kw_only=True)
