@@ -1,4 +1,4 @@
-"""A batch as it travels: raw columns, and what is made of them where they are asked for.
+"""A batch: raw columns, and the values that are computed from them on demand.
 
 Shapes: N rows; M scored positions of them, for a classifier as many; C classes. A batch moves to a
 device as stored bytes (uint8 images, float16 logits); preprocessing and softmax run there, in
@@ -20,24 +20,28 @@ from softlabels.logits import Logits
 from softlabels.system.humanize import counted, short
 
 Columns = dict[str, Any]
-ONE = ("id", "view", "label", "positions")  # a number a row
+ONE = ("id", "view", "label", "positions")  # columns with one number a row
 
 KEYS = ("id", "view", "input", "label", "positions", "logits", "soft_target")
 
 
 @dataclass(frozen=True, eq=False)
 class Batch(Mapping[str, Any]):
-    """`batch["logits"]` and the other keys of a row, stacked.
+    """The rows of a batch, by column: `batch["logits"]`.
 
-    id: int64 [N], or a list of str; view: int32 [N]; input: float32 [N, …], preprocessed; label:
-    int64 [N], −1 for none; logits: [M, C] in their stored dtype, where all are stored; soft_target:
-    float32 [M, C], rows summing to 1 at T, where a T was given; positions: int64 [N], how many of
-    the M a row has, where that is not one. A dump without its inputs has no `input`. Beside these,
-    which a loop gives, there is `targets`: the `Logits` of the M positions, whatever their codec.
-    Of dumps side by side, targets, logits and soft_target are dicts.
+    id: int64 [N], or a list of str
+    view: int32 [N]
+    input: float32 [N, …], preprocessed; absent if the inputs were not loaded
+    label: int64 [N], −1 for none
+    positions: int64 [N], the number of positions of each row; absent if each has one
+    logits: [M, C] in their stored dtype; absent if not all logits are stored
+    soft_target: float32 [M, C], rows sum to 1; absent without a T
+    targets: the `Logits` of the M positions, for every codec; a loop over the batch leaves it out
+
+    For dumps side by side, targets, logits and soft_target are dicts by the name of the dump.
     """
 
-    columns: Columns  # a function stands for a column that is looked up when it is read
+    columns: Columns  # a function in place of a column is called when the column is read
     T: float | None
     preprocess: Preprocess
     _made: Columns = field(default_factory=dict, repr=False)
@@ -77,16 +81,16 @@ class Batch(Mapping[str, Any]):
 
     @property
     def _targets(self) -> list[Logits]:
-        """One a dump; examples of no dump have none."""
+        """The logits of each dump; empty for examples without a dump."""
         targets = self.columns.get("targets", {})
         return list(targets.values()) if isinstance(targets, dict) else [targets]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
-        """The batch on a device; nothing is preprocessed or tempered yet."""
+        """The batch on a device. Preprocessing and softmax still wait until they are needed."""
         return self._each(lambda value: value.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "Batch":
-        """What a DataLoader with `pin_memory=True` calls."""
+        """The batch in pinned memory; a DataLoader with `pin_memory=True` calls this."""
         return self._each(lambda value: value.pin_memory())
 
     def _each(self, change: Callable[[Any], Any]) -> "Batch":
@@ -118,7 +122,7 @@ class Batch(Mapping[str, Any]):
 
 
 def _each(value: Any, change: Callable[[Any], Any]) -> Any:
-    """A column changed: a tensor, `Logits`, or a dict of such; ids that are text stay."""
+    """Apply `change` to a column: a tensor, `Logits`, or a dict of them. Ids that are text stay."""
     if isinstance(value, dict):
         return {name: _each(part, change) for name, part in value.items()}
     return value if isinstance(value, list) else change(value)
@@ -143,7 +147,7 @@ class Row(Mapping[str, Any]):
         return value.item() if name in ONE and hasattr(value, "item") else value
 
     def _positions(self) -> Tensor:
-        """Which of the batch's positions are this row's."""
+        """The positions of this row in the batch."""
         row = torch.tensor([self.position])
         if "positions" not in self.batch:
             return row
@@ -160,8 +164,8 @@ class Row(Mapping[str, Any]):
 
 
 def for_each_position(values_N: Tensor, columns: Mapping[str, Any]) -> Tensor:
-    """What each row has, such as a student's logits [N, …] or its label, once for each of the row's
-    positions, as the targets of the same batch have it."""
+    """Values of each row, such as a student's logits [N, …] or labels, repeated for each of its
+    positions, so that they align with the targets of the same batch."""
     counts_N = columns.get("positions") if "positions" in columns else None
     if counts_N is None:
         return values_N
@@ -170,14 +174,15 @@ def for_each_position(values_N: Tensor, columns: Mapping[str, Any]) -> Tensor:
 
 
 def positions_of(counts_N: Tensor, rows: Tensor) -> Tensor:
-    """The positions of these rows, in their order, where the rows of a batch have so many each."""
+    """The positions of these rows, in their order. counts_N: the positions of each row of the
+    batch."""
     ends_N = counts_N.cumsum(0)
     ranges = [torch.arange(int(ends_N[r] - counts_N[r]), int(ends_N[r])) for r in rows.tolist()]
     return torch.cat(ranges) if ranges else rows
 
 
 def _brief(value: Any) -> str:
-    """A cell as one word or two: of a tensor its type and shape."""
+    """A cell in a word or two; for a tensor, its dtype and shape."""
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
     if isinstance(value, dict):
@@ -187,8 +192,8 @@ def _brief(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Rows(Sequence[Row]):
-    """A batch as the list of rows that a DataLoader expects; `default_collate` gives back the batch
-    as it is, without touching a row in Python."""
+    """A batch as the list of rows that a DataLoader expects. `default_collate` returns the batch as
+    it is, without touching a row in Python."""
 
     batch: Batch
 

@@ -1,4 +1,4 @@
-"""Whole batches of an epoch, shared out over ranks and workers, resumable in its middle.
+"""The batches of an epoch, divided among ranks and workers; an epoch can be resumed in its middle.
 
 Step k of an epoch takes the rows at the positions [k·B, (k+1)·B) of its order, B = batch_size ·
 world; rank r takes every world-th of them, from the r-th on. So no row is missing and none comes
@@ -42,13 +42,15 @@ def steps(
 class Batches(IterableDataset):
     """Iterate over it for the batches of one epoch; `len()` is the number of steps.
 
-    take: rows → a batch; ahead: told of rows that will be asked for soon; settle: called when an
-    epoch has been read to its end. Given to a DataLoader, say `batch_size=None` and
-    `collate_fn=softlabels.targets.as_it_is`: its own would make a dict of each batch.
+    take: rows → a batch
+    ahead: called with rows that will be needed soon
+    settle: called when an epoch has been read to its end
 
-    `state_dict()` after a batch, and `load_state_dict()` into one made alike, with whatever number
-    of workers: the next batch is the one that would have come. `set_epoch()` chooses another
-    order, and begins at its start.
+    For a DataLoader, use `batch_size=None` and `collate_fn=softlabels.targets.as_it_is`: its
+    default would make a dict of each batch.
+
+    After `state_dict()` and `load_state_dict()`, also with another number of workers, the next
+    batch is the one that would have come. `set_epoch()` chooses another order and starts over.
     """
 
     def __init__(
@@ -76,7 +78,7 @@ class Batches(IterableDataset):
         self.rank, self.world, self.drop_last = rank, world, drop_last
         self.workers, self.pin_memory = workers, pin_memory
         self.identity, self.ahead, self.settle = identity, ahead, settle
-        self._position = 0  # rows of the epoch that all ranks have got
+        self._position = 0  # rows of the epoch that all ranks together have taken
         self._resumed = False
 
     @property
@@ -84,13 +86,13 @@ class Batches(IterableDataset):
         return self.order.epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch. Its place in the middle is kept if it is the one that was loaded."""
+        """Choose the epoch. A loaded position is kept if it is of the same epoch."""
         if epoch != self.order.epoch:
             self.order = replace(self.order, epoch=epoch)
             self._position, self._resumed = 0, False
 
     def __len__(self) -> int:
-        """Steps of a whole epoch, the same for each rank."""
+        """The steps of a whole epoch, the same on each rank."""
         return len(self._steps(0))
 
     def __iter__(self) -> Iterator[Batch]:
@@ -102,9 +104,9 @@ class Batches(IterableDataset):
         return self._here()
 
     def state_dict(self) -> dict[str, Any]:
-        """Where in which epoch the last batch ended; plain numbers and text.
+        """The epoch and the position in it after the last batch, as plain numbers and text.
 
-        Raises UsageError in one of several workers, each of which knows its own batches only.
+        Raises UsageError in one of several workers, since each knows only its own batches.
         """
         worker = get_worker_info()
         if worker is not None and worker.num_workers > 1:
@@ -119,7 +121,8 @@ class Batches(IterableDataset):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on there. Raises UsageError for the state of other rows or another shuffle."""
+        """Continue from this state. Raises UsageError for the state of other rows or another
+        shuffle."""
         ours = self.state_dict()
         for name in ("data", "rows", "shuffle"):
             if state.get(name) != ours[name]:
@@ -159,29 +162,29 @@ class Batches(IterableDataset):
             pin_memory=self.pin_memory,
             collate_fn=as_it_is,
         )
-        found = iter(loader)
+        batches = iter(loader)
         try:
-            for (_, stop), batch in zip(self._steps(self._position), found, strict=True):
+            for (_, stop), batch in zip(self._steps(self._position), batches, strict=True):
                 self._position = stop
                 yield batch
         finally:
             # An error's traceback holds the iterator; the collector of cycles would end its queues
             # first, and then wait 5 seconds for each worker that hears nothing.
-            getattr(found, "_shutdown_workers", lambda: None)()
+            getattr(batches, "_shutdown_workers", lambda: None)()
 
 
 def as_it_is(batch: Any) -> Any:
-    """A DataLoader's collate function for batches that are whole already."""
+    """A collate function for a DataLoader over whole batches: returns the batch as it is."""
     return batch
 
 
 class _Ahead:
-    """One thread that reads the window of blocks after the one that batches are drawn from; the
-    first one too."""
+    """A thread that reads ahead: the window of blocks after the one that batches are drawn from,
+    and before them the first window."""
 
     def __init__(self, order: Order, read: Callable[[np.ndarray], None] | None) -> None:
         self.order, self.read = order, read
-        self.read_to = -1  # the last window that was asked for
+        self.read_to = -1  # the last window that was requested
         self.pending: Future[None] | None = None
 
     def __enter__(self) -> "_Ahead":
@@ -193,7 +196,7 @@ class _Ahead:
             self.pool.shutdown(wait=True, cancel_futures=True)
 
     def reaching(self, start: int, stop: int) -> None:
-        """These are the positions of the next batch."""
+        """Note the positions of the next batch, and request the window after them."""
         if self.pool is None or self.read is None:
             return
         starts = self.order.window_starts

@@ -1,4 +1,4 @@
-"""Several dumps as one dataset: one after the other, or side by side. N rows, C classes."""
+"""Several dumps as one dataset: concatenated, or side by side. N rows, C classes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ ONE_SOURCE = "Side by side stand dumps of one source"
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Concatenated(SoftDataset):
-    """The rows of one dump after those of the other: splits, or parts, of what a teacher said."""
+    """The rows of several dumps, one after the other, such as the splits of a data set."""
 
     parts: Sequence[Dump]
 
@@ -61,7 +61,7 @@ class Concatenated(SoftDataset):
             return self.parts[0].columns(rows, inputs)
         which = np.searchsorted(self._starts, rows, side="right") - 1
         places = [np.flatnonzero(which == i) for i in range(len(self.parts))]
-        found = [
+        parts = [
             part.columns(rows[place] - start, inputs)
             for part, place, start in zip(self.parts, places, self._starts, strict=False)
             if len(place)
@@ -69,14 +69,14 @@ class Concatenated(SoftDataset):
         back = np.empty(len(rows), np.int64)
         back[np.concatenate(places)] = np.arange(len(rows))
         columns = {
-            name: _stacked([part[name] for part in found], back)
-            for name in found[0]
+            name: _stacked([part[name] for part in parts], back)
+            for name in parts[0]
             if name != "targets"
         }
-        targets = [part["targets"] for part in found]
+        targets = [part["targets"] for part in parts]
         every, order = targets[0].joined(targets[1:]), torch.from_numpy(back)
         if "positions" in columns:
-            counts = torch.cat([part["positions"] for part in found])
+            counts = torch.cat([part["positions"] for part in parts])
             order = positions_of(counts, order)
         return columns | {"targets": every.select(order)}
 
@@ -148,8 +148,8 @@ class SideBySide(SoftDataset):
         return len(self._first)
 
     def _check_classes(self) -> None:
-        """Teachers may have other classes, but not the same ones in another order: whoever adds
-        their logits would not see it."""
+        """Raises for teachers with the same classes in another order, whose logits would be added
+        up wrongly in silence. Teachers with different classes are fine."""
         first = self._first
         for dump in self.dumps.values():
             mine, theirs = first.class_names, dump.class_names
@@ -164,8 +164,8 @@ class SideBySide(SoftDataset):
 
     @cached_property
     def _positions(self) -> dict[str, np.ndarray | None]:
-        """Of each dump, where the first one's rows stand in it; None where they are the same."""
-        ours, found = self._first.reader, {}
+        """For each dump, the places of the first dump's rows in it; None where both agree."""
+        ours, places = self._first.reader, {}
         for name, dump in self.dumps.items():
             theirs = dump.reader
             where = _find_rows(theirs, ours)
@@ -182,8 +182,8 @@ class SideBySide(SoftDataset):
                         f"{len(other)} rows of {ours.folder} and {theirs.folder} have the same id "
                         f"and other {what}: first the {_keys(ours, other)}. {ONE_SOURCE}"
                     )
-            found[name] = None if np.array_equal(where, np.arange(len(where))) else where
-        return found
+            places[name] = None if np.array_equal(where, np.arange(len(where))) else where
+        return places
 
     def columns(self, rows: np.ndarray, inputs: bool = True) -> dict[str, Any]:
         columns = self._first.columns(rows, inputs)
@@ -228,7 +228,7 @@ class SideBySide(SoftDataset):
 
     @property
     def num_classes(self) -> int:
-        """The first dump's, whose rows these are."""
+        """That of the first dump, whose rows these are."""
         return self._first.num_classes
 
     @property
@@ -241,7 +241,7 @@ class SideBySide(SoftDataset):
 
 
 def _find_rows(theirs: DumpReader, ours: DumpReader) -> np.ndarray:
-    """Where each of our rows stands in theirs, by id and view, int64 [R]; −1 where it doesn't."""
+    """The place of each of our rows among theirs, by id and view, int64 [R]; −1 for none."""
     if not ours.plan.has_views and not theirs.plan.has_views:
         return find_ids(theirs.ids, ours.ids)
     where = np.full(len(ours), -1)

@@ -26,7 +26,7 @@ from softlabels.system.progress import SILENT, Progress
 
 
 def find_ids(among: np.ndarray, ids: np.ndarray, order: np.ndarray | None = None) -> np.ndarray:
-    """Where each id stands among others, int64 [N]; −1 where it doesn't. `order` sorts those."""
+    """The place of each id among others, int64 [N]; −1 for none. order: sorts the others."""
     if among.dtype.kind != ids.dtype.kind or not len(among):
         return np.full(len(ids), -1)
     order = np.argsort(among, kind="stable") if order is None else order
@@ -48,7 +48,7 @@ class Join:
         return np.argsort(self.source.ids, kind="stable")
 
     def positions(self, ids: np.ndarray) -> np.ndarray:
-        """Where each id stands in the source, int64 [N]. Raises AlignmentError for missing ids."""
+        """The place of each id in the source, int64 [N]. Raises AlignmentError for missing ids."""
         positions = find_ids(self.source.ids, ids, self._sorted)
         missing = np.flatnonzero(positions < 0)
         if len(missing):
@@ -85,7 +85,7 @@ def find_inputs(reader: DumpReader, source: Source, preprocess: Preprocess) -> E
 
 @dataclass(frozen=True)
 class StoredInputs:
-    """The inputs of a table of rows which holds them."""
+    """The inputs of a table of rows that holds them."""
 
     plan: Plan
     dump: str
@@ -111,11 +111,11 @@ class JoinedInputs:
 
 
 def open_inputs(reader: DumpReader, source: str | None, progress: Progress = SILENT) -> Source:
-    """The inputs that a dump holds, else those of the data that it names; or those of `source`."""
+    """The inputs of `source`; by default those that the dump holds, else those of its source."""
     plan = reader.plan
     if plan.with_inputs and source is None:
         table = reader.table([*stored_names(plan), *["view"] * plan.has_views])
-        if plan.has_views:  # an input is stored with its first view
+        if plan.has_views:  # an input is stored only with its first view
             table = table.filter(pc.equal(table["view"], plan.views[0]))
         return stored_source(table.select(stored_names(plan)), plan, str(reader.folder))
     return named_source(plan, source, progress)
@@ -132,15 +132,15 @@ def stored_source(table: pa.Table, plan: Plan, dump: str) -> Source:
 
 
 def source_place(plan: Plan) -> str:
-    """What names the data of a plan on this machine: a path where rows like these were seen here,
-    else its name."""
+    """Where the data of a plan lies on this machine: the path where the same rows were last seen,
+    else the name in the plan."""
     seen = recall(plan.source.identity) if plan.source.origin == "local" else None
     return seen or plan.source.data
 
 
 def named_source(plan: Plan, source: str | None, progress: Progress = SILENT) -> Source:
-    """The data that a plan names, or `source`, seen through the plan's columns. Raises SourceError
-    where the plan names a file or folder that isn't here."""
+    """The data that a plan names, or `source`, with the plan's columns. Raises SourceError if the
+    plan names a file or folder that is not on this machine."""
     recorded = plan.source.columns
     place = source or source_place(plan)
     if source is None and plan.source.origin == "local" and not os.path.exists(place):

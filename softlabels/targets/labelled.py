@@ -1,4 +1,4 @@
-"""Inputs and labels of a data set in the form of a dump's rows, without a dump: a test set, say."""
+"""Inputs and labels of a data set, such as a test set, in the form of a dump's rows."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -32,9 +32,9 @@ def examples(
 
     data: digits, a file or folder of data, or a Hub id.
     split, revision: which part and which state of it.
-    input_column, label_column, id_column: as in `softlabels dump`; found where they are not named.
-    preprocess: what turns an input into numbers, such as `str(dump.preprocess)`. Default: told by
-    the inputs, as `softlabels dump` does.
+    input_column, label_column, id_column: as in `softlabels dump`; by default found by type
+    preprocess: the steps from an input to numbers, such as `str(dump.preprocess)`; by default
+    chosen by the inputs, as in `softlabels dump`
 
     Raises SourceError for data that can't be opened or understood, UsageError for options that
     don't fit it.
@@ -56,7 +56,7 @@ def examples(
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LabelledExamples(SoftDataset):
-    """A data set's rows: id, view, input and label, and no targets: no teacher has seen them."""
+    """A data set's rows: id, view, input and label, but no targets."""
 
     examples: Examples
 
@@ -78,7 +78,7 @@ class LabelledExamples(SoftDataset):
         """Inputs are decoded in the background already."""
 
     def settle(self) -> None:
-        """There are no files of ours to check."""
+        """Returns at once: there are no files to check."""
 
     def with_temperature(self, T: float) -> SoftDataset:
         raise UsageError(f"{self._place()} has no logits, so no temperature; load a dump for them")
@@ -89,7 +89,7 @@ class LabelledExamples(SoftDataset):
 
     @property
     def ids(self) -> np.ndarray:
-        return self.examples.source.ids  # all rows, in their order
+        return self.examples.source.ids  # these are all rows of the source, in its order
 
     @property
     def views(self) -> np.ndarray:
@@ -104,7 +104,7 @@ class LabelledExamples(SoftDataset):
 
     @property
     def num_classes(self) -> int:
-        """As many as have names, else as the largest label says; 0 without labels."""
+        """The number of class names, else the largest label plus 1; 0 without labels."""
         names = self.class_names
         return len(names) if names else int(self.examples.labels.max()) + 1
 

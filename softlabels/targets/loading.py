@@ -36,35 +36,34 @@ def load(
     shards: str | Sequence[int] | None = None,
     progress: Progress = SILENT,
 ) -> SoftDataset:
-    """A dump as a torch map-style dataset, at temperature T where one is given.
-
-    T: what `soft_target` is made at; without it rows have none, and `with_temperature(T)` gives
-    the same rows with it. Logits and `targets` know no temperature.
+    """A dump as a torch map-style dataset.
 
     path: a folder, an address such as s3://…, or ORG/NAME[@REVISION] on the Hugging Face Hub. A
-    list of them is one dataset, one dump's rows after the other's;
-    a dict of them stands side by side: several teachers over the same rows, joined by id, whose
-    `logits` and `soft_target` are dicts with its keys.
+    list of them gives one dataset with the rows of all. A dict of them puts several teachers side
+    by side: rows are joined by id and view, and `targets`, `logits` and `soft_target` are dicts.
 
-    The inputs come from the dump where it holds them, else from the dataset that the dump names,
-    or from `source`; `inputs=False` leaves them out. Rows are joined by id and each input's hash is
-    checked before it is used, so order does not matter and other data is refused. `preprocess`
-    replaces the teacher's.
+    T: the temperature of `soft_target`. Without it rows have no `soft_target`;
+    `with_temperature(T)` gives the same rows with one. `logits` and `targets` know no temperature.
 
-    keep: where logits are read from. `disk` maps files; shards that another program packed are
-    decoded into memory now. `gpu` copies onto `device`; `auto` is gpu where that is CUDA and has
-    the room, else disk. cache: the folder for copies of remote dumps, and for what was seen to be
-    whole, True for the usual one ($SOFTLABELS_CACHE, or ~/.cache/softlabels), False for none.
+    source: data to take the inputs from, by default the dump itself if it holds them, else the data
+    that it names. Rows are joined by id, and the hash of each input is checked before it is used,
+    so other data is refused and order does not matter. inputs=False leaves the inputs out.
+    preprocess: replaces the teacher's.
 
-    streaming: row groups are read as they are needed, wherever the dump lies, and only the last few
-    kept; shuffled batches mix 16 row groups at a time. A remote dump without a cache is streamed.
+    keep: `disk` maps the files (shards that another program packed are decoded into memory now);
+    `gpu` copies the logits onto `device`; `auto` is gpu if that is CUDA and has the room, else
+    disk. cache: the folder for copies of remote dumps and for notes of verified files; True is
+    $SOFTLABELS_CACHE or ~/.cache/softlabels, False is none.
 
-    shards: these alone, such as "0-9" or [0, 3]; the files of others are neither fetched nor
-    looked at.
+    streaming: row groups are read when they are needed, and only the last few are kept; shuffled
+    batches mix 16 row groups at a time. A remote dump without a cache is streamed.
 
-    Raises UsageError for T ≤ 0, NaN or text, for a `keep` that can't be, for shards that aren't
-    there and for packed ones beyond the free memory; StoreError, IncompleteDump or DamagedDump for
-    a folder that is no whole dump; SourceError or AlignmentError where the inputs don't belong.
+    shards: only these, such as "0-9" or [0, 3]; the files of others are not touched.
+
+    Raises UsageError for T ≤ 0, NaN or text, for a `keep` that is impossible, for shards that don't
+    exist, and for packed shards larger than the free memory; StoreError, IncompleteDump or
+    DamagedDump for a folder that is not a whole dump; SourceError or AlignmentError for inputs that
+    are not the dump's.
     """
     T = None if T is None else check_temperature(T)
     shards = shards if shards is None or isinstance(shards, str) else list(shards)
@@ -130,33 +129,33 @@ def _reader(folder: Folder, how: Opening) -> DumpReader:
 
 
 def _streamed(reader: DumpReader, T: float | None, how: Opening) -> Dump:
-    plan, words = reader.plan, _preprocess(reader, how)
+    plan, preprocess = reader.plan, _preprocess(reader, how)
     columns = ["id", "input_hash"] + ["label"] * reader.labelled
     columns += ["view", *plan.parameters] if plan.has_views else []
     find: StoredInputs | JoinedInputs | None = None
     if how.inputs and plan.with_inputs and how.source is None:
         columns.append("input")
-        find = StoredInputs(plan, str(reader.folder), words)
+        find = StoredInputs(plan, str(reader.folder), preprocess)
     elif how.inputs:
         find = JoinedInputs(
-            Join(named_source(plan, how.source, how.progress), str(reader.folder)), words
+            Join(named_source(plan, how.source, how.progress), str(reader.folder)), preprocess
         )
     rows = StreamedRows(reader, find, columns)
-    examples = StreamedInputs(rows, words) if how.inputs else None
+    examples = StreamedInputs(rows, preprocess) if how.inputs else None
     if examples is not None:
-        examples.sample()  # a wrong source is refused now
+        examples.sample()  # refuses a wrong source now rather than in the first batch
     return Dump(T, reader, rows, examples)
 
 
 def _preprocess(reader: DumpReader, how: Opening) -> Preprocess:
-    """Raises UsageError for other words on pictures than those after which views were drawn."""
+    """Raises UsageError for other steps on pictures than those after which views were drawn."""
     own = Preprocess.parse(reader.plan.preprocess)
     chosen = own if how.preprocess is None else Preprocess.parse(how.preprocess)
     if how.inputs and reader.plan.has_views and chosen.picture != own.picture:
-        words = "|".join(map(str, own.picture)) or "none"
+        steps = "|".join(map(str, own.picture)) or "none"
         raise UsageError(
             f"--preprocess is {str(chosen)!r}; the views of {reader.folder} are shifts in pixels "
-            f"of the picture after its words on pictures, {words}: keep these, and change only "
+            f"of the picture after its steps on pictures, {steps}: keep these, and change only "
             f"those on numbers, such as scale(255)"
         )
     return chosen

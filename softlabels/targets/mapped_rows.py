@@ -1,9 +1,8 @@
-"""A dump's rows, gathered from where they are kept: the mapped shards, memory or the training
-device.
+"""A dump's rows, gathered from mapped shards, from memory or from the training device.
 
-What lies in place in its file is mapped and there at once. Pages of other writers, and a codec's
-decoded columns, are unpacked into memory when the dump is opened. Files are hashed in the
-background, once; damage is raised by the next batch, at the latest by `settle`. N rows asked for.
+Values that lie in place in their files are mapped. Pages of other writers and decoded columns are
+unpacked into memory when the dump is opened. Files are hashed once, in the background; damage is
+raised with the next batch, at the latest by `settle`. N rows asked for.
 """
 
 import errno
@@ -33,18 +32,18 @@ from softlabels.system.memory import free_memory
 from softlabels.system.progress import SILENT, Progress
 
 KEEPS = ("auto", "gpu", "disk")
-SHARE = 0.4  # of the device's free memory, that `auto` takes at most
-MAPPED_SHARE = 0.5  # of the free memory, beyond which mapped files won't stay in it
+SHARE = 0.4  # of the device's free memory, which `auto` takes at most
+MAPPED_SHARE = 0.5  # of the free memory; larger mapped files won't stay in the page cache
 DECODERS = 8  # threads at most
 BLOCK_ROWS = 16_384
 NO_DAMAGE = (errno.EMFILE, errno.ENFILE, errno.EACCES, errno.ENOMEM)
 
 
 def choose_keep(keep: str, size: int, device: torch.device) -> str:
-    """`auto` as one of the others: gpu where the device is CUDA and has the room, else disk, which
-    for mapped files is the page cache: memory that all processes share.
+    """Resolves `auto`: gpu if the device is CUDA and has the room, else disk, whose page cache all
+    processes share.
 
-    Raises UsageError for another word, and for gpu on a device that is none.
+    Raises UsageError for an unknown value, and for gpu on another device than CUDA.
     """
     if keep not in KEEPS:
         raise UsageError(f"--keep is {keep!r}; use one of {', '.join(KEEPS)}")
@@ -58,11 +57,11 @@ def choose_keep(keep: str, size: int, device: torch.device) -> str:
 
 
 class MappedRows:
-    """`gather(rows)` gives their logits, `columns(rows)` their ids and labels too. Made for one
-    local dump; `cache` None remembers nothing.
+    """The rows of one local dump: `gather` gives logits, `columns` ids and labels too.
 
-    Safe in forked processes, such as a DataLoader's workers. Raises DamagedDump, and UsageError
-    where shards have to be decoded and memory lacks.
+    cache: notes which files were verified; None for no notes. Works in forked processes, such as a
+    DataLoader's workers. Raises DamagedDump, and UsageError if shards have to be decoded and don't
+    fit into memory.
     """
 
     def __init__(
@@ -113,7 +112,7 @@ class MappedRows:
         return [region for _, groups in self._mapped for region in groups.regions]
 
     def gather(self, rows: np.ndarray) -> Logits:
-        """The logits of these rows as they are stored; on the device with keep gpu."""
+        """The stored logits of these rows; on the device if `keep` is gpu."""
         return self.codec.wrap(self._stored(rows))
 
     def _stored(self, rows: np.ndarray) -> dict[str, Any]:
@@ -122,7 +121,7 @@ class MappedRows:
         self._checker.check()
         if self._to_settle > 0:
             self._to_settle -= len(rows)
-            if self._to_settle <= 0:  # about an epoch, whoever asks: damage is told by now
+            if self._to_settle <= 0:  # after about an epoch of rows, damage has to be reported
                 self._checker.wait()
         if self._on_gpu:
             chosen = torch.from_numpy(rows).to(self.device)
@@ -138,9 +137,9 @@ class MappedRows:
         return stored
 
     def columns(self, rows: np.ndarray) -> dict[str, Any]:
-        """These rows, in their order: id, view where there are several, label and targets. Few look
-        at ids, and with α = 1 nobody at labels, so these are looked up when they are read: a tenth
-        of a batch's time."""
+        """These rows, in their order: id, view (if there are several), label and targets. Training
+        rarely reads ids, nor labels if α = 1, so these are looked up only when they are read, which
+        saves a tenth of a batch's time."""
         return {
             "id": lambda: self._ids(rows),
             "label": lambda: self._labels(rows),
@@ -157,23 +156,23 @@ class MappedRows:
         return torch.from_numpy(np.full(len(rows), -1) if labels is None else labels[rows])
 
     def order_text(self, text: str) -> str:
-        """Every order is possible here."""
+        """Accepts any order."""
         return text
 
     def settle(self) -> None:
-        """Return when the files of all that was read have been hashed. Raises DamagedDump."""
+        """Return when the files of all rows that were read have been hashed. Raises DamagedDump."""
         if self._process == os.getpid():
             self._checker.wait()
 
     def read_ahead(self, rows: np.ndarray) -> None:
-        """Bring these rows, ascending, from the disk into memory, where they are mapped."""
+        """Bring mapped rows (ascending) from the disk into memory."""
         self._ready()
         if not self._on_gpu:
             for _, groups in self._mapped:
                 groups.advise(rows)
 
     def _map(self, shard: int) -> bool:
-        """Whether its logits lie in place in its file, and are mapped now."""
+        """Map a shard; returns False if its values don't lie in place and have to be decoded."""
         reader = self.reader
         path = reader.checked_path(shard)
         try:
@@ -182,7 +181,7 @@ class MappedRows:
             if getattr(error, "errno", None) in NO_DAMAGE:
                 raise StoreError(f"{path} can't be mapped: {error}") from error
             raise DamagedDump(f"{path} is damaged: {error}; {reader.folder.remedy}") from error
-        # a row group is mapped or unpacked as a whole: one decoded column unpacks the others too
+        # a row group is mapped or unpacked as a whole, so a decoded column unpacks the others too
         if mapped is None or self.codec.decoded:
             return False
         region, addresses = mapped
@@ -193,8 +192,8 @@ class MappedRows:
         return True
 
     def _decode(self, shards: list[int], progress: Progress) -> None:
-        """Unpack these shards into memory: their pages are compressed, have dictionaries, or are
-        several a row group; or the codec has decoded columns."""
+        """Unpack these shards into memory: their pages are compressed, have dictionaries, or there
+        are several a row group; or the codec has decoded columns."""
         if not shards:
             return
         readers = [self.reader.shard(shard) for shard in shards]
@@ -224,7 +223,7 @@ class MappedRows:
                 advance(count)
 
     def _room(self, shard: int, reader: ShardReader) -> list["_Part"]:
-        """Memory for a shard's mapped columns, placed: the part that each row group fills."""
+        """Allocate and place memory for a shard's mapped columns; the part of each row group."""
         sizes = self.reader.plan.group_sizes(reader.rows)
         starts = np.cumsum(sizes) - sizes
         rooms = {column.name: column.empty(reader.rows) for column in self.codec.mapped}
@@ -240,7 +239,7 @@ class MappedRows:
         ]
 
     def _decode_group(self, part: "_Part") -> int:
-        """Unpack a row group into its room; its rows."""
+        """Unpack a row group into its part of the memory; returns its rows."""
         stored = part.reader.stored(part.group, part.rooms)
         rows = len(next(iter(stored.values())))
         for name, values in self._values.items():
@@ -257,11 +256,11 @@ class MappedRows:
                     self._begin()
 
     def _begin(self) -> None:
-        """In this process: what remains to be hashed."""
+        """Start hashing, in this process, the files that are not verified yet."""
         worker = get_worker_info()
-        # a forked worker can't use its parent's CUDA context: it gathers from the map
+        # a forked worker can't use its parent's CUDA context, so it gathers from the map
         self._on_gpu = self.keep == "gpu" and worker is None
-        alone = worker is None or worker.id == 0  # of several workers, one hashes
+        alone = worker is None or worker.id == 0  # only one of several workers hashes
         self._to_check = [s for s in range(len(self.records)) if alone and not self._is_verified(s)]
         self._checker = Filler(
             lambda item: self._verify(self._to_check[item]), len(self._to_check), 1
@@ -291,7 +290,7 @@ class MappedRows:
 
     def _verify(self, shard: int) -> None:
         if self._is_verified(shard):
-            return  # by another process, meanwhile
+            return  # another process has verified it meanwhile
         record = self.records[shard]
         path = self.reader.folder.path(record.file)
         if sha256_of(path) != record.sha256:
@@ -305,7 +304,7 @@ class MappedRows:
 
 @dataclass(frozen=True)
 class _Part:
-    """A row group to be unpacked: where its rows begin in the dump, and the room for each mapped
+    """A row group to be unpacked: its first row in the dump, and the memory for each mapped
     column."""
 
     reader: ShardReader
@@ -315,7 +314,7 @@ class _Part:
 
 
 def target_columns(codec: Codec, stored: dict[str, Any]) -> dict[str, Any]:
-    """What a batch gets of stored rows: `targets`, and `positions` where rows have several."""
+    """The columns of a batch from stored rows: `targets`, and `positions` if rows have several."""
     columns: dict[str, Any] = {"targets": codec.wrap(stored)}
     if POSITIONS in stored:
         columns["positions"] = stored[POSITIONS].long()

@@ -226,17 +226,17 @@ class SoftDataset(Dataset):
 
 def checked_rows(rows: Sequence[int] | np.ndarray | Tensor, count: int) -> np.ndarray:
     """The numbers of rows as int64 from 0 to count − 1, copied: the caller's array may change."""
-    found = np.array(rows.cpu().numpy() if isinstance(rows, Tensor) else rows)
-    if found.size == 0:
+    numbers = np.array(rows.cpu().numpy() if isinstance(rows, Tensor) else rows)
+    if numbers.size == 0:
         return np.zeros(0, np.int64)
-    if found.dtype.kind not in "iu" or found.ndim != 1:
+    if numbers.dtype.kind not in "iu" or numbers.ndim != 1:
         raise UsageError(
-            f"rows are {found.dtype} {list(found.shape)}; give a list of whole numbers"
+            f"rows are {numbers.dtype} {list(numbers.shape)}; give a list of whole numbers"
         )
-    if found.min() < -count or found.max() >= count:
-        row = found[(found < -count) | (found >= count)][0]
+    if numbers.min() < -count or numbers.max() >= count:
+        row = numbers[(numbers < -count) | (numbers >= count)][0]
         raise IndexError(f"row {row} of a dump with {count} rows")
-    return found.astype(np.int64) % count
+    return numbers.astype(np.int64) % count
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -77,24 +77,30 @@ class StreamedRows:
         if not len(rows):
             numbers = np.zeros(1, np.int64)  # none of its rows, but its dtypes
         asked = [self._ask(int(group)) for group in numbers]
-        found = [future.result() for future in asked]
+        groups_read = [future.result() for future in asked]
         order = np.argsort(where, kind="stable")
         parts = np.split(order, np.cumsum(np.bincount(where, minlength=len(numbers)))[:-1])
         local = [rows[p] - self.row_bounds[g] for p, g in zip(parts, numbers, strict=True)]
-        inputs = [g.inputs(c) for g, c in zip(found, local, strict=True) if g.inputs is not None]
+        inputs = [
+            g.inputs(c) for g, c in zip(groups_read, local, strict=True) if g.inputs is not None
+        ]
         codec = self.reader.codec
         targets = target_columns(
             codec,
             {
                 column.name: _spread(
-                    column, len(rows), [group.stored[column.name] for group in found], parts, local
+                    column,
+                    len(rows),
+                    [group.stored[column.name] for group in groups_read],
+                    parts,
+                    local,
                 )
                 for column in codec.columns
             },
         )
         back = np.empty(len(rows), np.int64)
         back[order] = np.arange(len(rows))
-        pairs = zip(found, local, strict=True)
+        pairs = zip(groups_read, local, strict=True)
         table = pa.concat_tables([g.table.take(pa.array(chosen)) for g, chosen in pairs]).take(
             pa.array(back)
         )

@@ -24,20 +24,26 @@ NEW = ("logits", "soft_target")
 
 
 def with_soft_targets(
-    dataset: datasets.Dataset, dump: str | Path, T: float, *, view: int | None = None, **words: Any
+    dataset: datasets.Dataset,
+    dump: str | Path,
+    T: float,
+    *,
+    view: int | None = None,
+    **options: Any,
 ) -> datasets.Dataset:
     """The same dataset with `logits` (stored dtype [N, C]) and `soft_target` (float32 [N, C]) of a
-    dump: nothing is computed before a row is asked for.
+    dump. Nothing is computed before a row is read.
 
-    `dataset` is `datasets.load_dataset(DIR)` of the dump or any other with its column `id`, in any
-    order. A transform or format that it has goes on as before, and soft targets come beside what it
-    gives: torch tensors, or what the format numpy, pandas or arrow has in their place. Logits are
-    read from the dump's mapped files, not through Python lists; `words` are those of `load`, such
-    as `keep`. A column `logits` is replaced; without a transform, `input_hash` is left out, which
-    torch can't collate.
+    dataset: `datasets.load_dataset(DIR)` of the dump, or any dataset with its column `id`, in any
+    order. Its transform or format works as before; soft targets are added to what it returns, as
+    torch tensors or in the format's own type (numpy, pandas, arrow). Logits are read from the
+    dump's mapped files, not through Python lists. A column `logits` is replaced. Without a
+    transform, `input_hash` is left out, since torch can't collate it.
 
-    view: which of a dump's views the soft targets are of, where it has several; the rows of
-    `datasets.load_dataset(DIR)` of such a dump are to be of this view too.
+    options: those of `load`, such as `keep`
+
+    view: the view of the soft targets, if the dump has several; rows of
+    `datasets.load_dataset(DIR)` of such a dump have to be of this view too
 
     Rows may be selected, shuffled, filtered, split and mapped afterwards, as long as `id` stays.
     `with_transform`, `set_transform` and `with_format` afterwards put another format in the place
@@ -65,9 +71,9 @@ def with_soft_targets(
             f"dataset has the format {before['type']!r}, beside which soft targets can't stand; "
             f"use torch, numpy, pandas, arrow, or dataset.with_format(None)"
         )
-    found = load(dump, T, inputs=False, **words)
-    assert isinstance(found, Dump), "one folder was named"
-    shown = _one_view(found, view)
+    opened = load(dump, T, inputs=False, **options)
+    assert isinstance(opened, Dump), "one folder was named"
+    shown = _one_view(opened, view)
     plain = set(dataset.column_names) - set(before["columns"])
     joined = SoftTargets(
         shown, before["type"], before["format_kwargs"], plain, before["output_all_columns"]
@@ -107,7 +113,7 @@ class SoftTargets:
     every: bool
 
     def rows(self, ids: np.ndarray) -> np.ndarray:
-        """Where these ids stand in the dump. Raises AlignmentError for those that don't."""
+        """The places of these ids in the dump. Raises AlignmentError for ids that it lacks."""
         known = self.dump.ids
         if ids.dtype.kind != known.dtype.kind:
             rows = np.full(len(ids), -1)
@@ -179,19 +185,19 @@ class SoftTargetsFormatter(Formatter):
         batch = self.joined.dump.take(self.joined.rows(ids))
         hidden = set() if self.joined.type == "custom" else {"logits", "input_hash"}
         names = [name for name in table.column_names if name not in hidden]
-        found = self._as_before(table.select(names), key)
+        before = self._as_before(table.select(names), key)
         targets = {name: batch[name] for name in NEW}
-        if isinstance(found, Mapping):
-            self._check_names(found, table)
-            return self._beside(found, targets, key)
-        if isinstance(found, pa.Table):
+        if isinstance(before, Mapping):
+            self._check_names(before, table)
+            return self._beside(before, targets, key)
+        if isinstance(before, pa.Table):
             for name, values_NC in targets.items():
-                found = found.append_column(name, _arrow(values_NC))
-            return found
+                before = before.append_column(name, _arrow(values_NC))
+            return before
         if self.joined.type == "pandas":
-            return found.assign(**{name: list(value.numpy()) for name, value in targets.items()})
+            return before.assign(**{name: list(value.numpy()) for name, value in targets.items()})
         raise UsageError(
-            f"the dataset's transform gives {type(found).__name__}; soft targets stand in a dict"
+            f"the dataset's transform gives {type(before).__name__}; soft targets stand in a dict"
         )
 
     def _check_view(self, table: pa.Table) -> None:
@@ -206,18 +212,18 @@ class SoftTargetsFormatter(Formatter):
                 f"{dump.number})"
             )
 
-    def _check_names(self, found: Mapping[str, Any], table: pa.Table) -> None:
+    def _check_names(self, before: Mapping[str, Any], table: pa.Table) -> None:
         for name in NEW:
-            if name in found and name not in table.column_names:
+            if name in before and name not in table.column_names:
                 raise UsageError(
                     f"the dataset's transform gives {name!r}, which is the name of a column of "
                     f"soft targets; give it another one there"
                 )
 
     def _beside(
-        self, found: Mapping[str, Any], targets: dict[str, Tensor], key: int | range
+        self, before: Mapping[str, Any], targets: dict[str, Tensor], key: int | range
     ) -> dict[str, Any]:
-        values = {name: found[name] for name in found}
+        values = {name: before[name] for name in before}
         if isinstance(key, range):
             for name, value in values.items():
                 if hasattr(value, "__len__") and len(value) != len(key):
