@@ -330,6 +330,25 @@ def test_an_input_that_is_left_out_is_left_out_in_all_views(flat, tmp_path):
                            resume=True).rows_run == 0  # fmt: skip
 
 
+def test_a_resume_samples_inputs_and_not_rows(flat, tmp_path):
+    chance = np.random.default_rng(0)
+    for number in range(70):
+        path = tmp_path / "photos" / "abc"[number % 3] / f"{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(chance.integers(0, 255, (9, 7, 3))))
+    out = tmp_path / "d"
+    words = flat | {"data": str(tmp_path / "photos"), "id_column": None, "out": str(out)}
+    softlabels.dump(**words)
+    (out / "commits" / "00002.json").unlink()
+    (out / "softlabels.json").unlink()
+    assert softlabels.dump(**words, resume=True).rows_run == 6
+    (out / "commits" / "00002.json").unlink()
+    (out / "softlabels.json").unlink()
+    (tmp_path / "photos" / "b" / "34.png").write_bytes(png(np.zeros((9, 7, 3))))
+    with pytest.raises(PlanMismatch, match=r"of 32 rows of shard 1 .* 1 have changed, .*34.png"):
+        softlabels.dump(**words, resume=True)
+
+
 @pytest.mark.parametrize("codec", ["int8", "step:0.05"])
 def test_a_codec_with_a_pilot(teacher, tmp_path, codec, dump):
     assert codecs.CODECS["step"]

@@ -27,7 +27,7 @@ from softlabels.targets.batch import for_each_position
 from softlabels.targets.joining import source_place
 from softlabels.targets.loading import load
 from softlabels.targets.orders import permutation
-from softlabels.targets.soft_dataset import Dump
+from softlabels.targets.soft_dataset import Dump, SoftDataset
 
 MOST_CLASSES = 1_000_000
 LOW_T, HIGH_T = 0.01, 1000.0  # between them float32's loss is right to three digits
@@ -188,15 +188,17 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
 
     def order(rows: np.ndarray, epoch: int) -> np.ndarray:
         """Of the inputs that these rows stand for, the epoch's view."""
-        index = epoch % len(plan.views)
-        rows = view_rows[index][np.searchsorted(view_rows[0], rows)]
-        shown = dataset.view(plan.views[index])
+        shown: SoftDataset = dataset
+        of_view = view_rows[epoch % len(plan.views)]
+        if plan.has_views:
+            rows = of_view[np.searchsorted(view_rows[0], rows)]
+            shown = dataset.view(plan.views[epoch % len(plan.views)])
         whole = shown.order(options.shuffle, options.data_seed, epoch)
         if whole.text == "full":
             return mixed(rows, options.data_seed, epoch)
         chosen = np.zeros(len(dataset), bool)
         chosen[rows] = True
-        every = view_rows[index][whole.part(0, len(shown))]
+        every = of_view[whole.part(0, len(shown))]
         return every[chosen[every]]
 
     ahead = dataset.order(options.shuffle).text != "full" or not examples.kept

@@ -73,11 +73,12 @@ def join_inputs(
 def find_inputs(reader: DumpReader, source: Source, preprocess: Preprocess) -> Examples:
     """The inputs of all rows of a dump, in their order, as each row's view shows them. Raises
     AlignmentError where the source has not all ids."""
-    join, view_rows = Join(source, str(reader.folder)), reader.view_rows
+    join = Join(source, str(reader.folder))
+    if not reader.plan.has_views:
+        return Examples(source, preprocess, join.positions(reader.ids), reader.hashes)
+    view_rows = reader.view_rows
     first = view_rows[0]
     examples = Examples(source, preprocess, join.positions(reader.ids[first]), reader.hashes[first])
-    if not reader.plan.has_views:
-        return examples
     numbers = np.empty(len(reader), np.int64)
     numbers[view_rows] = np.arange(len(first))
     return ViewedInputs(examples, numbers, reader.drawn)
