@@ -299,7 +299,7 @@ def test_a_student_with_other_pixels_is_refused(flat, tmp_path):
     """A shift by three of the teacher's pixels is another one in a picture of another size."""
     out = str(tmp_path / "d")
     softlabels.dump(**flat, out=out)
-    with pytest.raises(UsageError, match=r"shifts in pixels of .* after its words .*, rgb: keep"):
+    with pytest.raises(UsageError, match=r"shifts in pixels of .* after its steps .*, rgb: keep"):
         softlabels.load(out, source=flat["data"], preprocess="rgb|resize(4)|scale(255)")
     scaled = softlabels.load(out, source=flat["data"], preprocess="rgb|scale(51)")
     plain = softlabels.load(out, source=flat["data"])
