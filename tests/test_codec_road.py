@@ -89,7 +89,7 @@ def test_positions_of_a_row_are_no_cases_of_their_own(tmp_path):
     text, errors = done.communicate(timeout=60)
     warning = "the teacher's accuracy is 0.4500, no better than guessing among 3 classes"
     assert warning in errors
-    assert "accuracy 0.4500 of 240 labelled positions" in text
+    assert "accuracy 0.4500 on 240 labelled positions" in text
     assert warning in softlabels.verify(dump=str(tmp_path / "d")).warnings[0]
 
 

@@ -116,7 +116,7 @@ def _remedy(folder: Folder, plan: Plan, skipped: bool) -> str:
         return folder.remedy
     data = recall(plan.source.identity) if plan.source.origin == "local" else None
     again = " ".join([*recipe(plan, skipped, data), f"--out {shlex.quote(str(folder))} --resume"])
-    return f"run {again}, where {TEACHER} is the teacher's file: it redoes only this"
+    return f"run {again}, where {TEACHER} is the teacher's file: it redoes only what is damaged"
 
 
 def _read_records(ledger: Ledger, verdict: Verdict) -> tuple[Plan | None, Manifest | None]:

@@ -75,7 +75,7 @@ def test_the_command_line_names_the_file_and_exits_with_1(copied, cli):
     assert lines[0].startswith("data/train-00000-of-00003.parquet: ")
     assert "copy: 2 problems" in done.out
     assert "\nTo repair: run softlabels dump --teacher TEACHER --name t " in done.out
-    assert "--resume, where TEACHER is the teacher's file: it redoes only this." in done.out
+    assert ", where TEACHER is the teacher's file: it redoes only what is damaged." in done.out
     assert cli("verify", "copy", "--json", cwd=copied.parent).value["good"] is False
 
 
