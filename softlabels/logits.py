@@ -16,7 +16,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self
 
 import numpy as np
 import torch
@@ -28,6 +28,10 @@ LOWEST_T, HIGHEST_T = 1e-6, 1e6  # beyond: one-hot, or uniform but for float32's
 
 Temperature = float | Tensor
 
+NOT_DENSE = (
+    "not all raw logits are stored in this dump, so there is no logits tensor; "
+    'batch["targets"].temper(T) gives its soft targets'
+)
 BLOCK_VALUES = 1 << 18  # float32 values that fit into the processor's cache
 SPARE = threading.local()  # two such blocks for each thread
 
@@ -104,6 +108,12 @@ class SoftTargets(ABC):
         log_q_MC = self.log_probs()
         top_MK = _largest(log_q_MC, k)
         return log_q_MC.gather(-1, top_MK).exp(), top_MK
+
+    def log_probs_of(self, student_logits_MC: Tensor) -> Tensor:
+        """log p, a student's softmax at the same T: of logits [M, C], or [S, M, C] of S students,
+        in their shape. The gradient flows into them."""
+        scaled = working(student_logits_MC) / _column(self.T, student_logits_MC)
+        return torch.log_softmax(scaled, dim=-1)
 
     def cross_entropy(self, student_logits_MC: Tensor) -> Tensor:
         """−Σ q log p in nats, [M], with p the student's softmax at the same T.
@@ -254,16 +264,18 @@ class Tally:
 class StoredLogits:
     """The base of `Logits` that consist of tensors of M rows, where a position is a row of each.
 
-    A subclass is a dataclass with these tensors as fields. It defines `temper`, `classes` and, if
-    it can, `dense`.
+    A subclass is a dataclass. Its fields that are tensors have a row a position; others, such as a
+    number of classes, are shared by all rows. It defines `temper` and `classes`. Logits that can
+    all be restored are `PackedLogits`.
     """
 
     link: ClassVar[str] = "softmax"
     is_dense: ClassVar[bool] = False
 
-    @property
-    def classes(self) -> int:
-        raise NotImplementedError
+    if TYPE_CHECKING:  # a property here would become the default of a field of this name
+
+        @property
+        def classes(self) -> int: ...
 
     def __repr__(self) -> str:
         kinds = [str(value.dtype).removeprefix("torch.") for value in self._tensors.values()]
@@ -284,13 +296,10 @@ class StoredLogits:
         return len(next(iter(self._tensors.values())))
 
     def dense(self) -> Tensor:
-        raise UsageError(
-            "not all raw logits are stored in this dump, so there is no logits tensor; "
-            'batch["targets"].temper(T) gives its soft targets'
-        )
+        raise UsageError(NOT_DENSE)
 
     def rounding(self) -> Tensor:
-        return self.dense()  # for what it raises
+        raise UsageError(NOT_DENSE)
 
     def select(self, positions: Tensor) -> Self:
         return self._each(lambda tensor: tensor.index_select(0, positions.to(tensor.device)))
@@ -326,12 +335,46 @@ class StoredLogits:
         return replace(self, **{name: change(value) for name, value in self._tensors.items()})
 
 
+class PackedLogits(StoredLogits):
+    """The base of `Logits` from whose tensors all raw logits can be restored.
+
+    A subclass is a dataclass, as for `StoredLogits`. It defines `classes`, `dense` and `rounding`.
+    """
+
+    is_dense: ClassVar[bool] = True
+
+    def dense(self) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} has to define dense()")
+
+    def rounding(self) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} has to define rounding()")
+
+    def temper(self, T: Temperature) -> DenseTargets:
+        return DenseTargets(self, check_temperatures(T, len(self)))
+
+    def tally(self) -> Tally:
+        return DenseLogits(self.dense()).tally()
+
+    def check(self) -> tuple[np.ndarray, int | None]:
+        return DenseLogits(self.dense()).check()
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class DenseLogits(StoredLogits):
-    """All C logits of each position, [M, C], in their stored dtype. Knows no temperature."""
+    """All C logits of each position, [M, C], in their stored dtype. Knows no temperature.
+
+    Raises UsageError for another shape.
+    """
 
     values_MC: Tensor
     is_dense: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.values_MC.dim() != 2:
+            raise UsageError(
+                f"the logits have the shape {list(self.values_MC.shape)}; expected is "
+                f"[positions, classes]"
+            )
 
     @property
     def classes(self) -> int:

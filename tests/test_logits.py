@@ -92,6 +92,30 @@ def test_kd_loss_is_the_papers_sum():
     torch.testing.assert_close(kd_loss(student, teacher, labels, T=8, alpha=0.7), expected)
 
 
+def test_temperatures_may_lie_on_another_device_than_the_logits():
+    """`meta` stands for an accelerator: it too refuses to mix devices."""
+    student, teacher = (torch.zeros(3, 4, device="meta") for _ in range(2))
+    for T, shape in ((torch.ones(3), ()), (torch.ones(2, 1), (2,))):
+        logits = student if T.dim() == 1 else student.expand(2, 3, 4)
+        loss = kd_loss(logits, DenseLogits(teacher), T=T, alpha=1)
+        assert loss.device.type == "meta"
+        assert loss.shape == shape
+
+
+def test_a_students_log_probs_at_the_targets_temperature():
+    student, teacher = torch.randn(2, 3, 4), torch.randn(3, 4)
+    for T in (8, torch.tensor([1.0, 2.0, 4.0]), torch.tensor([[1.0], [8.0]])):
+        targets = DenseLogits(teacher).temper(T)
+        log_p = targets.log_probs_of(student)
+        kl = (targets.probs() * (targets.log_probs() - log_p)).sum(-1)
+        torch.testing.assert_close(kl, targets.kl(student))
+
+
+def test_logits_are_a_matrix():
+    with pytest.raises(UsageError, match=r"shape \[2, 3, 4\]; expected is \[positions, classes\]"):
+        DenseLogits(torch.zeros(2, 3, 4))
+
+
 def test_kd_loss_without_labels():
     student, teacher = torch.randn(6, 4), torch.randn(6, 4)
     assert kd_loss(student, teacher, T=2, alpha=1).isfinite()

@@ -46,7 +46,9 @@ def kd_loss(
     targets = teacher_logits.temper(T)
     loss = student_logits_MC.new_zeros((), dtype=torch.float32)
     if alpha > 0:
-        loss = loss + alpha * (targets.T**2 * targets.kl(student_logits_MC)).mean(-1)
+        kl_M = targets.kl(student_logits_MC)
+        T = targets.T.to(kl_M) if isinstance(targets.T, Tensor) else targets.T
+        loss = loss + alpha * (T**2 * kl_M).mean(-1)
     if alpha < 1:
         if labels_M is None:
             raise UsageError(f"alpha is {alpha}, but there are no labels; use alpha 1")

@@ -16,18 +16,10 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from softlabels.logits import (
-    DenseLogits,
-    DenseTargets,
-    StoredLogits,
-    Tally,
-    Temperature,
-    check_temperatures,
-    kl_of_change,
-)
+from softlabels.logits import PackedLogits, kl_of_change
 from softlabels.store.codecs.codec import Codec, Stored
 from softlabels.store.codecs.kinds import Dense
-from softlabels.store.codecs.rounding import cast_for_storage
+from softlabels.store.codecs.rounding import cast_for_storage, round_towards
 from softlabels.store.pages.columns import Column
 
 CODES, SCALE, OFFSET = "logits_codes", "logits_scale", "logits_offset"
@@ -40,13 +32,12 @@ JUDGED_AT = (1.0, 8.0)  # temperatures at which a cut has to be worth it
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Int8Logits(StoredLogits):
+class Int8Logits(PackedLogits):
     """Codes uint8 [M, C], scales and offsets [M] in float16 or float32."""
 
     codes_MC: Tensor
     scale_M: Tensor
     offset_M: Tensor
-    is_dense: ClassVar[bool] = True
 
     @property
     def classes(self) -> int:
@@ -57,15 +48,6 @@ class Int8Logits(StoredLogits):
         return torch.addcmul(
             self.offset_M.float()[:, None], self.codes_MC.float(), self.scale_M.float()[:, None]
         )
-
-    def temper(self, T: Temperature) -> DenseTargets:
-        return DenseTargets(self, check_temperatures(T, len(self)))
-
-    def tally(self) -> Tally:
-        return DenseLogits(self.dense()).tally()
-
-    def check(self) -> tuple[np.ndarray, int | None]:
-        return DenseLogits(self.dense()).check()
 
     def rounding(self) -> Tensor:
         """Half a step; a class that was cut off may have been anything below the lowest step."""
@@ -113,8 +95,8 @@ class Int8Codec(Codec):
     def _encode(self, logits_NC: Tensor, low: np.ndarray, high: np.ndarray) -> Stored:
         """Rows encoded so that their lowest step is at `low` or just below, and their highest at
         `high`."""
-        offset = _rounded(low, self.dtype, -np.inf)
-        scale = _rounded((high - offset.astype(np.float64)) / STEPS, self.dtype, np.inf)
+        offset = round_towards(-np.inf, low, self.dtype)
+        scale = round_towards(np.inf, (high - offset.astype(np.float64)) / STEPS, self.dtype)
         step = torch.from_numpy(np.where(scale == 0, 1, scale.astype(np.float64)))
         first = torch.from_numpy(offset.astype(np.float64))
         kind, device = logits_NC.dtype, logits_NC.device
@@ -138,10 +120,3 @@ class Int8Codec(Codec):
                 best[name][better] = values[better]
             least = np.where(better, cost, least)
         return best
-
-
-def _rounded(values: np.ndarray, dtype: str, towards: float) -> np.ndarray:
-    """Rounded to `dtype`, in the direction of `towards`."""
-    cast = values.astype(dtype)
-    wrong = cast > values if towards < 0 else cast < values
-    return np.where(wrong, np.nextafter(cast, np.dtype(dtype).type(towards)), cast)

@@ -5,6 +5,7 @@ N rows, C classes.
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -107,3 +108,10 @@ def _finer(dtype: torch.dtype) -> str:
     if dtype == torch.float32:
         return f"Nothing finer is stored: {centre}"
     return f"Store these logits with --dtype float32, or {centre}"
+
+
+def round_towards(limit: float, values: np.ndarray, dtype: str) -> np.ndarray:
+    """Numbers as `dtype`, rounded up or down: towards `limit`, −inf or inf."""
+    cast = values.astype(dtype)
+    wrong = cast > values if limit < 0 else cast < values
+    return np.where(wrong, np.nextafter(cast, np.dtype(dtype).type(limit)), cast)
