@@ -97,7 +97,7 @@ def test_what_else_is_in_a_folder_is_not_touched(hub, owner, folder, repo, teach
     other = tmp_path / "other"
     softlabels.dump(teacher=teacher, out=str(other), shard_rows=700)
     owner(work.push, str(other), repo, replace=True)
-    with pytest.raises(UsageError, match="before another dump took its place"):
+    with pytest.raises(UsageError, match="another dump has taken its place on the Hub"):
         owner(work.pull, repo, out=str(out))
     assert stored(out) == stored(folder)
 
