@@ -163,8 +163,10 @@ def test_views_are_shown_alike_on_both(teacher, tmp_path):
     kept = softlabels.load(tmp_path / "cuda", keep="gpu", device="cuda").take(rows)
     assert kept["input"].is_cuda
     here = softlabels.load(tmp_path / "cuda").take(rows)
-    for name in ("id", "view", "input", "logits"):
+    for name in ("id", "view", "logits"):
         assert torch.equal(kept[name].cpu(), here[name]), name
+    # CUDA divides by a number by multiplying with its inverse: a bit of rounding, no other pixel
+    torch.testing.assert_close(kept["input"].cpu(), here["input"], rtol=0, atol=1e-6)
     found = softlabels.verify(
         dump=str(tmp_path / "cpu"), replay=300, teacher=teacher, device="cuda"
     )
