@@ -171,6 +171,6 @@ def test_views_are_shown_alike_on_both(teacher, tmp_path):
         dump=str(tmp_path / "cpu"), replay=300, teacher=teacher, device="cuda"
     )
     assert found.good
-    trained = softlabels.train(dump=str(tmp_path / "cuda"), T=4, student="mlp:64", epochs=9,
+    trained = softlabels.train(dump=str(tmp_path / "cuda"), T=4, student="mlp:64", epochs=30,
                                lr=3e-3, device="cuda", out=str(tmp_path / "s.pt"))  # fmt: skip
     assert trained.metrics["held_out"]["accuracy"] > 0.5
