@@ -165,9 +165,11 @@ def test_a_recipe_has_every_option_that_decides_a_row(place):
     source = plan.source.replace(origin="hub", revision="v1", columns=columns)
     teacher = plan.teacher.replace(kind="pickle", model="nets:small", weights="ema")
     changed = plan.replace(
-        source=source, teacher=teacher, store_inputs="original", batch_size=8, codec="int8"
-    )
-    text = " ".join(recipe(changed, skipped=True))
+        source=source, teacher=teacher, store_inputs="original", batch_size=8, codec="int8",
+        views=[1, 2], augment="jitter(2)", data_seed=3,
+    )  # fmt: skip
+    text = " ".join(recipe(changed, skipped=True)).replace("--no-clean", "--clean")
+    assert "--views 2 --augment 'jitter(2)' --data-seed 3" in text
     options = {field.name for field in fields(DumpOptions)} - OTHERS
     missing = [name for name in options if f"--{name.replace('_', '-')}" not in text]
     assert missing == []
