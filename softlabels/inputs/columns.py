@@ -141,12 +141,12 @@ def _find_inputs(table: Table, rest: list[str], label: str | None, id: str | Non
     images = [name for name in rest if isinstance(features[name], datasets.Image)]
     images = images or image_columns(table, rest)
     arrays = [name for name in rest if is_array(features[name])]
-    for found in (images, arrays):
-        if len(found) == 1:
-            return Columns((found[0],), label, id)
-        if found:
+    for candidates in (images, arrays):
+        if len(candidates) == 1:
+            return Columns((candidates[0],), label, id)
+        if candidates:
             raise SourceError(
-                f"several columns could be the input: {', '.join(found)}; "
+                f"several columns could be the input: {', '.join(candidates)}; "
                 f"choose with --input-column"
             )
     counting = [name for name in rest if _names_rows(name)]

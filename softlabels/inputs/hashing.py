@@ -24,12 +24,12 @@ def hash_arrays(values: np.ndarray) -> np.ndarray:
     little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
     header = f"{values.dtype.name}[{','.join(map(str, values.shape[1:]))}]".encode()
     begun = hashlib.sha256(header)
-    found = np.empty(len(values), np.uint64)
+    hashes = np.empty(len(values), np.uint64)
     for row, cell in enumerate(little):
         digest = begun.copy()
         digest.update(cell.data)
-        found[row] = int.from_bytes(digest.digest()[:8], "little")
-    return found
+        hashes[row] = int.from_bytes(digest.digest()[:8], "little")
+    return hashes
 
 
 def encode_ids(ids: np.ndarray) -> bytes:

@@ -97,8 +97,8 @@ def _no_classes(array: pa.Array, name: str) -> SourceError:
 
 
 def _class_numbers(texts: pa.Array, name: str, names: list[str]) -> pa.Array:
-    found = pc.index_in(texts, pa.array(names, texts.type))
-    strange = texts.filter(pc.and_(found.is_null(), texts.is_valid()))
+    places = pc.index_in(texts, pa.array(names, texts.type))
+    strange = texts.filter(pc.and_(places.is_null(), texts.is_valid()))
     if len(strange):
         label = strange[0].as_py()
         otherwise = spelled_otherwise(label, names)
@@ -107,7 +107,7 @@ def _class_numbers(texts: pa.Array, name: str, names: list[str]) -> pa.Array:
             f"classes: {', '.join(map(short, names[:5]))}"
             + (f"; it {otherwise}" if otherwise else "")
         )
-    return found
+    return places
 
 
 def _reason(array: pa.Array) -> str:

@@ -61,17 +61,17 @@ def features_of(schema: pa.Schema) -> dict[str, Any]:
     """A `datasets` feature for each column: the one in the file's metadata where that agrees with
     the column's type (nullable or not), else the one that follows from the type."""
     described = _described(schema)
-    found: dict[str, Any] = {}
+    features: dict[str, Any] = {}
     for field in schema:
         feature = described.get(field.name)
         if feature is not None and same_type(get_nested_type(feature), field.type):
-            found[field.name] = feature
+            features[field.name] = feature
             continue
         try:
-            found[field.name] = plain_feature(generate_from_arrow_type(plain_type(field.type)))
+            features[field.name] = plain_feature(generate_from_arrow_type(plain_type(field.type)))
         except (ValueError, TypeError, NotImplementedError):
-            found[field.name] = OtherType(str(field.type))
-    return found
+            features[field.name] = OtherType(str(field.type))
+    return features
 
 
 def plain_feature(feature: Any) -> Any:

@@ -67,16 +67,16 @@ def introduce(progress: Progress, examples: Examples, origin: str = "") -> None:
         progress.say(remark)
 
 
-def doubts(words: Preprocess, raw_N: Tensor) -> Iterator[str]:
+def doubts(preprocess: Preprocess, raw_N: Tensor) -> Iterator[str]:
     """Warnings about the steps on numbers, for inputs [N, …] as stored."""
     low, high = _range(raw_N)
-    for call in words.numbers:
+    for call in preprocess.numbers:
         values = f"{'pixels' if raw_N.ndim == 4 else 'numbers'} of {low:.3g} to {high:.3g}"
         if call.name == "scale":
             if high <= UNIT and call.args[0] >= 16:
                 yield (
                     f"{values} are divided by {call.args[0]:g}, which leaves "
-                    f"{high / call.args[0]:.2g} at most: take one {call} out of {words}"
+                    f"{high / call.args[0]:.2g} at most: take one {call} out of {preprocess}"
                 )
             low, high = low / call.args[0], high / call.args[0]
         elif call.name == "normalize":

@@ -14,7 +14,7 @@ def newest_dump(under: str | Path = "data") -> Path:
     """The complete dump below this folder whose manifest is the newest, except the demo's. Raises
     StoreError if there is none.
     """
-    found = []
+    complete = []
     for manifest in Path(under).glob(f"**/{MANIFEST}"):
         if any((folder / DEMO_MARK).exists() for folder in manifest.parents):
             continue
@@ -22,10 +22,10 @@ def newest_dump(under: str | Path = "data") -> Path:
             created = read_manifest(Folder(manifest.parent))[0].created
         except SoftlabelsError:
             continue
-        found.append((created, manifest.stat().st_mtime_ns, manifest.parent))
-    if not found:
+        complete.append((created, manifest.stat().st_mtime_ns, manifest.parent))
+    if not complete:
         raise StoreError(
             f"no complete dump under {under}/; name its folder, or make one: "
             f"softlabels dump --teacher t.pt"
         )
-    return max(found)[-1]
+    return max(complete)[-1]

@@ -143,16 +143,16 @@ class DumpReader:
         record = self.records[shard]
         where = f"{self.folder}/{record.file}"
         try:
-            found = self.folder.size(record.file)
+            size = self.folder.size(record.file)
         except FileNotFoundError:
             raise DamagedDump(f"{where} is missing; {self.folder.remedy}") from None
         except OSError as error:
             raise DamagedDump(
                 f"{where} can't be read: {error.strerror}; {self.folder.remedy}"
             ) from error
-        if found != record.bytes:
+        if size != record.bytes:
             raise DamagedDump(
-                f"{where} is damaged: it has {found:,} bytes, recorded are {record.bytes:,}; "
+                f"{where} is damaged: it has {size:,} bytes, recorded are {record.bytes:,}; "
                 f"{self.folder.remedy}"
             )
         return self.folder.path(record.file)

@@ -66,11 +66,11 @@ def check_shards(
 def check_shard(folder: Folder, plan: Plan, commit: Commit, decode: bool = True) -> Checked:
     """Size, SHA-256, footer, rows against the plan's fingerprint, finite values. decode: whether to
     go further than the SHA-256, for which side files are needed."""
-    found = Checked(commit.shard)
+    checked = Checked(commit.shard)
 
     def report(problem: str) -> Checked:
-        found.findings.append(Finding(commit.file, problem))
-        return found
+        checked.findings.append(Finding(commit.file, problem))
+        return checked
 
     try:
         size = folder.size(commit.file)
@@ -79,21 +79,21 @@ def check_shard(folder: Folder, plan: Plan, commit: Commit, decode: bool = True)
             return report(f"has {size:,} bytes, {longer} the recorded {commit.bytes:,}")
         with folder.local(commit.file) as path:
             digest = sha256_of(path)
-            found.read = size
+            checked.read = size
             if digest != commit.sha256:
                 return report(_whose(path, plan, commit))
             if decode:
-                _check_content(folder, path, plan, commit, found)
+                _check_content(folder, path, plan, commit, checked)
     except FileNotFoundError:
         return report("is missing")
     except PermissionError as error:
-        found.findings.append(Finding(commit.file, f"can't be read: {error.strerror}", False))
+        checked.findings.append(Finding(commit.file, f"can't be read: {error.strerror}", False))
     except (SoftlabelsError, *PARQUET_ERRORS) as error:
         return report(str(error))
-    return found
+    return checked
 
 
-def _check_content(folder: Folder, path: str, plan: Plan, commit: Commit, found: Checked) -> None:
+def _check_content(folder: Folder, path: str, plan: Plan, commit: Commit, checked: Checked) -> None:
     columns = ["id", "view", "input_hash", *plan.parameters] + ["label"] * plan.labelled
     table = read_columns(path, plan, commit.shard, commit.rows, columns)
     ids = read_ids(table["id"], "id")
@@ -116,17 +116,17 @@ def _check_content(folder: Folder, path: str, plan: Plan, commit: Commit, found:
             id = by_position(ids[of_rows], stored)[bad]
             raise DamagedDump(f"the logits of the row with id {id!s} are not finite")
         known_M = by_position(labels[of_rows], stored)
-        found.labelled += int((known_M >= 0).sum())
-        found.correct += int((known_M == top_M).sum())
+        checked.labelled += int((known_M >= 0).sum())
+        checked.correct += int((known_M == top_M).sum())
     hashes = table["input_hash"].to_numpy()
     planned = _planned(plan, commit, ids[first], hashes[first], labels[first])
     recorded = commit.statistics
-    if recorded and (recorded.labelled, recorded.correct) != (found.labelled, found.correct):
+    if recorded and (recorded.labelled, recorded.correct) != (checked.labelled, checked.correct):
         raise DamagedDump(
             f"its record tells of {recorded.correct:,} right answers of {recorded.labelled:,}; the "
-            f"logits give {found.correct:,} of {found.labelled:,}"
+            f"logits give {checked.correct:,} of {checked.labelled:,}"
         )
-    found.planned = planned
+    checked.planned = planned
 
 
 def _check_views(plan: Plan, table: pa.Table, ids: np.ndarray, labels: np.ndarray) -> np.ndarray:

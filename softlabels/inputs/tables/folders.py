@@ -90,10 +90,10 @@ def split_of_file(name: str) -> str | None:
     """The split of `train.csv`, `train-00000-of-00004.parquet`, `dev-b.jsonl.gz`, and of any
     `name-00000-of-00004.parquet`."""
     stem = PurePosixPath(name).name.partition(".")[0]
-    found = split_of(stem) or split_of(stem.partition("-")[0])
-    if found is None and (numbered := NUMBERED.fullmatch(stem)):
+    split = split_of(stem) or split_of(stem.partition("-")[0])
+    if split is None and (numbered := NUMBERED.fullmatch(stem)):
         return numbered[1]
-    return found
+    return split
 
 
 def splits_of_data(listing: Listing) -> dict[str, list[Path]]:
