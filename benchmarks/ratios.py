@@ -79,13 +79,13 @@ def dump_ratios(
 
     setup = prepare(options())
     assert isinstance(setup.answers, RunningTeacher)
-    teacher = setup.answers.model
+    model = setup.answers.model
     values = setup.source.read(0, rows).cells
     inputs = torch.from_numpy(np.array(values)).float()
 
     def bare() -> None:
         for part in inputs.split(256):
-            teacher.logits(part.to(device))
+            model.logits(part.to(device))
         if device.type == "cuda":
             torch.cuda.synchronize()
 
