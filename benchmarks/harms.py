@@ -135,7 +135,7 @@ class Bench:
         for _ in range(max(3, self.times // 4)):
             with small_disk(self.place / "disk") as disk:
                 filler = disk / "filler"
-                filler.write_bytes(b"0" * self.chance.randrange(300_000, 950_000))
+                filler.write_bytes(b"0" * self.chance.randrange(600_000, 950_000))
                 try:
                     softlabels.dump(**options, out=str(disk / "d"))
                     stopped = False
