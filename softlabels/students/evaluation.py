@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from softlabels.errors import LabelSpaceMismatch, SourceError, TeacherError
+from softlabels.errors import LabelSpaceMismatch, SourceError, TeacherError, UntrustedPickle
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.opening import DataChoice, open_chosen
 from softlabels.inputs.preprocessing import choose, introduce
@@ -93,7 +93,13 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
         raise TeacherError(
             f"{options.checkpoint} is not a file; eval takes a checkpoint, such as s.pt"
         )
-    model = open_model(ModelFile(path, options.model))
+    try:
+        model = open_model(ModelFile(path, options.model))
+    except UntrustedPickle as error:  # whose remedies, such as --trust-pickle, are for teachers
+        raise UntrustedPickle(
+            f"{options.checkpoint} is a pickle that could run code, so it was not loaded; eval "
+            f"takes a checkpoint that softlabels fit or train wrote"
+        ) from error
     if model.kind != "checkpoint" or model.preprocess is None:
         raise TeacherError(
             f"{options.checkpoint} is a {model.kind}, not a checkpoint of softlabels"

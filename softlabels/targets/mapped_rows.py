@@ -140,12 +140,12 @@ class MappedRows:
         """These rows, in their order: id, view (if there are several), label and targets. Training
         rarely reads ids, nor labels if α = 1, so these are looked up only when they are read, which
         saves a tenth of a batch's time."""
-        return {
-            "id": lambda: self._ids(rows),
-            "label": lambda: self._labels(rows),
-            **({"view": lambda: torch.from_numpy(self.reader.views[rows])} if self._viewed else {}),
-            **target_columns(self.codec, self._stored(rows)),
-        }
+        columns = target_columns(self.codec, self._stored(rows))
+        columns["id"] = lambda: self._ids(rows)
+        columns["label"] = lambda: self._labels(rows)
+        if self._viewed:
+            columns["view"] = lambda: torch.from_numpy(self.reader.views[rows])
+        return columns
 
     def _ids(self, rows: np.ndarray) -> Tensor | list[str]:
         ids = self.reader.ids[rows]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import softlabels
-from softlabels.errors import TeacherError, TrainingError, UsageError
+from softlabels.errors import TeacherError, TrainingError, UntrustedPickle, UsageError
 from softlabels.inputs.opening import open_source
 from softlabels.students.holdout import choose_rows, labels_choose
 from softlabels.system.humanize import json_text
@@ -152,6 +152,14 @@ def test_a_checkpoint_that_gives_nan_is_not_measured(tmp_path):
     torch.save(content, out)
     with pytest.raises(TeacherError, match="gives NaN or infinity for 597 of 597 rows"):
         softlabels.evaluate(checkpoint=str(out))
+
+
+def test_a_pickle_is_no_checkpoint_to_measure(tmp_path):
+    """The flag that dump has for a teacher's pickle is not one of eval, so it is not suggested."""
+    torch.save(nn.Linear(2, 3), tmp_path / "whole.pt")
+    with pytest.raises(UntrustedPickle, match=r"eval takes a checkpoint that .* wrote") as refused:
+        softlabels.evaluate(checkpoint=str(tmp_path / "whole.pt"))
+    assert "--trust-pickle" not in str(refused.value)
 
 
 def test_json_has_no_nan():
