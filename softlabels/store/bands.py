@@ -24,7 +24,7 @@ def group_sizes(rows: int, group_rows: int, views: int) -> np.ndarray:
 
 def view_rows(rows: int, group_rows: int, views: int) -> np.ndarray:
     """The row of each view of each input in a shard with so many rows, int64 [V, inputs]."""
-    inputs = rows // views
+    inputs = rows // views  # exact: an input that is left out is left out in all its views
     band, place = np.divmod(np.arange(inputs), group_rows)
     size = np.minimum(group_rows, inputs - band * group_rows)  # of each input's band
     return band * group_rows * views + place + np.arange(views)[:, None] * size

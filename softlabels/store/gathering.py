@@ -147,6 +147,7 @@ class RowGroups:
             (span - self.row_bytes + 1, self.row_bytes), (1, 1)
         )
         bounds = self.row_bounds
+        # a row then begins at origins[its group] + row · row_bytes: no subtraction for each batch
         origins = self.addresses - base - bounds[:-1] * self.row_bytes
         is_even = bool((np.diff(bounds[:-1]) == self.group_rows).all())
         self._view = _View(rows, origins, base, bounds, is_even)

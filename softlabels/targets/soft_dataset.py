@@ -321,6 +321,7 @@ class OneView(SoftDataset):
 
     def order(self, shuffle: bool | str, seed: int = 0, epoch: int = 0) -> Order:
         whole = self.whole.order(shuffle, seed, epoch)
+        # the row groups of the whole, as far as they hold rows of this view; others vanish
         return Order(whole.text, np.unique(np.searchsorted(self.rows, whole.bounds)), seed, epoch)
 
     def read_ahead(self, rows: np.ndarray) -> None:
