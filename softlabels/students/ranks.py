@@ -53,8 +53,6 @@ class Ranks:
         self.store: Any = None
         if self.world > 1:
             self.device = self.accelerator.device
-            store = next(torch.distributed.rendezvous("env://", timeout=timedelta(minutes=30)))[0]
-            self.store = torch.distributed.PrefixStore(f"softlabels/train/{next(_runs)}", store)
 
     @property
     def is_first(self) -> bool:
@@ -72,21 +70,34 @@ class Ranks:
         raise TrainingError with that reason.
         """
         try:
+            if self.world > 1:
+                self._meet()
             yield
             _leave_at_exit()
         except BaseException as error:
-            if self.store is None:
+            if self.world == 1:
                 raise
             if is_lost_touch(error):
                 raise TrainingError(self._reason(error)) from error
-            with suppress(RuntimeError):
-                text = str(error) or "it was interrupted"
-                self.store.set(f"stopped/{self.rank}", text)
+            if self.store is not None:
+                with suppress(RuntimeError):
+                    text = str(error) or "it was interrupted"
+                    self.store.set(f"stopped/{self.rank}", text)
             raise
+
+    def _meet(self) -> None:
+        """Open the store in which a rank reports why it stops.
+
+        No rank goes on before all have opened it: it lives in rank 0, and a rank that came after
+        rank 0 had ended would try to reach it until the timeout.
+        """
+        store = next(torch.distributed.rendezvous("env://", timeout=timedelta(minutes=1)))[0]
+        self.store = torch.distributed.PrefixStore(f"softlabels/train/{next(_runs)}", store)
+        self.wait()
 
     def _reason(self, error: BaseException) -> str:
         with suppress(RuntimeError):
-            for rank in range(self.world):
+            for rank in range(self.world if self.store is not None else 0):
                 if self.store.check([f"stopped/{rank}"]):
                     text = self.store.get(f"stopped/{rank}").decode()
                     return f"rank {rank} stopped: {text}"

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,9 @@ def work(folder: str, options: dict) -> None:
     import accelerate
 
     value: dict = {}
+    if os.environ["HARM"] == "late" and os.environ["RANK"] == "1":
+        meet = torch.distributed.rendezvous
+        torch.distributed.rendezvous = lambda *a, **k: (time.sleep(3), meet(*a, **k))[1]
     try:
         value["metrics"] = softlabels.train(device="cpu", **options).metrics
     except BaseException as error:
@@ -203,3 +207,9 @@ def test_ranks_that_begin_otherwise_are_refused_together(dump_folder, tmp_path, 
     assert any(value["text"].startswith(message) for value in values)
     assert all("error" in value for value in values)
     assert not (tmp_path / "s.pt").exists()
+
+
+def test_a_rank_that_comes_late_does_not_wait_for_one_that_has_ended(dump_folder, tmp_path):
+    values = train_in_two(tmp_path, {"dump": dump_folder}, harm="late", dump="nowhere",
+                          student="linear")  # fmt: skip
+    assert values[1]["text"].startswith("rank 1 lost touch with the others, one of which has ended")
