@@ -318,6 +318,18 @@ def test_a_row_beyond_four_gigabytes_of_a_file_asked_for_by_an_int32(tmp_path):
     assert groups.gather(asked)[:, 0].tolist() == [0, 7]
 
 
+def test_rows_of_a_dump_too_long_for_a_table_of_starts(dataset, tmp_path, monkeypatch):
+    even = np.random.default_rng(2).normal(size=(64, 3)).astype(np.float16)
+    datasets = [dataset, softlabels.load(make_dump(tmp_path / "d", even), T=3, inputs=False)]
+    rows = [np.random.default_rng(3).permutation(len(each)) for each in datasets]
+    looked_up = [
+        each.take(some)["logits"].clone() for each, some in zip(datasets, rows, strict=True)
+    ]
+    monkeypatch.setattr("softlabels.store.gathering.TABLE_ROWS", 0)
+    for each, some, expected in zip(datasets, rows, looked_up, strict=True):
+        assert torch.equal(pickle.loads(pickle.dumps(each)).take(some)["logits"], expected)
+
+
 def test_rows_that_are_none(dataset):
     for rows in ([103], [0, -104]):
         with pytest.raises(IndexError, match=f"row {rows[-1]} of a dump with 103 rows"):
