@@ -32,7 +32,8 @@ __main__
 INSIDE = {
     "inputs": """
 plain pointers hashing rows pictures views reading_errors
-labels preprocess
+labels crop_percentage
+preprocess
 tables
 cells hints whereabouts
 columns

@@ -1,15 +1,28 @@
 """The steps from a stored input to the numbers that a model sees: `rgb|resize(256)|scale(255)`.
 
     upright                 turned as its EXIF orientation says; first     on the picture
+    eight_bit               16 bits become 8, value // 256; first, or      on the picture
+                            after upright. Other pictures stay
     grey, rgb               to one or three channels                       on the picture
     resize(H)               the shorter side is H, the aspect is kept      on the picture
-    resize(H, W)            exactly so; a last argument names the filter:
-                            bilinear (the default), bicubic, …
-    center_crop(H[, W])     the middle, after a resize                     on the picture
+    resize(H, W)            exactly so
+    contain(H[, W])         the largest inside H×W, the aspect is kept     on the picture
+    cover(H[, W])           the smallest around H×W, the aspect is kept    on the picture
+    pad(H[, W][, (r, g, b)])  borders up to H×W, black or of this colour   on the picture
+    center_crop(H[, W])     the middle; after `floor` as last argument,    on the picture
+                            half a pixel is rounded down, as transformers
+                            does, and else to even, as torchvision does
+    crop_pct(share, H[, W]) timm's evaluation, of its mode center (the     on the picture
+                            default), squash or border, which needs a
+                            fill: stands for the words above, of which
+                            the text then consists
     scale(d)                divide by d                                    on numbers
     normalize(mean, std)    (x − mean) / std; numbers, or one tuple        on numbers
                             entry a channel
     tokens                  whole numbers stay whole: int64                on numbers, alone
+
+resize, contain, cover and crop_pct take the name of a filter after the sizes: bilinear (the
+default), bicubic, …
 
 Steps on the picture come first. They give uint8 [C, H, W], one input at a time, and their result is
 cached. Steps on numbers run on whole float32 batches, on the training device.
@@ -25,11 +38,13 @@ from PIL import Image
 from torch import Tensor
 
 from softlabels.errors import UsageError
-from softlabels.inputs.pictures import FILTERS, LARGEST, apply_words
+from softlabels.inputs.crop_percentage import crop_percentage
+from softlabels.inputs.pictures import FILTERS, LARGEST, SIZED, apply_words, by_kind
 from softlabels.spec import Call, parse_pipeline, short
 
 ON_PICTURE = {
-    "upright": (0, 0), "grey": (0, 0), "rgb": (0, 0), "resize": (1, 3), "center_crop": (1, 2)
+    "upright": (0, 0), "eight_bit": (0, 0), "grey": (0, 0), "rgb": (0, 0), "resize": (1, 3),
+    "contain": (1, 3), "cover": (1, 3), "pad": (1, 3), "center_crop": (1, 3), "crop_pct": (2, 6),
 }  # fmt: skip
 ON_NUMBERS = {"scale": (1, 1), "normalize": (2, 2), "tokens": (0, 0)}
 DEFAULTS = {"image": "upright|scale(255)", "array": ""}
@@ -37,7 +52,7 @@ DEFAULTS = {"image": "upright|scale(255)", "array": ""}
 
 @dataclass(frozen=True)
 class Preprocess:
-    """A parsed pipeline; `str()` gives the text back."""
+    """A parsed pipeline; `str()` gives the text back, with crop_pct as the steps it stands for."""
 
     picture: tuple[Call, ...]
     numbers: tuple[Call, ...]
@@ -57,12 +72,13 @@ class Preprocess:
             if not least <= len(call.args) <= most:
                 count = least if least == most else f"{least} to {most}"
                 raise UsageError(f"--preprocess: {call} has not {count} arguments")
-            _check_arguments(call)
-            if call.name == "upright" and (picture or numbers):
-                raise UsageError("--preprocess: upright must come first, and once")
             if call.name in ON_PICTURE and numbers:
                 raise UsageError(f"--preprocess: {call} must come before {numbers[0]}")
-            (picture if call.name in ON_PICTURE else numbers).append(call)
+            calls = crop_percentage(call) if call.name == "crop_pct" else [call]
+            for each in calls:
+                (_check_sizes if each.name in SIZED else _check_numbers)(each)
+                _check_place(each, picture)
+                (picture if each.name in ON_PICTURE else numbers).append(each)
         if len(picture) + len(numbers) > 1 and any(call.name == "tokens" for call in numbers):
             raise UsageError(f"--preprocess: tokens stands alone, not in {text!r}")
         return cls(tuple(picture), tuple(numbers))
@@ -101,20 +117,40 @@ class Preprocess:
         return x
 
 
-def _check_arguments(call: Call) -> None:
+def _check_place(call: Call, before: list[Call]) -> None:
+    if call.name == "upright" and before:
+        raise UsageError("--preprocess: upright must come first, and once")
+    if call.name == "eight_bit" and [each.name for each in before] not in ([], ["upright"]):
+        raise UsageError("--preprocess: eight_bit must come first, or after upright, and once")
+
+
+def _check_sizes(call: Call) -> None:
+    sizes, names, fills = by_kind(call)
+    for name in names:
+        if name not in SIZED[call.name]:
+            what = "filter" if SIZED[call.name] == FILTERS else "word"
+            known = ", ".join(SIZED[call.name]) or "none"
+            raise UsageError(f"--preprocess: {call}: no {what} {name!r}; use {known}")
+    if not 1 <= len(sizes) <= 2 or not all(type(n) is int and 0 < n <= LARGEST for n in sizes):
+        raise UsageError(
+            f"--preprocess: {call}: sizes must be one or two whole numbers from 1 to {LARGEST}"
+        )
+    if [*call.args] != [*sizes, *names[:1], *fills[:1]]:
+        raise UsageError(f"--preprocess: {call}: sizes come first, then one name or fill")
+    if fills and call.name != "pad":
+        raise UsageError(f"--preprocess: {call}: only pad takes a fill, such as {fills[0]}")
+    if fills and not (len(fills[0]) in (1, 3) and all(map(_is_byte, fills[0]))):
+        raise UsageError(
+            f"--preprocess: {call}: a fill has one or three whole numbers from 0 to 255"
+        )
+
+
+def _is_byte(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= 255
+
+
+def _check_numbers(call: Call) -> None:
     args = call.args
-    if call.name == "resize" and isinstance(args[-1], str):
-        if args[-1] not in FILTERS:
-            raise UsageError(
-                f"--preprocess: {call}: no filter {args[-1]!r}; use {', '.join(FILTERS)}"
-            )
-        args = args[:-1]
-    if call.name in ("resize", "center_crop"):
-        if not 1 <= len(args) <= 2 or not all(type(n) is int and 0 < n <= LARGEST for n in args):
-            raise UsageError(
-                f"--preprocess: {call}: sizes must be one or two whole numbers from 1 to {LARGEST}"
-            )
-        return
     if not all(type(n) in (int, float) and _is_finite(n) for arg in args for n in _flat(arg)):
         raise UsageError(f"--preprocess: {call}: arguments must be finite numbers")
     if args and 0 in _flat(args[-1]):

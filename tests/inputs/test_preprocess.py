@@ -13,7 +13,9 @@ from softlabels.inputs.views import counter_random, draw_shifts, shift
 @pytest.mark.parametrize(
     "text", ["", "scale(255)", "grey|resize(28)|scale(255)", "rgb|resize(2, 3)|center_crop(2)",
              "scale(255)|normalize((0.5, 0.4, 0.3), (0.1, 0.2, 0.3))", "tokens",
-             "upright|rgb|resize(256, bicubic)|resize(4, 5, lanczos)|scale(255)"],
+             "upright|rgb|resize(256, bicubic)|resize(4, 5, lanczos)|scale(255)",
+             "upright|eight_bit|rgb|contain(9, 8, bicubic)|cover(7)|pad(9, 9, (1, 2, 3))|pad(9)",
+             "eight_bit|center_crop(2, floor)|pad(3, (255,))"],
 )  # fmt: skip
 def test_text_round_trips(text):
     assert str(Preprocess.parse(text)) == text
@@ -34,7 +36,24 @@ def test_text_round_trips(text):
         ("resize(2, 3, 4)", "sizes must be"),
         ("resize((2, 3))", "sizes must be"),
         ("resize(2, 3, 'box', 4)", "has not 1 to 3 arguments"),
-        ("center_crop(2, bicubic)", "sizes must be"),
+        ("center_crop(2, bicubic)", "no word 'bicubic'; use floor"),
+        ("center_crop(2, floor, floor)", "sizes come first, then one name or fill"),
+        ("cover(bicubic, 2)", "sizes come first, then one name or fill"),
+        ("pad(2, floor)", "no word 'floor'; use none"),
+        ("pad(2, 255)|pad(2, 0)", "sizes must be"),
+        ("pad(2, (0, 1))", "a fill has one or three whole numbers from 0 to 255"),
+        ("pad(2, (0, 1, 256))", "a fill has one or three whole numbers from 0 to 255"),
+        ("contain(2, (0,))", "only pad takes a fill"),
+        ("rgb|eight_bit", "eight_bit must come first, or after upright"),
+        ("eight_bit|upright", "upright must come first"),
+        ("crop_pct(224, 0.875)", "write a share above 0, one or two sizes"),
+        ("crop_pct(0, 224)", "write a share above 0, one or two sizes"),
+        ("crop_pct(0.9, 224, squash, center)", "write a share above 0, one or two sizes"),
+        ("crop_pct(0.9, 224, middle)", "no mode or filter 'middle'; use center, squash, border"),
+        ("crop_pct(0.9, 224, border)", r"border needs a fill, timm's is round\(255 \* mean\)"),
+        ("crop_pct(0.9, 224, (1, 2, 3))", "center takes no fill"),
+        ("crop_pct(0.001, 224)", r"resize\(224000\): sizes must be"),
+        ("scale(2)|crop_pct(0.9, 224)", "must come before scale"),
         ("grey|upright", "upright must come first"),
         ("upright|upright", "upright must come first"),
         ("scale(bicubic)", "must be finite numbers"),
@@ -61,8 +80,19 @@ def test_modes_become_grey_or_colour():
     assert pre.on_picture(Image.new("1", (2, 3))).shape == (1, 3, 2)
     assert pre.on_picture(Image.new("RGBA", (2, 3))).shape == (3, 3, 2)
     assert pre.on_picture(Image.new("P", (2, 3))).shape == (3, 3, 2)
-    with pytest.raises(ValueError, match="more than 8 bits"):
-        pre.on_picture(Image.new("I;16", (2, 3)))
+    for mode in "IF":
+        with pytest.raises(ValueError, match="more than 8 bits and no stated range"):
+            Preprocess.parse("eight_bit").on_picture(Image.new(mode, (2, 3)))
+
+
+def test_sixteen_bits_become_eight_only_where_that_is_asked_for():
+    values = np.array([[0, 255, 256, 1000, 32768, 65535]], np.uint16)
+    image = Image.fromarray(values)
+    with pytest.raises(ValueError, match=r"16 bits \(mode I;16\).* put eight_bit first"):
+        Preprocess.parse("rgb").on_picture(image)
+    found = Preprocess.parse("upright|eight_bit|rgb").on_picture(image)
+    assert found.tolist() == 3 * [[[0, 0, 1, 3, 128, 255]]]
+    assert Preprocess.parse("eight_bit").on_picture(Image.new("L", (1, 1), 7)).tolist() == [[[7]]]
 
 
 def picture(height: int, width: int, mode: str = "RGB") -> Image.Image:
@@ -95,6 +125,59 @@ def test_resize_and_center_crop_are_those_of_torchvision(height, width, size, na
     exact = Preprocess.parse(f"rgb|resize({size}, {crop}, {name})").on_picture(image)
     expected = image.convert("RGB").resize((crop, size), FILTERS[name])
     assert np.array_equal(exact, np.asarray(expected).transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"),
+    [
+        ("crop_pct(0.875, 224)", "resize(256)|center_crop(224)"),
+        ("crop_pct(0.95, 224, bicubic)", "resize(235, bicubic)|center_crop(224)"),
+        ("crop_pct(1, 9, 8, center)", "cover(9, 8)|center_crop(9, 8)"),
+        ("crop_pct(0.9, 9, 8, squash, box)", "resize(10, 8, box)|center_crop(9, 8)"),
+        ("crop_pct(1.1, 224)", "resize(203)|pad(224)|center_crop(224)"),
+        ("crop_pct(0.9, 224, border, (1, 2, 3))",
+         "contain(248, 248)|pad(224, (1, 2, 3))|center_crop(224)"),
+    ],
+)  # fmt: skip
+def test_a_crop_percentage_stands_for_steps(text, steps):
+    assert str(Preprocess.parse(f"rgb|{text}|scale(255)")) == f"rgb|{steps}|scale(255)"
+
+
+@given(sides, sides, st.integers(1, 40), st.integers(1, 40))
+def test_contain_cover_and_pad_are_those_of_timm(height, width, high, wide):
+    """Written from ResizeKeepRatio and center_crop_or_pad in data/transforms.py of timm 1.0.31."""
+    image = picture(height, width)
+    for word, choose in (("contain", max), ("cover", min)):
+        ratio = choose(height / high, width / wide)
+        size = round(height / ratio), round(width / ratio)
+        words = Preprocess.parse(f"{word}({high}, {wide}, bicubic)")
+        if 0 in size:
+            with pytest.raises(ValueError, match="would make"):
+                words.on_picture(image)
+            continue
+        expected = image.resize(size[::-1], Image.Resampling.BICUBIC)
+        assert np.array_equal(words.on_picture(image), np.asarray(expected).transpose(2, 0, 1))
+    found = Preprocess.parse(f"pad({high}, {wide}, (9, 8, 7))|center_crop({high}, {wide})")
+    top, left = max(0, high - height) // 2, max(0, wide - width) // 2
+    expected = np.broadcast_to([9, 8, 7], (max(high, height), max(wide, width), 3)).copy()
+    expected[top : top + height, left : left + width] = np.asarray(image)
+    top, left = round(max(0, height - high) / 2), round(max(0, width - wide) / 2)
+    expected = expected[top : top + high, left : left + wide].transpose(2, 0, 1)
+    assert np.array_equal(found.on_picture(image), expected)
+
+
+def test_half_a_pixel_is_rounded_to_even_or_down():
+    image = Image.fromarray(np.arange(5, dtype=np.uint8)[None].repeat(5, 0))
+    assert Preprocess.parse("center_crop(2)").on_picture(image)[0, 0].tolist() == [2, 3]
+    assert Preprocess.parse("center_crop(2, floor)").on_picture(image)[0, 0].tolist() == [1, 2]
+
+
+def test_a_fill_of_one_number_is_for_all_channels():
+    words, image = Preprocess.parse("pad(1, 3, (9,))"), Image.new("L", (1, 1), 5)
+    assert words.on_picture(image).tolist() == [[[9, 5, 9]]]
+    assert words.on_picture(image.convert("RGB")).tolist() == 3 * [[[9, 5, 9]]]
+    with pytest.raises(ValueError, match=r"fills 3 channels, and the image has 1"):
+        Preprocess.parse("pad(1, 3, (9, 8, 7))").on_picture(image)
 
 
 def test_pictures_that_words_do_not_fit():

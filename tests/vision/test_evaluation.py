@@ -3,8 +3,6 @@
 Skipped where one of them is not installed: they need the torch that they were built for.
 """
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -12,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from softlabels.errors import UsageError
 from softlabels.inputs.examples import as_tensor
 from softlabels.inputs.preprocess import Preprocess
 from tests.inputs.test_orientation import turned
@@ -67,15 +66,50 @@ def test_torchvision_does_not_turn_pictures(tmp_path):
     assert np.array_equal(found.transpose(1, 2, 0), np.asarray(folder.default_loader(str(path))))
 
 
-@given(sides, sides, st.integers(1, 64), filters, st.sampled_from([0.5, 0.875, 0.9, 0.95, 1.0]),
-       st.sampled_from(["center", "squash"]), modes)  # fmt: skip
-def test_timm_evaluation(height, width, size, name, share, mode, colours):
+@given(sides, sides, st.integers(1, 90), st.integers(1, 90), modes)
+def test_torchvision_pads_what_is_smaller_than_the_crop(height, width, high, wide, mode):
+    transforms = pytest.importorskip("torchvision.transforms")
+    image = picture(height, width).convert(mode)
+    theirs = transforms.functional.pil_to_tensor(
+        transforms.CenterCrop((high, wide))(image.convert("RGB"))
+    )
+    words = Preprocess.parse(f"rgb|pad({high}, {wide})|center_crop({high}, {wide})")
+    assert np.array_equal(words.on_picture(image), theirs.numpy())
+
+
+@given(sides, sides, st.integers(1, 64), st.integers(1, 64) | st.none(), filters,
+       st.sampled_from([0.5, 0.875, 0.9, 0.95, 1.0, 1.1]),
+       st.sampled_from(["center", "squash", "border"]), modes)  # fmt: skip
+def test_timm_evaluation(height, width, high, wide, name, share, mode, colours):
     data = pytest.importorskip("timm.data")
     image = picture(height, width).convert(colours)
-    theirs = data.create_transform(
-        (3, size, size), interpolation=name, mean=MEAN, std=STD, crop_pct=share, crop_mode=mode
-    )(image.convert("RGB"))
-    whole = math.floor(size / share)
-    resize = f"resize({whole}, {name})" if mode == "center" else f"resize({whole}, {whole}, {name})"
-    found = ours(image, f"rgb|{resize}|center_crop({size})|{NORMAL}")
-    assert torch.equal(found, theirs)
+    transform = data.create_transform(
+        (3, high, wide or high), interpolation=name, mean=MEAN, std=STD, crop_pct=share,
+        crop_mode=mode,
+    )  # fmt: skip
+    sizes = f"{high}, {wide}" if wide else high
+    fill = f", {tuple(round(255 * mean) for mean in MEAN)}" if mode == "border" else ""
+    words = f"rgb|crop_pct({share}, {sizes}, {mode}, {name}{fill})|{NORMAL}"
+    try:
+        theirs = transform(image.convert("RGB"))
+    except ValueError:  # a side of 0 pixels
+        with pytest.raises((ValueError, UsageError)):
+            ours(image, words)
+    else:
+        assert torch.equal(ours(image, words), theirs)
+
+
+@pytest.mark.parametrize("save", [
+    lambda path: picture(9, 8).convert("CMYK").save(path.with_suffix(".jpg")),
+    lambda path: picture(9, 8).convert("RGBA").save(path.with_suffix(".png")),
+    lambda path: picture(9, 8).convert("P").save(path.with_suffix(".png"), transparency=3),
+    lambda path: picture(9, 8).convert("L").save(path.with_suffix(".png"), transparency=3),
+    lambda path: picture(9, 8).save(path.with_suffix(".gif"), save_all=True,
+                                    append_images=[picture(8, 9).resize((8, 9))]),
+])  # fmt: skip
+def test_files_give_what_torchvision_loads_of_them(tmp_path, save):
+    folder = pytest.importorskip("torchvision.datasets.folder")
+    save(tmp_path / "a")
+    (path,) = tmp_path.iterdir()
+    found = Preprocess.parse("rgb").on_picture(Image.open(path))
+    assert np.array_equal(found.transpose(1, 2, 0), np.asarray(folder.default_loader(str(path))))
