@@ -1,8 +1,9 @@
 """A codec of the tests, registered as `int8` is: with a side file that is fitted, a compressed
 column of varying size, and rows of several positions. Run as a script it is the command line.
 
-A row has 1 to 3 positions, by its id, each with the same targets. What is stored is how far its
-logits are from the pilot's mean, in whole steps, up to the last that is not 0.
+A row has 1 to 3 positions, by its id, each with the same targets: the first of its 4
+places. What is stored is how far its logits are from the pilot's mean, in whole steps, up to the
+last that is not 0.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,13 +17,13 @@ import torch
 from torch import Tensor
 
 from softlabels.logits import SoftTargets, StoredLogits, Temperature, check_temperatures
-from softlabels.store.codecs.codec import POSITIONS, Codec, Stored
+from softlabels.store.codecs.codec import MASK, POSITIONS, Codec, Stored
 from softlabels.store.codecs.kinds import Dense
 from softlabels.store.codecs.registry import CODECS
 from softlabels.store.pages.columns import Column
 from softlabels.store.side_files import SideFiles
 
-FILE, STEPS = "mean", "steps"
+FILE, STEPS, PLACES = "mean", "steps", 4
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,11 @@ class StepCodec(Codec):
     fits: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        columns = (Column(STEPS, pa.binary(), mapped=False), Column(POSITIONS, pa.int32()))
+        columns = (
+            Column(STEPS, pa.binary(), mapped=False),
+            Column(POSITIONS, pa.int32()),
+            Column(MASK, pa.binary(PLACES)),
+        )
         object.__setattr__(self, "columns", columns)
 
     def fit(self, answer: Dense) -> dict[str, dict[str, Tensor]]:
@@ -73,9 +78,11 @@ class StepCodec(Codec):
         self.check_classes(logits_NC, ids)
         shared = self.side_files.tensors(FILE)
         steps = ((logits_NC.cpu() - shared["mean"]) / shared["step"]).round().numpy()
+        counts = np.array([1 + int(id) % 3 for id in ids], np.int32)
         return {
             STEPS: [_packed(row) for row in steps.astype("<i2")],
-            POSITIONS: np.array([1 + int(id) % 3 for id in ids], np.int32),
+            POSITIONS: counts,
+            MASK: (np.arange(PLACES) < counts[:, None]).astype(np.uint8),
         }
 
     def wrap(self, stored: Mapping[str, Any]) -> StepLogits:

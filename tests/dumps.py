@@ -39,8 +39,9 @@ def make_plan(
     teacher = {"name": "t", "kind": "checkpoint", "fingerprint": f"sha256:{1:064}", "model": None}
     fields = {"teacher": teacher, "source": source, "preprocess": "", "precision": "float32",
               "views": [0], "augment": None, "codec": "dense", "dtype": dtype, "classes": classes,
-              "inputs": rows, "group_rows": group, "ids": "int64", "store_inputs": "none",
-              "batch_size": None, "shard_inputs": rows, "format": FORMAT} | words  # fmt: skip
+              "positions": 1, "inputs": rows, "group_rows": group, "ids": "int64",
+              "store_inputs": "none", "batch_size": None, "shard_inputs": rows,
+              "format": FORMAT} | words  # fmt: skip
     starts = range(0, max(1, rows), fields["shard_inputs"])
     every = np.arange(rows) if ids is None else ids
     parts = [every[start : start + fields["shard_inputs"]] for start in starts]

@@ -23,6 +23,8 @@ import softlabels
 from softlabels.errors import DamagedDump, TeacherError, UsageError
 from softlabels.store import side_files
 from softlabels.store.folder import Folder
+from softlabels.store.records import Plan
+from softlabels.targets.batch import for_each_position
 from tests import codecs
 from tests.capture import harm
 from tests.conftest import Linear, make_vectors, save_script
@@ -65,6 +67,7 @@ def test_a_pilot_fits_and_measures_before_the_first_shard(dump):
         "shared/mean.safetensors", "shared/pilot.json", "shared/probe.safetensors",
     }  # fmt: skip
     assert plan["pilot"]["rows"] == 100, "one of four rows of 400 is held back"
+    assert plan["positions"] is None, "the column of that name counts them"
     means = [entry["mean"] for entry in plan["pilot"]["kl"]]
     assert means == sorted(means, reverse=True)
     assert 0 < means[-1] < 1e-3
@@ -100,6 +103,7 @@ def test_rows_come_with_all_their_positions(dump, dump_folder, streaming):
     batch = dataset.take(rows)
     assert batch["positions"].tolist() == COUNTS[rows].tolist()
     assert batch["id"].tolist() == rows.tolist()
+    assert batch["loss_mask"].tolist() == [[p < n for p in range(4)] for n in COUNTS[rows]]
     ends = np.cumsum(COUNTS)
     positions = np.concatenate([np.arange(ends[r] - COUNTS[r], ends[r]) for r in rows])
     exact = expected(dump_folder)[torch.from_numpy(positions)]
@@ -113,6 +117,23 @@ def test_rows_come_with_all_their_positions(dump, dump_folder, streaming):
     row = dataset[5]
     assert row["soft_target"].shape == (3, 10)
     torch.testing.assert_close(row["soft_target"], batch["soft_target"][-4:-1])
+
+
+def test_a_mask_aligns_what_a_student_says_of_each_place(dump):
+    batch = softlabels.load(dump, T=4, inputs=False).take([700, 3, 4])
+    student_NLC = torch.randn(3, 4, 10, generator=torch.Generator().manual_seed(0))
+    aligned_MC = student_NLC[batch["loss_mask"]]
+    places = [(row, place) for row, n in enumerate(COUNTS[[700, 3, 4]]) for place in range(n)]
+    assert torch.equal(aligned_MC, torch.stack([student_NLC[at] for at in places]))
+    assert torch.equal(for_each_position(student_NLC, batch), aligned_MC)
+    assert batch["targets"].temper(4).kl(aligned_MC).shape == (len(places),)
+    assert for_each_position(batch["label"], batch).shape == (len(places),)
+
+
+def test_a_plan_whose_codec_has_other_positions_is_refused(dump):
+    record = json.loads((dump / "plan.json").read_text()) | {"positions": 1}
+    with pytest.raises(DamagedDump, match=r"positions is 1, and step:0\.05 has None"):
+        Plan.parse(record, "the plan")
 
 
 def test_batches_travel_without_what_all_rows_share(dump):

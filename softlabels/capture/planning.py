@@ -119,6 +119,7 @@ def draft(setup: Setup, earlier: Plan | None = None) -> Plan:
             "precision": answers.precision,
             **setup.views.fields,
             "codec": storage.codec,
+            "positions": codec.positions,
             "dtype": storage.dtype,
             "classes": answers.classes,
             "inputs": len(source),

@@ -3,13 +3,14 @@ and in the manifest, so that a stray file is known as one."""
 
 import hashlib
 import json
+from contextlib import suppress
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import ConfigDict, FailFast, Field, model_validator
 
-from softlabels.errors import PlanMismatch
+from softlabels.errors import PlanMismatch, UsageError
 from softlabels.inputs.views import Drawn, counters, parse_augment
 from softlabels.store.bands import group_sizes, view_rows
 from softlabels.store.codecs.codec import Codec
@@ -135,6 +136,10 @@ class Plan(PlanPart):
     )
     dtype: Literal["float16", "float32"] = Field(description="float16 or float32")
     classes: int = Field(ge=1, le=2**24, description="the number of logits in a row: 1 to 2^24")
+    positions: Size | None = Field(
+        description="the scored positions of each row: 1 for a classifier; null where the column "
+        "positions counts them"
+    )
     inputs: Rows = Field(description="the number of inputs, one for each of the source's rows")
     shard_inputs: Size = Field(description="the number of inputs in a shard")
     group_rows: Size = Field(
@@ -182,6 +187,10 @@ class Plan(PlanPart):
         ):
             if values is not None and len(values) != count:
                 raise ValueError(f"{name} has {len(values)} entries, expected {count}")
+        with suppress(UsageError):  # a codec that this softlabels does not know
+            positions = parse_codec(self.codec, self.classes, self.dtype).positions
+            if positions != self.positions:
+                raise ValueError(f"positions is {self.positions}, and {self.codec} has {positions}")
         try:
             _ = self.hash
         except UnicodeEncodeError:  # lone surrogates can stand in JSON

@@ -8,7 +8,6 @@ import pyarrow as pa
 
 from softlabels.errors import DamagedDump, UsageError
 from softlabels.logits import Logits
-from softlabels.store.codecs.codec import by_position
 from softlabels.store.folder import Folder
 from softlabels.store.footers import PARQUET_ERRORS, read_columns
 from softlabels.store.ledger import read_manifest
@@ -108,7 +107,7 @@ class DumpReader:
                 table = reader.table(group, [*self.codec.names, *columns])
                 stored = reader.decode(table)
                 of_rows = table["label"].to_numpy() if columns else np.full(len(table), -1)
-                yield self.codec.of_arrays(stored), by_position(of_rows, stored)
+                yield self.codec.of_arrays(stored), self.codec.by_position(of_rows, stored)
 
     def logits_of(self, rows: np.ndarray) -> tuple[Logits, np.ndarray]:
         """The logits of these rows (ascending), one row group in memory at a time; and for each of
@@ -127,7 +126,7 @@ class DumpReader:
                 table = reader.table(int(group), self.codec.names).take(pa.array(chosen))
                 stored = reader.decode(table)
                 parts.append(self.codec.of_arrays(stored))
-                which.append(by_position(np.arange(done, done + len(table)), stored))
+                which.append(self.codec.by_position(np.arange(done, done + len(table)), stored))
                 done += len(table)
         return parts[0].joined(parts[1:]), np.concatenate(which)
 

@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 
 from softlabels.errors import DamagedDump, SoftlabelsError
 from softlabels.inputs.cells import read_ids
-from softlabels.store.codecs.codec import by_position
 from softlabels.store.folder import Folder
 from softlabels.store.footers import PARQUET_ERRORS, check_footer, read_columns
 from softlabels.store.left_out import fingerprints, put_back
@@ -113,9 +112,9 @@ def _check_content(folder: Folder, path: str, plan: Plan, commit: Commit, checke
         of_rows = slice(bounds[group], bounds[group + 1])
         top_M, bad = reader.codec.of_arrays(stored).check()
         if bad is not None:
-            id = by_position(ids[of_rows], stored)[bad]
+            id = reader.codec.by_position(ids[of_rows], stored)[bad]
             raise DamagedDump(f"the logits of the row with id {id!s} are not finite")
-        known_M = by_position(labels[of_rows], stored)
+        known_M = reader.codec.by_position(labels[of_rows], stored)
         checked.labelled += int((known_M >= 0).sum())
         checked.correct += int((known_M == top_M).sum())
     hashes = table["input_hash"].to_numpy()

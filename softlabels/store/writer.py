@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from softlabels.errors import AlignmentError, LogitsError
-from softlabels.store.codecs.codec import Stored, by_position
+from softlabels.store.codecs.codec import Stored
 from softlabels.store.codecs.kinds import Dense
 from softlabels.store.folder import Folder
 from softlabels.store.left_out import fingerprints, put_back
@@ -266,5 +266,6 @@ class ShardWriter:
         schema, every = self.file.others, columns | packed
         others = pa.table([every[name] for name in schema.names], schema=schema)
         stored = mapped | decoded
-        self.statistics.add(self.codec.of_arrays(stored), by_position(labels, stored), rows)
+        of_positions = self.codec.by_position(labels, stored)
+        self.statistics.add(self.codec.of_arrays(stored), of_positions, rows)
         self.file.write(others, mapped)

@@ -22,7 +22,7 @@ from softlabels.system.humanize import counted, short
 Columns = dict[str, Any]
 ONE = ("id", "view", "label", "positions")  # columns with one number a row
 
-KEYS = ("id", "view", "input", "label", "positions", "logits", "soft_target")
+KEYS = ("id", "view", "input", "label", "positions", "loss_mask", "logits", "soft_target")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +34,8 @@ class Batch(Mapping[str, Any]):
     input: float32 [N, …], preprocessed; absent if the inputs were not loaded
     label: int64 [N], −1 for none
     positions: int64 [N], the number of positions of each row; absent if each has one
+    loss_mask: bool [N, L], which of the L places of each input are scored positions; absent if
+        positions are no places of inputs
     logits: [M, C] in their stored dtype; absent if not all logits are stored
     soft_target: float32 [M, C], rows sum to 1; absent without a T
     targets: the `Logits` of the M positions, for every codec; a loop over the batch leaves it out
@@ -164,8 +166,12 @@ class Row(Mapping[str, Any]):
 
 
 def for_each_position(values_N: Tensor, columns: Mapping[str, Any]) -> Tensor:
-    """Values of each row, such as a student's logits [N, …] or labels, repeated for each of its
-    positions, so that they align with the targets of the same batch."""
+    """Values of each row, aligned with the targets of the same batch: those at each place of an
+    input, such as a student's logits [N, L, C], at the scored places; others, such as labels [N],
+    repeated for each of the row's positions."""
+    mask_NL = columns.get("loss_mask")
+    if mask_NL is not None and values_N.shape[:2] == mask_NL.shape:
+        return values_N[mask_NL.to(values_N.device)]
     counts_N = columns.get("positions") if "positions" in columns else None
     if counts_N is None:
         return values_N

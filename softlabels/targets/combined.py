@@ -137,7 +137,7 @@ class SideBySide(SoftDataset):
     dumps: Mapping[str, Dump]
 
     def __post_init__(self) -> None:
-        if any(dump.reader.codec.varies for dump in self.dumps.values()):
+        if any(dump.reader.codec.positions != 1 for dump in self.dumps.values()):
             raise UsageError("dumps whose rows have several positions can't stand side by side")
         if any(isinstance(dump.rows, StreamedRows) for dump in self.dumps.values()):
             raise UsageError("streamed dumps can't stand side by side; leave out streaming")

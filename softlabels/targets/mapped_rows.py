@@ -17,7 +17,7 @@ from torch.utils.data import get_worker_info
 
 from softlabels.errors import DamagedDump, StoreError, UsageError
 from softlabels.logits import Logits
-from softlabels.store.codecs.codec import POSITIONS, Codec
+from softlabels.store.codecs.codec import MASK, POSITIONS, Codec
 from softlabels.store.footers import PARQUET_ERRORS
 from softlabels.store.gathering import Region, RowGroups
 from softlabels.store.mapping import allow_open_files, map_columns
@@ -314,8 +314,14 @@ class _Part:
 
 
 def target_columns(codec: Codec, stored: dict[str, Any]) -> dict[str, Any]:
-    """The columns of a batch from stored rows: `targets`, and `positions` if rows have several."""
+    """The columns of a batch from stored rows: `targets`, and `positions` and `loss_mask` if rows
+    have several."""
     columns: dict[str, Any] = {"targets": codec.wrap(stored)}
-    if POSITIONS in stored:
-        columns["positions"] = stored[POSITIONS].long()
+    if codec.positions is None:
+        columns[POSITIONS] = stored[POSITIONS].long()
+    elif codec.positions != 1:
+        rows = len(next(iter(stored.values())))
+        columns[POSITIONS] = torch.full((rows,), codec.positions)
+    if MASK in stored:
+        columns[MASK] = stored[MASK].bool()
     return columns

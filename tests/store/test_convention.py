@@ -48,8 +48,8 @@ plan = {{
                "rows": rows,
                "columns": {{"inputs": ["x"], "label": "y", "id": None}}, "class_names": {NAMES}}},
     "preprocess": "", "precision": "float32", "views": [0], "augment": None, "codec": "dense",
-    "dtype": "{dtype}", "classes": {CLASSES}, "inputs": rows, "shard_inputs": 48, "group_rows": 16,
-    "ids": "int64", "store_inputs": "none", "batch_size": None,
+    "dtype": "{dtype}", "classes": {CLASSES}, "positions": 1, "inputs": rows, "shard_inputs": 48,
+    "group_rows": 16, "ids": "int64", "store_inputs": "none", "batch_size": None,
 }}
 write_dataset("theirs", plan, np.arange(rows), hashes, labels, logits)
 np.save("logits.npy", logits)

@@ -17,6 +17,7 @@ from softlabels.store.codecs.kinds import Dense
 from softlabels.store.pages.columns import Column
 
 POSITIONS = "positions"  # the column of the number of positions of each row, where that varies
+MASK = "loss_mask"  # the column that says which positions of a row's input are scored
 
 Stored = dict[str, Any]
 """By the name of a column: of a mapped one its numbers [N, …], of a decoded one a list of N bytes
@@ -27,7 +28,9 @@ class Codec(ABC):
     """One way to store a teacher's answers. Made by `parse_codec` for a plan.
 
     A mapped column is gathered in place; a decoded one is unpacked a row group at a time. Where
-    rows have several positions, one of the columns is `positions`, int32 and mapped.
+    the number of a row's positions varies, the column `positions` counts them, int32 and mapped.
+    Where they are some of the L places of its input, the column `loss_mask` says which: uint8 [L],
+    mapped, 1 for a scored place.
     """
 
     takes: ClassVar[tuple[Any, ...]] = (Dense,)
@@ -75,9 +78,14 @@ class Codec(ABC):
         return [column.name for column in self.columns]
 
     @property
-    def varies(self) -> bool:
-        """Whether rows have several positions."""
-        return any(column.name == POSITIONS for column in self.columns)
+    def positions(self) -> int | None:
+        """The scored positions of each row, 1 for a classifier; None where the column says it."""
+        return None if POSITIONS in self.names else 1
+
+    def by_position(self, values_N: np.ndarray, stored: Stored) -> np.ndarray:
+        """A value of each row, such as its label, repeated for each of its positions."""
+        counts = stored[POSITIONS] if self.positions is None else self.positions
+        return values_N if self.positions == 1 else np.repeat(values_N, counts, 0)
 
     @property
     def row_bytes(self) -> int:
@@ -115,14 +123,8 @@ def as_tensors(stored: Stored) -> dict[str, Any]:
 
 def kl_at(T: float, logits_NC: Tensor, codec: Codec, stored: Stored) -> Tensor:
     """KL(logits ‖ stored, both at T) of each position, in nats, [M] on the CPU."""
-    exact_MC, logits = logits_NC.cpu(), codec.of_arrays(stored)
-    if POSITIONS in stored:
-        exact_MC = exact_MC.repeat_interleave(torch.from_numpy(stored[POSITIONS]).long(), 0)
+    logits = codec.of_arrays(stored)
+    exact_MC = torch.from_numpy(codec.by_position(logits_NC.cpu().numpy(), stored))
     if logits.is_dense:
         return kl_of_change(exact_MC, logits.dense(), T)
     return kl_of_change(exact_MC, logits.temper(T).log_probs() * T, T)
-
-
-def by_position(values_N: np.ndarray, stored: Stored) -> np.ndarray:
-    """A value of each row, such as its label, repeated for each of its positions."""
-    return np.repeat(values_N, stored[POSITIONS]) if POSITIONS in stored else values_N
