@@ -99,7 +99,7 @@ class RunningTeacher:
             "kind": self.model.kind,
             "fingerprint": self.model.fingerprint,
             "model": self.model.spec,
-            "weights": self.model.weights,
+            "key": self.model.key,
         }
 
     @property

@@ -22,14 +22,14 @@ class ModelFile:
     spec: the model that a bare state dict belongs to
     input_shape: the shape of an input of that model; called only if it is needed
     trust_pickle: whether a file that could run code is loaded
-    weights: where in a file of several the state dict lies
+    key: where in a file of several the state dict lies
     """
 
     path: Path
     spec: str | None = None
     input_shape: Callable[[], Sequence[int]] | None = None
     trust_pickle: bool = False
-    weights: str | None = None
+    key: str | None = None
 
 
 @dataclass(kw_only=True)
@@ -41,7 +41,7 @@ class Model:
     spec: such as mlp:800x800, where there is one
     preprocess, class_names, data: what a checkpoint remembers
     classes: their number, if known; it tells logits from a model's other outputs
-    weights: where in a file of several the state dict lies
+    key: where in a file of several the state dict lies
     remarks: what loading it has to say to a person
     feed: in which dtype it takes inputs, and how many at once
     """
@@ -54,7 +54,7 @@ class Model:
     class_names: list[str] | None = None
     data: dict[str, Any] = field(default_factory=dict)
     classes: int | None = None
-    weights: str | None = None
+    key: str | None = None
     remarks: list[str] = field(default_factory=list)
     feed: Feed = field(default_factory=Feed)
 

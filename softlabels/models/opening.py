@@ -30,9 +30,9 @@ def open_model(file: ModelFile) -> Model:
             f"rename it"
         )
     model = LOADERS[kind](file)
-    if file.weights is not None and model.kind not in ("state_dict", "pickle"):
+    if file.key is not None and model.kind not in ("state_dict", "pickle"):
         raise UsageError(
-            f"--weights is for files of several weights; {file.path} is a {model.kind}"
+            f"--key is for files of several weights; {file.path} is a {model.kind}"
         )
     return model
 

@@ -181,13 +181,13 @@ def choose(choices: Sequence[Choice], key: str | None, path: object) -> tuple[Ch
         chosen = _at(key, choices) or _at(plain, choices)
         if chosen is None:
             raise TeacherError(
-                f"--weights is {key!r}; {path} has weights that fit the model as {places}"
+                f"--key is {key!r}; {path} has weights that fit the model as {places}"
             )
         return chosen, ""
     raw = [choice for choice in choices if not _is_averaged(choice.place)]
     if len(raw or choices) > 1:
         raise TeacherError(
-            f"{path} has several weights that fit the model: {places}. Say which with --weights"
+            f"{path} has several weights that fit the model: {places}. Say which with --key"
         )
     chosen = (raw or list(choices))[0]
     others = [choice.place for choice in choices if choice is not chosen]
@@ -195,7 +195,7 @@ def choose(choices: Sequence[Choice], key: str | None, path: object) -> tuple[Ch
         return chosen, ""
     taken = chosen.place or "the outermost weights"
     return chosen, (
-        f"{path}: {taken} is taken; it also holds {', '.join(others)} (--weights {others[0]})"
+        f"{path}: {taken} is taken; it also holds {', '.join(others)} (--key {others[0]})"
     )
 
 

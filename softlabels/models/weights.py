@@ -38,13 +38,13 @@ def load_pickle(file: ModelFile) -> Model:
     content = read_pickle(file.path, file.trust_pickle)
     modules = _find_modules(content)
     if modules and file.spec is None:
-        chosen, remark = choose(modules, file.weights, file.path)
+        chosen, remark = choose(modules, file.key, file.path)
         chosen.module.eval()
         return Model(
             name=file.path.stem,
             kind="pickle",
             module=chosen.module,
-            weights=chosen.place or None,
+            key=chosen.place or None,
             remarks=[remark] if remark else [],
         )
     if isinstance(content, dict) and str(content.get("format", "")).startswith("softlabels-"):
@@ -165,18 +165,18 @@ def _from_weights(content: Any, file: ModelFile, ordered: bool = True) -> Model:
         kind="state_dict",
         module=module,
         spec=spec,
-        weights=fit.place or None,
+        key=fit.place or None,
         remarks=remarks,
     )
 
 
 def _refuse_list(sets: list[WeightSet], fits: list[Fit], file: ModelFile) -> None:
-    """Raises TeacherError where --weights names a list of tensors that no order of layers fits."""
+    """Raises TeacherError where --key names a list of tensors that no order of layers fits."""
     fitting = {fit.place for fit in fits}
     for group in sets:
-        if group.listed and group.place == file.weights and file.weights not in fitting:
+        if group.listed and group.place == file.key and file.key not in fitting:
             raise TeacherError(
-                f"--weights is {file.weights!r}, in {file.path} a list of "
+                f"--key is {file.key!r}, in {file.path} a list of "
                 f"{len(group.tensors):,} tensors. {NAMELESS}"
             )
 
@@ -230,13 +230,13 @@ def _choose_fit(fits: list[Fit], file: ModelFile) -> tuple[Fit | None, list[str]
     if not fits:
         return None, []
     most = [fit for fit in fits if fit.is_most]
-    if file.weights is None and not most:
+    if file.key is None and not most:
         names = ", ".join(fit.place for fit in fits)
         raise TeacherError(
             f"{file.path}: {names} fits the model, but is less than half of the tensors beside it; "
-            f"if it is meant, say so with --weights {fits[0].place}"
+            f"if it is meant, say so with --key {fits[0].place}"
         )
-    fit, remark = choose(fits if file.weights else most, file.weights, file.path)
+    fit, remark = choose(fits if file.key else most, file.key, file.path)
     left = fit.left
     more = f", … ({len(left):,} tensors)" if len(left) > 3 else ""
     beside = f"{file.path}: not the model's, left out: {', '.join(left[:3])}{more}"

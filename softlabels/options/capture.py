@@ -73,7 +73,7 @@ class DumpOptions(ViewOptions, SourceOptions):
         "Where shards run: here (under torchrun, on every rank), or on a Ray cluster.", "local"
     )
     model: str | None = option("The model of a bare state dict, such as mlp:1200x1200.", None)
-    weights: str | None = option(
+    key: str | None = option(
         "Which weights of a file that holds several, such as state_dict_ema.", None
     )
     batch_size: Count = option("Rows in a forward pass.", 256)

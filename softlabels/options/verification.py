@@ -18,7 +18,7 @@ class VerifyOptions(Options):
     replay: Count | None = option("Also run this many random rows through the teacher again.", None)
     teacher: str | None = option("The teacher's file, for --replay.", None)
     model: str | None = option("The model of a bare state dict, such as mlp:1200x1200.", None)
-    weights: str | None = option(
+    key: str | None = option(
         "Which weights of a file that holds several, such as state_dict_ema.", None
     )
     seed: Natural = option("Seed of the rows for --replay.", 0)

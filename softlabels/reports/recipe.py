@@ -23,7 +23,7 @@ def recipe(plan: Plan, skipped: bool = False, data: str | None = None) -> list[s
         "teacher": TEACHER,
         "name": teacher.name,
         "model": model if built else None,
-        "weights": teacher.weights,
+        "key": teacher.key,
         "data": data or source.data,
         "split": source.split,
         "revision": source.revision,

@@ -52,7 +52,7 @@ class TeacherRecord(PlanPart):
     kind: Text = Field(description="the kind of its file")
     fingerprint: Hash = Field(description="the SHA-256 of its file")
     model: Text | None = Field(description="its model spec, where the file does not say all")
-    weights: Text | None = Field(
+    key: Text | None = Field(
         default=None,
         description="where in the file its weights lie; left out where it holds no others",
     )

@@ -17,7 +17,7 @@ class TeacherChoice:
 
     teacher: str
     model: str | None
-    weights: str | None
+    key: str | None
     trust_pickle: bool
 
 
@@ -27,14 +27,14 @@ def resolve(
     model: str | None = None,
     input_shape: Callable[[], Sequence[int]] | None = None,
     trust_pickle: bool = False,
-    weights: str | None = None,
+    key: str | None = None,
 ) -> Teacher:
     """Load a teacher's file on the CPU, in eval mode.
 
     model: the spec of what a bare state dict belongs to
     input_shape: the shape of an input of that model; called only if it is needed
     trust_pickle: whether a file that could run code is loaded
-    weights: which ones are meant where a file holds several (see `state_dicts`)
+    key: which weights are meant where a file holds several (see `state_dicts`)
 
     Raises TeacherError for a file that is missing, truncated or no teacher, and UntrustedPickle
     for one that could run code, unless `trust_pickle`.
@@ -43,5 +43,5 @@ def resolve(
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise TeacherError(f"--teacher {teacher} {what}; it should be a file such as t.pt")
-    opened = open_model(ModelFile(path, model, input_shape, trust_pickle, weights))
+    opened = open_model(ModelFile(path, model, input_shape, trust_pickle, key))
     return Teacher(**vars(opened), fingerprint=file_fingerprint(path))

@@ -120,7 +120,7 @@ def replay(
         model=chosen.model or (plan.teacher.model if bare else None),
         input_shape=lambda: examples.input_shape,
         trust_pickle=chosen.trust_pickle,
-        weights=chosen.weights or plan.teacher.weights,
+        key=chosen.key or plan.teacher.key,
     ).to(device)
     for remark in teacher.remarks:
         progress.say(remark)

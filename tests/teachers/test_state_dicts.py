@@ -119,15 +119,15 @@ def test_weights_that_are_less_than_half_are_taken_only_where_they_are_named(tmp
     }
     weights = prefixed("student.", other()) | teachers
     torch.save(weights | {f"teacher.c.{i}": torch.ones(2) for i in range(9)}, tmp_path / "w.pt")
-    with pytest.raises(TeacherError, match=r"several weights.*student, teacher.a, teacher.b.*--w"):
+    with pytest.raises(TeacherError, match=r"several weights.*student, teacher.a, teacher.b.*--key"):
         load(tmp_path / "w.pt")
-    assert load(tmp_path / "w.pt", weights="teacher.a").weights == "teacher.a"
+    assert load(tmp_path / "w.pt", key="teacher.a").key == "teacher.a"
     one = prefixed("student.", other()) | {f"teacher.c.{i}": torch.ones(2) for i in range(99)}
     torch.save(one, tmp_path / "w.pt")
     with pytest.raises(TeacherError, match=r"student fits the model, but is less than half"):
         load(tmp_path / "w.pt")
     torch.testing.assert_close(
-        load(tmp_path / "w.pt", weights="student").logits(INPUTS), answers(other())
+        load(tmp_path / "w.pt", key="student").logits(INPUTS), answers(other())
     )
 
 
@@ -157,21 +157,21 @@ def test_raw_weights_are_taken_beside_averaged_ones_and_both_are_named(tmp_path,
     found = load(tmp_path / "w.pt")
     torch.testing.assert_close(found.logits(INPUTS), answers(other()))
     (remark,) = found.remarks
-    assert remark.endswith(f"state_dict is taken; it also holds {key} (--weights {key})")
-    chosen = load(tmp_path / "w.pt", weights=key)
+    assert remark.endswith(f"state_dict is taken; it also holds {key} (--key {key})")
+    chosen = load(tmp_path / "w.pt", key=key)
     torch.testing.assert_close(chosen.logits(INPUTS), answers(Net().state_dict()))
-    assert (chosen.weights, chosen.remarks) == (key, [])
+    assert (chosen.key, chosen.remarks) == (key, [])
 
 
 def test_averaged_weights_beside_raw_ones_in_the_same_dict(tmp_path):
     both = prefixed("model.", other()) | prefixed("ema_model.module.", Net().state_dict())
     torch.save({"state_dict": both}, tmp_path / "w.pt")
     found = load(tmp_path / "w.pt")
-    assert found.weights == "state_dict.model"
+    assert found.key == "state_dict.model"
     assert "it also holds state_dict.ema_model" in found.remarks[0]
     for key in ("ema_model", "state_dict.ema_model"):
         torch.testing.assert_close(
-            load(tmp_path / "w.pt", weights=key).logits(INPUTS), answers(Net().state_dict())
+            load(tmp_path / "w.pt", key=key).logits(INPUTS), answers(Net().state_dict())
         )
 
 
@@ -187,7 +187,7 @@ def test_averaged_weights_in_a_list_are_named_though_they_can_not_be_taken(tmp_p
     (remark,) = found.remarks
     assert f"it also holds {place} ({len(shadow)} tensors), averaged weights" in remark
     with pytest.raises(TeacherError, match=rf"is '{place}', .* a list of 7 .*copy_to of torch_ema"):
-        load(tmp_path / "w.pt", weights=place)
+        load(tmp_path / "w.pt", key=place)
     torch.save({outer: state}, tmp_path / "w.pt")
     with pytest.raises(TeacherError, match=rf"don't fit .*; it also holds {place} \(7 tensors"):
         load(tmp_path / "w.pt")
@@ -195,16 +195,16 @@ def test_averaged_weights_in_a_list_are_named_though_they_can_not_be_taken(tmp_p
 
 def test_of_two_raw_ones_none_is_taken_in_silence(tmp_path):
     torch.save({"model": other(), "best": Net().state_dict()}, tmp_path / "w.pt")
-    with pytest.raises(TeacherError, match=r"several weights.*model, best.*--weights"):
+    with pytest.raises(TeacherError, match=r"several weights.*model, best.*--key"):
         load(tmp_path / "w.pt")
     with pytest.raises(
-        TeacherError, match=r"--weights is 'worst'; .* fit the model as model, best"
+        TeacherError, match=r"--key is 'worst'; .* fit the model as model, best"
     ):
-        load(tmp_path / "w.pt", weights="worst")
-    assert load(tmp_path / "w.pt", weights="best").weights == "best"
+        load(tmp_path / "w.pt", key="worst")
+    assert load(tmp_path / "w.pt", key="best").key == "best"
     script = save_script(nn.Linear(6, 3), tmp_path / "script.pt")
-    with pytest.raises(UsageError, match="--weights is for files of several weights"):
-        resolve(script, weights="best")
+    with pytest.raises(UsageError, match="--key is for files of several weights"):
+        resolve(script, key="best")
 
 
 def test_modules_in_a_dict(tmp_path):
@@ -212,7 +212,7 @@ def test_modules_in_a_dict(tmp_path):
     found = resolve(str(tmp_path / "w.pt"), trust_pickle=True)
     assert not found.module.training
     assert "model is taken; it also holds ema" in found.remarks[0]
-    assert resolve(str(tmp_path / "w.pt"), trust_pickle=True, weights="ema").weights == "ema"
+    assert resolve(str(tmp_path / "w.pt"), trust_pickle=True, key="ema").key == "ema"
 
 
 def test_the_data_that_a_models_shape_is_read_off_are_opened_once(tmp_path, monkeypatch):
@@ -316,16 +316,16 @@ def test_which_weights_were_taken_is_in_the_plan_and_known_to_replay(tmp_path):
     lines = Lines()
     softlabels.dump(progress=lines, **words, out=str(tmp_path / "raw"))
     assert lines.lines[2].endswith(
-        "w.pt: state_dict is taken; it also holds state_dict_ema (--weights state_dict_ema)"
+        "w.pt: state_dict is taken; it also holds state_dict_ema (--key state_dict_ema)"
     )
-    softlabels.dump(**words, out=str(tmp_path / "ema"), weights="state_dict_ema")
+    softlabels.dump(**words, out=str(tmp_path / "ema"), key="state_dict_ema")
     for out, key in (("raw", "state_dict"), ("ema", "state_dict_ema")):
         rows = softlabels.load(str(tmp_path / out), T=1).take(list(range(60)))
         right = rows["input"] @ two[key]["weight"].T + two[key]["bias"]
         torch.testing.assert_close(rows["logits"].float(), right, atol=2e-2, rtol=1e-2)
         verdict = softlabels.verify(dump=str(tmp_path / out), replay=20, teacher=words["teacher"])
         assert verdict.good
-    with pytest.raises(PlanMismatch, match=r"teacher.weights is 'state_dict' and was"):
+    with pytest.raises(PlanMismatch, match=r"teacher.key is 'state_dict' and was"):
         softlabels.dump(**words, out=str(tmp_path / "ema"), resume=True)
 
 
@@ -364,7 +364,7 @@ def test_a_place_may_be_named_as_the_file_has_it(tmp_path):
     both = prefixed("module.q.", other()) | prefixed("module.k.", Net().state_dict())
     torch.save({"state_dict": both}, tmp_path / "w.pt")
     for key in ("q", "state_dict.q", "state_dict.module.q"):
-        found = load(tmp_path / "w.pt", weights=key)
+        found = load(tmp_path / "w.pt", key=key)
         torch.testing.assert_close(found.logits(INPUTS), answers(other()))
 
 
