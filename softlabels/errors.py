@@ -34,11 +34,14 @@ class UsageError(SoftlabelsError, ValueError):
 
 
 class MissingExtra(SoftlabelsError, ImportError):
-    def __init__(self, library: str, extra: str, purpose: str) -> None:
+    """reason: why the library can't be imported, if it is there all the same."""
+
+    def __init__(self, library: str, extra: str, purpose: str, reason: str = "") -> None:
+        problem = f"can't be imported ({reason})" if reason else "is not installed"
         super().__init__(
-            f"{purpose} needs {library}, which is not installed: pip install 'softlabels[{extra}]'"
+            f"{purpose} needs {library}, which {problem}: pip install 'softlabels[{extra}]'"
         )
-        self._parts = library, extra, purpose
+        self._parts = library, extra, purpose, reason
 
     def __reduce__(self) -> tuple:
         return type(self), self._parts

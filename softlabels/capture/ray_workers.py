@@ -11,10 +11,11 @@ from typing import Any
 
 from softlabels.capture.pipeline import dump_shards
 from softlabels.capture.planning import Setup, make_plan
-from softlabels.errors import MissingExtra, StoreError
+from softlabels.errors import StoreError
 from softlabels.models.causes import first_line
 from softlabels.store.claims import claimed
 from softlabels.store.records import Plan
+from softlabels.system.extras import need
 from softlabels.system.progress import Progress
 
 TRIES = 3  # of one shard, when its worker is lost
@@ -103,9 +104,5 @@ def _each(gpus: int) -> str:
 
 def _import_ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-        import ray.util
-    except ImportError:
-        raise MissingExtra("ray", "ray", "--engine ray") from None
-    return ray
+    need("ray.util", "ray", "--engine ray")
+    return need("ray", "ray", "--engine ray")

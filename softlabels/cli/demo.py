@@ -20,6 +20,7 @@ import softlabels
 from softlabels.errors import MissingExtra, StoreError
 from softlabels.options import DemoOptions
 from softlabels.places.newest import DEMO_MARK
+from softlabels.system.extras import need
 from softlabels.system.humanize import counted
 from softlabels.system.progress import Progress
 
@@ -147,7 +148,7 @@ def _plot(
     lines: list[Line], teacher_errors: int, options: DemoOptions, folder: Path, progress: Progress
 ) -> str | None:
     try:
-        figure_class = _figure_class()
+        figure_class = need("matplotlib.figure", "plot", "the plot").Figure
     except MissingExtra as error:
         progress.say(f"{error} (everything else is done)")
         return None
@@ -176,14 +177,6 @@ def _plot(
     path = folder / "errors-by-temperature.png"
     figure.savefig(path, dpi=150)
     return str(path)
-
-
-def _figure_class() -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingExtra("matplotlib", "plot", "the plot") from None
-    return Figure
 
 
 def _fresh_folder(folder: Path) -> Path:

@@ -5,9 +5,9 @@ import math
 
 import numpy as np
 
-from softlabels.errors import MissingExtra
 from softlabels.measures import BINS, PARTS
 from softlabels.reports.survey import Survey
+from softlabels.system.extras import need
 
 PICTURE = "softlabels.png"
 BLUE, GREY = "#2f6f9f", "#9aa5ad"
@@ -15,11 +15,8 @@ BLUE, GREY = "#2f6f9f", "#9aa5ad"
 
 def draw(survey: Survey) -> bytes:
     """A PNG; the same bytes for the same numbers. Raises MissingExtra without matplotlib."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingExtra("matplotlib", "plot", "the card's picture") from None
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    matplotlib = need("matplotlib.figure", "plot", "the card's picture")
+    figure = matplotlib.Figure(figsize=(9, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     centers = (np.arange(BINS) + 0.5) / BINS
     counts, hits = (sums.numpy() for sums in (survey.calibration.counts, survey.calibration.hits))
