@@ -62,6 +62,7 @@ reader writer shard_check
     "models": """
 causes outputs feeding sniffing
 specs model
+naming factories
 checkpoint torchscript exported state_dicts
 layers
 weights

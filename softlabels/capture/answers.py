@@ -86,7 +86,8 @@ class RunningTeacher:
 
     def __str__(self) -> str:
         model = self.model
-        return f"teacher {model.name} ({model.kind}, {self.classes} classes) on {self.device}"
+        kind = f"{model.kind}, {model.spec}" if model.spec else model.kind
+        return f"teacher {model.name} ({kind}, {self.classes:,} classes) on {self.device}"
 
     @property
     def title(self) -> str:

@@ -22,13 +22,12 @@ from torch import Tensor
 from softlabels.errors import SoftlabelsError, SourceError
 from softlabels.exchange.foreign import (
     Foreign,
-    fold_fingerprint,
     look_at_shape,
     make_texts,
     unreadable,
 )
 from softlabels.exchange.torch_files import load_torch
-from softlabels.system.local_files import file_fingerprint
+from softlabels.system.local_files import file_fingerprint, fold_fingerprint
 
 FIELDS = {"ids": "iuU", "labels": "iu", "input_hash": "iu"}  # and the kinds of their dtypes
 

@@ -20,8 +20,9 @@ import numpy as np
 
 from softlabels.errors import AlignmentError, LogitsError, SourceError
 from softlabels.exchange.arrays import as_array
-from softlabels.exchange.foreign import Foreign, fold_fingerprint
+from softlabels.exchange.foreign import Foreign
 from softlabels.exchange.torch_files import load_torch
+from softlabels.system.local_files import fold_fingerprint
 
 
 def is_fkd(place: Path) -> bool:

@@ -3,8 +3,7 @@
 Shapes: R rows of the file, N rows asked for, C classes.
 """
 
-import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,17 +40,6 @@ class Foreign:
     details: str = ""
     unproven: str = ""
     probabilities: bool = False
-
-
-def fold_fingerprint(place: Path, files: Iterable[Path]) -> str:
-    """The fingerprint of several files: of the lines `HEX  NAME` that `sha256sum` prints, in the
-    order of their names below `place`."""
-    whole = hashlib.sha256()
-    for name, path in sorted((path.relative_to(place).as_posix(), path) for path in files):
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        whole.update(f"{digest}  {name}\n".encode())
-    return "sha256:" + whole.hexdigest()
 
 
 def make_texts(values: Sequence[str], what: object) -> np.ndarray:

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from softlabels.errors import LogitsError, SourceError
-from softlabels.exchange.foreign import Foreign, fold_fingerprint, make_texts
+from softlabels.exchange.foreign import Foreign, make_texts
+from softlabels.system.local_files import fold_fingerprint
 
 FOLDER = re.compile(r"logits_top(\d+)_epoch\d+")
 

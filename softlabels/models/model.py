@@ -15,9 +15,9 @@ from softlabels.models.outputs import logits_of
 from softlabels.system.devices import autocast, tf32
 
 
-@dataclass(frozen=True)
-class ModelFile:
-    """What a loader is given.
+@dataclass(frozen=True, kw_only=True)
+class Loading:
+    """How a model is loaded.
 
     spec: the model that a bare state dict belongs to
     input_shape: the shape of an input of that model; called only if it is needed
@@ -25,11 +25,17 @@ class ModelFile:
     key: where in a file of several the state dict lies
     """
 
-    path: Path
     spec: str | None = None
     input_shape: Callable[[], Sequence[int]] | None = None
     trust_pickle: bool = False
     key: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFile(Loading):
+    """What a loader of files is given."""
+
+    path: Path
 
 
 @dataclass(kw_only=True)
@@ -37,7 +43,8 @@ class Model:
     """A function from preprocessed inputs [N, …] to logits [N, C].
 
     name: of its file, without the ending
-    kind: checkpoint, state_dict, torchscript, exported or pickle
+    kind: checkpoint, state_dict, torchscript, exported, pickle or factory
+    files: those that it was read from, if it was read from any
     spec: such as mlp:800x800, where there is one
     preprocess, class_names, data: what a checkpoint remembers
     classes: their number, if known; it tells logits from a model's other outputs
@@ -49,6 +56,7 @@ class Model:
     name: str
     kind: str
     module: nn.Module
+    files: list[Path] = field(default_factory=list)
     spec: str | None = None
     preprocess: str | None = None
     class_names: list[str] | None = None

@@ -1,10 +1,15 @@
-"""From a file to a `Model`. The contents decide which loader reads it, never the name."""
+"""From what a person writes to a `Model`: a path, or a name. The contents of a file decide which
+loader reads it, never its name."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 from softlabels.errors import TeacherError, UsageError
 from softlabels.models.exported import load_exported
-from softlabels.models.model import Model, ModelFile
+from softlabels.models.factories import load_factory
+from softlabels.models.model import Loading, Model, ModelFile
+from softlabels.models.naming import ACCEPTED, FACTORY, ModelName, parse_name
 from softlabels.models.sniffing import sniff
 from softlabels.models.torchscript import load_torchscript
 from softlabels.models.weights import load_pickle, load_safetensors
@@ -15,14 +20,57 @@ LOADERS: dict[str, Callable[[ModelFile], Model]] = {
     "pickle": load_pickle,
     "safetensors": load_safetensors,
 }
+SOURCES: dict[str, Callable[[str], Model]] = {FACTORY: load_factory}  # each gives its own weights
 
 
-def open_model(file: ModelFile) -> Model:
+def open_model(text: str, loading: Loading, weights: str | None = None) -> Model:
     """The model on the CPU, in eval mode.
 
-    Raises TeacherError for a file that is truncated or no model, UntrustedPickle for one that could
-    run code, and UsageError for weights of a file that has no choice of them.
+    text: a path, `package.module:factory`, or `source:ident`
+    weights: a file with the weights of a model that `text` names
+
+    Raises TeacherError for what is no model, or a damaged one, UntrustedPickle for a file that
+    could run code, and UsageError for a name that is also a path, and for options that another
+    kind of model takes.
     """
+    place = parse_name(text, SOURCES)
+    if isinstance(place, ModelName):
+        return _open_named(place, loading, weights)
+    if weights is not None:
+        raise UsageError(
+            f"--weights is {weights!r}, a file for a model by name, and {text} is a path. Which of "
+            f"the weights that a file holds are meant is said by --key"
+        )
+    if not place.is_file():
+        what = "is a folder" if place.is_dir() else "is neither a file nor a folder"
+        raise TeacherError(f"{text} {what}. {ACCEPTED}")
+    return open_file(ModelFile(path=place, **vars(loading)))
+
+
+def _open_named(name: ModelName, loading: Loading, weights: str | None) -> Model:
+    if loading.spec is not None:
+        raise UsageError(
+            f"--model is {loading.spec}, the model of a bare state dict, and {name} is a model "
+            f"itself; give its weights with --weights FILE, or leave --model out"
+        )
+    if weights is None:
+        if loading.key is not None:
+            raise UsageError(
+                f"--key is {loading.key!r}, for a file of several weights, and {name} is no file; "
+                f"name the file with --weights"
+            )
+        return SOURCES[name.source](name.ident)
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise TeacherError(f"--weights is {weights!r}, which is no file; give a state dict")
+    model = open_file(ModelFile(path=path, **vars(replace(loading, spec=str(name)))))
+    if model.kind != "state_dict":
+        raise TeacherError(f"--weights is {weights!r}, a {model.kind}; give a state dict")
+    return model
+
+
+def open_file(file: ModelFile) -> Model:
+    """As `open_model`, of a path alone."""
     kind = sniff(file.path)
     if kind != "pickle" and not _is_utf8(str(file.path)):  # torch and safetensors need it
         raise TeacherError(
@@ -31,9 +79,8 @@ def open_model(file: ModelFile) -> Model:
         )
     model = LOADERS[kind](file)
     if file.key is not None and model.kind not in ("state_dict", "pickle"):
-        raise UsageError(
-            f"--key is for files of several weights; {file.path} is a {model.kind}"
-        )
+        raise UsageError(f"--key is for files of several weights; {file.path} is a {model.kind}")
+    model.files = model.files or [file.path]
     return model
 
 

@@ -4,6 +4,7 @@ Teachers and students are built here alike, since a student's checkpoint is a va
 """
 
 import importlib
+import importlib.util
 import math
 import sys
 from collections.abc import Sequence
@@ -78,8 +79,15 @@ class CNN(nn.Module):
 
 def is_factory(spec: str) -> bool:
     """Whether `spec` names code to import, `package.module:factory`."""
-    module, colon, name = spec.partition(":")
-    return bool(colon) and name.isidentifier() and module not in ("mlp", "cnn")
+    module, _, name = spec.partition(":")
+    dotted = all(part.isidentifier() for part in module.split("."))
+    return dotted and name.isidentifier() and module not in ("mlp", "cnn")
+
+
+def is_importable(module: str) -> bool:
+    """Whether a module's outermost package is there; it is not imported."""
+    _look_here()
+    return importlib.util.find_spec(module.partition(".")[0]) is not None
 
 
 def build_model(
@@ -117,8 +125,7 @@ def build_model(
 def call_factory(spec: str) -> nn.Module:
     """Import `package.module:factory`, also from the current folder, and call it."""
     module_name, _, name = spec.partition(":")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
+    _look_here()
     try:
         factory = getattr(importlib.import_module(module_name), name)
     except ImportError as error:
@@ -136,6 +143,12 @@ def call_factory(spec: str) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise UsageError(f"model {spec}: it returned {type(model).__name__}, not a torch nn.Module")
     return model
+
+
+def _look_here() -> None:
+    """Let modules be imported from the current folder too."""
+    if "" not in sys.path:
+        sys.path.insert(0, "")
 
 
 def check_state(model: nn.Module, spec: str) -> None:

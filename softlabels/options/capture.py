@@ -52,8 +52,8 @@ class DumpOptions(ViewOptions, SourceOptions):
     """Run the teacher over the data once and store its raw logits."""
 
     teacher: str = option(
-        "A checkpoint of `softlabels fit`, a TorchScript archive, a .pt2 program, or a state dict "
-        "with --model."
+        "A checkpoint of `softlabels fit`, a TorchScript archive, a .pt2 program, a state dict "
+        "with --model, or package.module:factory."
     )
     data: str | None = option(
         "digits, a file or folder of data, or a Hub id. Default: the checkpoint's training data.",
@@ -73,6 +73,7 @@ class DumpOptions(ViewOptions, SourceOptions):
         "Where shards run: here (under torchrun, on every rank), or on a Ray cluster.", "local"
     )
     model: str | None = option("The model of a bare state dict, such as mlp:1200x1200.", None)
+    weights: str | None = option("A file with the weights of a teacher that is named.", None)
     key: str | None = option(
         "Which weights of a file that holds several, such as state_dict_ema.", None
     )

@@ -16,8 +16,9 @@ class VerifyOptions(Options):
         "Where the source is, if not where the dump says: a file, folder or Hub id.", None
     )
     replay: Count | None = option("Also run this many random rows through the teacher again.", None)
-    teacher: str | None = option("The teacher's file, for --replay.", None)
+    teacher: str | None = option("The teacher's file or name, for --replay.", None)
     model: str | None = option("The model of a bare state dict, such as mlp:1200x1200.", None)
+    weights: str | None = option("A file with the weights of a teacher that is named.", None)
     key: str | None = option(
         "Which weights of a file that holds several, such as state_dict_ema.", None
     )

@@ -8,7 +8,7 @@ import yaml
 
 from softlabels.reports.facts import describe, readable
 from softlabels.reports.markdown import folded, shown, table
-from softlabels.reports.recipe import TEACHER, as_block, recipe
+from softlabels.reports.recipe import TEACHER, as_block, recipe, spelling
 from softlabels.store.folder import Folder
 from softlabels.store.json_objects import MAX_JSON_BYTES
 from softlabels.store.names import CARD
@@ -20,7 +20,7 @@ BEGIN = (
     "<!-- softlabels: written by the program, up to the end mark; what is elsewhere is yours -->"
 )
 END = "<!-- softlabels: end -->"
-HASHES = ("teacher's file", "source's fingerprint", "plan")  # facts that are folded away
+HASHES = ("teacher's fingerprint", "source's fingerprint", "plan")  # facts that are folded away
 FEW = 20  # class names that a page shows
 
 
@@ -205,11 +205,13 @@ def _origin_paragraph(manifest: Manifest, plan: Plan) -> str:
     if plan.is_imported:
         how = shown(plan.teacher.model or "logits of another program")
         return f"`softlabels import`, from a file of logits ({how}), with {versions}."
-    file = "the teacher's file, of the SHA-256 above"
+    named = spelling(plan)
+    what = shown(named) if named else f"`{TEACHER}`"
+    needs = f"{what} is the teacher, of the fingerprint above"
     if plan.source.origin == "local":
-        file += f", and it runs where {shown(plan.source.data)} lies"
+        needs += f", and it runs where {shown(plan.source.data)} lies"
     command = as_block(recipe(plan, bool(manifest.skipped)))
-    return f"{command}\n\nwith {versions}. `{TEACHER}` is {file}."
+    return f"{command}\n\nwith {versions}. {needs}."
 
 
 def size_category(rows: int) -> str:

@@ -19,7 +19,7 @@ def describe(manifest: Manifest, plan: Plan) -> dict[str, Any]:
         **({"inputs": manifest.inputs} if plan.has_views else {}),
         "classes": plan.classes,
         "teacher": _teacher(plan),
-        "teacher's file": plan.teacher.fingerprint,
+        "teacher's fingerprint": plan.teacher.fingerprint,
         "source": f"{plan.source.data}, split {plan.source.split}{revision}",
         "source's fingerprint": plan.source.fingerprint,
         "views": _views(plan),

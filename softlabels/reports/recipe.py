@@ -6,12 +6,13 @@ from softlabels.store.fields import CLEAN
 from softlabels.store.records import Plan
 
 TEACHER = "TEACHER"  # stands for its file: records hold no paths
+NAMED = {"factory"}  # kinds of teachers that their model's name gives again
 
 
 def recipe(plan: Plan, skipped: bool = False, data: str | None = None) -> list[str]:
     """`softlabels dump` and its options, one with its value in an entry, each quoted for a shell.
 
-    With the teacher's file in place of TEACHER it gives the same plan.
+    With the teacher's file in place of TEACHER, if there is one, it gives the same plan.
 
     skipped: whether rows were left out.
     data: where the source is, if its name does not say.
@@ -19,10 +20,11 @@ def recipe(plan: Plan, skipped: bool = False, data: str | None = None) -> list[s
     teacher, source, columns = plan.teacher, plan.source, plan.source.columns
     kind, model = teacher.kind, teacher.model
     built = model and (kind == "state_dict" or ":" in model.partition("(")[0])
+    by_name = spelling(plan)
     pairs = {
-        "teacher": TEACHER,
+        "teacher": by_name or TEACHER,
         "name": teacher.name,
-        "model": model if built else None,
+        "model": model if built and not by_name else None,
         "key": teacher.key,
         "data": data or source.data,
         "split": source.split,
@@ -55,6 +57,11 @@ def recipe(plan: Plan, skipped: bool = False, data: str | None = None) -> list[s
           if value is not None),
         *(f"--{name}" for name, is_set in flags.items() if is_set),
     ]  # fmt: skip
+
+
+def spelling(plan: Plan) -> str | None:
+    """The name that gives the teacher, for --teacher; None for one of files, or of an import."""
+    return plan.teacher.model if plan.teacher.kind in NAMED else None
 
 
 def as_block(command: list[str]) -> str:

@@ -50,7 +50,7 @@ class TeacherRecord(PlanPart):
 
     name: Text = Field(description="its name for people")
     kind: Text = Field(description="the kind of its file")
-    fingerprint: Hash = Field(description="the SHA-256 of its file")
+    fingerprint: Hash = Field(description="the SHA-256 of its file, of its files or weights")
     model: Text | None = Field(description="its model spec, where the file does not say all")
     key: Text | None = Field(
         default=None,

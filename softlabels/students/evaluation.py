@@ -17,7 +17,7 @@ from softlabels.label_spaces import LabelSpace, match_label_spaces
 from softlabels.logits import DenseLogits
 from softlabels.measures import LabelScore, TeacherScore
 from softlabels.models.model import Model, ModelFile
-from softlabels.models.opening import open_model
+from softlabels.models.opening import open_file
 from softlabels.options import EvalOptions, verb
 from softlabels.system.devices import resolve_device
 from softlabels.system.humanize import counted, html_table, measured
@@ -94,7 +94,7 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
             f"{options.checkpoint} is not a file; eval takes a checkpoint, such as s.pt"
         )
     try:
-        model = open_model(ModelFile(path, options.model))
+        model = open_file(ModelFile(path=path, spec=options.model))
     except UntrustedPickle as error:  # whose remedies, such as --trust-pickle, are for teachers
         raise UntrustedPickle(
             f"{options.checkpoint} is a pickle that could run code, so it was not loaded; eval "

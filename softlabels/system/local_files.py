@@ -3,7 +3,7 @@
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -40,6 +40,15 @@ def file_fingerprint(path: Path) -> str:
     """`sha256:` and the hex digest of the file, as `sha256sum` prints it."""
     with path.open("rb") as file:
         return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fold_fingerprint(place: Path, files: Iterable[Path]) -> str:
+    """The fingerprint of several files: of the lines `HEX  NAME` that `sha256sum` prints, in the
+    order of their names below `place`."""
+    whole = hashlib.sha256()
+    for name, path in sorted((path.relative_to(place).as_posix(), path) for path in files):
+        whole.update(f"{file_fingerprint(path).removeprefix('sha256:')}  {name}\n".encode())
+    return "sha256:" + whole.hexdigest()
 
 
 def is_full(error: BaseException) -> bool:

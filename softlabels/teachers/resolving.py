@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from softlabels.errors import TeacherError
-from softlabels.models.model import ModelFile
+from softlabels.models.model import Loading, Model
 from softlabels.models.opening import open_model
-from softlabels.system.local_files import file_fingerprint
+from softlabels.system.humanize import few
+from softlabels.teachers.fingerprints import fingerprint_of, weight_hashes
 from softlabels.teachers.teacher import Teacher
 
 
@@ -17,6 +17,7 @@ class TeacherChoice:
 
     teacher: str
     model: str | None
+    weights: str | None
     key: str | None
     trust_pickle: bool
 
@@ -25,23 +26,40 @@ def resolve(
     teacher: str,
     *,
     model: str | None = None,
+    weights: str | None = None,
+    key: str | None = None,
     input_shape: Callable[[], Sequence[int]] | None = None,
     trust_pickle: bool = False,
-    key: str | None = None,
 ) -> Teacher:
-    """Load a teacher's file on the CPU, in eval mode.
+    """A teacher on the CPU, in eval mode.
 
+    teacher: a path, or a name such as package.module:factory
     model: the spec of what a bare state dict belongs to
+    weights: a file with the weights of a teacher that is given by name
+    key: which weights are meant where a file holds several (see `state_dicts`)
     input_shape: the shape of an input of that model; called only if it is needed
     trust_pickle: whether a file that could run code is loaded
-    key: which weights are meant where a file holds several (see `state_dicts`)
 
-    Raises TeacherError for a file that is missing, truncated or no teacher, and UntrustedPickle
-    for one that could run code, unless `trust_pickle`.
+    Raises TeacherError for what is missing, damaged or no teacher, UntrustedPickle for a file that
+    could run code, unless `trust_pickle`, and UsageError for options that don't fit the teacher.
     """
-    path = Path(teacher).expanduser()
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise TeacherError(f"--teacher {teacher} {what}; it should be a file such as t.pt")
-    opened = open_model(ModelFile(path, model, input_shape, trust_pickle, key))
-    return Teacher(**vars(opened), fingerprint=file_fingerprint(path))
+    loading = Loading(spec=model, input_shape=input_shape, trust_pickle=trust_pickle, key=key)
+    opened = open_model(teacher, loading, weights)
+    if opened.kind == "factory":
+        hashes = weight_hashes(opened.module)
+        del opened  # memory may not hold two
+        opened = open_model(teacher, loading, weights)
+        _check_made_alike(opened, hashes)
+    return Teacher(**vars(opened), fingerprint=fingerprint_of(opened))
+
+
+def _check_made_alike(model: Model, hashes: dict[str, str]) -> None:
+    """Raises TeacherError where a factory draws weights, which neither a rank nor a resume would
+    get again. hashes: of those that it made before."""
+    again = weight_hashes(model.module)
+    other = [name for name in again | hashes if again.get(name) != hashes.get(name)]
+    if other:
+        raise TeacherError(
+            f"{model.spec} makes other weights each time ({few(other)}); a teacher's are trained. "
+            f"Let the factory load them, or name their file with --weights"
+        )

@@ -7,14 +7,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from softlabels.errors import AlignmentError, LabelSpaceMismatch, TeacherError
+from softlabels.errors import AlignmentError, LabelSpaceMismatch, TeacherError, UsageError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import BLOCK_ROWS, Source
 from softlabels.label_spaces import LabelSpace, match_label_spaces
 from softlabels.logits import DenseLogits, Logits, kl_of_change
 from softlabels.measures import agrees
+from softlabels.models.specs import is_factory
 from softlabels.store.reader import DumpReader
+from softlabels.store.records import Plan
 from softlabels.system.devices import CUDA_ALONE, resolve_device
 from softlabels.system.progress import Progress
 from softlabels.targets.joining import Join, find_inputs, open_inputs
@@ -114,20 +116,20 @@ def replay(
     examples = find_inputs(reader, source, Preprocess.parse(plan.preprocess))
     device = resolve_device(rerun.device)
     precision = _precision_here(plan.precision, device, progress)
-    bare = plan.teacher.kind == "state_dict"
     teacher = resolve(
         chosen.teacher,
-        model=chosen.model or (plan.teacher.model if bare else None),
+        model=_model_of(chosen, plan),
         input_shape=lambda: examples.input_shape,
         trust_pickle=chosen.trust_pickle,
+        weights=chosen.weights,
         key=chosen.key or plan.teacher.key,
     ).to(device)
     for remark in teacher.remarks:
         progress.say(remark)
     if teacher.fingerprint != plan.teacher.fingerprint:
         raise TeacherError(
-            f"{chosen.teacher} is not this dump's teacher: its file is {teacher.fingerprint}, the "
-            f"dump was made by {plan.teacher.fingerprint}"
+            f"{chosen.teacher} is not this dump's teacher: its fingerprint is "
+            f"{teacher.fingerprint}, that of the dump's {plan.teacher.fingerprint}"
         )
     teacher.classes = plan.classes
     count = min(rerun.replay, len(reader))
@@ -153,6 +155,23 @@ def replay(
         REPLAYED[plan.precision],
     )  # fmt: skip
     return replace(compared, rows=count, steady=twice.size <= steady_limit(teacher, plan.precision))
+
+
+def _model_of(chosen: TeacherChoice, plan: Plan) -> str | None:
+    """The model of a bare state dict: the one that was named, else the one that the plan names.
+
+    A plan may be a stranger's, so code that it names is run only where the user names it too.
+    Raises UsageError otherwise.
+    """
+    model = plan.teacher.model
+    if chosen.model or chosen.weights or plan.teacher.kind != "state_dict" or model is None:
+        return chosen.model
+    if is_factory(model):
+        raise UsageError(
+            f"this dump's teacher is built by {model}, which would be imported and run; if you "
+            f"trust it, say so with --model {model}"
+        )
+    return model
 
 
 def _precision_here(precision: str, device: torch.device, progress: Progress) -> str:

@@ -14,7 +14,7 @@ from softlabels.options import VerifyOptions, verb
 from softlabels.places.folders import dump_folder
 from softlabels.reports.card import card_is_good
 from softlabels.reports.doubts import codec_errors, guessing
-from softlabels.reports.recipe import TEACHER, recipe
+from softlabels.reports.recipe import TEACHER, recipe, spelling
 from softlabels.store.claims import writer_of
 from softlabels.store.folder import MADE_HERE, Folder
 from softlabels.store.ledger import Ledger
@@ -116,7 +116,8 @@ def _remedy(folder: Folder, plan: Plan, skipped: bool) -> str:
         return folder.remedy
     data = recall(plan.source.identity) if plan.source.origin == "local" else None
     again = " ".join([*recipe(plan, skipped, data), f"--out {shlex.quote(str(folder))} --resume"])
-    return f"run {again}, where {TEACHER} is the teacher's file: it redoes only what is damaged"
+    file = "" if spelling(plan) else f", where {TEACHER} is the teacher's file"
+    return f"run {again}{file}: it redoes only what is damaged"
 
 
 def _read_records(ledger: Ledger, verdict: Verdict) -> tuple[Plan | None, Manifest | None]:

@@ -37,7 +37,17 @@ STRANGE = [
     "&lt;",
 ]
 # options of a dump that decide no row, and so are in no recipe
-OTHERS = {"allow_codec_error", "out", "resume", "check", "engine", "device", "workers", "outputs"}
+OTHERS = {
+    "allow_codec_error",
+    "out",
+    "resume",
+    "check",
+    "engine",
+    "device",
+    "workers",
+    "outputs",
+    "weights",
+}  # of a name: the same as --teacher FILE with --model NAME
 
 
 def cells(page: str) -> list[str]:
