@@ -42,9 +42,9 @@ describing label_numbers examples
 opening preprocessing viewed
 """,
     "inputs.tables": """
-identity
+identity live_cells
 table folders
-headers parquet text_files
+headers parquet text_files live
 image_folders
 opening
 """,

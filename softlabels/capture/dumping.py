@@ -47,6 +47,11 @@ def dump(options: DumpOptions, progress: Progress) -> DumpResult:
         raise UsageError(
             f"--engine {options.engine} starts its own workers; run it without torchrun"
         )
+    if options.engine == "ray" and not isinstance(options.data, str | None):
+        raise UsageError(
+            "--engine ray opens the data in each worker, so it takes no data set in memory: save "
+            "it, such as with to_parquet, and name the file. Under torchrun each rank makes its own"
+        )
     with saying_how_to_go_on(), ExitStack() as stack:
         return _dump(options, team, stack, progress)
 

@@ -9,7 +9,6 @@ from softlabels.capture.pipeline import Job, Pace
 from softlabels.capture.viewing import Views
 from softlabels.errors import UsageError
 from softlabels.inputs.sources import Source
-from softlabels.inputs.whereabouts import origin, public_name
 from softlabels.store.codecs.registry import parse_codec
 from softlabels.store.fields import FORMAT
 from softlabels.store.folder import Folder
@@ -76,7 +75,10 @@ def make_plan(setup: Setup, earlier: Plan | None = None) -> Plan:
     fingerprint, shards = source.key_fingerprints(plan.shard_inputs)
     identity = source.table.identity
     known = plan.source.replace(
-        fingerprint=fingerprint, shards=shards, files=identity.hash() if identity else None
+        fingerprint=fingerprint,
+        shards=shards,
+        files=identity.hash() if identity else None,
+        sample=source.sample,
     )
     plan = plan.replace(source=known)
     if earlier is not None and earlier.codec == plan.codec:  # fitted once, and measured once
@@ -136,8 +138,8 @@ def draft(setup: Setup, earlier: Plan | None = None) -> Plan:
 def _source_record(source: Source, class_names: list[str] | None) -> dict[str, Any]:
     """What a plan says of its source, but for the fingerprints."""
     return {
-        "data": public_name(source.data),
-        "origin": origin(source.data),
+        "data": source.public_name,
+        "origin": source.origin,
         "split": source.split,
         "revision": source.revision,
         "columns": {

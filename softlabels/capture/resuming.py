@@ -6,7 +6,7 @@ from softlabels.capture.planning import Setup, make_plan
 from softlabels.capture.sampling import check_sample
 from softlabels.errors import StoreError
 from softlabels.inputs.sources import Source
-from softlabels.inputs.whereabouts import origin, remember
+from softlabels.inputs.whereabouts import remember
 from softlabels.models.checkpoint import library_versions
 from softlabels.reports.card import card_is_good, render_card
 from softlabels.store.claims import sweep
@@ -163,7 +163,7 @@ def is_complete(ledger: Ledger) -> bool:
 def _note_source(source: Source, plan: Plan, progress: Progress) -> None:
     """Note where local data lie, since no record says it."""
     try:
-        if origin(source.data) == "local":
+        if source.origin == "local":
             remember(plan.source.identity, source.data)
     except OSError as error:
         progress.say(

@@ -101,7 +101,7 @@ def _answers(options: ImportOptions, source: Source, progress: Progress) -> File
     file, ids = options.file, Path(options.ids) if options.ids else None
     names = source.class_names
     classes = options.classes or (len(names) if names else None)
-    foreign = open_foreign(file, classes, options.data)
+    foreign = open_foreign(file, classes, source.data)
     places, order = match(foreign, ids, source, file)
     probabilities = Probabilities(options.T, options.floor) if options.probabilities else None
     origin = describe_origin(foreign, source, order, ids, probabilities)

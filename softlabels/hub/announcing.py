@@ -71,6 +71,8 @@ def _unreachable(plan: Plan) -> Iterator[str]:
     why = None
     if origin == "local":
         why = f"their source, {data!r}, is a file or folder of yours"
+    elif origin == "live":
+        why = f"their source, {data!r}, was a data set in the memory of your program"
     elif origin == "hub":
         with translated(HubAddress(data)):
             try:

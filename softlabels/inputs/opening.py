@@ -1,5 +1,6 @@
 """From `--data` and the names of its columns to a `Source`."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +12,12 @@ from softlabels.inputs.columns import find_columns, image_columns
 from softlabels.inputs.describing import describe
 from softlabels.inputs.reading_errors import as_source_error
 from softlabels.inputs.sources import Source
-from softlabels.inputs.tables.opening import open_data
+from softlabels.inputs.tables.opening import open_data, title_of
 from softlabels.system.progress import SILENT, Progress
 
 
 def open_source(
-    data: str,
+    data: Any,
     split: str = "train",
     *,
     revision: str | None = None,
@@ -26,20 +27,23 @@ def open_source(
     class_names: list[str] | None = None,
     progress: Progress = SILENT,
 ) -> Source:
-    """Open `data` (see docs/getting-started.md for what it may be).
+    """Open `data`: text or a data set in memory (see docs/getting-started.md).
 
     class_names: a model's; labels that are text are numbered by them, so that a split in which a
     class is missing gets the same numbers. progress: gets what `describe` says of the source.
 
     Raises SourceError for data that can't be found, is empty, or whose columns leave a choice.
     """
-    with as_source_error(f"{data!r}, split {split!r}"):
+    if isinstance(data, os.PathLike):
+        data = os.fspath(data)
+    title = title_of(data)
+    with as_source_error(f"{title!r}, split {split!r}"):
         opened = open_data(data, split, revision)
         table = opened.table
         if len(table) == 0:
             names = ", ".join(list(table.features)[:10])
             raise SourceError(
-                f"{data!r}, split {split!r}, has no rows"
+                f"{title!r}, split {split!r}, has no rows"
                 + (f" below the names of its columns, {names}" if names else "")
             )
         columns = find_columns(table, input_column, label_column, id_column or opened.id)
@@ -47,7 +51,10 @@ def open_source(
             table.features = table.features | {name: datasets.Image()}
         known = tuple(class_names) if class_names else None
         paths = opened.id is not None and columns.id == opened.id
-        source = Source(table, columns, data, opened.split, revision, known, opened.notes, paths)
+        live = not isinstance(data, str)
+        source = Source(
+            table, columns, title, opened.split, revision, known, opened.notes, paths, live
+        )
         for line in describe(source) if progress is not SILENT else ():
             progress.say(line)
     return source
@@ -58,7 +65,7 @@ class DataChoice:
     """What a command names of its data: options of these names. None is for what the model's file
     remembers, or for the default."""
 
-    data: str | None
+    data: Any
     split: str
     revision: str | None
     input_column: str | None
@@ -83,6 +90,11 @@ def open_chosen(
         raise UsageError(
             f"{model} does not remember its data; say it with --data digits, --data FOLDER or "
             f"--data OWNER/NAME"
+        )
+    if place.get("live"):
+        raise UsageError(
+            f"{model} was trained on {place['data']!r}, a data set in memory; give it in Python "
+            f"with data=…, or say where such data lie, with --data"
         )
     return open_source(
         place["data"],

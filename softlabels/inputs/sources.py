@@ -23,16 +23,19 @@ from softlabels.inputs.reading_errors import as_source_error
 from softlabels.inputs.rows import Rows
 from softlabels.inputs.tables.opening import dataset_name
 from softlabels.inputs.tables.table import DatasetTable, Table
+from softlabels.inputs.whereabouts import origin, public_name
 
 BLOCK_ROWS = 4096
 COLUMN_ROWS = 65_536  # of a single column
+SAMPLED = 64  # rows
 
 
 @dataclass(frozen=True)
 class Source:
     """One split of one dataset, seen through its columns. Made by `open_source`.
 
-    `notes` are what opening has to say of files that were left out.
+    `notes` are what opening has to say of files that were left out. `live`: an object in memory,
+    and `data` is its name.
     """
 
     table: Table
@@ -43,13 +46,35 @@ class Source:
     known_classes: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
     id_is_path: bool = False
+    live: bool = False
 
     def __len__(self) -> int:
         return len(self.table)
 
     @property
     def name(self) -> str:
-        return dataset_name(self.data)
+        return self.data if self.live else dataset_name(self.data)
+
+    @property
+    def origin(self) -> str:
+        """Where it is from: `embedded`, `hub`, `local`, or `live`, an object in memory."""
+        return "live" if self.live else origin(self.data)
+
+    @property
+    def public_name(self) -> str:
+        """Its name in records, without the path of a file."""
+        return self.data if self.live else public_name(self.data)
+
+    @cached_property
+    def sample(self) -> str | None:
+        """The fingerprint of some rows of a data set in memory, spread evenly over it: nothing else
+        tells its inputs from others without reading all of them. None for other sources."""
+        if not self.live:
+            return None
+        rows = self.take(np.unique(np.linspace(0, len(self) - 1, SAMPLED).astype(int)))
+        some = Fingerprint()
+        some.update(rows.ids, rows.hashes, rows.labels)
+        return str(some)
 
     @property
     def dataset(self) -> datasets.Dataset:

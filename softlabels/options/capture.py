@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from softlabels.errors import UsageError
+from softlabels.options.objects import Data
 from softlabels.options.option import Count, Natural, Options, option
 from softlabels.options.source import SourceOptions
 
@@ -55,7 +56,7 @@ class DumpOptions(ViewOptions, SourceOptions):
         "A checkpoint of `softlabels fit`, a TorchScript archive, a .pt2 program, a state dict "
         "with --model, or package.module:factory."
     )
-    data: str | None = option(
+    data: Data | None = option(
         "digits, a file or folder of data, or a Hub id. Default: the checkpoint's training data.",
         None,
     )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from softlabels.errors import UsageError
+from softlabels.options.objects import Data
 from softlabels.options.option import Count, Positive, option
 from softlabels.options.source import SourceOptions
 
@@ -16,7 +17,7 @@ class ImportOptions(SourceOptions):
         "A .npy, .npz or .pt of logits, a folder of .npz, a TinyViT epoch or an FKD folder.",
         positional=True,
     )
-    data: str = option("The data of these logits: digits, a file or folder of data, or a Hub id.")
+    data: Data = option("The data of these logits: digits, a file or folder of data, or a Hub id.")
     ids: str | None = option(
         "Ids in the file's order: .npy, .txt, .csv or .json; TinyViT and FKD: a .json object from "
         "keys to ids. Default: the ids in the file, else the source's order.",

@@ -24,9 +24,11 @@ from typing import (
 )
 
 from softlabels.errors import UsageError
+from softlabels.options.objects import Objects
 from softlabels.system.progress import SILENT, Progress
 
 LARGEST = 2**63  # seeds and counts are stored as int64
+PLAIN = str | int | float | bool | None
 
 O = TypeVar("O", bound="Options")  # noqa: E741
 P = TypeVar("P")
@@ -70,7 +72,8 @@ class Options:
         for one in fields(self):
             value = checked(name_of(one), getattr(self, one.name), types[one.name])
             object.__setattr__(self, one.name, value)
-            if value == "" and one.name != "preprocess":  # an empty preprocessing is one
+            empty = isinstance(value, str) and not value
+            if empty and one.name != "preprocess":  # an empty preprocessing is one
                 raise UsageError(f"{name_of(one)} is empty; write what is meant, or leave it out")
         self.check_together()
 
@@ -78,6 +81,16 @@ class Options:
         """Those of these options that are the fields of the dataclass `kind`, as one of it: what is
         below the verbs takes no options, but what it needs of them."""
         return kind(**{one.name: getattr(self, one.name) for one in fields(cast(type, kind))})
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """All options as plain values, for records and for ranks to compare; of an object its
+        type's name."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {
+            name: value if isinstance(value, PLAIN) else type(value).__name__
+            for name, value in values.items()
+        }
 
     def check_together(self) -> None:
         """Raises UsageError for options that exclude each other or need another one."""
@@ -126,8 +139,9 @@ def no_option(name: str, known: Iterable[str]) -> UsageError:
 
 
 def checked(name: str, value: Any, hint: Any) -> Any:
-    """The value in the option's type: a path as text, 8.0 as 8. Raises UsageError."""
-    kind, bounds = _parts(hint)
+    """The value in the option's type: a path as text, 8.0 as 8, an object as it is. Raises
+    UsageError."""
+    kind, mark = _parts(hint)
     if value is None and _may_be_none(hint):
         return None
     if get_origin(kind) is Literal:
@@ -139,14 +153,16 @@ def checked(name: str, value: Any, hint: Any) -> Any:
             raise UsageError(f"{name} is {value!r}; it must be True or False")
         return value
     if kind is str:
-        return _text(name, value)
+        return _text(name, value, mark if isinstance(mark, Objects) else None)
     if kind in (int, float):
-        return _number(name, value, kind, bounds)
+        return _number(name, value, kind, mark if isinstance(mark, Bounds) else None)
     return value
 
 
-def _text(name: str, value: Any) -> str:
+def _text(name: str, value: Any, objects: Objects | None) -> Any:
     text = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(text, str) and objects is not None:
+        return objects.checked(name, value)
     if not isinstance(text, str):
         raise UsageError(f"{name} is {value!r}; it must be text")
     if "\0" in text:
@@ -184,8 +200,14 @@ def _real(value: Any) -> float | None:
     return float(value) if isinstance(value, float) else None
 
 
-def _parts(hint: Any) -> tuple[Any, Bounds | None]:
-    """A type without `| None` and bounds; and the bounds."""
+def objects_of(hint: Any) -> Objects | None:
+    """The objects that an option of this type takes in Python, if any."""
+    _, mark = _parts(hint)
+    return mark if isinstance(mark, Objects) else None
+
+
+def _parts(hint: Any) -> tuple[Any, Bounds | Objects | None]:
+    """A type without `| None` and its mark; and the mark."""
     if _is_union(hint):
         parts = [part for part in get_args(hint) if part is not type(None)]
         hint = parts[0] if len(parts) == 1 else hint

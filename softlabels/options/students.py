@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from softlabels.options.objects import Data
 from softlabels.options.option import (
     BelowOne,
     Count,
@@ -51,7 +52,7 @@ class TrainingOptions(Options):
 class FitOptions(TrainingOptions, SourceOptions):
     """Train a model from hard labels: a teacher, or a baseline for students."""
 
-    data: str = option("digits (embedded), a file or folder of data, or a Hub id.")
+    data: Data = option("digits (embedded), a file or folder of data, or a Hub id.")
     model: str = option(
         "linear, mlp:1200x1200, cnn:32x64, or package.module:factory.", "mlp:1200x1200"
     )
@@ -77,7 +78,7 @@ class TrainOptions(TrainingOptions):
     student: str = option(
         "linear, mlp:800x800, cnn:32x64, or package.module:factory.", "mlp:800x800"
     )
-    source: str | None = option(
+    source: Data | None = option(
         "Where the inputs are, if not where the dump says: a file, folder or Hub id.", None
     )
     preprocess: str | None = option("The student's preprocessing. Default: the teacher's.", None)
@@ -104,7 +105,7 @@ class EvalOptions(SourceOptions):
     """Measure a checkpoint on labelled data, and against a dump."""
 
     checkpoint: str = option("A checkpoint of `softlabels fit` or `train`.", positional=True)
-    data: str | None = option(
+    data: Data | None = option(
         "Data to measure on. Default: the data that the checkpoint was trained on.", None
     )
     split: str = option("Which split of the data.", "test")

@@ -4,10 +4,10 @@ import inspect
 import textwrap
 from collections.abc import Callable
 from dataclasses import MISSING, fields
-from typing import Any, ParamSpec, Protocol, TypeVar, cast, get_type_hints
+from typing import Any, ParamSpec, Protocol, TypeVar, cast, get_args, get_type_hints
 
 from softlabels.errors import UsageError
-from softlabels.options.option import Options, choices_of, hints_of, make_options
+from softlabels.options.option import Options, choices_of, hints_of, make_options, objects_of
 from softlabels.system.progress import SILENT, Progress
 
 P = ParamSpec("P")
@@ -57,6 +57,10 @@ def verb(
 def signature(options: type[Options], result: Any) -> inspect.Signature:
     """Every option as a keyword: required ones first, the others in their order, progress last."""
     types = get_type_hints(options)  # without bounds, which only `checked` needs
+    for name, hint in hints_of(options).items():
+        if objects := objects_of(hint):
+            may_be_none = type(None) in get_args(types[name])
+            types[name] = objects.types() | None if may_be_none else objects.types()
     keywords = [
         inspect.Parameter(
             one.name,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from softlabels.errors import UsageError
+from softlabels.options.objects import Data
 from softlabels.options.option import Count, Natural, Options, option
 
 
@@ -12,7 +13,7 @@ class VerifyOptions(Options):
 
     dump: str = option("A dump: folder, address or ORG/NAME.", positional=True)
     source: bool = option("Also hash the source's inputs again and compare them row by row.", False)
-    data: str | None = option(
+    data: Data | None = option(
         "Where the source is, if not where the dump says: a file, folder or Hub id.", None
     )
     replay: Count | None = option("Also run this many random rows through the teacher again.", None)

@@ -8,7 +8,7 @@ import yaml
 
 from softlabels.reports.facts import describe, readable
 from softlabels.reports.markdown import folded, shown, table
-from softlabels.reports.recipe import TEACHER, as_block, recipe, spelling
+from softlabels.reports.recipe import DATA, TEACHER, as_block, spelling
 from softlabels.store.folder import Folder
 from softlabels.store.json_objects import MAX_JSON_BYTES
 from softlabels.store.names import CARD
@@ -181,6 +181,11 @@ def _inputs_paragraph(plan: Plan) -> str:
             f"It is {source}, a file or folder of who made this: whoever has the same rows says "
             f"where, with `source=`, or `--source`."
         )
+    if plan.source.origin == "live":
+        where = (
+            f"It is {source}, a data set in the memory of who made this: whoever has the same rows "
+            f"gives them, with `source=`, or `--source`."
+        )
     return (
         f"The inputs are not here: rows join with their source by `id`, and `input_hash` proves "
         f"that they are the ones {_seen_by(plan)}. {where}"
@@ -210,7 +215,9 @@ def _origin_paragraph(manifest: Manifest, plan: Plan) -> str:
     needs = f"{what} is the teacher, of the fingerprint above"
     if plan.source.origin == "local":
         needs += f", and it runs where {shown(plan.source.data)} lies"
-    command = as_block(recipe(plan, bool(manifest.skipped)))
+    if plan.source.origin == "live":
+        needs += f", and `{DATA}` {shown(plan.source.data)}, a data set in memory"
+    command = as_block(plan, bool(manifest.skipped))
     return f"{command}\n\nwith {versions}. {needs}."
 
 

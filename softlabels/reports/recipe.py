@@ -1,11 +1,14 @@
-"""The command that makes a dump again, from its plan: every option that its rows depend on."""
+"""The command that makes a dump again, from its plan: every option that its rows depend on. Where
+teacher or data were objects in memory, it is a call in Python."""
 
 import shlex
+from typing import Any
 
 from softlabels.store.fields import CLEAN
 from softlabels.store.records import Plan
 
 TEACHER = "TEACHER"  # stands for its file: records hold no paths
+DATA = "DATA"  # stands for a data set in memory
 NAMED = {"factory"}  # kinds of teachers that their model's name gives again
 
 
@@ -17,6 +20,46 @@ def recipe(plan: Plan, skipped: bool = False, data: str | None = None) -> list[s
     skipped: whether rows were left out.
     data: where the source is, if its name does not say.
     """
+    pairs, flags = _options(plan, skipped, data)
+    return [
+        "softlabels dump",
+        *(f"--{name} {shlex.quote(str(value))}" for name, value in pairs.items()
+          if value is not None),
+        *(f"--{name}" for name, is_set in flags.items() if is_set),
+    ]  # fmt: skip
+
+
+def call_of(plan: Plan, skipped: bool = False, data: str | None = None, **more: Any) -> list[str]:
+    """The same in Python, an argument in an entry, where the teacher or the data were objects.
+
+    more: further arguments, such as out.
+    """
+    pairs, flags = _options(plan, skipped, data)
+    given = {name.replace("-", "_"): value for name, value in pairs.items() if value is not None}
+    given |= {name.replace("-", "_"): True for name, is_set in flags.items() if is_set}
+    if given.pop("no_clean", False):
+        given["clean"] = False
+    shown = {name: repr(value) for name, value in (given | more).items()}
+    if spelling(plan) is None:
+        shown["teacher"] = TEACHER
+    if is_live(plan):
+        shown["data"] = DATA
+    return [f"{name}={value}" for name, value in shown.items()]
+
+
+def is_live(plan: Plan) -> bool:
+    """Whether the data were an object in memory."""
+    return plan.source.origin == "live"
+
+
+def again(plan: Plan, skipped: bool, data: str | None, out: str) -> str:
+    """In one line what redoes the damaged shards of the dump in `out`."""
+    if is_live(plan):
+        return f"softlabels.dump({', '.join(call_of(plan, skipped, data, out=out, resume=True))})"
+    return " ".join([*recipe(plan, skipped, data), f"--out {shlex.quote(out)} --resume"])
+
+
+def _options(plan: Plan, skipped: bool, data: str | None) -> tuple[dict[str, Any], dict[str, bool]]:
     teacher, source, columns = plan.teacher, plan.source, plan.source.columns
     kind, model = teacher.kind, teacher.model
     built = model and (kind == "state_dict" or ":" in model.partition("(")[0])
@@ -51,12 +94,7 @@ def recipe(plan: Plan, skipped: bool = False, data: str | None = None) -> list[s
     }
     if source.origin == "embedded":
         pairs |= {"input-column": None, "label-column": None, "id-column": None}
-    return [
-        "softlabels dump",
-        *(f"--{name} {shlex.quote(str(value))}" for name, value in pairs.items()
-          if value is not None),
-        *(f"--{name}" for name, is_set in flags.items() if is_set),
-    ]  # fmt: skip
+    return pairs, flags
 
 
 def spelling(plan: Plan) -> str | None:
@@ -64,6 +102,8 @@ def spelling(plan: Plan) -> str | None:
     return plan.teacher.model if plan.teacher.kind in NAMED else None
 
 
-def as_block(command: list[str]) -> str:
+def as_block(plan: Plan, skipped: bool) -> str:
     """As an indented block of Markdown."""
-    return "    " + " \\\n        ".join(command)
+    if is_live(plan):
+        return "    softlabels.dump(\n        " + ",\n        ".join(call_of(plan, skipped)) + ")"
+    return "    " + " \\\n        ".join(recipe(plan, skipped))

@@ -71,10 +71,10 @@ class SourceColumns(PlanPart):
 class SourceRecord(PlanPart):
     """The data whose rows these are."""
 
-    data: Text = Field(description="its Hub id, or the name of its file or folder")
-    origin: Literal["embedded", "hub", "local"] = Field(
+    data: Text = Field(description="its Hub id, or the name of its file, folder or object")
+    origin: Literal["embedded", "hub", "local", "live"] = Field(
         description="what its name is: hub for a Hub id, local for that of a file or folder, "
-        "embedded for what comes with softlabels"
+        "live for that of a data set in memory, embedded for what comes with softlabels"
     )
     split: str = Field(
         pattern=f"^{SPLIT}$",
@@ -92,6 +92,10 @@ class SourceRecord(PlanPart):
         description="which files its rows are read from; left out where that is not known before "
         "all are read",
     )
+    sample: Hash | None = Field(
+        default=None,
+        description="the fingerprint of some rows of a data set in memory; left out for others",
+    )
     shards: Annotated[list[ShortHash], FailFast()] = Field(
         max_length=MAX_SHARDS,
         description="the short fingerprints of the keys of the shards' rows: a list, of 200,000 "
@@ -101,14 +105,15 @@ class SourceRecord(PlanPart):
     @property
     def identity(self) -> str:
         """What is known of the source without its inputs, as one hash."""
-        known = json.dumps([self.fingerprint, self.files or self.data])
+        known = json.dumps([self.fingerprint, self.files or self.sample or self.data])
         return "sha256:" + hashlib.sha256(known.encode()).hexdigest()
 
     def is_as(self, other: "SourceRecord") -> bool:
         """Whether these are the same rows by another name, as far as is known without reading
-        inputs: files on disks may be called anything, a dataset of the Hub has the name it has."""
-        local = {self.origin, other.origin} == {"local"}
-        return local and (self.fingerprint, self.files) == (other.fingerprint, other.files)
+        inputs: files and objects may be called anything, a dataset of the Hub has its name."""
+        renamed = self.origin == other.origin and self.origin in ("local", "live")
+        ours, theirs = ((s.fingerprint, s.files, s.sample) for s in (self, other))
+        return renamed and ours == theirs
 
 
 class Plan(PlanPart):

@@ -3,7 +3,7 @@
 N rows of a batch, C classes.
 """
 
-from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +13,12 @@ from softlabels.errors import SourceError, UsageError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.opening import DataChoice, open_chosen
 from softlabels.inputs.preprocessing import choose, introduce
+from softlabels.inputs.tables.opening import title_of
 from softlabels.inputs.views import draw_shifts, shift
 from softlabels.logits import check_temperature
 from softlabels.options import FitOptions, TrainOptions, verb
 from softlabels.places.newest import newest_dump
+from softlabels.store.records import Plan
 from softlabels.students.job import Job, TrainResult
 from softlabels.students.losses import hard_loss, kd_loss
 from softlabels.students.ranks import Ranks
@@ -61,11 +63,11 @@ def train(options: TrainOptions, progress: Progress) -> TrainResult:
 def _fit(options: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:
     source = open_chosen(options.part(DataChoice), progress=progress)
     if not source.labelled:
-        raise SourceError(f"{options.data!r} has no label column; name one with --label-column")
+        raise SourceError(f"{source.data!r} has no label column; name one with --label-column")
     chosen = choose(source, options.preprocess)
     examples = Examples(source, chosen.preprocess)
     introduce(progress, examples, chosen.origin)
-    labels = _all_labels(examples, options.data)
+    labels = _all_labels(examples, source.data)
     if options.jitter and len(examples.input_shape) != 3:
         raise UsageError(f"--jitter shifts images; these inputs are {examples.input_shape}")
     if options.jitter and options.jitter >= min(examples.input_shape[1:]):
@@ -83,7 +85,7 @@ def _fit(options: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:
         return {"input": examples.finish(inputs.to(device, non_blocking=True)), "label": label}
 
     data = {
-        "data": options.data,
+        **_place(source.data, source.live),
         "split": source.split,
         "revision": options.revision,
         "input_column": options.input_column,
@@ -97,13 +99,13 @@ def _fit(options: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:
         examples=examples,
         labels=labels,
         teacher=None,
-        classes=_count_classes(source.class_names, labels, options.data),
+        classes=_count_classes(source.class_names, labels, source.data),
         class_names=source.class_names,
         data=data,
         identity=source.fingerprint,
         out=options.out,
         recipe=options.part(Recipe),
-        options=asdict(options),
+        options=options.plain,
         ranks=ranks,
         inputs=np.arange(len(source)),
     )
@@ -158,9 +160,9 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
         )
     columns = plan.source.columns
     data = {
-        "data": options.source or source_place(plan),
+        **_source_place(plan, options.source),
         "split": plan.source.split,
-        "revision": None if options.source else plan.source.revision,
+        "revision": plan.source.revision if options.source is None else None,
         "input_column": ",".join(columns.inputs),
         "label_column": columns.label,
         "id_column": columns.id,
@@ -180,7 +182,7 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
         identity=dataset.identity,
         out=options.out,
         recipe=options.part(Recipe),
-        options=asdict(options),
+        options=options.plain,
         ranks=ranks,
         inputs=view_rows[0],
     )
@@ -205,6 +207,17 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
 
     ahead = dataset.order(options.shuffle).text != "full" or not examples.kept
     return job.run(loss, take, order, remedy, progress, ahead)
+
+
+def _place(data: str, live: bool) -> dict[str, Any]:
+    """What a checkpoint remembers of where its data is."""
+    return {"data": data} | ({"live": True} if live else {})
+
+
+def _source_place(plan: Plan, source: Any) -> dict[str, Any]:
+    if source is None:
+        return _place(source_place(plan), plan.source.origin == "live")
+    return _place(title_of(source), not isinstance(source, str))
 
 
 def _slower(lr: float, weight_decay: float) -> str:

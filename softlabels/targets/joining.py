@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -62,7 +63,7 @@ class Join:
 
 
 def join_inputs(
-    reader: DumpReader, source: str | None, preprocess: Preprocess, progress: Progress = SILENT
+    reader: DumpReader, source: Any, preprocess: Preprocess, progress: Progress = SILENT
 ) -> Examples:
     """The inputs of all rows of a dump, in their order, decoded ahead."""
     examples = find_inputs(reader, open_inputs(reader, source, progress), preprocess)
@@ -111,7 +112,7 @@ class JoinedInputs:
         return Examples(self.join.source, self.preprocess, positions, hashes).gather_uncached
 
 
-def open_inputs(reader: DumpReader, source: str | None, progress: Progress = SILENT) -> Source:
+def open_inputs(reader: DumpReader, source: Any, progress: Progress = SILENT) -> Source:
     """The inputs of `source`; by default those that the dump holds, else those of its source."""
     plan = reader.plan
     if plan.with_inputs and source is None:
@@ -139,11 +140,18 @@ def source_place(plan: Plan) -> str:
     return seen or plan.source.data
 
 
-def named_source(plan: Plan, source: str | None, progress: Progress = SILENT) -> Source:
-    """The data that a plan names, or `source`, with the plan's columns. Raises SourceError if the
-    plan names a file or folder that is not on this machine."""
+def named_source(plan: Plan, source: Any, progress: Progress = SILENT) -> Source:
+    """The data that a plan names, or `source` (a name or a data set in memory), with the plan's
+    columns. Raises SourceError if the plan names what is not on this machine."""
     recorded = plan.source.columns
-    place = source or source_place(plan)
+    place = source_place(plan) if source is None else source
+    if source is None and plan.source.origin == "live":
+        raise SourceError(
+            f"the inputs are not in the dump, and their source, {place!r}, was a data set in "
+            f"memory. Give the same rows in Python with source=DATASET (to verify data=DATASET), "
+            f"or a file of them with --source; or load with inputs=False. A dump that was made "
+            f"with store_inputs='original' needs no source"
+        )
     if source is None and plan.source.origin == "local" and not os.path.exists(place):
         raise SourceError(
             f"the inputs are not in the dump, and their source, {place!r}, a file or folder of who "
@@ -153,7 +161,7 @@ def named_source(plan: Plan, source: str | None, progress: Progress = SILENT) ->
     return open_source(
         place,
         plan.source.split,
-        revision=None if source else plan.source.revision,
+        revision=plan.source.revision if source is None else None,
         input_column=recorded.inputs,
         label_column=recorded.label,
         id_column=recorded.id,

@@ -18,7 +18,7 @@ from softlabels.targets.soft_dataset import SoftDataset
 
 
 def examples(
-    data: str,
+    data: Any,
     split: str = "train",
     *,
     revision: str | None = None,
@@ -30,7 +30,7 @@ def examples(
 ) -> "LabelledExamples":
     """The rows of a data set with their inputs and labels, as `load` gives those of a dump.
 
-    data: digits, a file or folder of data, or a Hub id.
+    data: digits, a file or folder of data, a Hub id, or a data set in memory.
     split, revision: which part and which state of it.
     input_column, label_column, id_column: as in `softlabels dump`; by default found by type
     preprocess: the steps from an input to numbers, such as `str(dump.preprocess)`; by default

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from softlabels.errors import UsageError
 from softlabels.inputs.preprocess import Preprocess
@@ -27,7 +28,7 @@ def load(
     T: float | None = None,
     *,
     inputs: bool = True,
-    source: str | None = None,
+    source: Any = None,
     preprocess: str | None = None,
     keep: str = "auto",
     device: str = "cpu",
@@ -45,9 +46,10 @@ def load(
     T: the temperature of `soft_target`. Without it rows have no `soft_target`;
     `with_temperature(T)` gives the same rows with one. `logits` and `targets` know no temperature.
 
-    source: data to take the inputs from, by default the dump itself if it holds them, else the data
-    that it names. Rows are joined by id, and the hash of each input is checked before it is used,
-    so other data is refused and order does not matter. inputs=False leaves the inputs out.
+    source: data to take the inputs from, a name or a data set in memory; by default the dump itself
+    if it holds them, else the data that it names. Rows are joined by id, and the hash of each input
+    is checked before it is used, so other data is refused and order does not matter. inputs=False
+    leaves the inputs out.
     preprocess: replaces the teacher's.
 
     keep: `disk` maps the files (shards that another program packed are decoded into memory now);
@@ -85,7 +87,7 @@ class Opening:
     """How a dump is opened; see `load`."""
 
     inputs: bool
-    source: str | None
+    source: Any
     preprocess: str | None
     keep: str
     device: str

@@ -61,7 +61,7 @@ class Rerun:
     device: str
 
 
-def recheck_source(reader: DumpReader, data: str | None, progress: Progress) -> list[str]:
+def recheck_source(reader: DumpReader, data: Any, progress: Progress) -> list[str]:
     """Hash every input again and compare hashes and labels. A sentence for each finding.
 
     Raises SourceError where the source can't be opened.
@@ -105,7 +105,7 @@ def _renamed_classes(reader: DumpReader, source: Source) -> list[str]:
 
 
 def replay(
-    reader: DumpReader, chosen: TeacherChoice, rerun: Rerun, data: str | None, progress: Progress
+    reader: DumpReader, chosen: TeacherChoice, rerun: Rerun, data: Any, progress: Progress
 ) -> Replay:
     """Run random rows through the teacher again. data: the source, if not where the dump says.
 

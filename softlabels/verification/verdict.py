@@ -1,7 +1,6 @@
 """The verb `verify`: check a dump, from its bytes to its teacher's answers."""
 
 import os
-import shlex
 import time
 from dataclasses import dataclass, field
 
@@ -14,7 +13,7 @@ from softlabels.options import VerifyOptions, verb
 from softlabels.places.folders import dump_folder
 from softlabels.reports.card import card_is_good
 from softlabels.reports.doubts import codec_errors, guessing
-from softlabels.reports.recipe import TEACHER, recipe, spelling
+from softlabels.reports.recipe import TEACHER, again, spelling
 from softlabels.store.claims import writer_of
 from softlabels.store.folder import MADE_HERE, Folder
 from softlabels.store.ledger import Ledger
@@ -115,9 +114,9 @@ def _remedy(folder: Folder, plan: Plan, skipped: bool) -> str:
     if folder.origin != MADE_HERE or plan.is_imported:
         return folder.remedy
     data = recall(plan.source.identity) if plan.source.origin == "local" else None
-    again = " ".join([*recipe(plan, skipped, data), f"--out {shlex.quote(str(folder))} --resume"])
+    command = again(plan, skipped, data, str(folder))
     file = "" if spelling(plan) else f", where {TEACHER} is the teacher's file"
-    return f"run {again}{file}: it redoes only what is damaged"
+    return f"run {command}{file}: it redoes only what is damaged"
 
 
 def _read_records(ledger: Ledger, verdict: Verdict) -> tuple[Plan | None, Manifest | None]:

@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow as pa
@@ -26,6 +27,7 @@ from softlabels.inputs.tables.folders import (
 )
 from softlabels.inputs.tables.headers import Header, check_images, declared_files, read_header
 from softlabels.inputs.tables.identity import Contents
+from softlabels.inputs.tables.live import MapTable, name_of, refuse_others
 from softlabels.inputs.tables.parquet import ParquetTable
 from softlabels.inputs.tables.table import (
     ArrowTable,
@@ -51,13 +53,16 @@ class Opened:
     notes: tuple[str, ...] = ()
 
 
-def open_data(data: str, split: str, revision: str | None = None) -> Opened:
-    """`digits`, a file, a folder (files, save_to_disk, or images in class folders), or a Hub id.
+def open_data(data: Any, split: str, revision: str | None = None) -> Opened:
+    """`digits`, a file, a folder (files, save_to_disk, or images in class folders), a Hub id, or a
+    data set in memory.
 
     split: its name or a synonym, such as `val` for validation. A path that exists wins over a Hub
     id. Raises SourceError that says what was tried, and UsageError for a revision of data that has
-    none.
+    none, and for an object that is no data set.
     """
+    if not isinstance(data, str):
+        return _open_live(data, split, revision)
     if not data.strip():
         raise SourceError(f"no data is named: --data is {data!r}")
     path = local_path(data)
@@ -78,6 +83,35 @@ def open_data(data: str, split: str, revision: str | None = None) -> Opened:
             f"the data is (--data, or --source for a dump's)"
         )
     return _open_hub(data, split, revision)
+
+
+def _open_live(data: Any, split: str, revision: str | None) -> Opened:
+    """A data set in memory. It is one split: `datasets` may know its name, else it is `split`."""
+    if revision is not None:
+        raise UsageError(f"--revision is {revision!r}, and a data set in memory has none")
+    if isinstance(data, datasets.DatasetDict):
+        name = _check_split("the DatasetDict", split, data)
+        return Opened(DatasetTable(data[name]), name, notes=_notes_of(data[name]))
+    if not isinstance(data, datasets.Dataset):
+        refuse_others(data)
+        return Opened(MapTable(data), split)
+    own = str(data.split or "")
+    if not re.fullmatch(r"\w+", own):  # such as train[:10%]
+        own = split
+    if split != "train" and _meaning(own) != _meaning(split):  # train may be the default
+        raise SourceError(f"the data set is the split {own!r}, not {split!r}; leave out split=")
+    return Opened(DatasetTable(data), own, notes=_notes_of(data))
+
+
+def _notes_of(data: datasets.Dataset) -> tuple[str, ...]:
+    """A warning where rows are not what indexing gives: a transform may draw other rows each
+    time."""
+    if data.format["type"] != "custom":
+        return ()
+    return (
+        "warning: the data set's transform is not applied: its columns are read as they are "
+        "stored. What the teacher needs of it belongs into preprocess=",
+    )
 
 
 def _open_hub(data: str, split: str, revision: str | None) -> Opened:
@@ -115,6 +149,11 @@ def local_path(data: str) -> Path | None:
         except (OSError, ValueError):  # a name too long, or with a NUL
             continue
     return None
+
+
+def title_of(data: Any) -> str:
+    """What messages call the data: what was written, of an object its name."""
+    return data if isinstance(data, str) else name_of(data)
 
 
 def dataset_name(data: str) -> str:

@@ -1,0 +1,58 @@
+"""Options that are an object in Python: a data set or a model in memory. On the command line and in
+YAML files they are text, so there they have the type `str`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from softlabels.errors import UsageError
+
+if TYPE_CHECKING:
+    import datasets
+    import torch
+
+
+@dataclass(frozen=True)
+class Objects:
+    """What an option takes beside text.
+
+    text: says so to people
+    takes: whether an object may be one; the code that opens it says what is wrong with it
+    types: the types for a signature; a function, since it imports large libraries
+    """
+
+    text: str
+    takes: Callable[[Any], bool]
+    types: Callable[[], Any]
+
+    def checked(self, name: str, value: Any) -> Any:
+        """Raises UsageError for something else."""
+        if not self.takes(value):
+            shown = value if isinstance(value, int | float | bool) else f"a {type(value).__name__}"
+            raise UsageError(f"{name} is {shown}; it must be text, or in Python {self.text}")
+        return value
+
+
+def _may_be_data(value: Any) -> bool:
+    """Streams too, which are refused with a remedy where data is opened."""
+    return not isinstance(value, bytes | bytearray | type) and (
+        hasattr(value, "__getitem__") or hasattr(value, "__iter__")
+    )
+
+
+def _data_types() -> Any:
+    import datasets
+    import torch
+
+    return str | Path | datasets.Dataset | datasets.DatasetDict | torch.utils.data.Dataset
+
+
+if TYPE_CHECKING:
+    Data = str | Path | datasets.Dataset | datasets.DatasetDict | torch.utils.data.Dataset[Any]
+else:
+    Data = Annotated[
+        str,
+        Objects("a datasets.Dataset or a torch data set with rows by number", _may_be_data,
+                _data_types),
+    ]  # fmt: skip
