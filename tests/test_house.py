@@ -61,9 +61,10 @@ reader writer shard_check
 """,
     "models": """
 causes outputs feeding sniffing
-specs model
+graphs pickles
+specs model shards
 naming factories
-checkpoint torchscript exported state_dicts
+checkpoint torchscript exported onnx state_dicts
 layers
 weights
 opening

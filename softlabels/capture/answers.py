@@ -101,6 +101,8 @@ class RunningTeacher:
             "fingerprint": self.model.fingerprint,
             "model": self.model.spec,
             "key": self.model.key,
+            "logits": self.model.output,
+            "outputs": "binary" if self.model.is_pair else None,
         }
 
     @property

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from softlabels.capture.planning import Storage
-from softlabels.errors import LogitsError
+from softlabels.errors import LogitsError, UsageError
 from softlabels.inputs.examples import Examples
-from softlabels.inputs.label_numbers import check_labels
+from softlabels.inputs.label_numbers import check_labels, has_two_classes
+from softlabels.models.outputs import describe_pair
 from softlabels.probabilities import looks_like, scaled_probabilities
 from softlabels.store.codecs.kinds import Dense
 from softlabels.store.codecs.registry import parse_codec
@@ -55,12 +56,17 @@ def try_teacher(
     """
     check_class_names(teacher.name, teacher.class_names, class_names)
     teacher.classes = teacher.classes if class_names is None else len(class_names)
+    teacher.binary = run.outputs == "binary" or has_two_classes(examples.source, class_names)
     rows, inputs = examples.first_readable(run.batch_size)
     block = examples.source.take(rows)
     ids = block.ids.tolist()
     inputs = examples.finish(inputs.to(device))
     logits_NC = teacher.logits(inputs, run.precision)
     classes = logits_NC.shape[1]
+    if run.outputs == "binary" and not teacher.is_pair:
+        raise UsageError(
+            f"--outputs binary is for one logit a row, and {teacher.title} gives {classes} numbers"
+        )
     teacher.check_classes(classes, class_names)
     check_labels(examples.source, classes, f"the teacher {teacher.name}")
     codec = parse_codec(storage.codec, classes, storage.dtype)
@@ -85,7 +91,8 @@ def try_teacher(
         kl = codec.lost(Dense(logits_NC), stored, ids)
         codec.check_lost(kl, len(ids), f"the first {len(ids):,} rows")
     same = _sameness(block.hashes, logits_NC)
-    return classes, [text for text in (*teacher.feed.remarks, remark, same) if text]
+    pair = describe_pair(teacher.title, class_names) if teacher.is_pair else ""
+    return classes, [text for text in (*teacher.feed.remarks, pair, remark, same) if text]
 
 
 def _sameness(hashes_N: np.ndarray, logits_NC: Tensor) -> str:

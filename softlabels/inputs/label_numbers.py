@@ -6,6 +6,14 @@ from softlabels.errors import LabelSpaceMismatch
 from softlabels.inputs.sources import Source
 
 
+def has_two_classes(source: Source, class_names: list[str] | None) -> bool:
+    """Whether the names of the classes, or without names the labels themselves, are two. Reads
+    only the label column."""
+    if class_names is not None or not source.labelled:
+        return len(class_names or []) == 2
+    return np.unique(source.labels[source.labels >= 0]).tolist() == [0, 1]
+
+
 def check_labels(source: Source, classes: int, who: str) -> None:
     """Raises LabelSpaceMismatch for the first row whose label is not one of 0 … classes − 1. Reads
     only the label column."""

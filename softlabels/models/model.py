@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from softlabels.errors import SoftlabelsError, TeacherError, UsageError
 from softlabels.models.causes import cause, first_line
 from softlabels.models.feeding import Feed, weights_dtype
-from softlabels.models.outputs import logits_of
+from softlabels.models.outputs import logits_of, pair_of
 from softlabels.system.devices import autocast, tf32
 
 
@@ -23,12 +23,14 @@ class Loading:
     input_shape: the shape of an input of that model; called only if it is needed
     trust_pickle: whether a file that could run code is loaded
     key: where in a file of several the state dict lies
+    logits: the tensor of a graph that is meant
     """
 
     spec: str | None = None
     input_shape: Callable[[], Sequence[int]] | None = None
     trust_pickle: bool = False
     key: str | None = None
+    logits: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +45,16 @@ class Model:
     """A function from preprocessed inputs [N, …] to logits [N, C].
 
     name: of its file, without the ending
-    kind: checkpoint, state_dict, torchscript, exported, pickle or factory
+    kind: checkpoint, state_dict, torchscript, exported, pickle, onnx or factory
     files: those that it was read from, if it was read from any
     spec: such as mlp:800x800, where there is one
     preprocess, class_names, data: what a checkpoint remembers
     classes: their number, if known; it tells logits from a model's other outputs
     key: where in a file of several the state dict lies
+    output: of a graph, the tensor that is taken as the logits
+    own_precision: whether it computes in the types that its file names, and in no others
+    binary: whether one logit a row is meant for two classes, as the pair (0, z)
+    is_pair: whether it gave such pairs, known after the first inputs
     remarks: what loading it has to say to a person
     feed: in which dtype it takes inputs, and how many at once
     """
@@ -63,6 +69,10 @@ class Model:
     data: dict[str, Any] = field(default_factory=dict)
     classes: int | None = None
     key: str | None = None
+    output: str | None = None
+    own_precision: bool = False
+    binary: bool = False
+    is_pair: bool = False
     remarks: list[str] = field(default_factory=list)
     feed: Feed = field(default_factory=Feed)
 
@@ -94,12 +104,20 @@ class Model:
         precision: float32 (IEEE, never TF32), tf32, bf16 or fp16.
 
         Raises TeacherError where the model rejects the inputs, or gives something else than
-        one row of numbers for each input.
+        one row of numbers for each input, and UsageError for another precision than its own.
         """
+        if self.own_precision and precision != "float32":
+            raise UsageError(
+                f"--precision is {precision}, and {self.title} has its own precision, in its graph "
+                f"({self.kind}): leave --precision out, or export the graph in another type"
+            )
 
         def call(part: Tensor) -> Tensor:
             output = self.module(part.clone())  # it may work in place,
-            logits_NC = logits_of(output, len(part), self.classes, self.title)
+            logits_NC = logits_of(output, len(part), self.classes, self.title, self.binary)
+            if self.binary and logits_NC.shape[1] == 1:
+                self.is_pair = True
+                return pair_of(logits_NC)
             return logits_NC.clone()  # or give the same memory each time, as CUDA graphs do
 
         try:

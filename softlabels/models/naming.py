@@ -15,8 +15,8 @@ from softlabels.models.specs import is_factory, is_importable
 
 FACTORY = "python"  # the source of factories, which have none before their colon
 ACCEPTED = (
-    "A model is a file (a checkpoint, a TorchScript archive, a .pt2 program, or a state dict with "
-    "--model), or package.module:factory"
+    "A model is a file (a checkpoint, a TorchScript archive, a .pt2 program, an ONNX file, or a "
+    "state dict with --model, also in shards), or package.module:factory"
 )
 
 

@@ -10,15 +10,19 @@ from softlabels.models.exported import load_exported
 from softlabels.models.factories import load_factory
 from softlabels.models.model import Loading, Model, ModelFile
 from softlabels.models.naming import ACCEPTED, FACTORY, ModelName, parse_name
+from softlabels.models.onnx import load_onnx
+from softlabels.models.shards import find_index
 from softlabels.models.sniffing import sniff
 from softlabels.models.torchscript import load_torchscript
-from softlabels.models.weights import load_pickle, load_safetensors
+from softlabels.models.weights import load_pickle, load_safetensors, load_shards
 
 LOADERS: dict[str, Callable[[ModelFile], Model]] = {
     "torchscript": load_torchscript,
     "exported": load_exported,
     "pickle": load_pickle,
     "safetensors": load_safetensors,
+    "shards": load_shards,
+    "onnx": load_onnx,
 }
 SOURCES: dict[str, Callable[[str], Model]] = {FACTORY: load_factory}  # each gives its own weights
 
@@ -41,6 +45,7 @@ def open_model(text: str, loading: Loading, weights: str | None = None) -> Model
             f"--weights is {weights!r}, a file for a model by name, and {text} is a path. Which of "
             f"the weights that a file holds are meant is said by --key"
         )
+    place = _index_in(place)
     if not place.is_file():
         what = "is a folder" if place.is_dir() else "is neither a file nor a folder"
         raise TeacherError(f"{text} {what}. {ACCEPTED}")
@@ -60,7 +65,7 @@ def _open_named(name: ModelName, loading: Loading, weights: str | None) -> Model
                 f"name the file with --weights"
             )
         return SOURCES[name.source](name.ident)
-    path = Path(weights).expanduser()
+    path = _index_in(Path(weights).expanduser())
     if not path.is_file():
         raise TeacherError(f"--weights is {weights!r}, which is no file; give a state dict")
     model = open_file(ModelFile(path=path, **vars(replace(loading, spec=str(name)))))
@@ -80,8 +85,17 @@ def open_file(file: ModelFile) -> Model:
     model = LOADERS[kind](file)
     if file.key is not None and model.kind not in ("state_dict", "pickle"):
         raise UsageError(f"--key is for files of several weights; {file.path} is a {model.kind}")
+    if file.logits is not None and model.output is None:
+        raise UsageError(
+            f"--logits is for ONNX files, whose tensors have names; {file.path} is a {model.kind}"
+        )
     model.files = model.files or [file.path]
     return model
+
+
+def _index_in(place: Path) -> Path:
+    """The index of the weights in a folder of shards; any other path as it is."""
+    return (find_index(place) or place) if place.is_dir() else place
 
 
 def _is_utf8(name: str) -> bool:

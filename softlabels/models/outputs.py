@@ -8,15 +8,24 @@ from torch import Tensor
 
 from softlabels.errors import UsageError
 
+ONE_LOGIT = (
+    "If it is one logit z for two classes, say --outputs binary: it is stored as the pair (0, z)"
+)
+
 
 def logits_of(
-    output: Any, rows: int, classes: int | None = None, model: str = "the model"
+    output: Any,
+    rows: int,
+    classes: int | None = None,
+    model: str = "the model",
+    binary: bool = False,
 ) -> Tensor:
     """The logits [rows, C] in what a model gave for `rows` inputs.
 
     They are the tensor itself, an attribute or key `logits`, or the one item of a tuple, list or
     dict. Of several outputs they are the only one of [rows, classes]; where `classes` is not known,
-    the only one of [rows, …] in a dict, but none of a tuple. C is not held against `classes`.
+    the only one of [rows, …] in a dict, but none of a tuple. C is not held against `classes`. Only
+    where the model is known as `binary` is a tensor [rows] one logit a row, [rows, 1].
     Raises UsageError, with the shapes and what to do, where none or several could be meant.
     """
     given = output
@@ -30,10 +39,12 @@ def logits_of(
                 f"logits are; wrap it in a module whose forward returns them alone, or a dict that "
                 f"has them as 'logits'"
             )
+    if given.shape == (rows,) and binary:
+        given = given[:, None]
     if given.ndim != 2 or len(given) != rows:
         raise UsageError(
             f"{model} gave {_shapes(given)} for {rows} inputs; logits are one row of numbers for "
-            f"each input, [{rows}, classes]"
+            f"each input, [{rows}, classes]" + f". {ONE_LOGIT}" * (given.shape == (rows,))
         )
     if given.is_complex() or given.is_quantized or given.layout != torch.strided or given.is_meta:
         kind = f"{given.dtype}, {given.layout}, {given.device.type}".replace("torch.", "")
@@ -42,6 +53,25 @@ def logits_of(
             f"let its forward end in .to_dense(), .dequantize() or .real"
         )
     return given
+
+
+def pair_of(z_N1: Tensor) -> Tensor:
+    """One logit for two classes as two, (0, z), [N, 2].
+
+    softmax((0, z) / T) is (1 − σ(z / T), σ(z / T)): the softmax of two classes depends on the
+    difference of their logits alone, and its second probability is the sigmoid of it (Bishop,
+    Pattern Recognition and Machine Learning, 2006, eq. 4.57 to 4.62).
+    """
+    return torch.cat([torch.zeros_like(z_N1), z_N1], 1)
+
+
+def describe_pair(model: str, class_names: list[str] | None) -> str:
+    """What is made of one logit a row, and which class it speaks for."""
+    second = f"class 1, {class_names[1]!r}," if class_names else "class 1"
+    return (
+        f"{model} gives one logit z a row: it is taken as the pair (0, z), so that {second} has "
+        f"the probability sigmoid(z / T)"
+    )
 
 
 def _only(output: Any, rows: int, classes: int | None) -> Any:

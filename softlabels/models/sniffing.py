@@ -5,9 +5,14 @@ from pathlib import Path
 
 from softlabels.errors import TeacherError
 
+# ONNX is protobuf, which has no magic number. Writers put the fields in order, and the first is
+# ir_version, a number.
+IR_VERSION = b"\x08"
+
 
 def sniff(path: Path) -> str:
-    """`torchscript`, `exported`, `pickle` (torch.save) or `safetensors`.
+    """`torchscript`, `exported`, `pickle` (torch.save), `safetensors`, `shards` (an index of such
+    files) or `onnx`.
 
     Raises TeacherError for an empty, truncated or unknown file.
     """
@@ -19,10 +24,14 @@ def sniff(path: Path) -> str:
         return "safetensors"
     if head[:1] == b"\x80":
         return "pickle"
+    if head.lstrip()[:1] == b"{":
+        return "shards"
+    if head[:1] == IR_VERSION or path.suffix.lower() == ".onnx":  # which its loader holds it to
+        return "onnx"
     raise TeacherError(
         f"{path} is no model that can be read ({path.stat().st_size} bytes, starting "
-        f"{head[:4]!r}); expected a checkpoint, a TorchScript archive, a .pt2 program, or a "
-        f"state dict"
+        f"{head[:4]!r}); expected a checkpoint, a TorchScript archive, a .pt2 program, an ONNX "
+        f"file, or a state dict"
     )
 
 

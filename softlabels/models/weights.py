@@ -1,22 +1,18 @@
 """Files of torch.save and safetensors: our checkpoints, and state dicts that need a model."""
 
-import pickle
-import re
-import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from softlabels.errors import TeacherError, UntrustedPickle
-from softlabels.models.causes import first_line
 from softlabels.models.checkpoint import Checkpoint
 from softlabels.models.layers import describe_layers, find_by_layer
 from softlabels.models.model import Model, ModelFile
+from softlabels.models.pickles import TRUST, read_pickle, read_without_objects, unsafe_names
+from softlabels.models.shards import read_safetensors, read_shards
 from softlabels.models.specs import build_model, check_state, is_factory
 from softlabels.models.state_dicts import (
     NAMELESS,
@@ -35,7 +31,13 @@ from softlabels.system.humanize import few
 
 
 def load_pickle(file: ModelFile) -> Model:
-    content = read_pickle(file.path, file.trust_pickle)
+    left: list[str] = []
+    try:
+        content = read_pickle(file.path, file.trust_pickle)
+    except UntrustedPickle:
+        content, left = read_without_objects(file.path), unsafe_names(file.path)
+        if file.spec is None or not find_sets(content):
+            raise
     modules = _find_modules(content)
     if modules and file.spec is None:
         chosen, remark = choose(modules, file.key, file.path)
@@ -47,9 +49,13 @@ def load_pickle(file: ModelFile) -> Model:
             key=chosen.place or None,
             remarks=[remark] if remark else [],
         )
-    if isinstance(content, dict) and str(content.get("format", "")).startswith("softlabels-"):
+    if not left and _is_ours(content):
         return _from_checkpoint(Checkpoint.from_content(content, str(file.path)), file)
-    return _from_weights(content, file)
+    return _from_weights(content, file, unread=left)
+
+
+def _is_ours(content: Any) -> bool:
+    return isinstance(content, dict) and str(content.get("format", "")).startswith("softlabels-")
 
 
 @dataclass(frozen=True)
@@ -66,51 +72,14 @@ def _find_modules(content: Any) -> list[_Placed]:
 
 
 def load_safetensors(file: ModelFile) -> Model:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        weights = load_file(file.path)
-    except SafetensorError as error:
-        raise TeacherError(f"{file.path} is truncated or damaged: {error}") from error
-    return _from_weights(weights, file, ordered=False)
+    return _from_weights(read_safetensors(file.path), file, ordered=False)
 
 
-def read_pickle(path: Path, trust_pickle: bool = False) -> Any:
-    """What torch.save wrote. Raises UntrustedPickle, having run nothing, where loading could run
-    code, and TeacherError where the file is damaged."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=not trust_pickle)
-    except pickle.UnpicklingError as error:
-        unsafe = _unsafe_globals(path) or _named_global(error)
-        remedy = "Save the state dict (torch.save(model.state_dict(), …)) and give --model"
-        if unsafe and all(name.startswith("numpy.") for name in unsafe.split(", ")):
-            remedy = (
-                "These are numpy arrays: save tensors (torch.from_numpy of each), or a .safetensors"
-            )
-        raise UntrustedPickle(
-            f"{path} is a pickle that holds more than weights"
-            f"{f' ({unsafe})' if unsafe else ''}; loading it could run code, so it was not "
-            f"loaded. {remedy}, or, if you trust whoever made the file, add --trust-pickle"
-        ) from error
-    except (RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError) as error:
-        raise TeacherError(f"{path} is truncated or damaged: {first_line(error)}") from error
-    except (AttributeError, ImportError) as error:
-        raise TeacherError(
-            f"{path} needs code that can't be imported here: {first_line(error)}"
-        ) from error
-
-
-def _unsafe_globals(path: Path) -> str:
-    try:
-        return ", ".join(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
-    except Exception:  # only the newer zip files can be asked
-        return ""
-
-
-def _named_global(error: Exception) -> str:
-    match = re.search(r"GLOBAL ([\w.]+)", str(error))
-    return match.group(1) if match else ""
+def load_shards(file: ModelFile) -> Model:
+    weights, shards = read_shards(file.path, file.trust_pickle)
+    model = _from_weights(weights, file, ordered=False)
+    name = file.path.resolve().parent.name or model.name  # files of an index have one name anywhere
+    return replace(model, name=name, files=[file.path, *shards])
 
 
 def _from_checkpoint(checkpoint: Checkpoint, file: ModelFile) -> Model:
@@ -130,9 +99,14 @@ def _from_checkpoint(checkpoint: Checkpoint, file: ModelFile) -> Model:
     )
 
 
-def _from_weights(content: Any, file: ModelFile, ordered: bool = True) -> Model:
-    """A state dict, wherever it lies in `content`, in the model that --model names. `ordered`: the
-    file keeps the order of the model's tensors."""
+def _from_weights(
+    content: Any, file: ModelFile, ordered: bool = True, unread: Sequence[str] = ()
+) -> Model:
+    """A state dict, wherever it lies in `content`, in the model that --model names.
+
+    ordered: the file keeps the order of the model's tensors
+    unread: code that the file names, whose objects are not in `content`
+    """
     path, spec, sets = file.path, file.spec, find_sets(content)
     if not sets:
         raise TeacherError(f"{path} holds {_in_words(content)}")
@@ -153,6 +127,7 @@ def _from_weights(content: Any, file: ModelFile, ordered: bool = True) -> Model:
             why = describe_layers(largest, ours, ordered)
         lists = describe_lists(sets, build(_class_counts(largest)[-1]))
         why += f"; {lists}" if lists else ""
+        why += f". {_unread(unread)}; if weights are in them, and {TRUST}" if unread else ""
         raise TeacherError(f"the weights in {path} don't fit --model {spec}: {why}")
     module = build(list(fit.weights.values())[-1].shape[:1].numel())
     check_weights(fit, module.state_dict(), path)
@@ -160,6 +135,8 @@ def _from_weights(content: Any, file: ModelFile, ordered: bool = True) -> Model:
     module.eval()
     if lists := describe_lists([s for s in sets if s.place != fit.place], module):
         remarks.append(f"{path}: {lists}")
+    if unread:
+        remarks.append(f"{path}: {_unread(unread)}")
     return Model(
         name=path.stem,
         kind="state_dict",
@@ -168,6 +145,10 @@ def _from_weights(content: Any, file: ModelFile, ordered: bool = True) -> Model:
         key=fit.place or None,
         remarks=remarks,
     )
+
+
+def _unread(names: Sequence[str]) -> str:
+    return f"objects that could run code were left out, and nothing of them was run: {few(names)}"
 
 
 def _refuse_list(sets: list[WeightSet], fits: list[Fit], file: ModelFile) -> None:

@@ -53,8 +53,8 @@ class DumpOptions(ViewOptions, SourceOptions):
     """Run the teacher over the data once and store its raw logits."""
 
     teacher: str = option(
-        "A checkpoint of `softlabels fit`, a TorchScript archive, a .pt2 program, a state dict "
-        "with --model, or package.module:factory."
+        "A checkpoint of `softlabels fit`, a TorchScript archive, a .pt2 program, an ONNX file, "
+        "a state dict with --model, or package.module:factory."
     )
     data: Data | None = option(
         "digits, a file or folder of data, or a Hub id. Default: the checkpoint's training data.",
@@ -78,14 +78,18 @@ class DumpOptions(ViewOptions, SourceOptions):
     key: str | None = option(
         "Which weights of a file that holds several, such as state_dict_ema.", None
     )
+    logits: str | None = option(
+        "Which tensor of an ONNX graph holds the logits; one inside it may be named.", None
+    )
     batch_size: Count = option("Rows in a forward pass.", 256)
     allow_batch_dependence: bool = option(
         "Accept a teacher whose answer to a row depends on the rest of its batch.",
         False,
         flag="--allow-batch-dependence",
     )
-    outputs: Literal["auto", "logits"] = option(
-        "logits accepts numbers from 0 to 1, and what looks like probabilities times a constant.",
+    outputs: Literal["auto", "logits", "binary"] = option(
+        "logits accepts numbers from 0 to 1, and what looks like probabilities times a constant; "
+        "binary takes one logit z a row as two classes, (0, z), as data of two classes do.",
         "auto",
     )
     shard_rows: Count | None = option(

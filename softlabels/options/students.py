@@ -104,7 +104,10 @@ class TrainOptions(TrainingOptions):
 class EvalOptions(SourceOptions):
     """Measure a checkpoint on labelled data, and against a dump."""
 
-    checkpoint: str = option("A checkpoint of `softlabels fit` or `train`.", positional=True)
+    checkpoint: str = option(
+        "A checkpoint of `softlabels fit` or `train`, or a model with --data, such as m.onnx.",
+        positional=True,
+    )
     data: Data | None = option(
         "Data to measure on. Default: the data that the checkpoint was trained on.", None
     )
@@ -114,6 +117,9 @@ class EvalOptions(SourceOptions):
     )
     model: str | None = option(
         "The factory that the checkpoint names, to confirm that its code may run.", None
+    )
+    logits: str | None = option(
+        "Which tensor of an ONNX graph holds the logits; one inside it may be named.", None
     )
     batch_size: Count = option("Rows in a forward pass.", 1024)
     device: str = option("auto, cpu, cuda, cuda:1 or mps.", "auto")

@@ -23,6 +23,9 @@ class VerifyOptions(Options):
     key: str | None = option(
         "Which weights of a file that holds several, such as state_dict_ema.", None
     )
+    logits: str | None = option(
+        "Which tensor of an ONNX graph holds the logits; one inside it may be named.", None
+    )
     seed: Natural = option("Seed of the rows for --replay.", 0)
     batch_size: Count = option("Rows in a forward pass.", 256)
     device: str = option("auto, cpu, cuda, cuda:1 or mps.", "auto")

@@ -69,6 +69,8 @@ def _options(plan: Plan, skipped: bool, data: str | None) -> tuple[dict[str, Any
         "name": teacher.name,
         "model": model if built and not by_name else None,
         "key": teacher.key,
+        "logits": teacher.logits,
+        "outputs": teacher.outputs,
         "data": data or source.data,
         "split": source.split,
         "revision": source.revision,

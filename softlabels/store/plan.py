@@ -56,6 +56,16 @@ class TeacherRecord(PlanPart):
         default=None,
         description="where in the file its weights lie; left out where it holds no others",
     )
+    logits: Text | None = Field(
+        default=None,
+        description="the tensor of its graph that is taken as the logits; left out where it is no "
+        "graph of named tensors",
+    )
+    outputs: Literal["binary"] | None = Field(
+        default=None,
+        description="binary where it gives one logit z for two classes, stored as the pair (0, z); "
+        "else left out",
+    )
 
 
 class SourceColumns(PlanPart):

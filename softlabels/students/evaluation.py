@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,14 +10,17 @@ from torch import Tensor
 
 from softlabels.errors import LabelSpaceMismatch, SourceError, TeacherError, UntrustedPickle
 from softlabels.inputs.examples import Examples
+from softlabels.inputs.label_numbers import has_two_classes
 from softlabels.inputs.opening import DataChoice, open_chosen
 from softlabels.inputs.preprocessing import choose, introduce
 from softlabels.label_spaces import LabelSpace, match_label_spaces
 from softlabels.logits import DenseLogits
 from softlabels.measures import LabelScore, TeacherScore
-from softlabels.models.model import Model, ModelFile
-from softlabels.models.opening import open_file
+from softlabels.models.model import Loading, Model
+from softlabels.models.opening import open_model
+from softlabels.models.outputs import describe_pair
 from softlabels.options import EvalOptions, verb
+from softlabels.probabilities import looks_like
 from softlabels.system.devices import resolve_device
 from softlabels.system.humanize import counted, html_table, measured
 from softlabels.system.progress import Advance, Progress, ignore
@@ -88,30 +90,30 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
 
     Raises TeacherError, SourceError, UsageError, or LabelSpaceMismatch for other classes.
     """
-    path = Path(options.checkpoint).expanduser()
-    if not path.is_file():
-        raise TeacherError(
-            f"{options.checkpoint} is not a file; eval takes a checkpoint, such as s.pt"
-        )
     try:
-        model = open_file(ModelFile(path=path, spec=options.model))
+        model = open_model(options.checkpoint, Loading(spec=options.model, logits=options.logits))
     except UntrustedPickle as error:  # whose remedies, such as --trust-pickle, are for teachers
         raise UntrustedPickle(
             f"{options.checkpoint} is a pickle that could run code, so it was not loaded; eval "
             f"takes a checkpoint that softlabels fit or train wrote"
         ) from error
-    if model.kind != "checkpoint" or model.preprocess is None:
+    if model.kind == "state_dict":
         raise TeacherError(
-            f"{options.checkpoint} is a {model.kind}, not a checkpoint of softlabels"
+            f"{options.checkpoint} is a bare state dict, which says neither its model nor its "
+            f"preprocessing; eval takes a checkpoint of softlabels fit or train, or a whole model"
         )
     choice = options.part(DataChoice)
     source = open_chosen(choice, options.checkpoint, model.remembered, progress)
     chosen = choose(source, options.preprocess, model.preprocess, "the checkpoint")
     examples = Examples(source, chosen.preprocess)
     introduce(progress, examples, chosen.origin)
+    model.binary = has_two_classes(source, source.class_names)
     device = resolve_device(options.device)
     running = Running(options.checkpoint, model.to(device), device, options.batch_size, progress)
     space = running.label_space(examples)
+    pair = [describe_pair(model.title, source.class_names)] if model.is_pair else []
+    for text in (*model.remarks, *model.feed.remarks, *pair):
+        progress.say(text)
     labels_N = _labels_of(examples, space, progress)
     score = LabelScore()
     for rows, logits_NC in running.predict(examples, "eval"):
@@ -138,9 +140,13 @@ class Running:
     def label_space(self, examples: Examples) -> LabelSpace:
         """Its classes, counted in its logits of a few inputs."""
         sample = examples.finish(examples.sample().to(self.device))
-        return LabelSpace(
-            self.checkpoint, self.model.logits(sample).shape[1], self.model.class_names
-        )
+        logits_NC = self.model.logits(sample)
+        if looks_like(logits_NC) in ("softmax", "percent"):
+            raise TeacherError(
+                f"{self.checkpoint} gives probabilities (rows sum to one number), so it ends in a "
+                f"softmax, and eval measures raw logits: save the model without its last softmax"
+            )
+        return LabelSpace(self.checkpoint, logits_NC.shape[1], self.model.class_names)
 
     def predict(self, examples: Examples, what: str) -> Iterator[tuple[np.ndarray, Tensor]]:
         """`predict` of all rows. Raises TeacherError at the end if some logits are not finite.

@@ -19,6 +19,7 @@ class TeacherChoice:
     model: str | None
     weights: str | None
     key: str | None
+    logits: str | None
     trust_pickle: bool
 
 
@@ -28,6 +29,7 @@ def resolve(
     model: str | None = None,
     weights: str | None = None,
     key: str | None = None,
+    logits: str | None = None,
     input_shape: Callable[[], Sequence[int]] | None = None,
     trust_pickle: bool = False,
 ) -> Teacher:
@@ -37,13 +39,15 @@ def resolve(
     model: the spec of what a bare state dict belongs to
     weights: a file with the weights of a teacher that is given by name
     key: which weights are meant where a file holds several (see `state_dicts`)
+    logits: which tensor of an ONNX graph is meant
     input_shape: the shape of an input of that model; called only if it is needed
     trust_pickle: whether a file that could run code is loaded
 
     Raises TeacherError for what is missing, damaged or no teacher, UntrustedPickle for a file that
     could run code, unless `trust_pickle`, and UsageError for options that don't fit the teacher.
     """
-    loading = Loading(spec=model, input_shape=input_shape, trust_pickle=trust_pickle, key=key)
+    loading = Loading(spec=model, input_shape=input_shape, trust_pickle=trust_pickle, key=key,
+                      logits=logits)  # fmt: skip
     opened = open_model(teacher, loading, weights)
     if opened.kind == "factory":
         hashes = weight_hashes(opened.module)

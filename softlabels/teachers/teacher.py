@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from softlabels.errors import LabelSpaceMismatch, TeacherError
 from softlabels.label_spaces import LabelSpace, match_label_spaces
 from softlabels.models.model import Model
+from softlabels.models.outputs import ONE_LOGIT
 
 
 @dataclass(kw_only=True, repr=False)
@@ -22,9 +23,8 @@ class Teacher(Model):
         """Raises TeacherError for another number of classes than the data has, and for one."""
         if classes == 1:
             raise TeacherError(
-                f"{self.title} gives one number a row, whose softmax is always 1. A "
-                f"dump has a logit for each class: of a binary teacher that ends in a sigmoid, "
-                f"give two columns, torch.cat([torch.zeros_like(z), z], 1), or train it with two"
+                f"{self.title} gives one number a row, whose softmax is always 1, and a dump has a "
+                f"logit for each class. {ONE_LOGIT}"
             )
         if class_names is not None and len(class_names) != classes:
             raise TeacherError(

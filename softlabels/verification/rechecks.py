@@ -123,6 +123,7 @@ def replay(
         trust_pickle=chosen.trust_pickle,
         weights=chosen.weights,
         key=chosen.key or plan.teacher.key,
+        logits=chosen.logits or plan.teacher.logits,
     ).to(device)
     for remark in teacher.remarks:
         progress.say(remark)
@@ -131,7 +132,7 @@ def replay(
             f"{chosen.teacher} is not this dump's teacher: its fingerprint is "
             f"{teacher.fingerprint}, that of the dump's {plan.teacher.fingerprint}"
         )
-    teacher.classes = plan.classes
+    teacher.classes, teacher.binary = plan.classes, plan.teacher.outputs == "binary"
     count = min(rerun.replay, len(reader))
     rows = np.sort(np.random.default_rng(rerun.seed).choice(len(reader), count, replace=False))
     with progress.bar("replay", 2 * count, "rows") as advance:

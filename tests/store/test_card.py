@@ -173,7 +173,7 @@ def test_a_recipe_has_every_option_that_decides_a_row(place):
     assert (told["model"], told["dtype"], told["data"]) == ("linear", "float32", "digits")
     columns = SourceColumns(inputs=["a", "b"], label="y", id="k")
     source = plan.source.replace(origin="hub", revision="v1", columns=columns)
-    teacher = plan.teacher.replace(kind="pickle", model="nets:small", key="ema")
+    teacher = plan.teacher.replace(kind="pickle", model="nets:small", key="ema", logits="z")
     changed = plan.replace(
         source=source, teacher=teacher, store_inputs="original", batch_size=8, codec="int8",
         views=[1, 2], augment="jitter(2)", data_seed=3,

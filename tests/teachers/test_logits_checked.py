@@ -63,7 +63,7 @@ WORDS = {
     "votes 500": r"probabilities times 500 \(rows",
     "votes 255": r"divide by 255 and store",
     "sigmoid": r"numbers from 0 to 1, as a sigmoid does",
-    "one": r"one number a row.*torch.cat.*or train it with two",
+    "one": r"one number a row.*one logit z for two classes, say --outputs binary",
     "flat": r"logits are one row of numbers",
 }
 

@@ -1,0 +1,195 @@
+"""ONNX files, run by onnxruntime. N inputs, C classes."""
+
+import re
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from softlabels.errors import TeacherError
+from softlabels.models.feeding import Feed
+from softlabels.models.graphs import PURPOSE, Graph, Port, read_graph, with_output
+from softlabels.models.model import Model, ModelFile
+from softlabels.system.extras import need
+from softlabels.system.humanize import counted, short
+
+DTYPES = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in (torch.float16, torch.float32, torch.float64, torch.uint8, torch.int8, torch.int16,
+                  torch.int32, torch.int64)
+}  # fmt: skip
+CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+FOLDER = "session.model_external_initializers_file_folder_path"  # where weights beside it lie
+NO_MEMORY = "allocate memory"  # stands in what onnxruntime says where none is left
+
+
+def load_onnx(file: ModelFile) -> Model:
+    """Raises MissingExtra, and TeacherError for what is no classifier of one input and where
+    weights beside the file are missing. What this onnxruntime can't run is told at the first run,
+    which knows the device."""
+    need("onnxruntime", "onnx", PURPOSE)
+    graph = read_graph(file.path)
+    taken, given = graph.only_input(), graph.choose_output(file.logits)
+    if taken.dtype not in DTYPES:
+        raise TeacherError(
+            f"{file.path} takes {taken}, and softlabels gives {', '.join(DTYPES)}: export it for "
+            f"one of these"
+        )
+    dtype, rows = DTYPES[taken.dtype], (taken.shape or ("?",))[0]
+    module = OnnxModule(graph, taken, given.name)
+    feed = Feed(
+        dtype=dtype if dtype.is_floating_point else None,
+        rows=rows if isinstance(rows, int) else None,
+        remarks=module.remarks,
+    )
+    if dtype.is_floating_point and dtype != torch.float32:
+        feed.remarks.append(f"inputs are given in {taken.dtype}, as the graph takes them")
+    if feed.rows is not None:
+        feed.remarks.append(f"the graph takes {counted(feed.rows, 'row')} at once, and no others")
+    return Model(
+        name=file.path.stem,
+        kind="onnx",
+        module=module.eval(),
+        class_names=graph.class_names,
+        output=given.name,
+        own_precision=True,
+        files=[file.path, *graph.files],
+        remarks=[f"{file.path}: {text}" for text in graph.remarks(given)],
+        feed=feed,
+    )
+
+
+class OnnxModule(nn.Module):
+    """A graph as a module: inputs [N, …] → one of its tensors. It runs where the inputs lie if
+    onnxruntime can, else on the CPU. Pickled, it is the way to its file.
+
+    remarks: how it runs, known after the first inputs
+    """
+
+    def __init__(self, graph: Graph, taken: Port, output: str) -> None:
+        super().__init__()
+        self.path, self.taken, self.output = graph.path, taken, output
+        self.inner = all(output != port.name for port in graph.outputs)
+        self.dtype = DTYPES[taken.dtype]
+        self.remarks: list[str] = []
+        self._sessions: dict[torch.device, Any] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_sessions": {}}
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        session = self._session(inputs.device)
+        array = self._cast(self._laid_out(inputs)).contiguous().cpu().numpy()
+        try:
+            (value,) = session.run([self.output], {self.taken.name: array})
+        except Exception as error:  # onnxruntime's own kinds have no common base
+            raise _as_torch_would(error) from error
+        if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
+            kind = getattr(value, "dtype", type(value).__name__)
+            raise TeacherError(
+                f"{self.path}: {short(self.output)} is of {kind}; logits are floating numbers. "
+                f"Choose another tensor with --logits"
+            )
+        output = torch.from_numpy(value).to(inputs.device)
+        if output.ndim > 2 and output.shape[2:].numel() == 1:  # as fully convolutional nets end
+            self._remark(f"{short(self.output)} is {list(output.shape)[1:]} a row, taken as a row")
+            output = output.flatten(1)
+        return output
+
+    def _session(self, device: torch.device) -> Any:
+        if device not in self._sessions:
+            self._sessions[device] = self._open(device)
+        return self._sessions[device]
+
+    def _open(self, device: torch.device) -> Any:
+        runtime = need("onnxruntime", "onnx", PURPOSE)
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()  # so that ranks share the cores
+        options.log_severity_level = 3
+        options.add_session_config_entry(FOLDER, str(self.path.absolute().parent))
+        providers: list[Any] = [CPU]
+        if device.type == "cuda" and CUDA in runtime.get_available_providers():
+            # as `devices.tf32` has it for torch: it would make answers depend on the batch
+            providers.insert(0, (CUDA, {"device_id": device.index or 0, "use_tf32": 0}))
+        content = with_output(self.path, self.output) if self.inner else str(self.path)
+        try:
+            session = runtime.InferenceSession(content, options, providers=providers)
+        except Exception as error:
+            raise TeacherError(
+                f"{self.path} can't be loaded by onnxruntime {runtime.__version__}: "
+                f"{_one_line(error)}. If it was made for a later one, upgrade onnxruntime, or "
+                f"export it with an older opset"
+            ) from error
+        provider = session.get_providers()[0]
+        self._remark(f"the graph runs in onnxruntime {runtime.__version__}, {provider}")
+        if device.type == "cuda" and provider != CUDA:
+            self._remark(
+                f"warning: the device is {device}, but this onnxruntime has no {CUDA}, so the "
+                f"graph runs on the CPU: pip install onnxruntime-gpu in place of onnxruntime"
+            )
+        return session
+
+    def _laid_out(self, inputs: Tensor) -> Tensor:
+        """Channels last where the graph's shape takes pictures only so."""
+        if _fits(self.taken, inputs):
+            return inputs
+        last = inputs.movedim(1, -1) if inputs.ndim == 4 else inputs
+        if not _fits(self.taken, last):
+            raise TeacherError(
+                f"{self.path} takes {self.taken}, and these inputs are {list(inputs.shape)}: check "
+                f"--data and --preprocess"
+            )
+        self._remark(
+            f"the graph takes channels last: {list(inputs.shape[1:])} is given as "
+            f"{list(last.shape[1:])}"
+        )
+        return last
+
+    def _cast(self, inputs: Tensor) -> Tensor:
+        """In the graph's dtype. Floating inputs come in it, from `Feed`; whole numbers may become
+        others where that changes none of them. Raises TeacherError where it would."""
+        if inputs.dtype == self.dtype:
+            return inputs
+        if inputs.is_floating_point() and self.dtype.is_floating_point:
+            raise RuntimeError(f"the graph takes {self.taken}, not {inputs.dtype}")
+        cast = inputs.to(self.dtype)
+        changed = cast.to(inputs.dtype) != inputs
+        if bool(changed.any()):
+            raise TeacherError(
+                f"{self.path} takes {self.taken}, and these inputs are {_kind(inputs)}, such as "
+                f"{inputs[changed][0].item():.6g}, which {self.taken.dtype} can't hold. For pixels "
+                f"of 0 to 255 leave scale and normalize out of --preprocess; for whole numbers of "
+                f"a table use --preprocess tokens"
+            )
+        self._remark(f"inputs, {_kind(inputs)}, are given as {self.taken.dtype}, all unchanged")
+        return cast
+
+    def _remark(self, text: str) -> None:
+        if text not in self.remarks:
+            self.remarks.append(text)
+
+
+def _kind(inputs: Tensor) -> str:
+    return str(inputs.dtype).removeprefix("torch.")
+
+
+def _fits(port: Port, inputs: Tensor) -> bool:
+    """Whether the graph declares such a shape, whatever the number of rows."""
+    if port.shape is None:
+        return True
+    sizes = zip(port.shape[1:], inputs.shape[1:], strict=False)
+    same = all(isinstance(size, str) or size == own for size, own in sizes)
+    return same and len(port.shape) == inputs.ndim
+
+
+def _as_torch_would(error: Exception) -> Exception:
+    text = _one_line(error)
+    return torch.OutOfMemoryError(text) if NO_MEMORY in text else RuntimeError(text)
+
+
+def _one_line(error: Exception) -> str:
+    """Without what comes first: the kind of error, its number, and its place in their sources."""
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error))
+    text = re.sub(r"^(Load model from .* failed:)?(/\S+:\d+ [^)]*\) )?", "", text)
+    return short(" ".join(text.split()), 300)
