@@ -42,7 +42,7 @@ def render() -> str:
 
 
 def section(name: str, body: object, options: type) -> str:
-    rows = [row(options, field) for field in fields(options)]
+    rows = [row(options, field) for field in fields(options) if not field.metadata["only_python"]]
     return (
         f"\n## softlabels {name}\n\n{inspect.getdoc(body)}\n\n"
         "| option | default | |\n|---|---|---|\n" + "\n".join(rows) + "\n"

@@ -60,11 +60,11 @@ ledger shard_reader mapping left_out
 reader writer shard_check
 """,
     "models": """
-causes outputs feeding sniffing
+causes outputs feeding sniffing masks
 graphs pickles
 specs model shards
 naming factories
-checkpoint torchscript exported onnx state_dicts
+checkpoint torchscript exported onnx state_dicts objects
 layers
 weights
 opening

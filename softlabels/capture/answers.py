@@ -103,6 +103,7 @@ class RunningTeacher:
             "key": self.model.key,
             "logits": self.model.output,
             "outputs": "binary" if self.model.is_pair else None,
+            "version": self.model.version,
         }
 
     @property

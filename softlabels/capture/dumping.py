@@ -47,6 +47,11 @@ def dump(options: DumpOptions, progress: Progress) -> DumpResult:
         raise UsageError(
             f"--engine {options.engine} starts its own workers; run it without torchrun"
         )
+    if options.engine == "ray" and not isinstance(options.teacher, str):
+        raise UsageError(
+            "--engine ray opens the teacher in each worker, so it takes no object in memory: give "
+            "a file, or package.module:factory. Under torchrun each rank makes its own"
+        )
     if options.engine == "ray" and not isinstance(options.data, str | None):
         raise UsageError(
             "--engine ray opens the data in each worker, so it takes no data set in memory: save "

@@ -13,6 +13,7 @@ from softlabels.inputs.examples import Examples
 from softlabels.inputs.opening import DataChoice, open_chosen
 from softlabels.inputs.preprocessing import choose, remarks
 from softlabels.inputs.sources import Source
+from softlabels.models.objects import OBJECTS
 from softlabels.options import DumpOptions
 from softlabels.places.folders import open_folder
 from softlabels.store.ledger import Ledger
@@ -29,11 +30,17 @@ def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
 
     Raises TeacherError, SourceError, LogitsError or UsageError where they don't fit together.
     """
-    device, views = own_device(resolve_device(options.device)), options.part(Views)
+    views = options.part(Views)
+    resolve_device(options.device)  # it and
     _ = views.fields  # an unknown word is refused before anything is opened
     teacher, examples, chosen = _open(
-        options.part(TeacherChoice), options.part(DataChoice), options.preprocess, progress
+        options.part(TeacherChoice),
+        options.part(DataChoice),
+        options.preprocess,
+        options.name,
+        progress,
     )
+    device = own_device(teacher.device_for(options.device))
     teacher.to(device)
     teacher.name = options.name or teacher.name
     views.check_shape(examples.input_shape)
@@ -41,7 +48,8 @@ def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
     names = source.class_names or (teacher.class_names if source.labelled else None)
     for text in (*remarks(examples, chosen), *_numbered(source, names), *teacher.remarks):
         progress.say(text)
-    for text in suggest_name(teacher.name) if options.name is None else ():
+    after = "class" if teacher.kind in OBJECTS else "file"
+    for text in suggest_name(teacher.name, after) if options.name is None else ():
         progress.say(text)
     run, storage = options.part(TeacherRun), options.part(Storage)
     classes, tried = try_teacher(teacher, examples, names, run, storage, device)
@@ -78,8 +86,17 @@ def _numbered(source: Source, names: list[str] | None) -> list[str]:
     return [f"labels of {source.name} are numbers, taken as the teacher's: {shown}"]
 
 
+def _title(teacher: Any) -> str:
+    """What messages call what the user gave."""
+    return teacher if isinstance(teacher, str) else f"the teacher, a {type(teacher).__name__},"
+
+
 def _open(
-    choice: TeacherChoice, data: DataChoice, preprocess: str | None, progress: Progress
+    choice: TeacherChoice,
+    data: DataChoice,
+    preprocess: str | None,
+    name: str | None,
+    progress: Progress,
 ) -> tuple[Teacher, Examples, str]:
     """The teacher; the data as they were chosen, else as the teacher remembers them, preprocessed
     likewise; and where that preprocessing comes from.
@@ -89,7 +106,7 @@ def _open(
     """
 
     def examples(remembered: dict[str, Any], known: str | None) -> tuple[Examples, str]:
-        source = open_chosen(data, choice.teacher, remembered, progress)
+        source = open_chosen(data, _title(choice.teacher), remembered, progress)
         chosen = choose(source, preprocess, known, "the teacher's checkpoint")
         return Examples(source, chosen.preprocess), chosen.origin
 
@@ -99,5 +116,5 @@ def _open(
         opened.append(examples({}, None))
         return opened[0][0].input_shape
 
-    teacher = resolve(**vars(choice), input_shape=input_shape)
+    teacher = resolve(**vars(choice), input_shape=input_shape, name=name)
     return teacher, *(opened or [examples(teacher.remembered, teacher.preprocess)])[0]

@@ -101,6 +101,7 @@ def _register(app: typer.Typer, options: type, body: Body) -> Body:
             PANELS.get(owners[one.name].__name__, "Options"),
         )
         for one in own_first(options)
+        if not one.metadata["only_python"]
     ] + _common()
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__doc__ = body.__doc__

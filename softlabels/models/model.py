@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from softlabels.errors import SoftlabelsError, TeacherError, UsageError
 from softlabels.models.causes import cause, first_line
 from softlabels.models.feeding import Feed, weights_dtype
+from softlabels.models.masks import refuse_unmasked
 from softlabels.models.outputs import logits_of, pair_of
-from softlabels.system.devices import autocast, tf32
+from softlabels.system.devices import autocast, resolve_device, tf32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,7 @@ class Model:
     """A function from preprocessed inputs [N, …] to logits [N, C].
 
     name: of its file, without the ending
-    kind: checkpoint, state_dict, torchscript, exported, pickle, onnx or factory
+    kind: checkpoint, state_dict, torchscript, exported, pickle, onnx, factory, module or callable
     files: those that it was read from, if it was read from any
     spec: such as mlp:800x800, where there is one
     preprocess, class_names, data: what a checkpoint remembers
@@ -55,6 +56,8 @@ class Model:
     own_precision: whether it computes in the types that its file names, and in no others
     binary: whether one logit a row is meant for two classes, as the pair (0, z)
     is_pair: whether it gave such pairs, known after the first inputs
+    version: that of a callable's answers
+    stays: the device of an object of the user's, which is not moved; None for what may be moved
     remarks: what loading it has to say to a person
     feed: in which dtype it takes inputs, and how many at once
     """
@@ -73,6 +76,8 @@ class Model:
     own_precision: bool = False
     binary: bool = False
     is_pair: bool = False
+    version: str | None = None
+    stays: torch.device | None = None
     remarks: list[str] = field(default_factory=list)
     feed: Feed = field(default_factory=Feed)
 
@@ -92,6 +97,18 @@ class Model:
     def remembered(self) -> dict[str, Any]:
         """The data that it was trained on, and the names of its classes."""
         return self.data | {"class_names": self.class_names}
+
+    def device_for(self, asked: str) -> torch.device:
+        """Where it runs for --device. Raises UsageError for an object that lies elsewhere."""
+        if self.stays is None or (self.kind == "callable" and asked != "auto"):
+            return resolve_device(asked)
+        device = self.stays if asked == "auto" else resolve_device(asked)
+        if (device.type, device.index or 0) != (self.stays.type, self.stays.index or 0):
+            raise UsageError(
+                f"--device is {asked!r}, and {self.title} lies on {self.stays}. A module in memory "
+                f"is not moved: call its .to({asked!r}), or leave --device out"
+            )
+        return self.stays
 
     def to(self, device: torch.device) -> Self:
         self.module.to(device)
@@ -120,6 +137,7 @@ class Model:
                 return pair_of(logits_NC)
             return logits_NC.clone()  # or give the same memory each time, as CUDA graphs do
 
+        refuse_unmasked(getattr(self.module, "held", self.module), inputs, self.title)
         try:
             with tf32(precision == "tf32"), autocast(inputs.device, precision):
                 logits_NC = self.feed.run(call, inputs)
@@ -133,6 +151,11 @@ class Model:
                     f"out of memory with {len(inputs)} rows at once; use a smaller --batch-size"
                 ) from error
             reason = first_line(error) if isinstance(error, RuntimeError) else cause(error)
+            if self.kind == "callable":
+                raise TeacherError(
+                    f"{self.title} failed with a batch of shape {list(inputs.shape)}: {reason}. It "
+                    f"is given a tensor of up to --batch-size preprocessed inputs"
+                ) from error
             raise TeacherError(
                 f"{self.title} can't take inputs of shape {list(inputs.shape)}: {reason}. Check "
                 f"--data and --preprocess; if it was traced for another number of rows, give that "

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from softlabels.errors import UsageError
-from softlabels.options.objects import Data
+from softlabels.options.objects import Data, Teacher
 from softlabels.options.option import Count, Natural, Options, option
 from softlabels.options.source import SourceOptions
 
@@ -52,7 +52,7 @@ class ViewOptions(Options):
 class DumpOptions(ViewOptions, SourceOptions):
     """Run the teacher over the data once and store its raw logits."""
 
-    teacher: str = option(
+    teacher: Teacher = option(
         "A checkpoint of `softlabels fit`, a TorchScript archive, a .pt2 program, an ONNX file, "
         "a state dict with --model, or package.module:factory."
     )
@@ -119,6 +119,11 @@ class DumpOptions(ViewOptions, SourceOptions):
     )
     workers: Count = option("Threads that read and decode ahead.", 2)
     trust_pickle: bool = option("Load a teacher's file even if it could run code.", False)
+    version: str | None = option(
+        "Version of a callable's answers, by which it is known, beside its name.",
+        None,
+        only_python=True,
+    )
 
     def check_together(self) -> None:
         self.check_views()

@@ -48,6 +48,25 @@ def _data_types() -> Any:
     return str | Path | datasets.Dataset | datasets.DatasetDict | torch.utils.data.Dataset
 
 
+def _may_be_teacher(value: Any) -> bool:
+    return callable(value) and not isinstance(value, type)
+
+
+def _teacher_types() -> Any:
+    import torch
+
+    return str | Path | torch.nn.Module | Callable
+
+
+if TYPE_CHECKING:
+    Teacher = str | Path | torch.nn.Module | Callable[[torch.Tensor], Any]
+else:
+    Teacher = Annotated[
+        str,
+        Objects("an nn.Module, or a callable from a batch to logits", _may_be_teacher,
+                _teacher_types),
+    ]  # fmt: skip
+
 if TYPE_CHECKING:
     Data = str | Path | datasets.Dataset | datasets.DatasetDict | torch.utils.data.Dataset[Any]
 else:

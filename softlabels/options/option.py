@@ -52,8 +52,16 @@ BelowOne = Annotated[
 ]
 
 
-def option(help: str, default: Any = MISSING, *, flag: str = "", positional: bool = False) -> Any:
-    metadata = {"help": help, "flag": flag, "positional": positional}
+def option(
+    help: str,
+    default: Any = MISSING,
+    *,
+    flag: str = "",
+    positional: bool = False,
+    only_python: bool = False,
+) -> Any:
+    """only_python: a keyword of the verb, and no flag: it is about an object."""
+    metadata = {"help": help, "flag": flag, "positional": positional, "only_python": only_python}
     return field(default=default, metadata=metadata)
 
 
@@ -107,7 +115,8 @@ def flag_of(name: str) -> str:
 
 def name_of(one: Field) -> str:
     """The name of an option in messages."""
-    return one.name if one.metadata["positional"] else flag_of(one.name)
+    plain = one.metadata["positional"] or one.metadata["only_python"]
+    return one.name if plain else flag_of(one.name)
 
 
 def choices_of(hint: Any) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from softlabels.errors import UsageError
-from softlabels.options.objects import Data
+from softlabels.options.objects import Data, Teacher
 from softlabels.options.option import Count, Natural, Options, option
 
 
@@ -17,7 +17,7 @@ class VerifyOptions(Options):
         "Where the source is, if not where the dump says: a file, folder or Hub id.", None
     )
     replay: Count | None = option("Also run this many random rows through the teacher again.", None)
-    teacher: str | None = option("The teacher's file or name, for --replay.", None)
+    teacher: Teacher | None = option("The teacher's file or name, for --replay.", None)
     model: str | None = option("The model of a bare state dict, such as mlp:1200x1200.", None)
     weights: str | None = option("A file with the weights of a teacher that is named.", None)
     key: str | None = option(
@@ -31,6 +31,9 @@ class VerifyOptions(Options):
     device: str = option("auto, cpu, cuda, cuda:1 or mps.", "auto")
     workers: Count | None = option("Files read at once. Default: the number of cores.", None)
     trust_pickle: bool = option("Load a teacher's file even if it could run code.", False)
+    version: str | None = option(
+        "Version of a callable's answers, for replay.", None, only_python=True
+    )
 
     def check_together(self) -> None:
         if self.replay is not None and self.teacher is None:

@@ -4,6 +4,7 @@ teacher or data were objects in memory, it is a call in Python."""
 import shlex
 from typing import Any
 
+from softlabels.models.objects import OBJECTS
 from softlabels.store.fields import CLEAN
 from softlabels.store.records import Plan
 
@@ -42,14 +43,14 @@ def call_of(plan: Plan, skipped: bool = False, data: str | None = None, **more: 
     shown = {name: repr(value) for name, value in (given | more).items()}
     if spelling(plan) is None:
         shown["teacher"] = TEACHER
-    if is_live(plan):
+    if plan.source.origin == "live":
         shown["data"] = DATA
     return [f"{name}={value}" for name, value in shown.items()]
 
 
 def is_live(plan: Plan) -> bool:
-    """Whether the data were an object in memory."""
-    return plan.source.origin == "live"
+    """Whether the teacher or the data were objects in memory."""
+    return plan.source.origin == "live" or plan.teacher.kind in OBJECTS
 
 
 def again(plan: Plan, skipped: bool, data: str | None, out: str) -> str:
@@ -71,6 +72,7 @@ def _options(plan: Plan, skipped: bool, data: str | None) -> tuple[dict[str, Any
         "key": teacher.key,
         "logits": teacher.logits,
         "outputs": teacher.outputs,
+        "version": teacher.version,
         "data": data or source.data,
         "split": source.split,
         "revision": source.revision,
@@ -97,6 +99,14 @@ def _options(plan: Plan, skipped: bool, data: str | None) -> tuple[dict[str, Any
     if source.origin == "embedded":
         pairs |= {"input-column": None, "label-column": None, "id-column": None}
     return pairs, flags
+
+
+def what_is_teacher(plan: Plan) -> str:
+    """What TEACHER stands for, in a sentence about the command; '' where it is not in there."""
+    if spelling(plan):
+        return ""
+    kind = plan.teacher.kind
+    return f", where {TEACHER} is the teacher's {'file' if kind not in OBJECTS else kind}"
 
 
 def spelling(plan: Plan) -> str | None:

@@ -52,6 +52,10 @@ class TeacherRecord(PlanPart):
     kind: Text = Field(description="the kind of its file")
     fingerprint: Hash = Field(description="the SHA-256 of its file, of its files or weights")
     model: Text | None = Field(description="its model spec, where the file does not say all")
+    version: Text | None = Field(
+        default=None,
+        description="the version that the user gave of a callable's answers; left out for others",
+    )
     key: Text | None = Field(
         default=None,
         description="where in the file its weights lie; left out where it holds no others",

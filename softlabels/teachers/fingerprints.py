@@ -1,22 +1,73 @@
-"""What a teacher is, as one hash: of the files that it was read from, else of its weights."""
+"""What a teacher is, as one hash: of the files that it was read from, else of its weights and code;
+of a callable, of what the user calls it."""
 
 import hashlib
+import inspect
+import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from types import CodeType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from softlabels.models.model import Model
+from softlabels.models.objects import CALLABLE, Held
 from softlabels.system.local_files import file_fingerprint, fold_fingerprint
 
 
 def fingerprint_of(model: Model) -> str:
     """`sha256:` of the model's file, of its files, or of its weights where it has none."""
+    if model.kind == CALLABLE:
+        return callable_fingerprint(model.name, model.version)
+    if isinstance(model.module, Held):
+        return weights_fingerprint(model.module.held, code_of(model.module.held))
     if model.files:
         return files_fingerprint(model.files)
     return weights_fingerprint(model.module, model.spec or "")
+
+
+def callable_fingerprint(name: str, version: str | None) -> str:
+    """Of the name and the version that the user gives, which stand for its answers."""
+    return "sha256:" + hashlib.sha256(json.dumps([CALLABLE, name, version]).encode()).hexdigest()
+
+
+def code_of(module: nn.Module) -> str:
+    """What a module does with its weights, as text: its `repr`, and the source of its class and of
+    those of its parts, without torch's own."""
+    classes = {type(part) for part in module.modules()}
+    own = {c for c in classes if c.__module__.partition(".")[0] != "torch"}
+    sources = [f"{c.__module__}.{c.__qualname__}\n{_source(c)}" for c in own]
+    programs = [code for part in module.modules() if isinstance(code := _program(part), str)]
+    # an address in memory is another one in the next process
+    text = re.sub(r" at 0x[0-9a-f]+", "", repr(module))
+    return "\n".join([text, *sorted(sources), *programs])
+
+
+def _program(part: nn.Module) -> Any:
+    """The text of a program without a class of its own: of TorchScript, and of torch.fx."""
+    try:
+        return getattr(part, "code", None)
+    except Exception:  # TorchScript without a forward
+        return None
+
+
+def _source(cls: type) -> str:
+    """The source of a class; where that is not known (a class typed into a prompt), the bytecode
+    of its functions, which another version of Python may compile otherwise."""
+    try:
+        return inspect.getsource(cls)
+    except (OSError, TypeError):
+        functions = {n: f for n, f in vars(cls).items() if inspect.isfunction(f)}
+        return "\n".join(f"{name} {_bytecode(f.__code__)}" for name, f in functions.items())
+
+
+def _bytecode(code: CodeType) -> str:
+    constants = [_bytecode(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
+    return f"{code.co_code.hex()} {code.co_names} {constants}"
 
 
 def files_fingerprint(files: Sequence[Path]) -> str:
@@ -41,7 +92,9 @@ def weight_hashes(module: nn.Module) -> dict[str, str]:
     return {name: _hash(tensor) for name, tensor in module.state_dict().items()}
 
 
-def _hash(tensor: Tensor) -> str:
+def _hash(tensor: Tensor | Any) -> str:
+    if not isinstance(tensor, Tensor):  # what get_extra_state() gives
+        return f"{hashlib.sha256(repr(tensor).encode()).hexdigest()} {type(tensor).__name__}"
     numbers = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
     kind = str(tensor.dtype).removeprefix("torch.")
     return f"{hashlib.sha256(numbers.data).hexdigest()} {kind} {list(tensor.shape)}"

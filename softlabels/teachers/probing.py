@@ -11,6 +11,7 @@ from torch import Tensor
 
 from softlabels.errors import TeacherError
 from softlabels.logits import total_variation
+from softlabels.models.objects import OBJECTS
 from softlabels.teachers.teacher import Teacher
 
 # By how much a probability at T = 1 may differ where kernels of another batch size add in another
@@ -97,7 +98,9 @@ def _alone(
 
 
 def _random(teacher: Teacher, twice: Difference, ids: list, limit: float) -> str:
-    training = [name for name, part in teacher.module.named_modules() if part.training and name]
+    held = teacher.kind in OBJECTS  # in eval mode while it runs
+    parts = [] if held else teacher.module.named_modules()
+    training = [name for name, part in parts if part.training and name]
     cause = "dropout, sampling, or something that it keeps between calls"
     if training and teacher.kind not in ("torchscript", "exported"):
         shown = ", ".join(training[:3]) + ", …" * (len(training) > 3)

@@ -42,12 +42,13 @@ PLAIN_NAMES = re.compile(
 )
 
 
-def suggest_name(name: str) -> list[str]:
-    """A remark where a name taken from the file, such as `model`, says little; else nothing."""
+def suggest_name(name: str, what: str = "file") -> list[str]:
+    """A remark where a name taken from the file, or the class, says little, such as `model`; else
+    nothing."""
     if not PLAIN_NAMES.fullmatch(name):
         return []
     return [
-        f"the teacher's name in the records and on the card is {name!r}, after its file; give "
+        f"the teacher's name in the records and on the card is {name!r}, after its {what}; give "
         f"another with --name, such as --name resnet50-a1"
     ]
 

@@ -14,10 +14,11 @@ from softlabels.inputs.sources import BLOCK_ROWS, Source
 from softlabels.label_spaces import LabelSpace, match_label_spaces
 from softlabels.logits import DenseLogits, Logits, kl_of_change
 from softlabels.measures import agrees
+from softlabels.models.objects import CALLABLE, OBJECTS
 from softlabels.models.specs import is_factory
 from softlabels.store.reader import DumpReader
 from softlabels.store.records import Plan
-from softlabels.system.devices import CUDA_ALONE, resolve_device
+from softlabels.system.devices import CUDA_ALONE
 from softlabels.system.progress import Progress
 from softlabels.targets.joining import Join, find_inputs, open_inputs
 from softlabels.teachers import Teacher, resolve
@@ -114,8 +115,12 @@ def replay(
     plan = reader.plan
     source = open_inputs(reader, data, progress)
     examples = find_inputs(reader, source, Preprocess.parse(plan.preprocess))
-    device = resolve_device(rerun.device)
-    precision = _precision_here(plan.precision, device, progress)
+    if plan.teacher.kind in OBJECTS and isinstance(chosen.teacher, str):
+        raise TeacherError(
+            f"the teacher of this dump, {plan.teacher.name}, was a {plan.teacher.kind} in memory, "
+            f"and {chosen.teacher} is not it: replay it in Python, with softlabels.verify(dump=…, "
+            f"replay=100, teacher=…{', version=…' * (plan.teacher.kind == CALLABLE)})"
+        )
     teacher = resolve(
         chosen.teacher,
         model=_model_of(chosen, plan),
@@ -124,12 +129,17 @@ def replay(
         weights=chosen.weights,
         key=chosen.key or plan.teacher.key,
         logits=chosen.logits or plan.teacher.logits,
-    ).to(device)
+        name=plan.teacher.name,
+        version=chosen.version,
+    )
+    device = teacher.device_for(rerun.device)
+    precision = _precision_here(plan.precision, device, progress)
+    teacher.to(device)
     for remark in teacher.remarks:
         progress.say(remark)
     if teacher.fingerprint != plan.teacher.fingerprint:
         raise TeacherError(
-            f"{chosen.teacher} is not this dump's teacher: its fingerprint is "
+            f"{_title(chosen, teacher)} is not this dump's teacher: its fingerprint is "
             f"{teacher.fingerprint}, that of the dump's {plan.teacher.fingerprint}"
         )
     teacher.classes, teacher.binary = plan.classes, plan.teacher.outputs == "binary"
@@ -173,6 +183,10 @@ def _model_of(chosen: TeacherChoice, plan: Plan) -> str | None:
             f"trust it, say so with --model {model}"
         )
     return model
+
+
+def _title(chosen: TeacherChoice, teacher: Teacher) -> str:
+    return chosen.teacher if isinstance(chosen.teacher, str) else teacher.title
 
 
 def _precision_here(precision: str, device: torch.device, progress: Progress) -> str:

@@ -13,7 +13,7 @@ from softlabels.options import VerifyOptions, verb
 from softlabels.places.folders import dump_folder
 from softlabels.reports.card import card_is_good
 from softlabels.reports.doubts import codec_errors, guessing
-from softlabels.reports.recipe import TEACHER, again, spelling
+from softlabels.reports.recipe import again, what_is_teacher
 from softlabels.store.claims import writer_of
 from softlabels.store.folder import MADE_HERE, Folder
 from softlabels.store.ledger import Ledger
@@ -115,8 +115,7 @@ def _remedy(folder: Folder, plan: Plan, skipped: bool) -> str:
         return folder.remedy
     data = recall(plan.source.identity) if plan.source.origin == "local" else None
     command = again(plan, skipped, data, str(folder))
-    file = "" if spelling(plan) else f", where {TEACHER} is the teacher's file"
-    return f"run {command}{file}: it redoes only what is damaged"
+    return f"run {command}{what_is_teacher(plan)}: it redoes only what is damaged"
 
 
 def _read_records(ledger: Ledger, verdict: Verdict) -> tuple[Plan | None, Manifest | None]:

@@ -16,9 +16,9 @@ from markdown_it import MarkdownIt
 
 import softlabels
 from softlabels.cli.app import app
-from softlabels.options import DumpOptions
+from softlabels.options import DumpOptions, make_options
 from softlabels.reports.markdown import shown, table
-from softlabels.reports.recipe import recipe
+from softlabels.reports.recipe import call_of, recipe
 from softlabels.store.folder import Folder
 from softlabels.store.ledger import read_manifest
 from softlabels.store.plan import SourceColumns
@@ -180,6 +180,12 @@ def test_a_recipe_has_every_option_that_decides_a_row(place):
     )  # fmt: skip
     text = " ".join(recipe(changed, skipped=True)).replace("--no-clean", "--clean")
     assert "--views 2 --augment 'jitter(2)' --data-seed 3" in text
-    options = {field.name for field in fields(DumpOptions)} - OTHERS
-    missing = [name for name in options if f"--{name.replace('_', '-')}" not in text]
-    assert missing == []
+    every = [field for field in fields(DumpOptions) if field.name not in OTHERS]
+    flags = [f"--{f.name.replace('_', '-')}" for f in every if not f.metadata["only_python"]]
+    assert [flag for flag in flags if flag not in text] == []
+    live = changed.replace(teacher=teacher.replace(kind="callable", version="3"))
+    call = f"dict({', '.join(call_of(live, skipped=True))})"
+    given = eval(call, {"TEACHER": "t.pt"})
+    assert (given["version"], given["clean"], given["views"]) == ("3", False, 2)
+    assert given.keys() >= {f.name for f in every} - {"trust_pickle", "model"}
+    assert make_options(DumpOptions, given).teacher == "t.pt"
