@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from softlabels.exchange import import_logits
     from softlabels.hub import pull, push
     from softlabels.logits import DenseLogits, SoftTargets
-    from softlabels.reports import info, list_dumps
+    from softlabels.reports import info, list_dumps, show
     from softlabels.students import evaluate, fit, kd_loss, train
     from softlabels.targets import SoftDataset, examples, load, with_soft_targets
     from softlabels.teachers import Teacher
@@ -43,6 +43,7 @@ __all__ = [
     "plan",
     "pull",
     "push",
+    "show",
     "train",
     "verify",
     "with_soft_targets",
@@ -54,7 +55,7 @@ _HOMES = {
     "exchange": ["import_logits"],
     "hub": ["pull", "push"],
     "logits": ["DenseLogits", "SoftTargets"],
-    "reports": ["info", "list_dumps"],
+    "reports": ["info", "list_dumps", "show"],
     "students": ["evaluate", "fit", "kd_loss", "train"],
     "targets": ["SoftDataset", "examples", "load", "with_soft_targets"],
     "teachers": ["Teacher"],

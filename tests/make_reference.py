@@ -18,6 +18,7 @@ COMMANDS = {
     "eval": (app.eval_, known.EvalOptions),
     "ls": (app.ls, known.LsOptions),
     "info": (app.info, known.InfoOptions),
+    "show": (app.show, known.ShowOptions),
     "verify": (app.verify, known.VerifyOptions),
     "cache": (app.cache, known.CacheOptions),
     "push": (publishing.push, known.PushOptions),
@@ -52,8 +53,10 @@ def section(name: str, body: object, options: type) -> str:
 def row(options: type, field) -> str:
     flag = (field.metadata["flag"] or known.flag_of(field.name)).split()[0]
     name = field.name.upper() if field.metadata["positional"] else flag
-    default = "required" if field.default is MISSING else f"`{field.default}`"
-    default = "" if field.default is None else default
+    value = field.default
+    if isinstance(value, tuple):
+        value = ", ".join(f"{one:g}" for one in value) or None
+    default = "required" if value is MISSING else "" if value is None else f"`{value}`"
     return f"| `{name}` | {default} | {described(options, field).replace('|', chr(92) + '|')} |"
 
 

@@ -130,6 +130,13 @@ def test_a_mask_aligns_what_a_student_says_of_each_place(dump):
     assert for_each_position(batch["label"], batch).shape == (len(places),)
 
 
+def test_each_position_of_a_row_is_shown(dump):
+    rows = softlabels.show(dump=dump, id=[5, 700]).rows
+    assert [(row.id, row.position) for row in rows] == [(5, 0), (5, 1), (5, 2), (700, 0), (700, 1)]
+    soft = softlabels.load(dump, T=4).take([5])["soft_target"]
+    assert rows[0].top[0].probabilities[1] == pytest.approx(float(soft[0].max()), abs=1e-6)
+
+
 def test_a_plan_whose_codec_has_other_positions_is_refused(dump):
     record = json.loads((dump / "plan.json").read_text()) | {"positions": 1}
     with pytest.raises(DamagedDump, match=r"positions is 1, and step:0\.05 has None"):

@@ -76,7 +76,7 @@ folders newest
 """,
     "reports": """
 markdown recipe facts doubts
-survey info
+survey info rows
 figures card
 """,
     "targets": """
@@ -213,7 +213,7 @@ def test_public_names_are_pinned():
     assert softlabels.__all__ == [
         "DenseLogits", "SoftDataset", "SoftTargets", "SoftlabelsError", "Teacher", "__version__",
         "dump", "evaluate", "examples", "fit", "import_logits", "info", "kd_loss", "list_dumps",
-        "load", "plan", "pull", "push", "train", "verify", "with_soft_targets",
+        "load", "plan", "pull", "push", "show", "train", "verify", "with_soft_targets",
     ]  # fmt: skip
     for name in softlabels.__all__:
         assert getattr(softlabels, name) is not None

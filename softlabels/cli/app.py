@@ -20,6 +20,7 @@ from softlabels.options import (
     InfoOptions,
     LsOptions,
     PlanOptions,
+    ShowOptions,
     TrainOptions,
     VerifyOptions,
 )
@@ -159,6 +160,22 @@ def info(terminal: Terminal, options: InfoOptions) -> None:
     dump = softlabels.info(options.dump)
     skipped = [f"  left out: id {s['id']}, {s['reason']}" for s in dump["manifest"]["skipped"]]
     terminal.result("\n".join(_facts(dump.readable) + skipped), dump)
+
+
+@command(ShowOptions)
+def show(terminal: Terminal, options: ShowOptions) -> None:
+    """Show some rows of a dump: the top classes by name, with probabilities at several T.
+
+    A bar is as long as the class is probable beside the row's top class; * marks the hard label.
+
+    Examples:
+
+    - `softlabels show`
+    - `softlabels show data/digits-t --wrong --rows 3 --T 1 --T 4 --T 20`
+    - `softlabels show ORG/NAME --class 7`
+    """
+    rows = terminal.run(softlabels.show, options)
+    terminal.result(str(rows), rows.as_json)
 
 
 @command(LsOptions)

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING
-from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -149,6 +149,10 @@ def unexpected(error: Exception) -> str:
 
 def _parameter(field: Any, hint: Any, help: str, panel: str) -> inspect.Parameter:
     flag = field.metadata["flag"] or flag_of(field.name)
+    default = field.default
+    if get_origin(hint) is tuple:  # said again for each value
+        kind = get_args(hint)[0]
+        hint, default = list[kind if kind in (int, float) else str], list(default)  # type: ignore[misc]
     # No column of types, and defaults in the text: in 80 columns there is room for what counts.
     looks: dict[str, Any] = {"help": help, "metavar": "", "show_default": False}
     for kind, name in ((int, "integer"), (float, "number")):
@@ -161,7 +165,7 @@ def _parameter(field: Any, hint: Any, help: str, panel: str) -> inspect.Paramete
     return inspect.Parameter(
         field.name,
         inspect.Parameter.KEYWORD_ONLY,
-        default=... if field.default is MISSING else field.default,
+        default=... if default is MISSING else default,
         annotation=Annotated[hint, door],
     )
 
@@ -249,6 +253,7 @@ def load_config(path: str, known: Sequence[str | None]) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UsageError(f"{path} holds {type(content).__name__}; write lines such as 'epochs: 20'")
     named = {str(key).replace("-", "_"): value for key, value in content.items()}
+    named = {f"{key}_" if f"{key}_" in known else key: value for key, value in named.items()}
     unknown = [key for key in named if key not in known]
     if unknown:
         raise UsageError(f"{path}: {no_option(unknown[0], map(str, known))}")

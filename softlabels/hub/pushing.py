@@ -37,6 +37,7 @@ from softlabels.options import PushOptions, verb
 from softlabels.places.folders import open_folder
 from softlabels.places.hub_address import HubAddress, quiet, translated
 from softlabels.reports.figures import PICTURE, draw
+from softlabels.reports.rows import sample
 from softlabels.reports.survey import survey
 from softlabels.store.folder import Folder
 from softlabels.store.ledger import read_manifest
@@ -202,14 +203,16 @@ def _pages(
         before = Path(folder.path(CARD)).read_text(encoding="utf-8")
     dumps = dump_folders(there) | {at.folder}
     where = Where(at.repo, Place.of(at.folder, plan), dumps, data_folders(there) - dumps)
-    surveyed = survey(DumpReader(folder))
+    reader = DumpReader(folder)
+    surveyed = survey(reader)
+    rows = f"{sample(reader)}\n\n{surveyed.section}"
     pages = {}
     try:
         pages[at.inside(PICTURE)] = draw(surveyed)
     except MissingExtra as error:
         progress.say(f"the card has no picture: {error}")
     picture = PICTURE if pages else None
-    page = render_page(folder, manifest, plan, where, licences, surveyed.section, picture, before)
+    page = render_page(folder, manifest, plan, where, licences, rows, picture, before)
     pages[at.inside(CARD)] = page.encode()
     if at.folder:
         index = render_index(folder, manifest, plan, where, licences, cards.get(CARD, ""))

@@ -5,7 +5,7 @@ at the front door and turned into objects there; nothing below sees them.
 """
 
 from softlabels.options.capture import DumpOptions, PlanOptions
-from softlabels.options.dumps import CacheOptions, DemoOptions, InfoOptions, LsOptions
+from softlabels.options.dumps import CacheOptions, DemoOptions, InfoOptions, LsOptions, ShowOptions
 from softlabels.options.exchange import ImportOptions
 from softlabels.options.option import Options, flag_of, make_options
 from softlabels.options.publishing import PullOptions, PushOptions
@@ -27,6 +27,7 @@ __all__ = [
     "PlanOptions",
     "PullOptions",
     "PushOptions",
+    "ShowOptions",
     "SourceOptions",
     "TrainOptions",
     "TrainingOptions",

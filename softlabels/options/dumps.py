@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from softlabels.options.option import Count, Options, option
+from softlabels.options.option import Count, Options, Positive, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -10,6 +10,30 @@ class InfoOptions(Options):
     """Describe a dump."""
 
     dump: str = option("A dump: folder, address or ORG/NAME.", positional=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowOptions(Options):
+    """Show some rows of a dump."""
+
+    dump: str | None = option(
+        "A dump: folder, address or ORG/NAME. Default: the newest complete one under data/.",
+        None,
+        positional=True,
+    )
+    rows: Count = option("How many rows, spread over the dump.", 5)
+    T: tuple[Positive, ...] = option("Temperatures; say it again for each.", (1.0, 4.0))
+    top: Count = option("How many classes of each row.", 5)
+    id: tuple[str | int, ...] = option("Rows with this id; say it again for each.", ())
+    class_: str | None = option(
+        "Rows of this class, a name or a number, by their label, or without labels by the "
+        "teacher's top class.",
+        None,
+        flag="--class",
+    )
+    wrong: bool = option(
+        "Rows where the teacher's top class is not the label.", False, flag="--wrong"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

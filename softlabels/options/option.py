@@ -1,7 +1,8 @@
 """An option: a field of a dataclass, with a type that says which values it takes, and its help.
 
 Values are checked when the dataclass is made, whether they come from flags, from YAML or from
-Python: text, True or False, one of a `Literal`'s choices, or a number within bounds.
+Python: text, True or False, one of a `Literal`'s choices, a number within bounds, or several such
+values, `tuple[…, ...]`.
 """
 
 import difflib
@@ -110,7 +111,7 @@ def hints_of(options: type) -> dict[str, Any]:
 
 
 def flag_of(name: str) -> str:
-    return "--" + name.replace("_", "-")
+    return "--" + name.rstrip("_").replace("_", "-")  # class_ is a keyword of Python's
 
 
 def name_of(one: Field) -> str:
@@ -153,6 +154,9 @@ def checked(name: str, value: Any, hint: Any) -> Any:
     kind, mark = _parts(hint)
     if value is None and _may_be_none(hint):
         return None
+    if get_origin(kind) is tuple:  # of several values one may stand alone
+        several = value if isinstance(value, list | tuple) else [value]
+        return tuple(checked(name, one, get_args(kind)[0]) for one in several)
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
             raise UsageError(f"{name} is {value!r}; use {_either(get_args(kind))}")

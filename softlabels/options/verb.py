@@ -102,13 +102,11 @@ def described(options: type[Options], one: Any) -> str:
 def help_of(options: type[Options], one: Any) -> str:
     """The help of an option, and its default unless the help names it."""
     default, text = one.default, described(options, one)
-    if default in (MISSING, None) or isinstance(default, bool):
+    if default in (MISSING, None, ()) or isinstance(default, bool):
         return text
-    return (
-        f"{text} Default: {default:g}."
-        if isinstance(default, float)
-        else f"{text} Default: {default}."
-    )
+    values = default if isinstance(default, tuple) else (default,)
+    shown = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
+    return f"{text} Default: {', '.join(shown)}."
 
 
 def _doc(body: Callable[..., Any], options: type[Options]) -> str:

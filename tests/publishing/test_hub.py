@@ -185,6 +185,9 @@ def test_what_the_owner_wrote_stays(hub, owner, folder, repo):
     card = hub.files(repo)["README.md"].decode()
     assert "license: mit" in card
     assert f"softlabels train {repo} --T 8" in card
+    first = softlabels.show(dump=folder, rows=1, top=1).rows[0]
+    line = f"| 0 | {first.label_name} | {first.top[0].name} {first.top[0].probabilities[0]:.4f}, "
+    assert line in card, "a sample of the dark knowledge"
     mine = card.replace("license: mit", "license: apache-2.0\npretty_name: My digits\nlanguage: en")
     mine = mine.replace("tags:\n", "tags:\n- mine\n", 1)
     mine = mine.replace("<!-- softlabels: end -->", "<!-- softlabels: end -->\n\nCite me.")

@@ -1,0 +1,283 @@
+"""Some rows of a dump, as people read them: the top classes by name, at several temperatures."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from softlabels.errors import UsageError
+from softlabels.inputs.whereabouts import recall
+from softlabels.options import ShowOptions
+from softlabels.options.verb import verb
+from softlabels.places.folders import dump_folder
+from softlabels.places.newest import newest_dump
+from softlabels.reports.markdown import shown, table
+from softlabels.store.reader import DumpReader
+from softlabels.store.records import Plan
+from softlabels.system.humanize import counted, few, short
+from softlabels.system.progress import Progress
+
+BLOCK_ROWS = 4096  # whose top classes are looked for at once
+NAME, BAR = 32, 16  # characters of a class's name and of the longest bar
+EIGHTHS = " ▏▎▍▌▋▊▉█"
+SAMPLE, SAMPLE_TOP, SAMPLE_T = 5, 3, (1.0, 4.0)  # of a card
+
+
+@dataclass(frozen=True)
+class TopClass:
+    """A class, its name (its number where it has none), and its probability at each T."""
+
+    number: int
+    name: str
+    probabilities: list[float]
+
+
+@dataclass(frozen=True)
+class ShownRow:
+    """A row of a dump, or one position of it.
+
+    view, position: None where a row is the whole of an input, and where it has one position
+    label: the hard label's number and name, None where there is none
+    top: the classes of the largest logits, the largest first
+    path: of the picture, if its id is a path and its folder is on this disk
+    """
+
+    id: int | str
+    view: int | None
+    position: int | None
+    label: int | None
+    label_name: str | None
+    top: list[TopClass]
+    path: str | None
+
+
+@dataclass(frozen=True)
+class ShownRows:
+    """Rows of a dump at these temperatures; prints as a table for each row."""
+
+    dump: str
+    classes: int
+    temperatures: list[float]
+    rows: list[ShownRow]
+
+    def __repr__(self) -> str:
+        return f"ShownRows({self.dump}: {counted(len(self.rows), 'row')})"
+
+    def __str__(self) -> str:
+        return "\n\n".join("\n".join(self._lines(row)) for row in self.rows)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
+
+    @property
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def _lines(self, row: ShownRow) -> Iterator[str]:
+        yield _head(row)
+        left = self.classes - len(row.top)
+        others = f"{left:,} others" if left else ""
+        width = max(len(text) for text in (others, *(short(one.name, NAME) for one in row.top)))
+        columns = [f"T = {T:g}".ljust(8 + BAR) for T in self.temperatures]
+        yield f"    {'':<{width}}  {'  '.join(columns)}".rstrip()
+        largest = row.top[0].probabilities
+        for one in row.top:
+            mark = "*" if one.number == row.label else " "
+            bars = [_bar(q / most) for q, most in zip(one.probabilities, largest, strict=True)]
+            yield _line(f"  {mark} {short(one.name, NAME):<{width}}", one.probabilities, bars)
+        if left:
+            sums = [sum(one.probabilities[i] for one in row.top) for i in range(len(largest))]
+            rest = [max(0.0, 1 - part) for part in sums]
+            yield _line(f"    {others:<{width}}", rest, [""] * len(rest))
+
+
+@verb(ShowOptions)
+def show(options: ShowOptions, progress: Progress) -> ShownRows:
+    """Some rows of a dump: the top classes of each by name, with their probabilities at some T.
+
+    The rows are spread over the dump, in its order. Only their logits are read, unless `wrong` has
+    to look at all. Raises UsageError for an id or a class that the dump does not have, and where
+    no row is left; IncompleteDump, StoreError or DamagedDump for what is no complete dump.
+    """
+    dump = options.dump
+    if dump is None:
+        dump = str(newest_dump())
+        progress.say(f"dump: {dump}, the newest complete one")
+    reader = DumpReader(dump_folder(dump, "nothing", progress))
+    rows = _chosen(reader, options)
+    return shown_rows(reader, rows, options.T, options.top)
+
+
+def shown_rows(
+    reader: DumpReader, rows: np.ndarray, temperatures: Sequence[float], top: int
+) -> ShownRows:
+    """These rows (ascending) with their `top` most probable classes, and their label's."""
+    plan, names = reader.plan, reader.plan.source.class_names
+    logits, which = reader.logits_of(rows)
+    top_MK = logits.temper(1).top(min(top, plan.classes))[1]
+    log_q = [logits.temper(T).log_probs().double() for T in temperatures]
+    ids, labels = reader.ids[rows], reader.labels
+    views = reader.views[rows] if plan.has_views else None
+    path_of = _paths(plan)
+    made = []
+    for position, row in enumerate(which.tolist()):
+        label = int(labels[rows[row]]) if labels is not None else -1
+        classes = dict.fromkeys([*top_MK[position].tolist(), *([label] if label >= 0 else [])])
+        id = ids[row].item()
+        made.append(
+            ShownRow(
+                id=id,
+                view=None if views is None else int(views[row]),
+                position=None if plan.positions == 1 else position - int((which < row).sum()),
+                label=label if label >= 0 else None,
+                label_name=_name(label, names) if label >= 0 else None,
+                top=[
+                    TopClass(c, _name(c, names), [float(q[position, c].exp()) for q in log_q])
+                    for c in classes
+                ],
+                path=path_of(id),
+            )
+        )
+    return ShownRows(str(reader.folder), plan.classes, list(temperatures), made)
+
+
+def sample(reader: DumpReader) -> str:
+    """A few rows for the card, in Markdown."""
+    rows = _spread(_first_views(reader), SAMPLE)
+    made = shown_rows(reader, rows, SAMPLE_T, SAMPLE_TOP)
+    has_labels = any(row.label is not None for row in made.rows)
+    heads = ["id", *(["label"] if has_labels else []), *(f"T = {T:g}" for T in SAMPLE_T)]
+    lines = []
+    for row in made.rows:
+        cells = [
+            ", ".join(f"{shown(short(one.name, NAME))} {_number(one.probabilities[i])}"
+                      for one in row.top[:SAMPLE_TOP])
+            for i in range(len(SAMPLE_T))
+        ]  # fmt: skip
+        label = [shown(short(row.label_name or "", NAME))] if has_labels else []
+        lines.append([shown(short(str(row.id))), *label, *cells])
+    return f"Soft targets of some rows, the {SAMPLE_TOP} most probable classes:\n\n" + table(
+        heads, lines
+    )
+
+
+def _chosen(reader: DumpReader, options: ShowOptions) -> np.ndarray:
+    """The rows that the options ask for, ascending, `rows` of them at most."""
+    if options.id:
+        return _of_ids(reader, [str(id) for id in options.id])
+    rows, what = _first_views(reader), []
+    if options.class_ is not None:
+        number = _class_number(reader.plan, options.class_)
+        what.append(f"of the class {_name(number, reader.plan.source.class_names)!r}")
+        known = _labels_of(reader, rows) if reader.labelled else _tops(reader, rows)
+        rows = rows[known == number]
+    if options.wrong:
+        what.append("where the teacher errs")
+        labels = _labels_of(reader, rows)
+        if not (labels >= 0).any() and len(rows):
+            raise UsageError(
+                f"--wrong: {reader.folder} has no labels, so it does not say where the teacher "
+                f"errs; leave it out"
+            )
+        rows = rows[labels >= 0]
+        rows = rows[_tops(reader, rows) != labels[labels >= 0]]
+    if not len(rows):
+        raise UsageError(f"{reader.folder} has no row {' and '.join(what)}".rstrip())
+    return _spread(rows, options.rows)
+
+
+def _first_views(reader: DumpReader) -> np.ndarray:
+    """A row for each input: that of its first view."""
+    return np.sort(reader.view_rows[0])
+
+
+def _spread(rows: np.ndarray, count: int) -> np.ndarray:
+    return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)]
+
+
+def _of_ids(reader: DumpReader, asked: Sequence[str]) -> np.ndarray:
+    """All rows with these ids, whatever their view."""
+    texts = reader.ids.astype(str)
+    for id in asked:
+        if not (texts == id).any():
+            near = few([repr(text) for text in get_close_matches(id, texts[:10_000].tolist(), 3)])
+            some = f"near it are {near}" if near else f"ids are such as {texts[0]!r}"
+            raise UsageError(f"--id: {reader.folder} has no id {id!r}; {some}")
+    return np.flatnonzero(np.isin(texts, asked))
+
+
+def _class_number(plan: Plan, asked: str) -> int:
+    """The number of a class, by its name or its number."""
+    names = plan.source.class_names or []
+    if asked in names:
+        return names.index(asked)
+    if asked.isdecimal() and int(asked) < plan.classes:
+        return int(asked)
+    near = get_close_matches(asked, names, 3)
+    some = few(list(map(repr, near or names))) or f"numbers from 0 to {plan.classes - 1}"
+    raise UsageError(f"--class: no class {asked!r}; {'near it are' if near else 'use'} {some}")
+
+
+def _labels_of(reader: DumpReader, rows: np.ndarray) -> np.ndarray:
+    return np.full(len(rows), -1) if reader.labels is None else reader.labels[rows]
+
+
+def _tops(reader: DumpReader, rows: np.ndarray) -> np.ndarray:
+    """The top class of each of these rows, of the first position where it has several."""
+    parts = [np.empty(0, np.int64)]
+    for start in range(0, len(rows), BLOCK_ROWS):
+        logits, which = reader.logits_of(rows[start : start + BLOCK_ROWS])
+        parts.append(logits.check()[0][np.unique(which, return_index=True)[1]])
+    return np.concatenate(parts)
+
+
+def _paths(plan: Plan) -> Callable[[int | str], str | None]:
+    """Where the picture of an id lies on this disk."""
+    root = recall(plan.source.identity) if plan.source.origin == "local" else None
+
+    def path_of(id: int | str) -> str | None:
+        if root is None or not isinstance(id, str) or not os.path.isdir(root):
+            return None
+        for folder in (Path(root), Path(root, plan.source.split)):
+            path = folder / id
+            if path.is_file() and path.resolve().is_relative_to(Path(root).resolve()):
+                return str(path)
+        return None
+
+    return path_of
+
+
+def _name(number: int, names: list[str] | None) -> str:
+    return names[number] if names else str(number)
+
+
+def _head(row: ShownRow) -> str:
+    parts = [f"id {short(str(row.id))}"]
+    parts += [] if row.view is None else [f"view {row.view}"]
+    parts += [] if row.position is None else [f"position {row.position}"]
+    if row.label_name is not None:
+        parts.append(f"label {short(row.label_name, NAME)} *")
+    parts += [] if row.path is None else [short(row.path, 200)]
+    return "   ".join(parts)
+
+
+def _line(name: str, parts: list[float], bars: list[str]) -> str:
+    cells = [f"{_number(q):<7} {bar:<{BAR}}" for q, bar in zip(parts, bars, strict=True)]
+    return f"{name}  {'  '.join(cells)}".rstrip()
+
+
+def _number(q: float) -> str:
+    """A probability in up to 7 characters."""
+    return f"{q:.4f}" if q >= 0.00005 or q == 0 else f"{q:.0e}"
+
+
+def _bar(part: float) -> str:
+    """A bar of up to BAR characters, in eighths of one."""
+    eighths = round(part * BAR * 8)
+    whole, rest = divmod(eighths, 8)
+    return "█" * whole + EIGHTHS[rest].strip()
