@@ -1,5 +1,6 @@
 """Small ONNX files, made by hand: each name, shape and last layer is known."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,14 @@ def save_net(
     takes: int | None = None,
     outputs: tuple[str, ...] = (),
     module: nn.Sequential | None = None,
+    steps: Sequence = (),
+    constants: Sequence = (),
     **more: Any,
 ) -> str:
     """x [rows, 6] → hidden → z [rows, 3] → each of the `last` layers → y; without these z is the
     output.
 
+    steps, constants: nodes from z to y, and what else they take
     dtype: of weights and logits; takes: of x, cast to it; outputs: beside the last
     """
     numpy_type = helper.tensor_dtype_to_np_dtype(dtype)
@@ -56,6 +60,7 @@ def save_net(
                              **options)
         )  # fmt: skip
         name = made
+    nodes, weights, name = [*nodes, *steps], [*weights, *constants], "y" if steps else name
     ending = TensorProto.INT64 if last[-1:] == ("ArgMax",) else dtype
     given = [helper.make_tensor_value_info(name, ending, None if "ArgMax" in last else shape)]
     sizes = {"hidden": 8, "first": 8, "z": 3, "logits": 3, "same": 3}

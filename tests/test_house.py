@@ -60,7 +60,7 @@ ledger shard_reader mapping left_out
 reader writer shard_check
 """,
     "models": """
-causes outputs feeding sniffing masks
+causes outputs feeding sniffing masks last_layers
 graphs pickles
 specs model shards
 naming factories

@@ -6,6 +6,8 @@ Tensors of a graph have names; those inside it can be asked for like outputs.
 import ast
 import difflib
 import json
+import re
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -13,13 +15,11 @@ from typing import Any
 
 from softlabels.errors import TeacherError
 from softlabels.models.causes import first_line
+from softlabels.models.last_layers import find_ends
 from softlabels.system.extras import need
 from softlabels.system.humanize import few, short
 
 PURPOSE = "an ONNX file"
-# Layers after which logits are lost or moved, and those that leave each number as it is.
-LAST = {"Softmax", "LogSoftmax", "Sigmoid", "ArgMax"}
-PASSING = {"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze"}
 NAMED = ("class_names", "names", "classes", "labels", "id2label")  # metadata that names classes
 MOST_NEAR = 3
 
@@ -80,7 +80,7 @@ class Graph:
             raise TeacherError(
                 f"{self.path}: {short(port.name)} comes out of a {last}, and raw logits are "
                 f"needed: a temperature can't be applied to {_what(last)}. Take what goes in: "
-                f"--logits {before}"
+                f"--logits {shlex.quote(before)}"
             )
         if not port.is_of_numbers or not port.is_row:
             raise TeacherError(
@@ -97,7 +97,7 @@ class Graph:
         return [
             f"{short(port.name)} comes out of a LogSoftmax: logits minus a constant in each row, "
             f"which gives the same soft targets at any temperature; for what goes in, say --logits "
-            f"{before}"
+            f"{shlex.quote(before)}"
         ]
 
     def _named(self, name: str) -> Port:
@@ -107,12 +107,9 @@ class Graph:
         if name in self.inner:
             return self.inner[name]
         names = [*(port.name for port in self.outputs), *self.inner]
-        near = difflib.get_close_matches(name, names, MOST_NEAR, 0.5)
-        near += [other for other in names if name in other and other not in near]
-        near = near[:MOST_NEAR] or [port.name for port in self.outputs]
         raise TeacherError(
             f"--logits is {short(name)!r}, which names no tensor among the {len(names):,} of "
-            f"{self.path}; near are {few(near)}"
+            f"{self.path}; it gives {_listed(self.outputs)}{_near(name, names)}"
         )
 
     def _likely(self) -> Port:
@@ -126,8 +123,18 @@ class Graph:
         last, before = self.ends.get(likely.name, ("", ""))
         raise TeacherError(
             f"{self.path} gives {len(self.outputs)} outputs: {_listed(self.outputs)}. Say which "
-            f"are the logits, such as --logits {before if last else likely.name}"
+            f"are the logits, such as --logits {shlex.quote(before if last else likely.name)}"
         )
+
+
+def _near(name: str, names: list[str]) -> str:
+    """Names of tensors that are like this one, whole or in their last segment, for a message."""
+    ends = {re.split(r"[/.]", other)[-1].lower(): other for other in names}
+    near = difflib.get_close_matches(name, names, MOST_NEAR)
+    near += [ends[end] for end in difflib.get_close_matches(name.lower(), ends, MOST_NEAR)]
+    near += [other for other in names if name.lower() in other.lower()]
+    near = list(dict.fromkeys(near))[:MOST_NEAR]
+    return f", and near are {', '.join(near)}" if near else ""
 
 
 def _what(last: str) -> str:
@@ -166,7 +173,7 @@ def read_graph(path: Path) -> Graph:
         inner={name: known.get(name, Port(name, "", None)) for name in made},
         files=_beside(path, model),
         class_names=_class_names({entry.key: entry.value for entry in model.metadata_props}),
-        ends=_ends(graph),
+        ends=find_ends(graph.node),
     )
 
 
@@ -194,17 +201,6 @@ def _port(info: Any) -> Port:
             dim.dim_value if dim.dim_value > 0 else dim.dim_param or "?" for dim in tensor.shape.dim
         )
     return Port(info.name, {"float": "float32", "double": "float64"}.get(dtype, dtype), shape)
-
-
-def _ends(graph: Any) -> dict[str, tuple[str, str]]:
-    """Nodes stand in the order in which they run, so one pass follows each tensor."""
-    ends: dict[str, tuple[str, str]] = {}
-    for node in graph.node:
-        if node.op_type in LAST and node.input:
-            ends[node.output[0]] = (node.op_type, node.input[0])
-        elif node.op_type in PASSING and node.input and node.input[0] in ends:
-            ends[node.output[0]] = ends[node.input[0]]
-    return ends
 
 
 def _beside(path: Path, model: Any) -> list[Path]:

@@ -1,6 +1,7 @@
 """ONNX files, run by onnxruntime. N inputs, C classes."""
 
 import re
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ def load_onnx(file: ModelFile) -> Model:
             f"one of these"
         )
     dtype, rows = DTYPES[taken.dtype], (taken.shape or ("?",))[0]
+    names, doubt = _class_names(graph, given)
     module = OnnxModule(graph, taken, given.name)
     feed = Feed(
         dtype=dtype if dtype.is_floating_point else None,
@@ -51,13 +53,25 @@ def load_onnx(file: ModelFile) -> Model:
         name=file.path.stem,
         kind="onnx",
         module=module.eval(),
-        class_names=graph.class_names,
+        class_names=names,
         output=given.name,
         own_precision=True,
         files=[file.path, *graph.files],
-        remarks=[f"{file.path}: {text}" for text in graph.remarks(given)],
+        remarks=[f"{file.path}: {text}" for text in (*graph.remarks(given), *doubt)],
         feed=feed,
     )
+
+
+def _class_names(graph: Graph, given: Port) -> tuple[list[str] | None, list[str]]:
+    """The names in the metadata, if they are names of these classes, and a remark if not."""
+    names, classes = graph.class_names, (given.shape or ())[1:2]
+    if names is None:
+        return None, []
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if not twice and (not classes or classes[0] in (1, len(names)) or isinstance(classes[0], str)):
+        return names, []
+    problem = f"{short(twice[0])!r} comes twice" if twice else f"{given} has not as many"
+    return None, [f"the {len(names):,} class names in its metadata are left out: {problem}"]
 
 
 class OnnxModule(nn.Module):
@@ -106,6 +120,8 @@ class OnnxModule(nn.Module):
         runtime = need("onnxruntime", "onnx", PURPOSE)
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()  # so that ranks share the cores
+        # threads that wait in a loop would take the cores from those that read, decode and write
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         options.add_session_config_entry(FOLDER, str(self.path.absolute().parent))
         providers: list[Any] = [CPU]

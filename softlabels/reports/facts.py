@@ -100,8 +100,12 @@ def _made(plan: Plan) -> str:
 
 
 def _teacher(plan: Plan) -> str:
-    model = f", {plan.teacher.model}" if plan.teacher.model else ""
-    return f"{plan.teacher.name} ({plan.teacher.kind}{model})"
+    teacher = plan.teacher
+    parts = [teacher.kind]
+    parts += [teacher.model] if teacher.model else []
+    parts += [f"tensor {teacher.logits}"] if teacher.logits else []
+    parts += ["one logit z as (0, z)"] if teacher.outputs == "binary" else []
+    return f"{teacher.name} ({', '.join(parts)})"
 
 
 def batch_dependence(plan: Plan) -> dict[str, str]:

@@ -62,6 +62,11 @@ def test_of_data_with_two_classes_it_is_taken_as_a_pair(tmp_path, flat, labels):
     assert plan.teacher.outputs == "binary"
     assert "--outputs binary" in recipe(plan)
     assert softlabels.verify(dump=str(out), replay=20, teacher=teacher).good
+    measured = softlabels.evaluate(checkpoint=teacher, data=str(tmp_path / "d.jsonl"),
+                                   split="train", against=str(out))  # fmt: skip
+    assert measured["against"]["agreement"] == 1
+    right = torch.tensor([label == labels[1] for label in labels * 20]) == (z_N > 0)
+    assert measured["accuracy"] == pytest.approx(float(right.double().mean()))
     softlabels.dump(teacher=teacher, data=str(tmp_path / "d.jsonl"), out=str(out), dtype="float32",
                     shard_rows=16, resume=True)  # fmt: skip
 
@@ -96,3 +101,11 @@ def test_a_sigmoid_is_no_logit(tmp_path):
     with pytest.raises(SoftlabelsError, match="as a sigmoid does"):
         softlabels.dump(teacher=str(tmp_path / "s.pt"), data=data(tmp_path / "d.jsonl", [0, 1]),
                         out=str(tmp_path / "d"))  # fmt: skip
+
+
+def test_eval_measures_logits_alone(tmp_path):
+    """The likelihood and the calibration of probabilities taken for logits would be wrong."""
+    torch.jit.script(nn.Sequential(nn.Linear(2, 2), nn.Softmax(1))).save(str(tmp_path / "p.pt"))
+    with pytest.raises(TeacherError, match=r"gives probabilities .* eval measures raw logits"):
+        softlabels.evaluate(checkpoint=str(tmp_path / "p.pt"), split="train",
+                            data=data(tmp_path / "d.jsonl", [0, 1]))  # fmt: skip

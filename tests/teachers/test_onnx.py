@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import sys
 from pathlib import Path
 
@@ -88,6 +89,33 @@ def test_a_last_layer_that_loses_the_logits_is_known_and_its_input_proposed(tmp_
     torch.testing.assert_close(
         rows["logits"].float(), net()(rows["input"]).detach(), atol=2e-3, rtol=1e-3
     )
+
+
+def test_a_softmax_in_steps_is_known_as_one(tmp_path):
+    """As tf2onnx writes that of JAX."""
+    steps = [
+        helper.make_node("ReduceMax", ["z"], ["max"], axes=[1], keepdims=0),
+        helper.make_node("Max", ["least", "max"], ["maximum"]),
+        helper.make_node("Unsqueeze", ["maximum", "last"], ["spread"]),
+        helper.make_node("Sub", ["z", "spread"], ["sub"]),
+        helper.make_node("Exp", ["sub"], ["exp"]),
+        helper.make_node("ReduceSum", ["exp", "last"], ["sum"], keepdims=0),
+        helper.make_node("Reshape", ["sum", "column"], ["total"]),
+        helper.make_node("Div", ["exp", "total"], ["y"]),
+    ]
+    constants = [
+        helper.make_tensor("least", FLOAT, [], [-np.inf]),
+        helper.make_tensor("last", TensorProto.INT64, [1], [1]),
+        helper.make_tensor("column", TensorProto.INT64, [2], [-1, 1]),
+    ]
+    path = save_net(tmp_path / "m.onnx", steps=steps, constants=constants)
+    with pytest.raises(TeacherError, match=r"y comes out of a Softmax, .*--logits z$"):
+        resolve(path)
+    assert largest(resolve(path, logits="z").logits(INPUTS), net()(INPUTS).detach()) < 1e-6
+    normalized = [helper.make_node("ReduceSum", ["z", "last"], ["sum"]),
+                  helper.make_node("Div", ["z", "sum"], ["y"])]  # fmt: skip
+    other = save_net(tmp_path / "o.onnx", steps=normalized, constants=constants)
+    assert resolve(other).logits(INPUTS).shape == (5, 3)
 
 
 def test_a_log_softmax_serves_and_is_said_to_be_one(tmp_path):
@@ -280,6 +308,15 @@ def test_class_names_are_read_off_metadata(tmp_path, metadata):
     assert resolve(save_net(tmp_path / "m.onnx", metadata=metadata)).class_names == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize(("names", "problem"), [("abcd", r"z float32 \[N, 3\] has not as many"),
+                                            ("aba", "'a' comes twice")])  # fmt: skip
+def test_class_names_that_are_not_of_these_classes_are_left_out(tmp_path, names, problem):
+    path = save_net(tmp_path / "m.onnx", metadata={"names": json.dumps(list(names))})
+    teacher = resolve(path)
+    assert teacher.class_names is None
+    assert re.search(f"class names in its metadata are left out: {problem}", teacher.remarks[0])
+
+
 @pytest.mark.parametrize("text", ["[1, 2]", "{0: 'a', 2: 'b'}", "a, b, c", "[" * 9000, ""])
 def test_other_metadata_name_no_classes(tmp_path, text):
     path = save_net(tmp_path / "m.onnx", metadata={"names": text})
@@ -360,11 +397,42 @@ def test_two_ranks_and_a_graph(tmp_path, road):
         assert (tmp_path / "two" / "data" / file.name).read_bytes() == file.read_bytes()
 
 
+@pytest.mark.slow
+def test_workers_of_ray_open_the_graph_again(tmp_path, road, cli):
+    softlabels.dump(**road, out=str(tmp_path / "one"))
+    options = [
+        item for name, value in road.items() for item in (f"--{name.replace('_', '-')}", value)
+    ]
+    done = cli("dump", *options, "--out", tmp_path / "two", "--engine", "ray", timeout=300)
+    assert done.code == 0, done.err
+    for file in (tmp_path / "one" / "data").iterdir():
+        assert (tmp_path / "two" / "data" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_a_graph_that_hides_its_number_of_rows(tmp_path):
+    """Its shape says any number, and a Reshape inside knows only four."""
+    reshape = [helper.make_node("Reshape", ["z", "four"], ["y"])]
+    four = [helper.make_tensor("four", TensorProto.INT64, [2], [4, 3])]
+    teacher = resolve(save_net(tmp_path / "m.onnx", steps=reshape, constants=four))
+    inputs = torch.randn(10, 6)
+    assert largest(teacher.logits(inputs), net()(inputs).detach()) < 1e-6
+    assert "it runs with 4 rows at once and not with any other number" in teacher.feed.remarks
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_graph_that_torch_exports(tmp_path):
-    pytest.importorskip("onnxscript", reason="torch.onnx.export needs it")
-    path = str(tmp_path / "m.onnx")
-    torch.onnx.export(net(), (INPUTS,), path, dynamic_shapes=({0: "N"},), dynamo=True)
-    assert largest(resolve(path).logits(INPUTS), net()(INPUTS).detach()) < 1e-6
+    torch.manual_seed(3)
+    cnn = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU(),
+                              torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(),
+                              torch.nn.Linear(4, 5)).eval()  # fmt: skip
+    pictures = torch.randn(6, 3, 9, 9)
+    for name, free in (("any rows", {"pictures": {0: "N"}}), ("two rows", {})):
+        path = str(tmp_path / f"{name}.onnx")
+        torch.onnx.export(cnn, (pictures[:2],), path, dynamo=False, input_names=["pictures"],
+                          dynamic_axes=free)  # fmt: skip
+        moved = largest(resolve(path).logits(pictures), cnn(pictures).detach())
+        print(f"exported for {name}: {moved:.2g} from torch")
+        assert moved < 1e-6
 
 
 def test_numpy_is_not_changed_by_a_graph(tmp_path):
