@@ -32,7 +32,7 @@ __main__
 INSIDE = {
     "inputs": """
 plain pointers hashing rows pictures views reading_errors
-labels crop_percentage
+labels crop_percentage functions
 preprocess
 tables
 cells hints whereabouts

@@ -52,6 +52,8 @@ def dump(options: DumpOptions, progress: Progress) -> DumpResult:
             "--engine ray opens the teacher in each worker, so it takes no object in memory: give "
             "a file, or package.module:factory. Under torchrun each rank makes its own"
         )
+    if options.engine == "ray" and not isinstance(options.preprocess, str | None):
+        raise UsageError("--engine ray opens the data in each worker, so preprocess= is text there")
     if options.engine == "ray" and not isinstance(options.data, str | None):
         raise UsageError(
             "--engine ray opens the data in each worker, so it takes no data set in memory: save "

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from softlabels.capture.answers import Answers
 from softlabels.errors import UnreadableInput
-from softlabels.inputs.examples import as_tensor, decode_image, stack
+from softlabels.inputs.examples import decode_image, numbers_of, stack
 from softlabels.inputs.rows import Rows
 from softlabels.inputs.sources import Source
 from softlabels.inputs.views import Drawn, joined
@@ -152,12 +152,13 @@ def make_ready(rows: Rows, answers: Answers, pace: Pace) -> Ready:
         reasons = answers.left_out(rows)
         return Ready(_without(rows, reasons), None, _left_out(rows, reasons))
     if isinstance(rows.cells, np.ndarray):
-        return Ready(rows, as_tensor(rows.cells), [])
+        return Ready(rows, numbers_of(rows.cells, answers.preprocess, rows.ids), [])
     values, reasons = [], []
-    turns: list[int] | None = None if answers.preprocess.is_upright else []
+    preprocess = answers.preprocess
+    turns: list[int] | None = None if preprocess.is_upright or preprocess.is_opaque else []
     for position, (cell, id) in enumerate(zip(rows.cells, rows.ids.tolist(), strict=True)):
         try:
-            values.append(decode_image(cell, answers.preprocess, id, turns))
+            values.append(decode_image(cell, preprocess, id, turns))
         except UnreadableInput as error:
             if pace.on_error != "skip":
                 raise UnreadableInput(

@@ -9,6 +9,7 @@ from softlabels.capture.pipeline import Pace
 from softlabels.capture.planning import Setup, Storage, default_name
 from softlabels.capture.trying import TeacherRun, try_teacher
 from softlabels.capture.viewing import Views
+from softlabels.errors import UsageError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.opening import DataChoice, open_chosen
 from softlabels.inputs.preprocessing import choose, remarks
@@ -43,6 +44,11 @@ def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
     device = own_device(teacher.device_for(options.device))
     teacher.to(device)
     teacher.name = options.name or teacher.name
+    if examples.preprocess.is_opaque and views.augment is not None:
+        raise UsageError(
+            f"--augment is {views.augment!r}, which works on pixels; what the function "
+            f"{examples.preprocess} gives may be none. Write the preprocessing as text"
+        )
     views.check_shape(examples.input_shape)
     source = examples.source
     names = source.class_names or (teacher.class_names if source.labelled else None)
@@ -94,7 +100,7 @@ def _title(teacher: Any) -> str:
 def _open(
     choice: TeacherChoice,
     data: DataChoice,
-    preprocess: str | None,
+    preprocess: Any,
     name: str | None,
     progress: Progress,
 ) -> tuple[Teacher, Examples, str]:

@@ -142,7 +142,7 @@ def finish(job: Job) -> Manifest | None:
 
 def _task(source: Source, plan: Plan) -> str | None:
     """The Hub's word for what such inputs are for; None where the inputs don't tell."""
-    if "tokens" in plan.preprocess:
+    if plan.preprocess == "tokens":
         return "text-classification"
     cells = source.read(0, 1).cells
     if isinstance(cells, list) or cells.ndim in (3, 4):

@@ -44,6 +44,8 @@ def decode_image(
             if turns is not None:
                 turns.append(orientation(image))
             return values
+    except SourceError as error:  # of a function of the user's
+        raise SourceError(f"the row with id {id!s}: {error}") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         unknown = isinstance(error, UnidentifiedImageError)  # whose text has an address in memory
         cause = _no_image(cell) if unknown else error
@@ -65,14 +67,29 @@ def as_tensor(values: np.ndarray) -> Tensor:
     return torch.from_numpy(np.array(values, order="C"))
 
 
+def numbers_of(values: np.ndarray, preprocess: Preprocess, ids: np.ndarray) -> Tensor:
+    """Inputs that are numbers, [N, …], as they are cached: what a function makes of each, else as
+    they are stored."""
+    if not preprocess.is_opaque:
+        return as_tensor(values)
+    made = []
+    for value, id in zip(values, ids, strict=True):
+        try:
+            made.append(preprocess.on_cell(value))
+        except SourceError as error:
+            raise SourceError(f"the row with id {id!s}: {error}") from error
+    return stack(made, ids)
+
+
 def stack(values: list[np.ndarray], ids: np.ndarray) -> Tensor:
     """Equally shaped inputs → one tensor. Raises SourceError naming a row of another shape."""
     for value, id in zip(values, ids, strict=True):
         if value.shape != values[0].shape:
             raise SourceError(
                 f"the input of the row with id {id!s} has the shape {list(value.shape)}, that of "
-                f"id {ids[0]!s} {list(values[0].shape)}; bring images to one size and colour with "
-                f"--preprocess, such as 'rgb|resize(224)|scale(255)'"
+                f"id {ids[0]!s} {list(values[0].shape)}; bring inputs to one size and colour with "
+                f"--preprocess, such as 'rgb|resize(256)|center_crop(224)|scale(255)', or in the "
+                f"function that preprocesses them"
             )
     return torch.from_numpy(np.stack(values))
 
@@ -95,7 +112,7 @@ class Examples:
         hashes: np.ndarray | None = None,
     ) -> None:
         shaping = preprocess.picture[preprocess.is_upright :]  # numbers have no orientation
-        if source.kind == "array" and shaping:
+        if source.kind == "array" and shaping and not preprocess.is_opaque:
             raise UsageError(
                 f"--preprocess: {shaping[0]} is for pictures; the inputs of {source.data!r} are "
                 f"numbers. Take it out of {str(preprocess)!r}"
@@ -178,7 +195,7 @@ class Examples:
         block = self.source.take(self.positions[rows])
         self._check(block, rows)
         if isinstance(block.cells, np.ndarray):
-            return as_tensor(block.cells)
+            return numbers_of(block.cells, self.preprocess, block.ids)
         return stack(self._decode_images(block), block.ids)
 
     def prepare(self) -> None:

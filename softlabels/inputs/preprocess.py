@@ -20,6 +20,7 @@
     normalize(mean, std)    (x − mean) / std; numbers, or one tuple        on numbers
                             entry a channel
     tokens                  whole numbers stay whole: int64                on numbers, alone
+    opaque(name, hash)      a function of the user's, see `functions`      alone
 
 resize, contain, cover and crop_pct take the name of a filter after the sizes: bilinear (the
 default), bicubic, …
@@ -29,6 +30,7 @@ cached. Steps on numbers run on whole float32 batches, on the training device.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +41,7 @@ from torch import Tensor
 
 from softlabels.errors import UsageError
 from softlabels.inputs.crop_percentage import crop_percentage
+from softlabels.inputs.functions import Function
 from softlabels.inputs.pictures import FILTERS, LARGEST, SIZED, apply_words, by_kind
 from softlabels.spec import Call, parse_pipeline, short
 
@@ -47,22 +50,40 @@ ON_PICTURE = {
     "contain": (1, 3), "cover": (1, 3), "pad": (1, 3), "center_crop": (1, 3), "crop_pct": (2, 6),
 }  # fmt: skip
 ON_NUMBERS = {"scale": (1, 1), "normalize": (2, 2), "tokens": (0, 0)}
+OPAQUE = "opaque"
 DEFAULTS = {"image": "upright|scale(255)", "array": ""}
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """A parsed pipeline; `str()` gives the text back, with crop_pct as the steps it stands for."""
+    """A parsed pipeline; `str()` gives the text back, with crop_pct as the steps it stands for.
+
+    function: what `opaque` stands for; None where it is not here
+    """
 
     picture: tuple[Call, ...]
     numbers: tuple[Call, ...]
+    function: Function | None = None
+
+    @classmethod
+    def of(cls, given: "str | Preprocess | Callable[[Any], Any]") -> "Preprocess":
+        """From what a user gives: text, or a function."""
+        if isinstance(given, str):
+            return cls.parse(given)
+        if isinstance(given, Preprocess):
+            return given
+        function = Function(given)
+        return cls((Call(OPAQUE, (function.name, function.hash)),), (), function)
 
     @classmethod
     def parse(cls, text: str) -> "Preprocess":
         """Raises UsageError for an unknown step, a wrong number of arguments or a wrong order."""
         picture: list[Call] = []
         numbers: list[Call] = []
-        for call in parse_pipeline(text, "--preprocess"):
+        words = parse_pipeline(text, "--preprocess")
+        if [word.name for word in words] == [OPAQUE]:
+            return cls(tuple(words), ())
+        for call in words:
             known = ON_PICTURE | ON_NUMBERS
             if call.name not in known:
                 raise UsageError(
@@ -88,17 +109,42 @@ class Preprocess:
         """Whether pictures are turned as their EXIF orientation says."""
         return bool(self.picture) and self.picture[0].name == "upright"
 
+    @property
+    def is_opaque(self) -> bool:
+        """Whether it is a function of the user's."""
+        return bool(self.picture) and self.picture[0].name == OPAQUE
+
     def __str__(self) -> str:
         return "|".join(map(str, self.picture + self.numbers))
 
+    def check_here(self, of: str) -> "Preprocess":
+        """Itself. Raises UsageError where it is a function that was not given again."""
+        if self.is_opaque and self.function is None:
+            raise UsageError(
+                f"{of} was preprocessed by the function {self.picture[0].args[0]}, which no record "
+                f"holds: give it again in Python, with preprocess=FUNCTION, or other steps with "
+                f"--preprocess"
+            )
+        return self
+
     def on_picture(self, image: Image.Image) -> np.ndarray:
-        """A decoded image → uint8 [C, H, W]; C is 1 for greyscale, 3 for colour."""
+        """A decoded image → uint8 [C, H, W]; C is 1 for greyscale, 3 for colour. Of a function what
+        it gives."""
+        if self.is_opaque:
+            return self.on_cell(image)
         image = apply_words(image, self.picture)
         values = np.asarray(image)
         return values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
 
+    def on_cell(self, cell: Any) -> np.ndarray:
+        """What the user's function makes of a picture, or of a row's numbers."""
+        function = self.check_here("this").function
+        assert function is not None, "it is here"
+        return function(cell)
+
     def on_numbers(self, batch: Tensor) -> Tensor:
-        """[N, …] of any dtype → float32 [N, …] on the same device; int64 with `tokens`.
+        """[N, …] of any dtype → float32 [N, …] on the same device; int64 with `tokens`, and where a
+        function gave whole numbers.
 
         Raises UsageError for tokens that are not whole numbers, and for another number of channels
         than normalize has.
@@ -106,6 +152,8 @@ class Preprocess:
         if self.numbers and self.numbers[0].name == "tokens":
             if batch.is_floating_point():
                 raise UsageError(f"--preprocess tokens: the inputs are {batch.dtype}, not whole")
+            return batch.long()
+        if self.is_opaque and not batch.is_floating_point():
             return batch.long()
         x = batch.float()
         for call in self.numbers:

@@ -5,6 +5,7 @@ Shapes: N inputs of a sample.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,16 +32,17 @@ class Chosen:
         return (f"preprocessing {text}" if text else "no preprocessing") + origin
 
 
-def choose(
-    source: Source, given: str | None, remembered: str | None = None, of: str = ""
-) -> Chosen:
+def choose(source: Source, given: Any, remembered: str | None = None, of: str = "") -> Chosen:
     """The preprocessing that the user gave, else the one that the file `of` remembers, else the
-    default for such inputs. Raises UsageError for a text that can't be parsed.
+    default for such inputs. Raises UsageError for a text that can't be parsed, and for a function
+    that is not here.
+
+    given: text, or a function
     """
     if given is not None:
-        return Chosen(Preprocess.parse(given))
+        return Chosen(Preprocess.of(given).check_here("that text stands for what"))
     if remembered is not None:
-        return Chosen(Preprocess.parse(remembered), f"from {of}")
+        return Chosen(Preprocess.parse(remembered).check_here(of), f"from {of}")
     feature = source.table.features[source.columns.inputs[0]]
     mode = MODES.get(getattr(feature, "mode", None) or "", "|")
     default = DEFAULTS[source.kind].replace("|", mode)

@@ -48,6 +48,20 @@ def _data_types() -> Any:
     return str | Path | datasets.Dataset | datasets.DatasetDict | torch.utils.data.Dataset
 
 
+def _function_types() -> Any:
+    return str | Callable
+
+
+if TYPE_CHECKING:
+    Preprocessing = str | Callable[[Any], Any]
+else:
+    Preprocessing = Annotated[
+        str,
+        Objects("a function from a picture or a row's numbers to an array", callable,
+                _function_types),
+    ]  # fmt: skip
+
+
 def _may_be_teacher(value: Any) -> bool:
     return callable(value) and not isinstance(value, type)
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from softlabels.options.objects import Preprocessing
 from softlabels.options.option import Options, option
 
 
@@ -22,6 +23,6 @@ class SourceOptions(Options):
     id_column: str | None = option(
         "Column of ids, whole numbers or text. Default: the row's number.", None
     )
-    preprocess: str | None = option(
+    preprocess: Preprocessing | None = option(
         "Steps from an input to numbers, such as 'rgb|resize(256)|scale(255)'.", None
     )

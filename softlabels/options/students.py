@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from softlabels.options.objects import Data
+from softlabels.options.objects import Data, Preprocessing
 from softlabels.options.option import (
     BelowOne,
     Count,
@@ -81,7 +81,9 @@ class TrainOptions(TrainingOptions):
     source: Data | None = option(
         "Where the inputs are, if not where the dump says: a file, folder or Hub id.", None
     )
-    preprocess: str | None = option("The student's preprocessing. Default: the teacher's.", None)
+    preprocess: Preprocessing | None = option(
+        "The student's preprocessing. Default: the teacher's.", None
+    )
     keep: Literal["auto", "gpu", "disk"] = option(
         "Where to read logits from: gpu, disk (memory-mapped), or auto: gpu if they fit.",
         "auto",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from softlabels.errors import UsageError
-from softlabels.options.objects import Data, Teacher
+from softlabels.options.objects import Data, Preprocessing, Teacher
 from softlabels.options.option import Count, Natural, Options, option
 
 
@@ -31,6 +31,9 @@ class VerifyOptions(Options):
     device: str = option("auto, cpu, cuda, cuda:1 or mps.", "auto")
     workers: Count | None = option("Files read at once. Default: the number of cores.", None)
     trust_pickle: bool = option("Load a teacher's file even if it could run code.", False)
+    preprocess: Preprocessing | None = option(
+        "The function that preprocessed the dump's inputs, for replay.", None, only_python=True
+    )
     version: str | None = option(
         "Version of a callable's answers, for replay.", None, only_python=True
     )

@@ -4,12 +4,14 @@ teacher or data were objects in memory, it is a call in Python."""
 import shlex
 from typing import Any
 
+from softlabels.inputs.preprocess import Preprocess
 from softlabels.models.objects import OBJECTS
 from softlabels.store.fields import CLEAN
 from softlabels.store.records import Plan
 
 TEACHER = "TEACHER"  # stands for its file: records hold no paths
 DATA = "DATA"  # stands for a data set in memory
+FUNCTION = "FUNCTION"  # stands for a preprocessing that is one
 NAMED = {"factory"}  # kinds of teachers that their model's name gives again
 
 
@@ -45,12 +47,15 @@ def call_of(plan: Plan, skipped: bool = False, data: str | None = None, **more: 
         shown["teacher"] = TEACHER
     if plan.source.origin == "live":
         shown["data"] = DATA
+    if Preprocess.parse(plan.preprocess).is_opaque:
+        shown["preprocess"] = FUNCTION
     return [f"{name}={value}" for name, value in shown.items()]
 
 
 def is_live(plan: Plan) -> bool:
-    """Whether the teacher or the data were objects in memory."""
-    return plan.source.origin == "live" or plan.teacher.kind in OBJECTS
+    """Whether the teacher, the data or the preprocessing were objects in memory."""
+    opaque = Preprocess.parse(plan.preprocess).is_opaque
+    return plan.source.origin == "live" or plan.teacher.kind in OBJECTS or opaque
 
 
 def again(plan: Plan, skipped: bool, data: str | None, out: str) -> str:

@@ -121,7 +121,7 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
     evaluation = Evaluation(checkpoint=options.checkpoint, data=source.data, split=source.split)
     evaluation.update(score.measures)
     if options.against is not None:
-        dataset = load(options.against, preprocess=str(chosen.preprocess))
+        dataset = load(options.against, preprocess=chosen.preprocess)
         assert isinstance(dataset, Dump), "one folder was named"
         evaluation["against"] = _against(options.against, dataset, running, space)
     return evaluation

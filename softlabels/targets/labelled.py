@@ -1,5 +1,6 @@
 """Inputs and labels of a data set, such as a test set, in the form of a dump's rows."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,7 @@ def examples(
     input_column: str | None = None,
     label_column: str | None = None,
     id_column: str | None = None,
-    preprocess: str | None = None,
+    preprocess: str | Callable[[Any], Any] | None = None,
     progress: Progress = SILENT,
 ) -> "LabelledExamples":
     """The rows of a data set with their inputs and labels, as `load` gives those of a dump.

@@ -1,6 +1,6 @@
 """`load`: open a dump and join it with its inputs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ def load(
     *,
     inputs: bool = True,
     source: Any = None,
-    preprocess: str | None = None,
+    preprocess: str | Preprocess | Callable[[Any], Any] | None = None,
     keep: str = "auto",
     device: str = "cpu",
     cache: bool | str | Path = True,
@@ -50,7 +50,8 @@ def load(
     if it holds them, else the data that it names. Rows are joined by id, and the hash of each input
     is checked before it is used, so other data is refused and order does not matter. inputs=False
     leaves the inputs out.
-    preprocess: replaces the teacher's.
+    preprocess: replaces the teacher's; a function (see docs/python.md) is asked for again where the
+    teacher's was one.
 
     keep: `disk` maps the files (shards that another program packed are decoded into memory now);
     `gpu` copies the logits onto `device`; `auto` is gpu if that is CUDA and has the room, else
@@ -88,7 +89,7 @@ class Opening:
 
     inputs: bool
     source: Any
-    preprocess: str | None
+    preprocess: str | Preprocess | Callable[[Any], Any] | None
     keep: str
     device: str
     cache: bool | str | Path
@@ -152,7 +153,14 @@ def _streamed(reader: DumpReader, T: float | None, how: Opening) -> Dump:
 def _preprocess(reader: DumpReader, how: Opening) -> Preprocess:
     """Raises UsageError for other steps on pictures than those after which views were drawn."""
     own = Preprocess.parse(reader.plan.preprocess)
-    chosen = own if how.preprocess is None else Preprocess.parse(how.preprocess)
+    chosen = own if how.preprocess is None else Preprocess.of(how.preprocess)
+    if how.inputs:
+        chosen.check_here(str(reader.folder))
+    if own.is_opaque and chosen.is_opaque and chosen != own:
+        how.progress.say(
+            f"warning: the inputs are preprocessed by {chosen}; the teacher of {reader.folder} saw "
+            f"what {own} makes of them"
+        )
     if how.inputs and reader.plan.has_views and chosen.picture != own.picture:
         steps = "|".join(map(str, own.picture)) or "none"
         raise UsageError(

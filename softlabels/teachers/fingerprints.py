@@ -2,13 +2,10 @@
 of a callable, of what the user calls it."""
 
 import hashlib
-import inspect
 import json
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from types import CodeType
 from typing import Any
 
 import torch
@@ -17,6 +14,7 @@ from torch import Tensor, nn
 from softlabels.models.model import Model
 from softlabels.models.objects import CALLABLE, Held
 from softlabels.system.local_files import file_fingerprint, fold_fingerprint
+from softlabels.system.source_code import source_of, without_addresses
 
 
 def fingerprint_of(model: Model) -> str:
@@ -40,11 +38,9 @@ def code_of(module: nn.Module) -> str:
     those of its parts, without torch's own."""
     classes = {type(part) for part in module.modules()}
     own = {c for c in classes if c.__module__.partition(".")[0] != "torch"}
-    sources = [f"{c.__module__}.{c.__qualname__}\n{_source(c)}" for c in own]
+    sources = [f"{c.__module__}.{c.__qualname__}\n{source_of(c)}" for c in own]
     programs = [code for part in module.modules() if isinstance(code := _program(part), str)]
-    # an address in memory is another one in the next process
-    text = re.sub(r" at 0x[0-9a-f]+", "", repr(module))
-    return "\n".join([text, *sorted(sources), *programs])
+    return "\n".join([without_addresses(repr(module)), *sorted(sources), *programs])
 
 
 def _program(part: nn.Module) -> Any:
@@ -53,21 +49,6 @@ def _program(part: nn.Module) -> Any:
         return getattr(part, "code", None)
     except Exception:  # TorchScript without a forward
         return None
-
-
-def _source(cls: type) -> str:
-    """The source of a class; where that is not known (a class typed into a prompt), the bytecode
-    of its functions, which another version of Python may compile otherwise."""
-    try:
-        return inspect.getsource(cls)
-    except (OSError, TypeError):
-        functions = {n: f for n, f in vars(cls).items() if inspect.isfunction(f)}
-        return "\n".join(f"{name} {_bytecode(f.__code__)}" for name, f in functions.items())
-
-
-def _bytecode(code: CodeType) -> str:
-    constants = [_bytecode(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
-    return f"{code.co_code.hex()} {code.co_names} {constants}"
 
 
 def files_fingerprint(files: Sequence[Path]) -> str:

@@ -60,6 +60,7 @@ class Rerun:
     seed: int
     batch_size: int
     device: str
+    preprocess: Any
 
 
 def recheck_source(reader: DumpReader, data: Any, progress: Progress) -> list[str]:
@@ -114,7 +115,13 @@ def replay(
     """
     plan = reader.plan
     source = open_inputs(reader, data, progress)
-    examples = find_inputs(reader, source, Preprocess.parse(plan.preprocess))
+    preprocess = Preprocess.parse(plan.preprocess)
+    if rerun.preprocess is not None:
+        given = Preprocess.of(rerun.preprocess)
+        if str(given) != plan.preprocess:
+            raise UsageError(f"preprocess is {given}; the dump's is {plan.preprocess}")
+        preprocess = given
+    examples = find_inputs(reader, source, preprocess.check_here(str(reader.folder)))
     if plan.teacher.kind in OBJECTS and isinstance(chosen.teacher, str):
         raise TeacherError(
             f"the teacher of this dump, {plan.teacher.name}, was a {plan.teacher.kind} in memory, "
