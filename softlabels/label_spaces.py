@@ -1,5 +1,6 @@
 """Label spaces: the classes that numbers stand for, and the comparison of two. C classes."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,6 +8,10 @@ from softlabels.errors import LabelSpaceMismatch
 from softlabels.system.humanize import short
 
 SHOWN = 3  # names in a message
+WAYS_OUT = (
+    "Labels of other classes than the teacher's are kept apart, as label_source, by --own-labels, "
+    "and left out by --no-labels"
+)
 
 
 @dataclass(frozen=True)
@@ -87,3 +92,10 @@ def _difference(ours: LabelSpace, theirs: LabelSpace) -> str:
     if strange:
         return f"{strange[0]!r} of {theirs.who} is no class of {ours.who}"
     return f"{missing[0]!r} of {ours.who} is no class of {theirs.who}"
+
+
+def told_apart(names: Sequence[str]) -> list[str]:
+    """Class names of which none comes twice: twins get their numbers, as 'crane (134)'. ImageNet
+    has two cranes, and a ClassLabel can't hold both."""
+    counts = Counter(names)
+    return [f"{name} ({i})" if counts[name] > 1 else name for i, name in enumerate(names)]

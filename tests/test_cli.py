@@ -13,10 +13,11 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+import softlabels
 from softlabels import options as known
 from softlabels.cli.app import app
 from softlabels.cli.flags import load_config, unexpected
-from softlabels.errors import UsageError
+from softlabels.errors import StoreError, UsageError
 from softlabels.system.humanize import elapsed_words
 from softlabels.teachers.teacher import suggest_name
 
@@ -90,7 +91,7 @@ def test_results_on_stdout_words_on_stderr_json_alone(cli, dump_folder):
             2,
             "'resized(256)' is not one of 'none', 'original'",
         ),
-        (["info", "."], 1, "has no dump in it"),
+        (["info", "."], 1, "is no dump, and holds none"),
     ],
 )
 def test_errors_have_their_exit_code_and_no_traceback(cli, words, code, message):
@@ -284,9 +285,9 @@ def test_dumps_below_a_folder_are_listed_with_how_far_they_are(cli, made, tmp_pa
     (tmp_path / "data" / "deep" / "c" / "softlabels.json").write_text("{}")
     (tmp_path / "data" / "deep" / "c" / "plan.json").write_text("{")
     head, *lines = cli("ls").out.splitlines()
-    assert head.split() == ["dump", "rows", "classes", "teacher", "size", "state"]
-    assert [line.split()[:4] for line in lines[:2]] == [
-        ["data/deep/a", "1,200", "10", "t"], ["data/deep/b", "1,200", "10", "t"],
+    assert head.split() == ["dump", "rows", "classes", "teacher", "codec", "size", "state"]
+    assert [line.split()[:5] for line in lines[:2]] == [
+        ["data/deep/a", "1,200", "10", "t", "dense"], ["data/deep/b", "1,200", "10", "t", "dense"],
     ]  # fmt: skip
     assert lines[0].endswith("complete")
     assert lines[1].endswith("2 of 3 shards")
@@ -299,3 +300,10 @@ def test_dumps_below_a_folder_are_listed_with_how_far_they_are(cli, made, tmp_pa
     assert "none.d is not a folder on this disk" in cli("ls", "none.d").err
     (tmp_path / "empty").mkdir()
     assert cli("ls", "empty").out == "no dump below empty\n"
+    assert cli("info", "data").out.splitlines() == [head, *lines]
+    assert json.loads(cli("info", "data/deep", "--json").out) == listed
+    nothing = cli("info", "empty")
+    assert nothing.code == 1
+    assert "empty is no dump, and holds none: neither it nor a folder below it has" in nothing.err
+    with pytest.raises(StoreError, match=r"holds 3 dumps, which softlabels.list_dumps"):
+        softlabels.info(tmp_path / "data")

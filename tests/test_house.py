@@ -31,7 +31,7 @@ __main__
 """
 INSIDE = {
     "inputs": """
-plain pointers hashing rows pictures views reading_errors
+plain pointers hashing rows pictures views reading_errors class_names
 labels crop_percentage functions
 preprocess
 tables

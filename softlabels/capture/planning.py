@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from softlabels.capture.answers import Answers
+from softlabels.capture.naming import ClassNames
 from softlabels.capture.pipeline import Job, Pace
 from softlabels.capture.viewing import Views
 from softlabels.errors import UsageError
@@ -46,7 +47,7 @@ class Setup:
 
     answers: Answers
     source: Source
-    class_names: list[str] | None
+    names: ClassNames
     ledger: Ledger
     storage: Storage
     pace: Pace
@@ -112,7 +113,7 @@ def draft(setup: Setup, earlier: Plan | None = None) -> Plan:
     return Plan.model_validate(
         {
             "teacher": answers.teacher,
-            "source": _source_record(source, setup.class_names)
+            "source": _source_record(source, setup.names)
             | {
                 "fingerprint": f"sha256:{0:064}",
                 "shards": [f"{0:016}"] * max(1, -(-len(source) // rows)),
@@ -135,8 +136,9 @@ def draft(setup: Setup, earlier: Plan | None = None) -> Plan:
     )
 
 
-def _source_record(source: Source, class_names: list[str] | None) -> dict[str, Any]:
+def _source_record(source: Source, names: ClassNames) -> dict[str, Any]:
     """What a plan says of its source, but for the fingerprints."""
+    label = source.columns.label
     return {
         "data": source.public_name,
         "origin": source.origin,
@@ -144,10 +146,13 @@ def _source_record(source: Source, class_names: list[str] | None) -> dict[str, A
         "revision": source.revision,
         "columns": {
             "inputs": list(source.columns.inputs),
-            "label": source.columns.label,
+            "label": None if source.own_labels else label,
+            "label_source": label if source.own_labels else None,
             "id": source.columns.id,
         },
-        "class_names": class_names,
+        "class_names": names.names,
+        "class_names_from": names.come_from,
+        "label_source_names": source.class_names if source.own_labels else None,
         "rows": len(source),
     }
 

@@ -1,19 +1,22 @@
 """The door of `dump` and `plan`: from options to a teacher and its data, tried on each other. Below
 it nothing takes the options of a command."""
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from softlabels.capture.answers import RunningTeacher
+from softlabels.capture.naming import ClassNames, names_of_dump, names_of_teacher
 from softlabels.capture.pipeline import Pace
 from softlabels.capture.planning import Setup, Storage, default_name
 from softlabels.capture.trying import TeacherRun, try_teacher
 from softlabels.capture.viewing import Views
-from softlabels.errors import UsageError
+from softlabels.errors import LabelSpaceMismatch, UsageError
 from softlabels.inputs.examples import Examples
-from softlabels.inputs.opening import DataChoice, open_chosen
+from softlabels.inputs.opening import DataChoice, LabelChoice, open_chosen
 from softlabels.inputs.preprocessing import choose, remarks
 from softlabels.inputs.sources import Source
+from softlabels.label_spaces import WAYS_OUT
 from softlabels.models.objects import OBJECTS
 from softlabels.options import DumpOptions
 from softlabels.places.folders import open_folder
@@ -34,13 +37,8 @@ def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
     views = options.part(Views)
     resolve_device(options.device)  # it and
     _ = views.fields  # an unknown word is refused before anything is opened
-    teacher, examples, chosen = _open(
-        options.part(TeacherChoice),
-        options.part(DataChoice),
-        options.preprocess,
-        options.name,
-        progress,
-    )
+    opened = _open(options, progress)
+    teacher, examples = opened.teacher, opened.examples
     device = own_device(teacher.device_for(options.device))
     teacher.to(device)
     teacher.name = options.name or teacher.name
@@ -51,8 +49,9 @@ def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
         )
     views.check_shape(examples.input_shape)
     source = examples.source
-    names = source.class_names or (teacher.class_names if source.labelled else None)
-    for text in (*remarks(examples, chosen), *_numbered(source, names), *teacher.remarks):
+    names = names_of_dump(source, opened.names)
+    seen = remarks(examples, opened.preprocessing)
+    for text in (*seen, *_numbered(source, names.names), *teacher.remarks, *opened.remarks):
         progress.say(text)
     after = "class" if teacher.kind in OBJECTS else "file"
     for text in suggest_name(teacher.name, after) if options.name is None else ():
@@ -71,7 +70,7 @@ def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
     setup = Setup(
         answers=answers,
         source=source,
-        class_names=names,
+        names=names,
         ledger=Ledger(open_folder(out)),
         storage=storage,
         pace=options.part(Pace),
@@ -86,7 +85,7 @@ def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
 
 def _numbered(source: Source, names: list[str] | None) -> list[str]:
     """What is taken for granted where labels are numbers and the teacher has names for them."""
-    if not names or source.class_names is not None:
+    if not names or not source.labelled or source.own_labels or source.class_names is not None:
         return []
     shown = ", ".join(f"{i} is {name!r}" for i, name in enumerate(names[:3]))
     return [f"labels of {source.name} are numbers, taken as the teacher's: {shown}"]
@@ -97,30 +96,45 @@ def _title(teacher: Any) -> str:
     return teacher if isinstance(teacher, str) else f"the teacher, a {type(teacher).__name__},"
 
 
-def _open(
-    choice: TeacherChoice,
-    data: DataChoice,
-    preprocess: Any,
-    name: str | None,
-    progress: Progress,
-) -> tuple[Teacher, Examples, str]:
+@dataclass(frozen=True)
+class _Opened:
+    """The teacher and its data. names: the teacher's; remarks: about them; preprocessing: who chose
+    that of the data, such as "by default"."""
+
+    teacher: Teacher
+    names: ClassNames
+    remarks: list[str]
+    examples: Examples
+    preprocessing: str
+
+
+def _open(options: DumpOptions, progress: Progress) -> _Opened:
     """The teacher; the data as they were chosen, else as the teacher remembers them, preprocessed
-    likewise; and where that preprocessing comes from.
+    likewise.
 
     A bare state dict remembers nothing, and its model needs the shape of an input: then the data
     come first, and are opened once all the same.
     """
+    choice, data = options.part(TeacherChoice), options.part(DataChoice)
 
     def examples(remembered: dict[str, Any], known: str | None) -> tuple[Examples, str]:
-        source = open_chosen(data, _title(choice.teacher), remembered, progress)
-        chosen = choose(source, preprocess, known, "the teacher's checkpoint")
+        labels = options.part(LabelChoice)
+        try:
+            source = open_chosen(data, _title(choice.teacher), remembered, progress, labels)
+        except LabelSpaceMismatch as error:
+            raise LabelSpaceMismatch(f"{error}. {WAYS_OUT}") from error
+        chosen = choose(source, options.preprocess, known, "the teacher's checkpoint")
         return Examples(source, chosen.preprocess), chosen.origin
 
     opened: list[tuple[Examples, str]] = []
 
     def input_shape() -> list[int]:
-        opened.append(examples({}, None))
+        named, _ = names_of_teacher(options.class_names, None)
+        opened.append(examples({"class_names": named.names}, None))
         return opened[0][0].input_shape
 
-    teacher = resolve(**vars(choice), input_shape=input_shape, name=name)
-    return teacher, *(opened or [examples(teacher.remembered, teacher.preprocess)])[0]
+    teacher = resolve(**vars(choice), input_shape=input_shape, name=options.name)
+    names, about = names_of_teacher(options.class_names, teacher.class_names)
+    teacher.class_names = names.names
+    first = (opened or [examples(teacher.remembered, teacher.preprocess)])[0]
+    return _Opened(teacher, names, about, *first)

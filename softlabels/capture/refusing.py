@@ -16,7 +16,7 @@ SHARD_BYTES = 300  # of a shard's entry in the manifest, at most
 
 def refuse_unstorable(setup: Setup) -> None:
     """Raises SourceError or UsageError for a plan that no reader would take."""
-    _refuse_twins(setup.class_names or [])
+    _refuse_twins(setup.names.names or [])
     try:
         plan = draft(setup)
     except ValidationError as error:
@@ -37,7 +37,7 @@ def _refuse_twins(names: list[str]) -> None:
     if count > 1:
         raise UsageError(
             f"the class {name[:100]!r} comes twice among the {len(names):,} class names; each "
-            f"class needs a name of its own"
+            f"class needs a name of its own, in the data or in a file for --class-names"
         )
 
 

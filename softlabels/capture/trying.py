@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from softlabels.capture.naming import ClassNames
 from softlabels.capture.planning import Storage
 from softlabels.errors import LogitsError, UsageError
 from softlabels.inputs.examples import Examples
@@ -43,7 +44,7 @@ class TeacherRun:
 def try_teacher(
     teacher: Teacher,
     examples: Examples,
-    class_names: list[str] | None,
+    names: ClassNames,
     run: TeacherRun,
     storage: Storage,
     device: torch.device,
@@ -52,11 +53,11 @@ def try_teacher(
 
     Raises TeacherError for a teacher whose answers to a row depend on others, LogitsError for
     outputs that are no logits or that the stored dtype would change, LabelSpaceMismatch and
-    SourceError for labels that are none of its classes.
+    SourceError for labels that are none of its classes, UsageError for another number of names.
     """
-    check_class_names(teacher.name, teacher.class_names, class_names)
-    teacher.classes = teacher.classes if class_names is None else len(class_names)
-    teacher.binary = run.outputs == "binary" or has_two_classes(examples.source, class_names)
+    check_class_names(teacher.name, teacher.class_names, names.names)
+    teacher.classes = teacher.classes if names.names is None else len(names.names)
+    teacher.binary = run.outputs == "binary" or has_two_classes(examples.source, names.names)
     rows, inputs = examples.first_readable(run.batch_size)
     block = examples.source.take(rows)
     ids = block.ids.tolist()
@@ -67,7 +68,8 @@ def try_teacher(
         raise UsageError(
             f"--outputs binary is for one logit a row, and {teacher.title} gives {classes} numbers"
         )
-    teacher.check_classes(classes, class_names)
+    names.check_count(classes, teacher.title)
+    teacher.check_classes(classes, names.names)
     check_labels(examples.source, classes, f"the teacher {teacher.name}")
     codec = parse_codec(storage.codec, classes, storage.dtype)
     codec.check_takes(Dense, storage.codec, teacher.title)
@@ -91,7 +93,7 @@ def try_teacher(
         kl = codec.lost(Dense(logits_NC), stored, ids)
         codec.check_lost(kl, len(ids), f"the first {len(ids):,} rows")
     same = _sameness(block.hashes, logits_NC)
-    pair = describe_pair(teacher.title, class_names) if teacher.is_pair else ""
+    pair = describe_pair(teacher.title, names.names) if teacher.is_pair else ""
     return classes, [text for text in (*teacher.feed.remarks, pair, remark, same) if text]
 
 

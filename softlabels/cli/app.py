@@ -11,6 +11,7 @@ import typer
 import softlabels
 from softlabels.cli import exchange, publishing
 from softlabels.cli.flags import Terminal, Terminated, make_command
+from softlabels.cli.listing import as_table, as_values, dumps_at
 from softlabels.options import (
     CacheOptions,
     DemoOptions,
@@ -24,7 +25,7 @@ from softlabels.options import (
     TrainOptions,
     VerifyOptions,
 )
-from softlabels.system.humanize import counted, measured, short, size_words
+from softlabels.system.humanize import counted, measured, size_words
 
 SHOWN = 20  # findings in a terminal
 
@@ -150,13 +151,18 @@ def eval_(terminal: Terminal, options: EvalOptions) -> None:
 
 @command(InfoOptions)
 def info(terminal: Terminal, options: InfoOptions) -> None:
-    """Describe a dump: teacher, source, rows, logits, statistics.
+    """Describe a dump: teacher, source, rows, logits, statistics. Of a folder that holds dumps,
+    list them.
 
     Examples:
 
     - `softlabels info data/digits-t`
     - `softlabels info data/digits-t --json`
+    - `softlabels info data`
     """
+    if dumps := dumps_at(options.dump):
+        terminal.result(as_table(dumps), as_values(dumps))
+        return
     dump = softlabels.info(options.dump)
     skipped = [f"  left out: id {s['id']}, {s['reason']}" for s in dump["manifest"]["skipped"]]
     terminal.result("\n".join(_facts(dump.readable) + skipped), dump)
@@ -188,20 +194,8 @@ def ls(terminal: Terminal, options: LsOptions) -> None:
     - `softlabels ls /mnt/dumps --json`
     """
     dumps = softlabels.list_dumps(options.folder)
-    heads = ("dump", "rows", "classes", "teacher", "size", "state")
-    table = [heads] + [
-        (one.path, f"{one.rows:,}", f"{one.classes:,}", short(one.teacher, 40),
-         size_words(one.bytes), one.state)
-        for one in dumps
-    ]  # fmt: skip
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = [
-        "  ".join(cell.rjust(width) if name in ("rows", "classes", "size") else cell.ljust(width)
-                  for name, cell, width in zip(heads, line, widths, strict=True)).rstrip()
-        for line in table
-    ]  # fmt: skip
-    text = "\n".join(lines) if dumps else f"no dump below {options.folder}"
-    terminal.result(text, {"dumps": [asdict(one) | {"state": one.state} for one in dumps]})
+    text = as_table(dumps) if dumps else f"no dump below {options.folder}"
+    terminal.result(text, {"dumps": as_values(dumps)})
 
 
 @command(VerifyOptions)

@@ -47,8 +47,8 @@ class Terminal:
         """Run a verb; what it reports goes to stderr."""
         return verb.run(options, self.progress)
 
-    def result(self, text: str, value: dict[str, Any]) -> None:
-        """Print the result: one JSON object with --json, else text."""
+    def result(self, text: str, value: dict[str, Any] | list[Any]) -> None:
+        """Print the result: one JSON object, or list, with --json, else text."""
         line = json_text(value) if self.as_json else text
         sys.stdout.write(line + "\n")  # in one write: ranks may print at the same time
         sys.stdout.flush()
@@ -66,7 +66,10 @@ OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 Body = Callable[..., None]
 
-PANELS = {"SourceOptions": "Data", "TrainingOptions": "Training", "ViewOptions": "Views"}
+PANELS = {
+    "SourceOptions": "Data", "LabelOptions": "Labels", "TrainingOptions": "Training",
+    "ViewOptions": "Views",
+}  # fmt: skip
 
 
 def make_command(app: typer.Typer) -> Callable[[type], Callable[[Body], Body]]:

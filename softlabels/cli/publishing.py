@@ -41,7 +41,7 @@ def push(terminal: Terminal, options: PushOptions) -> None:
 
 
 def pull(terminal: Terminal, options: PullOptions) -> None:
-    """Fetch a dump from the Hugging Face Hub and check every file of it.
+    """Fetch a dump from the Hugging Face Hub, or any address, and check every file of it.
 
     Not needed before `softlabels train ORG/NAME`: commands fetch what they need.
 
@@ -50,6 +50,7 @@ def pull(terminal: Terminal, options: PullOptions) -> None:
     - `softlabels pull ORG/digits-soft`
     - `softlabels pull ORG/digits-soft --revision v1 --out data/digits-soft`
     - `softlabels pull ORG/digits-soft --shards 0-9`
+    - `softlabels pull s3://BUCKET/digits-t --out data/digits-t`
     """
     import softlabels
 

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from softlabels.capture.naming import ClassNames, names_of_dump, names_of_teacher
 from softlabels.capture.pipeline import Pace
 from softlabels.capture.planning import Setup, Storage, default_name
 from softlabels.capture.running import Looking, carry_out, enter, saying_how_to_go_on
@@ -21,7 +22,7 @@ from softlabels.exchange.matching import (
     describe_origin,
 )
 from softlabels.exchange.opening import open_foreign
-from softlabels.inputs.opening import DataChoice, open_chosen
+from softlabels.inputs.opening import DataChoice, LabelChoice, open_chosen
 from softlabels.inputs.preprocessing import choose
 from softlabels.inputs.sources import BLOCK_ROWS, Source
 from softlabels.logits import check_temperature
@@ -75,14 +76,19 @@ def import_logits(options: ImportOptions, progress: Progress) -> Imported:
 
 def _prepare(options: ImportOptions, progress: Progress) -> Setup:
     """Open the file and the source, and match them."""
-    source = open_chosen(options.part(DataChoice), progress=progress)
-    answers = _answers(options, source, progress)
+    teacher, about = names_of_teacher(options.class_names, None)
+    choice, labels = options.part(DataChoice), options.part(LabelChoice)
+    source = open_chosen(choice, "", {"class_names": teacher.names}, progress, labels)
+    for remark in about:
+        progress.say(remark)
+    names = names_of_dump(source, teacher)
+    answers = _answers(options, source, names, progress)
     dtype = options.dtype or ("float32" if answers.probabilities else answers.foreign.dtype)
     out = options.out or f"data/{default_name(source, answers.name)}"
     return Setup(
         answers=answers,
         source=source,
-        class_names=source.class_names,
+        names=names,
         ledger=Ledger(open_folder(out)),
         storage=Storage(
             dtype=dtype, store_inputs=options.store_inputs, shard_rows=options.shard_rows
@@ -97,10 +103,11 @@ def _batch_rows(classes: int, with_inputs: bool) -> int:
     return min(most, max(LEAST_ROWS, BATCH_BYTES // (4 * classes)))
 
 
-def _answers(options: ImportOptions, source: Source, progress: Progress) -> FileAnswers:
+def _answers(
+    options: ImportOptions, source: Source, names: ClassNames, progress: Progress
+) -> FileAnswers:
     file, ids = options.file, Path(options.ids) if options.ids else None
-    names = source.class_names
-    classes = options.classes or (len(names) if names else None)
+    classes = options.classes or (len(names.names) if names.names else None)
     foreign = open_foreign(file, classes, source.data)
     places, order = match(foreign, ids, source, file)
     probabilities = Probabilities(options.T, options.floor) if options.probabilities else None
@@ -118,6 +125,7 @@ def _answers(options: ImportOptions, source: Source, progress: Progress) -> File
     )
     check_match(
         answers,
+        names,
         dtype=options.dtype,
         classes=options.classes,
         outputs=options.outputs,

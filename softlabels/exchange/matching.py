@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from softlabels.capture.naming import ClassNames
 from softlabels.errors import AlignmentError, LogitsError, PlanMismatch, UsageError
 from softlabels.exchange.foreign import Foreign, look_at_dtype
 from softlabels.exchange.logarithms import (
@@ -25,9 +26,11 @@ from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.rows import Rows
 from softlabels.inputs.sources import Source
 from softlabels.inputs.views import Drawn
+from softlabels.label_spaces import WAYS_OUT
 from softlabels.store.codecs.kinds import Dense
 from softlabels.store.folder import Folder
 from softlabels.store.plan import TeacherRecord
+from softlabels.system.humanize import few
 from softlabels.system.local_files import file_fingerprint
 
 SAMPLE = 256  # rows that are looked at before anything is written
@@ -133,7 +136,8 @@ class FileAnswers:
                 continue
             differs = stored[places] != ours
             if what == "label":
-                differs &= ours >= 0  # the source may have none, for all rows or for some
+                # the source may have none, for all rows or for some, or those of other classes
+                differs &= (ours >= 0) & (not self.source.own_labels)
             wrong = np.flatnonzero(differs)
             if len(wrong):
                 row = wrong[0]
@@ -146,6 +150,7 @@ class FileAnswers:
 
 def check_match(
     answers: FileAnswers,
+    names: ClassNames,
     *,
     dtype: str | None,
     classes: int | None,
@@ -168,14 +173,13 @@ def check_match(
     look_at_dtype(foreign.dtype, dtype, file, not is_logits)
     if classes not in (None, foreign.classes):
         raise UsageError(f"--classes is {classes}; {file} has {foreign.classes}. Leave it out")
-    names = source.class_names
-    if names is not None and len(names) != foreign.classes:
-        shown = ", ".join(names[:3]) + ", …" * (len(names) > 3)
+    if names.come_from == "data" and names.names and len(names.names) != foreign.classes:
         count = f"{foreign.classes} class{'es' * (foreign.classes > 1)}"
         raise LogitsError(
-            f"{file} has {count}, {source.data!r} {len(names)} ({shown}); point --data at "
-            f"what the logits are of"
+            f"{file} has {count}, {source.data!r} {len(names.names)} ({few(names.names)}); point "
+            f"--data at what the logits are of. {WAYS_OUT}"
         )
+    names.check_count(foreign.classes, file)
     check_labels(source, foreign.classes, file)
     missing = np.flatnonzero(answers.places < 0)
     if len(missing) and not leaves_out:
@@ -205,8 +209,9 @@ def describe_origin(
     if ids is not None:
         order += f" {file_fingerprint(ids)[:23]}"
     parts = [foreign.kind, order, foreign.details, foreign.unproven]
-    if foreign.labels is not None and source.columns.label is None:
-        parts.append("labels of the file unchecked, since the source has no label column")
+    if foreign.labels is not None and (source.columns.label is None or source.own_labels):
+        why = "labels are of other classes" if source.own_labels else "source has no label column"
+        parts.append(f"labels of the file unchecked, since the {why}")
     if probabilities is not None:
         parts.append(str(probabilities))
     return "; ".join(part for part in parts if part)

@@ -25,7 +25,7 @@ def announcement(
     would see a path of this machine."""
     plan = reader.plan
     inputs = plan.with_inputs and include_inputs
-    labels = " labels," if reader.labelled else ""
+    labels = f" {plan.label_column}s," if plan.label_column else ""
     yield (
         f"push to {at.repo}: the logits of {len(reader):,} rows and {plan.classes:,} classes,"
         f"{labels} ids and input hashes, {'and the inputs' if inputs else 'without the inputs'}; "
@@ -55,7 +55,8 @@ def _paths(reader: DumpReader) -> Iterator[tuple[str, str]]:
     plan = reader.plan
     texts = [("the teacher's name", plan.teacher.name), ("the source", plan.source.data),
              ("the teacher's model", str(plan.teacher.model))]  # fmt: skip
-    texts += [("a class", name) for name in plan.source.class_names or []]
+    names = [*(plan.source.class_names or []), *(plan.source.label_source_names or [])]
+    texts += [("a class", name) for name in names]
     if plan.ids == "string":
         texts += [("an id", id) for id in reader.ids.tolist()]
     seen = set()

@@ -27,8 +27,7 @@ def without_inputs(reader: DumpReader, to: Folder, progress: Progress = SILENT) 
     """
     plan = reader.plan.replace(store_inputs="none")
     schema = shard_schema(plan, None)
-    columns = ["id", "input_hash", *plan.parameters, *reader.codec.names]
-    columns += ["label"] * reader.labelled
+    columns = ["id", "input_hash", *plan.parameters, *reader.codec.names, *plan.label_columns]
     ledger = Ledger(to, plan)
     there = ledger.commits if ledger.frozen == plan else {}
     done = {n: c for n, c in there.items() if sha256_of(to.path(c.file)) == c.sha256}
@@ -71,7 +70,8 @@ def _append(writer: ShardWriter, reader: ShardReader, table: pa.Table) -> None:
         rows = inputs * len(plan.views)
         band = table.slice(done, rows)
         first = band.slice(0, inputs)
-        labels = first["label"].to_numpy() if plan.labelled else np.full(inputs, -1)
+        label = plan.label_column
+        labels = np.full(inputs, -1) if label is None else first[label].to_numpy()
         drawn = {name: band[name].to_numpy() for name in plan.parameters}
         hashes = first["input_hash"].to_numpy()
         writer.append(read_ids(first["id"], "id"), labels, hashes, reader.decode(band), None, drawn)

@@ -1,11 +1,13 @@
 """The folder of `pull --out`. Interrupted pulls resume; later pulls may add shards."""
 
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from huggingface_hub import try_to_load_from_cache
 
@@ -24,24 +26,44 @@ from softlabels.store.records import Manifest, Plan
 from softlabels.store.shard_check import sha256_of
 from softlabels.system.local_files import make_directory
 
-UNFINISHED = ".pulling"  # the client's cache of what is on its way
+UNFINISHED = ".pulling"  # the Hub client's cache of what is on its way
+
+
+class Remote(Protocol):
+    """Where a dump is pulled from.
+
+    dump, revision: its address, as the note has them
+    commit: what it was when the pull began: a commit of the Hub, or the manifest's SHA-256
+    shared: whether its card may describe other dumps too
+    """
+
+    dump: str
+    revision: str | None
+    commit: str
+    shared: bool
+
+    def get(self, name: str, to: Folder) -> None:
+        """Fetch a file into a folder, of which a copy on this disk is good enough. Raises
+        FileNotFoundError, StoreError, or an error of the Hub's client."""
+
+    def get_again(self, name: str, to: Folder) -> None:
+        """Fetch a file itself, of which no copy is good enough."""
 
 
 class OwnFolder:
     """Files are moved in as they arrive, the manifest last.
 
-    labels_only: leave out the inputs that the dump has on the Hub.
+    labels_only: leave out the inputs that the dump has there.
 
     Raises UsageError unless the folder is empty or holds an earlier pull of the same dump.
     """
 
-    def __init__(self, out: str, address: HubAddress, commit: str, labels_only: bool) -> None:
-        self.folder = Folder(out)
-        self.address, self.commit = address, commit
+    def __init__(self, out: str, remote: Remote, labels_only: bool) -> None:
+        self.folder, self.remote, self.is_bare = Folder(out), remote, labels_only
         self._note = {
-            "dump": address.dump,
-            "revision": address.revision,
-            "commit": commit,
+            "dump": remote.dump,
+            "revision": remote.revision,
+            "commit": remote.commit,
             "labels_only": labels_only,
         }
         self._sizes: dict[str, int] = {}
@@ -73,10 +95,10 @@ class OwnFolder:
         there = read_plan(self.folder) if before else None
         if there is not None and there != plan:
             raise UsageError(
-                f"--out is {self.folder}, which holds an earlier {self.address.dump}: another dump "
-                f"has taken its place on the Hub; choose another folder"
+                f"--out is {self.folder}, which holds an earlier {self.remote.dump}: another dump "
+                f"has taken its place there; choose another folder"
             )
-        if before and before.get("commit") != self.commit:
+        if before and before.get("commit") != self.remote.commit:
             for name in (MANIFEST, CARD):
                 Path(self.folder.path(name)).unlink(missing_ok=True)
             shutil.rmtree(self.folder.path("commits"), ignore_errors=True)
@@ -86,7 +108,7 @@ class OwnFolder:
         self.folder.write_json(PULLED, self._note)
 
     def _remove_redone(self, manifest: Manifest) -> None:
-        """Remove the shards that have other bytes on the Hub now."""
+        """Remove the shards that have other bytes there now."""
         for record in manifest.shards:
             path = self.folder.path(record.file)
             if os.path.isfile(path) and sha256_of(path) != record.sha256:
@@ -111,7 +133,7 @@ class OwnFolder:
             )
         return note
 
-    def get(self, address: HubAddress, name: str, commit: str) -> None:
+    def get(self, name: str) -> None:
         """Fetch a file unless it is here, a shard with the recorded size. The manifest is always
         fetched: it says what the others must be."""
         path = self.folder.path(name)
@@ -119,29 +141,63 @@ class OwnFolder:
             size = os.path.getsize(path)
             if self._sizes.get(name, size) == size:
                 return
-        cached = try_to_load_from_cache(
-            address.repo, address.inside(name), revision=commit, repo_type="dataset"
-        )
-        if isinstance(cached, str):
-            own = Folder(self.folder.root)  # each thread with its own place for what is unfinished
-            with own.create(name) as file, open(cached, "rb") as content:
-                shutil.copyfileobj(content, file, 1 << 20)
-        else:
-            self.get_again(address, name, commit)
+        self.remote.get(name, Folder(self.folder.root))  # each thread with its own unfinished files
 
-    def get_again(self, address: HubAddress, name: str, commit: str) -> None:
+    def get_again(self, name: str) -> None:
         """Fetch a file even if it is here."""
-        path = self.folder.path(name)
-        got = get_file(address, name, commit, cache=self.folder.path(UNFINISHED))
-        make_directory(os.path.dirname(path))
-        os.replace(os.path.realpath(got), path)
+        self.remote.get_again(name, Folder(self.folder.root))
 
     def finish(self, plan: Plan) -> None:
         """Fetch the manifest, and reduce the card to this dump."""
-        if self.folder.exists(CARD) and not self.address.folder:
+        if self.folder.exists(CARD) and self.remote.shared:
             with self.folder.open(CARD) as file:
                 card = file.read()
             with suppress(UnicodeDecodeError):
                 self.folder.write_text(CARD, reduced_to(card.decode(), Place.of("", plan)))
-        self.get(self.address, MANIFEST, self.commit)
+        self.get(MANIFEST)
         shutil.rmtree(self.folder.path(UNFINISHED), ignore_errors=True)
+
+
+class OnHub:
+    """A dump on the Hub at a commit."""
+
+    def __init__(self, address: HubAddress, commit: str) -> None:
+        self.address, self.commit = address, commit
+        self.dump, self.revision = address.dump, address.revision
+        self.shared = not address.folder
+
+    def get(self, name: str, to: Folder) -> None:
+        """From the client's cache, if it is there."""
+        cached = try_to_load_from_cache(
+            self.address.repo, self.address.inside(name), revision=self.commit, repo_type="dataset"
+        )
+        if not isinstance(cached, str):
+            self.get_again(name, to)
+            return
+        with to.create(name) as file, open(cached, "rb") as content:
+            shutil.copyfileobj(content, file, 1 << 20)
+
+    def get_again(self, name: str, to: Folder) -> None:
+        path = to.path(name)
+        got = get_file(self.address, name, self.commit, cache=to.path(UNFINISHED))
+        make_directory(os.path.dirname(path))
+        os.replace(os.path.realpath(got), path)
+
+
+class InStore:
+    """A dump at an address such as s3://BUCKET/d."""
+
+    revision: str | None = None
+    shared = False
+
+    def __init__(self, folder: Folder, manifest: Manifest) -> None:
+        self.folder, self.dump = folder, folder.url
+        content = json.dumps(manifest.as_json, sort_keys=True)
+        self.commit = hashlib.sha256(content.encode()).hexdigest()
+
+    def get(self, name: str, to: Folder) -> None:
+        self.folder.size(name)  # no folder, no pipe; and FileNotFoundError
+        with to.create(name) as file:
+            self.folder.download(name, file.name)
+
+    get_again = get

@@ -1,5 +1,7 @@
-"""The verb `pull`: fetch a dump from the Hub and check every file against its record."""
+"""The verb `pull`: fetch a dump, from the Hub or any address, and check every file against its
+record."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -8,19 +10,20 @@ from huggingface_hub.errors import EntryNotFoundError
 
 from softlabels.errors import DamagedDump, StoreError, UsageError
 from softlabels.hub.labels_only import without_inputs
-from softlabels.hub.own_folder import OwnFolder
+from softlabels.hub.own_folder import InStore, OnHub, OwnFolder
 from softlabels.options import PullOptions, verb
-from softlabels.places.folders import elsewhere
+from softlabels.places.folders import elsewhere, open_folder
 from softlabels.places.hub_address import HubAddress, first_line
 from softlabels.places.hub_copies import (
     commit_of,
+    fetch_each,
     fetch_files,
     fetch_manifest,
     get_file,
 )
 from softlabels.store.folder import Folder
 from softlabels.store.ledger import Ledger, read_manifest, read_plan
-from softlabels.store.names import MANIFEST, PLAN, commit_name
+from softlabels.store.names import CARD, MANIFEST, PLAN, commit_name
 from softlabels.store.reader import DumpReader
 from softlabels.store.records import Manifest, Plan
 from softlabels.store.shard_check import sha256_of
@@ -33,17 +36,19 @@ from softlabels.system.progress import SILENT, Progress
 
 @dataclass(frozen=True)
 class Pulled:
-    """What was fetched. shards: the numbers of those that are at `path` now."""
+    """What was fetched. shards: the numbers of those that are at `path` now. commit: of the Hub;
+    None for another address."""
 
     path: str
-    commit: str
+    commit: str | None
     manifest: Manifest
     shards: list[int]
 
     def __repr__(self) -> str:
         held = f"{len(self.shards):,} of {counted(len(self.manifest.shards), 'shard')}"
         size = f"{counted(self.rows, 'row')}, {size_words(self.bytes)}"
-        return f"Pulled({self.path}: {size}, {held}, commit {self.commit[:7]})"
+        commit = f", commit {self.commit[:7]}" if self.commit else ""
+        return f"Pulled({self.path}: {size}, {held}{commit})"
 
     @property
     def rows(self) -> int:
@@ -57,14 +62,14 @@ class Pulled:
 class Cached:
     """A target of `_fetch`: the Hub client's cache, which places files itself."""
 
-    def __init__(self, copy: Folder) -> None:
-        self.folder = copy
+    def __init__(self, address: HubAddress, copy: Folder) -> None:
+        self.folder, self.address, self.commit = copy, address, commit_of(copy)
 
-    def get(self, address: HubAddress, name: str, commit: str) -> None:
-        get_file(address, name, commit)
+    def get(self, name: str) -> None:
+        get_file(self.address, name, self.commit)
 
-    def get_again(self, address: HubAddress, name: str, commit: str) -> None:
-        get_file(address, name, commit, force=True)
+    def get_again(self, name: str) -> None:
+        get_file(self.address, name, self.commit, force=True)
 
 
 @verb(PullOptions)
@@ -78,62 +83,120 @@ def pull(options: PullOptions, progress: Progress) -> Pulled:
     address = HubAddress.parse(
         options.repo if "://" in options.repo else f"hf://datasets/{options.repo}"
     )
-    if address is None:
-        raise UsageError(
-            f"{options.repo!r} is not the name of a dump; write ORG/NAME, or ORG/NAME/FOLDER for "
-            f"one of several"
-        )
+    if address is not None:
+        return _from_hub(address, options, progress)
+    if "://" in options.repo:
+        return _from_store(open_folder(options.repo), options, progress)
+    raise UsageError(
+        f"{options.repo!r} is not the name of a dump; write ORG/NAME, ORG/NAME/FOLDER for one of "
+        f"several, or an address such as s3://BUCKET/{options.repo.strip('/') or 'd'}"
+    )
+
+
+def _from_hub(address: HubAddress, options: PullOptions, progress: Progress) -> Pulled:
     if options.revision:
         address = replace(address, revision=options.revision)
     copy = fetch_manifest(address)
+    cached = Cached(address, copy)
     try:
         manifest, plan = read_manifest(copy)
     except DamagedDump:  # perhaps only in transit or on this disk
-        _get_again(address, copy, Cached(copy), MANIFEST)
+        _get_again(cached, MANIFEST, str(address))
         manifest, plan = read_manifest(copy)
-    commit, numbers = commit_of(copy), parse_numbers(options.shards, plan.shards)
+    numbers = parse_numbers(options.shards, plan.shards)
+    remedy = "ask its owner to push it again"
+
+    def fetch(to: Cached | OwnFolder, numbers: list[int]) -> None:
+        fetch_files(address, copy, progress, shards=numbers, get=to.get)
+        _mend(to, manifest, numbers, str(address), remedy, progress)
+
     if options.out is None:
-        _fetch(address, copy, Cached(copy), manifest, plan, numbers, progress)
-        return Pulled(copy.root, commit, manifest, numbers)
-    bare = options.labels_only and plan.with_inputs
-    own = OwnFolder(options.out, address, commit, bare)
-    here = plan.replace(store_inputs="none") if bare else plan
+        fetch(cached, numbers)
+        return Pulled(copy.root, cached.commit, manifest, numbers)
+
+    def bare_source() -> Folder:
+        if is_offline_mode():  # then the cache must have it
+            fetch_files(address, copy, progress, rows_only=True)
+            return copy
+        return elsewhere(address, copy)
+
+    own = OwnFolder(options.out, OnHub(address, cached.commit), _is_bare(options, plan))
+    manifest = _into(own, manifest, numbers, fetch, bare_source, progress)
+    return Pulled(own.folder.root, cached.commit, manifest, numbers)
+
+
+def _from_store(source: Folder, options: PullOptions, progress: Progress) -> Pulled:
+    """A dump at an address of an object store or another file system."""
+    if source.is_local:
+        raise UsageError(f"{source} is on this disk already")
+    if options.revision is not None:
+        raise UsageError(f"--revision is of the Hub; {source} has none")
+    if options.out is None:
+        raise UsageError(f"say where {source} shall lie on this disk, with --out DIR")
+    manifest, plan = read_manifest(source)
+    numbers = parse_numbers(options.shards, plan.shards)
+
+    def fetch(to: OwnFolder, numbers: list[int]) -> None:
+        def get(name: str) -> None:
+            try:
+                to.get(name)
+            except FileNotFoundError as error:
+                if name != CARD:
+                    raise DamagedDump(f"{source}/{name} is missing; {source.remedy}") from error
+
+        fetch_each(manifest, numbers, get, progress)
+        _mend(to, manifest, numbers, str(source), source.remedy, progress)
+
+    own = OwnFolder(options.out, InStore(source, manifest), _is_bare(options, plan))
+    manifest = _into(own, manifest, numbers, fetch, lambda: source, progress)
+    return Pulled(own.folder.root, None, manifest, numbers)
+
+
+def _is_bare(options: PullOptions, plan: Plan) -> bool:
+    return options.labels_only and plan.with_inputs
+
+
+def _into(
+    own: OwnFolder,
+    manifest: Manifest,
+    numbers: list[int],
+    fetch: Callable[[OwnFolder, list[int]], None],
+    bare_source: Callable[[], Folder],
+    progress: Progress,
+) -> Manifest:
+    """Fill a folder; the manifest that it has then. bare_source: what a copy without inputs is made
+    from."""
+    plan = manifest.plan
+    here = plan.replace(store_inputs="none") if own.is_bare else plan
     with own.taken(manifest, here):
-        if bare:
-            source = elsewhere(address, copy)
-            if is_offline_mode():  # then the cache must have it
-                fetch_files(address, copy, progress, rows_only=True)
-                source = copy
-            without_inputs(DumpReader(source), own.folder, progress)
-            manifest, plan = read_manifest(own.folder)
-        else:
-            all_here = sorted({*numbers, *own.unrecorded(plan)})
-            _fetch(address, copy, own, manifest, plan, all_here, progress)
-            own.finish(plan)
-    return Pulled(own.folder.root, commit, manifest, numbers)
+        if own.is_bare:
+            without_inputs(DumpReader(bare_source()), own.folder, progress)
+            return read_manifest(own.folder)[0]
+        fetch(own, sorted({*numbers, *own.unrecorded(plan)}))
+        own.finish(plan)
+    return manifest
 
 
-def _fetch(
-    address: HubAddress,
-    copy: Folder,
+def _mend(
     to: Cached | OwnFolder,
     manifest: Manifest,
-    plan: Plan,
     numbers: list[int],
+    source: str,
+    remedy: str,
     progress: Progress,
 ) -> None:
-    """Raises DamagedDump where a file still differs from the manifest when fetched a second
-    time."""
-    fetch_files(address, copy, progress, shards=numbers, get=to.get)
+    """Fetch once more what does not agree with the manifest. Raises DamagedDump where a file still
+    differs then."""
+    plan = manifest.plan
     wrong = _wrong(to.folder, manifest, plan, numbers, progress)
-    for name in wrong:
-        _get_again(address, copy, to, name)
+    for file in wrong:
+        _get_again(to, file, source)
     redone = [n for n in numbers if {plan.file(n), commit_name(n)} & set(wrong)]
     if wrong and (still := _wrong(to.folder, manifest, plan, redone, SILENT)):
         what = f"does not agree with {MANIFEST}"
         if still[0].endswith(".parquet") or still[0].startswith(f"{SHARED}/"):
             what = "has other bytes than recorded (SHA-256 differs)"
-        raise DamagedDump(f"{address}/{still[0]} {what}; ask its owner to push it again")
+        raise DamagedDump(f"{source}/{still[0]} {what}; {remedy}")
 
 
 def _wrong(
@@ -158,13 +221,13 @@ def _wrong(
     return wrong + [commit_name(n) for n in numbers if records.get(n) != manifest.shards[n]]
 
 
-def _get_again(address: HubAddress, copy: Folder, to: Cached | OwnFolder, name: str) -> None:
+def _get_again(to: Cached | OwnFolder, file: str, name: str) -> None:
     """Raises StoreError where it can't be fetched."""
     missing = (EntryNotFoundError, ValueError)  # ValueError: the client has no network to force
     try:
-        to.get_again(address, name, commit_of(copy))
+        to.get_again(file)
     except missing as error:
         raise StoreError(
-            f"{address}/{name} is damaged here, and can't be fetched: "
+            f"{name}/{file} is damaged here, and can't be fetched: "
             f"{first_line(error.__cause__ or error)}"
         ) from error

@@ -84,6 +84,10 @@ def _span(source: Source) -> Span:
 def _classes(source: Source, span: Span) -> str:
     if not source.labelled:
         return " without labels"
+    return _labels(source, span) + " (kept apart, as label_source)" * source.own_labels
+
+
+def _labels(source: Source, span: Span) -> str:
     names = source.class_names
     if names is None:
         if span.high < span.low:

@@ -4,20 +4,21 @@ import numpy as np
 
 from softlabels.errors import LabelSpaceMismatch
 from softlabels.inputs.sources import Source
+from softlabels.label_spaces import WAYS_OUT
 
 
 def has_two_classes(source: Source, class_names: list[str] | None) -> bool:
     """Whether the names of the classes, or without names the labels themselves, are two. Reads
     only the label column."""
-    if class_names is not None or not source.labelled:
+    if class_names is not None or not source.labelled or source.own_labels:
         return len(class_names or []) == 2
     return np.unique(source.labels[source.labels >= 0]).tolist() == [0, 1]
 
 
 def check_labels(source: Source, classes: int, who: str) -> None:
     """Raises LabelSpaceMismatch for the first row whose label is not one of 0 … classes − 1. Reads
-    only the label column."""
-    if not source.labelled:
+    only the label column, and nothing where the labels are of other classes."""
+    if not source.labelled or source.own_labels:
         return
     labels = source.labels
     wrong = np.flatnonzero(labels >= classes)
@@ -34,5 +35,5 @@ def check_labels(source: Source, classes: int, who: str) -> None:
     if known.min() == 1 and known.max() == classes:
         text += f". These count from 1 to {classes}: subtract 1 from each"
     raise LabelSpaceMismatch(
-        f"{text}. Use data of the same classes, or name the column with --label-column"
+        f"{text}. Use data of the same classes, or name the column with --label-column. {WAYS_OUT}"
     )

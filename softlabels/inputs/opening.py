@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import datasets
@@ -16,6 +16,18 @@ from softlabels.inputs.tables.opening import open_data, title_of
 from softlabels.system.progress import SILENT, Progress
 
 
+@dataclass(frozen=True)
+class LabelChoice:
+    """What a command says of the data's labels: options of these names.
+
+    labels: whether they are read at all
+    own_labels: whether they are of other classes than the model's
+    """
+
+    labels: bool = True
+    own_labels: bool = False
+
+
 def open_source(
     data: Any,
     split: str = "train",
@@ -25,12 +37,14 @@ def open_source(
     label_column: str | None = None,
     id_column: str | None = None,
     class_names: list[str] | None = None,
+    labels: LabelChoice = LabelChoice(),
     progress: Progress = SILENT,
 ) -> Source:
     """Open `data`: text or a data set in memory (see docs/getting-started.md).
 
     class_names: a model's; labels that are text are numbered by them, so that a split in which a
-    class is missing gets the same numbers. progress: gets what `describe` says of the source.
+    class is missing gets the same numbers. labels: which ones are read, and whose classes they
+    are. progress: gets what `describe` says of the source.
 
     Raises SourceError for data that can't be found, is empty, or whose columns leave a choice.
     """
@@ -47,14 +61,21 @@ def open_source(
                 + (f" below the names of its columns, {names}" if names else "")
             )
         columns = find_columns(table, input_column, label_column, id_column or opened.id)
+        if not labels.labels:  # found all the same, so that they are no inputs
+            columns = replace(columns, label=None)
+        if labels.own_labels and columns.label is None:
+            raise SourceError(
+                f"--own-labels: {data!r}, split {split!r}, has no label column; name it with "
+                f"--label-column"
+            )
         for name in image_columns(table, columns.inputs):
             table.features = table.features | {name: datasets.Image()}
         known = tuple(class_names) if class_names else None
         paths = opened.id is not None and columns.id == opened.id
-        live = not isinstance(data, str)
         source = Source(
-            table, columns, title, opened.split, revision, known, opened.notes, paths, live
-        )
+            table, columns, title, opened.split, revision, known, opened.notes, paths,
+            live=not isinstance(data, str), own_labels=labels.own_labels,
+        )  # fmt: skip
         for line in describe(source) if progress is not SILENT else ():
             progress.say(line)
     return source
@@ -78,6 +99,7 @@ def open_chosen(
     model: str = "",
     remembered: dict[str, Any] | None = None,
     progress: Progress = SILENT,
+    labels: LabelChoice = LabelChoice(),
 ) -> Source:
     """The source that was chosen, else the one that the file of `model` remembers.
 
@@ -103,6 +125,7 @@ def open_chosen(
         input_column=choice.input_column or place.get("input_column"),
         label_column=choice.label_column or place.get("label_column"),
         id_column=choice.id_column or place.get("id_column"),
-        class_names=remembered.get("class_names"),
+        class_names=None if labels.own_labels else remembered.get("class_names"),
+        labels=labels,
         progress=progress,
     )

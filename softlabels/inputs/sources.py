@@ -34,8 +34,8 @@ SAMPLED = 64  # rows
 class Source:
     """One split of one dataset, seen through its columns. Made by `open_source`.
 
-    `notes` are what opening has to say of files that were left out. `live`: an object in memory,
-    and `data` is its name.
+    own_labels: whether the labels are of other classes than the model's. `notes` are what opening
+    has to say of files that were left out. `live`: an object in memory, and `data` is its name.
     """
 
     table: Table
@@ -47,6 +47,7 @@ class Source:
     notes: tuple[str, ...] = ()
     id_is_path: bool = False
     live: bool = False
+    own_labels: bool = False
 
     def __len__(self) -> int:
         return len(self.table)

@@ -6,7 +6,7 @@ from typing import Literal
 from softlabels.errors import UsageError
 from softlabels.options.objects import Data, Teacher
 from softlabels.options.option import Count, Natural, Options, option
-from softlabels.options.source import SourceOptions
+from softlabels.options.source import LabelOptions, SourceOptions
 
 MOST_VIEWS = 9_999
 
@@ -49,7 +49,7 @@ class ViewOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DumpOptions(ViewOptions, SourceOptions):
+class DumpOptions(ViewOptions, LabelOptions, SourceOptions):
     """Run the teacher over the data once and store its raw logits."""
 
     teacher: Teacher = option(
@@ -127,6 +127,7 @@ class DumpOptions(ViewOptions, SourceOptions):
 
     def check_together(self) -> None:
         self.check_views()
+        self.check_labels(self.label_column)
         if self.name is not None and not self.name.isprintable():
             raise UsageError(f"--name is {self.name!r}; write a name that can be read")
 

@@ -7,9 +7,11 @@ from softlabels.options.option import Count, Options, Positive, option
 
 @dataclass(frozen=True, kw_only=True)
 class InfoOptions(Options):
-    """Describe a dump."""
+    """Describe a dump, or list those in a folder."""
 
-    dump: str = option("A dump: folder, address or ORG/NAME.", positional=True)
+    dump: str = option(
+        "A dump: folder, address or ORG/NAME; or a folder of dumps.", positional=True
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

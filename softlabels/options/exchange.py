@@ -6,11 +6,11 @@ from typing import Literal
 from softlabels.errors import UsageError
 from softlabels.options.objects import Data
 from softlabels.options.option import Count, Positive, option
-from softlabels.options.source import SourceOptions
+from softlabels.options.source import LabelOptions, SourceOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImportOptions(SourceOptions):
+class ImportOptions(LabelOptions, SourceOptions):
     """Make a dump from logits that another program stored."""
 
     file: str = option(
@@ -56,6 +56,7 @@ class ImportOptions(SourceOptions):
     )
 
     def check_together(self) -> None:
+        self.check_labels(self.label_column)
         if self.floor is not None and self.floor >= 1:
             raise UsageError(f"--floor is {self.floor:g}; it must be below 1, such as 1e-7")
         if not self.probabilities and (self.floor is not None or self.T != 1):

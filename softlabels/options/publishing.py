@@ -33,13 +33,17 @@ class PushOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class PullOptions(Options):
-    """Fetch a dump from the Hugging Face Hub and check every file of it."""
+    """Fetch a dump from the Hugging Face Hub, or any address, and check every file of it."""
 
     repo: str = option(
-        "ORG/NAME on the Hub, or ORG/NAME/FOLDER for one of several; with @REVISION if needed.",
+        "ORG/NAME on the Hub, or ORG/NAME/FOLDER for one of several, with @REVISION if needed; or "
+        "an address such as s3://BUCKET/d.",
         positional=True,
     )
-    out: str | None = option("Target folder. Default: the Hub client's cache.", None)
+    out: str | None = option(
+        "Target folder. Default: the Hub client's cache; an address of another store needs one.",
+        None,
+    )
     revision: str | None = option("A branch, tag or commit.", None)
     shards: str | None = option(
         "Fetch only these shards, such as 0-9 or 0-3,7; later pulls may add others.", None

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from softlabels.errors import UsageError
 from softlabels.options.objects import Preprocessing
 from softlabels.options.option import Options, option
 
@@ -26,3 +27,33 @@ class SourceOptions(Options):
     preprocess: Preprocessing | None = option(
         "Steps from an input to numbers, such as 'rgb|resize(256)|scale(255)'.", None
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelOptions(Options):
+    """What the data's labels are to a dump, and what the teacher's classes are called."""
+
+    labels: bool = option(
+        "Take the data's labels; --no-labels leaves them out.", True, flag="--labels/--no-labels"
+    )
+    own_labels: bool = option(
+        "The data's labels are of other classes than the teacher's: keep them apart, as "
+        "label_source, and score nothing by them.",
+        False,
+        flag="--own-labels",
+    )
+    class_names: str | None = option(
+        "A file that names the teacher's classes: one name a line, or JSON. Default: the data's or "
+        "the model's own names.",
+        None,
+    )
+
+    def check_labels(self, label_column: str | None) -> None:
+        for name, given in (
+            ("--own-labels", self.own_labels),
+            (f"--label-column {label_column}", label_column is not None),
+        ):
+            if given and not self.labels:
+                raise UsageError(
+                    f"{name} says which labels to keep, and --no-labels keeps none; leave one out"
+                )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from softlabels.errors import UsageError
 from softlabels.options.objects import Data, Preprocessing
 from softlabels.options.option import (
     BelowOne,
@@ -114,6 +115,11 @@ class EvalOptions(SourceOptions):
         "Data to measure on. Default: the data that the checkpoint was trained on.", None
     )
     split: str = option("Which split of the data.", "test")
+    labels: bool = option(
+        "Measure on the data's labels; --no-labels measures --against a dump alone.",
+        True,
+        flag="--labels/--no-labels",
+    )
     against: str | None = option(
         "A dump: also measure agreement and KL with its teacher, on its rows.", None
     )
@@ -125,3 +131,9 @@ class EvalOptions(SourceOptions):
     )
     batch_size: Count = option("Rows in a forward pass.", 1024)
     device: str = option("auto, cpu, cuda, cuda:1 or mps.", "auto")
+
+    def check_together(self) -> None:
+        if not self.labels and self.against is None:
+            raise UsageError(
+                "--no-labels leaves nothing to measure on but a dump; name one with --against"
+            )

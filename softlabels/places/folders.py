@@ -1,8 +1,10 @@
 """From a name to a folder that knows how it can be repaired."""
 
 import os
+import re
 import shlex
 from collections.abc import Iterable
+from typing import Any
 
 from huggingface_hub import is_offline_mode
 
@@ -13,6 +15,7 @@ from softlabels.places.hub_files import hub_folder
 from softlabels.store.folder import MADE_HERE, Folder, Origin
 from softlabels.system.progress import SILENT, Progress
 
+ADDRESS = re.compile(r"[a-z][a-z0-9]*://[\w.-]+(/[\w.=-]+)*")  # one that a shell takes as it is
 PULLED = ".pulled.json"  # what was pulled into a folder: dump, revision, commit, labels_only
 
 
@@ -67,11 +70,17 @@ def _pulled(folder: Folder) -> Origin | None:
     except (DamagedDump, OSError):
         return None
     dump, revision = str(note.get("dump")), note.get("revision")
+    if ADDRESS.fullmatch(dump):
+        return _origin_of(dump, folder, note)
     address = HubAddress.parse(
         f"hf://datasets/{dump}@{revision}" if revision else f"hf://datasets/{dump}"
     )
     if address is None or address.dump != dump:  # a stranger's note must not end up in a command
         return None
+    return _origin_of(str(address), folder, note)
+
+
+def _origin_of(dump: str, folder: Folder, note: dict[str, Any]) -> Origin:
     bare = " --labels-only" * (note.get("labels_only") is True)
-    command = f"softlabels pull {address} --out {shlex.quote(str(folder))}{bare}"
+    command = f"softlabels pull {dump} --out {shlex.quote(str(folder))}{bare}"
     return Origin(f"{command} fetches it; or use what is here, with --shards", command)

@@ -26,6 +26,7 @@ from softlabels.places.hub_address import (
 from softlabels.store.folder import Folder, Origin
 from softlabels.store.ledger import read_manifest
 from softlabels.store.names import CARD, MANIFEST, PLAN, commit_name
+from softlabels.store.records import Manifest
 from softlabels.store.shard_numbers import parse_numbers
 from softlabels.system.background import in_order
 from softlabels.system.progress import SILENT, Progress
@@ -108,39 +109,57 @@ def fetch_files(
     progress: Progress = SILENT,
     rows_only: bool = False,
     shards: str | Iterable[int] | None = None,
-    get: Callable[[HubAddress, str, str], object] | None = None,
+    get: Callable[[str], object] | None = None,
 ) -> None:
     """Fetch the files of a dump, several at a time. Hashes are checked by readers, not here.
 
     copy: the copy that has the manifest
     rows_only: only shards and side files, without plan, commit records and card
     shards: only these shards and their records; by default all
-    get: fetches a file by its name and commit; by default into the client's cache
+    get: fetches a file by its name; by default into the client's cache
     """
-    commit, fetch = commit_of(copy), get or get_file
+    commit = commit_of(copy)
     manifest, plan = read_manifest(copy)
-    numbers = parse_numbers(shards, plan.shards)
-    sizes = {r.file: r.bytes for r in (manifest.shards[number] for number in numbers)}
-    records = [*map(commit_name, numbers), CARD]
-    first, last = ([], []) if rows_only else ([PLAN], records)
-    first = [*first, *plan.shared]
+    fetch = get or (lambda name: get_file(address, name, commit))
 
-    def get_one(name: str) -> int:
+    def get_one(name: str) -> None:
         try:
-            fetch(address, name, commit)
+            fetch(name)
         except EntryNotFoundError as error:
             unknown = isinstance(error, LocalEntryNotFoundError) and not is_offline_mode()
             if name == CARD and not unknown:
-                return 0
+                return
             raise StoreError(f"{address}/{name} can't be fetched: {first_line(error)}") from error
+
+    numbers = parse_numbers(shards, plan.shards)
+    with quiet():
+        fetch_each(manifest, numbers, get_one, progress, rows_only, abort_transfers)
+
+
+def fetch_each(
+    manifest: Manifest,
+    numbers: list[int],
+    get: Callable[[str], None],
+    progress: Progress,
+    rows_only: bool = False,
+    abort: Callable[[], None] = lambda: None,
+) -> None:
+    """Call `get` with the name of each file of these shards, several at a time, but for the
+    manifest. abort: ends transfers when Ctrl-C stops the wait for them."""
+    plan = manifest.plan
+    sizes = {r.file: r.bytes for r in (manifest.shards[number] for number in numbers)}
+    records = [*map(commit_name, numbers), CARD]
+    first, last = ([], []) if rows_only else ([PLAN], records)
+
+    def get_one(name: str) -> int:
+        get(name)
         return sizes.get(name, 0) // 1_000_000
 
     total = sum(sizes.values()) // 1_000_000
-    bar = progress.bar("fetch", total, "MB")
-    with quiet(), bar as advance:
-        for name in first:
+    with progress.bar("fetch", total, "MB") as advance:
+        for name in [*first, *plan.shared]:
             get_one(name)
-        for size in in_order(get_one, [*sizes, *last], CONNECTIONS, abort_transfers):
+        for size in in_order(get_one, [*sizes, *last], CONNECTIONS, abort):
             advance(size)
 
 

@@ -8,7 +8,7 @@ import yaml
 
 from softlabels.reports.facts import describe, readable
 from softlabels.reports.markdown import folded, shown, table
-from softlabels.reports.recipe import DATA, TEACHER, as_block, spelling
+from softlabels.reports.recipe import DATA, NAMES, TEACHER, as_block, spelling
 from softlabels.store.folder import Folder
 from softlabels.store.json_objects import MAX_JSON_BYTES
 from softlabels.store.names import CARD
@@ -213,6 +213,8 @@ def _origin_paragraph(manifest: Manifest, plan: Plan) -> str:
     named = spelling(plan)
     what = shown(named) if named else f"`{TEACHER}`"
     needs = f"{what} is the teacher, of the fingerprint above"
+    if plan.source.class_names_from == "file":
+        needs += f", `{NAMES}` a file with the names of the classes, one a line"
     if plan.source.origin == "local":
         needs += f", and it runs where {shown(plan.source.data)} lies"
     if plan.source.origin == "live":

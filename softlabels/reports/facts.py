@@ -6,7 +6,7 @@ from typing import Any
 from softlabels.store.fields import CLEAN
 from softlabels.store.pilots import Pilot
 from softlabels.store.records import Manifest, Plan
-from softlabels.system.humanize import size_words
+from softlabels.system.humanize import few, size_words
 
 
 def describe(manifest: Manifest, plan: Plan) -> dict[str, Any]:
@@ -18,6 +18,7 @@ def describe(manifest: Manifest, plan: Plan) -> dict[str, Any]:
         "rows": manifest.rows,
         **({"inputs": manifest.inputs} if plan.has_views else {}),
         "classes": plan.classes,
+        **_labels(plan),
         "teacher": _teacher(plan),
         "teacher's fingerprint": plan.teacher.fingerprint,
         "source": f"{plan.source.data}, split {plan.source.split}{revision}",
@@ -69,6 +70,15 @@ def readable(facts: Mapping[str, Any]) -> dict[str, str]:
         return f"{value:,}" if isinstance(value, int) else str(value)
 
     return {name: text(name, value) for name, value in facts.items()}
+
+
+def _labels(plan: Plan) -> dict[str, str]:
+    """A fact about labels of other classes than the teacher's."""
+    if plan.label_column != "label_source":
+        return {}
+    names = plan.label_names or []
+    of = f"the data's own {len(names):,} classes, {few(names)}" if names else "other classes"
+    return {"labels": f"of {of}, in label_source; nothing is scored by them"}
 
 
 def _codec_error(manifest: Manifest, plan: Plan) -> dict[str, Any]:

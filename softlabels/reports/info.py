@@ -8,9 +8,10 @@ from typing import Any
 from softlabels.errors import StoreError
 from softlabels.places.folders import dump_folder, open_folder
 from softlabels.reports.facts import describe, readable
+from softlabels.store.folder import Folder
 from softlabels.store.ledger import Ledger, read_manifest
 from softlabels.store.names import MANIFEST, PLAN
-from softlabels.system.humanize import html_table
+from softlabels.system.humanize import counted, html_table
 
 
 class Info(dict[str, Any]):
@@ -34,7 +35,18 @@ def info(path: str | Path) -> Info:
 
     Raises IncompleteDump for an unfinished one, StoreError or DamagedDump for other folders.
     """
-    manifest, plan = read_manifest(dump_folder(path, "manifest"))
+    folder = dump_folder(path, "manifest")
+    if dumps := dumps_in(folder):
+        raise StoreError(
+            f"{path} is no dump but holds {counted(len(dumps), 'dump')}, which "
+            f"softlabels.list_dumps({str(path)!r}) lists; name one, such as {dumps[0].path}"
+        )
+    if _is_other(folder):
+        raise StoreError(
+            f"{path} is no dump, and holds none: neither it nor a folder below it has {PLAN} or "
+            f"{MANIFEST}. Make one with softlabels dump --out DIR"
+        )
+    manifest, plan = read_manifest(folder)
     return Info(path=str(path), facts=describe(manifest, plan), manifest=manifest.as_json)
 
 
@@ -42,6 +54,7 @@ def info(path: str | Path) -> Info:
 class Listed:
     """A dump in a list.
 
+    rows, classes, teacher, codec: by its plan.
     shards: how many it has when it is complete.
     done: how many are there with their recorded size.
     bytes: the size of these.
@@ -53,6 +66,7 @@ class Listed:
     rows: int = 0
     classes: int = 0
     teacher: str = ""
+    codec: str = ""
     shards: int = 0
     done: int = 0
     bytes: int = 0
@@ -65,6 +79,17 @@ class Listed:
         if self.problem:
             return self.problem
         return "complete" if self.complete else f"{self.done:,} of {self.shards:,} shards"
+
+
+def dumps_in(folder: Folder) -> list[Listed]:
+    """The dumps below a folder of this disk that is none itself; else nothing."""
+    return list_dumps(folder.url) if _is_other(folder) else []
+
+
+def _is_other(folder: Folder) -> bool:
+    """Whether it is a folder of this disk that is no dump."""
+    is_dump = folder.exists(PLAN) or folder.exists(MANIFEST)
+    return folder.is_local and os.path.isdir(folder.root) and not is_dump
 
 
 def list_dumps(under: str | Path = "data") -> list[Listed]:
@@ -95,6 +120,7 @@ def _listed(place: str) -> Listed:
         rows=plan.rows,
         classes=plan.classes,
         teacher=plan.teacher.name,
+        codec=plan.codec,
         shards=plan.shards,
         done=len(sizes),
         bytes=sum(sizes),

@@ -12,13 +12,15 @@ from softlabels.store.records import Plan
 TEACHER = "TEACHER"  # stands for its file: records hold no paths
 DATA = "DATA"  # stands for a data set in memory
 FUNCTION = "FUNCTION"  # stands for a preprocessing that is one
+NAMES = "NAMES"  # stands for a file of the class names that the plan holds
 NAMED = {"factory"}  # kinds of teachers that their model's name gives again
 
 
 def recipe(plan: Plan, skipped: bool = False, data: str | None = None) -> list[str]:
     """`softlabels dump` and its options, one with its value in an entry, each quoted for a shell.
 
-    With the teacher's file in place of TEACHER, if there is one, it gives the same plan.
+    With the teacher's file in place of TEACHER, if there is one, and a list of the plan's class
+    names in place of NAMES, it gives the same plan.
 
     skipped: whether rows were left out.
     data: where the source is, if its name does not say.
@@ -40,11 +42,14 @@ def call_of(plan: Plan, skipped: bool = False, data: str | None = None, **more: 
     pairs, flags = _options(plan, skipped, data)
     given = {name.replace("-", "_"): value for name, value in pairs.items() if value is not None}
     given |= {name.replace("-", "_"): True for name, is_set in flags.items() if is_set}
-    if given.pop("no_clean", False):
-        given["clean"] = False
+    for name in ("clean", "labels"):
+        if given.pop(f"no_{name}", False):
+            given[name] = False
     shown = {name: repr(value) for name, value in (given | more).items()}
     if spelling(plan) is None:
         shown["teacher"] = TEACHER
+    if plan.source.class_names_from == "file":
+        shown["class_names"] = NAMES
     if plan.source.origin == "live":
         shown["data"] = DATA
     if Preprocess.parse(plan.preprocess).is_opaque:
@@ -82,8 +87,9 @@ def _options(plan: Plan, skipped: bool, data: str | None) -> tuple[dict[str, Any
         "split": source.split,
         "revision": source.revision,
         "input-column": ",".join(columns.inputs),
-        "label-column": columns.label,
+        "label-column": columns.label or columns.label_source,
         "id-column": columns.id,
+        "class-names": NAMES if source.class_names_from == "file" else None,
         "preprocess": plan.preprocess,
         "precision": plan.precision,
         "codec": None if plan.codec == "dense" else plan.codec,
@@ -97,6 +103,8 @@ def _options(plan: Plan, skipped: bool, data: str | None) -> tuple[dict[str, Any
         "batch-size": plan.batch_size,  # only where a row's logits depend on it
     }
     flags = {
+        "no-labels": plan.label_column is None,
+        "own-labels": columns.label_source is not None,
         "no-clean": plan.has_views and CLEAN not in plan.views,
         "trust-pickle": kind == "pickle",
         "allow-batch-dependence": plan.batch_size is not None,

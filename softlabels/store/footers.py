@@ -44,7 +44,8 @@ def refuse_empty_cells(table: pa.Table, plan: Plan) -> None:
     may_have = {"input", *(column.name for column in plan.make_codec().decoded)}
     for name in table.column_names:
         if name not in may_have and table[name].null_count:
-            remark = "; a row without a label has the label -1" if name == "label" else ""
+            is_label = name in plan.label_columns
+            remark = "; a row without a label has the label -1" if is_label else ""
             raise DamagedDump(f"its column {name} has empty cells{remark}")
 
 
@@ -65,8 +66,7 @@ def check_footer(parquet: pq.ParquetFile, plan: Plan, shard: int, rows: int) -> 
     types = {"id": KINDS[plan.ids], "view": pa.int32(), "input_hash": pa.uint64()}
     types |= {column.name: column.arrow_type for column in plan.make_codec().columns}
     types |= {name: pa.type_for_alias(kind) for name, kind in plan.parameters.items()}
-    if plan.labelled:
-        types["label"] = pa.int64()
+    types |= dict.fromkeys(plan.label_columns, pa.int64())
     for name, kind in types.items():
         if schema.names.count(name) != 1 or schema.field(name).type != kind:
             raise DamagedDump(f"its columns are {', '.join(schema.names)}, or of other types")

@@ -77,6 +77,11 @@ class SourceColumns(PlanPart):
 
     inputs: Texts = Field(description="the columns that the teacher sees")
     label: Text | None = Field(description="the column of labels, if any")
+    label_source: Text | None = Field(
+        default=None,
+        description="the column of labels of other classes than the teacher's, which no row is "
+        "scored by; left out where there is none",
+    )
     id: Text | None = Field(
         description="the column of ids, if any; without it, a row's number is its id"
     )
@@ -98,7 +103,16 @@ class SourceRecord(PlanPart):
     )
     revision: Text | None = Field(description="its revision")
     columns: SourceColumns = Field(description="the source's columns by their part: an object")
-    class_names: Texts | None = Field(description="the names of the classes")
+    class_names: Texts | None = Field(description="the names of the teacher's classes")
+    class_names_from: Literal["data", "model", "file"] = Field(
+        default="data",
+        description="who names the classes: data, model, or file for a list of names beside them; "
+        "left out where it is data",
+    )
+    label_source_names: Texts | None = Field(
+        default=None,
+        description="the names of the classes of label_source; left out where there are none",
+    )
     rows: Rows = Field(description="the number of its rows")
     fingerprint: Hash = Field(description="the fingerprint of the keys of all rows")
     files: Hash | None = Field(
@@ -189,7 +203,11 @@ class Plan(PlanPart):
     @model_validator(mode="after")
     def _agrees(self) -> Self:
         """Numbers that a schema can't hold against each other."""
-        source = self.source
+        source, columns = self.source, self.source.columns
+        if columns.label is not None and columns.label_source is not None:
+            raise ValueError("source.columns has label and label_source; rows have one of them")
+        if source.label_source_names is not None and columns.label_source is None:
+            raise ValueError("source.label_source_names has names, and there is no label_source")
         if source.rows != self.inputs:
             raise ValueError(f"inputs is {self.inputs}, and source.rows is {source.rows}")
         if sorted(set(self.views)) != self.views:
@@ -249,8 +267,25 @@ class Plan(PlanPart):
 
     @property
     def labelled(self) -> bool:
-        """Whether rows have the column `label`."""
+        """Whether rows have the column `label`: a class of the teacher's."""
         return self.source.columns.label is not None
+
+    @property
+    def label_column(self) -> str | None:
+        """The column of the rows that has the source's labels, `label` or `label_source`."""
+        if self.source.columns.label_source is not None:
+            return "label_source"
+        return "label" if self.labelled else None
+
+    @property
+    def label_columns(self) -> list[str]:
+        """That column as a list; empty where there is none."""
+        return [] if self.label_column is None else [self.label_column]
+
+    @property
+    def label_names(self) -> list[str] | None:
+        """The names of the classes that the source's labels number."""
+        return self.source.class_names if self.labelled else self.source.label_source_names
 
     @property
     def is_imported(self) -> bool:

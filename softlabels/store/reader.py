@@ -87,10 +87,16 @@ class DumpReader:
 
     @cached_property
     def labels(self) -> np.ndarray | None:
-        """int64 [R], −1 for none; None where the source had no labels."""
-        if not self.labelled:
+        """int64 [R], −1 for none; None where the source had none of the teacher's classes."""
+        return self.source_labels if self.labelled else None
+
+    @cached_property
+    def source_labels(self) -> np.ndarray | None:
+        """The source's labels, of whatever classes: `label` or `label_source`, int64 [R], −1 for
+        none; None where there are none."""
+        if (name := self.plan.label_column) is None:
             return None
-        return self.table(["label"])["label"].to_numpy().copy()
+        return self.table([name])[name].to_numpy().copy()
 
     def shard(self, shard: int) -> ShardReader:
         """What reads the row groups of one shard."""

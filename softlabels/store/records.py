@@ -136,7 +136,7 @@ class Skipped(Record):
     input_hash: int = Field(
         ge=0, lt=2**64, description="the input's hash, a whole number from 0 to 2^64 - 1"
     )
-    label: Int64 = Field(description="the row's label, -1 for none")
+    label: Int64 = Field(description="the row's label or label_source, -1 for none")
     reason: Text = Field(description="the reason why it was left out")
 
 

@@ -93,17 +93,13 @@ def check_shard(folder: Folder, plan: Plan, commit: Commit, decode: bool = True)
 
 
 def _check_content(folder: Folder, path: str, plan: Plan, commit: Commit, checked: Checked) -> None:
-    columns = ["id", "view", "input_hash", *plan.parameters] + ["label"] * plan.labelled
+    columns = ["id", "view", "input_hash", *plan.parameters, *plan.label_columns]
     table = read_columns(path, plan, commit.shard, commit.rows, columns)
     ids = read_ids(table["id"], "id")
-    labels = table["label"].to_numpy() if plan.labelled else np.full(len(ids), -1)
-    strange = np.flatnonzero((labels < -1) | (labels >= plan.classes))
-    if len(strange):
-        row = strange[0]
-        raise DamagedDump(
-            f"the label of the row with id {ids[row]!s} is {labels[row]}; expected is one of the "
-            f"{plan.classes} classes, from 0 on, or -1 for none"
-        )
+    none = np.full(len(ids), -1)
+    labels = table[plan.label_column].to_numpy() if plan.label_column else none
+    _check_labels(plan, ids, labels)
+    scored = labels if plan.labelled else none
     first = _check_views(plan, table, ids, labels)
     reader = ShardReader(folder, plan, commit.shard, commit.rows, path)
     bounds = np.cumsum([0, *plan.group_sizes(commit.rows)])
@@ -114,7 +110,7 @@ def _check_content(folder: Folder, path: str, plan: Plan, commit: Commit, checke
         if bad is not None:
             id = reader.codec.by_position(ids[of_rows], stored)[bad]
             raise DamagedDump(f"the logits of the row with id {id!s} are not finite")
-        known_M = reader.codec.by_position(labels[of_rows], stored)
+        known_M = reader.codec.by_position(scored[of_rows], stored)
         checked.labelled += int((known_M >= 0).sum())
         checked.correct += int((known_M == top_M).sum())
     hashes = table["input_hash"].to_numpy()
@@ -126,6 +122,18 @@ def _check_content(folder: Folder, path: str, plan: Plan, commit: Commit, checke
             f"logits give {checked.correct:,} of {checked.labelled:,}"
         )
     checked.planned = planned
+
+
+def _check_labels(plan: Plan, ids: np.ndarray, labels: np.ndarray) -> None:
+    """Raises DamagedDump for a label that is the number of no class, and not −1."""
+    classes = plan.classes if plan.labelled else len(plan.label_names or [])
+    strange = (labels < -1) | ((labels >= classes) if classes else False)
+    if len(rows := np.flatnonzero(strange)):
+        row, most = rows[0], f"one of the {classes} classes, from 0 on" if classes else "0 or more"
+        raise DamagedDump(
+            f"the {plan.label_column} of the row with id {ids[row]!s} is {labels[row]}; expected "
+            f"is {most}, or -1 for none"
+        )
 
 
 def _check_views(plan: Plan, table: pa.Table, ids: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -142,7 +150,8 @@ def _check_views(plan: Plan, table: pa.Table, ids: np.ndarray, labels: np.ndarra
                 f"the row {row:,} with id {ids[row]!s} is of view {views[row]}; the plan has view "
                 f"{view} there"
             )
-        for name, values in (("id", ids), ("input_hash", hashes), ("label", labels)):
+        label = plan.label_column or "label"
+        for name, values in (("id", ids), ("input_hash", hashes), (label, labels)):
             if len(wrong := np.flatnonzero(values[rows] != values[first])):
                 row, other = rows[wrong[0]], first[wrong[0]]
                 raise DamagedDump(

@@ -22,20 +22,20 @@ from softlabels.store.pilots import STOPPED
 from softlabels.store.records import Commit, Plan, Skipped, Statistics
 from softlabels.store.statistics import LogitStatistics
 
-NULLABLE = ("label", "input")  # and what a codec decodes
+NULLABLE = ("label", "label_source", "input")  # and what a codec decodes
 
 
 def shard_features(plan: Plan, input_feature: Any) -> datasets.Features:
     """The columns of a shard as `datasets` knows them."""
-    names = plan.source.class_names
+    names = plan.label_names
     features = {
         "id": datasets.Value(plan.ids),
         "view": datasets.Value("int32"),
         **{name: datasets.Value(kind) for name, kind in plan.parameters.items()},
         "input_hash": datasets.Value("uint64"),
     }
-    if plan.labelled:
-        features["label"] = datasets.ClassLabel(names=names) if names else datasets.Value("int64")
+    for name in plan.label_columns:
+        features[name] = datasets.ClassLabel(names=names) if names else datasets.Value("int64")
     if plan.with_inputs:
         features["input"] = input_feature
     for column in plan.make_codec().columns:
@@ -118,7 +118,8 @@ class ShardWriter:
         inputs: pa.Array | None = None,
         drawn: dict[str, np.ndarray] | None = None,
     ) -> None:
-        """All views of these inputs. ids, labels, hashes [N], inputs: of the inputs. answer, to R
+        """All views of these inputs. ids, labels (the source's, whatever classes they number),
+        hashes [N], inputs: of the inputs. answer, to R
         rows, and `drawn` with the plan's parameters, [R] each: of each view in turn.
 
         Raises LogitsError where a row's logits must not be stored.
@@ -246,7 +247,7 @@ class ShardWriter:
         columns: dict[str, Any] = {
             "id": pa.array(ids.tolist() if ids.dtype.kind == "U" else ids),
             "input_hash": pa.array(hashes),
-            "label": pa.array(labels),
+            **{name: pa.array(labels) for name in self.plan.label_columns},
             "input": None if inputs[0] is None else pa.chunked_array(inputs).combine_chunks(),
         }
         for index, view in enumerate(self.plan.views):
@@ -260,12 +261,13 @@ class ShardWriter:
     def _write_group(self, index: int, columns: dict[str, Any], labels: np.ndarray) -> None:
         """The band's rows of one view: the columns but the codec's, which are its buffers."""
         rows = len(labels)
+        scored = labels if self.plan.labelled else np.full(rows, -1)
         mapped = {name: numbers[index, :rows] for name, numbers in self._mapped.items()}
         decoded = {name: values[index] for name, values in self._decoded.items()}
         packed = {name: pa.array(values, pa.binary()) for name, values in decoded.items()}
         schema, every = self.file.others, columns | packed
         others = pa.table([every[name] for name in schema.names], schema=schema)
         stored = mapped | decoded
-        of_positions = self.codec.by_position(labels, stored)
+        of_positions = self.codec.by_position(scored, stored)
         self.statistics.add(self.codec.of_arrays(stored), of_positions, rows)
         self.file.write(others, mapped)

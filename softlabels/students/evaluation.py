@@ -11,7 +11,7 @@ from torch import Tensor
 from softlabels.errors import LabelSpaceMismatch, SourceError, TeacherError, UntrustedPickle
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.label_numbers import has_two_classes
-from softlabels.inputs.opening import DataChoice, open_chosen
+from softlabels.inputs.opening import DataChoice, LabelChoice, open_chosen
 from softlabels.inputs.preprocessing import choose, introduce
 from softlabels.label_spaces import LabelSpace, match_label_spaces
 from softlabels.logits import DenseLogits
@@ -60,18 +60,23 @@ class Evaluation(dict[str, Any]):
     @property
     def lines(self) -> list[str]:
         """The measures as people read them: against the labels and, if measured, a dump."""
-        labels = (
+        lines = []
+        if "errors" in self:
+            lines.append(self._by_labels)
+        if against := self.get("against"):
+            lines.append(
+                f"against {against['dump']}: agreement {against['agreement']:.4f}, "
+                f"KL {measured(against['kl'])} nats over {against['rows']:,} rows"
+            )
+        return lines
+
+    @property
+    def _by_labels(self) -> str:
+        return (
             f"{self['checkpoint']} on {self['data']}, split {self['split']}: "
             f"{counted(self['errors'], 'error')} of {self['rows']:,}, accuracy "
             f"{self['accuracy']:.4f}, NLL {measured(self['nll'])} nats, ECE {self['ece']:.4f}"
         )
-        if not (against := self.get("against")):
-            return [labels]
-        teacher = (
-            f"against {against['dump']}: agreement {against['agreement']:.4f}, "
-            f"KL {measured(against['kl'])} nats over {against['rows']:,} rows"
-        )
-        return [labels, teacher]
 
     def __repr__(self) -> str:
         return f"Evaluation({'; '.join(self.lines)})"
@@ -103,23 +108,21 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
             f"preprocessing; eval takes a checkpoint of softlabels fit or train, or a whole model"
         )
     choice = options.part(DataChoice)
-    source = open_chosen(choice, options.checkpoint, model.remembered, progress)
+    labels = LabelChoice(options.labels)
+    source = open_chosen(choice, options.checkpoint, model.remembered, progress, labels)
     chosen = choose(source, options.preprocess, model.preprocess, "the checkpoint")
     examples = Examples(source, chosen.preprocess)
     introduce(progress, examples, chosen.origin)
-    model.binary = has_two_classes(source, source.class_names)
+    model.binary = has_two_classes(source, source.class_names or model.class_names)
     device = resolve_device(options.device)
     running = Running(options.checkpoint, model.to(device), device, options.batch_size, progress)
     space = running.label_space(examples)
     pair = [describe_pair(model.title, source.class_names)] if model.is_pair else []
     for text in (*model.remarks, *model.feed.remarks, *pair):
         progress.say(text)
-    labels_N = _labels_of(examples, space, progress)
-    score = LabelScore()
-    for rows, logits_NC in running.predict(examples, "eval"):
-        score += LabelScore.of(DenseLogits(logits_NC), labels_N[torch.from_numpy(rows)])
     evaluation = Evaluation(checkpoint=options.checkpoint, data=source.data, split=source.split)
-    evaluation.update(score.measures)
+    if options.labels:
+        evaluation.update(_by_labels(running, examples, space).measures)
     if options.against is not None:
         dataset = load(options.against, preprocess=chosen.preprocess)
         assert isinstance(dataset, Dump), "one folder was named"
@@ -166,6 +169,13 @@ class Running:
                 f"{examples.source.data!r}; nothing can be measured. Check the checkpoint and "
                 f"--preprocess"
             )
+
+
+def _by_labels(running: Running, examples: Examples, space: LabelSpace) -> LabelScore:
+    labels_N, score = _labels_of(examples, space, running.progress), LabelScore()
+    for rows, logits_NC in running.predict(examples, "eval"):
+        score += LabelScore.of(DenseLogits(logits_NC), labels_N[torch.from_numpy(rows)])
+    return score
 
 
 def _labels_of(examples: Examples, model: LabelSpace, progress: Progress) -> Tensor:

@@ -263,6 +263,11 @@ def _labels_for(dataset: Dump, alpha: float, folder: str) -> Tensor | None:
     stored = dataset.reader.labels
     if stored is not None and (stored >= 0).any():
         return torch.from_numpy(stored)
+    if alpha < 1 and dataset.reader.plan.label_column == "label_source":
+        raise UsageError(
+            f"--alpha is {alpha:g}, but {folder} has no labels of the teacher's classes, which the "
+            f"student learns: its label_source is of others. Use --alpha 1"
+        )
     if alpha < 1:
         raise UsageError(f"--alpha is {alpha:g}, but {folder} has no labels; use --alpha 1")
     return None

@@ -20,9 +20,12 @@ from softlabels.logits import Logits
 from softlabels.system.humanize import counted, short
 
 Columns = dict[str, Any]
-ONE = ("id", "view", "label", "positions")  # columns with one number a row
+ONE = ("id", "view", "label", "label_source", "positions")  # columns with one number a row
 
-KEYS = ("id", "view", "input", "label", "positions", "loss_mask", "logits", "soft_target")
+KEYS = (
+    "id", "view", "input", "label", "label_source", "positions", "loss_mask", "logits",
+    "soft_target",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +36,8 @@ class Batch(Mapping[str, Any]):
     view: int32 [N]
     input: float32 [N, …], preprocessed; absent if the inputs were not loaded
     label: int64 [N], −1 for none
+    label_source: int64 [N], −1 for none: the data's labels where they are of other classes than the
+    teacher's, and `label` is −1; else absent
     positions: int64 [N], the number of positions of each row; absent if each has one
     loss_mask: bool [N, L], which of the L places of each input are scored positions; absent if
         positions are no places of inputs
@@ -132,7 +137,7 @@ def _each(value: Any, change: Callable[[Any], Any]) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class Row(Mapping[str, Any]):
-    """One row of a batch: the same keys. id, view and label are an int (or str); where a row has
+    """One row of a batch: the same keys. id, view and labels are an int (or str); where a row has
     several positions, logits and soft_target are [P, C]."""
 
     batch: Batch

@@ -35,6 +35,8 @@ class Concatenated(SoftDataset):
             for what, ours, theirs in (
                 ("classes", first.reader.plan.classes, other.reader.plan.classes),
                 ("class names", first.class_names, other.class_names),
+                ("label_source", _own_labels(first), _own_labels(other)),
+                ("names of label_source", first.label_source_names, other.label_source_names),
                 ("dtype", first.reader.plan.dtype, other.reader.plan.dtype),
                 ("codec", first.reader.plan.codec, other.reader.plan.codec),
                 ("side files", _side_files(first), _side_files(other)),
@@ -119,6 +121,10 @@ class Concatenated(SoftDataset):
     @property
     def class_names(self) -> list[str] | None:
         return self.parts[0].class_names
+
+    @property
+    def label_source_names(self) -> list[str] | None:
+        return self.parts[0].label_source_names
 
     @property
     def preprocess(self) -> Preprocess:
@@ -236,6 +242,10 @@ class SideBySide(SoftDataset):
         return self._first.class_names
 
     @property
+    def label_source_names(self) -> list[str] | None:
+        return self._first.label_source_names
+
+    @property
     def preprocess(self) -> Preprocess:
         return self._first.preprocess
 
@@ -279,6 +289,10 @@ def _side_files(dump: Dump) -> dict[str, str]:
     """Those that its rows are read by; what a pilot noted is of one dump alone."""
     shared = dump.reader.plan.shared
     return {name: shared[name] for name in shared if name not in NOTES}
+
+
+def _own_labels(dump: Dump) -> str:
+    return "there" if dump.reader.plan.label_column == "label_source" else "absent"
 
 
 def _short(value: object) -> str:

@@ -15,7 +15,7 @@ from softlabels.errors import AlignmentError, SourceError
 from softlabels.inputs.cells import read_ids
 from softlabels.inputs.columns import Columns
 from softlabels.inputs.examples import Examples
-from softlabels.inputs.opening import open_source
+from softlabels.inputs.opening import LabelChoice, open_source
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import Source
 from softlabels.inputs.tables.table import ArrowTable
@@ -124,13 +124,14 @@ def open_inputs(reader: DumpReader, source: Any, progress: Progress = SILENT) ->
 
 
 def stored_names(plan: Plan) -> list[str]:
-    return ["id", "input"] + ["label"] * plan.labelled
+    return ["id", "input", *plan.label_columns]
 
 
 def stored_source(table: pa.Table, plan: Plan, dump: str) -> Source:
     """The rows of a dump that holds its inputs, as a source."""
-    label = "label" if "label" in table.column_names else None
-    return Source(ArrowTable(table), Columns(("input",), label, "id"), dump, plan.source.split)
+    columns = Columns(("input",), plan.label_column, "id")
+    own = plan.label_column == "label_source"
+    return Source(ArrowTable(table), columns, dump, plan.source.split, own_labels=own)
 
 
 def source_place(plan: Plan) -> str:
@@ -163,8 +164,9 @@ def named_source(plan: Plan, source: Any, progress: Progress = SILENT) -> Source
         plan.source.split,
         revision=plan.source.revision if source is None else None,
         input_column=recorded.inputs,
-        label_column=recorded.label,
+        label_column=recorded.label or recorded.label_source,
         id_column=recorded.id,
-        class_names=plan.source.class_names,
+        class_names=plan.label_names,
+        labels=LabelChoice(plan.label_column is not None, recorded.label_source is not None),
         progress=progress,
     )

@@ -133,7 +133,7 @@ def _reader(folder: Folder, how: Opening) -> DumpReader:
 
 def _streamed(reader: DumpReader, T: float | None, how: Opening) -> Dump:
     plan, preprocess = reader.plan, _preprocess(reader, how)
-    columns = ["id", "input_hash"] + ["label"] * reader.labelled
+    columns = ["id", "input_hash", *plan.label_columns]
     columns += ["view", *plan.parameters] if plan.has_views else []
     find: StoredInputs | JoinedInputs | None = None
     if how.inputs and plan.with_inputs and how.source is None:

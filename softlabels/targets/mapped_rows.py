@@ -84,6 +84,7 @@ class MappedRows:
         self.keep = "disk" if self.codec.decoded else self.keep
         shard_rows = [record.rows for record in self.records]
         views, self._viewed = len(plan.views), plan.has_views
+        self._own_labels = plan.label_column == "label_source"
         self.layout = RowGroups(shard_rows, plan.group_rows, 0, views)
         self._mapped = [
             (column, RowGroups(shard_rows, plan.group_rows, column.row_bytes, views))
@@ -142,7 +143,9 @@ class MappedRows:
         saves a tenth of a batch's time."""
         columns = target_columns(self.codec, self._stored(rows))
         columns["id"] = lambda: self._ids(rows)
-        columns["label"] = lambda: self._labels(rows)
+        columns["label"] = lambda: self._labels(self.reader.labels, rows)
+        if self._own_labels:
+            columns["label_source"] = lambda: self._labels(self.reader.source_labels, rows)
         if self._viewed:
             columns["view"] = lambda: torch.from_numpy(self.reader.views[rows])
         return columns
@@ -151,8 +154,7 @@ class MappedRows:
         ids = self.reader.ids[rows]
         return torch.from_numpy(ids) if ids.dtype.kind == "i" else ids.tolist()
 
-    def _labels(self, rows: np.ndarray) -> Tensor:
-        labels = self.reader.labels
+    def _labels(self, labels: np.ndarray | None, rows: np.ndarray) -> Tensor:
         return torch.from_numpy(np.full(len(rows), -1) if labels is None else labels[rows])
 
     def order_text(self, text: str) -> str:

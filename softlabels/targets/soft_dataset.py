@@ -35,7 +35,8 @@ class SoftDataset(Dataset):
     """A torch map-style dataset over one dump or several. Made by `softlabels.load`.
 
     A row is a mapping: id (int or str), view (int), input (float32 tensor, preprocessed), label
-    (int, −1 for none), logits (stored dtype [C]) and, where there is a T, soft_target (float32 [C],
+    (int, −1 for none), label_source (int, only where the data's labels are of other classes than
+    the teacher's), logits (stored dtype [C]) and, where there is a T, soft_target (float32 [C],
     summing to 1 at T).
     `dataset[5]` is a row; `dataset[:4]` and `dataset[[1, 2]]` are columns of several, as a batch;
     `dataset["logits"]` is one column of all rows. `batches` gives whole batches; so does a
@@ -85,7 +86,13 @@ class SoftDataset(Dataset):
 
     @property
     @abstractmethod
-    def class_names(self) -> list[str] | None: ...
+    def class_names(self) -> list[str] | None:
+        """Those of the teacher's classes, which `logits` and `label` number; None where unknown."""
+
+    @property
+    def label_source_names(self) -> list[str] | None:
+        """Those of the classes that `label_source` numbers; None where there are none."""
+        return None
 
     @property
     @abstractmethod
@@ -290,6 +297,10 @@ class Dump(SoftDataset):
         return self.reader.plan.source.class_names
 
     @property
+    def label_source_names(self) -> list[str] | None:
+        return self.reader.plan.source.label_source_names
+
+    @property
     def preprocess(self) -> Preprocess:
         return NOTHING if self.examples is None else self.examples.preprocess
 
@@ -355,6 +366,10 @@ class OneView(SoftDataset):
     @property
     def class_names(self) -> list[str] | None:
         return self.whole.class_names
+
+    @property
+    def label_source_names(self) -> list[str] | None:
+        return self.whole.label_source_names
 
     @property
     def preprocess(self) -> Preprocess:

@@ -109,8 +109,12 @@ class StreamedRows:
             columns["view"] = torch.from_numpy(table["view"].to_numpy().copy())
         if inputs:
             columns["input"] = torch.cat(inputs)[torch.from_numpy(back)]
-        labels = table["label"].to_numpy() if "label" in self.names else np.full(len(rows), -1)
-        return columns | {"label": torch.from_numpy(labels.copy())} | targets
+        none = {} if "label" in self.names else {"label": torch.full((len(rows),), -1)}
+        labels = {
+            name: torch.from_numpy(table[name].to_numpy().copy())
+            for name in self.reader.plan.label_columns
+        }
+        return columns | none | labels | targets
 
     def order_text(self, text: str) -> str:
         """Rows that are far apart can't be mixed here: `full` becomes `blocks`.

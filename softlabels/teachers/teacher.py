@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from softlabels.errors import LabelSpaceMismatch, TeacherError
-from softlabels.label_spaces import LabelSpace, match_label_spaces
+from softlabels.label_spaces import WAYS_OUT, LabelSpace, match_label_spaces
 from softlabels.models.model import Model
 from softlabels.models.outputs import ONE_LOGIT
 
@@ -30,7 +30,7 @@ class Teacher(Model):
             raise TeacherError(
                 f"{self.title} has {classes} classes, "
                 f"{LabelSpace('the data', len(class_names), class_names)}; use the data that it "
-                f"was trained for"
+                f"was trained for. {WAYS_OUT}"
             )
 
 
@@ -58,6 +58,9 @@ def check_class_names(model: str, ours: list[str] | None, theirs: list[str] | No
     another order: a dump has one."""
     if ours and theirs:
         teacher = LabelSpace(f"the teacher {model}", len(ours), ours)
-        matched = match_label_spaces(teacher, LabelSpace("the data", len(theirs), theirs))
+        try:
+            matched = match_label_spaces(teacher, LabelSpace("the data", len(theirs), theirs))
+        except LabelSpaceMismatch as error:
+            raise LabelSpaceMismatch(f"{error}. {WAYS_OUT}") from error
         if matched.order is not None:
             raise LabelSpaceMismatch(f"{matched.note}. A dump has one: bring the data into it")

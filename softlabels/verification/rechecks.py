@@ -81,8 +81,8 @@ def recheck_source(reader: DumpReader, data: Any, progress: Progress) -> list[st
             part = slice(start, start + BLOCK_ROWS)
             block, chosen = source.take(positions[part]), rows[part]
             wrong["inputs"] += block.ids[block.hashes != reader.hashes[chosen]].tolist()
-            if reader.labels is not None:
-                wrong["labels"] += block.ids[block.labels != reader.labels[chosen]].tolist()
+            if reader.source_labels is not None:
+                wrong["labels"] += block.ids[block.labels != reader.source_labels[chosen]].tolist()
             advance(len(block))
     return findings + [
         f"{len(ids):,} of {len(positions):,} {what} are not what the teacher saw, first those with "
@@ -95,10 +95,12 @@ def recheck_source(reader: DumpReader, data: Any, progress: Progress) -> list[st
 def _renamed_classes(reader: DumpReader, source: Source) -> list[str]:
     """A finding where the source's class names are not the dump's: numbers may mean other classes
     now."""
-    names = reader.plan.source.class_names
+    plan = reader.plan
+    if plan.label_column is None:
+        return []
     try:
         matched = match_label_spaces(
-            LabelSpace("the dump", reader.plan.classes, names),
+            LabelSpace("the dump", plan.classes if plan.labelled else None, plan.label_names),
             LabelSpace("the source", None, source.class_names),
         )
     except LabelSpaceMismatch as error:

@@ -13,7 +13,7 @@ from softlabels.errors import LogitsError, SourceError, UsageError
 from softlabels.exchange import import_logits
 from softlabels.store.codecs.dense import DenseCodec
 from softlabels.store.codecs.registry import CODECS
-from tests.conftest import Linear, save_script
+from tests.conftest import Linear, Lines, save_script
 
 X = np.random.default_rng(0).normal(size=(30, 6)).astype("f4")
 
@@ -66,13 +66,18 @@ def test_plan_refuses_what_a_dump_refuses(place):
         softlabels.plan(teacher="t.pt", data="data", split="my split")
 
 
-def test_class_names_that_come_twice_are_refused(place):
+def test_class_names_that_come_twice_are_told_apart_or_refused(place):
     softlabels.fit(data="data", model="linear", epochs=1, out="fit.pt")
     content = torch.load("fit.pt", weights_only=True)
     torch.save(content | {"class_names": ["a", "b", "a"]}, "fit.pt")
+    Path("names.txt").write_text("a\nb\na\n")
     with pytest.raises(UsageError, match="class 'a' comes twice"):
-        dump(teacher="fit.pt", out="new/d")
+        dump(teacher="fit.pt", out="new/d", class_names="names.txt")
     assert not (place / "new").exists()
+    lines = Lines()
+    softlabels.dump(teacher="fit.pt", data="data", out="named", progress=lines)
+    assert softlabels.load("named", inputs=False).class_names == ["a (0)", "b", "a (2)"]
+    assert "the model has classes of one name, which get their numbers: a (0), a (2)" in str(lines)
 
 
 def test_folders_that_a_refusal_made_are_taken_away(place):

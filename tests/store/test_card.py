@@ -171,8 +171,10 @@ def test_a_recipe_has_every_option_that_decides_a_row(place):
     _, plan = read_manifest(Folder("d"))
     told = parse(" ".join(recipe(plan)))
     assert (told["model"], told["dtype"], told["data"]) == ("linear", "float32", "digits")
-    columns = SourceColumns(inputs=["a", "b"], label="y", id="k")
-    source = plan.source.replace(origin="hub", revision="v1", columns=columns)
+    columns = SourceColumns(inputs=["a", "b"], label=None, label_source="y", id="k")
+    source = plan.source.replace(
+        origin="hub", revision="v1", columns=columns, class_names_from="file"
+    )
     teacher = plan.teacher.replace(kind="pickle", model="nets:small", key="ema", logits="z")
     changed = plan.replace(
         source=source, teacher=teacher, store_inputs="original", batch_size=8, codec="int8",
@@ -180,12 +182,18 @@ def test_a_recipe_has_every_option_that_decides_a_row(place):
     )  # fmt: skip
     text = " ".join(recipe(changed, skipped=True)).replace("--no-clean", "--clean")
     assert "--views 2 --augment 'jitter(2)' --data-seed 3" in text
+    unlabelled = source.replace(columns=columns.replace(label_source=None))
+    without = changed.replace(source=unlabelled)
+    assert "--no-labels" not in text
+    text += " " + " ".join(recipe(without)).replace("--no-labels", "--labels")
+    assert text.count("--own-labels") == 1
     every = [field for field in fields(DumpOptions) if field.name not in OTHERS]
     flags = [f"--{f.name.replace('_', '-')}" for f in every if not f.metadata["only_python"]]
     assert [flag for flag in flags if flag not in text] == []
     live = changed.replace(teacher=teacher.replace(kind="callable", version="3"))
     call = f"dict({', '.join(call_of(live, skipped=True))})"
-    given = eval(call, {"TEACHER": "t.pt"})
+    given = eval(call, {"TEACHER": "t.pt", "NAMES": "n.txt"})
     assert (given["version"], given["clean"], given["views"]) == ("3", False, 2)
-    assert given.keys() >= {f.name for f in every} - {"trust_pickle", "model"}
+    assert given.keys() >= {f.name for f in every} - {"trust_pickle", "model", "labels"}
     assert make_options(DumpOptions, given).teacher == "t.pt"
+    assert "labels=False" in call_of(without)

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import softlabels
-from softlabels.errors import DamagedDump, FolderInUse, StoreError
+from softlabels.errors import DamagedDump, FolderInUse, StoreError, UsageError
 from softlabels.store import claims, lives
 from softlabels.store.folder import Folder
 from softlabels.store.reader import DumpReader
@@ -336,3 +336,65 @@ def test_inputs_that_nobody_asks_for_are_not_fetched(out, server, tmp_path):
         (batch,) = dataset.batches(100)
         assert torch.equal(batch["logits"], values[100:])
         assert most / 20 < sum(server.sent.values()) < most
+
+
+def flip(folder: Folder, name: str) -> bytes:
+    """Change a byte of an object; returns what it was."""
+    content = folder.open(name).read()
+    changed = bytearray(content)
+    changed[len(content) // 2] ^= 4
+    folder.fs.pipe_file(folder.path(name), bytes(changed))
+    return content
+
+
+def test_pull_brings_a_dump_to_this_disk_checked_and_only_what_is_missing(
+    teacher, out, server, tmp_path, cli
+):
+    softlabels.dump(teacher=teacher, out=out, shard_rows=500, batch_size=100)
+    own, folder = tmp_path / "own", Folder(out)
+    part = softlabels.pull(repo=out, out=str(own), shards="0")
+    assert (part.shards, part.commit) == ([0], None)
+    with pytest.raises(DamagedDump, match=rf"missing; softlabels pull {out} --out {own}"):
+        softlabels.load(own, inputs=False)
+    assert len(softlabels.load(own, inputs=False, shards="0")) == 500
+    last = DumpReader(folder).plan.file(2)
+    whole_last = flip(folder, last)
+    with pytest.raises(DamagedDump, match=rf"{last} has other bytes than recorded .*--resume"):
+        softlabels.pull(repo=out, out=str(own))
+    folder.fs.pipe_file(folder.path(last), whole_last)
+    (own / DumpReader(folder).plan.file(0)).write_bytes(b"x")
+    server.requests.clear()
+    pulled = cli("pull", out, "--out", own, "--json")
+    assert pulled.code == 0
+    assert pulled.value["commit"] is None
+    assert pulled.value["shards"] == [0, 1, 2]
+    assert sorted(p.name for p in own.iterdir() if p.name[0] != ".") == [
+        "README.md", "commits", "data", "plan.json", "softlabels.json"
+    ]  # fmt: skip
+    assert softlabels.verify(dump=str(own), source=True).good
+    assert (every(DumpReader(Folder(own))) == every(DumpReader(folder))).all()
+    softlabels.pull(repo=out, out=str(own))  # nothing is left to do
+
+
+def test_pull_without_inputs_from_a_store(out, tmp_path):
+    wide_dump(tmp_path, out, store_inputs="original")
+    softlabels.pull(repo=out, out=str(tmp_path / "own"), labels_only=True)
+    reader = DumpReader(Folder(tmp_path / "own"))
+    assert not reader.plan.with_inputs
+    assert (every(reader) == every(DumpReader(Folder(out)))).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"out": None}, UsageError, "with --out DIR"),
+        ({"revision": "v1"}, UsageError, "--revision is of the Hub"),
+        ({"repo": "file:///tmp"}, UsageError, "is on this disk already"),
+        ({"repo": f"s3://{s3.BUCKET}/nothing"}, StoreError, "does not exist"),
+    ],
+)
+def test_what_pull_from_a_store_refuses(server, tmp_path, options, error, message):
+    words = {"repo": f"s3://{s3.BUCKET}/d", "out": str(tmp_path / "own")} | options
+    with pytest.raises(error, match=message):
+        softlabels.pull(**words)
+    assert not (tmp_path / "own").exists()
