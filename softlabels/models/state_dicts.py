@@ -20,7 +20,7 @@ from softlabels.system.humanize import few
 
 WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 COUNTERS = {"n_averaged", "num_batches_tracked"}  # a model in eval mode does not look at them
-AVERAGED = re.compile(r"(^|_)(ema|swa|avg|averaged|shadow)(_|$)")
+AVERAGED = re.compile(r"(^|_)(ema|swa|avg|averaged?|shadow)(_|$)|averaging$")
 DEEPEST = 6  # dicts in dicts
 NAMELESS = (
     "A list has no names to find weights by: copy it into the model in code (copy_to of "

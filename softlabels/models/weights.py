@@ -1,11 +1,11 @@
 """Files of torch.save and safetensors: our checkpoints, and state dicts that need a model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from softlabels.errors import TeacherError, UntrustedPickle
 from softlabels.models.checkpoint import Checkpoint
@@ -120,12 +120,12 @@ def _from_weights(
     _refuse_list(sets, fits, file)
     fit, remarks = _choose_fit(fits, file)
     if fit is None:
-        largest = max(sets, key=lambda one: sum(t.numel() for t in one.tensors.values()))
-        ours = build(_class_counts(largest)[-1]).state_dict()
-        why = describe_misfit(largest, ours)
-        if not is_factory(spec) and not set(largest.tensors) & set(ours):
-            why = describe_layers(largest, ours, ordered)
-        lists = describe_lists(sets, build(_class_counts(largest)[-1]))
+        nearest = _nearest(sets, build(1).state_dict())
+        ours = build(_class_counts(nearest)[-1]).state_dict()
+        why = describe_misfit(nearest, ours)
+        if not is_factory(spec) and not set(nearest.tensors) & set(ours):
+            why = describe_layers(nearest, ours, ordered)
+        lists = describe_lists(sets, build(_class_counts(nearest)[-1]))
         why += f"; {lists}" if lists else ""
         why += f". {_unread(unread)}; if weights are in them, and {TRUST}" if unread else ""
         raise TeacherError(f"the weights in {path} don't fit --model {spec}: {why}")
@@ -145,6 +145,18 @@ def _from_weights(
         key=fit.place or None,
         remarks=remarks,
     )
+
+
+def _nearest(sets: Sequence[WeightSet], model: Mapping[str, Tensor]) -> WeightSet:
+    """The set that is most like the model: by the last segments of its names, as weight and bias,
+    which an optimizer's state lacks, then by its size."""
+    leaves = {name.rpartition(".")[2] for name in model}
+
+    def likeness(group: WeightSet) -> tuple[int, int]:
+        alike = sum(name.rpartition(".")[2] in leaves for name in group.tensors)
+        return alike, sum(tensor.numel() for tensor in group.tensors.values())
+
+    return max(sets, key=likeness)
 
 
 def _unread(names: Sequence[str]) -> str:
@@ -203,7 +215,7 @@ def _find_fits(
 def _class_counts(group: WeightSet) -> list[int]:
     """What the number of classes may be, the last tensor's last."""
     counts = [len(tensor) for tensor in group.tensors.values() if tensor.ndim]
-    return list(dict.fromkeys(counts[::-1]))[::-1] or [0]
+    return list(dict.fromkeys(counts[::-1]))[::-1] or [1]
 
 
 def _choose_fit(fits: list[Fit], file: ModelFile) -> tuple[Fit | None, list[str]]:

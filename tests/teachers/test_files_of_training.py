@@ -75,6 +75,25 @@ def test_a_lightning_checkpoint(tmp_path):
     assert (found.key, found.remarks) == ("state_dict.model", [])
 
 
+def test_the_averaged_weights_of_lightnings_callback_are_named(tmp_path):
+    swa = {
+        "StochasticWeightAveraging": {"average_model_state": prefixed("model.", Net().state_dict())}
+    }
+    torch.save(lightning(callbacks=swa), tmp_path / "last.ckpt")
+    found = load(tmp_path / "last.ckpt")
+    torch.testing.assert_close(found.logits(INPUTS), answers(other()))
+    key = "callbacks.StochasticWeightAveraging.average_model_state.model"
+    assert f"it also holds {key} (--key {key})" in found.remarks[0]
+
+
+def test_a_misfit_is_told_of_the_weights_and_not_of_the_optimizer(tmp_path):
+    momenta = {str(i): {"exp_avg": torch.ones(100, 100)} for i in range(9)}
+    weights = prefixed("model.", other()) | {"model.head.weight": torch.ones(7, 6)}
+    torch.save(lightning(state_dict=weights, optimizer_states=[momenta]), tmp_path / "last.ckpt")
+    with pytest.raises(TeacherError, match=r"head.weight is \[7, 6\] in the file, \[3, 6\] in the"):
+        load(tmp_path / "last.ckpt")
+
+
 @pytest.mark.parametrize("kind", OBJECTS)
 def test_weights_beside_objects_are_read_without_these(tmp_path, kind):
     make, name = OBJECTS[kind]
