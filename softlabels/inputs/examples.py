@@ -260,7 +260,8 @@ class _Kept:
                 self._decode(missing)
             else:
                 self.complete = bool(self.done.all())
-            if get_worker_info() is None:  # a worker decodes its own batches only
+            # a worker decodes its own batches only
+            if get_worker_info() is None and not self.examples.source.runs_code:
                 self.filler.start()
         return self.values.index_select(0, torch.from_numpy(rows))
 

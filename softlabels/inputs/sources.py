@@ -21,6 +21,7 @@ from softlabels.inputs.hashing import Fingerprint, ascending, hash_arrays, hash_
 from softlabels.inputs.plain import is_text
 from softlabels.inputs.reading_errors import as_source_error
 from softlabels.inputs.rows import Rows
+from softlabels.inputs.tables.live import MapTable
 from softlabels.inputs.tables.opening import dataset_name
 from softlabels.inputs.tables.table import DatasetTable, Table
 from softlabels.inputs.whereabouts import origin, public_name
@@ -90,6 +91,12 @@ class Source:
     def kind(self) -> str:
         """`image` or `array`."""
         return "image" if isinstance(self._input_features[0], datasets.Image) else "array"
+
+    @property
+    def runs_code(self) -> bool:
+        """Whether reading a row runs code of the user's, which may share what it uses with the
+        user's other code: it is not called while that may run."""
+        return isinstance(self.table, MapTable)
 
     @property
     def labelled(self) -> bool:

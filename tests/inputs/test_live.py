@@ -2,6 +2,7 @@
 
 import json
 import random
+import time
 from pathlib import Path
 
 import datasets
@@ -273,6 +274,28 @@ def test_logits_are_imported_for_a_data_set_in_memory(dataset, tmp_path):
         file=str(tmp_path / "logits.npy"), data=live, ids=None, out=str(tmp_path / "d")
     )
     assert made.manifest.rows == 300
+
+
+def test_no_thread_reads_behind_the_back_of_who_made_it(dataset, linear, tmp_path):
+    class Seeded(Pairs):
+        """Draws its rows from torch's own generator, as torchvision's FakeData does."""
+
+        def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
+            torch.manual_seed(row)
+            time.sleep(1e-4)
+            return torch.randn(6), super().__getitem__(row)[1]
+
+    live, out = Seeded(dataset), str(tmp_path / "d")
+    expected = torch.stack([live[row][0] for row in range(300)])
+    softlabels.dump(teacher=linear, data=live, out=out, batch_size=16, workers=4)
+    loaded = softlabels.load(out, source=live)
+    torch.testing.assert_close(loaded[:8]["input"], expected[:8], atol=0, rtol=0)
+    reads = live.reads.sum()
+    for row in range(300):
+        assert torch.equal(live[row][0], expected[row])
+    assert live.reads.sum() == reads + 300
+    other = softlabels.load(out, source=Seeded(dataset))
+    torch.testing.assert_close(other["input"], expected, atol=0, rtol=0)
 
 
 def test_workers_of_a_loader_read_it_after_a_fork(dataset, linear, tmp_path):

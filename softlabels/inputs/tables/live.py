@@ -6,7 +6,6 @@ are read several times at opening, and a row that is read again must be the same
 
 import os
 import threading
-import weakref
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -76,6 +75,11 @@ def refuse_others(data: Any) -> None:
         raise UsageError(f"{kind} {STREAM}") from error
 
 
+# One thread at a time, of all data sets: a file or a generator of random numbers may belong to
+# several. A data set may read another one through softlabels, so the same thread enters twice.
+_lock = threading.RLock()
+
+
 class Unread:
     """Stands for a cell that was not read yet."""
 
@@ -88,7 +92,7 @@ class MapTable:
     The labels of a data set that has them beside its rows, as `targets`, are taken from there, and
     held against those of each row that is read.
 
-    One thread reads at a time: a data set need not be made for several.
+    One thread reads at a time, and none in the background: a data set need not be made for several.
     """
 
     def __init__(self, dataset: Any) -> None:
@@ -99,7 +103,6 @@ class MapTable:
         self._sums = np.full(len(dataset), -1, np.int64)  # CRC-32 of each row that was read
         self._kept: dict[str, list[Any]] = {}
         self._beside = False  # whether labels are kept that no row has given
-        self._begin_lock()
         if len(dataset):
             self._look()
 
@@ -107,13 +110,6 @@ class MapTable:
 
     def __len__(self) -> int:
         return len(self._sums)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_lock"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._begin_lock()
 
     def read(self, names: Sequence[str], start: int, stop: int) -> pa.Table:
         return self._table(names, range(start, stop))
@@ -123,10 +119,6 @@ class MapTable:
 
     def categories(self, name: str) -> list[str] | None:
         return None
-
-    def _begin_lock(self) -> None:
-        self._lock = threading.Lock()
-        _TABLES.add(self)
 
     def _look(self) -> None:
         """Learn the columns from a few rows, each of which is read several times."""
@@ -203,7 +195,7 @@ class MapTable:
 
     def _row(self, position: int) -> dict[str, Any]:
         try:
-            with self._lock:
+            with _lock:
                 row = self.dataset[position]
         except SoftlabelsError:
             raise
@@ -267,16 +259,13 @@ class MapTable:
         return column
 
 
-_TABLES: weakref.WeakSet[MapTable] = weakref.WeakSet()
+def _renew_lock() -> None:
+    """A thread of the parent may have held it when this process was forked."""
+    global _lock
+    _lock = threading.RLock()
 
 
-def _renew_locks() -> None:
-    """A thread of the parent may have held one when this process was forked."""
-    for table in _TABLES:
-        table._lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_renew_locks)
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 def _labels_beside(data: Any) -> list[Any] | None:
