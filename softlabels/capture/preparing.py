@@ -35,8 +35,8 @@ def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
     Raises TeacherError, SourceError, LogitsError or UsageError where they don't fit together.
     """
     views = options.part(Views)
-    resolve_device(options.device)  # it and
-    _ = views.fields  # an unknown word is refused before anything is opened
+    resolve_device(options.device)  # one that is not here is refused before anything is opened,
+    _ = views.fields  # and so is an unknown word
     opened = _open(options, progress)
     teacher, examples = opened.teacher, opened.examples
     device = own_device(teacher.device_for(options.device))

@@ -19,6 +19,13 @@ MODULE, CALLABLE = "module", "callable"  # kinds of models
 OBJECTS = (MODULE, CALLABLE)
 
 
+def hold_object(thing: Any) -> Model:
+    """As `open_object`, for a model that no record will name."""
+    if isinstance(thing, nn.Module):
+        return open_object(thing)
+    return open_object(thing, getattr(thing, "__name__", type(thing).__name__), "unknown")
+
+
 def open_object(thing: Any, name: str | None = None, version: str | None = None) -> Model:
     """A model that is an object.
 

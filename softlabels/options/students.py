@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from softlabels.errors import UsageError
-from softlabels.options.objects import Data, Preprocessing
+from softlabels.options.objects import Data, Preprocessing, Teacher
 from softlabels.options.option import (
     BelowOne,
     Count,
@@ -107,7 +107,7 @@ class TrainOptions(TrainingOptions):
 class EvalOptions(SourceOptions):
     """Measure a checkpoint on labelled data, and against a dump."""
 
-    checkpoint: str = option(
+    checkpoint: Teacher = option(
         "A checkpoint of `softlabels fit` or `train`, or a model with --data, such as m.onnx.",
         positional=True,
     )

@@ -17,11 +17,11 @@ from softlabels.label_spaces import LabelSpace, match_label_spaces
 from softlabels.logits import DenseLogits
 from softlabels.measures import LabelScore, TeacherScore
 from softlabels.models.model import Loading, Model
+from softlabels.models.objects import hold_object
 from softlabels.models.opening import open_model
 from softlabels.models.outputs import describe_pair
 from softlabels.options import EvalOptions, verb
 from softlabels.probabilities import looks_like
-from softlabels.system.devices import resolve_device
 from softlabels.system.humanize import counted, html_table, measured
 from softlabels.system.progress import Advance, Progress, ignore
 from softlabels.targets.batch import for_each_position
@@ -95,39 +95,56 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
 
     Raises TeacherError, SourceError, UsageError, or LabelSpaceMismatch for other classes.
     """
-    try:
-        model = open_model(options.checkpoint, Loading(spec=options.model, logits=options.logits))
-    except UntrustedPickle as error:  # whose remedies, such as --trust-pickle, are for teachers
-        raise UntrustedPickle(
-            f"{options.checkpoint} is a pickle that could run code, so it was not loaded; eval "
-            f"takes a checkpoint that softlabels fit or train wrote"
-        ) from error
-    if model.kind == "state_dict":
-        raise TeacherError(
-            f"{options.checkpoint} is a bare state dict, which says neither its model nor its "
-            f"preprocessing; eval takes a checkpoint of softlabels fit or train, or a whole model"
-        )
+    given = options.checkpoint
+    model = _open_file(given, options) if isinstance(given, str) else hold_object(given)
+    title = given if isinstance(given, str) else model.name
     choice = options.part(DataChoice)
     labels = LabelChoice(options.labels)
-    source = open_chosen(choice, options.checkpoint, model.remembered, progress, labels)
+    source = open_chosen(choice, title, model.remembered, progress, labels)
     chosen = choose(source, options.preprocess, model.preprocess, "the checkpoint")
     examples = Examples(source, chosen.preprocess)
     introduce(progress, examples, chosen.origin)
     model.binary = has_two_classes(source, source.class_names or model.class_names)
-    device = resolve_device(options.device)
-    running = Running(options.checkpoint, model.to(device), device, options.batch_size, progress)
+    device = model.device_for(options.device)
+    running = Running(title, model.to(device), device, options.batch_size, progress)
     space = running.label_space(examples)
     pair = [describe_pair(model.title, source.class_names)] if model.is_pair else []
     for text in (*model.remarks, *model.feed.remarks, *pair):
         progress.say(text)
-    evaluation = Evaluation(checkpoint=options.checkpoint, data=source.data, split=source.split)
+    evaluation = Evaluation(checkpoint=title, data=source.data, split=source.split)
     if options.labels:
         evaluation.update(_by_labels(running, examples, space).measures)
     if options.against is not None:
-        dataset = load(options.against, preprocess=chosen.preprocess)
+        inputs = _source_against(options)
+        dataset = load(options.against, preprocess=chosen.preprocess, source=inputs)
         assert isinstance(dataset, Dump), "one folder was named"
         evaluation["against"] = _against(options.against, dataset, running, space)
     return evaluation
+
+
+def _open_file(checkpoint: str, options: EvalOptions) -> Model:
+    try:
+        model = open_model(checkpoint, Loading(spec=options.model, logits=options.logits))
+    except UntrustedPickle as error:  # whose remedies, such as --trust-pickle, are for teachers
+        raise UntrustedPickle(
+            f"{checkpoint} is a pickle that could run code, so it was not loaded; eval takes a "
+            f"checkpoint that softlabels fit or train wrote"
+        ) from error
+    if model.kind == "state_dict":
+        raise TeacherError(
+            f"{checkpoint} is a bare state dict, which says neither its model nor its "
+            f"preprocessing; eval takes a checkpoint of softlabels fit or train, or a whole model"
+        )
+    return model
+
+
+def _source_against(options: EvalOptions) -> Any:
+    """The inputs of a dump whose source was a data set in memory: the one that is measured on."""
+    dataset = load(str(options.against), inputs=False)
+    assert isinstance(dataset, Dump), "one folder was named"
+    plan = dataset.reader.plan
+    needed = plan.source.origin == "live" and not plan.with_inputs
+    return options.data if needed and not isinstance(options.data, str) else None
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """A module or a callable in memory as `teacher=`: the same answers as by hand, nothing changed."""
 
 import json
-from collections.abc import Callable
+import os
 from pathlib import Path
 
 import numpy as np
@@ -244,6 +244,22 @@ def test_a_resume_and_a_replay_want_the_same_object(vectors, tmp_path, cli):
     assert "softlabels.verify(dump=…, replay=100, teacher=…)" in done.err
 
 
+def test_a_module_is_measured_beside_the_dump_of_another(vectors, tmp_path):
+    out, net = str(tmp_path / "d"), Net().train()
+    softlabels.dump(teacher=net, data=vectors, out=out, dtype="float32")
+    before = state(net)
+    measured = softlabels.evaluate(checkpoint=net, data=vectors, split="train", against=out)
+    assert state(net) == before
+    assert (measured["checkpoint"], measured["rows"]) == ("Net", 300)
+    assert measured["against"]["agreement"] == 1
+    wrong = by_hand(net, inputs_of(vectors)).argmax(1) != softlabels.load(out)["label"]
+    assert measured["errors"] == int(wrong.sum())
+    rows = [{"x": x, "y": i % 3} for i, x in enumerate(inputs_of(vectors))]
+    softlabels.dump(teacher=net, data=rows, out=str(tmp_path / "live"))
+    live = softlabels.evaluate(checkpoint=first_three, data=rows, against=str(tmp_path / "live"))
+    assert (live["checkpoint"], live["against"]["rows"]) == ("first_three", 300)
+
+
 def first_three(batch: Tensor) -> Tensor:
     return batch[:, :3]
 
@@ -270,28 +286,31 @@ def test_ray_takes_no_objects(vectors):
         softlabels.dump(teacher=Net(), data=vectors, engine="ray")
 
 
-def dump_as_rank(make: Callable[[int], nn.Module], **words) -> None:
-    import os
-
-    softlabels.dump(teacher=make(int(os.environ["RANK"])), **words)
-
-
-@pytest.mark.parametrize("make", [Net, lambda rank: Net()], ids=["other weights", "the same"])
-def test_ranks_with_other_objects_are_refused_together(make, tmp_path):
+def test_ranks_with_other_objects_are_refused_together(tmp_path):
     vectors = make_vectors(tmp_path / "v.parquet")
-    words = {"data": vectors, "out": str(tmp_path / "d"), "shard_rows": 50}
-    work = dump_other if make is Net else dump_same
-    codes = finish(ranks(2, work, **words))
-    written = list((tmp_path / "d").glob("data/*.parquet"))
-    assert (codes, len(written)) == (([3, 3], 0) if make is Net else ([0, 0], 6))
+    for work, codes, shards in (
+        (dump_other_weights, [3, 3], 0),
+        (dump_other_inputs, [3, 3], 0),
+        (dump_the_same, [0, 0], 6),
+    ):
+        out = tmp_path / work.__name__
+        assert finish(ranks(2, work, data=vectors, out=str(out), shard_rows=50)) == codes
+        assert len(list(out.glob("data/*.parquet"))) == shards
 
 
-def dump_other(**words) -> None:
-    dump_as_rank(Net, **words)
+def dump_other_weights(**words) -> None:
+    softlabels.dump(teacher=Net(seed=int(os.environ["RANK"])), **words)
 
 
-def dump_same(**words) -> None:
-    dump_as_rank(lambda rank: Net(), **words)
+def dump_other_inputs(**words) -> None:
+    """The same labels on each rank."""
+    torch.manual_seed(int(os.environ["RANK"]))
+    rows = [(torch.randn(6), row % 3) for row in range(300)]
+    softlabels.dump(teacher=Net(), **words | {"data": rows})
+
+
+def dump_the_same(**words) -> None:
+    softlabels.dump(teacher=Net(), **words)
 
 
 def test_a_transformer_that_gets_padding_and_no_mask_is_refused(tmp_path):
@@ -317,4 +336,12 @@ def test_a_transformer_that_gets_padding_and_no_mask_is_refused(tmp_path):
     softlabels.dump(teacher=masked, name="bert", version="1", data=padded, **words)
     with torch.no_grad():
         expected = masked(tokens).logits
+    torch.testing.assert_close(whole(softlabels.load(words["out"], inputs=False)), expected)
+    stacked = [{"input": torch.stack([row, (row != 0).long()]), "label": 0} for row in tokens]
+
+    def parted(batch: Tensor):
+        return bert.eval()(input_ids=batch[:, 0], attention_mask=batch[:, 1])
+
+    words["out"] = str(tmp_path / "parted")
+    softlabels.dump(teacher=parted, name="bert", version="1", data=stacked, **words)
     torch.testing.assert_close(whole(softlabels.load(words["out"], inputs=False)), expected)
