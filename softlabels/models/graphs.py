@@ -204,9 +204,10 @@ def _port(info: Any) -> Port:
 
 
 def _beside(path: Path, model: Any) -> list[Path]:
-    """The files that hold weights of the graph. Raises TeacherError where one is missing, or lies
-    elsewhere: what a file names must not lead out of its folder."""
-    names = sorted({_location(tensor) for tensor in _tensors(model)} - {""})
+    """The files that hold weights of the graph. Raises TeacherError where one is missing or cut
+    off, or lies elsewhere: what a file names must not lead out of its folder."""
+    sizes = _external_sizes(model)
+    names = sorted(sizes)
     for name in names:
         parts = PurePosixPath(name).parts + PureWindowsPath(name).parts
         if ".." in parts or PurePosixPath(name).is_absolute() or PureWindowsPath(name).anchor:
@@ -220,14 +221,27 @@ def _beside(path: Path, model: Any) -> list[Path]:
             f"{path} keeps weights in {len(names)} other files, and {few(missing)} is missing: put "
             f"it beside the graph, into {path.parent}"
         )
+    for name in names:
+        size = (path.parent / name).stat().st_size
+        if size < sizes[name]:
+            raise TeacherError(
+                f"{path.parent / name} has {size:,} bytes, and {path.name} reads weights up to "
+                f"byte {sizes[name]:,}: it is cut off, or of another graph; copy it again"
+            )
     return [path.parent / name for name in names]
 
 
-def _location(tensor: Any) -> str:
-    """The name of the file that holds the tensor's values; '' where they are in the graph."""
-    if tensor.data_location != tensor.EXTERNAL:
-        return ""
-    return next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+def _external_sizes(model: Any) -> dict[str, int]:
+    """Of each file that holds values: how many bytes it has at least."""
+    sizes: dict[str, int] = {}
+    for tensor in _tensors(model):
+        if tensor.data_location == tensor.EXTERNAL:
+            where = {entry.key: entry.value for entry in tensor.external_data}
+            ends = [where.get(key, "") for key in ("offset", "length")]
+            end = sum(int(text) for text in ends if text.isdecimal())
+            name = where.get("location", "")
+            sizes[name] = max(sizes.get(name, 0), end)
+    return sizes
 
 
 def _tensors(model: Any) -> Iterator[Any]:

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ def load_onnx(file: ModelFile) -> Model:
         class_names=names,
         output=given.name,
         own_precision=True,
-        files=[file.path, *graph.files],
+        files=module.files,
         remarks=[f"{file.path}: {text}" for text in (*graph.remarks(given), *doubt)],
         feed=feed,
     )
@@ -84,6 +85,7 @@ class OnnxModule(nn.Module):
     def __init__(self, graph: Graph, taken: Port, output: str) -> None:
         super().__init__()
         self.path, self.taken, self.output = graph.path, taken, output
+        self.files = [graph.path, *graph.files]
         self.inner = all(output != port.name for port in graph.outputs)
         self.dtype = DTYPES[taken.dtype]
         self.remarks: list[str] = []
@@ -122,7 +124,7 @@ class OnnxModule(nn.Module):
         options.intra_op_num_threads = torch.get_num_threads()  # so that ranks share the cores
         # threads that wait in a loop would take the cores from those that read, decode and write
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what goes wrong is raised too
         options.add_session_config_entry(FOLDER, str(self.path.absolute().parent))
         providers: list[Any] = [CPU]
         if device.type == "cuda" and CUDA in runtime.get_available_providers():
@@ -134,8 +136,7 @@ class OnnxModule(nn.Module):
         except Exception as error:
             raise TeacherError(
                 f"{self.path} can't be loaded by onnxruntime {runtime.__version__}: "
-                f"{_one_line(error)}. If it was made for a later one, upgrade onnxruntime, or "
-                f"export it with an older opset"
+                f"{_one_line(error)}. {_remedy(self.files)}"
             ) from error
         provider = session.get_providers()[0]
         self._remark(f"the graph runs in onnxruntime {runtime.__version__}, {provider}")
@@ -186,6 +187,17 @@ class OnnxModule(nn.Module):
             self.remarks.append(text)
 
 
+def _remedy(files: list[Path]) -> str:
+    if len(files) > 1 and any(
+        path.is_symlink() for path in files
+    ):  # as a cache of the Hub has them
+        return (
+            "Some of its files are links, which onnxruntime does not follow out of their folder: "
+            "copy them into one, with cp -L"
+        )
+    return "If it was made for a later one, upgrade onnxruntime, or export it with an older opset"
+
+
 def _kind(inputs: Tensor) -> str:
     return str(inputs.dtype).removeprefix("torch.")
 
@@ -206,6 +218,6 @@ def _as_torch_would(error: Exception) -> Exception:
 
 def _one_line(error: Exception) -> str:
     """Without what comes first: the kind of error, its number, and its place in their sources."""
-    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error))
+    text = re.split(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", str(error))[-1]
     text = re.sub(r"^(Load model from .* failed:)?(/\S+:\d+ [^)]*\) )?", "", text)
     return short(" ".join(text.split()), 300)

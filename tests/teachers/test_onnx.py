@@ -331,9 +331,22 @@ def test_weights_beside_the_graph_are_part_of_the_teacher(tmp_path):
     changed[5] ^= 1
     weights.write_bytes(changed)
     assert resolve(path).fingerprint != before
+    weights.write_bytes(changed[:-4])
+    with pytest.raises(TeacherError, match=r"m.bin has \d+ bytes, and m.onnx reads .* is cut off"):
+        resolve(path)
     weights.unlink()
     with pytest.raises(TeacherError, match=r"m.bin is missing: put it beside the graph"):
         resolve(path)
+
+
+def test_links_that_the_runtime_does_not_follow_are_told(tmp_path):
+    """A cache of the Hub has a link for each file."""
+    save_net(tmp_path / "m.onnx", external="m.bin")
+    (tmp_path / "cache").mkdir()
+    for name in ("m.onnx", "m.bin"):
+        (tmp_path / "cache" / name).symlink_to(tmp_path / name)
+    with pytest.raises(TeacherError, match="copy them into one, with cp -L"):
+        resolve(str(tmp_path / "cache" / "m.onnx")).logits(INPUTS)
 
 
 @pytest.mark.parametrize("name", ["../m.bin", "/etc/hostname", "a/../../m.bin", "..\\m.bin"])
