@@ -85,6 +85,28 @@ def test_else_it_is_refused_with_the_remedy(tmp_path, flat, labels):
         softlabels.dump(teacher=teacher, data=path, out=str(tmp_path / "d"), outputs="binary")
 
 
+def test_two_names_say_that_there_are_two_classes(tmp_path):
+    (tmp_path / "names.txt").write_text("cat\ndog\n")
+    teacher, lines = save(tmp_path / "one.pt", False), Lines()
+    softlabels.dump(progress=lines, teacher=teacher, data=data(tmp_path / "d.jsonl", None),
+                    out=str(tmp_path / "d"), class_names=str(tmp_path / "names.txt"))  # fmt: skip
+    assert "class 1, 'dog', has the probability sigmoid(z / T)" in str(lines)
+
+
+def test_labels_of_other_classes_say_nothing_of_the_teachers(tmp_path):
+    teacher = save(tmp_path / "one.pt", False)
+    with pytest.raises(TeacherError, match="say --outputs binary"):
+        softlabels.dump(teacher=teacher, data=data(tmp_path / "d.jsonl", [0, 1]),
+                        out=str(tmp_path / "d"), own_labels=True)  # fmt: skip
+
+
+def test_a_module_in_memory(tmp_path):
+    softlabels.dump(teacher=One(), data=data(tmp_path / "d.jsonl", [0, 1]),
+                    out=str(tmp_path / "d"), dtype="float32")  # fmt: skip
+    rows = softlabels.load(str(tmp_path / "d"), T=1).take(list(range(40)))
+    assert torch.equal(rows["logits"][:, 1], rows["input"][:, 0])
+
+
 def test_binary_is_for_one_logit(tmp_path):
     torch.jit.script(nn.Linear(2, 2)).save(str(tmp_path / "two.pt"))
     with pytest.raises(UsageError, match="is for one logit a row, and the teacher two gives 2 num"):
