@@ -9,24 +9,29 @@ A teacher's logits z are kept as they came. A store gives them back as `Logits`,
     q_i = exp(z_i/T) / Σ_j exp(z_j/T)              (Hinton, Vinyals, Dean 2015, equation 1)
 
 runs on the batch where it is asked for, on the batch's device, in float32 (float64 stays float64).
+Of a multi-label teacher, whose link is `sigmoid`, each class is a distribution of its own:
+q_i = 1 / (1 + exp(−z_i/T)), the probability that the label i is there.
 """
 
 import math
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Protocol, Self
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid, softplus
 
 from softlabels.errors import UsageError
 
 LOWEST_T, HIGHEST_T = 1e-6, 1e6  # beyond: one-hot, or uniform but for float32's rounding
 
 Temperature = float | Tensor
+Link = Literal["softmax", "sigmoid"]
+LINKS: dict[str, Link] = {"classification": "softmax", "multilabel": "sigmoid"}  # by task
 
 NOT_DENSE = (
     "not all raw logits are stored in this dump, so there is no logits tensor; "
@@ -175,6 +180,46 @@ class DenseTargets(SoftTargets):
         return working(logits_MC) / _column(self.T, logits_MC)
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class LabelTargets(DenseTargets):
+    """Soft targets of a multi-label teacher: C probabilities a position, each of one label, that do
+    not sum to 1. Entropy, cross-entropy and KL are sums over labels.
+
+    `log_probs` is log q; log(1 − q) is that of the negated logits.
+    """
+
+    def log_probs(self) -> Tensor:
+        return logsigmoid(self._scaled())
+
+    def probs(self) -> Tensor:
+        return torch.sigmoid(self._scaled())
+
+    def entropy(self) -> Tensor:
+        """−Σ [q log q + (1 − q) log(1 − q)] in nats, [M]. With x = z/T it is
+        Σ [softplus(x) − q·x]."""
+        return self._cross_entropy(self._scaled())
+
+    def log_probs_of(self, student_logits_MC: Tensor) -> Tensor:
+        return logsigmoid(working(student_logits_MC) / _column(self.T, student_logits_MC))
+
+    def cross_entropy(self, student_logits_MC: Tensor) -> Tensor:
+        return self._cross_entropy(working(student_logits_MC) / _column(self.T, student_logits_MC))
+
+    def kl(self, student_logits_MC: Tensor) -> Tensor:
+        """Σ over labels of KL(q ‖ p) in nats, [M]."""
+        with torch.no_grad():
+            entropy_M = self.entropy()
+        return self.cross_entropy(student_logits_MC) - entropy_M
+
+    def _cross_entropy(self, x_MC: Tensor) -> Tensor:
+        with torch.no_grad():
+            q_MC = self.probs()
+        return (softplus(x_MC) - q_MC * x_MC).sum(-1)
+
+
+TARGETS: dict[str, type[DenseTargets]] = {"softmax": DenseTargets, "sigmoid": LabelTargets}
+
+
 def _largest(values_MC: Tensor, k: int) -> Tensor:
     """The classes of the k largest values of each position, int64 [M, k], the lower number first
     where values are equal."""
@@ -203,8 +248,8 @@ class Logits(Protocol):
     def classes(self) -> int: ...
 
     @property
-    def link(self) -> str:
-        """The function that makes probabilities of them: `softmax`."""
+    def link(self) -> Link:
+        """The function that makes probabilities of them: `softmax`, or `sigmoid`."""
 
     @property
     def device(self) -> torch.device: ...
@@ -269,7 +314,7 @@ class StoredLogits:
     all be restored are `PackedLogits`.
     """
 
-    link: ClassVar[str] = "softmax"
+    link: Link = field(default="softmax", kw_only=True)
     is_dense: ClassVar[bool] = False
 
     if TYPE_CHECKING:  # a property here would become the default of a field of this name
@@ -313,11 +358,11 @@ class StoredLogits:
     def chunks(self, size: int) -> Iterator[Self]:
         for start in range(0, len(self), size):
             part = slice(start, start + size)
-            yield replace(self, **{name: value[part] for name, value in self._tensors.items()})
+            yield self._of({name: value[part] for name, value in self._tensors.items()})
 
     def joined(self, others: Sequence[Self]) -> Self:
         parts = [self._tensors, *(other._tensors for other in others)]
-        return replace(self, **{n: torch.cat([part[n] for part in parts]) for n in parts[0]})
+        return self._of({n: torch.cat([part[n] for part in parts]) for n in parts[0]})
 
     def temper(self, T: Temperature) -> SoftTargets:
         raise NotImplementedError
@@ -332,7 +377,10 @@ class StoredLogits:
         return soft.top(1)[1][:, 0].numpy(), int(bad[0]) if len(bad) else None
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
-        return replace(self, **{name: change(value) for name, value in self._tensors.items()})
+        return self._of({name: change(value) for name, value in self._tensors.items()})
+
+    def _of(self, tensors: dict[str, Any]) -> Self:
+        return replace(self, **tensors)
 
 
 class PackedLogits(StoredLogits):
@@ -350,13 +398,13 @@ class PackedLogits(StoredLogits):
         raise NotImplementedError(f"{type(self).__name__} has to define rounding()")
 
     def temper(self, T: Temperature) -> DenseTargets:
-        return DenseTargets(self, check_temperatures(T, len(self)))
+        return TARGETS[self.link](self, check_temperatures(T, len(self)))
 
     def tally(self) -> Tally:
-        return DenseLogits(self.dense()).tally()
+        return DenseLogits(self.dense(), link=self.link).tally()
 
     def check(self) -> tuple[np.ndarray, int | None]:
-        return DenseLogits(self.dense()).check()
+        return DenseLogits(self.dense(), link=self.link).check()
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -385,7 +433,7 @@ class DenseLogits(StoredLogits):
 
     def temper(self, T: Temperature) -> DenseTargets:
         """These logits at temperature T, in O(1). Raises UsageError for T ≤ 0, NaN or text."""
-        return DenseTargets(self, check_temperatures(T, len(self)))
+        return TARGETS[self.link](self, check_temperatures(T, len(self)))
 
     def rounding(self) -> Tensor:
         """Half a unit in the last place, by the stored dtype."""
@@ -398,9 +446,7 @@ class DenseLogits(StoredLogits):
     def tally(self) -> Tally:
         """A block at a time, in memory that the thread keeps: asking for it anew would cost as much
         as the work."""
-        parts = [
-            _tally(part.values_MC) for part in self.chunks(max(1, BLOCK_VALUES // self.classes))
-        ]
+        parts = [_tally(part) for part in self.chunks(max(1, BLOCK_VALUES // self.classes))]
         return Tally(
             np.concatenate([part.top for part in parts]),
             np.concatenate([part.entropy for part in parts]),
@@ -427,7 +473,8 @@ def _top_and_finite(values_MC: np.ndarray) -> tuple[np.ndarray, int | None]:
     return order_MC.argmax(-1), first
 
 
-def _tally(stored_MC: Tensor) -> Tally:
+def _tally(logits: DenseLogits) -> Tally:
+    stored_MC = logits.values_MC
     rows, classes = stored_MC.shape
     spare = vars(SPARE).get("blocks")
     if spare is None or spare.shape[1] < stored_MC.numel():
@@ -437,7 +484,10 @@ def _tally(stored_MC: Tensor) -> Tally:
     smallest, largest = values.aminmax()
     total = values.sum(-1).sum(dtype=torch.float64)
     top = values_MC.argmax(-1)
-    entropy = entropy_at_one(values_MC, top, spare_MC)
+    if logits.link == "softmax":
+        entropy = entropy_at_one(values_MC, top, spare_MC)
+    else:
+        entropy = logits.temper(1).entropy().numpy()
     return Tally(top, entropy, float(smallest), float(largest), float(total))
 
 
@@ -455,12 +505,19 @@ def entropy_at_one(z_NC: np.ndarray, top_N: np.ndarray, spare_NC: np.ndarray) ->
     return np.log(total_N) - expected_N
 
 
-def kl_of_change(logits_MC: Tensor, changed_MC: Tensor, T: float) -> Tensor:
+def kl_of_change(logits_MC: Tensor, changed_MC: Tensor, T: float, link: Link = "softmax") -> Tensor:
     """KL(logits ‖ changed, both at T) in nats, [M], right where it is far below the rounding of
     log Σ exp: with x the change over T, less its mean Σ q x, it is log(1 + Σ q (eˣ − 1)).
 
-    Where a logit moved by more than T, the difference of log Σ exp is right, in float64.
+    Where a logit moved by more than T, the difference of log Σ exp is right, in float64. A label of
+    a multi-label teacher is such a distribution over two classes, whose logits are 0 and z.
     """
+    if link == "sigmoid":
+        pair, changed = (
+            torch.stack([torch.zeros_like(z), z], -1).flatten(0, 1)
+            for z in (working(logits_MC), working(changed_MC))
+        )
+        return kl_of_change(pair, changed, T).view(logits_MC.shape).sum(-1)
     x_MC = (working(changed_MC) - working(logits_MC)) / T
     q_MC = torch.softmax(working(logits_MC) / T, -1)
     x_MC = x_MC - (q_MC * x_MC).sum(-1, keepdim=True)
@@ -472,8 +529,11 @@ def kl_of_change(logits_MC: Tensor, changed_MC: Tensor, T: float) -> Tensor:
     return kl_M
 
 
-def total_variation(a_NC: Tensor, b_NC: Tensor) -> Tensor:
-    """½ Σ |softmax(a) − softmax(b)| at T = 1, [N]: by how much any probability may differ."""
+def total_variation(a_NC: Tensor, b_NC: Tensor, link: Link = "softmax") -> Tensor:
+    """½ Σ |softmax(a) − softmax(b)| at T = 1, [N]: by how much any probability may differ. Of a
+    multi-label teacher, the largest difference of a label's probability."""
+    if link == "sigmoid":
+        return (torch.sigmoid(working(a_NC)) - torch.sigmoid(working(b_NC))).abs().amax(-1)
     return (_at_one(a_NC) - _at_one(b_NC)).abs().sum(-1) / 2
 
 

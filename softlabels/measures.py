@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from softlabels.logits import DenseLogits, Logits, SoftTargets
+from softlabels.logits import DenseLogits, LabelTargets, Link, Logits, SoftTargets
 
 BINS = 15
 PARTS = 50  # of the range of entropies
@@ -34,9 +34,13 @@ def in_bins(shares_M: Tensor, bins: int) -> Tensor:
 
 
 def agrees(one: SoftTargets, other: SoftTargets) -> Tensor:
-    """Where both have the same top class, bool [M]; of equal classes, the lower number is the
-    top one."""
-    return one.top(1)[1][:, 0] == other.top(1)[1][:, 0]
+    """1 where both have the same top class, else 0, float64 [M]; of equal classes, the lower number
+    is the top one. Of multi-label targets the share of the labels that both hold for more probable
+    than not, or both don't."""
+    if isinstance(one, LabelTargets):
+        return ((one.probs() > 0.5) == (other.probs() > 0.5)).double().mean(-1)
+    same_M = one.top(1)[1][:, 0] == other.top(1)[1][:, 0]
+    return same_M.double()
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,19 +140,20 @@ class LabelScore:
 class TeacherScore:
     """A student's logits against a teacher's.
 
-    same: positions where both have the same top class; kl: the summed KL(teacher ‖ student).
+    same: positions where both have the same top class (see `agrees`); kl: the summed
+    KL(teacher ‖ student).
     """
 
     positions: int = 0
-    same: int = 0
+    same: float = 0
     kl: float = 0.0
 
     @classmethod
     def of(cls, student_MC: Tensor, teacher: Logits) -> "TeacherScore":
         """Of a block of positions. student: raw logits [M, C]."""
         targets = teacher.temper(1)
-        same_M = agrees(targets, DenseLogits(student_MC).temper(1))
-        return cls(len(teacher), int(same_M.sum()), float(targets.kl(student_MC).double().sum()))
+        same_M = agrees(targets, DenseLogits(student_MC, link=teacher.link).temper(1))
+        return cls(len(teacher), float(same_M.sum()), float(targets.kl(student_MC).double().sum()))
 
     def __add__(self, other: "TeacherScore") -> "TeacherScore":
         return TeacherScore(
@@ -166,20 +171,26 @@ class TeacherScore:
 
 @dataclass(frozen=True, eq=False)
 class Softness:
-    """Entropies of soft targets: how many lie in each of 50 equal parts from 0 to log C nats, each
-    part with its upper edge. counts: int64 [50]."""
+    """Entropies of soft targets: how many lie in each of 50 equal parts from 0 to the most, log C
+    nats, or C·log 2 of multi-label targets, each part with its upper edge. counts: int64 [50]."""
 
     counts: Tensor = field(default_factory=lambda: torch.zeros(PARTS, dtype=torch.int64))
 
     @classmethod
     def of(cls, targets: SoftTargets, classes: int) -> "Softness":
         """Of a block of positions."""
-        most = max(math.log(classes), 1e-9)  # the entropy of a single class is always 0
+        link: Link = "sigmoid" if isinstance(targets, LabelTargets) else "softmax"
+        most = max(most_entropy(classes, link), 1e-9)  # that of a single class is always 0
         part_M = in_bins(targets.entropy().cpu() / most, PARTS)
         return cls(part_M.bincount(minlength=PARTS))
 
     def __add__(self, other: "Softness") -> "Softness":
         return Softness(self.counts + other.counts)
+
+
+def most_entropy(classes: int, link: Link) -> float:
+    """The largest entropy of soft targets, in nats: log C, or of C labels C·log 2."""
+    return math.log(classes) if link == "softmax" else classes * math.log(2)
 
 
 def is_like_guessing(correct: int, labelled: int, classes: int, each: float = 1) -> bool:

@@ -38,7 +38,8 @@ def make_plan(
               "columns": {"inputs": ["x"], "label": "label", "id": None}}  # fmt: skip
     teacher = {"name": "t", "kind": "checkpoint", "fingerprint": f"sha256:{1:064}", "model": None}
     fields = {"teacher": teacher, "source": source, "preprocess": "", "precision": "float32",
-              "views": [0], "augment": None, "codec": "dense", "dtype": dtype, "classes": classes,
+              "views": [0], "augment": None, "task": "classification", "codec": "dense",
+              "dtype": dtype, "classes": classes,
               "positions": 1, "inputs": rows, "group_rows": group, "ids": "int64",
               "store_inputs": "none", "batch_size": None, "shard_inputs": rows,
               "format": FORMAT} | words  # fmt: skip

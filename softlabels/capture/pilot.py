@@ -106,7 +106,7 @@ def check_probes(setup: Setup, plan: Plan) -> None:
     rows, now_NC = _answers(setup, plan, np.array(note["probes"], np.int64))
     if len(rows) != len(before_NC):
         raise DamagedDump(f"{setup.folder}/{file_of(PROBE)} has other rows than {PILOT} names")
-    moved = difference("now", now_NC, before_NC)
+    moved = difference("now", now_NC, before_NC, plan.link)
     limit = setup.answers.rounding
     if moved.size > limit:
         raise TeacherError(

@@ -10,6 +10,7 @@ from softlabels.capture.pipeline import Job, Pace
 from softlabels.capture.viewing import Views
 from softlabels.errors import UsageError
 from softlabels.inputs.sources import Source
+from softlabels.logits import LINKS
 from softlabels.store.codecs.registry import parse_codec
 from softlabels.store.fields import FORMAT
 from softlabels.store.folder import Folder
@@ -34,6 +35,7 @@ class Storage:
     dtype: str = "float16"
     store_inputs: str = "none"
     shard_rows: int | None = None
+    task: str = "classification"
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,8 @@ def draft(setup: Setup, earlier: Plan | None = None) -> Plan:
     Raises ValidationError for what no plan can hold.
     """
     answers, source, storage = setup.answers, setup.source, setup.storage
-    codec = parse_codec(storage.codec, answers.classes, storage.dtype)
+    link = LINKS[storage.task]
+    codec = parse_codec(storage.codec, answers.classes, storage.dtype, link=link)
     codec.check_takes(answers.gives, storage.codec, answers.title)
     input_bytes = mean_input_bytes(source) if storage.store_inputs != "none" else 0
     groups = group_rows(codec.row_bytes, input_bytes)
@@ -121,6 +124,7 @@ def draft(setup: Setup, earlier: Plan | None = None) -> Plan:
             "preprocess": str(answers.preprocess),
             "precision": answers.precision,
             **setup.views.fields,
+            "task": storage.task,
             "codec": storage.codec,
             "positions": codec.positions,
             "dtype": storage.dtype,

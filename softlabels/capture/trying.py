@@ -11,6 +11,7 @@ from softlabels.capture.planning import Storage
 from softlabels.errors import LogitsError, UsageError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.label_numbers import check_labels, has_two_classes
+from softlabels.logits import LINKS
 from softlabels.models.outputs import describe_pair
 from softlabels.probabilities import looks_like, scaled_probabilities
 from softlabels.store.codecs.kinds import Dense
@@ -39,6 +40,7 @@ class TeacherRun:
     precision: str
     outputs: str
     allow_batch_dependence: bool
+    task: str
 
 
 def try_teacher(
@@ -57,7 +59,16 @@ def try_teacher(
     """
     check_class_names(teacher.name, teacher.class_names, names.names)
     teacher.classes = teacher.classes if names.names is None else len(names.names)
-    teacher.binary = run.outputs == "binary" or has_two_classes(examples.source, names.names)
+    teacher.link = LINKS[run.task]
+    several = teacher.link == "sigmoid"  # of a row's labels
+    if several and examples.source.labelled:
+        raise UsageError(
+            f"--task multilabel: {examples.source.data!r} has one label a row, in the column "
+            f"{examples.source.columns.label!r}, and such a teacher knows several; they can't be "
+            f"stored yet. Leave it out with --no-labels"
+        )
+    two = not several and has_two_classes(examples.source, names.names)
+    teacher.binary = run.outputs == "binary" or two
     rows, inputs = examples.first_readable(run.batch_size)
     block = examples.source.take(rows)
     ids = block.ids.tolist()
@@ -71,7 +82,7 @@ def try_teacher(
     names.check_count(classes, teacher.title)
     teacher.check_classes(classes, names.names)
     check_labels(examples.source, classes, f"the teacher {teacher.name}")
-    codec = parse_codec(storage.codec, classes, storage.dtype)
+    codec = parse_codec(storage.codec, classes, storage.dtype, link=teacher.link)
     codec.check_takes(Dense, storage.codec, teacher.title)
     if codec.fits:  # on a pilot, later
         cast_for_storage(logits_NC, torch.float32, ids)

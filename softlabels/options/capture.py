@@ -81,6 +81,10 @@ class DumpOptions(ViewOptions, LabelOptions, SourceOptions):
     logits: str | None = option(
         "Which tensor of an ONNX graph holds the logits; one inside it may be named.", None
     )
+    task: Literal["classification", "multilabel"] = option(
+        "multilabel: each class is a label of its own, with the soft target sigmoid(z / T).",
+        "classification",
+    )
     batch_size: Count = option("Rows in a forward pass.", 256)
     allow_batch_dependence: bool = option(
         "Accept a teacher whose answer to a row depends on the rest of its batch.",

@@ -145,11 +145,12 @@ in a checkout of it):
 ```python
 import softlabels
 
-dataset = softlabels.load("{path}", T=4)   # dataset[0]["soft_target"] sums to 1
+dataset = softlabels.load("{path}", T=4)
+dataset[0]["soft_target"]   # {_sums(plan)}
 ```
 
 Without softlabels, `{call}` gives the same rows, and the soft targets at
-temperature T are `softmax(logits / T)`.
+temperature T are `{plan.link}(logits / T)`{_labels_sentence(plan)}.
 
 {END}
 """
@@ -160,6 +161,15 @@ def _classes_cell(plan: Plan) -> str:
     names = [shown(short(name)) or '`""`' for name in plan.source.class_names or []]
     some = ", ".join(names if len(names) <= FEW else [*names[: FEW // 2], "…"])
     return f"{plan.classes:,}" + (f": {some}" if some else "")
+
+
+def _sums(plan: Plan) -> str:
+    one = "sums to 1" if plan.link == "softmax" else "each from 0 to 1"
+    return f"float32 [{plan.classes}], {one}"
+
+
+def _labels_sentence(plan: Plan) -> str:
+    return "" if plan.link == "softmax" else ": the probability of each label, on its own"
 
 
 def _row_noun(plan: Plan) -> str:

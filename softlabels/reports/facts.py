@@ -19,6 +19,7 @@ def describe(manifest: Manifest, plan: Plan) -> dict[str, Any]:
         **({"inputs": manifest.inputs} if plan.has_views else {}),
         "classes": plan.classes,
         **_labels(plan),
+        **({"task": plan.task} if plan.task != "classification" else {}),
         "teacher": _teacher(plan),
         "teacher's fingerprint": plan.teacher.fingerprint,
         "source": f"{plan.source.data}, split {plan.source.split}{revision}",

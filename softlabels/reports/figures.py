@@ -1,7 +1,6 @@
 """The card's picture: calibration of the teacher, softness of its targets."""
 
 import io
-import math
 
 import numpy as np
 
@@ -30,13 +29,13 @@ def draw(survey: Survey) -> bytes:
         left.legend(frameon=False)
     else:
         left.text(0.5, 0.5, "no labels", ha="center", va="center", color=GREY)
-    nats = (np.arange(PARTS) + 0.5) / PARTS * math.log(survey.classes)
+    nats = (np.arange(PARTS) + 0.5) / PARTS * survey.most
     for shade, (T, softness) in zip((1.0, 0.6, 0.3), survey.softness.items(), strict=True):
         counts = softness.counts.numpy()
         share = counts / max(counts.sum(), 1)
         right.step(nats, share, where="mid", color=BLUE, alpha=shade, label=f"T = {T:g}")
         right.fill_between(nats, share, step="mid", color=BLUE, alpha=0.15 * shade)
-    right.set(xlim=(0, math.log(survey.classes) or 1), ylim=(0, None),
+    right.set(xlim=(0, survey.most or 1), ylim=(0, None),
               xlabel="entropy of a soft target, nats", ylabel="share of the rows",
               title="Softness of the targets")  # fmt: skip
     right.legend(frameon=False)

@@ -92,6 +92,7 @@ def _options(plan: Plan, skipped: bool, data: str | None) -> tuple[dict[str, Any
         "class-names": NAMES if source.class_names_from == "file" else None,
         "preprocess": plan.preprocess,
         "precision": plan.precision,
+        "task": plan.task if plan.task != "classification" else None,
         "codec": None if plan.codec == "dense" else plan.codec,
         "dtype": plan.dtype,
         "views": max(plan.views) if plan.has_views else None,

@@ -62,6 +62,7 @@ class ShownRows:
 
     dump: str
     classes: int
+    link: str
     temperatures: list[float]
     rows: list[ShownRow]
 
@@ -80,7 +81,7 @@ class ShownRows:
 
     def _lines(self, row: ShownRow) -> Iterator[str]:
         yield _head(row)
-        left = self.classes - len(row.top)
+        left = self.classes - len(row.top) if self.link == "softmax" else 0  # others sum to nothing
         others = f"{left:,} others" if left else ""
         width = max(len(text) for text in (others, *(short(one.name, NAME) for one in row.top)))
         columns = [f"T = {T:g}".ljust(8 + BAR) for T in self.temperatures]
@@ -143,7 +144,7 @@ def shown_rows(
                 path=path_of(id),
             )
         )
-    return ShownRows(str(reader.folder), plan.classes, list(temperatures), made)
+    return ShownRows(str(reader.folder), plan.classes, plan.link, list(temperatures), made)
 
 
 def sample(reader: DumpReader) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from softlabels.measures import BINS, Calibration, Softness
+from softlabels.measures import BINS, Calibration, Softness, most_entropy
 from softlabels.reports.markdown import folded, table
 from softlabels.store.reader import DumpReader
 
@@ -14,11 +14,12 @@ TEMPERATURES = (1.0, 4.0, 8.0)
 
 @dataclass(frozen=True)
 class Survey:
-    """calibration: of the labelled rows; softness: of all rows, by temperature."""
+    """calibration: of the labelled rows; softness: of all rows, by temperature; most: the largest
+    entropy that there can be, in nats."""
 
     calibration: Calibration
     softness: dict[float, Softness]
-    classes: int
+    most: float
 
     @property
     def section(self) -> str:
@@ -54,4 +55,4 @@ def survey(reader: DumpReader) -> Survey:
         calibration += Calibration.of(logits, torch.from_numpy(labels))
         for T in TEMPERATURES:
             softness[T] += Softness.of(logits.temper(T), classes)
-    return Survey(calibration, softness, classes)
+    return Survey(calibration, softness, most_entropy(classes, reader.plan.link))

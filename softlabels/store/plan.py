@@ -12,6 +12,7 @@ from pydantic import ConfigDict, FailFast, Field, model_validator
 
 from softlabels.errors import PlanMismatch, UsageError
 from softlabels.inputs.views import Drawn, counters, parse_augment
+from softlabels.logits import LINKS, Link
 from softlabels.store.bands import group_sizes, view_rows
 from softlabels.store.codecs.codec import Codec
 from softlabels.store.codecs.registry import parse_codec
@@ -162,6 +163,10 @@ class Plan(PlanPart):
         default=None,
         description="the seed that views are drawn by; left out where none are drawn",
     )
+    task: Literal["classification", "multilabel"] = Field(
+        description="classification: the soft targets of a position are softmax(logits / T); "
+        "multilabel: sigmoid(logits / T), each class being a label of its own"
+    )
     codec: str = Field(
         pattern="^[a-z][a-z0-9_]*(:[a-z0-9_.,=-]+)?$",
         max_length=100,
@@ -225,7 +230,7 @@ class Plan(PlanPart):
             if values is not None and len(values) != count:
                 raise ValueError(f"{name} has {len(values)} entries, expected {count}")
         with suppress(UsageError):  # a codec that this softlabels does not know
-            positions = parse_codec(self.codec, self.classes, self.dtype).positions
+            positions = self.make_codec().positions
             if positions != self.positions:
                 raise ValueError(f"positions is {self.positions}, and {self.codec} has {positions}")
         try:
@@ -259,6 +264,11 @@ class Plan(PlanPart):
         """`sha256:` of the plan's canonical JSON: sorted keys, no spaces, UTF-8."""
         text = json.dumps(self.as_json, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def link(self) -> Link:
+        """The function that makes probabilities of the logits."""
+        return LINKS[self.task]
 
     @property
     def with_inputs(self) -> bool:
@@ -335,7 +345,8 @@ class Plan(PlanPart):
     def make_codec(self, folder: Folder | None = None) -> Codec:
         """The codec. To encode and decode it needs the folder where its side files lie, if it has
         any."""
-        return parse_codec(self.codec, self.classes, self.dtype, SideFiles(folder, self.shared))
+        side_files = SideFiles(folder, self.shared)
+        return parse_codec(self.codec, self.classes, self.dtype, side_files, self.link)
 
     def named_as(self, other: "Plan") -> "Plan":
         """This plan with the other's names for the same teacher and the same data: where a file

@@ -52,7 +52,7 @@ class Statistics(Record):
         default=None,
         description="the number of their positions; left out where each row has one",
     )
-    entropy: Number = Field(description="the mean entropy of softmax(logits), in nats")
+    entropy: Number = Field(description="the mean entropy of the soft targets at T = 1, in nats")
     accuracy: Number | None = Field(
         default=None, description="correct / labelled; left out where no row is labelled"
     )

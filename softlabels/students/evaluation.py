@@ -8,7 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from softlabels.errors import LabelSpaceMismatch, SourceError, TeacherError, UntrustedPickle
+from softlabels.errors import (
+    LabelSpaceMismatch,
+    SourceError,
+    TeacherError,
+    UntrustedPickle,
+    UsageError,
+)
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.label_numbers import has_two_classes
 from softlabels.inputs.opening import DataChoice, LabelChoice, open_chosen
@@ -98,6 +104,11 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
     given = options.checkpoint
     model = _open_file(given, options) if isinstance(given, str) else hold_object(given)
     title = given if isinstance(given, str) else model.name
+    if model.data.get("task", "classification") != "classification":
+        raise UsageError(
+            f"{title} is {model.data['task']}, and eval measures one label a row. train's held-out "
+            f"line has its KL and agreement with its teacher"
+        )
     choice = options.part(DataChoice)
     labels = LabelChoice(options.labels)
     source = open_chosen(choice, title, model.remembered, progress, labels)

@@ -26,12 +26,13 @@ def kd_loss(
 
     Hinton, Vinyals, Dean 2015, section 2: gradients of the soft part scale as 1/T², so T² keeps
     the two parts' shares when T changes. Positions with label −1 have no hard part. With α = 1
-    labels are not needed. float32 inside, whatever the logits' dtype.
+    labels are not needed. float32 inside, whatever the logits' dtype. Of a multi-label teacher's
+    `targets`, KL and cross-entropy are sums over labels.
 
     student_logits: [M, C], or [S, M, C] of S students, whose losses are then [S].
     teacher_logits: a batch's `targets`, or raw logits [M, C]. The first rows of a tensor are
     checked for probabilities, which waits for an accelerator; `targets` are not checked.
-    labels: int64 [M], −1 for none.
+    labels: int64 [M], −1 for none; of a multi-label teacher 0 and 1 [M, C].
     T: a number, or one for each position [M], or for each student [S, 1].
 
     Raises UsageError for T ≤ 0 or not finite, α outside [0, 1], α < 1 without labels, and another
@@ -52,7 +53,8 @@ def kd_loss(
     if alpha < 1:
         if labels_M is None:
             raise UsageError(f"alpha is {alpha}, but there are no labels; use alpha 1")
-        loss = loss + (1 - alpha) * hard_loss(student_logits_MC, labels_M)
+        hard = hard_loss if teacher_logits.link == "softmax" else hard_label_loss
+        loss = loss + (1 - alpha) * hard(student_logits_MC, labels_M)
     return loss
 
 
@@ -65,6 +67,18 @@ def hard_loss(logits_MC: Tensor, labels_M: Tensor) -> Tensor:
         logits_MC.float(), labels_M, ignore_index=-1, reduction="sum"
     )
     return summed / len(labels_M)
+
+
+def hard_label_loss(logits_MC: Tensor, labels_MC: Tensor) -> Tensor:
+    """Binary cross-entropy with hard labels, summed over labels: a scalar, or [S] for logits
+    [S, M, C]. labels: 0 or 1, [M, C]. Raises UsageError for labels of another shape."""
+    if labels_MC.shape != logits_MC.shape[-2:]:
+        raise UsageError(
+            f"the labels have the shape {list(labels_MC.shape)}; those of a multi-label teacher "
+            f"are 0 and 1 for each of its labels, {list(logits_MC.shape[-2:])}"
+        )
+    x_MC = logits_MC.float()
+    return (torch.nn.functional.softplus(x_MC) - labels_MC * x_MC).sum(-1).mean(-1)
 
 
 def check_shape(student_logits_MC: Tensor, teacher: Logits) -> None:

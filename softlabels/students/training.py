@@ -169,6 +169,7 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
         "fingerprint": plan.source.fingerprint,
         "rows": len(view_rows[0]),
         "dump": folder,
+        "task": plan.task,
         "plan": plan.hash,
     }
     job = Job(

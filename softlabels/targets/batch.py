@@ -42,7 +42,7 @@ class Batch(Mapping[str, Any]):
     loss_mask: bool [N, L], which of the L places of each input are scored positions; absent if
         positions are no places of inputs
     logits: [M, C] in their stored dtype; absent if not all logits are stored
-    soft_target: float32 [M, C], rows sum to 1; absent without a T
+    soft_target: float32 [M, C], rows sum to 1 but for multi-label teachers; absent without a T
     targets: the `Logits` of the M positions, for every codec; a loop over the batch leaves it out
 
     For dumps side by side, targets, logits and soft_target are dicts by the name of the dump.

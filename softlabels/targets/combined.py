@@ -37,6 +37,7 @@ class Concatenated(SoftDataset):
                 ("class names", first.class_names, other.class_names),
                 ("label_source", _own_labels(first), _own_labels(other)),
                 ("names of label_source", first.label_source_names, other.label_source_names),
+                ("task", first.reader.plan.task, other.reader.plan.task),
                 ("dtype", first.reader.plan.dtype, other.reader.plan.dtype),
                 ("codec", first.reader.plan.codec, other.reader.plan.codec),
                 ("side files", _side_files(first), _side_files(other)),

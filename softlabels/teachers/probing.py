@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from softlabels.errors import TeacherError
-from softlabels.logits import total_variation
+from softlabels.logits import Link, total_variation
 from softlabels.models.objects import OBJECTS
 from softlabels.teachers.teacher import Teacher
 
@@ -36,8 +36,8 @@ class Difference:
     row: int
 
 
-def difference(how: str, a_NC: Tensor, b_NC: Tensor) -> Difference:
-    moved_N = total_variation(a_NC, b_NC).nan_to_num(nan=1.0)
+def difference(how: str, a_NC: Tensor, b_NC: Tensor, link: Link = "softmax") -> Difference:
+    moved_N = total_variation(a_NC, b_NC, link).nan_to_num(nan=1.0)
     row = int(moved_N.argmax())
     return Difference(how, float(moved_N[row]), row)
 
@@ -61,15 +61,15 @@ def check_steady(
     def again(rows: Tensor) -> Tensor:
         return teacher.logits(inputs[rows.to(inputs.device)], precision).to(logits_NC.device)
 
-    limit, every = steady_limit(teacher, precision), torch.arange(len(inputs))
+    limit, every, link = steady_limit(teacher, precision), torch.arange(len(inputs)), teacher.link
     differences = [
-        _compare("in reverse order", every.flip(0), again, logits_NC),
-        _compare("in half the batch", every[::2], again, logits_NC),
-        _alone(every, again, logits_NC, 2 if teacher.feed.rows else ALONE),
+        _compare("in reverse order", every.flip(0), again, logits_NC, link),
+        _compare("in half the batch", every[::2], again, logits_NC, link),
+        _alone(every, again, logits_NC, 2 if teacher.feed.rows else ALONE, link),
     ]
     if max(one.size for one in differences) <= limit:
         return "" if not allowed else "--allow-batch-dependence is not needed: no row depends on it"
-    repeated = [difference("run twice", again(every), logits_NC) for _ in range(REPEATS)]
+    repeated = [difference("run twice", again(every), logits_NC, link) for _ in range(REPEATS)]
     twice = max(repeated, key=lambda one: one.size)
     if twice.size > limit:
         raise TeacherError(_random(teacher, twice, ids, limit))
@@ -83,17 +83,17 @@ def check_steady(
 
 
 def _compare(
-    how: str, rows: Tensor, again: Callable[[Tensor], Tensor], logits_NC: Tensor
+    how: str, rows: Tensor, again: Callable[[Tensor], Tensor], logits_NC: Tensor, link: Link
 ) -> Difference:
-    moved = difference(how, again(rows), logits_NC[rows.to(logits_NC.device)])
+    moved = difference(how, again(rows), logits_NC[rows.to(logits_NC.device)], link)
     return Difference(how, moved.size, int(rows[moved.row]))
 
 
 def _alone(
-    every: Tensor, again: Callable[[Tensor], Tensor], logits_NC: Tensor, count: int
+    every: Tensor, again: Callable[[Tensor], Tensor], logits_NC: Tensor, count: int, link: Link
 ) -> Difference:
     rows = torch.linspace(0, len(every) - 1, min(count, len(every))).round().long()
-    parts = [_compare("alone", row[None], again, logits_NC) for row in rows]
+    parts = [_compare("alone", row[None], again, logits_NC, link) for row in rows]
     return max(parts, key=lambda one: one.size)
 
 

@@ -5,15 +5,21 @@ from dataclasses import dataclass
 
 from softlabels.errors import LabelSpaceMismatch, TeacherError
 from softlabels.label_spaces import WAYS_OUT, LabelSpace, match_label_spaces
+from softlabels.logits import Link
 from softlabels.models.model import Model
 from softlabels.models.outputs import ONE_LOGIT
 
 
 @dataclass(kw_only=True, repr=False)
 class Teacher(Model):
-    """A model whose answers are stored. fingerprint: `sha256:` of its file."""
+    """A model whose answers are stored.
+
+    fingerprint: `sha256:` of its file
+    link: what makes probabilities of its logits
+    """
 
     fingerprint: str
+    link: Link = "softmax"
 
     @property
     def title(self) -> str:
@@ -21,7 +27,7 @@ class Teacher(Model):
 
     def check_classes(self, classes: int, class_names: list[str] | None) -> None:
         """Raises TeacherError for another number of classes than the data has, and for one."""
-        if classes == 1:
+        if classes == 1 and self.link == "softmax":
             raise TeacherError(
                 f"{self.title} gives one number a row, whose softmax is always 1, and a dump has a "
                 f"logit for each class. {ONE_LOGIT}"

@@ -152,6 +152,7 @@ def replay(
             f"{teacher.fingerprint}, that of the dump's {plan.teacher.fingerprint}"
         )
     teacher.classes, teacher.binary = plan.classes, plan.teacher.outputs == "binary"
+    teacher.link = plan.link
     count = min(rerun.replay, len(reader))
     rows = np.sort(np.random.default_rng(rerun.seed).choice(len(reader), count, replace=False))
     with progress.bar("replay", 2 * count, "rows") as advance:
@@ -168,7 +169,7 @@ def replay(
         live_NC = live(forwards, rerun.batch_size)
         other_NC = live(forwards[::-1].copy(), rerun.batch_size // 2 + 1)
     stored, which = reader.logits_of(rows)
-    twice = difference("in other batches", live_NC, other_NC)
+    twice = difference("in other batches", live_NC, other_NC, plan.link)
     of_each = torch.from_numpy(which)
     compared = _compare(
         stored, live_NC[of_each], other_NC[of_each], reader.ids[rows][which],
@@ -220,7 +221,7 @@ def _compare(
     control = float((live_MC - other_MC).abs().max())
     spread = float(live_MC.std(-1).mean()) if live_MC.shape[1] > 1 else float(live_MC.abs().mean())
     allowed = max(tolerance * spread, min(10 * control, MOST_REPLAYED * spread))
-    targets = stored.temper(1)
+    targets, link = stored.temper(1), stored.link
     changed_MC = targets.log_probs()
     drift_MC = rounding_MC = torch.zeros_like(live_MC)
     if stored.is_dense:
@@ -235,6 +236,6 @@ def _compare(
         allowed=allowed,
         wrong=np.unique(ids[wrong_M.numpy()]).tolist(),
         steady=True,
-        kl=float(kl_of_change(live_MC, changed_MC.double(), 1).mean().clamp_min(0)),
-        agreement=float(agrees(targets, DenseLogits(live_MC).temper(1)).double().mean()),
+        kl=float(kl_of_change(live_MC, changed_MC.double(), 1, link).mean().clamp_min(0)),
+        agreement=float(agrees(targets, DenseLogits(live_MC, link=link).temper(1)).mean()),
     )

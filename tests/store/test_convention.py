@@ -47,7 +47,8 @@ plan = {{
     "source": {{"data": "theirs", "origin": "local", "split": "train", "revision": None,
                "rows": rows,
                "columns": {{"inputs": ["x"], "label": "y", "id": None}}, "class_names": {NAMES}}},
-    "preprocess": "", "precision": "float32", "views": [0], "augment": None, "codec": "dense",
+    "preprocess": "", "precision": "float32", "views": [0], "augment": None,
+    "task": "classification", "codec": "dense",
     "dtype": "{dtype}", "classes": {CLASSES}, "positions": 1, "inputs": rows, "shard_inputs": 48,
     "group_rows": 16, "ids": "int64", "store_inputs": "none", "batch_size": None,
 }}

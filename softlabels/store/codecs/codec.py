@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from softlabels.errors import LogitsError, UsageError
-from softlabels.logits import Logits, kl_of_change
+from softlabels.logits import Link, Logits, kl_of_change
 from softlabels.store.codecs.kinds import Dense
 from softlabels.store.pages.columns import Column
 
@@ -35,6 +35,10 @@ class Codec(ABC):
 
     takes: ClassVar[tuple[Any, ...]] = (Dense,)
     """The kinds of answers that `encode`, `lost` and `fit` are given."""
+    links: ClassVar[tuple[Link, ...]] = ("softmax",)
+    """What makes probabilities of logits that it can store; of others than softmax, a dataclass has
+    a field `link`."""
+    link: Link = "softmax"
     classes: int
     columns: Sequence[Column]
     """The decoded ones first, as they stand in a shard."""
@@ -126,5 +130,5 @@ def kl_at(T: float, logits_NC: Tensor, codec: Codec, stored: Stored) -> Tensor:
     logits = codec.of_arrays(stored)
     exact_MC = torch.from_numpy(codec.by_position(logits_NC.cpu().numpy(), stored))
     if logits.is_dense:
-        return kl_of_change(exact_MC, logits.dense(), T)
+        return kl_of_change(exact_MC, logits.dense(), T, codec.link)
     return kl_of_change(exact_MC, logits.temper(T).log_probs() * T, T)

@@ -2,9 +2,8 @@
 
     z ≈ offset + scale · code,  code from 0 to 255
 
-255 steps divide a row's own range, so a logit moves by half a step at most. The offset cancels in
-any softmax, and codes are computed for the scale as it is stored, so the rounding of neither
-matters.
+255 steps divide a row's own range, so a logit moves by half a step at most. Codes are computed for
+the scale and the offset as they are stored, so the rounding of neither matters.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from softlabels.logits import PackedLogits, kl_of_change
+from softlabels.logits import Link, PackedLogits, kl_of_change
 from softlabels.store.codecs.codec import Codec, Stored
 from softlabels.store.codecs.kinds import Dense
 from softlabels.store.codecs.rounding import cast_for_storage, round_towards
@@ -63,7 +62,9 @@ class Int8Codec(Codec):
 
     classes: int
     dtype: str
+    link: Link = "softmax"
     columns: Sequence[Column] = field(init=False)
+    links: ClassVar[tuple[Link, ...]] = ("softmax", "sigmoid")
     pilot_rows: ClassVar[int] = 1024
 
     def __post_init__(self) -> None:
@@ -90,7 +91,7 @@ class Int8Codec(Codec):
         return stored
 
     def wrap(self, stored: Mapping[str, Any]) -> Int8Logits:
-        return Int8Logits(stored[CODES], stored[SCALE], stored[OFFSET])
+        return Int8Logits(stored[CODES], stored[SCALE], stored[OFFSET], link=self.link)
 
     def _encode(self, logits_NC: Tensor, low: np.ndarray, high: np.ndarray) -> Stored:
         """Rows encoded so that their lowest step is at `low` or just below, and their highest at
@@ -113,7 +114,7 @@ class Int8Codec(Codec):
         for reach in (*REACHES, np.inf):
             tried = self._encode(logits_NC, np.maximum(lowest, high - reach), high)
             stored_NC = self.of_arrays(tried).dense()
-            costs = [kl_of_change(exact_NC, stored_NC, T) for T in JUDGED_AT]
+            costs = [kl_of_change(exact_NC, stored_NC, T, self.link) for T in JUDGED_AT]
             cost = torch.stack(costs).sum(0).numpy()
             better = cost < least
             for name, values in tried.items():
