@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid, softplus
+from torch.nn.functional import logsigmoid
 
 from softlabels.errors import UsageError
 
@@ -195,8 +195,7 @@ class LabelTargets(DenseTargets):
         return torch.sigmoid(self._scaled())
 
     def entropy(self) -> Tensor:
-        """−Σ [q log q + (1 − q) log(1 − q)] in nats, [M]. With x = z/T it is
-        Σ [softplus(x) − q·x]."""
+        """−Σ [q log q + (1 − q) log(1 − q)] in nats, [M]."""
         return self._cross_entropy(self._scaled())
 
     def log_probs_of(self, student_logits_MC: Tensor) -> Tensor:
@@ -212,9 +211,11 @@ class LabelTargets(DenseTargets):
         return self.cross_entropy(student_logits_MC) - entropy_M
 
     def _cross_entropy(self, x_MC: Tensor) -> Tensor:
+        """−Σ [q log p + (1 − q) log(1 − p)] with p = sigmoid(x), none of which is 0."""
         with torch.no_grad():
-            q_MC = self.probs()
-        return (softplus(x_MC) - q_MC * x_MC).sum(-1)
+            t_MC = self._scaled()
+            q_MC, absent_MC = torch.sigmoid(t_MC), torch.sigmoid(-t_MC)
+        return -(q_MC * logsigmoid(x_MC) + absent_MC * logsigmoid(-x_MC)).sum(-1)
 
 
 TARGETS: dict[str, type[DenseTargets]] = {"softmax": DenseTargets, "sigmoid": LabelTargets}
