@@ -44,8 +44,8 @@ opening preprocessing viewed
     "inputs.tables": """
 identity live_cells
 table folders
-headers parquet text_files live
-image_folders
+headers parquet text_files live opened
+image_folders live_opening
 opening
 """,
     "store": """

@@ -7,7 +7,7 @@ are read several times at opening, and a row that is read again must be the same
 import os
 import threading
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import datasets
@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from softlabels.errors import SoftlabelsError, SourceError, UsageError
+from softlabels.errors import SoftlabelsError, SourceError
 from softlabels.inputs.plain import OtherType
 from softlabels.inputs.tables.live_cells import Picture, as_cell, bytes_of
 from softlabels.models.causes import cause
@@ -31,11 +31,6 @@ SCALARS: dict[type, tuple[pa.DataType, str]] = {
     str: (pa.string(), "string"),
     bytes: (pa.binary(), "binary"),
 }
-STREAM = (
-    "is a stream: it has no length, and its rows have no numbers. A dump needs both, to resume and "
-    "to join rows by id. Save it, such as with to_parquet, or give a data set with __len__ and "
-    "__getitem__"
-)
 
 
 def name_of(data: object) -> str:
@@ -48,31 +43,6 @@ def name_of(data: object) -> str:
     if isinstance(data, torch.utils.data.Subset):
         return f"{name_of(data.dataset)}-subset"
     return type(data).__name__
-
-
-def refuse_others(data: Any) -> None:
-    """Raises UsageError, with the remedy, for an object that is no map-style data set."""
-    kind = f"the data, a {type(data).__name__},"
-    if isinstance(data, torch.utils.data.DataLoader):
-        raise UsageError(f"{kind} gives batches, in an order of its own; give its .dataset")
-    streams = (datasets.IterableDataset, datasets.IterableDatasetDict, Iterator)
-    if isinstance(data, (torch.utils.data.IterableDataset, *streams)):
-        raise UsageError(f"{kind} {STREAM}")
-    frame = type(data).__module__.partition(".")[0] in ("pandas", "polars")
-    if frame or isinstance(data, pa.Table):
-        maker = (
-            "(data)" if isinstance(data, pa.Table) else f".from_{type(data).__module__[:6]}(data)"
-        )
-        raise UsageError(
-            f"{kind} is a table; give datasets.Dataset{maker}, or save it as Parquet and name the "
-            f"file"
-        )
-    if isinstance(data, Mapping):
-        raise UsageError(f"{kind} has its rows by key; give one split, or a list of rows")
-    try:
-        len(data)
-    except (TypeError, NotImplementedError) as error:
-        raise UsageError(f"{kind} {STREAM}") from error
 
 
 # One thread at a time, of all data sets: a file or a generator of random numbers may belong to

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,9 @@ from softlabels.inputs.tables.folders import (
 )
 from softlabels.inputs.tables.headers import Header, check_images, declared_files, read_header
 from softlabels.inputs.tables.identity import Contents
-from softlabels.inputs.tables.live import MapTable, name_of, refuse_others
+from softlabels.inputs.tables.live import name_of
+from softlabels.inputs.tables.live_opening import open_live
+from softlabels.inputs.tables.opened import Opened, check_split, meaning_of
 from softlabels.inputs.tables.parquet import ParquetTable
 from softlabels.inputs.tables.table import (
     ArrowTable,
@@ -42,17 +43,6 @@ from softlabels.system.humanize import counted
 EMBEDDED = "digits"
 
 
-@dataclass(frozen=True)
-class Opened:
-    """A table, the name of its split, its column of ids where the kind of data has one (a folder of
-    images: the paths), and remarks for the user."""
-
-    table: Table
-    split: str
-    id: str | None = None
-    notes: tuple[str, ...] = ()
-
-
 def open_data(data: Any, split: str, revision: str | None = None) -> Opened:
     """`digits`, a file, a folder (files, save_to_disk, or images in class folders), a Hub id, or a
     data set in memory.
@@ -62,7 +52,7 @@ def open_data(data: Any, split: str, revision: str | None = None) -> Opened:
     none, and for an object that is no data set.
     """
     if not isinstance(data, str):
-        return _open_live(data, split, revision)
+        return open_live(data, split, revision)
     if not data.strip():
         raise SourceError(f"no data is named: --data is {data!r}")
     path = local_path(data)
@@ -85,35 +75,6 @@ def open_data(data: Any, split: str, revision: str | None = None) -> Opened:
     return _open_hub(data, split, revision)
 
 
-def _open_live(data: Any, split: str, revision: str | None) -> Opened:
-    """A data set in memory. It is one split: `datasets` may know its name, else it is `split`."""
-    if revision is not None:
-        raise UsageError(f"--revision is {revision!r}, and a data set in memory has none")
-    if isinstance(data, datasets.DatasetDict):
-        name = _check_split("the DatasetDict", split, data)
-        return Opened(DatasetTable(data[name]), name, notes=_notes_of(data[name]))
-    if not isinstance(data, datasets.Dataset):
-        refuse_others(data)
-        return Opened(MapTable(data), split)
-    own = str(data.split or "")
-    if not re.fullmatch(r"\w+", own):  # such as train[:10%]
-        own = split
-    if split != "train" and _meaning(own) != _meaning(split):  # train may be the default
-        raise SourceError(f"the data set is the split {own!r}, not {split!r}; leave out split=")
-    return Opened(DatasetTable(data), own, notes=_notes_of(data))
-
-
-def _notes_of(data: datasets.Dataset) -> tuple[str, ...]:
-    """A warning where rows are not what indexing gives: a transform may draw other rows each
-    time."""
-    if data.format["type"] != "custom":
-        return ()
-    return (
-        "warning: the data set's transform is not applied: its columns are read as they are "
-        "stored. What the teacher needs of it belongs into preprocess=",
-    )
-
-
 def _open_hub(data: str, split: str, revision: str | None) -> Opened:
     with _quiet():
         try:
@@ -133,7 +94,7 @@ def _load_hub(data: str, split: str, revision: str | None) -> Opened:
     except ValueError as error:
         if "Unknown split" not in str(error):
             raise
-        for name in (n for n in ALIASES if n != split and _meaning(n) == _meaning(split)):
+        for name in (n for n in ALIASES if n != split and meaning_of(n) == meaning_of(split)):
             with suppress(ValueError):
                 dataset = datasets.load_dataset(data, split=name, revision=revision)
                 return Opened(DatasetTable(dataset), name)
@@ -173,24 +134,10 @@ def _expanded(data: str) -> Path:
 
 
 def _open_embedded(split: str) -> Opened:
-    name = _check_split("digits", split, ("train", "test"))
+    name = check_split("digits", split, ("train", "test"))
     with as_file(files("softlabels") / "embedded" / f"digits-{name}.parquet") as path:
         table = pq.read_table(path)
     return Opened(ArrowTable(table), name)
-
-
-def _check_split(where: object, split: str, splits: object) -> str:
-    """The name that the data has for this split: the same, or its only synonym. Raises SourceError
-    if there is none."""
-    names = [str(name) for name in splits]  # type: ignore[attr-defined]
-    meant = [name for name in names if _meaning(name) == _meaning(split)]
-    if split in names or len(meant) == 1:
-        return split if split in names else meant[0]
-    raise SourceError(f"{where} has no split {split!r}; it has {', '.join(names)}: use --split")
-
-
-def _meaning(split: str) -> str:
-    return ALIASES.get(split.lower(), split)
 
 
 def _open_file(path: Path, split: str) -> Opened:
@@ -199,16 +146,16 @@ def _open_file(path: Path, split: str) -> Opened:
             f"{path} ends in {path.suffix!r}; a data file is one of {', '.join(DATA_ENDINGS)}, "
             f"and images belong in a folder; an archive is unpacked first"
         )
-    return Opened(_open_files([path]), _check_split(path, split, ("train",)))
+    return Opened(_open_files([path]), check_split(path, split, ("train",)))
 
 
 def _open_folder(folder: Path, split: str) -> Opened:
     if (folder / "state.json").exists() and (folder / "dataset_info.json").exists():
-        name = _check_split(folder, split, ("train",))
+        name = check_split(folder, split, ("train",))
         return Opened(DatasetTable(_saved(folder)), name)
     if (folder / "dataset_dict.json").exists():
         saved = _saved(folder)
-        name = _check_split(folder, split, saved)
+        name = check_split(folder, split, saved)
         return Opened(DatasetTable(saved[name]), name)
     return _open_listed(list_files(folder), read_header(folder), split)
 
@@ -217,20 +164,20 @@ def _open_listed(listing: Listing, header: Header, split: str) -> Opened:
     """One split of the files of a folder, by the folder's header or by the files' names."""
     folder, notes = listing.folder, list[str]()
     if header.splits and not image_folders.is_alone(listing):
-        name = _check_split(folder, split, header.splits)
+        name = check_split(folder, split, header.splits)
         paths = declared_files(listing, header.splits, name)
     else:
         if header.splits:
             check_images(listing, header.splits, image_folders.image_splits(listing))
         listing = _below_data(listing)
         if listing.images:
-            name = _check_split(folder, split, image_folders.image_splits(listing))
+            name = check_split(folder, split, image_folders.image_splits(listing))
             images, notes = image_folders.open_images(listing, name)
             return Opened(images, name, image_folders.ID, tuple(notes))
         if not listing.data:
             raise SourceError(_nothing(folder, listing))
         splits = splits_of_data(listing)
-        name = _check_split(folder, split, splits)
+        name = check_split(folder, split, splits)
         paths = splits[name]
         others = [p for p in listing.others if p.name.partition(".")[0].lower() not in ABOUT]
         notes = [f"{shown(others)} left out: no data"] if others else []
