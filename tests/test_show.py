@@ -73,7 +73,7 @@ def test_without_labels_a_class_is_the_teachers_top_class(tmp_path):
     shown = softlabels.show(dump=tmp_path / "d", class_="2", rows=50)
     assert [row.id for row in shown.rows] == (top == 2).nonzero()[:, 0].tolist()
     assert shown.rows[0].label is None
-    with pytest.raises(UsageError, match="has no labels, so it does not say where the teacher"):
+    with pytest.raises(UsageError, match="has no labels of the teacher's classes"):
         softlabels.show(dump=tmp_path / "d", wrong=True)
 
 
@@ -93,6 +93,22 @@ def test_ids_that_are_paths_lead_to_the_pictures(tmp_path, cli):
     assert "cat/2.png" not in done.out
     assert "T = 2" in done.out
     assert "T = 1" not in done.out
+
+
+def test_labels_of_other_classes_are_shown_apart(tmp_path):
+    table = pa.table({"x": torch.randn(40, 6).tolist(), "label": ["cat", "dog"] * 20})
+    pq.write_table(table, tmp_path / "x.parquet")
+    teacher = save_script(Linear(), tmp_path / "net.pt")
+    softlabels.dump(
+        teacher=teacher, data=str(tmp_path / "x.parquet"), own_labels=True, out=str(tmp_path / "d")
+    )
+    dogs = softlabels.show(dump=tmp_path / "d", class_="dog", rows=50)
+    assert [row.id for row in dogs.rows] == list(range(1, 40, 2))
+    assert {(row.own_label, row.label) for row in dogs.rows} == {("dog", None)}
+    assert "id 1   own label dog\n" in str(dogs)
+    top = softlabels.load(tmp_path / "d", inputs=False).take(np.arange(40))["logits"].argmax(-1)
+    of_teacher = softlabels.show(dump=tmp_path / "d", class_="2", rows=50)
+    assert [row.id for row in of_teacher.rows] == (top == 2).nonzero()[:, 0].tolist()
 
 
 def test_all_views_of_an_id_are_shown_and_one_of_others(tmp_path):

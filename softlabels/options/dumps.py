@@ -28,8 +28,8 @@ class ShowOptions(Options):
     top: Count = option("How many classes of each row.", 5)
     id: tuple[str | int, ...] = option("Rows with this id; say it again for each.", ())
     class_: str | None = option(
-        "Rows of this class, a name or a number, by their label, or without labels by the "
-        "teacher's top class.",
+        "Rows of this class, a name or a number: by their label, or where it is no class of the "
+        "labels by the teacher's top class.",
         None,
         flag="--class",
     )

@@ -42,7 +42,8 @@ class ShownRow:
     """A row of a dump, or one position of it.
 
     view, position: None where a row is the whole of an input, and where it has one position
-    label: the hard label's number and name, None where there is none
+    label, label_name: the hard label, None where there is none
+    own_label: the name of the label_source, a class of the data's own; None where there is none
     top: the classes of the largest logits, the largest first
     path: of the picture, if its id is a path and its folder is on this disk
     """
@@ -52,6 +53,7 @@ class ShownRow:
     position: int | None
     label: int | None
     label_name: str | None
+    own_label: str | None
     top: list[TopClass]
     path: str | None
 
@@ -123,6 +125,7 @@ def shown_rows(
     top_MK = logits.temper(1).top(min(top, plan.classes))[1]
     log_q = [logits.temper(T).log_probs().double() for T in temperatures]
     ids, labels = reader.ids[rows], reader.labels
+    own = None if reader.labelled else reader.source_labels
     views = reader.views[rows] if plan.has_views else None
     path_of = _paths(plan)
     made = []
@@ -137,6 +140,7 @@ def shown_rows(
                 position=None if plan.positions == 1 else position - int((which < row).sum()),
                 label=label if label >= 0 else None,
                 label_name=_name(label, names) if label >= 0 else None,
+                own_label=None if own is None else _own_name(plan, int(own[rows[row]])),
                 top=[
                     TopClass(c, _name(c, names), [float(q[position, c].exp()) for q in log_q])
                     for c in classes
@@ -173,17 +177,15 @@ def _chosen(reader: DumpReader, options: ShowOptions) -> np.ndarray:
         return _of_ids(reader, [str(id) for id in options.id])
     rows, what = _first_views(reader), []
     if options.class_ is not None:
-        number = _class_number(reader.plan, options.class_)
-        what.append(f"of the class {_name(number, reader.plan.source.class_names)!r}")
-        known = _labels_of(reader, rows) if reader.labelled else _tops(reader, rows)
-        rows = rows[known == number]
+        what.append(f"of the class {options.class_!r}")
+        rows = _of_class(reader, rows, options.class_)
     if options.wrong:
         what.append("where the teacher errs")
         labels = _labels_of(reader, rows)
         if not (labels >= 0).any() and len(rows):
             raise UsageError(
-                f"--wrong: {reader.folder} has no labels, so it does not say where the teacher "
-                f"errs; leave it out"
+                f"--wrong: {reader.folder} has no labels of the teacher's classes, so it does not "
+                f"say where the teacher errs; leave it out"
             )
         rows = rows[labels >= 0]
         rows = rows[_tops(reader, rows) != labels[labels >= 0]]
@@ -212,16 +214,28 @@ def _of_ids(reader: DumpReader, asked: Sequence[str]) -> np.ndarray:
     return np.flatnonzero(np.isin(texts, asked))
 
 
-def _class_number(plan: Plan, asked: str) -> int:
-    """The number of a class, by its name or its number."""
-    names = plan.source.class_names or []
-    if asked in names:
-        return names.index(asked)
-    if asked.isdecimal() and int(asked) < plan.classes:
-        return int(asked)
+def _of_class(reader: DumpReader, rows: np.ndarray, asked: str) -> np.ndarray:
+    """Those of the rows whose label is this class, by its name or number; where it is no class of
+    the labels, those whose top class it is."""
+    plan, labels = reader.plan, reader.source_labels
+    if labels is not None:
+        count = int(labels.max(initial=-1)) + 1
+        number = _number_of(asked, plan.label_names, plan.classes if reader.labelled else count)
+        if number is not None:
+            return rows[labels[rows] == number]
+    number = _number_of(asked, plan.source.class_names, plan.classes)
+    if number is not None:
+        return rows[_tops(reader, rows) == number]
+    names = list(dict.fromkeys([*(plan.label_names or []), *(plan.source.class_names or [])]))
     near = get_close_matches(asked, names, 3)
     some = few(list(map(repr, near or names))) or f"numbers from 0 to {plan.classes - 1}"
     raise UsageError(f"--class: no class {asked!r}; {'near it are' if near else 'use'} {some}")
+
+
+def _number_of(asked: str, names: list[str] | None, classes: int) -> int | None:
+    if names and asked in names:
+        return names.index(asked)
+    return int(asked) if asked.isdecimal() and int(asked) < classes else None
 
 
 def _labels_of(reader: DumpReader, rows: np.ndarray) -> np.ndarray:
@@ -257,12 +271,18 @@ def _name(number: int, names: list[str] | None) -> str:
     return names[number] if names else str(number)
 
 
+def _own_name(plan: Plan, number: int) -> str | None:
+    return _name(number, plan.source.label_source_names) if number >= 0 else None
+
+
 def _head(row: ShownRow) -> str:
     parts = [f"id {short(str(row.id))}"]
     parts += [] if row.view is None else [f"view {row.view}"]
     parts += [] if row.position is None else [f"position {row.position}"]
     if row.label_name is not None:
         parts.append(f"label {short(row.label_name, NAME)} *")
+    if row.own_label is not None:
+        parts.append(f"own label {short(row.own_label, NAME)}")
     parts += [] if row.path is None else [short(row.path, 200)]
     return "   ".join(parts)
 
