@@ -71,7 +71,7 @@ def test_results_on_stdout_words_on_stderr_json_alone(cli, dump_folder):
     ("words", "code", "message"),
     [
         (["dump"], 2, "Missing option '--teacher'"),
-        (["dump", "--teacher", "none.pt"], 1, "--teacher none.pt does not exist"),
+        (["dump", "--teacher", "none.pt"], 1, "none.pt does not exist. A model is a file"),
         (["train", "--T", "hot"], 2, "'hot' is not a valid number"),
         (["train", "x", "--T", "0"], 2, "T is 0"),
         (["train", "x", "--T", "nan"], 2, "T is nan"),

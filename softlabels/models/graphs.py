@@ -22,6 +22,10 @@ from softlabels.system.humanize import few, short
 PURPOSE = "an ONNX file"
 NAMED = ("class_names", "names", "classes", "labels", "id2label")  # metadata that names classes
 MOST_NEAR = 3
+SIGMOID = (
+    "a model of several labels a row ends so (--task multilabel), and one that gives one logit for "
+    "two classes (--outputs binary)"
+)
 
 
 @dataclass(frozen=True)
@@ -79,8 +83,9 @@ class Graph:
         if last == "Softmax" or (last and last != "LogSoftmax" and name is None):
             raise TeacherError(
                 f"{self.path}: {short(port.name)} comes out of a {last}, and raw logits are "
-                f"needed: a temperature can't be applied to {_what(last)}. Take what goes in: "
-                f"--logits {shlex.quote(before)}"
+                f"needed: a temperature can't be applied to {_what(last)}."
+                + f" As for a Sigmoid, {SIGMOID}." * (last == "Sigmoid")
+                + f" Take what goes in: --logits {shlex.quote(before)}"
             )
         if not port.is_of_numbers or not port.is_row:
             raise TeacherError(
@@ -92,13 +97,15 @@ class Graph:
     def remarks(self, port: Port) -> list[str]:
         """What to know of these logits."""
         last, before = self.ends.get(port.name, ("", ""))
-        if last != "LogSoftmax":
-            return []
-        return [
-            f"{short(port.name)} comes out of a LogSoftmax: logits minus a constant in each row, "
-            f"which gives the same soft targets at any temperature; for what goes in, say --logits "
-            f"{shlex.quote(before)}"
-        ]
+        if last == "LogSoftmax":
+            return [
+                f"{short(port.name)} comes out of a LogSoftmax: logits minus a constant in each "
+                f"row, which gives the same soft targets at any temperature; for what goes in, say "
+                f"--logits {shlex.quote(before)}"
+            ]
+        if ("Sigmoid", port.name) in [self.ends.get(output.name) for output in self.outputs]:
+            return [f"{short(port.name)} goes into a Sigmoid: {SIGMOID}"]
+        return []
 
     def _named(self, name: str) -> Port:
         for port in self.outputs:

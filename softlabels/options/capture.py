@@ -132,6 +132,11 @@ class DumpOptions(ViewOptions, LabelOptions, SourceOptions):
     def check_together(self) -> None:
         self.check_views()
         self.check_labels(self.label_column)
+        if self.outputs == "binary" and self.task == "multilabel":
+            raise UsageError(
+                "--outputs binary is for one logit of two classes, and --task multilabel for one "
+                "of each label; leave one of them out"
+            )
         if self.name is not None and not self.name.isprintable():
             raise UsageError(f"--name is {self.name!r}; write a name that can be read")
 

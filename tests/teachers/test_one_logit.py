@@ -114,6 +114,12 @@ def test_binary_is_for_one_logit(tmp_path):
                         out=str(tmp_path / "d"), outputs="binary")  # fmt: skip
 
 
+def test_one_logit_of_two_classes_is_not_that_of_a_label(tmp_path):
+    with pytest.raises(UsageError, match="leave one of them out"):
+        softlabels.dump(teacher=save(tmp_path / "one.pt", False), task="multilabel",
+                        data=data(tmp_path / "d.jsonl", None), outputs="binary")  # fmt: skip
+
+
 def test_a_sigmoid_is_no_logit(tmp_path):
     class Sigmoid(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -91,6 +91,15 @@ def test_a_last_layer_that_loses_the_logits_is_known_and_its_input_proposed(tmp_
     )
 
 
+def test_what_goes_into_a_sigmoid_is_said_to(tmp_path):
+    path = save_net(tmp_path / "m.onnx", "Sigmoid")
+    with pytest.raises(TeacherError, match=r"--task multilabel\).*--outputs binary\).*--logits z$"):
+        resolve(path)
+    (remark,) = resolve(path, logits="z").remarks
+    assert "z goes into a Sigmoid: a model of several labels a row ends so" in remark
+    assert resolve(path, logits="hidden").remarks == []
+
+
 def test_a_softmax_in_steps_is_known_as_one(tmp_path):
     """As tf2onnx writes that of JAX."""
     steps = [
