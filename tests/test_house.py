@@ -63,7 +63,9 @@ reader writer shard_check
 causes outputs feeding sniffing masks last_layers
 graphs pickles
 specs model shards
-naming factories
+naming blueprints
+factories timm torchvision transformers
+sources
 checkpoint torchscript exported onnx state_dicts objects
 layers
 weights

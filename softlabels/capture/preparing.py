@@ -14,7 +14,7 @@ from softlabels.capture.viewing import Views
 from softlabels.errors import LabelSpaceMismatch, UsageError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.opening import DataChoice, LabelChoice, open_chosen
-from softlabels.inputs.preprocessing import choose, remarks
+from softlabels.inputs.preprocessing import choose, differing, remarks
 from softlabels.inputs.sources import Source
 from softlabels.label_spaces import WAYS_OUT
 from softlabels.models.objects import OBJECTS
@@ -24,6 +24,7 @@ from softlabels.store.ledger import Ledger
 from softlabels.system.devices import own_device, resolve_device
 from softlabels.system.progress import SILENT, Progress
 from softlabels.teachers import Teacher, resolve
+from softlabels.teachers.own_preprocessing import check_own_preprocessing
 from softlabels.teachers.resolving import TeacherChoice
 from softlabels.teachers.teacher import suggest_name
 
@@ -123,10 +124,11 @@ def _open(options: DumpOptions, progress: Progress) -> _Opened:
             source = open_chosen(data, _title(choice.teacher), remembered, progress, labels)
         except LabelSpaceMismatch as error:
             raise LabelSpaceMismatch(f"{error}. {WAYS_OUT}") from error
-        chosen = choose(source, options.preprocess, known, "the teacher's checkpoint")
+        chosen = choose(source, options.preprocess, known, whose)
         return Examples(source, chosen.preprocess), chosen.origin
 
     opened: list[tuple[Examples, str]] = []
+    whose = ""
 
     def input_shape() -> list[int]:
         named, _ = names_of_teacher(options.class_names, None)
@@ -136,5 +138,10 @@ def _open(options: DumpOptions, progress: Progress) -> _Opened:
     teacher = resolve(**vars(choice), input_shape=input_shape, name=options.name)
     names, about = names_of_teacher(options.class_names, teacher.class_names)
     teacher.class_names = names.names
+    whose = f"the teacher's {'checkpoint' if teacher.kind == 'checkpoint' else 'own configuration'}"
+    if options.preprocess is None:
+        check_own_preprocessing(teacher)
+    elif teacher.preprocess is not None:
+        about = [*about, *differing(options.preprocess, teacher.preprocess, whose)]
     first = (opened or [examples(teacher.remembered, teacher.preprocess)])[0]
     return _Opened(teacher, names, about, *first)

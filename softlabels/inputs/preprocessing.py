@@ -49,6 +49,14 @@ def choose(source: Source, given: Any, remembered: str | None = None, of: str = 
     return Chosen(Preprocess.parse(default), "by default")
 
 
+def differing(given: Any, remembered: str, of: str) -> list[str]:
+    """A warning where the user's preprocessing is another than that of the model."""
+    ours, theirs = str(Preprocess.of(given)), str(Preprocess.parse(remembered))
+    if ours == theirs:
+        return []
+    return [f"warning: --preprocess is {ours}, and {of} says {theirs}: yours is used"]
+
+
 def remarks(examples: Examples, origin: str = "") -> list[str]:
     """The chosen preprocessing with what it makes of the first inputs, and warnings."""
     preprocess = examples.preprocess

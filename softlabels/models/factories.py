@@ -1,15 +1,22 @@
 """Models that a function of the user's makes, weights and all."""
 
-from softlabels.models.model import Model
+from torch import nn
+
+from softlabels.models.blueprints import Blueprint, Weighed
 from softlabels.models.specs import call_factory, check_state
 
 
-def load_factory(spec: str) -> Model:
+def factory_blueprint(spec: str) -> Blueprint:
     """What `package.module:factory` returns. Importing it runs its code, which naming it allows.
 
-    Raises UsageError where it can't be imported or called, or returns no module with weights.
+    Raises UsageError, when it is built, where it can't be imported or called, or returns no module
+    with weights.
     """
-    module = call_factory(spec)
-    check_state(module, spec)
+
+    def build(classes: int | None = None) -> nn.Module:
+        module = call_factory(spec)
+        check_state(module, spec)
+        return module
+
     name = spec.partition(":")[2]
-    return Model(name=name, kind="factory", module=module.eval(), spec=spec)
+    return Blueprint("factory", name, spec, build, lambda: Weighed(build()))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from softlabels.errors import SoftlabelsError, TeacherError, UsageError
@@ -46,10 +47,13 @@ class Model:
     """A function from preprocessed inputs [N, …] to logits [N, C].
 
     name: of its file, without the ending
-    kind: checkpoint, state_dict, torchscript, exported, pickle, onnx, factory, module or callable
+    kind: checkpoint, state_dict, torchscript, exported, pickle, onnx, factory, module, callable, or
+        the library of a model by name
     files: those that it was read from, if it was read from any
     spec: such as mlp:800x800, where there is one
-    preprocess, class_names, data: what a checkpoint remembers
+    preprocess, class_names, data: what a checkpoint remembers, or a library knows
+    unsaid: what of the model's own preprocessing the words of --preprocess can't say
+    transform: a picture → what the model's library makes of it, [C, H, W], for comparison
     classes: their number, if known; it tells logits from a model's other outputs
     key: where in a file of several the state dict lies
     output: of a graph, the tensor that is taken as the logits
@@ -68,6 +72,8 @@ class Model:
     files: list[Path] = field(default_factory=list)
     spec: str | None = None
     preprocess: str | None = None
+    unsaid: str = ""
+    transform: Callable[[Image.Image], Tensor] | None = None
     class_names: list[str] | None = None
     data: dict[str, Any] = field(default_factory=dict)
     classes: int | None = None

@@ -1,8 +1,12 @@
 """What a person writes for a model, told apart: a path, or a name.
 
-t.pt, ./t.pt, folder/     a path
-package.module:factory    a function of one's own, called without arguments
-source://ident            a name that is never taken for a path: python://package.module:factory
+    t.pt, ./t.pt, folder/     a path
+    timm:resnet50             a model of a library: timm, torchvision, or hf, which is transformers
+    package.module:factory    a function of one's own, called without arguments
+    source://ident            the same names, never taken for a path; the source of functions is
+                              python
+
+A path with a slash before its colon is never taken for a name.
 """
 
 import os
@@ -16,7 +20,8 @@ from softlabels.models.specs import is_factory, is_importable
 FACTORY = "python"  # the source of factories, which have none before their colon
 ACCEPTED = (
     "A model is a file (a checkpoint, a TorchScript archive, a .pt2 program, an ONNX file, or a "
-    "state dict with --model, also in shards), or package.module:factory"
+    "state dict with --model, also in shards), a folder of save_pretrained, timm:NAME, "
+    "torchvision:NAME, hf:ORG/NAME, or package.module:factory"
 )
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from softlabels.errors import TeacherError, UsageError
 from softlabels.models.exported import load_exported
-from softlabels.models.factories import load_factory
 from softlabels.models.model import Loading, Model, ModelFile
-from softlabels.models.naming import ACCEPTED, FACTORY, ModelName, parse_name
+from softlabels.models.naming import ACCEPTED, ModelName, parse_name
 from softlabels.models.onnx import load_onnx
 from softlabels.models.shards import find_index
 from softlabels.models.sniffing import sniff
+from softlabels.models.sources import SOURCES
 from softlabels.models.torchscript import load_torchscript
 from softlabels.models.weights import load_pickle, load_safetensors, load_shards
 
@@ -24,13 +24,12 @@ LOADERS: dict[str, Callable[[ModelFile], Model]] = {
     "shards": load_shards,
     "onnx": load_onnx,
 }
-SOURCES: dict[str, Callable[[str], Model]] = {FACTORY: load_factory}  # each gives its own weights
 
 
 def open_model(text: str, loading: Loading, weights: str | None = None) -> Model:
     """The model on the CPU, in eval mode.
 
-    text: a path, `package.module:factory`, or `source:ident`
+    text: the path of a file or of a folder of `save_pretrained`, or a name
     weights: a file with the weights of a model that `text` names
 
     Raises TeacherError for what is no model, or a damaged one, UntrustedPickle for a file that
@@ -38,6 +37,8 @@ def open_model(text: str, loading: Loading, weights: str | None = None) -> Model
     kind of model takes.
     """
     place = parse_name(text, SOURCES)
+    if isinstance(place, Path) and place.is_dir():
+        place = _in_folder(place, text, loading)
     if isinstance(place, ModelName):
         return _open_named(place, loading, weights)
     if weights is not None:
@@ -45,11 +46,27 @@ def open_model(text: str, loading: Loading, weights: str | None = None) -> Model
             f"--weights is {weights!r}, a file for a model by name, and {text} is a path. Which of "
             f"the weights that a file holds are meant is said by --key"
         )
-    place = _index_in(place)
     if not place.is_file():
-        what = "is a folder" if place.is_dir() else "is neither a file nor a folder"
-        raise TeacherError(f"{text} {what}. {ACCEPTED}")
+        raise TeacherError(f"{text} is neither a file nor a folder. {ACCEPTED}")
     return open_file(ModelFile(path=place, **vars(loading)))
+
+
+def _in_folder(folder: Path, text: str, loading: Loading) -> ModelName | Path:
+    """The model that was saved in a folder, or the index of the shards of a state dict. Raises
+    TeacherError where nothing saved a model there."""
+    index = find_index(folder)
+    if index is not None and loading.spec is not None:
+        return index
+    if (folder / "config.json").is_file():
+        return ModelName("hf", str(folder))
+    if index is not None:
+        return index
+    if (folder / "plan.json").is_file():
+        raise TeacherError(
+            f"{text} is a dump, whose teacher has run: a student learns from it, softlabels train "
+            f"{text}. {ACCEPTED}"
+        )
+    raise TeacherError(f"{text} is a folder without config.json. {ACCEPTED}")
 
 
 def _open_named(name: ModelName, loading: Loading, weights: str | None) -> Model:
@@ -58,19 +75,21 @@ def _open_named(name: ModelName, loading: Loading, weights: str | None) -> Model
             f"--model is {loading.spec}, the model of a bare state dict, and {name} is a model "
             f"itself; give its weights with --weights FILE, or leave --model out"
         )
+    blueprint = SOURCES[name.source](name.ident)
     if weights is None:
         if loading.key is not None:
             raise UsageError(
                 f"--key is {loading.key!r}, for a file of several weights, and {name} is no file; "
                 f"name the file with --weights"
             )
-        return SOURCES[name.source](name.ident)
+        return blueprint.load()
     path = _index_in(Path(weights).expanduser())
     if not path.is_file():
         raise TeacherError(f"--weights is {weights!r}, which is no file; give a state dict")
     model = open_file(ModelFile(path=path, **vars(replace(loading, spec=str(name)))))
     if model.kind != "state_dict":
         raise TeacherError(f"--weights is {weights!r}, a {model.kind}; give a state dict")
+    model.name = blueprint.name
     return model
 
 

@@ -17,6 +17,7 @@ from softlabels.errors import UsageError
 from softlabels.models.causes import cause
 from softlabels.spec import parse_widths
 
+LIBRARIES = ("timm", "torchvision", "hf")  # whose models have names: timm:resnet50
 SPELLINGS = "linear, mlp:800x800, cnn:32x64, or package.module:factory"
 
 
@@ -81,7 +82,7 @@ def is_factory(spec: str) -> bool:
     """Whether `spec` names code to import, `package.module:factory`."""
     module, _, name = spec.partition(":")
     dotted = all(part.isidentifier() for part in module.split("."))
-    return dotted and name.isidentifier() and module not in ("mlp", "cnn")
+    return dotted and name.isidentifier() and module not in ("mlp", "cnn", *LIBRARIES)
 
 
 def is_importable(module: str) -> bool:

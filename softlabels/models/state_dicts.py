@@ -126,6 +126,26 @@ def _fits(
     return fits
 
 
+def other_classes(group: WeightSet, model: Mapping[str, Tensor]) -> list[int]:
+    """The number of classes that these weights are of, where they differ from the model's in that
+    alone: every name is there, and the shapes that differ do so in their first size, all by the
+    same number. None where they don't differ, or in another way."""
+    theirs, ours = _by_plain_name(group.tensors), _by_plain_name(model)
+    counts: set[int] = set()
+    for prefix in dict.fromkeys(prefix for name in theirs for prefix in _prefixes(name)):
+        pairs = [
+            (group.tensors[theirs[prefix + plain]], model[own])
+            for plain, own in ours.items()
+            if prefix + plain in theirs
+        ]
+        differing = [(a, b) for a, b in pairs if a.shape != b.shape and a.ndim and b.ndim]
+        sizes = {len(a) for a, _ in differing}
+        alike = all(a.shape[1:] == b.shape[1:] for a, b in differing)
+        if alike and len(sizes) == 1 and 2 * len(pairs) > len(ours):
+            counts |= sizes
+    return sorted(counts)
+
+
 def _prefixes(name: str) -> list[str]:
     """What comes before each segment: '', 'a.' and 'a.b.' of a.b.c."""
     parts = name.split(".")

@@ -1,6 +1,6 @@
 """Files of torch.save and safetensors: our checkpoints, and state dicts that need a model."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
@@ -8,12 +8,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from softlabels.errors import TeacherError, UntrustedPickle
+from softlabels.models.blueprints import Blueprint
 from softlabels.models.checkpoint import Checkpoint
 from softlabels.models.layers import describe_layers, find_by_layer
 from softlabels.models.model import Model, ModelFile
 from softlabels.models.pickles import TRUST, read_pickle, read_without_objects, unsafe_names
 from softlabels.models.shards import read_safetensors, read_shards
-from softlabels.models.specs import build_model, check_state, is_factory
+from softlabels.models.sources import find_blueprint
+from softlabels.models.specs import build_model
 from softlabels.models.state_dicts import (
     NAMELESS,
     Fit,
@@ -25,6 +27,7 @@ from softlabels.models.state_dicts import (
     distinct,
     find_fits,
     find_sets,
+    other_classes,
     same_weights,
 )
 from softlabels.system.humanize import few
@@ -113,38 +116,28 @@ def _from_weights(
     if spec is None:
         raise TeacherError(
             f"{path} is a bare state dict, which does not say its model: add --model mlp:1200x1200 "
-            f"(or linear, cnn:32x64, package.module:factory)"
+            f"(or linear, cnn:32x64, package.module:factory, timm:resnet50, torchvision:resnet50)"
         )
-    build = _builder(spec, file)
-    fits = _find_fits(sets, build, ordered, is_factory(spec))
+    maker = _Named(blueprint) if (blueprint := find_blueprint(spec)) else _Own(spec, file, ordered)
+    fits = maker.find_fits(sets)
     _refuse_list(sets, fits, file)
     fit, remarks = _choose_fit(fits, file)
     if fit is None:
-        nearest = _nearest(sets, build(1).state_dict())
-        ours = build(_class_counts(nearest)[-1]).state_dict()
-        why = describe_misfit(nearest, ours)
-        if not is_factory(spec) and not set(nearest.tensors) & set(ours):
-            why = describe_layers(nearest, ours, ordered)
-        lists = describe_lists(sets, build(_class_counts(nearest)[-1]))
+        nearest = _nearest(sets, maker.near(sets[0]).state_dict())
+        why, lists = maker.describe_misfit(nearest), describe_lists(sets, maker.near(nearest))
         why += f"; {lists}" if lists else ""
         why += f". {_unread(unread)}; if weights are in them, and {TRUST}" if unread else ""
         raise TeacherError(f"the weights in {path} don't fit --model {spec}: {why}")
-    module = build(list(fit.weights.values())[-1].shape[:1].numel())
+    module = maker.module_of(fit)
     check_weights(fit, module.state_dict(), path)
     module.load_state_dict(fit.weights)
-    module.eval()
     if lists := describe_lists([s for s in sets if s.place != fit.place], module):
         remarks.append(f"{path}: {lists}")
     if unread:
         remarks.append(f"{path}: {_unread(unread)}")
-    return Model(
-        name=path.stem,
-        kind="state_dict",
-        module=module,
-        spec=spec,
-        key=fit.place or None,
-        remarks=remarks,
-    )
+    model = maker.model(path.stem, module, fit)
+    model.key, model.remarks = fit.place or None, remarks
+    return model
 
 
 def _nearest(sets: Sequence[WeightSet], model: Mapping[str, Tensor]) -> WeightSet:
@@ -186,30 +179,89 @@ def _in_words(content: Any) -> str:
     return f"{what}, not a model or its state dict: no tensors by name"
 
 
-def _builder(spec: str, file: ModelFile) -> Callable[[int], nn.Module]:
-    """The model for a number of classes; a factory's has its own."""
-    if is_factory(spec):
-        module = build_model(spec, [], 0)
-        check_state(module, spec)
-        return lambda classes: module
-    shape = file.input_shape() if file.input_shape else [1]
-    return cache(lambda classes: build_model(spec, shape, classes))
+class _Own:
+    """Models of our own specs, whose shapes follow from an input and from the number of classes."""
+
+    def __init__(self, spec: str, file: ModelFile, ordered: bool) -> None:
+        shape = file.input_shape() if file.input_shape else [1]
+        self.spec, self.ordered = spec, ordered
+        self.build = cache(lambda classes: build_model(spec, shape, classes))
+
+    def find_fits(self, sets: list[WeightSet]) -> list[Fit]:
+        """Every way in which the file's tensors are the model's, by their names, else by layers."""
+        for find in (find_fits, partial(find_by_layer, ordered=self.ordered)):
+            fits = [
+                fit
+                for group in sets
+                for classes in _class_counts(group)
+                for fit in find(group, self.build(classes).state_dict())
+            ]
+            if fits:
+                return distinct(fits, same_weights)
+        return []
+
+    def near(self, group: WeightSet) -> nn.Module:
+        """The model that these tensors were meant for, if they were."""
+        return self.build(_class_counts(group)[-1])
+
+    def describe_misfit(self, group: WeightSet) -> str:
+        ours = self.near(group).state_dict()
+        if set(group.tensors) & set(ours):
+            return describe_misfit(group, ours)
+        return describe_layers(group, ours, self.ordered)
+
+    def module_of(self, fit: Fit) -> nn.Module:
+        return self.build(list(fit.weights.values())[-1].shape[:1].numel())
+
+    def model(self, name: str, module: nn.Module, fit: Fit) -> Model:
+        return Model(name=name, kind="state_dict", module=module.eval(), spec=self.spec)
 
 
-def _find_fits(
-    sets: list[WeightSet], build: Callable[[int], nn.Module], ordered: bool, by_name: bool
-) -> list[Fit]:
-    """Every way in which the file's tensors are the model's, by their names, else by layers."""
-    for find in (find_fits, partial(find_by_layer, ordered=ordered))[: 1 if by_name else 2]:
-        fits = [
-            fit
-            for group in sets
-            for classes in (_class_counts(group) if not by_name else [0])
-            for fit in find(group, build(classes).state_dict())
-        ]
-        if fits:
-            return distinct(fits, same_weights)
-    return []
+class _Named:
+    """Models by name, of their own number of classes, or of the file's where only the last layer
+    differs: a net that was trained further on other classes."""
+
+    def __init__(self, blueprint: Blueprint) -> None:
+        self.blueprint = blueprint
+        self.build = cache(blueprint.build)
+
+    def find_fits(self, sets: list[WeightSet]) -> list[Fit]:
+        """Every way in which the file's tensors are the model's by their names; else by the names
+        that its library converts."""
+        fits = [fit for group in sets for fit in self._fits(group)]
+        if not fits and self.blueprint.convert is not None:
+            fits = [fit for group in sets for fit in self._fits(self._converted(group))]
+        return distinct(fits, same_weights)
+
+    def _fits(self, group: WeightSet) -> list[Fit]:
+        own = self.build(None)
+        fits = find_fits(group, own.state_dict())
+        for classes in [] if fits else other_classes(group, own.state_dict()):
+            fits += find_fits(group, self.build(classes).state_dict())
+        return fits
+
+    def _converted(self, group: WeightSet) -> WeightSet:
+        assert self.blueprint.convert is not None, "it was asked"
+        try:
+            return replace(group, tensors=dict(self.blueprint.convert(group.tensors)))
+        except Exception:  # it is for the library's own files, and this may be any
+            return group
+
+    def near(self, group: WeightSet) -> nn.Module:
+        return self.build(None)
+
+    def describe_misfit(self, group: WeightSet) -> str:
+        return describe_misfit(group, self.near(group).state_dict())
+
+    def module_of(self, fit: Fit) -> nn.Module:
+        own = self.build(None)
+        for classes in other_classes(WeightSet("", fit.weights), own.state_dict()):
+            return self.build(classes)
+        return own
+
+    def model(self, name: str, module: nn.Module, fit: Fit) -> Model:
+        classes = other_classes(WeightSet("", fit.weights), self.build(None).state_dict())
+        return replace(self.blueprint, name=name).model("state_dict", module, *classes)
 
 
 def _class_counts(group: WeightSet) -> list[int]:

@@ -54,7 +54,8 @@ class DumpOptions(ViewOptions, LabelOptions, SourceOptions):
 
     teacher: Teacher = option(
         "A checkpoint of `softlabels fit`, a TorchScript archive, a .pt2 program, an ONNX file, "
-        "a state dict with --model, or package.module:factory."
+        "a state dict with --model, a folder of save_pretrained, timm:NAME, torchvision:NAME, "
+        "hf:ORG/NAME, or package.module:factory."
     )
     data: Data | None = option(
         "digits, a file or folder of data, or a Hub id. Default: the checkpoint's training data.",
@@ -73,8 +74,12 @@ class DumpOptions(ViewOptions, LabelOptions, SourceOptions):
     engine: Literal["local", "ray"] = option(
         "Where shards run: here (under torchrun, on every rank), or on a Ray cluster.", "local"
     )
-    model: str | None = option("The model of a bare state dict, such as mlp:1200x1200.", None)
-    weights: str | None = option("A file with the weights of a teacher that is named.", None)
+    model: str | None = option(
+        "The model of a bare state dict, such as mlp:1200x1200 or timm:resnet50.", None
+    )
+    weights: str | None = option(
+        "A file with the weights of a teacher by name, such as timm:resnet50.", None
+    )
     key: str | None = option(
         "Which weights of a file that holds several, such as state_dict_ema.", None
     )

@@ -18,8 +18,12 @@ class VerifyOptions(Options):
     )
     replay: Count | None = option("Also run this many random rows through the teacher again.", None)
     teacher: Teacher | None = option("The teacher's file or name, for --replay.", None)
-    model: str | None = option("The model of a bare state dict, such as mlp:1200x1200.", None)
-    weights: str | None = option("A file with the weights of a teacher that is named.", None)
+    model: str | None = option(
+        "The model of a bare state dict, such as mlp:1200x1200 or timm:resnet50.", None
+    )
+    weights: str | None = option(
+        "A file with the weights of a teacher by name, such as timm:resnet50.", None
+    )
     key: str | None = option(
         "Which weights of a file that holds several, such as state_dict_ema.", None
     )

@@ -13,7 +13,7 @@ TEACHER = "TEACHER"  # stands for its file: records hold no paths
 DATA = "DATA"  # stands for a data set in memory
 FUNCTION = "FUNCTION"  # stands for a preprocessing that is one
 NAMES = "NAMES"  # stands for a file of the class names that the plan holds
-NAMED = {"factory"}  # kinds of teachers that their model's name gives again
+NAMED = {"factory", "timm", "torchvision"}  # kinds of teachers that their model's name gives again
 
 
 def recipe(plan: Plan, skipped: bool = False, data: str | None = None) -> list[str]:
@@ -125,7 +125,9 @@ def what_is_teacher(plan: Plan) -> str:
 
 def spelling(plan: Plan) -> str | None:
     """The name that gives the teacher, for --teacher; None for one of files, or of an import."""
-    return plan.teacher.model if plan.teacher.kind in NAMED else None
+    kind, model = plan.teacher.kind, plan.teacher.model
+    from_hub = kind == "transformers" and model is not None and model.startswith("hf:")
+    return model if kind in NAMED or from_hub else None
 
 
 def as_block(plan: Plan, skipped: bool) -> str:

@@ -81,7 +81,11 @@ def test_every_verb_says_the_preprocessing_and_where_it_comes_from(tmp_path, tea
         assert first(verb, options).startswith(f"{line}, from the teacher's checkpoint: inputs")
     options = {"teacher": teacher, "out": str(tmp_path / "e"), "preprocess": "normalize(0.02, 0.1)"}
     options["dtype"] = "float32"  # unscaled pixels make logits that float16 rounds too far
-    given, warned = lines(softlabels.dump, **options)
+    given, warned, other = lines(softlabels.dump, **options)
+    assert other == (
+        "warning: --preprocess is normalize(0.02, 0.1), and the teacher's checkpoint says "
+        "upright|scale(255): yours is used"
+    )
     assert given.startswith("preprocessing normalize(0.02, 0.1): inputs [1, 8, 8] from -0.2 to ")
     assert warned.startswith("warning: pixels of 0 to 255 are normalized with mean 0.02")
     values = lines(softlabels.fit, data=make_vectors(tmp_path / "v.parquet"), **short)

@@ -128,7 +128,7 @@ def test_what_may_be_a_path_and_a_name_is_answered_with_both_spellings(here, tmp
             {"teacher": "HERE:fixed", "weights": "t.pt"},
             "--weights is 't.pt', a torchscript; give",
         ),
-        ({"teacher": "folder"}, "folder is a folder. A model is a file"),
+        ({"teacher": "folder"}, r"folder is a folder without config.json. A model is a file"),
     ],
 )
 def test_names_and_options_that_do_not_fit(here, tmp_path, given, message):
