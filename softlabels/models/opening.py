@@ -70,6 +70,11 @@ def _in_folder(folder: Path, text: str, loading: Loading) -> ModelName | Path:
 
 
 def _open_named(name: ModelName, loading: Loading, weights: str | None) -> Model:
+    if loading.logits is not None:
+        raise UsageError(
+            f"--logits is {loading.logits!r}, a tensor of an ONNX file, and {name} is none; leave "
+            f"it out"
+        )
     if loading.spec is not None:
         raise UsageError(
             f"--model is {loading.spec}, the model of a bare state dict, and {name} is a model "

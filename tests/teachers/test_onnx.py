@@ -173,6 +173,8 @@ def test_a_name_of_no_tensor_is_answered_with_those_that_are_near(tmp_path):
     torch.jit.trace(net(), INPUTS).save(str(script))
     with pytest.raises(UsageError, match="--logits is for ONNX files"):
         resolve(str(script), logits="z")
+    with pytest.raises(UsageError, match="--logits is 'z', a tensor of an ONNX file, and tests"):
+        resolve("tests.onnx_files:net", logits="z")
 
 
 def no_classifier(path: Path, shape: list) -> str:
