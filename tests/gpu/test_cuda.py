@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 import softlabels
+from softlabels.errors import UsageError
 from softlabels.store.folder import Folder
 from softlabels.store.reader import DumpReader
-from tests.conftest import every
+from tests.conftest import Linear, every
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 
@@ -174,3 +175,27 @@ def test_views_are_shown_alike_on_both(teacher, tmp_path):
     trained = softlabels.train(dump=str(tmp_path / "cuda"), T=4, student="mlp:64", epochs=30,
                                lr=3e-3, device="cuda", out=str(tmp_path / "s.pt"))  # fmt: skip
     assert trained.metrics["held_out"]["accuracy"] > 0.5
+
+
+def test_a_module_in_memory_runs_where_it_lies_and_a_callable_gets_what_was_asked(
+    vectors, tmp_path
+):
+    net, seen = Linear().cuda(), []
+    softlabels.dump(teacher=net, data=vectors, out=str(tmp_path / "module"), dtype="float32")
+    assert next(net.parameters()).is_cuda
+    expected = Linear()(softlabels.examples(vectors)["input"]).detach().numpy()
+    np.testing.assert_allclose(logits(tmp_path / "module"), expected, atol=1e-4)
+    with pytest.raises(UsageError, match=r"--device is 'cpu', and the teacher Linear lies on cuda"):
+        softlabels.dump(teacher=net, data=vectors, out=str(tmp_path / "never"), device="cpu")
+
+    def api(batch: Tensor) -> Tensor:
+        seen.append(batch.device.type)
+        return batch[:, :3]
+
+    words = {"teacher": api, "name": "api", "version": "1", "data": vectors}
+    softlabels.dump(**words, out=str(tmp_path / "cpu"))
+    assert set(seen) == {"cpu"}
+    seen.clear()
+    softlabels.dump(**words, out=str(tmp_path / "cuda"), device="cuda")
+    assert set(seen) == {"cuda"}
+    assert (logits(tmp_path / "cpu") == logits(tmp_path / "cuda")).all()
