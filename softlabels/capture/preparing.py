@@ -124,11 +124,11 @@ def _open(options: DumpOptions, progress: Progress) -> _Opened:
             source = open_chosen(data, _title(choice.teacher), remembered, progress, labels)
         except LabelSpaceMismatch as error:
             raise LabelSpaceMismatch(f"{error}. {WAYS_OUT}") from error
-        chosen = choose(source, options.preprocess, known, whose)
+        chosen = choose(source, options.preprocess, known, whose, unasked)
         return Examples(source, chosen.preprocess), chosen.origin
 
     opened: list[tuple[Examples, str]] = []
-    whose = ""
+    whose = unasked = ""
 
     def input_shape() -> list[int]:
         named, _ = names_of_teacher(options.class_names, None)
@@ -138,6 +138,7 @@ def _open(options: DumpOptions, progress: Progress) -> _Opened:
     teacher = resolve(**vars(choice), input_shape=input_shape, name=options.name)
     names, about = names_of_teacher(options.class_names, teacher.class_names)
     teacher.class_names = names.names
+    unasked = teacher.title if teacher.kind in OBJECTS else ""
     whose = f"the teacher's {'checkpoint' if teacher.kind == 'checkpoint' else 'own configuration'}"
     if options.preprocess is None:
         check_own_preprocessing(teacher)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from softlabels.errors import UsageError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocess import DEFAULTS, Preprocess
 from softlabels.inputs.sources import Source
@@ -32,17 +33,28 @@ class Chosen:
         return (f"preprocessing {text}" if text else "no preprocessing") + origin
 
 
-def choose(source: Source, given: Any, remembered: str | None = None, of: str = "") -> Chosen:
+def choose(
+    source: Source, given: Any, remembered: str | None = None, of: str = "", unasked: str = ""
+) -> Chosen:
     """The preprocessing that the user gave, else the one that the file `of` remembers, else the
     default for such inputs. Raises UsageError for a text that can't be parsed, and for a function
     that is not here.
 
     given: text, or a function
+    unasked: what messages call a model that is an object, and so says nothing of pictures: a
+    default would be a guess, and Python shows no messages. Raises UsageError.
     """
     if given is not None:
         return Chosen(Preprocess.of(given).check_here("that text stands for what"))
     if remembered is not None:
         return Chosen(Preprocess.parse(remembered).check_here(of), f"from {of}")
+    if unasked and source.kind == "image":
+        raise UsageError(
+            f"{unasked} is in memory and does not say how pictures become its inputs. Say it with "
+            f"preprocess=: as text, such as 'rgb|resize(256)|center_crop(224)|scale(255)|"
+            f"normalize(…)', or as a function, such as the transform of the model's library; "
+            f"'upright|scale(255)' leaves pictures as they are, from 0 to 1"
+        )
     feature = source.table.features[source.columns.inputs[0]]
     mode = MODES.get(getattr(feature, "mode", None) or "", "|")
     default = DEFAULTS[source.kind].replace("|", mode)

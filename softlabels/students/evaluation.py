@@ -112,7 +112,8 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
     choice = options.part(DataChoice)
     labels = LabelChoice(options.labels)
     source = open_chosen(choice, title, model.remembered, progress, labels)
-    chosen = choose(source, options.preprocess, model.preprocess, "the checkpoint")
+    unasked = "" if isinstance(given, str) else model.title
+    chosen = choose(source, options.preprocess, model.preprocess, "the checkpoint", unasked)
     examples = Examples(source, chosen.preprocess)
     introduce(progress, examples, chosen.origin)
     model.binary = has_two_classes(source, source.class_names or model.class_names)

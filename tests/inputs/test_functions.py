@@ -81,6 +81,15 @@ def test_a_function_makes_what_the_teacher_sees_and_is_asked_for_again(folder, d
     assert "preprocess=FUNCTION" in Path(dump, "README.md").read_text()
 
 
+def test_a_module_in_memory_does_not_guess_how_pictures_become_its_inputs(folder, tmp_path):
+    out = str(tmp_path / "d")
+    with pytest.raises(UsageError, match="the teacher Mean is in memory and does not say how"):
+        softlabels.dump(teacher=Mean(), data=str(folder), out=out)
+    with pytest.raises(UsageError, match="the model Mean is in memory"):
+        softlabels.evaluate(checkpoint=Mean(), data=str(folder), split="train")
+    assert not Path(out).exists()
+
+
 def test_a_resume_and_a_replay_want_the_same_function(folder, dump):
     words = {"teacher": Mean(), "data": str(folder), "out": dump, "dtype": "float32"}
     assert softlabels.verify(dump=dump, replay=9, teacher=Mean(), preprocess=halved).good
