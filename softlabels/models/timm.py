@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Mapping
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -104,5 +105,10 @@ def _class_names(timm: ModuleType, config: Any) -> list[str] | None:
     subset = timm.data.infer_imagenet_subset(config.to_dict())
     if subset is None or not IMAGENET.search(config.tag or ""):
         return None
-    descriptions: list[str] = timm.data.ImageNetInfo(subset).label_descriptions()
-    return descriptions
+    return list(_imagenet_names(subset))
+
+
+@cache  # timm reads two tables of 21,844 lines each time
+def _imagenet_names(subset: str) -> tuple[str, ...]:
+    data = need("timm.data", "timm", f"the names of {subset}")
+    return tuple(data.ImageNetInfo(subset).label_descriptions())

@@ -114,9 +114,12 @@ def _from_weights(
     if not sets:
         raise TeacherError(f"{path} holds {_in_words(content)}")
     if spec is None:
+        beside = (path.parent / "config.json").is_file()  # as save_pretrained leaves it
+        folder = f", or name its folder, {path.parent}, instead" if beside else ""
         raise TeacherError(
             f"{path} is a bare state dict, which does not say its model: add --model mlp:1200x1200 "
             f"(or linear, cnn:32x64, package.module:factory, timm:resnet50, torchvision:resnet50)"
+            f"{folder}"
         )
     maker = _Named(blueprint) if (blueprint := find_blueprint(spec)) else _Own(spec, file, ordered)
     fits = maker.find_fits(sets)

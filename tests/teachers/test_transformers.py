@@ -198,6 +198,12 @@ def test_what_words_can_not_say_is_refused_and_named(tmp_path, pictures, name):
     assert logits_of(tmp_path / "teacher", pictures, tmp_path / "d", **words).shape == (10, 5)
 
 
+def test_a_file_in_a_folder_points_to_the_folder(tmp_path):
+    save(tmp_path / "teacher")
+    with pytest.raises(TeacherError, match=r"bare state dict.*, or name its folder, .*teacher,"):
+        resolve(str(tmp_path / "teacher" / "model.safetensors"))
+
+
 def test_a_folder_without_a_processor(tmp_path, pictures):
     save(tmp_path / "teacher", processor=None)
     with pytest.raises(
