@@ -34,9 +34,11 @@ class Remote(Protocol):
 
     dump, revision: its address, as the note has them
     commit: what it was when the pull began: a commit of the Hub, or the manifest's SHA-256
+    place: where that is, for messages
     shared: whether its card may describe other dumps too
     """
 
+    place: str
     dump: str
     revision: str | None
     commit: str
@@ -96,7 +98,7 @@ class OwnFolder:
         if there is not None and there != plan:
             raise UsageError(
                 f"--out is {self.folder}, which holds an earlier {self.remote.dump}: another dump "
-                f"has taken its place there; choose another folder"
+                f"has taken its place {self.remote.place}; choose another folder"
             )
         if before and before.get("commit") != self.remote.commit:
             for name in (MANIFEST, CARD):
@@ -161,6 +163,8 @@ class OwnFolder:
 class OnHub:
     """A dump on the Hub at a commit."""
 
+    place = "on the Hub"
+
     def __init__(self, address: HubAddress, commit: str) -> None:
         self.address, self.commit = address, commit
         self.dump, self.revision = address.dump, address.revision
@@ -187,6 +191,7 @@ class OnHub:
 class InStore:
     """A dump at an address such as s3://BUCKET/d."""
 
+    place = "at its address"
     revision: str | None = None
     shared = False
 
