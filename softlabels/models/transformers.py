@@ -43,6 +43,13 @@ def transformers_blueprint(place: str) -> Blueprint:
     name, _, revision = (str(folder), "", "") if is_folder else place.partition("@")
     at = {"revision": revision or None, "trust_remote_code": False}
     with _loading(transformers, place):
+        written, _ = transformers.PretrainedConfig.get_config_dict(name, revision=at["revision"])
+    if "architecture" in written and written.get("model_type", "timm_wrapper") == "timm_wrapper":
+        raise TeacherError(
+            f"{place} was saved by timm; give its model and its weights: --teacher "
+            f"timm:{written['architecture']} --weights FILE"
+        )
+    with _loading(transformers, place):
         config = transformers.AutoConfig.from_pretrained(name, **at)
     kinds = transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
     if type(config) not in kinds:
@@ -194,7 +201,7 @@ def _loading(transformers: ModuleType, place: str) -> Iterator[None]:
     logging.disable_progress_bar()
     try:
         yield
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError) as error:
         reason = first_line(error)
         raise TeacherError(f"{place} can't be loaded by transformers: {reason}") from error
     finally:

@@ -225,6 +225,10 @@ def test_folders_that_are_no_classifier(tmp_path):
     (folder / "config.json").write_text('{"model_type": "no_such_model"}')
     with pytest.raises(TeacherError, match=r"x can't be loaded by transformers: .*no_such_model"):
         resolve(str(folder))
+    of_timm = {"architecture": "resnet18", "num_classes": 7, "pretrained_cfg": {"tag": "a1_in1k"}}
+    (folder / "config.json").write_text(json.dumps(of_timm))
+    with pytest.raises(TeacherError, match=r"by timm; .* --teacher timm:resnet18 --weights FILE"):
+        resolve(str(folder))
     text = transformers.BertConfig(architectures=["BertForSequenceClassification"])
     text.save_pretrained(folder)
     with pytest.raises(TeacherError, match=r"x is BertForSequenceClassification, and transformers"):
