@@ -104,7 +104,7 @@ def test_labels_of_other_classes_are_shown_apart(tmp_path):
     )
     dogs = softlabels.show(dump=tmp_path / "d", class_="dog", rows=50)
     assert [row.id for row in dogs.rows] == list(range(1, 40, 2))
-    assert {(row.own_label, row.label) for row in dogs.rows} == {("dog", None)}
+    assert {(row.label_source, row.label) for row in dogs.rows} == {("dog", None)}
     assert "id 1   own label dog\n" in str(dogs)
     top = softlabels.load(tmp_path / "d", inputs=False).take(np.arange(40))["logits"].argmax(-1)
     of_teacher = softlabels.show(dump=tmp_path / "d", class_="2", rows=50)

@@ -43,7 +43,7 @@ class ShownRow:
 
     view, position: None where a row is the whole of an input, and where it has one position
     label, label_name: the hard label, None where there is none
-    own_label: the name of the label_source, a class of the data's own; None where there is none
+    label_source: the name of its class among those of the data, where these are not the teacher's
     top: the classes of the largest logits, the largest first
     path: of the picture, if its id is a path and its folder is on this disk
     """
@@ -53,7 +53,7 @@ class ShownRow:
     position: int | None
     label: int | None
     label_name: str | None
-    own_label: str | None
+    label_source: str | None
     top: list[TopClass]
     path: str | None
 
@@ -140,7 +140,7 @@ def shown_rows(
                 position=None if plan.positions == 1 else position - int((which < row).sum()),
                 label=label if label >= 0 else None,
                 label_name=_name(label, names) if label >= 0 else None,
-                own_label=None if own is None else _own_name(plan, int(own[rows[row]])),
+                label_source=None if own is None else _own_name(plan, int(own[rows[row]])),
                 top=[
                     TopClass(c, _name(c, names), [float(q[position, c].exp()) for q in log_q])
                     for c in classes
@@ -281,8 +281,8 @@ def _head(row: ShownRow) -> str:
     parts += [] if row.position is None else [f"position {row.position}"]
     if row.label_name is not None:
         parts.append(f"label {short(row.label_name, NAME)} *")
-    if row.own_label is not None:
-        parts.append(f"own label {short(row.own_label, NAME)}")
+    if row.label_source is not None:
+        parts.append(f"own label {short(row.label_source, NAME)}")
     parts += [] if row.path is None else [short(row.path, 200)]
     return "   ".join(parts)
 
