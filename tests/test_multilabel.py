@@ -109,6 +109,8 @@ def test_the_road_of_a_multi_label_teacher(given_data, tmp_path, cli, codec):
     held = result.metrics["held_out"]
     assert held["kl"] < 0.02
     assert held["agreement"] > 0.9
+    with pytest.raises(UsageError, match=r"trained for multilabel, .* Say --task multilabel"):
+        softlabels.dump(teacher=str(tmp_path / "s.pt"), data=given_data["data"], out=out + "2")
     done = cli("eval", "s.pt", "--data", given_data["data"])
     assert (done.code, done.out) == (2, "")
     assert "eval measures one label a row" in done.err

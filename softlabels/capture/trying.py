@@ -59,6 +59,12 @@ def try_teacher(
     """
     check_class_names(teacher.name, teacher.class_names, names.names)
     teacher.classes = teacher.classes if names.names is None else len(names.names)
+    known = teacher.data.get("task", run.task)
+    if known != run.task:
+        raise UsageError(
+            f"{teacher.title} was trained for {known}, as its file says, and --task is {run.task}: "
+            f"its soft targets are of the other kind. Say --task {known}"
+        )
     teacher.link = LINKS[run.task]
     several = teacher.link == "sigmoid"  # of a row's labels
     if several and examples.source.labelled:

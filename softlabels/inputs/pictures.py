@@ -122,7 +122,7 @@ def _center_crop(image: Image.Image, call: Call, sizes: list[int], floor: bool) 
     if height > image.height or width > image.width:
         raise ValueError(
             f"{call} is larger than the image, {image.height}×{image.width}: put a resize before "
-            f"it, or pad{str(call).removeprefix(call.name)}, as torchvision does"
+            f"it, or pad({', '.join(map(str, sizes))}), as torchvision does"
         )
     down, right = image.height - height, image.width - width
     top, left = (down // 2, right // 2) if floor else (round(down / 2), round(right / 2))

@@ -28,6 +28,7 @@ class Blueprint:
     build: the module for C classes, or for its own number, with whatever weights
     pretrained: the module with its own weights
     preprocess, unsaid, transform, class_names: see `Model`
+    task: what it was trained for, multilabel or classification, if that is known
     convert: from the names that weights were published under to the library's
     """
 
@@ -40,6 +41,7 @@ class Blueprint:
     unsaid: str = ""
     transform: Callable[[Image.Image], Tensor] | None = None
     class_names: list[str] | None = None
+    task: str | None = None
     convert: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
 
     def load(self) -> Model:
@@ -64,4 +66,5 @@ class Blueprint:
             unsaid=self.unsaid,
             transform=self.transform,
             class_names=names,
+            data={} if self.task is None else {"task": self.task},
         )

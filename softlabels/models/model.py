@@ -51,7 +51,8 @@ class Model:
         the library of a model by name
     files: those that it was read from, if it was read from any
     spec: such as mlp:800x800, where there is one
-    preprocess, class_names, data: what a checkpoint remembers, or a library knows
+    preprocess, class_names, data: what a checkpoint remembers, or a library knows; `data` has the
+        `task` that it was trained for, if that is known
     unsaid: what of the model's own preprocessing the words of --preprocess can't say
     transform: a picture → what the model's library makes of it, [C, H, W], for comparison
     classes: their number, if known; it tells logits from a model's other outputs

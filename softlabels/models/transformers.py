@@ -29,6 +29,10 @@ SIZES = {frozenset({"height", "width"}), frozenset({"shortest_edge"})}
 # Steps of a processor that are said in words, or that concern no picture.
 KNOWN = {"do_convert_rgb", "do_resize", "do_center_crop", "do_rescale", "do_normalize",
          "do_reduce_labels"}  # fmt: skip
+TASKS = {  # by the configuration's problem_type
+    "multi_label_classification": "multilabel",
+    "single_label_classification": "classification",
+}
 
 
 def transformers_blueprint(place: str) -> Blueprint:
@@ -67,6 +71,7 @@ def transformers_blueprint(place: str) -> Blueprint:
         build=lambda classes: auto.from_config(_with_classes(config, classes)),
         pretrained=lambda: _pretrained(transformers, auto, name, place, at),
         class_names=_class_names(config),
+        task=TASKS.get(config.problem_type or ""),
         **_own_preprocessing(transformers, name, at, channels),
     )
 

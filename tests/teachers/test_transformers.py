@@ -8,6 +8,7 @@ import shutil
 import pytest
 import torch
 
+import softlabels
 from softlabels.errors import MissingExtra, PlanMismatch, TeacherError, UsageError
 from softlabels.teachers import resolve
 from tests.conftest import Lines
@@ -196,6 +197,19 @@ def test_what_words_can_not_say_is_refused_and_named(tmp_path, pictures, name):
     assert "with --preprocess" in str(told.value)
     words = {"preprocess": "rgb|resize(32, 32)|scale(255)"}
     assert logits_of(tmp_path / "teacher", pictures, tmp_path / "d", **words).shape == (10, 5)
+
+
+def test_a_configuration_says_that_there_are_several_labels(tmp_path, pictures):
+    folder = tmp_path / "teacher"
+    save(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["problem_type"] = "multi_label_classification"
+    (folder / "config.json").write_text(json.dumps(config))
+    given = {"teacher": str(folder), "data": pictures, "out": str(tmp_path / "d")}
+    with pytest.raises(UsageError, match=r"trained for multilabel, .* Say --task multilabel"):
+        softlabels.dump(**given, labels=False)
+    softlabels.dump(**given, labels=False, task="multilabel")
+    assert softlabels.info(given["out"])["facts"]["task"] == "multilabel"
 
 
 def test_a_file_in_a_folder_points_to_the_folder(tmp_path):
