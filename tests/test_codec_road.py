@@ -181,6 +181,7 @@ def test_a_pilot_that_was_cut_off_before_its_plan_is_taken(dump, teacher, tmp_pa
     assert harm.contents(out) == harm.contents(dump)
 
 
+@pytest.mark.slow
 def test_two_ranks_share_one_pilot(dump, teacher, tmp_path):
     out = tmp_path / "d"
     process = run(*dumping(teacher, out, "--json"), ranks=2)

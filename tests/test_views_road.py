@@ -118,6 +118,7 @@ def dumping(teacher: str, out: Path, *words: object) -> list[object]:
     return ["dump", "--teacher", teacher, "--out", out, *options, *words]
 
 
+@pytest.mark.slow
 def test_a_kill_loses_nothing_and_two_ranks_go_on_with_it(dump, teacher, tmp_path):
     out = tmp_path / "d"
     process = run(*dumping(teacher, out))

@@ -144,6 +144,7 @@ def test_what_is_pulled_is_a_dump_of_its_own(hub, owner, stranger, splits, repo,
     assert owner(work.push, str(tmp_path / "train"), repo)["commit"] is None
 
 
+@pytest.mark.slow
 def test_offline_a_copy_of_another_commit_is_named(hub, owner, splits, repo, tmp_path):
     first = owner(work.push, str(splits["train"]), repo)["commit"]
     home = environment(hub, tmp_path / "home", READER)

@@ -282,6 +282,7 @@ def open_mutants(folder: str, seeds: list[int], log: str) -> None:
     Path(log).write_text(f"peak {peak}")
 
 
+@pytest.mark.slow
 def test_footers_that_lie_break_nothing(dump_folder, tmp_path):
     folder = shutil.copytree(dump_folder, tmp_path / "d")
     log = tmp_path / "log"

@@ -39,7 +39,8 @@ def server():
         s3fs.S3FileSystem.clear_instance_cache()
         delay = retries.delay_exponential
         with patch.object(retries, "delay_exponential", lambda *a, **w: delay(*a, **w) / 20):
-            s3fs.S3FileSystem().mkdir(s3.BUCKET)
+            # moto's buckets outlive its server: this module may begin twice in a process
+            s3fs.S3FileSystem().makedirs(s3.BUCKET, exist_ok=True)
             yield found
         s3fs.S3FileSystem.clear_instance_cache()
         for name, value in before.items():

@@ -354,6 +354,7 @@ def test_a_plain_dataloader_tells_of_damage_within_about_an_epoch(tmp_path, work
         list(loader)
 
 
+@pytest.mark.slow
 def test_too_many_open_files_are_no_damage(tmp_path):
     folder, said = make_dump(tmp_path / "d", LOGITS[:400], 4, 4), tmp_path / "said"
     for most, code in ((60, 3), (2000, 0)):
