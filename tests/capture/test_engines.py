@@ -177,7 +177,7 @@ def test_a_rank_that_fails_before_it_comes_stops_the_others(slow, tmp_path):
     said = tmp_path / "said"
     words = slow | {"out": str(tmp_path / "d"), "said": str(said)}
     assert finish(ranks(3, work=dump_without_a_teacher, **words)) == [3, 3, 3]
-    assert said.read_text().count("rank 1 stopped: --teacher none.pt does not exist") == 2
+    assert said.read_text().count("rank 1 stopped: none.pt does not exist") == 2
     assert commits(tmp_path / "d") == set()
 
 
