@@ -214,6 +214,7 @@ class LabelTargets(DenseTargets):
         """−Σ [q log p + (1 − q) log(1 − p)] with p = sigmoid(x), none of which is 0."""
         with torch.no_grad():
             t_MC = self._scaled()
+            # 1 − q would round to 0 where a label is nearly certain, and its log p is far from 0
             q_MC, absent_MC = torch.sigmoid(t_MC), torch.sigmoid(-t_MC)
         return -(q_MC * logsigmoid(x_MC) + absent_MC * logsigmoid(-x_MC)).sum(-1)
 

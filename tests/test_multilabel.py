@@ -66,6 +66,11 @@ def test_the_loss_sums_over_labels_and_takes_hard_labels():
     (ours,) = torch.autograd.grad(loss, student_MC, retain_graph=True)
     (theirs,) = torch.autograd.grad(0.7 * soft + 0.3 * hard, student_MC)
     torch.testing.assert_close(ours, theirs)
+    stack = torch.stack([student_MC, student_MC])
+    torch.testing.assert_close(
+        softlabels.kd_loss(stack, targets, labels_MC.long(), T=4, alpha=0.7),
+        torch.stack([loss] * 2),
+    )
     with pytest.raises(UsageError, match="0 and 1 for each of its labels"):
         softlabels.kd_loss(student_MC, targets, torch.zeros(4).long(), T=4, alpha=0.7)
 

@@ -80,10 +80,10 @@ class Preprocess:
         """Raises UsageError for an unknown step, a wrong number of arguments or a wrong order."""
         picture: list[Call] = []
         numbers: list[Call] = []
-        words = parse_pipeline(text, "--preprocess")
-        if [word.name for word in words] == [OPAQUE]:
-            return cls(tuple(words), ())
-        for call in words:
+        steps = parse_pipeline(text, "--preprocess")
+        if [step.name for step in steps] == [OPAQUE]:
+            return cls(tuple(steps), ())
+        for call in steps:
             known = ON_PICTURE | ON_NUMBERS
             if call.name not in known:
                 raise UsageError(

@@ -122,7 +122,7 @@ def shown_rows(
     """These rows (ascending) with their `top` most probable classes, and their label's."""
     plan, names = reader.plan, reader.plan.source.class_names
     logits, which = reader.logits_of(rows)
-    top_MK = logits.temper(1).top(min(top, plan.classes))[1]
+    top_MK = logits.temper(1).top(min(top, plan.classes))[1]  # in the same order at any T
     log_q = [logits.temper(T).log_probs().double() for T in temperatures]
     ids, labels = reader.ids[rows], reader.labels
     own = None if reader.labelled else reader.source_labels

@@ -5,7 +5,7 @@ N rows; M scored positions of them, for a classifier as many; C classes; S stude
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from softlabels.errors import LogitsError, UsageError
 from softlabels.logits import DenseLogits, Logits, Temperature
@@ -79,8 +79,10 @@ def hard_label_loss(logits_MC: Tensor, labels_MC: Tensor) -> Tensor:
             f"are 0 and 1 for each of its labels, {list(logits_MC.shape[-2:])}"
         )
     x_MC = logits_MC.float()
-    log_p_MC, log_absent_MC = logsigmoid(x_MC), logsigmoid(-x_MC)
-    return -(labels_MC * log_p_MC + (1 - labels_MC) * log_absent_MC).sum(-1).mean(-1)
+    loss_MC = binary_cross_entropy_with_logits(
+        x_MC, labels_MC.to(x_MC).expand_as(x_MC), reduction="none"
+    )
+    return loss_MC.sum(-1).mean(-1)
 
 
 def check_shape(student_logits_MC: Tensor, teacher: Logits) -> None:
