@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from softlabels.errors import SoftlabelsError
     from softlabels.exchange import import_logits
     from softlabels.hub import pull, push
-    from softlabels.logits import DenseLogits, SoftTargets
+    from softlabels.logits import DenseLogits
     from softlabels.reports import info, list_dumps, show
+    from softlabels.soft_targets import SoftTargets
     from softlabels.students import evaluate, fit, kd_loss, train
     from softlabels.targets import SoftDataset, examples, load, with_soft_targets
     from softlabels.teachers import Teacher
@@ -54,8 +55,9 @@ _HOMES = {
     "errors": ["SoftlabelsError"],
     "exchange": ["import_logits"],
     "hub": ["pull", "push"],
-    "logits": ["DenseLogits", "SoftTargets"],
+    "logits": ["DenseLogits"],
     "reports": ["info", "list_dumps", "show"],
+    "soft_targets": ["SoftTargets"],
     "students": ["evaluate", "fit", "kd_loss", "train"],
     "targets": ["SoftDataset", "examples", "load", "with_soft_targets"],
     "teachers": ["Teacher"],

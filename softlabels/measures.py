@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from softlabels.logits import DenseLogits, LabelTargets, Link, Logits, SoftTargets
+from softlabels.logits import DenseLogits, Logits
+from softlabels.soft_targets import LabelTargets, Link, SoftTargets
 
 BINS = 15
 PARTS = 50  # of the range of entropies

@@ -6,7 +6,7 @@ N rows, C classes. No softmax is computed here; the output of one is recognised 
 import torch
 from torch import Tensor
 
-from softlabels.logits import working
+from softlabels.soft_targets import working
 
 SUM = 5e-3  # how far the sum of a thousand float16 probabilities may be from 1
 ENOUGH = 40  # so many values, all from 0 to 1, are no coincidence

@@ -16,7 +16,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from softlabels.logits import SoftTargets, StoredLogits, Temperature, check_temperatures
+from softlabels.logits import StoredLogits
+from softlabels.soft_targets import SoftTargets, Temperature, check_temperatures
 from softlabels.store.codecs.codec import MASK, POSITIONS, Codec, Stored
 from softlabels.store.codecs.kinds import Dense
 from softlabels.store.codecs.registry import CODECS

@@ -8,12 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from softlabels.errors import LogitsError, UsageError
-from softlabels.logits import (
-    DenseLogits,
-    SoftTargets,
-    entropy_at_one,
-)
+from softlabels.logits import DenseLogits
 from softlabels.probabilities import looks_like, scaled_probabilities
+from softlabels.soft_targets import SoftTargets, entropy_at_one
 from softlabels.store.codecs.rounding import cast_for_storage
 from softlabels.students.losses import kd_loss
 

@@ -14,7 +14,8 @@ from torch.nn.functional import logsigmoid
 
 import softlabels
 from softlabels.errors import PlanMismatch, UsageError
-from softlabels.logits import DenseLogits, kl_of_change
+from softlabels.logits import DenseLogits
+from softlabels.soft_targets import kl_of_change
 from tests.conftest import Linear, save_script
 
 

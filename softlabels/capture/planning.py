@@ -10,7 +10,7 @@ from softlabels.capture.pipeline import Job, Pace
 from softlabels.capture.viewing import Views
 from softlabels.errors import UsageError
 from softlabels.inputs.sources import Source
-from softlabels.logits import LINKS
+from softlabels.soft_targets import LINKS
 from softlabels.store.codecs.registry import parse_codec
 from softlabels.store.fields import FORMAT
 from softlabels.store.folder import Folder

@@ -11,9 +11,9 @@ from softlabels.capture.planning import Storage
 from softlabels.errors import LogitsError, UsageError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.label_numbers import check_labels, has_two_classes
-from softlabels.logits import LINKS
 from softlabels.models.outputs import describe_pair
 from softlabels.probabilities import looks_like, scaled_probabilities
+from softlabels.soft_targets import LINKS
 from softlabels.store.codecs.kinds import Dense
 from softlabels.store.codecs.registry import parse_codec
 from softlabels.store.codecs.rounding import cast_for_storage

@@ -25,9 +25,9 @@ from softlabels.exchange.opening import open_foreign
 from softlabels.inputs.opening import DataChoice, LabelChoice, open_chosen
 from softlabels.inputs.preprocessing import choose
 from softlabels.inputs.sources import BLOCK_ROWS, Source
-from softlabels.logits import check_temperature
 from softlabels.options import ImportOptions, verb
 from softlabels.places.folders import open_folder
+from softlabels.soft_targets import check_temperature
 from softlabels.store.ledger import Ledger
 from softlabels.store.records import Manifest
 from softlabels.system.humanize import counted, size_words

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, FailFast, Field, model_validator
 
 from softlabels.errors import PlanMismatch, UsageError
 from softlabels.inputs.views import Drawn, counters, parse_augment
-from softlabels.logits import LINKS, Link
+from softlabels.soft_targets import LINKS, Link
 from softlabels.store.bands import group_sizes, view_rows
 from softlabels.store.codecs.codec import Codec
 from softlabels.store.codecs.registry import parse_codec

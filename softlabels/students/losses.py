@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from softlabels.errors import LogitsError, UsageError
-from softlabels.logits import DenseLogits, Logits, Temperature
+from softlabels.logits import DenseLogits, Logits
 from softlabels.probabilities import looks_like
+from softlabels.soft_targets import Temperature
 
 LOOKED_AT = 64  # rows of a plain tensor that are checked for probabilities
 EVIDENCE = 2  # rows at least: a single row may sum to 1 by chance

@@ -15,9 +15,9 @@ from softlabels.inputs.opening import DataChoice, open_chosen
 from softlabels.inputs.preprocessing import choose, introduce
 from softlabels.inputs.tables.opening import title_of
 from softlabels.inputs.views import draw_shifts, shift
-from softlabels.logits import check_temperature
 from softlabels.options import FitOptions, TrainOptions, verb
 from softlabels.places.newest import newest_dump
+from softlabels.soft_targets import check_temperature
 from softlabels.store.records import Plan
 from softlabels.students.job import Job, TrainResult
 from softlabels.students.losses import hard_loss, kd_loss

@@ -7,9 +7,9 @@ from typing import Any
 
 from softlabels.errors import UsageError
 from softlabels.inputs.preprocess import Preprocess
-from softlabels.logits import check_temperature
 from softlabels.places.folders import dump_folder
 from softlabels.places.remote_copies import local_copy
+from softlabels.soft_targets import check_temperature
 from softlabels.store.folder import Folder
 from softlabels.store.reader import DumpReader
 from softlabels.store.shard_numbers import write_numbers

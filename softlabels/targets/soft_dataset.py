@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from softlabels.errors import UsageError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocess import Preprocess
-from softlabels.logits import check_temperature
+from softlabels.soft_targets import check_temperature
 from softlabels.store.reader import DumpReader
 from softlabels.system.humanize import counted, few, short
 from softlabels.targets.batch import Batch, Row, Rows

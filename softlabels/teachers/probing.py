@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from softlabels.errors import TeacherError
-from softlabels.logits import Link, total_variation
 from softlabels.models.objects import OBJECTS
+from softlabels.soft_targets import Link, total_variation
 from softlabels.teachers.teacher import Teacher
 
 # By how much a probability at T = 1 may differ where kernels of another batch size add in another

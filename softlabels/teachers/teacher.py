@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from softlabels.errors import LabelSpaceMismatch, TeacherError
 from softlabels.label_spaces import WAYS_OUT, LabelSpace, match_label_spaces
-from softlabels.logits import Link
 from softlabels.models.model import Model
 from softlabels.models.outputs import ONE_LOGIT
+from softlabels.soft_targets import Link
 
 
 @dataclass(kw_only=True, repr=False)

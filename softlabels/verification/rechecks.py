@@ -12,10 +12,11 @@ from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import BLOCK_ROWS, Source
 from softlabels.label_spaces import LabelSpace, match_label_spaces
-from softlabels.logits import DenseLogits, Logits, kl_of_change
+from softlabels.logits import DenseLogits, Logits
 from softlabels.measures import agrees
 from softlabels.models.objects import CALLABLE, OBJECTS
 from softlabels.models.specs import is_factory
+from softlabels.soft_targets import kl_of_change
 from softlabels.store.reader import DumpReader
 from softlabels.store.records import Plan
 from softlabels.system.devices import CUDA_ALONE

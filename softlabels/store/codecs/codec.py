@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from softlabels.errors import LogitsError, UsageError
-from softlabels.logits import Link, Logits, kl_of_change
+from softlabels.logits import Logits
+from softlabels.soft_targets import Link, kl_of_change
 from softlabels.store.codecs.kinds import Dense
 from softlabels.store.pages.columns import Column
 

@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from softlabels.logits import DenseLogits, Link
+from softlabels.logits import DenseLogits
+from softlabels.soft_targets import Link
 from softlabels.store.codecs.codec import Codec, Stored
 from softlabels.store.codecs.kinds import Dense
 from softlabels.store.codecs.rounding import cast_for_storage, check_rounding, rounding_kl

@@ -15,7 +15,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from softlabels.logits import Link, PackedLogits, kl_of_change
+from softlabels.logits import PackedLogits
+from softlabels.soft_targets import Link, kl_of_change
 from softlabels.store.codecs.codec import Codec, Stored
 from softlabels.store.codecs.kinds import Dense
 from softlabels.store.codecs.rounding import cast_for_storage, round_towards

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from softlabels.errors import UsageError
-from softlabels.logits import Link
+from softlabels.soft_targets import Link
 from softlabels.store.codecs.codec import Codec
 from softlabels.store.codecs.dense import DTYPES, DenseCodec
 from softlabels.store.codecs.int8 import Int8Codec
