@@ -36,10 +36,10 @@ class TerminalProgress(Progress):
         self.console.print(text, markup=False)
 
     @contextmanager
-    def bar(self, what: str, total: int, unit: str) -> Iterator[Advance]:
+    def bar(self, what: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
         if not self.console.is_terminal:
             with _ticking(
-                total, LINE_SECONDS, lambda tick: self.say(_line(what, unit, tick))
+                total, done, LINE_SECONDS, lambda tick: self.say(_line(what, unit, tick))
             ) as go:
                 yield go
             return
@@ -52,7 +52,7 @@ class TerminalProgress(Progress):
             TextColumn("{task.fields[note]}"),
         )
         with Bars(*columns, console=self.console) as bars:
-            task = bars.add_task(what, total=total, note="")
+            task = bars.add_task(what, total=total, completed=done, note="")
 
             def move(n: int, note: str = "") -> None:
                 fields = {"note": note} if note else {}
@@ -69,11 +69,11 @@ class LogProgress(Progress):
         log_event("say", text=text)
 
     @contextmanager
-    def bar(self, what: str, total: int, unit: str) -> Iterator[Advance]:
+    def bar(self, what: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
         def write(tick: dict[str, Any]) -> None:
             log_event("progress", what=what, unit=unit, **tick)
 
-        with _ticking(total, JSON_SECONDS, write) as advance:
+        with _ticking(total, done, JSON_SECONDS, write) as advance:
             yield advance
         write({"done": total, "total": total})
 
@@ -87,12 +87,12 @@ def log_event(event: str, **details: Any) -> None:
 
 @contextmanager
 def _ticking(
-    total: int, every: float, write: Callable[[dict[str, Any]], None]
+    total: int, done: int, every: float, write: Callable[[dict[str, Any]], None]
 ) -> Iterator[Advance]:
     """An `advance` that calls `write` at most once in `every` seconds, with done, total,
     per_second, seconds_left and note."""
     began = last = time.monotonic()
-    done = 0
+    before = done
 
     def advance(n: int, note: str = "") -> None:
         nonlocal done, last
@@ -100,7 +100,7 @@ def _ticking(
         now = time.monotonic()
         if now - last >= every:
             last = now
-            speed = done / (now - began)
+            speed = (done - before) / (now - began)
             left = round((total - done) / speed) if speed else None
             notes = {"note": note} if note else {}
             write({"done": done, "total": total, "per_second": round(speed, 1),

@@ -43,6 +43,9 @@ class TrainingOptions(Options):
     )
     seed: Natural = option("Seed of initial weights and dropout.", 0)
     data_seed: Natural = option("Seed of the order of rows, the hold-out and draws.", 0)
+    resume: bool = option(
+        "Go on with an unfinished training, from the state beside --out; else begin anew.", False
+    )
     device: str = option("auto, cpu, cuda, cuda:1 or mps.", "auto")
     precision: Literal["float32", "bf16", "tf32"] = option(
         "Precision of matrix products; bf16 is faster, and tf32 on CUDA.", "float32"

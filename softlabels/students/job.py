@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from softlabels.errors import UsageError
+from softlabels.errors import TrainingError, UsageError
 from softlabels.inputs.examples import Examples
 from softlabels.logits import DenseLogits
 from softlabels.measures import LabelScore, TeacherScore
@@ -19,8 +19,10 @@ from softlabels.models.causes import cause
 from softlabels.models.checkpoint import Checkpoint, library_versions
 from softlabels.models.specs import build_model, check_state
 from softlabels.students.evaluation import broken_rows, predict
+from softlabels.students.history import History
 from softlabels.students.holdout import FEW, choose_rows, labels_choose
 from softlabels.students.ranks import Ranks
+from softlabels.students.state_file import StateFile, check_same
 from softlabels.students.student import (
     Student,
     Use,
@@ -30,6 +32,7 @@ from softlabels.students.student import (
 )
 from softlabels.students.trainer import (
     Outcome,
+    Outputs,
     Recipe,
     Score,
     Task,
@@ -44,6 +47,7 @@ from softlabels.targets.batch import for_each_position
 from softlabels.targets.soft_dataset import Dump
 
 PLACES = ("dump", "data", "source", "out", "device", "keep", "cache")  # may differ between ranks
+FREE = ("--resume",)  # beside PLACES, what may differ when a training goes on
 SHOWN = 8  # names
 
 
@@ -118,7 +122,11 @@ class Job:
         share = smallest_share(len(rows[0]), recipe.batch_size, ranks.world)
         seed_everything(recipe.seed)
         student, use = self.build(share)
-        self.check_ranks(student)
+        facts = self.facts(student)
+        ranks.check_same(facts)
+        file, state = self.beginning(facts, progress)
+        if isinstance(state, Checkpoint):
+            return TrainResult(self.out, state, ranks.rank)
         task = Task(
             order=order,
             take=take,
@@ -135,9 +143,13 @@ class Job:
             result[0].save(self.out)
 
         use_differs = bool(use.unused) or not use.steady
-        trainer = Trainer(student, task, rows, recipe, save, ranks, use_differs)
+        outputs = Outputs(self.out, save, file, History(self.out))
+        trainer = Trainer(student, task, rows, recipe, outputs, ranks, progress, use_differs)
         self.say(rows, use, progress)
-        outcome = trainer.run(progress)
+        if state is not None:
+            trainer.go_on(state)
+            progress.say(f"goes on after {trainer.place}{self.elsewhere(state)}")
+        outcome = trainer.run()
         return TrainResult(
             self.out, result[0] if result else self.checkpoint(outcome), self.ranks.rank
         )
@@ -157,15 +169,50 @@ class Job:
         use = check_training(student, sample, recipe.precision, share, self.ranks.world)
         return student, use
 
-    def check_ranks(self, student: Student) -> None:
-        """Raises UsageError unless all ranks have the same options, data and model."""
-        options = {
-            f"--{name.replace('_', '-')}": value
-            for name, value in self.options.items()
-            if name not in PLACES
-        }
-        shapes = [(name, list(value.shape)) for name, value in student.model.state_dict().items()]
-        self.ranks.check_same(options | {"set of rows": self.identity, "model": shapes})
+    def facts(self, student: Student) -> dict[str, Any]:
+        """What must be the same for all ranks, and for a training that goes on."""
+        return facts_of(
+            self.options,
+            identity=self.identity,
+            preprocess=str(self.examples.preprocess),
+            state_dict=student.model.state_dict(),
+        )
+
+    def beginning(
+        self, facts: dict[str, Any], progress: Progress
+    ) -> tuple[StateFile, dict[str, Any] | Checkpoint | None]:
+        """The file for the state, and what training begins with: a state, the checkpoint of a
+        complete training, to which nothing is left to do, or nothing.
+
+        Raises UsageError for the state of another training, and for one that `--resume` does not
+        ask for; TrainingError for a damaged one.
+        """
+        ranks = self.ranks
+        fixed = {name: value for name, value in facts.items() if name not in FREE}
+        file = StateFile(self.out, fixed | {"number of processes": ranks.world})
+
+        def find() -> dict[str, Any] | Checkpoint | None:
+            if not self.options["resume"]:
+                if file.exists():
+                    raise UsageError(
+                        f"{file.path} is the state of an unfinished training. Add --resume to go "
+                        f"on with it, choose another file with --out, or remove it"
+                    )
+                return None
+            return file.read() if file.exists() else finished(self.out, fixed)
+
+        begin: dict[str, Any] | Checkpoint | None = ranks.on_first(find)
+        if isinstance(begin, Checkpoint):
+            progress.say(f"{self.out} is complete; nothing is left to do")
+        elif begin is None and self.options["resume"]:
+            progress.say(f"no {file.path}, so training begins anew")
+        return file, begin
+
+    def elsewhere(self, state: dict[str, Any]) -> str:
+        """Why the result may differ in rounding from that of an undisturbed training."""
+        here = {"device": self.ranks.device.type, "torch": str(torch.__version__)}
+        other = [f"{n} {state[n]}, now {here[n]}" for n in here if state[n] != here[n]]
+        return f"; it began with {', '.join(other)}, which may round otherwise" if other else ""
 
     def say(self, rows: tuple[np.ndarray, np.ndarray], use: Use, progress: Progress) -> None:
         """Say what is trained on what, with warnings about hold-out, classes and parameters."""
@@ -266,11 +313,48 @@ class Job:
             preprocess=str(self.examples.preprocess),
             state_dict=outcome.state_dict,
             class_names=self.class_names,
-            data=self.data,
+            data=self.data | {"identity": self.identity},
             training=self.options | {"complete": outcome.complete},
             metrics=metrics,
             versions=library_versions(),
         )
+
+
+def facts_of(
+    options: dict[str, Any], *, identity: str, preprocess: str, state_dict: dict[str, Tensor]
+) -> dict[str, Any]:
+    """What decides the weights, by the names that messages give."""
+    given = {
+        f"--{name.replace('_', '-')}": value
+        for name, value in options.items()
+        if name not in PLACES
+    }
+    shapes = [[name, list(value.shape)] for name, value in state_dict.items()]
+    return given | {"set of rows": identity, "preprocessing": preprocess, "model": shapes}
+
+
+def finished(out: str, facts: dict[str, Any]) -> Checkpoint | None:
+    """The checkpoint that a complete training has written to `out`; None where there is none.
+    Raises UsageError for that of another training."""
+    try:
+        content = torch.load(out, map_location="cpu", weights_only=True)
+        checkpoint = Checkpoint.from_content(content, out)
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # --resume asks for what is there: it is not overwritten unread
+        raise TrainingError(f"{out} can't be read: {cause(error)}. Move it away") from error
+    options = dict(checkpoint.training)
+    if not options.pop("complete", False):
+        return None
+    theirs = facts_of(
+        options,
+        identity=checkpoint.data.get("identity", ""),
+        preprocess=checkpoint.preprocess,
+        state_dict=checkpoint.state_dict,
+    )
+    theirs = {name: value for name, value in theirs.items() if name not in FREE}
+    check_same(facts, theirs, f"{out} is complete, and was made otherwise")
+    return checkpoint
 
 
 def check_out(out: str) -> None:

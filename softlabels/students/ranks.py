@@ -8,7 +8,7 @@ decisions are shared, and a rank that fails reports why before it exits.
 import atexit
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cache
@@ -18,7 +18,7 @@ import accelerate
 import torch
 from torch import Tensor, nn
 
-from softlabels.errors import TrainingError, UsageError
+from softlabels.errors import SoftlabelsError, TrainingError, UsageError
 from softlabels.system.devices import resolve_device
 from softlabels.system.humanize import counted
 
@@ -115,7 +115,7 @@ class Ranks:
 
     def check_same(self, facts: dict[str, Any]) -> None:
         """Raises UsageError on every rank unless all have the same facts."""
-        first, *others = self._all(facts)
+        first, *others = self.all(facts)
         for rank, theirs in enumerate(others, 1):
             for name in (name for name in first if theirs.get(name) != first[name]):
                 raise UsageError(
@@ -126,7 +126,7 @@ class Ranks:
 
     def mean(self, value: float) -> float:
         """The mean of every rank's value, on every rank."""
-        return value if self.world == 1 else sum(self._all(value)) / self.world
+        return value if self.world == 1 else sum(self.all(value)) / self.world
 
     def share(self, value: Any) -> Any:
         """Rank 0's value, on every rank."""
@@ -160,7 +160,21 @@ class Ranks:
     def wait(self) -> None:
         self.accelerator.wait_for_everyone()
 
-    def _all(self, value: Any) -> list[Any]:
+    def on_first(self, work: Callable[[], Any]) -> Any:
+        """What `work` returns on rank 0, on every rank. Raises its error on every rank."""
+        result = error = None
+        if self.is_first:
+            try:
+                result = work()
+            except SoftlabelsError as raised:
+                error = raised
+        result, error = self.share((result, error))
+        if error is not None:
+            raise error
+        return result
+
+    def all(self, value: Any) -> list[Any]:
+        """Every rank's value, on every rank, in the order of ranks."""
         values: list[Any] = [value]
         if self.world > 1:
             values = [None] * self.world

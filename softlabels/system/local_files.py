@@ -3,10 +3,13 @@
 import errno
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
+
+import psutil
 
 from softlabels.errors import DiskFull
 
@@ -34,6 +37,16 @@ def partial_path(path: str | os.PathLike[str]) -> str:
     """Where a file is written before it is renamed to `path`: hidden, and this process's own."""
     target = Path(path)
     return str(target.with_name(f".{target.name}.{os.getpid()}.partial"))
+
+
+def sweep_partials(path: str | os.PathLike[str]) -> None:
+    """Remove what processes of this machine that were killed have left of `path`."""
+    target = Path(path)
+    name = re.compile(rf"\.{re.escape(target.name)}\.(\d+)\.partial")
+    for beside in target.parent.iterdir():
+        match = name.fullmatch(beside.name)
+        if match and not psutil.pid_exists(int(match[1])):
+            beside.unlink(missing_ok=True)
 
 
 def file_fingerprint(path: Path) -> str:

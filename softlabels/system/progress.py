@@ -26,8 +26,8 @@ class Progress:
         """Show a line to the user."""
 
     @contextmanager
-    def bar(self, what: str, total: int, unit: str) -> Iterator[Advance]:
-        """Yields the `advance` of a bar of `total` units."""
+    def bar(self, what: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
+        """Yields the `advance` of a bar of `total` units, of which `done` are done already."""
         yield ignore
 
 
