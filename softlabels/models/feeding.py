@@ -24,7 +24,7 @@ class Feed:
     dtype: torch.dtype | None = None
     rows: int | None = None
     remarks: list[str] = field(default_factory=list)
-    worked: int = 0  # the most rows that went through at once
+    worked: set[int] = field(default_factory=set)  # numbers of rows that went through at once
 
     def run(self, call: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
         """What `call` gives for these inputs, row for row. Raises what it raises first, where no
@@ -43,7 +43,7 @@ class Feed:
                 return output
             raise
         if self.rows is None:
-            self.worked = max(self.worked, len(inputs))
+            self.worked.add(len(inputs))
         return output
 
     def _other_ways(
@@ -54,7 +54,9 @@ class Feed:
             for dtype in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
                 if dtype != (self.dtype or inputs.dtype):
                     yield dtype, self.rows
-        if self.rows is None:
+        # So many rows went through before: this failure is about something else, such as a network,
+        # and calling again would hide it, or ask a service for the same rows ten times.
+        if self.rows is None and len(inputs) not in self.worked:
             for rows in self._sizes(len(inputs), message):
                 yield self.dtype, rows
 
@@ -62,7 +64,7 @@ class Feed:
         """The largest that worked before, what the message names, and powers of two downwards."""
         named = [int(digits) for digits in re.findall(r"\d+", message)[:NUMBERS]]
         halves = [1 << power for power in range(rows.bit_length() - 1, -1, -1)]
-        sizes = dict.fromkeys([self.worked, *named, *halves])
+        sizes = dict.fromkeys([max(self.worked, default=0), *named, *halves])
         return [size for size in sizes if 0 < size <= MOST_ROWS and size != rows]
 
     def _remember(self, dtype: torch.dtype | None, rows: int | None) -> None:

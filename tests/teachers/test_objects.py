@@ -205,6 +205,22 @@ def test_a_callable_that_wants_one_size_of_batch_gets_it(vectors, tmp_path):
     torch.testing.assert_close(whole(loaded), loaded["input"][:, :3].half())
 
 
+def test_a_failure_that_is_not_about_the_batch_is_not_tried_in_smaller_ones(vectors, tmp_path):
+    calls = []
+
+    def api(batch: Tensor) -> Tensor:
+        calls.append(len(batch))
+        if calls.count(8) == 12:
+            raise RuntimeError("503: the service is overloaded")
+        return batch @ torch.ones(batch.shape[1], 10).cumsum(1)
+
+    words = {"teacher": api, "name": "api", "version": "1", "data": vectors, "labels": False}
+    with pytest.raises(TeacherError, match="503: the service is overloaded"):
+        softlabels.dump(**words, out=str(tmp_path / "d"), batch_size=8)
+    assert calls[-1] == 8
+    assert calls.count(8) == 12
+
+
 def test_a_callable_that_fails_midway_loses_nothing(vectors, tmp_path):
     class Api:
         calls, breaks = 0, True
