@@ -32,15 +32,15 @@ __main__
 """
 INSIDE = {
     "inputs": """
-plain pointers hashing rows pictures views reading_errors class_names
-labels crop_percentage functions
-preprocess
-tables
+plain pointers hashing rows pictures chance reading_errors class_names
+labels crop_percentage functions augmentations
+preprocess views
+tables cropping
 cells hints whereabouts
 columns
 sources
 describing label_numbers examples
-opening preprocessing viewed
+opening preprocessing viewed augmented
 """,
     "inputs.tables": """
 identity live_cells

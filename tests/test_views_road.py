@@ -21,7 +21,7 @@ import torch
 
 import softlabels
 from softlabels.errors import AlignmentError, PlanMismatch, UsageError
-from softlabels.inputs.views import draw_shifts, shift
+from softlabels.inputs.augmentations import draw_shifts, shift
 from softlabels.targets.soft_dataset import SoftDataset
 from softlabels.teachers import resolve
 from tests import codecs
@@ -382,8 +382,15 @@ def test_what_makes_no_views_is_refused_in_words(teacher, flat, tmp_path):
         ({"data_seed": 1}, "--data-seed is about views, and none are asked for"),
         ({"views": 0}, "--views is 0; it must be a whole number, 1 or more"),
         ({"views": 10_000, "augment": "jitter(2)"}, "--views is 10000; use 9,999 or less"),
-        ({"views": 1, "augment": "flip"}, r"--augment: no word 'flip'; use jitter\(2\)"),
-        ({"views": 1, "augment": "jitter(2)|flip"}, "--augment: no word 'flip'"),
+        (
+            {"views": 1, "augment": "flop"},
+            r"--augment: no word 'flop'; did you mean flip\? Use ra",
+        ),
+        ({"views": 1, "augment": "flip"}, "flip is for fit and train; the views of a dump are dr"),
+        (
+            {"views": 1, "augment": "jitter(2)|flip"},
+            "flip is for fit and train; the views of a du",
+        ),
         ({"views": 1, "augment": "jitter(0)"}, r"--augment: jitter\(0\) has not one whole number"),
         ({"views": 1, "augment": "jitter"}, "--augment: jitter has not one whole number"),
         ({"views": 1, "augment": "jitter(8)"}, "shift pictures of 8×8 pixels out of sight; use le"),
@@ -392,7 +399,7 @@ def test_what_makes_no_views_is_refused_in_words(teacher, flat, tmp_path):
             softlabels.dump(**words, **change)
     vectors = make_vectors(tmp_path / "v.parquet")
     linear = save_script(torch.nn.Linear(6, 3), tmp_path / "linear.pt")
-    with pytest.raises(UsageError, match=r"shifts pictures \[C, H, W\]; these inputs are \[6\]"):
+    with pytest.raises(UsageError, match=r"is for pictures \[C, H, W\]; these inputs are \[6\]"):
         softlabels.dump(
             teacher=linear, data=vectors, out=words["out"], views=1, augment="jitter(1)"
         )

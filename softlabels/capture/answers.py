@@ -9,9 +9,10 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from softlabels.inputs.augmentations import Drawn
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.rows import Rows
-from softlabels.inputs.views import Drawn, replay
+from softlabels.inputs.views import replay
 from softlabels.store.codecs.kinds import Dense
 from softlabels.store.folder import Folder
 from softlabels.store.plan import TeacherRecord

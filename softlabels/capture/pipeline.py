@@ -17,10 +17,11 @@ from torch import Tensor
 
 from softlabels.capture.answers import Answers
 from softlabels.errors import UnreadableInput
+from softlabels.inputs.augmentations import Drawn
 from softlabels.inputs.examples import decode_image, numbers_of, stack
 from softlabels.inputs.rows import Rows
 from softlabels.inputs.sources import Source
-from softlabels.inputs.views import Drawn, joined
+from softlabels.inputs.views import joined
 from softlabels.store.codecs.kinds import Dense
 from softlabels.store.folder import Folder
 from softlabels.store.ledger import Ledger

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from softlabels.inputs.views import Drawn, parse_augment
+from softlabels.inputs.augmentations import Drawn
+from softlabels.inputs.views import check_pictures, parse_views
 from softlabels.store.fields import CLEAN
 from softlabels.store.plan import Plan
 
@@ -32,14 +33,16 @@ class Views:
             return {"views": [CLEAN], "augment": None}
         return {
             "views": [*[CLEAN] * self.clean, *range(1, self.views + 1)],
-            "augment": str(parse_augment(self.augment)),
+            "augment": str(parse_views(self.augment)),
             "data_seed": self.data_seed or 0,
         }
 
     def check_shape(self, shape: list[int]) -> None:
         """Raises UsageError for inputs of this shape, without a batch, that have no such views."""
         if self.augment is not None:
-            parse_augment(self.augment).check_shape(shape, "--augment")
+            step = parse_views(self.augment)
+            check_pictures(shape, str(step), "--augment")
+            step.on(shape, "--augment")
 
 
 def one_view_each(plan: Plan, ids_N: np.ndarray, rows_N: np.ndarray) -> list[Drawn]:

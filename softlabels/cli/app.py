@@ -65,7 +65,7 @@ def fit(terminal: Terminal, options: FitOptions) -> None:
     Examples:
 
     - `softlabels fit --data digits --out t.pt`
-    - `softlabels fit --data my.parquet --model mlp:800x800 --dropout 0.5 --jitter 2`
+    - `softlabels fit --data my.parquet --model mlp:800x800 --dropout 0.5 --augment 'jitter(2)'`
     """
     result = terminal.run(softlabels.fit, options)
     if result.rank == 0:

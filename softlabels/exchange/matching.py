@@ -21,11 +21,11 @@ from softlabels.exchange.logarithms import (
     refuse_probabilities,
     refuse_strange_logits,
 )
+from softlabels.inputs.augmentations import Drawn
 from softlabels.inputs.label_numbers import check_labels
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.rows import Rows
 from softlabels.inputs.sources import Source
-from softlabels.inputs.views import Drawn
 from softlabels.label_spaces import WAYS_OUT
 from softlabels.store.codecs.kinds import Dense
 from softlabels.store.folder import Folder

@@ -6,6 +6,7 @@ Shapes: N rows asked for; inputs are [N, C, H, W] images (uint8) or [N, …] num
 import io
 import mmap
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property
@@ -18,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from softlabels.errors import AlignmentError, SourceError, UnreadableInput, UsageError
+from softlabels.inputs.cropping import OnPicture
 from softlabels.inputs.pictures import orientation
 from softlabels.inputs.pointers import is_pointer
 from softlabels.inputs.preprocess import Preprocess
@@ -32,7 +34,7 @@ PARALLEL_BYTES = 1 << 20  # of encoded images; for fewer, threads cost more than
 
 
 def decode_image(
-    cell: bytes, preprocess: Preprocess, id: Any, turns: list[int] | None = None
+    cell: bytes, preprocess: OnPicture, id: Any, turns: list[int] | None = None
 ) -> np.ndarray:
     """An encoded image → uint8 [C, H, W]. Raises UnreadableInput that names the id.
 
@@ -103,6 +105,8 @@ class Examples:
     Decoded inputs are kept in memory that forked processes share. They are decoded in the
     background, or earlier where they are asked for.
     """
+
+    decodes_ahead = True
 
     def __init__(
         self,
@@ -187,16 +191,31 @@ class Examples:
         """Keep decoded inputs in this device's memory."""
         self.device = device
 
+    def decode_when_asked(self) -> None:
+        """Decode and keep rows when they are asked for, none ahead, and in this machine's memory:
+        most of them will never be."""
+        self.decodes_ahead, self.device = False, None
+
     def finish(self, batch: Tensor) -> Tensor:
         """A batch from `gather` → float32 model inputs, on the batch's device."""
         return self.preprocess.on_numbers(batch)
 
     def gather_uncached(self, rows: np.ndarray) -> Tensor:
-        block = self.source.take(self.positions[rows])
-        self._check(block, rows)
+        block = self._block(rows)
         if isinstance(block.cells, np.ndarray):
             return numbers_of(block.cells, self.preprocess, block.ids)
-        return stack(self._decode_images(block), block.ids)
+        return stack(self._decode_images(block, [self.preprocess] * len(block)), block.ids)
+
+    def gather_pictures(self, rows: np.ndarray, preprocesses: Sequence[OnPicture]) -> Tensor:
+        """Pictures read again and decoded, each by a preprocessing of its own, uint8 [N, C, H, W].
+        Raises UnreadableInput and what `gather` raises."""
+        block = self._block(rows)
+        return stack(self._decode_images(block, preprocesses), block.ids)
+
+    def _block(self, rows: np.ndarray) -> Rows:
+        block = self.source.take(self.positions[rows])
+        self._check(block, rows)
+        return block
 
     def prepare(self) -> None:
         """Refuse a wrong source now rather than in the first epoch, and allocate the memory that
@@ -209,15 +228,13 @@ class Examples:
         """Whether decoded inputs fit into memory, and so stay there."""
         return self._kept is not None
 
-    def _decode_images(self, block: Rows) -> list[np.ndarray]:
-        def decode(cell: bytes, id: Any) -> np.ndarray:
-            return decode_image(cell, self.preprocess, id)
-
+    def _decode_images(self, block: Rows, preprocesses: Sequence[OnPicture]) -> list[np.ndarray]:
+        columns = block.cells, preprocesses, block.ids
         many = sum(map(len, block.cells)) > PARALLEL_BYTES
         if not many or get_worker_info() is not None:
-            return list(map(decode, block.cells, block.ids))
+            return list(map(decode_image, *columns))
         with ThreadPoolExecutor(DECODERS) as pool:  # decoders let go of the interpreter's lock
-            return list(pool.map(decode, block.cells, block.ids))
+            return list(pool.map(decode_image, *columns))
 
     @cached_property
     def _kept(self) -> "_Kept | None":
@@ -261,7 +278,8 @@ class _Kept:
             else:
                 self.complete = bool(self.done.all())
             # a worker decodes its own batches only
-            if get_worker_info() is None and not self.examples.source.runs_code:
+            ahead = self.examples.decodes_ahead and not self.examples.source.runs_code
+            if ahead and get_worker_info() is None:
                 self.filler.start()
         return self.values.index_select(0, torch.from_numpy(rows))
 

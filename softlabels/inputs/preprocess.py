@@ -132,9 +132,12 @@ class Preprocess:
         it gives."""
         if self.is_opaque:
             return self.on_cell(image)
-        image = apply_words(image, self.picture)
-        values = np.asarray(image)
+        values = np.asarray(self.apply(image))
         return values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
+
+    def apply(self, image: Image.Image) -> Image.Image:
+        """The picture after the steps on pictures, in greyscale or colour."""
+        return apply_words(image, self.picture)
 
     def on_cell(self, cell: Any) -> np.ndarray:
         """What the user's function makes of a picture, or of a row's numbers."""

@@ -1,140 +1,149 @@
-"""Replayable augmentation: what is random in a view of an input depends on (seed, id, view) only.
+"""The language of augmentations, `random_resized_crop(224)|flip`, and views made by them.
 
-Parameters come from a counter-based generator (SplitMix64 over the three numbers), so a view can
-be drawn again in any order, on any machine, by any program that has these few lines. A dump stores
-them, a column each, and `replay` makes the view from these columns alone.
+A view of an input depends on (seed, id, view) only. A student draws its parameters for each epoch;
+a dump stores them, a column each, and `replay` makes the view from these columns alone.
 
-    jitter(p)    shifted by up to p pixels each way     shift_down, shift_right
+    random_resized_crop(H[, least, most])  a part of the source picture, of     first
+                                           this share of its area (0.08 to 1),
+                                           scaled to H×H
+    random_crop(H[, padding])              a part of the picture in a border    fit and train
+                                           of 0
+    flip                                   half of them left to right           fit and train
+    jitter(p)                              shifted by up to p pixels each way   dump too
+
+In place of H stands (height, width) for one that is not square. random_resized_crop works on source
+pictures, and is for fit and train; the others work on what the preprocessing made of them.
 """
 
-import hashlib
+import difflib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from softlabels.errors import SourceError, UsageError
+from softlabels.inputs.augmentations import (
+    FARTHEST,
+    Drawn,
+    Flip,
+    Jitter,
+    RandomCrop,
+    RandomResizedCrop,
+    Step,
+    shifted,
+)
+from softlabels.inputs.pictures import LARGEST
 from softlabels.spec import Call, parse_pipeline, short
 
-DOWN, RIGHT = "shift_down", "shift_right"
-FARTHEST = 2**15 - 1  # pixels: a shift is an int16
-Drawn = dict[str, np.ndarray]
-"""The parameters of a view of N inputs, by the name of their column, [N] each."""
-_STEP = np.uint64(0x9E3779B97F4A7C15)
-
-
-def counter_random(seed: int, ids_N: np.ndarray, view: int, stream: int) -> np.ndarray:
-    """Uniform uint64 [N], a function of its arguments alone. `ids_N` is int64 or uint64."""
-    state_N = np.full(ids_N.shape, seed, dtype=np.uint64)
-    with np.errstate(over="ignore"):
-        for part in (ids_N.astype(np.uint64), np.uint64(view), np.uint64(stream)):
-            state_N = _mix((state_N + _STEP) ^ _mix(np.asarray(part + _STEP)))
-    return state_N
-
-
-def _mix(z: np.ndarray) -> np.ndarray:
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
-
-
-def draw_shifts(pixels: int, seed: int, ids_N: np.ndarray, view: int) -> np.ndarray:
-    """Whole shifts in [−pixels, pixels], int64 [N, 2] as (down, right)."""
-    span = np.uint64(2 * pixels + 1)
-    drawn = [counter_random(seed, ids_N, view, stream) % span for stream in (0, 1)]
-    return np.stack(drawn, axis=1).astype(np.int64) - pixels
-
-
-def shift(batch_NCHW: Tensor, shifts_N2: np.ndarray) -> Tensor:
-    """Each image moved by its (down, right); what comes in is 0. Keeps dtype and shape."""
-    pixels = int(np.abs(shifts_N2).max(initial=0))
-    if pixels == 0:
-        return batch_NCHW
-    n, _, height, width = batch_NCHW.shape
-    padded = torch.nn.functional.pad(batch_NCHW, (pixels,) * 4)
-    offset_N2 = pixels - torch.as_tensor(shifts_N2, device=batch_NCHW.device)
-    rows_NH = offset_N2[:, :1] + torch.arange(height, device=batch_NCHW.device)
-    cols_NW = offset_N2[:, 1:] + torch.arange(width, device=batch_NCHW.device)
-    image_N = torch.arange(n, device=batch_NCHW.device)
-    moved_NHWC = padded.permute(0, 2, 3, 1)[
-        image_N[:, None, None], rows_NH[:, :, None], cols_NW[:, None, :]
-    ]
-    return moved_NHWC.permute(0, 3, 1, 2).contiguous()
+KNOWN = ("random_resized_crop", "random_crop", "flip", "jitter")
+EXAMPLES = "random_resized_crop(224)|flip, random_crop(32, 4)|flip or jitter(2)"
 
 
 @dataclass(frozen=True)
-class Jitter:
-    """Views of a picture moved by up to `pixels` each way; what comes in is 0. View 0 is not moved.
+class Augment:
+    """A parsed pipeline; `str()` gives its text.
 
-    columns: what a dump stores of each row's view, with its type: whole pixels, of which more move
-    the picture down and to the right.
+    crop: what is cut out of the source picture, before all else
+    steps: what then happens to tensors, in this order
     """
 
-    pixels: int
-    columns: ClassVar[dict[str, str]] = {DOWN: "int16", RIGHT: "int16"}
+    crop: RandomResizedCrop | None
+    steps: tuple[Step, ...]
 
     def __str__(self) -> str:
-        return f"jitter({self.pixels})"
+        return "|".join(map(str, [*([self.crop] if self.crop else []), *self.steps]))
 
-    def draw(self, seed: int, ids_N: np.ndarray, view: int) -> Drawn:
-        """The columns of this view of these inputs, [N] each; ids are whole numbers or text."""
-        shifts_N2 = np.zeros((len(ids_N), 2), np.int64)
-        if view:
-            shifts_N2 = draw_shifts(self.pixels, seed, counters(ids_N), view)
-        return {
-            name: shifts_N2[:, axis].astype(kind)
-            for axis, (name, kind) in enumerate(self.columns.items())
-        }
+    def on(self, shape: list[int], what: str) -> "Augment":
+        """The same for inputs of this shape. Raises UsageError for inputs that are no pictures
+        [C, H, W], for steps that don't fit them, and where another shape comes out.
 
-    def check_shape(self, shape: list[int], what: str) -> None:
-        """Raises UsageError for inputs that are no pictures [C, H, W], or that a shift could move
-        out of sight. `what` names the option."""
-        if len(shape) != 3:
+        what: the name of the option
+        """
+        check_pictures(shape, str(self), what)
+        now = [shape[0], self.crop.height, self.crop.width] if self.crop else shape
+        steps = []
+        for step in self.steps:
+            steps.append(step.on(now, what))
+            now = step.shape_after(now)
+        if now != shape:
             raise UsageError(
-                f"{what} is {self}, which shifts pictures [C, H, W]; these inputs are {shape}. "
-                f"Leave it out, and --views too"
+                f"{what} is {str(self)!r}, which gives pictures of {now[1]}×{now[2]} pixels, and "
+                f"the preprocessing gives {shape[1]}×{shape[2]}, as held-out rows are scored: make "
+                f"both the same, here or with --preprocess, such as resize and center_crop"
             )
-        least = min(shape[1:])
-        if self.pixels >= least:
-            raise UsageError(
-                f"{what} is {self}, which can shift pictures of {shape[1]}×{shape[2]} pixels out "
-                f"of sight; use less than {least}"
-            )
+        return Augment(self.crop, tuple(steps))
+
+    def draw(self, seed: int, keys_N: np.ndarray, view: int) -> Drawn:
+        """The parameters of the steps for this view of these inputs. keys_N: ids as `counters` of
+        `chance` gives them."""
+        drawn: Drawn = {}
+        for step in self.steps:
+            drawn |= step.draw(seed, keys_N, view)
+        return drawn
+
+    def apply(self, batch_NCHW: Tensor, drawn: Drawn) -> Tensor:
+        """What the steps make of pictures, of any dtype, on any device."""
+        for step in self.steps:
+            batch_NCHW = step.apply(batch_NCHW, drawn)
+        return batch_NCHW
 
 
-def parse_augment(text: str, what: str = "--augment") -> Jitter:
-    """`"jitter(2)"`. Raises UsageError for anything else; `what` names the option."""
+def parse_augment(text: str, what: str = "--augment") -> Augment:
+    """`"random_resized_crop(224)|flip"`. Raises UsageError for unknown words, other arguments than
+    they take, and another order; `what` names the option."""
     calls = parse_pipeline(text, what)
-    if len(calls) != 1 or calls[0].name != "jitter":
-        unknown = [str(call) for call in calls if call.name != "jitter"]
-        shown = f"no word {short(unknown[0])!r}" if unknown else f"is {short(text)!r}"
-        raise UsageError(f"{what}: {shown}; use jitter(2), once: shifts by up to 2 pixels each way")
-    return Jitter(_pixels(calls[0], what))
+    names = [call.name for call in calls]
+    if not calls:
+        raise UsageError(f"{what} is empty; use {EXAMPLES}, or leave it out")
+    for name in names:
+        if name not in KNOWN:
+            near = difflib.get_close_matches(name, KNOWN, 1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise UsageError(f"{what}: no word {short(name)!r}; {hint}Use {', '.join(KNOWN)}")
+        if names.count(name) > 1:
+            raise UsageError(f"{what}: {name} comes {names.count(name)} times; use it once")
+    crop = _parse_resized_crop(calls[0], what) if names[0] == KNOWN[0] else None
+    if crop is None and KNOWN[0] in names:
+        raise UsageError(
+            f"{what}: random_resized_crop must come first, since it crops the source picture; "
+            f"not as in {short(text)!r}"
+        )
+    parsers: dict[str, Callable[[Call, str], Step]] = {
+        "random_crop": _parse_crop, "flip": _parse_flip, "jitter": _parse_jitter
+    }  # fmt: skip
+    rest = calls if crop is None else calls[1:]
+    return Augment(crop, tuple(parsers[call.name](call, what) for call in rest))
 
 
-def _pixels(call: Call, what: str) -> int:
-    if len(call.args) == 1 and type(call.args[0]) is int and 1 <= call.args[0] <= FARTHEST:
-        return call.args[0]
+def parse_views(text: str, what: str = "--augment") -> Jitter:
+    """What can draw the views of a dump: `"jitter(2)"`. Raises UsageError for anything else."""
+    augment = parse_augment(text, what)
+    parts: list[Step | RandomResizedCrop] = [*([augment.crop] if augment.crop else [])]
+    parts += augment.steps
+    if len(parts) == 1 and isinstance(parts[0], Jitter):
+        return parts[0]
+    other = next(part for part in parts if not isinstance(part, Jitter))
     raise UsageError(
-        f"{what}: {short(str(call))} has not one whole number of pixels from 1 to {FARTHEST:,}"
+        f"{what}: {other} is for fit and train; the views of a dump are drawn by jitter alone, as "
+        f"by jitter(2), which shifts by up to 2 pixels each way"
     )
 
 
-def counters(ids_N: np.ndarray) -> np.ndarray:
-    """Ids as the generator takes them, uint64 [N]: of a text the first 8 bytes of the SHA-256 of
-    its UTF-8, little-endian."""
-    if ids_N.dtype.kind != "U":
-        return ids_N.astype(np.uint64)
-    digests = (hashlib.sha256(id.encode()).digest() for id in ids_N.tolist())
-    return np.fromiter((int.from_bytes(d[:8], "little") for d in digests), np.uint64, len(ids_N))
-
-
-def joined(views: list[Drawn]) -> Drawn:
-    """The parameters of one view after the other, [V·N] each."""
-    names = views[0] if views else {}
-    return {name: np.concatenate([drawn[name] for drawn in views]) for name in names}
+def check_pictures(shape: Sequence[int], augment: str, what: str) -> None:
+    """Raises UsageError for inputs that are no pictures [C, H, W]."""
+    if len(shape) != 3:
+        raise UsageError(
+            f"{what} is {augment!r}, which is for pictures [C, H, W]; these inputs are "
+            f"{list(shape)}. Leave it out"
+        )
+    if shape[2] in (1, 3, 4) and shape[0] > 4:
+        raise UsageError(
+            f"{what} is {augment!r}, which is for pictures [C, H, W]; these inputs are "
+            f"{list(shape)}, with channels last as it seems. Bring the channels to the front, or "
+            f"leave it out"
+        )
 
 
 def replay(batch: Tensor, drawn: Drawn) -> Tensor:
@@ -145,9 +154,63 @@ def replay(batch: Tensor, drawn: Drawn) -> Tensor:
             f"views are of pictures [C, H, W], and these inputs are {list(batch.shape[1:])}: they "
             f"are not what the teacher saw"
         )
-    # anyone's file may tell of shifts that would need gigabytes of zeros around the picture; one as
-    # far as the picture is large leaves nothing of it, and so does any larger one
-    height, width = batch.shape[2:]
-    down = np.clip(drawn[DOWN].astype(np.int64), -height, height)
-    right = np.clip(drawn[RIGHT].astype(np.int64), -width, width)
-    return shift(batch, np.stack([down, right], axis=1))
+    return shifted(batch, drawn)
+
+
+def joined(views: list[Drawn]) -> Drawn:
+    """The parameters of one view after the other, [V·N] each."""
+    names = views[0] if views else {}
+    return {name: np.concatenate([drawn[name] for drawn in views]) for name in names}
+
+
+def _parse_jitter(call: Call, what: str) -> Jitter:
+    if len(call.args) == 1 and _is_count(call.args[0], FARTHEST):
+        return Jitter(call.args[0])
+    raise UsageError(
+        f"{what}: {short(str(call))} has not one whole number of pixels from 1 to {FARTHEST:,}"
+    )
+
+
+def _parse_flip(call: Call, what: str) -> Flip:
+    if call.args:
+        raise UsageError(f"{what}: {short(str(call))}: flip takes no number; it flips half of them")
+    return Flip()
+
+
+def _parse_crop(call: Call, what: str) -> RandomCrop:
+    size = _size(call.args[0]) if 1 <= len(call.args) <= 2 else None
+    padding = call.args[1] if len(call.args) == 2 else 0
+    if size is None or not (type(padding) is int and 0 <= padding <= LARGEST):
+        raise UsageError(
+            f"{what}: can't read {short(str(call))!r}; write the size and the padding in whole "
+            f"pixels, random_crop(32, 4) or random_crop((32, 64), 4)"
+        )
+    return RandomCrop(*size, padding)
+
+
+def _parse_resized_crop(call: Call, what: str) -> RandomResizedCrop:
+    size = _size(call.args[0]) if 1 <= len(call.args) <= 3 else None
+    areas = call.args[1:]
+    if size is None or not all(type(area) in (int, float) for area in areas):
+        raise UsageError(
+            f"{what}: can't read {short(str(call))!r}; write the size in whole pixels and, if you "
+            f"like, the least and the largest share of the area, random_resized_crop(224) or "
+            f"random_resized_crop((128, 256), 0.35, 1)"
+        )
+    crop = RandomResizedCrop(*size, *areas)
+    if not 0 < crop.least <= crop.most <= 1:
+        raise UsageError(
+            f"{what}: {short(str(call))}: shares of the area lie between 0 and 1, the least first, "
+            f"such as random_resized_crop({call.args[0]}, 0.35, 1)"
+        )
+    return crop
+
+
+def _size(given: Any) -> tuple[int, int] | None:
+    """Height and width; None for what is neither one whole number of pixels nor two."""
+    sides = given if isinstance(given, tuple) and len(given) == 2 else (given, given)
+    return sides if all(_is_count(side, LARGEST) for side in sides) else None
+
+
+def _is_count(value: Any, most: int) -> bool:
+    return type(value) is int and 1 <= value <= most

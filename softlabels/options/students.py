@@ -30,6 +30,11 @@ class TrainingOptions(Options):
     dropout: BelowOne = option("Dropout on hidden units.", 0.0)
     input_dropout: BelowOne = option("Dropout on inputs.", 0.0)
     max_norm: Positive | None = option("Largest norm of the weights into each hidden unit.", None)
+    augment: str | None = option(
+        "Change pictures at random in each epoch: 'random_resized_crop(224)|flip', "
+        "'random_crop(32, 4)|flip', 'jitter(2)', …; drawn by --data-seed.",
+        None,
+    )
     rows: Count | None = option(
         "Train on this many rows only, drawn evenly over the classes by --data-seed.", None
     )
@@ -59,9 +64,6 @@ class FitOptions(TrainingOptions, SourceOptions):
     data: Data = option("digits (embedded), a file or folder of data, or a Hub id.")
     model: str = option(
         "linear, mlp:1200x1200, cnn:32x64, or package.module:factory.", "mlp:1200x1200"
-    )
-    jitter: Natural = option(
-        "Shift images by up to this many pixels each way, drawn by --data-seed.", 0
     )
     out: str = option("The checkpoint to write.", "t.pt")
 

@@ -11,7 +11,9 @@ import numpy as np
 from pydantic import ConfigDict, FailFast, Field, model_validator
 
 from softlabels.errors import PlanMismatch, UsageError
-from softlabels.inputs.views import Drawn, counters, parse_augment
+from softlabels.inputs.augmentations import Drawn
+from softlabels.inputs.chance import counters
+from softlabels.inputs.views import parse_views
 from softlabels.soft_targets import LINKS, Link
 from softlabels.store.bands import group_sizes, view_rows
 from softlabels.store.codecs.codec import Codec
@@ -306,13 +308,14 @@ class Plan(PlanPart):
     def parameters(self) -> dict[str, str]:
         """The columns that say how each row's view was drawn, with their types. Raises UsageError
         where this softlabels does not know how."""
-        return {} if self.augment is None else parse_augment(self.augment, AUGMENT).columns
+        return {} if self.augment is None else parse_views(self.augment, AUGMENT).columns
 
     def draw(self, ids_N: np.ndarray, view: int) -> Drawn:
         """The parameters of this view of these inputs."""
         if self.augment is None or self.data_seed is None:
             return {}
-        return parse_augment(self.augment, AUGMENT).draw(self.data_seed, ids_N, view)
+        step = parse_views(self.augment, AUGMENT)
+        return step.draw(self.data_seed, counters(ids_N), view)
 
     def draw_views(self, ids_N: np.ndarray) -> list[Drawn]:
         """The parameters of each view of these inputs; empty where none are drawn."""

@@ -10,15 +10,17 @@ import torch
 from torch import Tensor
 
 from softlabels.errors import SourceError, UsageError
+from softlabels.inputs.augmented import Augmented
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.opening import DataChoice, open_chosen
 from softlabels.inputs.preprocessing import choose, introduce
 from softlabels.inputs.tables.opening import title_of
-from softlabels.inputs.views import draw_shifts, shift
+from softlabels.inputs.views import parse_augment
 from softlabels.options import FitOptions, TrainOptions, verb
 from softlabels.places.newest import newest_dump
 from softlabels.soft_targets import check_temperature
 from softlabels.store.records import Plan
+from softlabels.students.augmenting import augmented_dump, take_augmented
 from softlabels.students.job import Job, TrainResult
 from softlabels.students.losses import hard_loss, kd_loss
 from softlabels.students.ranks import Ranks
@@ -61,6 +63,7 @@ def train(options: TrainOptions, progress: Progress) -> TrainResult:
 
 
 def _fit(options: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:
+    augment = None if options.augment is None else parse_augment(options.augment)
     source = open_chosen(options.part(DataChoice), progress=progress)
     if not source.labelled:
         raise SourceError(f"{source.data!r} has no label column; name one with --label-column")
@@ -68,19 +71,14 @@ def _fit(options: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:
     examples = Examples(source, chosen.preprocess)
     introduce(progress, examples, chosen.origin)
     labels = _all_labels(examples, source.data)
-    if options.jitter and len(examples.input_shape) != 3:
-        raise UsageError(f"--jitter shifts images; these inputs are {examples.input_shape}")
-    if options.jitter and options.jitter >= min(examples.input_shape[1:]):
-        height, width = examples.input_shape[1:]
-        raise UsageError(
-            f"--jitter is {options.jitter}, which can shift images of {height}×{width} pixels out "
-            f"of sight; use less than {min(height, width)}"
-        )
+    shown = None
+    if augment is not None:
+        shown = Augmented(examples, augment, options.data_seed, source.ids)
+        for remark in shown.remarks:
+            progress.say(remark)
 
     def take(rows: np.ndarray, epoch: int, device: torch.device) -> Batch:
-        inputs = examples.gather(rows)
-        if options.jitter:
-            inputs = shift(inputs, draw_shifts(options.jitter, options.data_seed, rows, epoch))
+        inputs = examples.gather(rows) if shown is None else shown.gather(rows, epoch)
         label = labels[torch.from_numpy(rows)].to(device, non_blocking=True)
         return {"input": examples.finish(inputs.to(device, non_blocking=True)), "label": label}
 
@@ -116,10 +114,12 @@ def _fit(options: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:
     def order(rows: np.ndarray, epoch: int) -> np.ndarray:
         return mixed(rows, options.data_seed, epoch)
 
-    return job.run(loss, take, order, _slower(options.lr, options.weight_decay), progress)
+    ahead = shown is not None and shown.reads_ahead
+    return job.run(loss, take, order, _slower(options.lr, options.weight_decay), progress, ahead)
 
 
 def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResult:
+    augment = None if options.augment is None else parse_augment(options.augment)
     folder = str(newest_dump()) if options.dump is None else options.dump
     dataset = load(
         folder,
@@ -139,6 +139,9 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
     chosen = "" if options.dump else " (the newest complete dump)"
     progress.say(f"from {folder}{chosen} at T={options.T:g}, alpha={options.alpha:g}")
     introduce(progress, examples, "from the dump" if options.preprocess is None else "")
+    shown = None
+    if augment is not None:
+        shown = augmented_dump(dataset, augment, options.data_seed, progress)
     remedy = _slower(options.lr, options.weight_decay)
     if not LOW_T <= options.T <= HIGH_T:
         remedy = (
@@ -189,24 +192,26 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
     )
 
     def take(rows: np.ndarray, epoch: int, device: torch.device) -> Batch:
-        return dataset.take(rows).to(device, non_blocking=True)
+        batch = dataset.take(rows) if shown is None else take_augmented(dataset, shown, rows, epoch)
+        return batch.to(device, non_blocking=True)
 
     def order(rows: np.ndarray, epoch: int) -> np.ndarray:
         """Of the inputs that these rows stand for, the epoch's view."""
-        shown: SoftDataset = dataset
+        seen: SoftDataset = dataset
         of_view = view_rows[epoch % len(plan.views)]
         if plan.has_views:
             rows = of_view[np.searchsorted(view_rows[0], rows)]
-            shown = dataset.view(plan.views[epoch % len(plan.views)])
-        whole = shown.order(options.shuffle, options.data_seed, epoch)
+            seen = dataset.view(plan.views[epoch % len(plan.views)])
+        whole = seen.order(options.shuffle, options.data_seed, epoch)
         if whole.text == "full":
             return mixed(rows, options.data_seed, epoch)
         chosen = np.zeros(len(dataset), bool)
         chosen[rows] = True
-        every = of_view[whole.part(0, len(shown))]
+        every = of_view[whole.part(0, len(seen))]
         return every[chosen[every]]
 
     ahead = dataset.order(options.shuffle).text != "full" or not examples.kept
+    ahead |= shown is not None and shown.reads_ahead
     return job.run(loss, take, order, remedy, progress, ahead)
 
 

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 import softlabels
 from softlabels.errors import UsageError
+from softlabels.inputs.augmented import Augmented
+from softlabels.inputs.views import parse_augment
 from softlabels.store.folder import Folder
 from softlabels.store.reader import DumpReader
 from tests.conftest import Linear, every
@@ -174,6 +176,22 @@ def test_views_are_shown_alike_on_both(teacher, tmp_path):
     assert found.good
     trained = softlabels.train(dump=str(tmp_path / "cuda"), T=4, student="mlp:64", epochs=30,
                                lr=3e-3, device="cuda", out=str(tmp_path / "s.pt"))  # fmt: skip
+    assert trained.metrics["held_out"]["accuracy"] > 0.5
+
+
+def test_pictures_in_the_memory_of_a_gpu_are_augmented_as_those_of_the_cpu(dump_folder, tmp_path):
+    augment, rows = parse_augment("random_crop(8, 2)|flip|jitter(1)"), np.arange(1200)[::-1].copy()
+    shown = {}
+    for keep in ("gpu", "disk"):
+        dataset = softlabels.load(dump_folder, keep=keep, device="cuda")
+        augmented = Augmented(dataset.examples, augment, 3, dataset.ids)
+        shown[keep] = augmented.gather(rows, 2)
+    assert shown["gpu"].is_cuda
+    assert torch.equal(shown["gpu"].cpu(), shown["disk"])
+    trained = softlabels.train(
+        dump=dump_folder, T=4, student="mlp:64", epochs=30, lr=3e-3, device="cuda",
+        augment="random_crop(8, 1)", out=str(tmp_path / "s.pt"),
+    )  # fmt: skip
     assert trained.metrics["held_out"]["accuracy"] > 0.5
 
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 import softlabels
 from softlabels.errors import AlignmentError, SourceError, UsageError
-from softlabels.inputs.views import draw_shifts, replay
+from softlabels.inputs.augmentations import draw_shifts
+from softlabels.inputs.views import replay
 from softlabels.reports.card import render_card
 from softlabels.store.folder import Folder
 from softlabels.store.ledger import read_manifest

@@ -222,7 +222,7 @@ def test_no_rank_gets_a_single_row_where_more_are_at_hand(rows, size, world, siz
         ({"seed": -1}, UsageError, "--seed is -1; it must be a whole number, 0 or more"),
         ({"weight_decay": float("inf")}, UsageError, "--weight-decay is inf"),
         ({"weight_decay": 1e30, "epochs": 3}, TrainingError, "--weight-decay 1e.30 times --lr"),
-        ({"jitter": 8}, UsageError, "--jitter is 8, which can shift images of 8×8 pixels out of"),
+        ({"augment": "jitter(8)"}, UsageError, "can shift pictures of 8×8 pixels out of sight"),
         ({"model": "mlp:999999999999"}, UsageError, "can't be built: .*allocate"),
         ({"out": "/proc/t.pt"}, UsageError, "--out is /proc/t.pt; no file can be written there"),
         ({"out": "."}, UsageError, "--out is ., which is a folder; name a file"),

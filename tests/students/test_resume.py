@@ -212,7 +212,13 @@ def test_a_resume_of_nothing_begins_and_one_of_a_complete_training_does_nothing(
 
 
 def test_fit_goes_on_too(tmp_path, monkeypatch):
-    words = {"data": "digits", "model": f"{HERE}:Net", "epochs": 4, "batch_size": 64, "jitter": 1}
+    words = {
+        "data": "digits",
+        "model": f"{HERE}:Net",
+        "epochs": 4,
+        "batch_size": 64,
+        "augment": "jitter(1)",
+    }
     softlabels.fit(**words, out=str(tmp_path / "calm.pt"))
     monkeypatch.setenv("INTERRUPT_AT", "30")
     monkeypatch.setattr(state_file, "EPOCH_SECONDS", 0)

@@ -47,7 +47,7 @@ def test_a_checkpoint_remembers_what_the_docs_say(tmp_path):
 
 def test_the_same_seed_gives_the_same_weights(tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        fit(tmp_path / f"{name}.pt", seed=seed, dropout=0.2, jitter=1, epochs=2)
+        fit(tmp_path / f"{name}.pt", seed=seed, dropout=0.2, augment="jitter(1)", epochs=2)
     a, b, c = (weights(tmp_path / f"{n}.pt") for n in "abc")
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert not all(torch.equal(a[k], c[k]) for k in a)

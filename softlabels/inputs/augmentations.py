@@ -1,0 +1,259 @@
+"""Augmentations: each draws the parameters of a view of N pictures, and shows them so.
+
+Parameters are drawn for (seed, id, view) by `chance`, those of each word from streams of its own,
+so that no word changes what another draws. Pictures are tensors [N, C, H, W] as they are stored,
+before the steps of the preprocessing on numbers: 0 is black. `RandomResizedCrop` alone works
+earlier, on the source picture.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Protocol, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from softlabels.errors import UsageError
+from softlabels.inputs.chance import counter_random, fractions
+
+DOWN, RIGHT = "shift_down", "shift_right"
+FLIP = "flip"
+TOP, LEFT = "crop_top", "crop_left"
+FARTHEST = 2**15 - 1  # pixels: these columns are int16
+JITTER_STREAMS, FLIP_STREAM, CROP_STREAMS, BOX_STREAM = (0, 1), 2, (3, 4), 5
+TRIES = 10
+RATIOS = 3 / 4, 4 / 3  # width over height
+Drawn = dict[str, np.ndarray]
+"""The parameters of a view of N inputs, by the name of their column, [N] each."""
+
+
+class Step(Protocol):
+    """An augmentation of pictures that are tensors.
+
+    columns: the parameters of each picture's view, with their types
+    """
+
+    columns: ClassVar[dict[str, str]]
+
+    def on(self, shape: list[int], what: str) -> Self:
+        """The same for pictures of this shape, [C, H, W]. Raises UsageError where it can't be;
+        `what` names the option."""
+
+    def shape_after(self, shape: list[int]) -> list[int]:
+        """The shape of what it makes of them."""
+
+    def draw(self, seed: int, keys_N: np.ndarray, view: int) -> Drawn:
+        """The columns of this view, [N] each. keys_N: ids as `counters` gives them."""
+
+    def apply(self, batch_NCHW: Tensor, drawn: Drawn) -> Tensor:
+        """The pictures as these columns show them, of the same dtype, on the same device."""
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """Pictures moved by up to `pixels` each way; what comes in is 0. View 0 is not moved.
+
+    columns: whole pixels, of which more move the picture down and to the right.
+    """
+
+    pixels: int
+    columns: ClassVar[dict[str, str]] = {DOWN: "int16", RIGHT: "int16"}
+
+    def __str__(self) -> str:
+        return f"jitter({self.pixels})"
+
+    def on(self, shape: list[int], what: str) -> Self:
+        least = min(shape[1:])
+        if self.pixels >= least:
+            raise UsageError(
+                f"{what}: {self} can shift pictures of {shape[1]}×{shape[2]} pixels out of sight; "
+                f"use less than {least}"
+            )
+        return self
+
+    def shape_after(self, shape: list[int]) -> list[int]:
+        return shape
+
+    def draw(self, seed: int, keys_N: np.ndarray, view: int) -> Drawn:
+        shifts_N2 = np.zeros((len(keys_N), 2), np.int64)
+        if view:
+            shifts_N2 = draw_shifts(self.pixels, seed, keys_N, view)
+        return {
+            name: shifts_N2[:, axis].astype(kind)
+            for axis, (name, kind) in enumerate(self.columns.items())
+        }
+
+    def apply(self, batch_NCHW: Tensor, drawn: Drawn) -> Tensor:
+        return shifted(batch_NCHW, drawn)
+
+
+@dataclass(frozen=True)
+class Flip:
+    """Half of the pictures, mirrored left to right."""
+
+    columns: ClassVar[dict[str, str]] = {FLIP: "bool"}
+
+    def __str__(self) -> str:
+        return "flip"
+
+    def on(self, shape: list[int], what: str) -> Self:
+        return self
+
+    def shape_after(self, shape: list[int]) -> list[int]:
+        return shape
+
+    def draw(self, seed: int, keys_N: np.ndarray, view: int) -> Drawn:
+        return {FLIP: counter_random(seed, keys_N, view, FLIP_STREAM) % np.uint64(2) == 1}
+
+    def apply(self, batch_NCHW: Tensor, drawn: Drawn) -> Tensor:
+        flip_N = torch.as_tensor(drawn[FLIP], device=batch_NCHW.device)
+        return torch.where(flip_N[:, None, None, None], batch_NCHW.flip(-1), batch_NCHW)
+
+
+@dataclass(frozen=True)
+class RandomCrop:
+    """A window of this size, anywhere in the picture with `padding` pixels of 0 around it.
+
+    columns: the window's upper left corner in the padded picture, in pixels
+    places: how many tops and lefts there are to choose from, which `on` finds out
+    """
+
+    height: int
+    width: int
+    padding: int = 0
+    places: tuple[int, int] = (1, 1)
+    columns: ClassVar[dict[str, str]] = {TOP: "int16", LEFT: "int16"}
+
+    def __str__(self) -> str:
+        return _shown("random_crop", (self.height, self.width), [self.padding] * (self.padding > 0))
+
+    def on(self, shape: list[int], what: str) -> Self:
+        padded = [side + 2 * self.padding for side in shape[1:]]
+        places = padded[0] - self.height + 1, padded[1] - self.width + 1
+        if min(places) < 1:
+            around = f" with {self.padding} around them" if self.padding else ""
+            raise UsageError(
+                f"{what}: {self} is larger than the pictures of {shape[1]}×{shape[2]} "
+                f"pixels{around}; crop less, or pad more"
+            )
+        if max(places) == 1:
+            raise UsageError(
+                f"{what}: {self} changes nothing, since pictures have {shape[1]}×{shape[2]} pixels "
+                f"here; pad them, as random_crop({self.height}, {self.height // 8 or 1}) does, or "
+                f"use random_resized_crop({self.height}), which crops the source picture"
+            )
+        return replace(self, places=places)
+
+    def shape_after(self, shape: list[int]) -> list[int]:
+        return [shape[0], self.height, self.width]
+
+    def draw(self, seed: int, keys_N: np.ndarray, view: int) -> Drawn:
+        return {
+            name: (counter_random(seed, keys_N, view, stream) % np.uint64(count)).astype(kind)
+            for (name, kind), stream, count in zip(
+                self.columns.items(), CROP_STREAMS, self.places, strict=True
+            )
+        }
+
+    def apply(self, batch_NCHW: Tensor, drawn: Drawn) -> Tensor:
+        top_N, left_N = (drawn[name].astype(np.int64) - self.padding for name in (TOP, LEFT))
+        return windows(batch_NCHW, top_N, left_N, self.height, self.width)
+
+
+@dataclass(frozen=True)
+class RandomResizedCrop:
+    """A part of the source picture, scaled to this size: between these shares of its area, and
+    between 3/4 and 4/3 times as wide as high, each logarithm of the ratio as likely.
+
+    After Szegedy et al. 2015, "Going deeper with convolutions", section 6; the same tries and the
+    same rounding as `RandomResizedCrop.get_params` of torchvision.
+    """
+
+    height: int
+    width: int
+    least: float = 0.08
+    most: float = 1.0
+
+    def __str__(self) -> str:
+        standard = (self.least, self.most) == (0.08, 1.0)
+        areas = [] if standard else [self.least, self.most]
+        return _shown("random_resized_crop", (self.height, self.width), areas)
+
+    def chances(self, seed: int, keys_N: np.ndarray, view: int) -> np.ndarray:
+        """What `box` draws by, float64 [N, 2 · TRIES + 2] in [0, 1)."""
+        streams = np.arange(BOX_STREAM, BOX_STREAM + 2 * TRIES + 2)
+        return fractions(counter_random(seed, keys_N[:, None], view, streams))
+
+    def box(self, chances: Sequence[float], height: int, width: int) -> tuple[int, int, int, int]:
+        """The part of a picture of this size as (top, left, height, width), in pixels.
+
+        chances: of one picture. Where no try fits into the picture, it is the largest part in the
+        middle that has an allowed ratio.
+        """
+        low, high = map(math.log, RATIOS)
+        for one in range(TRIES):
+            area = height * width * (self.least + (self.most - self.least) * chances[2 * one])
+            ratio = math.exp(low + (high - low) * chances[2 * one + 1])
+            part = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
+            if 0 < part[0] <= height and 0 < part[1] <= width:
+                top = int(chances[-2] * (height - part[0] + 1))
+                left = int(chances[-1] * (width - part[1] + 1))
+                return top, left, *part
+        narrow, wide = RATIOS
+        part = min(height, round(width / narrow)), min(width, round(height * wide))
+        return (height - part[0]) // 2, (width - part[1]) // 2, *part
+
+
+def _shown(name: str, size: tuple[int, int], others: Sequence[float]) -> str:
+    sides = str(size[0]) if size[0] == size[1] else str(size)
+    return f"{name}({', '.join([sides, *map(repr, others)])})"
+
+
+def draw_shifts(pixels: int, seed: int, keys_N: np.ndarray, view: int) -> np.ndarray:
+    """Whole shifts in [−pixels, pixels], int64 [N, 2] as (down, right)."""
+    span = np.uint64(2 * pixels + 1)
+    drawn = [counter_random(seed, keys_N, view, stream) % span for stream in JITTER_STREAMS]
+    return np.stack(drawn, axis=1).astype(np.int64) - pixels
+
+
+def shifted(batch_NCHW: Tensor, drawn: Drawn) -> Tensor:
+    """Pictures as the columns of jitter show them."""
+    return shift(batch_NCHW, np.stack([drawn[DOWN], drawn[RIGHT]], axis=1))
+
+
+def shift(batch_NCHW: Tensor, shifts_N2: np.ndarray) -> Tensor:
+    """Each image moved by its (down, right); what comes in is 0. Keeps dtype and shape."""
+    height, width = batch_NCHW.shape[2:]
+    # anyone's file may tell of shifts that would need gigabytes of zeros around the picture; one as
+    # far as the picture is large leaves nothing of it, and so does any larger one
+    down_N = np.clip(shifts_N2[:, 0].astype(np.int64), -height, height)
+    right_N = np.clip(shifts_N2[:, 1].astype(np.int64), -width, width)
+    return windows(batch_NCHW, -down_N, -right_N, height, width)
+
+
+def windows(
+    batch_NCHW: Tensor, top_N: np.ndarray, left_N: np.ndarray, height: int, width: int
+) -> Tensor:
+    """The part of this size of each picture whose upper left corner is there, int64 [N]; what of it
+    lies outside of the picture is 0."""
+    n, channels, *size = batch_NCHW.shape
+    corners = [(top_N, height, size[0]), (left_N, width, size[1])]
+    before = [max(0, -int(first.min(initial=0))) for first, _, _ in corners]
+    after = [max(0, int(first.max(initial=0)) + side - whole) for first, side, whole in corners]
+    if not any((*before, *after)) and [height, width] == size:
+        return batch_NCHW  # then each corner is 0
+    padded = torch.nn.functional.pad(batch_NCHW, (before[1], after[1], before[0], after[0]))
+    device = batch_NCHW.device
+    tall, wide = padded.shape[2:]
+    # A window's row is a run of the memory, so one index a row gathers it, not one a pixel.
+    image_NC1 = torch.arange(n * channels, device=device).reshape(n, channels, 1) * tall
+    row_N1H = torch.as_tensor(top_N + before[0], device=device)[:, None, None] + torch.arange(
+        height, device=device
+    )
+    start_NCH = (image_NC1 + row_N1H) * wide + torch.as_tensor(
+        left_N + before[1], device=device
+    ).reshape(n, 1, 1)
+    runs = padded.reshape(-1).unfold(0, width, 1)
+    return runs[start_NCH.reshape(-1)].reshape(n, channels, height, width)

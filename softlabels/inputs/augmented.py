@@ -1,0 +1,67 @@
+"""The inputs of training rows, changed at random in each epoch. N rows of a batch."""
+
+import numpy as np
+from torch import Tensor
+
+from softlabels.errors import UsageError
+from softlabels.inputs.chance import counters
+from softlabels.inputs.cropping import Cropping
+from softlabels.inputs.examples import Examples
+from softlabels.inputs.views import Augment
+
+OPTION = "--augment"
+
+
+class Augmented:
+    """Examples as an epoch of training shows them.
+
+    What a row looks like is drawn for (seed, id, epoch) alone, so neither the batch, the rank nor a
+    resume changes it. ids: of all rows, int64 or str.
+
+    Raises UsageError where the augmentation does not fit the inputs.
+    """
+
+    def __init__(self, examples: Examples, augment: Augment, seed: int, ids: np.ndarray) -> None:
+        preprocess = examples.preprocess
+        if preprocess.is_opaque:
+            raise UsageError(
+                f"{OPTION} is {str(augment)!r}, which works on pixels; what the function "
+                f"{preprocess} gives may be none. Write the preprocessing as text"
+            )
+        self.examples, self.seed, self.keys = examples, seed, counters(ids)
+        self.augment = augment.on(examples.input_shape, OPTION)
+        self.cropping = None
+        if augment.crop is not None:
+            if examples.source.kind != "image":
+                raise UsageError(
+                    f"{OPTION}: {augment.crop} crops encoded pictures before they are resized; the "
+                    f"inputs of {examples.source.data!r} are numbers. Use random_crop, such as "
+                    f"random_crop({augment.crop.height}, 4)"
+                )
+            self.cropping = Cropping(preprocess, augment.crop)
+            examples.decode_when_asked()
+
+    def gather(self, rows: np.ndarray, epoch: int) -> Tensor:
+        """The inputs of these rows as this epoch, 1 or more, shows them, [N, C, H, W], as `gather`
+        of examples gives them."""
+        if self.cropping is None:
+            return self.change(self.examples.gather(rows), rows, epoch)
+        preprocesses = self.cropping.of(self.seed, self.keys[rows], epoch)
+        return self.change(self.examples.gather_pictures(rows, preprocesses), rows, epoch)
+
+    def change(self, inputs: Tensor, rows: np.ndarray, epoch: int) -> Tensor:
+        """What the steps after a crop make of the inputs of these rows."""
+        return self.augment.apply(inputs, self.augment.draw(self.seed, self.keys[rows], epoch))
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether a batch is worth reading while another one is trained on: it is decoded for
+        itself, and no code of the user's is run for it, which might be in use just then."""
+        return self.cropping is not None and not self.examples.source.runs_code
+
+    @property
+    def remarks(self) -> list[str]:
+        """What is done, for the user."""
+        text = f"augmented by {self.augment}, drawn for each epoch by data seed {self.seed}"
+        lines = [f"{text}; held-out rows stay as they are"]
+        return lines if self.cropping is None else [*lines, str(self.cropping)]

@@ -1,0 +1,49 @@
+"""A dump's inputs, changed at random for a student, beside soft targets that stay as they are."""
+
+import numpy as np
+
+from softlabels.errors import UsageError
+from softlabels.inputs.augmented import Augmented
+from softlabels.inputs.views import Augment
+from softlabels.system.humanize import counted
+from softlabels.system.progress import Progress
+from softlabels.targets.batch import Batch
+from softlabels.targets.soft_dataset import Dump
+from softlabels.targets.streamed_rows import StreamedInputs
+
+
+def augmented_dump(dataset: Dump, augment: Augment, seed: int, progress: Progress) -> Augmented:
+    """The inputs of a dump, augmented. Raises UsageError where they can't be."""
+    plan, examples = dataset.reader.plan, dataset.examples
+    assert examples is not None, "they were asked for"
+    if plan.has_views:
+        raise UsageError(
+            f"--augment is {str(augment)!r}, and {dataset.reader.folder} has "
+            f"{counted(len(plan.views), 'view')} of each input, drawn by {plan.augment}: the "
+            f"student sees what the teacher saw, and not something else. Leave out --augment"
+        )
+    if augment.crop is not None and isinstance(examples, StreamedInputs):
+        raise UsageError(
+            f"--augment: {augment.crop} crops source pictures, which a streamed dump does not "
+            f"keep at hand; leave out --streaming, or use random_crop"
+        )
+    shown = Augmented(examples, augment, seed, dataset.ids)
+    for remark in shown.remarks:
+        progress.say(remark)
+    progress.say(
+        "warning: the stored soft targets are for clean inputs, and the student is shown augmented "
+        "ones, to which the teacher might answer otherwise. A student learns best from targets of "
+        'the very views that it sees (Beyer et al. 2022, "Knowledge distillation: A good teacher '
+        'is patient and consistent"); dump --views stores such'
+    )
+    return shown
+
+
+def take_augmented(dataset: Dump, shown: Augmented, rows: np.ndarray, epoch: int) -> Batch:
+    """A batch of these rows, with inputs as this epoch shows them."""
+    columns = dataset.columns(rows, inputs=False)
+    if "input" in columns:  # a stream reads inputs with their rows
+        columns["input"] = shown.change(columns["input"], rows, epoch)
+    else:
+        columns["input"] = shown.gather(rows, epoch)
+    return Batch(columns, dataset.T, dataset.preprocess)
