@@ -67,10 +67,11 @@ specs model shards
 naming blueprints
 factories timm torchvision transformers
 sources
-checkpoint torchscript exported onnx state_dicts objects
-layers
+torchscript exported onnx state_dicts objects hashes
+checkpoint layers
 weights
 opening
+starting
 """,
     "places": """
 hub_address remote_copies

@@ -7,17 +7,25 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor, nn
 
+from softlabels.errors import TeacherError
 from softlabels.models.model import Model
+from softlabels.system.humanize import few
 
 
 @dataclass(frozen=True)
 class Weighed:
-    """A module with its own weights. files: those that they were read from, where that is known;
-    remarks: what was left out of them."""
+    """A module with its own weights.
+
+    files: those that they were read from, where that is known
+    remarks: what was left out of them
+    missing: the names of those that no file had, which are random: a teacher needs all of them, and
+        a student starts with what there is
+    """
 
     module: nn.Module
     files: list[Path] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -29,6 +37,7 @@ class Blueprint:
     pretrained: the module with its own weights
     preprocess, unsaid, transform, class_names: see `Model`
     task: what it was trained for, multilabel or classification, if that is known
+    flaw: see `Model`
     convert: from the names that weights were published under to the library's
     """
 
@@ -42,11 +51,22 @@ class Blueprint:
     transform: Callable[[Image.Image], Tensor] | None = None
     class_names: list[str] | None = None
     task: str | None = None
+    flaw: str = ""
     convert: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
 
     def load(self) -> Model:
-        """The model with its own weights."""
+        """The model with its own weights. Raises TeacherError where some of them are missing: they
+        would be random."""
+        if self.flaw:
+            raise TeacherError(self.flaw)
         weighed = self.pretrained()
+        if weighed.missing:
+            total = len(weighed.module.state_dict())
+            raise TeacherError(
+                f"{self.name}: {len(weighed.missing):,} of the {total:,} weights of a "
+                f"{type(weighed.module).__name__} are missing ({few(weighed.missing)}), so it is "
+                f"no trained classifier"
+            )
         model = self.model(self.kind, weighed.module)
         model.files, model.remarks = weighed.files, weighed.remarks
         return model
@@ -66,5 +86,6 @@ class Blueprint:
             unsaid=self.unsaid,
             transform=self.transform,
             class_names=names,
+            flaw=self.flaw,
             data={} if self.task is None else {"task": self.task},
         )

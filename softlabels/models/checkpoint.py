@@ -5,6 +5,7 @@ import importlib.metadata
 import os
 import platform
 import shutil
+import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from softlabels.errors import TeacherError, TrainingError, UsageError
+from softlabels.errors import TeacherError, TrainingError, UntrustedPickle, UsageError
+from softlabels.models.causes import cause
+from softlabels.models.factories import factory_blueprint
+from softlabels.models.pickles import read_pickle
+from softlabels.models.sniffing import sniff
+from softlabels.models.sources import find_blueprint
 from softlabels.models.specs import build_model, is_factory
+from softlabels.models.state_dicts import WeightSet, describe_misfit
+from softlabels.models.transformers import build_configured
 from softlabels.system.humanize import size_words
 from softlabels.system.local_files import appearing
 
@@ -22,7 +30,12 @@ FORMAT = "softlabels-checkpoint/1"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained model. `input_shape` is one preprocessed input's; the rest names itself."""
+    """A trained model.
+
+    model: its spec; of a module that was in memory `package.module.Class`, which builds none
+    input_shape: of one preprocessed input
+    configuration: what builds a model of transformers, in place of its spec
+    """
 
     model: str
     input_shape: list[int]
@@ -34,6 +47,7 @@ class Checkpoint:
     training: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    configuration: dict[str, Any] | None = None
     format: str = FORMAT
 
     def __repr__(self) -> str:
@@ -56,6 +70,17 @@ class Checkpoint:
             ) from error
 
     @classmethod
+    def read(cls, path: Path) -> "Checkpoint | None":
+        """The checkpoint in a file; None for any other file. No code of the file's runs."""
+        if sniff(path) != "pickle":
+            return None
+        try:
+            content = read_pickle(path)
+        except UntrustedPickle:  # ours hold tensors and plain values alone
+            return None
+        return cls.from_content(content, str(path)) if is_ours(content) else None
+
+    @classmethod
     def from_content(cls, content: dict[str, Any], path: str) -> "Checkpoint":
         """Raises TeacherError where fields are missing or of a later format."""
         if content.get("format") != FORMAT:
@@ -67,27 +92,68 @@ class Checkpoint:
         except TypeError as error:
             raise TeacherError(f"{path} is not a whole checkpoint: {error}") from error
 
-    def build(self, allow_factory: str | None = None) -> nn.Module:
+    def build(self, named: str | None = None) -> nn.Module:
         """The model with its weights, in eval mode.
 
-        A checkpoint may name `package.module:factory`. Importing what a file names is the
-        caller's decision, so `allow_factory` must name the same one. Raises UsageError without.
+        named: what the caller says builds it. A checkpoint may name `package.module:factory`;
+        importing what a file names is the caller's decision, so `named` must be the same one. Of a
+        module that was in memory it may be any.
+
+        Raises UsageError where it is needed, and TeacherError where the weights are not those of
+        what is built.
         """
-        if is_factory(self.model) and allow_factory != self.model:
+        module = self._module(named)
+        try:
+            module.load_state_dict(self.state_dict)
+        except RuntimeError as error:
+            group = WeightSet("", self.state_dict)
+            why = describe_misfit(group, module.state_dict()) or cause(error)
+            raise TeacherError(
+                f"the checkpoint's weights are not those of {named or self.model}: {why}. Was it "
+                f"changed since, or is another version of its library installed? It was trained "
+                f"with {', '.join(f'{name} {text}' for name, text in self.versions.items())}"
+            ) from error
+        return module.eval()
+
+    def _module(self, named: str | None) -> nn.Module:
+        """With whatever weights it is built with."""
+        if self.configuration is not None:
+            return build_configured(self.configuration, self.num_classes)
+        if self.was_in_memory:
+            if named is None or not is_factory(named):
+                raise UsageError(
+                    f"this checkpoint's model was a module in memory, a {self.model}, and no "
+                    f"record says how to build one: name a function that returns it, --model "
+                    f"package.module:factory"
+                )
+            return factory_blueprint(named).build(self.num_classes)
+        if is_factory(self.model) and named != self.model:
             raise UsageError(
                 f"this checkpoint's model is built by {self.model}, which would be imported and "
                 f"run; if you trust it, say so with --model {self.model}"
             )
-        module = build_model(self.model, self.input_shape, self.num_classes)
-        module.load_state_dict(self.state_dict)
-        return module.eval()
+        blueprint = find_blueprint(self.model)
+        if blueprint is None:
+            return build_model(self.model, self.input_shape, self.num_classes)
+        return blueprint.build(self.num_classes)
+
+    @property
+    def was_in_memory(self) -> bool:
+        """Whether the model was an object whose class alone is known."""
+        return self.configuration is None and "." in self.model and ":" not in self.model
+
+
+def is_ours(content: Any) -> bool:
+    """Whether what a file holds is a checkpoint of softlabels, of this format or another."""
+    return isinstance(content, dict) and str(content.get("format", "")).startswith("softlabels-")
 
 
 def library_versions() -> dict[str, str]:
     """The versions that a result depends on, for records."""
     names = ("softlabels", "torch", "numpy", "datasets", "pyarrow", "pillow")
+    models = [name for name in ("timm", "torchvision", "transformers") if name in sys.modules]
     versions = {"python": platform.python_version()}
-    for name in names:
+    for name in (*names, *models):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:  # run from a checkout

@@ -53,6 +53,7 @@ class Model:
     spec: such as mlp:800x800, where there is one
     preprocess, class_names, data: what a checkpoint remembers, or a library knows; `data` has the
         `task` that it was trained for, if that is known
+    flaw: why it is no classifier as it is, in a sentence; '' for one that is
     unsaid: what of the model's own preprocessing the words of --preprocess can't say
     transform: a picture → what the model's library makes of it, [C, H, W], for comparison
     classes: their number, if known; it tells logits from a model's other outputs
@@ -73,6 +74,7 @@ class Model:
     files: list[Path] = field(default_factory=list)
     spec: str | None = None
     preprocess: str | None = None
+    flaw: str = ""
     unsaid: str = ""
     transform: Callable[[Image.Image], Tensor] | None = None
     class_names: list[str] | None = None

@@ -46,9 +46,15 @@ def open_object(thing: Any, name: str | None = None, version: str | None = None)
         name=name or kind.__name__,
         kind=MODULE,
         module=Held(thing),
-        spec=f"{kind.__module__}.{kind.__qualname__}",
+        spec=class_name(thing),
         stays=_place(thing),
     )
+
+
+def class_name(module: nn.Module) -> str:
+    """What records call the class of a module: `package.module.Class`."""
+    kind = type(module)
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _callable(thing: Callable[[Tensor], Any], name: str | None, version: str | None) -> Model:

@@ -48,7 +48,13 @@ def open_model(text: str, loading: Loading, weights: str | None = None) -> Model
         )
     if not place.is_file():
         raise TeacherError(f"{text} is neither a file nor a folder. {ACCEPTED}")
-    return open_file(ModelFile(path=place, **vars(loading)))
+    return _without_flaw(open_file(ModelFile(path=place, **vars(loading))))
+
+
+def _without_flaw(model: Model) -> Model:
+    if model.flaw:
+        raise TeacherError(model.flaw)
+    return model
 
 
 def _in_folder(folder: Path, text: str, loading: Loading) -> ModelName | Path:
@@ -88,14 +94,12 @@ def _open_named(name: ModelName, loading: Loading, weights: str | None) -> Model
                 f"name the file with --weights"
             )
         return blueprint.load()
-    path = _index_in(Path(weights).expanduser())
-    if not path.is_file():
-        raise TeacherError(f"--weights is {weights!r}, which is no file; give a state dict")
+    path = find_weights(weights)
     model = open_file(ModelFile(path=path, **vars(replace(loading, spec=str(name)))))
     if model.kind != "state_dict":
         raise TeacherError(f"--weights is {weights!r}, a {model.kind}; give a state dict")
     model.name = blueprint.name
-    return model
+    return _without_flaw(model)
 
 
 def open_file(file: ModelFile) -> Model:
@@ -117,9 +121,13 @@ def open_file(file: ModelFile) -> Model:
     return model
 
 
-def _index_in(place: Path) -> Path:
-    """The index of the weights in a folder of shards; any other path as it is."""
-    return (find_index(place) or place) if place.is_dir() else place
+def find_weights(text: str) -> Path:
+    """The file that --weights names; of a folder of shards their index."""
+    place = Path(text).expanduser()
+    path = (find_index(place) or place) if place.is_dir() else place
+    if not path.is_file():
+        raise TeacherError(f"--weights is {text!r}, which is no file; give a state dict")
+    return path
 
 
 def _is_utf8(name: str) -> bool:

@@ -1,9 +1,8 @@
-"""Model specs: `linear`, `mlp:800x800`, `cnn:32x64`, `package.module:factory` → nn.Module.
+"""Specs of our own models: `linear`, `mlp:800x800`, `cnn:32x64` → nn.Module.
 
 Teachers and students are built here alike, since a student's checkpoint is a valid teacher.
 """
 
-import importlib
 import importlib.util
 import math
 import sys
@@ -14,11 +13,14 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from softlabels.errors import UsageError
-from softlabels.models.causes import cause
 from softlabels.spec import parse_widths
 
 LIBRARIES = ("timm", "torchvision", "hf")  # whose models have names: timm:resnet50
-SPELLINGS = "linear, mlp:800x800, cnn:32x64, or package.module:factory"
+FAMILIES = ("linear", "mlp", "cnn")
+SPELLINGS = (
+    "linear, mlp:800x800, cnn:32x64, timm:NAME, torchvision:NAME, hf:FOLDER, hf:ORG/NAME, or "
+    "package.module:factory"
+)
 
 
 class MLP(nn.Module):
@@ -82,13 +84,18 @@ def is_factory(spec: str) -> bool:
     """Whether `spec` names code to import, `package.module:factory`."""
     module, _, name = spec.partition(":")
     dotted = all(part.isidentifier() for part in module.split("."))
-    return dotted and name.isidentifier() and module not in ("mlp", "cnn", *LIBRARIES)
+    return dotted and name.isidentifier() and module not in (*FAMILIES, *LIBRARIES)
 
 
 def is_importable(module: str) -> bool:
     """Whether a module's outermost package is there; it is not imported."""
-    _look_here()
+    look_here()
     return importlib.util.find_spec(module.partition(".")[0]) is not None
+
+
+def is_own(spec: str) -> bool:
+    """Whether `spec` is meant as one of ours."""
+    return spec.partition(":")[0] in FAMILIES
 
 
 def build_model(
@@ -100,13 +107,9 @@ def build_model(
 ) -> nn.Module:
     """The model that `spec` names, for inputs [N, *input_shape] and logits [N, num_classes].
 
-    A factory is called without arguments. Raises UsageError for a spec that can't be read or
-    built, and for dropout asked of a factory.
+    Raises UsageError for a spec that can't be read, and for inputs that are no pictures where it
+    needs them.
     """
-    if is_factory(spec):
-        if dropout or input_dropout:
-            raise UsageError(f"dropout can't be put into {spec}; let the factory build it in")
-        return call_factory(spec)
     family, _, widths = spec.partition(":")
     if family == "linear" and not widths:
         return MLP(math.prod(input_shape), [], num_classes, dropout, input_dropout)
@@ -123,30 +126,7 @@ def build_model(
     raise UsageError(f"no model is called {spec!r}; write {SPELLINGS}")
 
 
-def call_factory(spec: str) -> nn.Module:
-    """Import `package.module:factory`, also from the current folder, and call it."""
-    module_name, _, name = spec.partition(":")
-    _look_here()
-    try:
-        factory = getattr(importlib.import_module(module_name), name)
-    except ImportError as error:
-        raise UsageError(f"model {spec}: can't import {module_name} ({error})") from error
-    except AttributeError:
-        raise UsageError(f"model {spec}: {module_name} has no {name!r}") from None
-    except Exception as error:
-        raise UsageError(f"model {spec}: importing {module_name} failed: {cause(error)}") from error
-    try:
-        model = factory()
-    except Exception as error:
-        raise UsageError(
-            f"model {spec} can't be built: {cause(error)}. It is called without arguments"
-        ) from error
-    if not isinstance(model, nn.Module):
-        raise UsageError(f"model {spec}: it returned {type(model).__name__}, not a torch nn.Module")
-    return model
-
-
-def _look_here() -> None:
+def look_here() -> None:
     """Let modules be imported from the current folder too."""
     if "" not in sys.path:
         sys.path.insert(0, "")
@@ -158,9 +138,9 @@ def check_state(model: nn.Module, spec: str) -> None:
         if not isinstance(value, Tensor):
             problem = "no tensor, and weights are stored as tensors alone; use register_buffer"
         elif is_lazy(value):
-            problem = "without a shape; let the factory run it once"
+            problem = "without a shape; run it once first"
         elif value.is_meta:
-            problem = "on the device meta; let the factory build it on the CPU"
+            problem = "on the device meta, so it has no numbers; load its weights first"
         else:
             continue
         raise UsageError(f"{name} of model {spec} is {problem}")

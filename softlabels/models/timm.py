@@ -21,17 +21,16 @@ IMAGENET = re.compile(r"(^|_)in(1k|12k|21k|22k)(_|$)")
 
 
 def timm_blueprint(ident: str) -> Blueprint:
-    """Raises UsageError for a name or a tag that timm does not have, TeacherError for a model that
-    classifies nothing, and MissingExtra without timm."""
+    """Raises UsageError for a name or a tag that timm does not have, and MissingExtra without
+    timm."""
     timm = need("timm", "timm", f"timm:{ident}")
     architecture, _, tag = ident.partition(".")
     _check_name(timm, architecture, tag)
     config = timm.get_pretrained_cfg(ident)
-    if not config.num_classes:
-        raise TeacherError(
-            f"timm:{ident} gives features and no classes (its num_classes is 0); a teacher is a "
-            f"classifier"
-        )
+    flaw = (
+        f"timm:{ident} gives features and no classes (its num_classes is 0); a teacher is a "
+        f"classifier"
+    )
     name = f"{architecture}.{config.tag}" if config.tag else architecture
     data = timm.data.resolve_data_config(pretrained_cfg=config.to_dict())
     return Blueprint(
@@ -43,6 +42,7 @@ def timm_blueprint(ident: str) -> Blueprint:
         preprocess=_in_words(data),
         transform=timm.data.create_transform(**data),
         class_names=_class_names(timm, config),
+        flaw="" if config.num_classes else flaw,
         convert=lambda tensors: _convert(timm, name, tensors),
     )
 

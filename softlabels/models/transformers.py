@@ -1,6 +1,12 @@
-"""Image classifiers of transformers: folders of `save_pretrained`, and repositories of the Hub."""
+"""Image classifiers of transformers: folders of `save_pretrained`, and repositories of the Hub.
 
+A configuration is what builds such a model again, without its folder: checkpoints hold it.
+"""
+
+import copy
+import json
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +15,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from softlabels.errors import TeacherError
 from softlabels.models.blueprints import Blueprint, Weighed
@@ -29,6 +35,9 @@ SIZES = {frozenset({"height", "width"}), frozenset({"shortest_edge"})}
 # Steps of a processor that are said in words, or that concern no picture.
 KNOWN = {"do_convert_rgb", "do_resize", "do_center_crop", "do_rescale", "do_normalize",
          "do_reduce_labels"}  # fmt: skip
+# Fields of a configuration that name code which transformers would fetch and run.
+CODE = {"auto_map", "attn_implementation", "_attn_implementation", "experts_implementation",
+        "_experts_implementation", "quantization_config"}  # fmt: skip
 TASKS = {  # by the configuration's problem_type
     "multi_label_classification": "multilabel",
     "single_label_classification": "classification",
@@ -36,13 +45,15 @@ TASKS = {  # by the configuration's problem_type
 
 
 def transformers_blueprint(place: str) -> Blueprint:
-    """An image classifier: a folder, or `ORG/NAME[@REVISION]` of the Hub or its cache.
+    """An image classifier: a folder, its config.json, or `ORG/NAME[@REVISION]` of the Hub or its
+    cache.
 
     Raises TeacherError where there is none, or a model for something else, and MissingExtra without
     transformers.
     """
     transformers = need("transformers", "transformers", f"hf:{place}")
     folder = Path(place).expanduser()
+    folder = folder.parent if folder.name == "config.json" and folder.is_file() else folder
     is_folder = folder.is_dir()
     name, _, revision = (str(folder), "", "") if is_folder else place.partition("@")
     at = {"revision": revision or None, "trust_remote_code": False}
@@ -64,11 +75,17 @@ def transformers_blueprint(place: str) -> Blueprint:
         )
     auto = transformers.AutoModelForImageClassification
     channels = getattr(config, "num_channels", 3)
+
+    def build(classes: int | None) -> nn.Module:
+        with _loading(transformers, place):
+            module: nn.Module = auto.from_config(_with_classes(config, classes))
+        return module
+
     return Blueprint(
         kind="transformers",
         name=(folder.resolve() if is_folder else Path(name)).name,
-        spec=kinds[type(config)].__name__ if is_folder else f"hf:{place}",
-        build=lambda classes: auto.from_config(_with_classes(config, classes)),
+        spec=_class_of(config, kinds) if is_folder else f"hf:{place}",
+        build=build,
         pretrained=lambda: _pretrained(transformers, auto, name, place, at),
         class_names=_class_names(config),
         task=TASKS.get(config.problem_type or ""),
@@ -76,27 +93,63 @@ def transformers_blueprint(place: str) -> Blueprint:
     )
 
 
+def _class_of(config: Any, kinds: Any) -> str:
+    """The name of the class that is built: of several for one configuration, as DeiT has them, the
+    one that it names."""
+    several = kinds[type(config)]
+    names = [kind.__name__ for kind in (several if isinstance(several, tuple) else (several,))]
+    return next((name for name in config.architectures or [] if name in names), names[0])
+
+
 def _with_classes(config: Any, classes: int | None) -> Any:
-    if classes is not None:
-        config.num_labels = classes
+    if classes is None:
+        return config
+    config = copy.deepcopy(config)
+    config.num_labels = classes
     return config
+
+
+def configuration_of(module: nn.Module) -> dict[str, Any] | None:
+    """What builds an image classifier of transformers again, as JSON; None for any other module."""
+    transformers = sys.modules.get("transformers")  # whoever has made one has imported it
+    if transformers is None or not isinstance(module, transformers.PreTrainedModel):
+        return None
+    config, kind = copy.deepcopy(module.config), type(module).__name__
+    config.architectures = [kind]
+    kinds = transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
+    if type(config) not in kinds or _class_of(config, kinds) != kind:
+        return None
+    plain: dict[str, Any] = json.loads(config.to_json_string())
+    return plain
+
+
+def build_configured(configuration: dict[str, Any], classes: int) -> nn.Module:
+    """The classifier that `configuration_of` describes, with random weights.
+
+    Raises TeacherError where transformers can't build it. The description may be a stranger's: it
+    chooses among the classes of transformers, and code that it names elsewhere is left out.
+    """
+    name = str(configuration.get("model_type", ""))
+    transformers = need("transformers", "transformers", f"a model of the type {name!r}")
+    plain = {key: value for key, value in configuration.items() if key not in CODE}
+    with _loading(transformers, f"a model of the type {name!r}"):
+        config = transformers.CONFIG_MAPPING[name].from_dict(plain)
+        module: nn.Module = transformers.AutoModelForImageClassification.from_config(
+            _with_classes(config, classes), trust_remote_code=False
+        )
+    return module
 
 
 def _pretrained(
     transformers: ModuleType, auto: Any, name: str, place: str, at: dict[str, Any]
 ) -> Weighed:
-    """Raises TeacherError where weights are missing: transformers would draw them at random."""
+    """transformers draws those that no file has at random."""
     with _loading(transformers, place):
         module, loaded = auto.from_pretrained(name, output_loading_info=True, **at)
         files = _files(transformers, name, at["revision"])
     missing, left = (sorted(loaded[f"{key}_keys"]) for key in ("missing", "unexpected"))
-    if missing:
-        raise TeacherError(
-            f"{place}: {len(missing):,} of the {len(module.state_dict()):,} weights of a "
-            f"{type(module).__name__} are missing ({few(missing)}), so it is no trained classifier"
-        )
     remarks = [f"{place}: not the model's, left out: {few(left)}"] if left else []
-    return Weighed(module, files, remarks)
+    return Weighed(module, files, remarks, missing)
 
 
 def _files(transformers: ModuleType, name: str, revision: str | None) -> list[Path]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from softlabels.errors import TeacherError, UntrustedPickle
 from softlabels.models.blueprints import Blueprint
-from softlabels.models.checkpoint import Checkpoint
+from softlabels.models.checkpoint import Checkpoint, is_ours
 from softlabels.models.layers import describe_layers, find_by_layer
 from softlabels.models.model import Model, ModelFile
 from softlabels.models.pickles import TRUST, read_pickle, read_without_objects, unsafe_names
@@ -52,13 +52,9 @@ def load_pickle(file: ModelFile) -> Model:
             key=chosen.place or None,
             remarks=[remark] if remark else [],
         )
-    if not left and _is_ours(content):
+    if not left and is_ours(content):
         return _from_checkpoint(Checkpoint.from_content(content, str(file.path)), file)
     return _from_weights(content, file, unread=left)
-
-
-def _is_ours(content: Any) -> bool:
-    return isinstance(content, dict) and str(content.get("format", "")).startswith("softlabels-")
 
 
 @dataclass(frozen=True)
@@ -86,15 +82,15 @@ def load_shards(file: ModelFile) -> Model:
 
 
 def _from_checkpoint(checkpoint: Checkpoint, file: ModelFile) -> Model:
-    if file.spec is not None and file.spec != checkpoint.model:
+    if file.spec not in (None, checkpoint.model) and not checkpoint.was_in_memory:
         raise TeacherError(
             f"{file.path} holds the model {checkpoint.model}; --model says {file.spec}"
         )
     return Model(
         name=file.path.stem,
         kind="checkpoint",
-        module=checkpoint.build(allow_factory=file.spec),
-        spec=checkpoint.model,
+        module=checkpoint.build(file.spec),
+        spec=file.spec or checkpoint.model,
         preprocess=checkpoint.preprocess,
         class_names=checkpoint.class_names,
         data=checkpoint.data,

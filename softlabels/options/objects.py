@@ -81,6 +81,22 @@ else:
                 _teacher_types),
     ]  # fmt: skip
 
+
+def _student_types() -> Any:
+    import torch
+
+    return str | torch.nn.Module | Callable
+
+
+if TYPE_CHECKING:
+    Trained = str | torch.nn.Module | Callable[..., torch.nn.Module]
+else:
+    Trained = Annotated[
+        str,
+        Objects("an nn.Module, which is trained itself, or a function that makes one", callable,
+                _student_types),
+    ]  # fmt: skip
+
 if TYPE_CHECKING:
     Data = str | Path | datasets.Dataset | datasets.DatasetDict | torch.utils.data.Dataset[Any]
 else:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from softlabels.errors import UsageError
-from softlabels.options.objects import Data, Preprocessing, Teacher
+from softlabels.options.objects import Data, Preprocessing, Teacher, Trained
 from softlabels.options.option import (
     BelowOne,
     Count,
@@ -22,6 +22,11 @@ from softlabels.options.source import SourceOptions
 class TrainingOptions(Options):
     """How a model is trained, whatever the loss."""
 
+    weights: str | None = option(
+        "What the model starts from: a file of weights, or pretrained, for those of its library or "
+        "folder. Default: random weights.",
+        None,
+    )
     epochs: Count = option("Passes over the training rows.", 20)
     batch_size: Count = option("Rows in a step.", 256)
     lr: Positive = option("Peak learning rate of AdamW: linear warm-up, then a cosine to 0.", 1e-3)
@@ -62,8 +67,10 @@ class FitOptions(TrainingOptions, SourceOptions):
     """Train a model from hard labels: a teacher, or a baseline for students."""
 
     data: Data = option("digits (embedded), a file or folder of data, or a Hub id.")
-    model: str = option(
-        "linear, mlp:1200x1200, cnn:32x64, or package.module:factory.", "mlp:1200x1200"
+    model: Trained = option(
+        "linear, mlp:1200x1200, cnn:32x64, timm:NAME, torchvision:NAME, hf:FOLDER, or "
+        "package.module:factory.",
+        "mlp:1200x1200",
     )
     out: str = option("The checkpoint to write.", "t.pt")
 
@@ -81,8 +88,10 @@ class TrainOptions(TrainingOptions):
         "Temperature of teacher and student in the loss.", 4.0, flag="--T -T --temperature"
     )
     alpha: Fraction = option("Weight of the soft targets; 1 − alpha goes to the hard labels.", 0.9)
-    student: str = option(
-        "linear, mlp:800x800, cnn:32x64, or package.module:factory.", "mlp:800x800"
+    student: Trained = option(
+        "linear, mlp:800x800, cnn:32x64, timm:NAME, torchvision:NAME, hf:FOLDER, or "
+        "package.module:factory.",
+        "mlp:800x800",
     )
     source: Data | None = option(
         "Where the inputs are, if not where the dump says: a file, folder or Hub id.", None
@@ -129,7 +138,9 @@ class EvalOptions(SourceOptions):
         "A dump: also measure agreement and KL with its teacher, on its rows.", None
     )
     model: str | None = option(
-        "The factory that the checkpoint names, to confirm that its code may run.", None
+        "The factory that the checkpoint names, to confirm that its code may run; of a module that "
+        "was in memory, one that builds it.",
+        None,
     )
     logits: str | None = option(
         "Which tensor of an ONNX graph holds the logits; one inside it may be named.", None

@@ -17,19 +17,15 @@ from softlabels.logits import DenseLogits
 from softlabels.measures import LabelScore, TeacherScore
 from softlabels.models.causes import cause
 from softlabels.models.checkpoint import Checkpoint, library_versions
-from softlabels.models.specs import build_model, check_state
+from softlabels.models.starting import Beginning, ModelChoice
+from softlabels.models.transformers import configuration_of
+from softlabels.students.building import Built, build, prepared_otherwise
 from softlabels.students.evaluation import broken_rows, predict
 from softlabels.students.history import History
 from softlabels.students.holdout import FEW, choose_rows, labels_choose
 from softlabels.students.ranks import Ranks
 from softlabels.students.state_file import StateFile, check_same
-from softlabels.students.student import (
-    Student,
-    Use,
-    as_training_errors,
-    check_model,
-    check_training,
-)
+from softlabels.students.student import Student, as_training_errors
 from softlabels.students.trainer import (
     Outcome,
     Outputs,
@@ -83,7 +79,7 @@ class TrainResult:
 class Job:
     """A model to be trained, what it is trained on, and where its checkpoint goes.
 
-    spec: the model's.
+    model: what the user says of it.
     labels: int64 [rows], −1 for none; None where no row has one, and then there is a teacher.
     data: what the checkpoint remembers of its data.
     identity: a hash of the rows, the same on every rank.
@@ -91,7 +87,7 @@ class Job:
     options: all of them, for the checkpoint, and for ranks to compare.
     """
 
-    spec: str
+    model: ModelChoice
     examples: Examples
     labels: Tensor | None
     teacher: Dump | None
@@ -121,11 +117,13 @@ class Job:
         rows = self.inputs[kept], self.inputs[held]
         share = smallest_share(len(rows[0]), recipe.batch_size, ranks.world)
         seed_everything(recipe.seed)
-        student, use = self.build(share)
+        built = build(self.model, self.examples, self.classes, recipe.precision, share, ranks)
+        student, begun = built.student, built.begun
         facts = self.facts(student)
-        ranks.check_same(facts)
-        file, state = self.beginning(facts, progress)
+        ranks.check_same(facts | built.facts(ranks.world))
+        file, state = self.beginning(facts, built.code, progress)
         if isinstance(state, Checkpoint):
+            built.leave(state.state_dict)
             return TrainResult(self.out, state, ranks.rank)
         task = Task(
             order=order,
@@ -139,35 +137,25 @@ class Job:
         result: list[Checkpoint] = []
 
         def save(outcome: Outcome) -> None:
-            result[:] = [self.checkpoint(outcome)]
+            result[:] = [self.checkpoint(student, begun, outcome)]
             result[0].save(self.out)
 
-        use_differs = bool(use.unused) or not use.steady
         outputs = Outputs(self.out, save, file, History(self.out))
-        trainer = Trainer(student, task, rows, recipe, outputs, ranks, progress, use_differs)
-        self.say(rows, use, progress)
+        differs = built.use.differs
+        trainer = Trainer(student, task, rows, recipe, outputs, ranks, progress, differs)
+        self.say(rows, built, progress)
         if state is not None:
             trainer.go_on(state)
             progress.say(f"goes on after {trainer.place}{self.elsewhere(state)}")
-        outcome = trainer.run()
-        return TrainResult(
-            self.out, result[0] if result else self.checkpoint(outcome), self.ranks.rank
-        )
-
-    def build(self, share: int) -> tuple[Student, Use]:
-        """The model, checked. share: the fewest rows that a training step will have."""
-        shape, recipe, device = self.examples.input_shape, self.recipe, self.ranks.device
-        dropout = recipe.dropout, recipe.input_dropout
         try:
-            model = build_model(self.spec, shape, self.classes, *dropout).to(device)
-        except RuntimeError as error:  # larger than memory
-            raise UsageError(f"model {self.spec} can't be built: {cause(error)}") from error
-        student = Student(model, self.classes, self.spec)
-        sample = self.examples.finish(self.examples.sample().to(device))
-        check_model(student, sample)
-        check_state(model, self.spec)
-        use = check_training(student, sample, recipe.precision, share, self.ranks.world)
-        return student, use
+            outcome = trainer.run()
+        finally:
+            built.leave(trainer.outcome.state_dict)
+        return TrainResult(
+            self.out,
+            result[0] if result else self.checkpoint(student, begun, outcome),
+            self.ranks.rank,
+        )
 
     def facts(self, student: Student) -> dict[str, Any]:
         """What must be the same for all ranks, and for a training that goes on."""
@@ -179,17 +167,18 @@ class Job:
         )
 
     def beginning(
-        self, facts: dict[str, Any], progress: Progress
+        self, facts: dict[str, Any], code: dict[str, Any], progress: Progress
     ) -> tuple[StateFile, dict[str, Any] | Checkpoint | None]:
         """The file for the state, and what training begins with: a state, the checkpoint of a
-        complete training, to which nothing is left to do, or nothing.
+        complete training, to which nothing is left to do, or nothing. code: what a state knows of a
+        module beyond these facts.
 
         Raises UsageError for the state of another training, and for one that `--resume` does not
         ask for; TrainingError for a damaged one.
         """
         ranks = self.ranks
         fixed = {name: value for name, value in facts.items() if name not in FREE}
-        file = StateFile(self.out, fixed | {"number of processes": ranks.world})
+        file = StateFile(self.out, fixed | code | {"number of processes": ranks.world})
 
         def find() -> dict[str, Any] | Checkpoint | None:
             if not self.options["resume"]:
@@ -214,13 +203,21 @@ class Job:
         other = [f"{n} {state[n]}, now {here[n]}" for n in here if state[n] != here[n]]
         return f"; it began with {', '.join(other)}, which may round otherwise" if other else ""
 
-    def say(self, rows: tuple[np.ndarray, np.ndarray], use: Use, progress: Progress) -> None:
-        """Say what is trained on what, with warnings about hold-out, classes and parameters."""
-        kept, held = rows
+    def say(self, rows: tuple[np.ndarray, np.ndarray], built: Built, progress: Progress) -> None:
+        """Say what is trained on what, with warnings about weights, hold-out, classes and
+        parameters."""
+        (kept, held), begun = rows, built.begun
         progress.say(
-            f"{self.spec} on {self.ranks.place}: {counted(len(kept), 'row')} to train on, "
-            f"{len(held):,} held out{self.chooser(held)}"
+            f"{begun.spec}, from {begun.weights}, on {self.ranks.place}: "
+            f"{counted(len(kept), 'row')} to train on, {len(held):,} held out{self.chooser(held)}"
         )
+        for remark in (*begun.remarks, *prepared_otherwise(begun, self.examples)):
+            progress.say(remark)
+        if built.use.unused:
+            progress.say(
+                f"warning: the logits of {begun.spec} do not use "
+                f"{few(built.use.unused, most=SHOWN)}, which stay as they are"
+            )
         if self.teacher is None and 0 < len(held) < FEW:
             progress.say(
                 f"warning: {counted(len(held), 'row')} held out choose the epoch, and one error "
@@ -236,11 +233,6 @@ class Job:
                     f"{'has' if len(missing) == 1 else 'have'} no row to train on: "
                     f"{few(names, most=SHOWN)}"
                 )
-        if use.unused:
-            progress.say(
-                f"warning: the logits of {self.spec} do not use "
-                f"{few(use.unused, most=SHOWN)}, which stay as they are"
-            )
 
     def chooser(self, held: np.ndarray) -> str:
         if not len(held) or self.by_labels(held):
@@ -262,7 +254,7 @@ class Job:
         student.eval()
 
         def logits(inputs: Tensor) -> Tensor:
-            with as_training_errors(self.spec, len(inputs)):
+            with as_training_errors(student.spec, len(inputs)):
                 return student(inputs)
 
         parts = [part for _, part in predict(logits, self.examples, mine, ranks.device)]
@@ -298,7 +290,7 @@ class Job:
             measures |= TeacherScore.of(logits_MC, columns["targets"].to("cpu")).measures
         return measures | {"rows": len(rows)}
 
-    def checkpoint(self, outcome: Outcome) -> Checkpoint:
+    def checkpoint(self, student: Student, begun: Beginning, outcome: Outcome) -> Checkpoint:
         last = outcome.history[outcome.epoch - 1]
         metrics = {
             "epoch": outcome.epoch,
@@ -307,16 +299,17 @@ class Job:
             "trained_rows": outcome.rows,
         }
         return Checkpoint(
-            model=self.spec,
+            model=student.spec,
             input_shape=self.examples.input_shape,
             num_classes=self.classes,
             preprocess=str(self.examples.preprocess),
             state_dict=outcome.state_dict,
             class_names=self.class_names,
             data=self.data | {"identity": self.identity},
-            training=self.options | {"complete": outcome.complete},
+            training=self.options | {"started_from": begun.weights, "complete": outcome.complete},
             metrics=metrics,
             versions=library_versions(),
+            configuration=configuration_of(student.model),
         )
 
 
@@ -344,6 +337,7 @@ def finished(out: str, facts: dict[str, Any]) -> Checkpoint | None:
     except Exception as error:  # --resume asks for what is there: it is not overwritten unread
         raise TrainingError(f"{out} can't be read: {cause(error)}. Move it away") from error
     options = dict(checkpoint.training)
+    options.pop("started_from", None)
     if not options.pop("complete", False):
         return None
     theirs = facts_of(

@@ -36,11 +36,14 @@ def as_training_errors(spec: str, rows: int) -> Iterator[None]:
 
 
 class Student(nn.Module):
-    """A model whose output is its logits [N, C] alone, whatever else `model` gives."""
+    """A model whose output is its logits [N, C] alone, whatever else `model` gives.
 
-    def __init__(self, model: nn.Module, classes: int, spec: str) -> None:
+    made_for: what messages say of the inputs that it is made for
+    """
+
+    def __init__(self, model: nn.Module, classes: int, spec: str, made_for: str = "") -> None:
         super().__init__()
-        self.model, self.classes, self.spec = model, classes, spec
+        self.model, self.classes, self.spec, self.made_for = model, classes, spec, made_for
 
     def forward(self, inputs: Tensor) -> Tensor:
         return logits_of(self.model(inputs), len(inputs), self.classes, f"model {self.spec}")
@@ -60,6 +63,11 @@ class Use:
 
     unused: list[str]
     steady: bool
+
+    @property
+    def differs(self) -> bool:
+        """Whether some steps use only some of the parameters."""
+        return bool(self.unused) or not self.steady
 
 
 def check_model(student: Student, sample: Tensor) -> None:
@@ -149,7 +157,8 @@ def _run(student: Student, sample: Tensor, how: str = "") -> Tensor:
         names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
         raise UsageError(
             f"model {student.spec} can't take inputs of shape {list(sample.shape[1:])}{how}: "
-            f"{cause(error)}" + (f" (its weights are {names}, inputs float32)" * bool(names))
+            f"{cause(error)}{f' (its weights are {names}, inputs float32)' * bool(names)}"
+            f"{student.made_for}"
         ) from error
     return logits_NC
 

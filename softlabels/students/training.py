@@ -16,6 +16,7 @@ from softlabels.inputs.opening import DataChoice, open_chosen
 from softlabels.inputs.preprocessing import choose, introduce
 from softlabels.inputs.tables.opening import title_of
 from softlabels.inputs.views import parse_augment
+from softlabels.models.starting import ModelChoice
 from softlabels.options import FitOptions, TrainOptions, verb
 from softlabels.places.newest import newest_dump
 from softlabels.soft_targets import check_temperature
@@ -93,7 +94,7 @@ def _fit(options: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:
         "rows": len(source),
     }
     job = Job(
-        spec=options.model,
+        model=options.part(ModelChoice),
         examples=examples,
         labels=labels,
         teacher=None,
@@ -176,7 +177,7 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
         "plan": plan.hash,
     }
     job = Job(
-        spec=options.student,
+        model=ModelChoice(options.student, options.weights, options.dropout, options.input_dropout),
         examples=examples,
         labels=labels,
         teacher=dataset,

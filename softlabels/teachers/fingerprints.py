@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from softlabels.models.hashes import weight_hashes
 from softlabels.models.model import Model
 from softlabels.models.objects import CALLABLE, Held
 from softlabels.system.local_files import file_fingerprint, fold_fingerprint
@@ -66,16 +66,3 @@ def weights_fingerprint(module: nn.Module, spec: str) -> str:
     for name, line in sorted(weight_hashes(module).items()):
         whole.update(f"{name}  {line}\n".encode())
     return "sha256:" + whole.hexdigest()
-
-
-def weight_hashes(module: nn.Module) -> dict[str, str]:
-    """Of each tensor of the state dict: the SHA-256 of its bytes, its dtype and its shape."""
-    return {name: _hash(tensor) for name, tensor in module.state_dict().items()}
-
-
-def _hash(tensor: Tensor | Any) -> str:
-    if not isinstance(tensor, Tensor):  # what get_extra_state() gives
-        return f"{hashlib.sha256(repr(tensor).encode()).hexdigest()} {type(tensor).__name__}"
-    numbers = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    kind = str(tensor.dtype).removeprefix("torch.")
-    return f"{hashlib.sha256(numbers.data).hexdigest()} {kind} {list(tensor.shape)}"

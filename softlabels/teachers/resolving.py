@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from softlabels.errors import TeacherError, UsageError
+from softlabels.models.hashes import weight_hashes
 from softlabels.models.model import Loading, Model
 from softlabels.models.objects import open_object
 from softlabels.models.opening import open_model
 from softlabels.system.humanize import few
-from softlabels.teachers.fingerprints import fingerprint_of, weight_hashes
+from softlabels.teachers.fingerprints import fingerprint_of
 from softlabels.teachers.teacher import Teacher
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -57,6 +58,8 @@ def work(folder: str, options: dict) -> None:
     except BaseException as error:
         value = {"error": type(error).__name__, "text": str(error)}
     value["world"] = accelerate.PartialState().num_processes
+    if isinstance(module := options.get("student"), nn.Module):
+        value["weights"] = {name: t.tolist() for name, t in module.state_dict().items()}
     Path(folder, f"{os.environ['RANK']}.json").write_text(json.dumps(value))
 
 
@@ -213,3 +216,22 @@ def test_a_rank_that_comes_late_does_not_wait_for_one_that_has_ended(dump_folder
     values = train_in_two(tmp_path, {"dump": dump_folder}, harm="late", dump="nowhere",
                           student="linear")  # fmt: skip
     assert values[1]["text"].startswith("rank 1 lost touch with the others, one of which has ended")
+
+
+def test_every_rank_has_the_best_epochs_weights_in_its_own_module(dump_folder, tmp_path):
+    values = train_in_two(tmp_path, dump=dump_folder, student=Normed())
+    saved = {name: tensor.tolist() for name, tensor in weights(tmp_path / "s.pt").items()}
+    assert values[0]["weights"] == values[1]["weights"] == saved
+
+
+@pytest.mark.parametrize(
+    ("one", "message"),
+    [
+        (Normed, "1.weight of the model differs between ranks: rank 1 has "),
+        (Unused, "--student differs between ranks: rank 1 has 'Unused', rank 0 has 'Normed'"),
+    ],
+)
+def test_ranks_whose_modules_differ_are_refused(dump_folder, tmp_path, one, message):
+    values = train_in_two(tmp_path, {"student": one()}, dump=dump_folder, student=Normed())
+    assert all(re.match(message, value["text"]) for value in values), values
+    assert not (tmp_path / "s.pt").exists()
