@@ -26,7 +26,8 @@ def read_pictures(folder: Path) -> list[Image.Image]:
 
 def logits_of(teacher: object, folder: Path, out: Path, **words: object) -> torch.Tensor:
     """The logits that a dump of the folder stores, float32 [COUNT, C]."""
-    softlabels.dump(teacher=str(teacher), data=str(folder), out=str(out), dtype="float32", **words)
+    teacher = teacher if isinstance(teacher, torch.nn.Module) else str(teacher)
+    softlabels.dump(teacher=teacher, data=str(folder), out=str(out), dtype="float32", **words)
     rows = softlabels.load(str(out)).take(list(range(COUNT)))
     return rows["logits"]
 

@@ -40,7 +40,7 @@ cells hints whereabouts
 columns
 sources
 describing label_numbers examples
-opening preprocessing viewed augmented
+opening preprocessing own_preprocessing viewed augmented
 """,
     "inputs.tables": """
 identity live_cells

@@ -14,6 +14,7 @@ from softlabels.capture.viewing import Views
 from softlabels.errors import LabelSpaceMismatch, UsageError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.opening import DataChoice, LabelChoice, open_chosen
+from softlabels.inputs.own_preprocessing import check_own_preprocessing
 from softlabels.inputs.preprocessing import choose, differing, remarks
 from softlabels.inputs.sources import Source
 from softlabels.label_spaces import WAYS_OUT
@@ -24,7 +25,6 @@ from softlabels.store.ledger import Ledger
 from softlabels.system.devices import own_device, resolve_device
 from softlabels.system.progress import SILENT, Progress
 from softlabels.teachers import Teacher, resolve
-from softlabels.teachers.own_preprocessing import check_own_preprocessing
 from softlabels.teachers.resolving import TeacherChoice
 from softlabels.teachers.teacher import suggest_name
 
@@ -124,6 +124,10 @@ def _open(options: DumpOptions, progress: Progress) -> _Opened:
             source = open_chosen(data, _title(choice.teacher), remembered, progress, labels)
         except LabelSpaceMismatch as error:
             raise LabelSpaceMismatch(f"{error}. {WAYS_OUT}") from error
+        if unasked and source.kind != "image":  # what a module says of itself is about pictures
+            known = None
+        elif unasked and options.preprocess is None:
+            check_own_preprocessing(teacher)
         chosen = choose(source, options.preprocess, known, whose, unasked)
         return Examples(source, chosen.preprocess), chosen.origin
 
@@ -140,9 +144,9 @@ def _open(options: DumpOptions, progress: Progress) -> _Opened:
     teacher.class_names = names.names
     unasked = teacher.title if teacher.kind in OBJECTS else ""
     whose = f"the teacher's {'checkpoint' if teacher.kind == 'checkpoint' else 'own configuration'}"
-    if options.preprocess is None:
+    if options.preprocess is None and not unasked:
         check_own_preprocessing(teacher)
-    elif teacher.preprocess is not None:
+    elif teacher.preprocess is not None and options.preprocess is not None:
         about = [*about, *differing(options.preprocess, teacher.preprocess, whose)]
     first = (opened or [examples(teacher.remembered, teacher.preprocess)])[0]
     return _Opened(teacher, names, about, *first)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from softlabels.errors import TeacherError, UsageError
+from softlabels.models import timm, transformers
 from softlabels.models.model import Model
 
 MODULE, CALLABLE = "module", "callable"  # kinds of models
@@ -47,6 +48,7 @@ def open_object(thing: Any, name: str | None = None, version: str | None = None)
         kind=MODULE,
         module=Held(thing),
         spec=class_name(thing),
+        **(timm.describe_module(thing) or transformers.describe_module(thing)),
         stays=_place(thing),
     )
 

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import sys
 from collections.abc import Mapping
 from functools import cache
 from types import ModuleType
@@ -45,6 +46,22 @@ def timm_blueprint(ident: str) -> Blueprint:
         flaw="" if config.num_classes else flaw,
         convert=lambda tensors: _convert(timm, name, tensors),
     )
+
+
+def describe_module(module: nn.Module) -> dict[str, Any]:
+    """What a module of timm says of itself: its preprocessing, and the names of its classes, unless
+    it has another number of them than its configuration. Nothing for any other module."""
+    timm, config = sys.modules.get("timm"), getattr(module, "pretrained_cfg", None)
+    if timm is None or not isinstance(config, Mapping) or "input_size" not in config:
+        return {}
+    data = timm.data.resolve_model_data_config(module)
+    names = _class_names(timm, timm.models.PretrainedCfg(**config))
+    fits = names is not None and len(names) == getattr(module, "num_classes", None)
+    return {
+        "preprocess": _in_words(data),
+        "transform": timm.data.create_transform(**data),
+        "class_names": names if fits else None,
+    }
 
 
 def _check_name(timm: ModuleType, architecture: str, tag: str) -> None:

@@ -101,6 +101,24 @@ def _class_of(config: Any, kinds: Any) -> str:
     return next((name for name in config.architectures or [] if name in names), names[0])
 
 
+def describe_module(module: nn.Module) -> dict[str, Any]:
+    """What a model of transformers says of itself: the names of its classes, what it was trained
+    for, and the preprocessing of the folder, or the repository in the cache, that it was loaded
+    from, if that has a processor. Nothing for any other module."""
+    transformers = sys.modules.get("transformers")
+    if transformers is None or not isinstance(module, transformers.PreTrainedModel):
+        return {}
+    config, place = module.config, module.name_or_path
+    task = TASKS.get(getattr(config, "problem_type", None) or "")
+    known: dict[str, Any] = {"class_names": _class_names(config)}
+    known["data"] = {} if task is None else {"task": task}
+    if place and module.main_input_name == "pixel_values":
+        at = {"trust_remote_code": False, "local_files_only": True}
+        own = _own_preprocessing(transformers, place, at, getattr(config, "num_channels", 3))
+        known |= own if "transform" in own else {}
+    return known
+
+
 def _with_classes(config: Any, classes: int | None) -> Any:
     if classes is None:
         return config

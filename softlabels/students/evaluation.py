@@ -18,8 +18,9 @@ from softlabels.errors import (
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.label_numbers import has_two_classes
 from softlabels.inputs.opening import DataChoice, LabelChoice, open_chosen
+from softlabels.inputs.own_preprocessing import check_own_preprocessing
 from softlabels.inputs.preprocessing import choose, introduce
-from softlabels.label_spaces import LabelSpace, match_label_spaces
+from softlabels.label_spaces import LabelSpace, match_label_spaces, told_apart
 from softlabels.logits import DenseLogits
 from softlabels.measures import LabelScore, TeacherScore
 from softlabels.models.model import Loading, Model
@@ -103,6 +104,8 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
     """
     given = options.checkpoint
     model = _open_file(given, options) if isinstance(given, str) else hold_object(given)
+    if model.class_names is not None:  # as a dump has them
+        model.class_names = told_apart(model.class_names)
     title = given if isinstance(given, str) else model.name
     if model.data.get("task", "classification") != "classification":
         raise UsageError(
@@ -113,7 +116,12 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
     labels = LabelChoice(options.labels)
     source = open_chosen(choice, title, model.remembered, progress, labels)
     unasked = "" if isinstance(given, str) else model.title
-    chosen = choose(source, options.preprocess, model.preprocess, "the checkpoint", unasked)
+    known = model.preprocess
+    if unasked and source.kind != "image":  # what a module says of itself is about pictures
+        known = None
+    elif options.preprocess is None:
+        check_own_preprocessing(model)
+    chosen = choose(source, options.preprocess, known, "the checkpoint", unasked)
     examples = Examples(source, chosen.preprocess)
     introduce(progress, examples, chosen.origin)
     model.binary = has_two_classes(source, source.class_names or model.class_names)

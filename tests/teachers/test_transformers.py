@@ -279,3 +279,40 @@ def test_without_transformers(tmp_path, monkeypatch):
         MissingExtra, match=r"transformers, .*: pip install 'softlabels\[transformers"
     ):
         resolve(str(tmp_path / "x"))
+
+
+def test_a_module_in_memory_that_was_loaded_from_a_folder(tmp_path, pictures):
+    """Its names are its configuration's, its preprocessing is that of the folder's processor."""
+    model = save(tmp_path / "teacher", "vit", "clip")
+    live = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "teacher")
+    theirs = by_hand(tmp_path / "teacher", model, pictures)
+    check_same(logits_of(live, pictures, tmp_path / "d"), theirs, "in memory")
+    plan = json.loads((tmp_path / "d" / "plan.json").read_text())
+    assert "center_crop(32, 32, floor)" in plan["preprocess"]
+    assert plan["source"]["class_names"] == ["cat", "dog", "crane (2)", "fox", "crane (4)"]
+    again = {"dump": str(tmp_path / "d"), "replay": 10, "data": str(pictures)}
+    assert softlabels.verify(teacher=live, **again).good
+    found = softlabels.evaluate(checkpoint=live, data=str(pictures), split="train", labels=False,
+                                against=str(tmp_path / "d"))  # fmt: skip
+    assert found["against"]["agreement"] == 1
+
+
+def test_a_module_in_memory_that_no_processor_is_known_of(tmp_path, pictures):
+    live = save(tmp_path / "teacher", processor=None)
+    for model in (live, type(live).from_pretrained(tmp_path / "teacher")):
+        with pytest.raises(UsageError, match="in memory and does not say how pictures become"):
+            logits_of(model, pictures, tmp_path / "d")
+    PROCESSORS["clip"]().save_pretrained(tmp_path / "teacher")
+    strange = json.loads((tmp_path / "teacher" / "preprocessor_config.json").read_text())
+    strange["size"] = {"shortest_edge": 32, "longest_edge": 64}
+    (tmp_path / "teacher" / "preprocessor_config.json").write_text(json.dumps(strange))
+    with pytest.raises(TeacherError, match="not say how pictures become its inputs in words that"):
+        logits_of(type(live).from_pretrained(tmp_path / "teacher"), pictures, tmp_path / "d")
+
+
+def test_the_processor_of_a_module_concerns_pictures_alone(tmp_path):
+    save(tmp_path / "teacher")
+    live = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "teacher")
+    rows = [(torch.full((3, 32, 32), float(i)), i % 2) for i in range(8)]
+    softlabels.dump(teacher=live, data=rows, labels=False, out=str(tmp_path / "d"))
+    assert json.loads((tmp_path / "d" / "plan.json").read_text())["preprocess"] == ""

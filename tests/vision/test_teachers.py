@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 
 import softlabels
 from softlabels.errors import PlanMismatch, TeacherError, UsageError
+from softlabels.inputs.own_preprocessing import check_own_preprocessing
 from softlabels.models.sources import find_blueprint
 from softlabels.teachers import resolve
-from softlabels.teachers.own_preprocessing import check_own_preprocessing
 from softlabels.teachers.teacher import Teacher
 from tests.conftest import Lines
 from tests.pictures import check_same, logits_of, read_pictures, save_pictures
@@ -137,6 +137,22 @@ def test_weights_as_a_papers_authors_named_them_are_converted_by_timm(tmp_path, 
     torch.save({"model": weights}, tmp_path / "w.pt")
     ours = logits_of("timm:test_vit", pictures, tmp_path / "d", weights=str(tmp_path / "w.pt"))
     check_same(ours, timm_by_hand(module, pictures), "timm, converted")
+
+
+def test_a_module_of_timm_in_memory_says_its_own_preprocessing(tmp_path, pictures, timm_net):
+    """Also changed since, as data_config of a user has it; names only for as many classes."""
+    ours = logits_of(timm_net, pictures, tmp_path / "d")
+    check_same(ours, timm_by_hand(timm_net, pictures), "timm, in memory")
+    plan = json.loads((tmp_path / "d" / "plan.json").read_text())
+    assert "resize(168, bilinear)|center_crop(160)" in plan["preprocess"]
+    assert plan["source"]["class_names"][0] == "tench, Tinca tinca"
+    again = {"dump": str(tmp_path / "d"), "replay": 10, "data": str(pictures)}
+    assert softlabels.verify(teacher=timm_net, **again).good
+    other = with_weights(timm.create_model(NET, num_classes=7, pretrained_cfg_overlay={
+        "crop_pct": 0.8, "crop_mode": "squash", "mean": (0.1, 0.2, 0.3)}))  # fmt: skip
+    ours = logits_of(other, pictures, tmp_path / "e")
+    check_same(ours, timm_by_hand(other, pictures), "timm, in memory, its own way")
+    assert json.loads((tmp_path / "e" / "plan.json").read_text())["source"]["class_names"] is None
 
 
 def test_torchvision_from_the_cache_and_from_a_file(tmp_path, pictures, vision_net):

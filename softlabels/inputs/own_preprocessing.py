@@ -12,40 +12,40 @@ from PIL import Image
 from softlabels.errors import TeacherError
 from softlabels.inputs.examples import as_tensor
 from softlabels.inputs.preprocess import Preprocess
-from softlabels.teachers.teacher import Teacher
+from softlabels.models.model import Model
 
 SIZES = [(301, 500), (512, 387), (640, 640)]  # H, W: a step that rounds otherwise shows in one
 CLOSE = 1e-4  # of numbers of a few units; one level of a pixel is 0.004 or more of them
 
 
-def check_own_preprocessing(teacher: Teacher, sizes: Sequence[tuple[int, int]] = SIZES) -> None:
+def check_own_preprocessing(model: Model, sizes: Sequence[tuple[int, int]] = SIZES) -> None:
     """Raises TeacherError where words can't say how the teacher's library prepares a picture, or
     say something else. sizes: height and width of the pictures that are tried."""
     remedy = "Say with --preprocess what is done instead, if you know that it is as good"
-    if teacher.unsaid:
+    if model.unsaid:
         raise TeacherError(
-            f"{teacher.title} does not say how pictures become its inputs in words that "
-            f"--preprocess has: {teacher.unsaid}. {remedy}"
+            f"{model.title} does not say how pictures become its inputs in words that "
+            f"--preprocess has: {model.unsaid}. {remedy}"
         )
-    if teacher.transform is None or teacher.preprocess is None:
+    if model.transform is None or model.preprocess is None:
         return
-    preprocess = Preprocess.parse(teacher.preprocess)
+    preprocess = Preprocess.parse(model.preprocess)
     draw = np.random.default_rng(0)
     for height, width in sizes:
         image = Image.fromarray(draw.integers(0, 256, (height, width, 3), np.uint8))
-        theirs = teacher.transform(image).float()
+        theirs = model.transform(image).float()
         try:
             ours = preprocess.on_numbers(as_tensor(preprocess.on_picture(image)[None]))[0]
         except ValueError as error:
             raise TeacherError(
-                f"{teacher.preprocess}, as the configuration of {teacher.title} reads, can't be "
+                f"{model.preprocess}, as the configuration of {model.title} reads, can't be "
                 f"applied to a picture: {error}. {remedy}"
             ) from error
         if ours.shape != theirs.shape or not ours.allclose(theirs, atol=CLOSE, rtol=CLOSE):
             same = ours.shape == theirs.shape
             how = f"by up to {float((ours - theirs).abs().max()):.2g}" if same else "in their shape"
             raise TeacherError(
-                f"the inputs that {teacher.title}'s own library makes of a picture of "
-                f"{height}×{width} differ {how} from those of {teacher.preprocess}, as its "
+                f"the inputs that {model.title}'s own library makes of a picture of "
+                f"{height}×{width} differ {how} from those of {model.preprocess}, as its "
                 f"configuration reads. {remedy}"
             )
