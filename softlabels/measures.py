@@ -73,6 +73,19 @@ class Calibration:
             hits=bin_M[hit_M].bincount(minlength=BINS),
         )
 
+    @classmethod
+    def of_pairs(cls, logits: Logits, labels_MC: Tensor) -> "Calibration":
+        """Of each pair of a position and a label, whose confidence is the label's probability, and
+        a hit where the position has the label. labels: 0 and 1, [M, C]; −1 is left out."""
+        known_MC = labels_MC >= 0
+        p, there = logits.temper(1).probs().cpu()[known_MC], labels_MC[known_MC] > 0
+        bins = in_bins(p, BINS)
+        return cls(
+            counts=bins.bincount(minlength=BINS),
+            confidence=bins.bincount(p.double(), minlength=BINS),
+            hits=bins[there].bincount(minlength=BINS),
+        )
+
     def __add__(self, other: "Calibration") -> "Calibration":
         return Calibration(
             self.counts + other.counts,
@@ -137,6 +150,82 @@ class LabelScore:
         }
 
 
+@dataclass(frozen=True, eq=False)
+class MultiLabelScore:
+    """Multi-label logits against hard labels, of the rows whose labels are known.
+
+    rows: how many. nll: the summed −Σ over labels of log p, of the label or of its absence.
+    Of each label, [C]: positives, the rows that have it; predicted, those whose logit is above 0,
+    and so its probability above a half; hits, those among both; probability, the summed one.
+    """
+
+    rows: int
+    nll: float
+    positives: Tensor
+    predicted: Tensor
+    hits: Tensor
+    probability: Tensor
+
+    @classmethod
+    def none(cls, classes: int) -> "MultiLabelScore":
+        counts = torch.zeros(classes, dtype=torch.int64)
+        return cls(0, 0.0, counts, counts, counts, torch.zeros(classes, dtype=torch.float64))
+
+    @classmethod
+    def of(cls, logits: Logits, labels_MC: Tensor) -> "MultiLabelScore":
+        """Of a block of positions. labels: 0 and 1, [M, C]; positions with −1 are left out."""
+        known_M = (labels_MC >= 0).all(-1)
+        logits, there_MC = logits.select(known_M.nonzero()[:, 0]), labels_MC[known_M] > 0
+        x_MC = logits.dense().cpu().float()
+        # log p of a label, and of its absence log(1 − p), which is that of the negated logit
+        log_p_MC = DenseLogits(torch.where(there_MC, x_MC, -x_MC), link="sigmoid").temper(1)
+        above_MC = x_MC > 0
+        return cls(
+            rows=len(x_MC),
+            nll=-float(log_p_MC.log_probs().double().sum()),
+            positives=there_MC.sum(0),
+            predicted=above_MC.sum(0),
+            hits=(there_MC & above_MC).sum(0),
+            probability=logits.temper(1).probs().cpu().double().sum(0),
+        )
+
+    def __add__(self, other: "MultiLabelScore") -> "MultiLabelScore":
+        mine, others = vars(self), vars(other)
+        return MultiLabelScore(**{name: mine[name] + others[name] for name in mine})
+
+    @property
+    def measures(self) -> dict[str, float]:
+        """rows: those with known labels; labels_each: the mean number of a row's labels; nll: the
+        mean of a row. Empty without such rows."""
+        if not self.rows:
+            return {}
+        positives = int(self.positives.sum())
+        each, nll = positives / self.rows, self.nll / self.rows
+        return {"rows": self.rows, "labels_each": each, "nll": nll}
+
+    def of_labels(self, average_precision_C: Tensor) -> list[dict[str, float | None]]:
+        """For each label: positives, prevalence (their share of the rows), mean probability, ap,
+        precision and recall at a probability of a half. None where it is undefined."""
+        columns = (self.positives, self.predicted, self.hits, self.probability, average_precision_C)
+        return [
+            {
+                "positives": positives,
+                "prevalence": _share(positives, self.rows),
+                "mean_probability": _share(probability, self.rows),
+                "ap": None if math.isnan(ap) else ap,
+                "precision": _share(hits, predicted),
+                "recall": _share(hits, positives),
+            }
+            for positives, predicted, hits, probability, ap in zip(
+                *(column.tolist() for column in columns), strict=True
+            )
+        ]
+
+
+def _share(part: float, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
 @dataclass(frozen=True)
 class TeacherScore:
     """A student's logits against a teacher's.
@@ -194,20 +283,24 @@ def most_entropy(classes: int, link: Link) -> float:
     return math.log(classes) if link == "softmax" else classes * math.log(2)
 
 
-def is_like_guessing(correct: int, labelled: int, classes: int, each: float = 1) -> bool:
+def is_like_guessing(
+    correct: int, labelled: int, classes: int, each: float = 1, positives: int | None = None
+) -> bool:
     """Whether an accuracy is one that guessing would give.
 
-    Guessing is right in 1/C of the cases and, by three standard deviations, at most so far above.
+    Guessing is right in 1/C of the cases, or where rows have several labels in the mean number of
+    them over C, and by three standard deviations at most so far above.
     The views of an input and the positions of a row share a label, and a teacher may answer all of
     them alike: so there are only as many cases as inputs. False for fewer than 20 inputs, and for a
     single class.
 
     correct, labelled: positions whose top class is their label, and that have one.
     each: how many positions an input has in all of its views, on average.
+    positives: how many labels the positions have in all, where they may have several.
     """
     inputs = labelled / each
     if inputs < ENOUGH or classes < 2:
         return False
-    chance = 1 / classes
+    chance = (labelled if positives is None else positives) / (labelled * classes)
     deviation = math.sqrt(chance * (1 - chance) / inputs)
     return correct / labelled <= chance + DEVIATIONS * deviation

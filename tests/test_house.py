@@ -18,7 +18,7 @@ ROOMS = """
 errors
 system spec soft_targets
 logits
-options label_spaces models probabilities measures
+options label_spaces models probabilities measures average_precision
 inputs
 store teachers
 places
@@ -32,9 +32,9 @@ __main__
 """
 INSIDE = {
     "inputs": """
-plain pointers hashing rows pictures chance reading_errors class_names
-labels crop_percentage functions augmentations
-preprocess views
+plain pointers label_lists pictures chance reading_errors class_names
+hashing rows labels crop_percentage functions augmentations
+listed_labels preprocess views
 tables cropping
 cells hints whereabouts
 columns
@@ -80,8 +80,9 @@ folders newest
 """,
     "reports": """
 markdown recipe facts doubts
-survey info rows
-figures card
+labels rows
+survey
+info figures card
 """,
     "targets": """
 batch orders joining

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import softlabels
+from softlabels.average_precision import AveragePrecision, average_precision, mean_of
 from softlabels.errors import SourceError
 from softlabels.logits import DenseLogits
 from softlabels.measures import (
@@ -16,6 +17,7 @@ from softlabels.measures import (
     PARTS,
     Calibration,
     LabelScore,
+    MultiLabelScore,
     Softness,
     TeacherScore,
     in_bins,
@@ -126,3 +128,77 @@ def test_no_labels_give_no_measures(made, tmp_path):
 def test_guessing_is_judged_by_rows(correct, labelled, classes, each, guessed):
     assert is_like_guessing(correct, labelled, classes, each) is guessed
     assert math.sqrt(0.25 / 100) * 3 + 0.5 == 0.65
+
+
+def test_average_precision_by_hand():
+    """Rows in the order of the first label's logits: it is there, not, there, not. Of the second,
+    two rows are equal, and count together; no row has the third."""
+    logits = torch.tensor([[4.0, 1.0, 0], [3.0, 0.0, 0], [2.0, 0.0, 0], [-0.0, -1.0, 0]])
+    labels = torch.tensor([[1, 0, 0], [0, 1, 0], [1, 0, 0], [0, 0, 0]])
+    found = average_precision(logits, labels)
+    assert found[:2].tolist() == [(1 / 1 + 2 / 3) / 2, 1 / 3]
+    assert found[2].isnan()
+    assert mean_of(found) == pytest.approx((5 / 6 + 1 / 3) / 2)
+    assert mean_of(average_precision(logits, torch.zeros(4, 3))) is None
+
+
+def slow_average_precision(z: list[float], there: list[bool]) -> float:
+    """Σ over thresholds, from the highest on, of (recall − the one before) · precision."""
+    total, before = 0.0, 0.0
+    for threshold in sorted(set(z), reverse=True):
+        chosen = [one for value, one in zip(z, there, strict=True) if value >= threshold]
+        recall = sum(chosen) / sum(there)
+        total += (recall - before) * sum(chosen) / len(chosen)
+        before = recall
+    return total
+
+
+@given(st.data())
+def test_average_precision_is_the_area_under_its_steps(data):
+    rows, classes = data.draw(st.integers(1, 25)), data.draw(st.integers(1, 4))
+    draw = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    digits = data.draw(st.sampled_from([0, 1, 9]))  # with few, many logits are equal
+    z = draw.normal(0, 3, (rows, classes)).round(digits).astype("f4")
+    there = draw.random((rows, classes)) < data.draw(st.sampled_from([0.1, 0.5, 0.9]))
+    ranked, cut = AveragePrecision(classes), data.draw(st.integers(0, rows))
+    blocks = [(torch.from_numpy(z[part]), torch.from_numpy(there[part]))
+              for part in (slice(0, cut), slice(cut, rows))]  # fmt: skip
+    for block in blocks:
+        ranked.collect(*block)
+    for logits, _ in blocks:
+        ranked.count(logits)
+    for c, found in enumerate(ranked.of_each.tolist()):
+        if there[:, c].any():
+            slow = slow_average_precision(z[:, c].tolist(), there[:, c].tolist())
+            assert found == pytest.approx(slow, abs=1e-12)
+        else:
+            assert math.isnan(found)
+
+
+def test_several_labels_by_hand():
+    logits = torch.tensor([[2.0, -1.0], [0.5, 3.0], [-2.0, 0.0]])
+    labels = torch.tensor([[1, 0], [0, 1], [-1, -1]])
+    score = MultiLabelScore.of(DenseLogits(logits, link="sigmoid"), labels)
+    p = torch.sigmoid(logits[:2]).double()
+    nll = -(p[0, 0].log() + (1 - p[0, 1]).log() + (1 - p[1, 0]).log() + p[1, 1].log())
+    assert score.measures["rows"] == 2
+    assert score.measures["nll"] == pytest.approx(float(nll) / 2, rel=1e-6)
+    first, second = score.of_labels(torch.tensor([0.25, math.nan]))
+    assert (first["positives"], first["precision"], first["recall"]) == (1, 0.5, 1)
+    assert first["mean_probability"] == pytest.approx(float(p[:, 0].mean()), rel=1e-6)
+    assert (first["ap"], second["ap"]) == (0.25, None)
+    halves = [DenseLogits(part, link="sigmoid") for part in logits.split(1)]
+    parts = [MultiLabelScore.of(h, lab) for h, lab in zip(halves, labels.split(1), strict=True)]
+    assert (parts[0] + parts[1] + parts[2]).measures == pytest.approx(score.measures)
+    assert MultiLabelScore.none(2).measures == {}
+    pairs = Calibration.of_pairs(DenseLogits(logits, link="sigmoid"), labels)
+    assert (pairs.labelled, pairs.correct) == (4, 2)
+    hits = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    assert pairs.error == pytest.approx(float((hits - p).abs().sum() / 4), rel=1e-6)
+
+
+def test_guessing_among_several_labels():
+    """Rows have 3 of 4 labels each: a top label that is one of them in three of four is a guess."""
+    assert is_like_guessing(75, 100, 4, positives=300)
+    assert not is_like_guessing(75, 100, 4)
+    assert not is_like_guessing(95, 100, 4, positives=300)

@@ -13,7 +13,7 @@ from torch.distributions import Bernoulli
 from torch.nn.functional import logsigmoid
 
 import softlabels
-from softlabels.errors import PlanMismatch, UsageError
+from softlabels.errors import PlanMismatch, SourceError, UsageError
 from softlabels.logits import DenseLogits
 from softlabels.soft_targets import kl_of_change
 from tests.conftest import Linear, save_script
@@ -123,7 +123,7 @@ def test_the_road_of_a_multi_label_teacher(given_data, tmp_path, cli, codec):
 
 
 def test_what_a_multi_label_dump_refuses(given_data, tmp_path, vectors):
-    with pytest.raises(UsageError, match=r"one label a row, in the column 'label'.*--no-labels"):
+    with pytest.raises(SourceError, match=r"one label a row, in the column 'label'.*--no-labels"):
         softlabels.dump(**given_data | {"data": vectors}, out=str(tmp_path / "v"))
     out = str(tmp_path / "d")
     softlabels.dump(**given_data, out=out)

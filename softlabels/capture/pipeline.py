@@ -19,6 +19,7 @@ from softlabels.capture.answers import Answers
 from softlabels.errors import UnreadableInput
 from softlabels.inputs.augmentations import Drawn
 from softlabels.inputs.examples import decode_image, numbers_of, stack
+from softlabels.inputs.label_lists import as_record
 from softlabels.inputs.rows import Rows
 from softlabels.inputs.sources import Source
 from softlabels.inputs.views import joined
@@ -189,7 +190,7 @@ def _left_out(rows: Rows, reasons: list[tuple[int, str]]) -> list[Skipped]:
             id=rows.ids[position].item(),
             row=int(rows.numbers[position]),
             input_hash=int(rows.hashes[position]),
-            label=int(rows.labels[position]),
+            label=as_record(rows.labels, position),
             reason=reason,
         )
         for position, reason in reasons

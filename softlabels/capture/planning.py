@@ -152,6 +152,7 @@ def _source_record(source: Source, names: ClassNames) -> dict[str, Any]:
             "inputs": list(source.columns.inputs),
             "label": None if source.own_labels else label,
             "label_source": label if source.own_labels else None,
+            "label_lists": source.spelling,
             "id": source.columns.id,
         },
         "class_names": names.names,

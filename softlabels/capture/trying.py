@@ -66,14 +66,7 @@ def try_teacher(
             f"its soft targets are of the other kind. Say --task {known}"
         )
     teacher.link = LINKS[run.task]
-    several = teacher.link == "sigmoid"  # of a row's labels
-    if several and examples.source.labelled:
-        raise UsageError(
-            f"--task multilabel: {examples.source.data!r} has one label a row, in the column "
-            f"{examples.source.columns.label!r}, and such a teacher knows several; they can't be "
-            f"stored yet. Leave it out with --no-labels"
-        )
-    two = not several and has_two_classes(examples.source, names.names)
+    two = run.task != "multilabel" and has_two_classes(examples.source, names.names)
     teacher.binary = run.outputs == "binary" or two
     rows, inputs = examples.first_readable(run.batch_size)
     block = examples.source.take(rows)

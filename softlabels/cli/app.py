@@ -11,7 +11,7 @@ import typer
 import softlabels
 from softlabels.cli import exchange, publishing
 from softlabels.cli.flags import Terminal, Terminated, make_command
-from softlabels.cli.listing import as_table, as_values, dumps_at
+from softlabels.cli.listing import aligned, as_table, as_values, dumps_at
 from softlabels.options import (
     CacheOptions,
     DemoOptions,
@@ -94,7 +94,9 @@ def dump(terminal: Terminal, options: DumpOptions) -> None:
     statistics = manifest.statistics
     if statistics and statistics.accuracy is not None:
         labelled = counted(statistics.labelled, f"labelled {statistics.unit}")
-        text += f"; teacher's accuracy {statistics.accuracy:.4f} on {labelled}"
+        several = statistics.positives is not None
+        what = "top label is one of the row's in" if several else "accuracy"
+        text += f"; teacher's {what} {statistics.accuracy:.4f} on {labelled}"
     if manifest.skipped:
         what = "input" if manifest.plan.has_views else "row"
         text += f"; {counted(len(manifest.skipped), what)} left out (softlabels info names them)"
@@ -163,9 +165,10 @@ def info(terminal: Terminal, options: InfoOptions) -> None:
     if dumps := dumps_at(options.dump):
         terminal.result(as_table(dumps), as_values(dumps))
         return
-    dump = softlabels.info(options.dump)
+    dump = softlabels.info(options.dump, options.per_label)
     skipped = [f"  left out: id {s['id']}, {s['reason']}" for s in dump["manifest"]["skipped"]]
-    terminal.result("\n".join(_facts(dump.readable) + skipped), dump)
+    labels = ["", *aligned(dump.labels.lines())] if dump.labels else []
+    terminal.result("\n".join(_facts(dump.readable) + skipped + labels), dump)
 
 
 @command(ShowOptions)
@@ -258,6 +261,8 @@ def _trained(result: Any, took: str) -> str:
     held, facts = metrics["held_out"] or {}, []
     if "errors" in held:
         facts.append(f"{counted(held['errors'], 'error')} of {counted(held['labelled'], 'row')}")
+    if held.get("map") is not None:
+        facts.append(f"mAP {held['map']:.4f} over {counted(held['labelled'], 'row')}")
     if "agreement" in held:
         facts.append(f"agreement with the teacher {held['agreement']:.4f}")
         facts.append(f"KL {measured(held['kl'])} nats")
@@ -293,7 +298,11 @@ def _verdict(verdict: Any, took: str) -> str:
     if verdict.source_checked:
         summary += "; every input compared with the source"
     if verdict.accuracy is not None and verdict.good:
-        summary += f"; the teacher's accuracy, from the stored logits, is {verdict.accuracy:.4f}"
+        share = f"{verdict.accuracy:.4f}"
+        right = f"accuracy, from the stored logits, is {share}"
+        if verdict.positives is not None:
+            right = f"top label, from the stored logits, is one of the row's in {share} of the rows"
+        summary += f"; the teacher's {right}"
     word = "good" if verdict.good else counted(len(findings), "problem")
     lines.append(f"{verdict.path}: {word}; {summary}; {took}")
     if any(finding.redone for finding in findings):

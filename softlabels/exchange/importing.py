@@ -91,7 +91,10 @@ def _prepare(options: ImportOptions, progress: Progress) -> Setup:
         names=names,
         ledger=Ledger(open_folder(out)),
         storage=Storage(
-            dtype=dtype, store_inputs=options.store_inputs, shard_rows=options.shard_rows
+            dtype=dtype,
+            store_inputs=options.store_inputs,
+            shard_rows=options.shard_rows,
+            task=options.task,
         ),
         pace=Pace(_batch_rows(answers.classes, options.store_inputs != "none")),
         name=options.name,

@@ -22,6 +22,7 @@ from softlabels.exchange.logarithms import (
     refuse_strange_logits,
 )
 from softlabels.inputs.augmentations import Drawn
+from softlabels.inputs.label_lists import LabelLists
 from softlabels.inputs.label_numbers import check_labels
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.rows import Rows
@@ -134,6 +135,8 @@ class FileAnswers:
         ):
             if stored is None:
                 continue
+            if isinstance(ours, LabelLists):  # a file has one label a row
+                continue
             differs = stored[places] != ours
             if what == "label":
                 # the source may have none, for all rows or for some, or those of other classes
@@ -209,8 +212,10 @@ def describe_origin(
     if ids is not None:
         order += f" {file_fingerprint(ids)[:23]}"
     parts = [foreign.kind, order, foreign.details, foreign.unproven]
-    if foreign.labels is not None and (source.columns.label is None or source.own_labels):
+    unlike = source.columns.label is None or source.own_labels or source.spelling is not None
+    if foreign.labels is not None and unlike:
         why = "labels are of other classes" if source.own_labels else "source has no label column"
+        why = why if source.spelling is None else "source has several a row"
         parts.append(f"labels of the file unchecked, since the {why}")
     if probabilities is not None:
         parts.append(str(probabilities))

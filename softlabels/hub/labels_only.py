@@ -1,9 +1,9 @@
 """A copy of a dump without its inputs: the same rows, hashes and logits under another plan."""
 
-import numpy as np
 import pyarrow as pa
 
 from softlabels.inputs.cells import read_ids
+from softlabels.inputs.label_lists import none_of, of_column
 from softlabels.places.hub_copies import CONNECTIONS
 from softlabels.reports.card import render_card
 from softlabels.store.folder import Folder
@@ -71,7 +71,7 @@ def _append(writer: ShardWriter, reader: ShardReader, table: pa.Table) -> None:
         band = table.slice(done, rows)
         first = band.slice(0, inputs)
         label = plan.label_column
-        labels = np.full(inputs, -1) if label is None else first[label].to_numpy()
+        labels = none_of(inputs, several=False) if label is None else of_column(first[label])
         drawn = {name: band[name].to_numpy() for name in plan.parameters}
         hashes = first["input_hash"].to_numpy()
         writer.append(read_ids(first["id"], "id"), labels, hashes, reader.decode(band), None, drawn)

@@ -51,12 +51,19 @@ class Columns:
 
 
 def find_columns(
-    table: Table, inputs: str | Sequence[str] | None, label: str | None, id: str | None
+    table: Table,
+    inputs: str | Sequence[str] | None,
+    label: str | None,
+    id: str | None,
+    several: bool = False,
 ) -> Columns:
     """Check the columns that the user named, and find the others by type.
 
-    inputs: one name, several joined by commas, or a sequence of names. Raises SourceError where a
-    column is missing, or where types or names leave a choice.
+    inputs: one name, several joined by commas, or a sequence of names.
+    several: whether rows have several labels, so that the label is a column of lists.
+
+    Raises SourceError where a column is missing, or where types or names leave a choice, and for a
+    label of the other kind.
     """
     features = table.features
     named = _named(inputs, features)
@@ -69,18 +76,20 @@ def find_columns(
     twice = next((name for name in named if named.count(name) > 1), None)
     if twice is not None:
         raise SourceError(f"--input-column names {twice!r} twice")
-    if label is not None and _is_listed(features[label]):
+    if label is not None and is_listed(features[label]) and not several:
         raise SourceError(f"--label-column: {_listed(table, label)}")
     taken = (*named, *((id,) if id else ()))
+    if several:
+        label = label or _find_listed_label(features, taken)
     label = label or _find_label(features, taken)
     if isinstance(table, ArrowTable):
         table.to_numbers([name for name in table.padded if name not in (label, id)])
         features = table.features
-    several = None if label else _find_listed_label(features, taken)
-    notes = (f"warning: {_listed(table, several)}",) if several else ()
+    lists = None if label else _find_listed_label(features, taken)
+    notes = (f"warning: {_listed(table, lists)}",) if lists else ()
     if named:
         return Columns(named, label, id, notes)
-    rest = [name for name in features if name not in (label, several, id)]
+    rest = [name for name in features if name not in (label, lists, id)]
     columns = _find_inputs(table, rest, label, id)
     return replace(columns, notes=notes + columns.notes)
 
@@ -115,12 +124,24 @@ def _find_label(features: dict[str, Any], taken: tuple[str, ...]) -> str | None:
 
 
 def _find_listed_label(features: dict[str, Any], taken: tuple[str, ...]) -> str | None:
-    """A column that is named like labels and holds lists."""
-    names = [name for name in features if name not in taken and _is_listed(features[name])]
-    return next((n for wished in LABEL_NAMES for n in names if n.strip().lower() == wished), None)
+    """A column of lists of ClassLabels, or one that is named like labels and holds lists."""
+    lists = {n: f for n, f in features.items() if n not in taken and is_listed(f)}
+    classes = [n for n, f in lists.items() if _inner_is_class(f)]
+    if len(classes) > 1:
+        raise SourceError(
+            f"several columns hold lists of class labels: {', '.join(classes)}; choose with "
+            f"--label-column"
+        )
+    named = (n for wished in LABEL_NAMES for n in lists if n.strip().lower() == wished)
+    return next(iter([*classes, *named]), None)
 
 
-def _is_listed(feature: object) -> bool:
+def _inner_is_class(feature: Any) -> bool:
+    return isinstance(getattr(feature, "feature", None), datasets.ClassLabel)
+
+
+def is_listed(feature: object) -> bool:
+    """Whether a column holds lists."""
     return is_array(feature) or isinstance(feature, datasets.List)
 
 
@@ -131,8 +152,9 @@ def _listed(table: Table, name: str) -> str:
     count = f"{lengths[0]:,}" if len(lengths) == 1 else "several"
     return (
         f"the column {name!r} holds lists of {count} values, as several labels a row or one-hot "
-        f"labels do, and is no label here: a row has one class at most. Write a column of its "
-        f"number (of one-hot labels the argmax), or name another with --label-column"
+        f"labels do, and is no label here: a row has one class at most. For several labels a row, "
+        f"of the model's classes, say --task multilabel; else write a column of the class's number "
+        f"(of one-hot labels the argmax), or name another with --label-column"
     )
 
 

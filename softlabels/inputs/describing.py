@@ -5,6 +5,7 @@ from typing import NamedTuple
 import datasets
 
 from softlabels.inputs.columns import type_word
+from softlabels.inputs.label_lists import LabelLists, known
 from softlabels.inputs.labels import warnings_of
 from softlabels.inputs.sources import Source
 from softlabels.system.humanize import counted, short
@@ -27,15 +28,16 @@ def describe(source: Source) -> list[str]:
     text = f"data {source.name}, split {source.split}: " + "; ".join(parts)
     notes = [*source.notes, *source.columns.notes]
     if source.labelled and source.class_names:
-        known = source.known_classes is not None
-        notes += warnings_of(source.class_names, known)
-        notes += [] if known else _other_codes(source, source.class_names)
+        modelled = source.known_classes is not None
+        notes += warnings_of(source.class_names, modelled)
+        if not modelled and source.spelling is None:
+            notes += _other_codes(source, source.class_names)
     missing = span.missing
     if missing:
         some = f"{missing:,} of {len(source):,} rows have no label"
         which = "no row has a label" if missing == len(source) else some
         notes.append(f"{which} in {source.columns.label!r}")
-    if missing and source.class_names is None and span.low == span.high:
+    if missing and source.class_names is None and span.low == span.high and not source.spelling:
         notes.append(
             f"warning: the labels in {source.columns.label!r} are −1, which means none, and "
             f"{span.high}; where these are two classes, call them 0 and 1"
@@ -63,22 +65,24 @@ def _some(names: list[str]) -> str:
 
 
 class Span(NamedTuple):
-    """The smallest and the largest label, and the number of rows without one."""
+    """The smallest and the largest label, how many there are, and how many rows have none."""
 
     low: int
     high: int
+    total: int
     missing: int
 
 
 def _span(source: Source) -> Span:
-    lows, highs, missing = [], [], 0
+    lows, highs, count, missing = [], [], 0, 0
     for labels in source.label_blocks():
-        there = labels[labels >= 0]
-        missing += len(labels) - len(there)
+        there = labels.numbers if isinstance(labels, LabelLists) else labels[labels >= 0]
+        missing += int((~known(labels)).sum())
+        count += len(there)
         if len(there):
             lows.append(int(there.min()))
             highs.append(int(there.max()))
-    return Span(min(lows, default=0), max(highs, default=-1), missing)
+    return Span(min(lows, default=0), max(highs, default=-1), count, missing)
 
 
 def _classes(source: Source, span: Span) -> str:
@@ -89,6 +93,11 @@ def _classes(source: Source, span: Span) -> str:
 
 def _labels(source: Source, span: Span) -> str:
     names = source.class_names
+    if source.spelling is not None:
+        mean = span.total / max(1, len(source) - span.missing)
+        of = f"{len(names):,} classes {_some(names)}" if names else f"{span.low} to {span.high}"
+        of = f"{source.flags:,} classes" if source.flags is not None else of
+        return f", several labels a row, {source.columns.label}: {mean:.2g} on average, of {of}"
     if names is None:
         if span.high < span.low:
             return ""

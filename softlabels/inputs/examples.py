@@ -20,6 +20,7 @@ from torch.utils.data import get_worker_info
 
 from softlabels.errors import AlignmentError, SourceError, UnreadableInput, UsageError
 from softlabels.inputs.cropping import OnPicture
+from softlabels.inputs.label_lists import Labels
 from softlabels.inputs.pictures import orientation
 from softlabels.inputs.pointers import is_pointer
 from softlabels.inputs.preprocess import Preprocess
@@ -139,9 +140,9 @@ class Examples:
         return list(self.finish(self.sample(1)).shape[1:])
 
     @cached_property
-    def labels(self) -> Tensor:
-        """int64 [rows], −1 for none."""
-        return torch.from_numpy(self.source.labels[self.positions])
+    def labels(self) -> Labels:
+        """int64 [rows], −1 for none; or lists of them."""
+        return self.source.labels[self.positions]
 
     def sample(self, rows: int = 2) -> Tensor:
         """The first inputs that can be read, to try a model on. If none can, raises

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from softlabels.inputs.label_lists import Labels, encoded
+
 
 def hash_bytes(content: bytes) -> int:
     """The input hash of an encoded input (an image file): the first 8 bytes of its SHA-256,
@@ -51,10 +53,10 @@ class Fingerprint:
     def __init__(self) -> None:
         self._digests: list[Any] = []
 
-    def update(self, ids: np.ndarray, *numbers: np.ndarray) -> None:
+    def update(self, ids: np.ndarray, *numbers: Labels) -> None:
         """Add the next rows: ids [N], and in each call the same columns of numbers (input hashes
-        uint64 [N], labels int64 [N], −1 for none)."""
-        parts = [encode_ids(ids), *(n.astype(n.dtype.newbyteorder("<")).tobytes() for n in numbers)]
+        uint64 [N]; labels int64 [N], −1 for none, or lists of them)."""
+        parts = [encode_ids(ids), *map(encoded, numbers)]
         self._digests = self._digests or [hashlib.sha256() for _ in parts]
         for digest, part in zip(self._digests, parts, strict=True):
             digest.update(part)

@@ -65,7 +65,7 @@ def numbers_of(column: pa.ChunkedArray, name: str, names: list[str] | None) -> n
     """
     array = column.combine_chunks()
     if is_text(array.type):
-        array = _class_numbers(array, name, names or [])
+        array = class_numbers(array, name, names or [])
     if pa.types.is_temporal(array.type):  # a cast would make numbers of them, counted from 1970
         raise _no_classes(array, name)
     if pa.types.is_floating(array.type):
@@ -96,7 +96,8 @@ def _no_classes(array: pa.Array, name: str) -> SourceError:
     )
 
 
-def _class_numbers(texts: pa.Array, name: str, names: list[str]) -> pa.Array:
+def class_numbers(texts: pa.Array, name: str, names: list[str]) -> pa.Array:
+    """The place of each text among the class names, null for null. Raises LabelSpaceMismatch."""
     places = pc.index_in(texts, pa.array(names, texts.type))
     strange = texts.filter(pc.and_(places.is_null(), texts.is_valid()))
     if len(strange):

@@ -8,11 +8,13 @@ from typing import Any
 import datasets
 
 from softlabels.errors import SourceError, UsageError
-from softlabels.inputs.columns import find_columns, image_columns
+from softlabels.inputs.columns import find_columns, image_columns, is_listed, type_word
 from softlabels.inputs.describing import describe
+from softlabels.inputs.listed_labels import Spelling, spelling_of
 from softlabels.inputs.reading_errors import as_source_error
-from softlabels.inputs.sources import Source
+from softlabels.inputs.sources import COLUMN_ROWS, Source
 from softlabels.inputs.tables.opening import open_data, title_of
+from softlabels.inputs.tables.table import Table
 from softlabels.system.progress import SILENT, Progress
 
 
@@ -22,10 +24,17 @@ class LabelChoice:
 
     labels: whether they are read at all
     own_labels: whether they are of other classes than the model's
+    task: multilabel where a row may have several of the model's classes
     """
 
     labels: bool = True
     own_labels: bool = False
+    task: str = "classification"
+
+    @property
+    def several(self) -> bool:
+        """Whether labels are lists: those of other classes are one a row."""
+        return self.task == "multilabel" and not self.own_labels
 
 
 def open_source(
@@ -38,13 +47,15 @@ def open_source(
     id_column: str | None = None,
     class_names: list[str] | None = None,
     labels: LabelChoice = LabelChoice(),
+    spelling: Spelling | None = None,
     progress: Progress = SILENT,
 ) -> Source:
     """Open `data`: text or a data set in memory (see docs/getting-started.md).
 
     class_names: a model's; labels that are text are numbered by them, so that a split in which a
     class is missing gets the same numbers. labels: which ones are read, and whose classes they
-    are. progress: gets what `describe` says of the source.
+    are. spelling: how lists of labels are to be read; by default as their values have it.
+    progress: gets what `describe` says of the source.
 
     Raises SourceError for data that can't be found, is empty, or whose columns leave a choice.
     """
@@ -60,7 +71,9 @@ def open_source(
                 f"{title!r}, split {split!r}, has no rows"
                 + (f" below the names of its columns, {names}" if names else "")
             )
-        columns = find_columns(table, input_column, label_column, id_column or opened.id)
+        id = id_column or opened.id
+        several = labels.several and labels.labels
+        columns = find_columns(table, input_column, label_column, id, several)
         if not labels.labels:  # found all the same, so that they are no inputs
             columns = replace(columns, label=None)
         if labels.own_labels and columns.label is None:
@@ -70,15 +83,31 @@ def open_source(
             )
         for name in image_columns(table, columns.inputs):
             table.features = table.features | {name: datasets.Image()}
+        if several and columns.label is not None:
+            spelling = spelling or _spelling(table, columns.label, title)
         known = tuple(class_names) if class_names else None
         paths = opened.id is not None and columns.id == opened.id
         source = Source(
             table, columns, title, opened.split, revision, known, opened.notes, paths,
-            live=not isinstance(data, str), own_labels=labels.own_labels,
+            live=not isinstance(data, str), own_labels=labels.own_labels, spelling=spelling,
         )  # fmt: skip
         for line in describe(source) if progress is not SILENT else ():
             progress.say(line)
     return source
+
+
+def _spelling(table: Table, label: str, data: str) -> Spelling:
+    """How the label column says which labels a row has. Raises SourceError for one label a row."""
+    feature = table.features[label]
+    if not is_listed(feature):
+        raise SourceError(
+            f"--task multilabel: {data!r} has one label a row, in the column {label!r} "
+            f"({type_word(feature)}); expected a list of a row's labels. Name another column with "
+            f"--label-column, or leave the labels out with --no-labels"
+        )
+    starts = range(0, len(table), COLUMN_ROWS)
+    blocks = (table.read([label], a, min(a + COLUMN_ROWS, len(table)))[label] for a in starts)
+    return spelling_of(label, feature, blocks)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from softlabels.inputs.label_lists import Labels
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -14,14 +16,14 @@ class Rows:
 
     numbers: where each row stands in the source, int64 [N]
     ids: int64 or str [N]
-    labels: int64 [N], −1 for none
+    labels: int64 [N], −1 for none, or lists of them
     hashes: of the inputs, uint64 [N]
     cells: encoded images (a list of bytes) or numbers [N, …]
     """
 
     numbers: np.ndarray
     ids: np.ndarray
-    labels: np.ndarray
+    labels: Labels
     hashes: np.ndarray
     cells: list[bytes] | np.ndarray
 
@@ -32,5 +34,5 @@ class Rows:
         """The rows at these positions of the block."""
         cells = self.cells
         chosen = [cells[i] for i in positions] if isinstance(cells, list) else cells[positions]
-        numbers, labels, hashes = (c[positions] for c in (self.numbers, self.labels, self.hashes))
-        return Rows(numbers, self.ids[positions], labels, hashes, chosen)
+        numbers, ids, hashes = (c[positions] for c in (self.numbers, self.ids, self.hashes))
+        return Rows(numbers, ids, self.labels[positions], hashes, chosen)

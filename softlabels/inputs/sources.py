@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from softlabels.errors import SourceError
-from softlabels.inputs import labels
+from softlabels.inputs import label_lists, labels, listed_labels
 from softlabels.inputs.cells import encoded_images, numbers, read_ids
 from softlabels.inputs.columns import Columns
 from softlabels.inputs.hashing import Fingerprint, ascending, hash_arrays, hash_images
+from softlabels.inputs.label_lists import Labels
 from softlabels.inputs.plain import is_text
 from softlabels.inputs.reading_errors import as_source_error
 from softlabels.inputs.rows import Rows
@@ -37,6 +38,7 @@ class Source:
 
     own_labels: whether the labels are of other classes than the model's. `notes` are what opening
     has to say of files that were left out. `live`: an object in memory, and `data` is its name.
+    spelling: how a label column of lists says which labels a row has; None for one label a row.
     """
 
     table: Table
@@ -49,6 +51,7 @@ class Source:
     id_is_path: bool = False
     live: bool = False
     own_labels: bool = False
+    spelling: listed_labels.Spelling | None = None
 
     def __len__(self) -> int:
         return len(self.table)
@@ -111,24 +114,43 @@ class Source:
         feature = self.table.features[self.columns.label]
         if isinstance(feature, datasets.ClassLabel):
             return list(feature.names)
+        if self.spelling is not None:
+            return self._names_in_lists(feature)
         if not is_text(self.table.read([self.columns.label], 0, 0)[self.columns.label].type):
             return None
         if self.known_classes is not None:
             return list(self.known_classes)
         return labels.names_of_texts(self._column_blocks(self.columns.label))
 
-    @cached_property
-    def labels(self) -> np.ndarray:
-        """Those of all rows, int64 [rows], −1 for none."""
-        if self.columns.label is None:
-            return np.full(len(self), -1, dtype=np.int64)
-        return np.concatenate(list(self.label_blocks()))
+    def _names_in_lists(self, feature: Any) -> list[str] | None:
+        assert self.columns.label is not None
+        if self.spelling != "names":
+            return listed_labels.class_names(feature)
+        if self.known_classes is not None:
+            return list(self.known_classes)
+        return listed_labels.names_of_lists(self._column_blocks(self.columns.label))
 
-    def label_blocks(self) -> Iterator[np.ndarray]:
+    @cached_property
+    def flags(self) -> int | None:
+        """How many flags each row's list of labels has; None where it is no list of flags."""
+        if self.columns.label is None or self.spelling != "flags":
+            return None
+        blocks = self._column_blocks(self.columns.label)
+        counts = map(listed_labels.flag_count, blocks)
+        return next((count for count in counts if count is not None), None)
+
+    @cached_property
+    def labels(self) -> Labels:
+        """Those of all rows, int64 [rows], −1 for none; or lists of them."""
+        if self.columns.label is None:
+            return label_lists.none_of(len(self), several=False)
+        return label_lists.joined(list(self.label_blocks()))
+
+    def label_blocks(self) -> Iterator[Labels]:
         """The labels of some thousands of rows at a time, without the inputs."""
         if (name := self.columns.label) is not None:
             for column in self._column_blocks(name):
-                yield labels.numbers_of(column, name, self.class_names)
+                yield self._labels_in(column)
 
     @cached_property
     def ids(self) -> np.ndarray:
@@ -189,16 +211,16 @@ class Source:
             part.update(*keys)
         return part.short
 
-    def _key_blocks(self, start: int, stop: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _key_blocks(self, start: int, stop: int) -> Iterator[tuple[np.ndarray, Labels]]:
         for first in range(start, stop, COLUMN_ROWS):
             yield self.keys(first, min(first + COLUMN_ROWS, stop))
 
-    def keys(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+    def keys(self, start: int, stop: int) -> tuple[np.ndarray, Labels]:
         """Ids and labels of the rows from `start` up to `stop`."""
         names = [name for name in (self.columns.id, self.columns.label) if name is not None]
         with as_source_error(f"{self.data!r}, split {self.split!r}"):
             if not names:  # some tables can't say how many rows no columns have
-                return np.arange(start, stop), np.full(stop - start, -1, dtype=np.int64)
+                return np.arange(start, stop), label_lists.none_of(stop - start, several=False)
             table = self.table.read(list(dict.fromkeys(names)), start, stop)
             return self._ids(table, np.arange(start, stop)), self._labels(table)
 
@@ -263,7 +285,14 @@ class Source:
             return positions.astype(np.int64)
         return read_ids(table[self.columns.id], self.columns.id)
 
-    def _labels(self, table: pa.Table) -> np.ndarray:
+    def _labels(self, table: pa.Table) -> Labels:
         if self.columns.label is None:
-            return np.full(len(table), -1, dtype=np.int64)
-        return labels.numbers_of(table[self.columns.label], self.columns.label, self.class_names)
+            return label_lists.none_of(len(table), several=False)
+        return self._labels_in(table[self.columns.label])
+
+    def _labels_in(self, column: pa.ChunkedArray) -> Labels:
+        name = self.columns.label
+        assert name is not None, "it is that column"
+        if self.spelling is None:
+            return labels.numbers_of(column, name, self.class_names)
+        return listed_labels.lists_of(column, name, self.spelling, self.class_names, self.flags)

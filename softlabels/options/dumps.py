@@ -12,6 +12,12 @@ class InfoOptions(Options):
     dump: str = option(
         "A dump: folder, address or ORG/NAME; or a folder of dumps.", positional=True
     )
+    per_label: bool = option(
+        "Of a multi-label dump also each label: rows, mean probability, average precision. Reads "
+        "all logits.",
+        False,
+        flag="--per-label",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,6 +35,10 @@ class ImportOptions(LabelOptions, SourceOptions):
         "Name of the teacher in records. Default: the file's name without its ending.", None
     )
     probabilities: bool = option("The file holds probabilities: store T times their logs.", False)
+    task: Literal["classification", "multilabel"] = option(
+        "multilabel: each class is a label of its own, with the soft target sigmoid(z / T).",
+        "classification",
+    )
     outputs: Literal["auto", "logits"] = option(
         "logits accepts numbers from 0 to 1, and what looks like probabilities times a constant.",
         "auto",
@@ -57,6 +61,12 @@ class ImportOptions(LabelOptions, SourceOptions):
 
     def check_together(self) -> None:
         self.check_labels(self.label_column)
+        if self.probabilities and self.task == "multilabel":
+            raise UsageError(
+                "--probabilities takes T times the logarithms of a softmax's; those of --task "
+                "multilabel are sigmoid(z / T), so that z = T · log(p / (1 − p)): save that, and "
+                "leave out --probabilities"
+            )
         if self.floor is not None and self.floor >= 1:
             raise UsageError(f"--floor is {self.floor:g}; it must be below 1, such as 1e-7")
         if not self.probabilities and (self.floor is not None or self.T != 1):

@@ -72,6 +72,9 @@ class FitOptions(TrainingOptions, SourceOptions):
         "package.module:factory.",
         "mlp:1200x1200",
     )
+    task: Literal["classification", "multilabel"] = option(
+        "multilabel: a row may have several labels, in a column of lists.", "classification"
+    )
     out: str = option("The checkpoint to write.", "t.pt")
 
 

@@ -14,7 +14,8 @@ def doubts(manifest: Manifest, plan: Plan) -> Iterator[str]:
     if statistics is None:
         return
     each = statistics.positions_each * len(plan.views)
-    yield from guessing(statistics.correct, statistics.labelled, plan.classes, each)
+    counts = statistics.correct, statistics.labelled, statistics.positives
+    yield from guessing(*counts, plan.classes, each)
     pilot, most = plan.pilot, statistics.kl_most
     rows = plan.shard_inputs * len(plan.views)
     if pilot and most is not None and pilot.is_exceeded(most, rows, WARNED):
@@ -32,12 +33,15 @@ def doubts(manifest: Manifest, plan: Plan) -> Iterator[str]:
         )
 
 
-def guessing(correct: int, labelled: int, classes: int, each: float) -> Iterator[str]:
+def guessing(
+    correct: int, labelled: int, positives: int | None, classes: int, each: float
+) -> Iterator[str]:
     """A warning where the teacher, as stored, knows the labels no better than chance; for the
     numbers see `is_like_guessing`."""
-    if is_like_guessing(correct, labelled, classes, each):
+    if is_like_guessing(correct, labelled, classes, each, positives):
+        what = "accuracy is" if positives is None else "top label is one of a row's labels in"
         yield (
-            f"the teacher's accuracy is {correct / labelled:.4f}, no better than guessing among "
+            f"the teacher's {what} {correct / labelled:.4f}, no better than guessing among "
             f"{classes} classes: are these the labels and the preprocessing it knows, and the rows "
             f"and classes in its order?"
         )

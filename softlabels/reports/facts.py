@@ -33,7 +33,10 @@ def describe(manifest: Manifest, plan: Plan) -> dict[str, Any]:
         "shards": plan.shards,
         "size": manifest.bytes,
     }
-    if statistics and statistics.accuracy is not None:
+    if statistics and statistics.positives is not None and statistics.labelled:
+        facts["labels of a row"] = statistics.positives / statistics.labelled
+        facts["teacher's top label is one"] = statistics.accuracy
+    elif statistics and statistics.accuracy is not None:
         facts["teacher's accuracy"] = statistics.accuracy
         facts["teacher's errors"] = statistics.labelled - statistics.correct
     if statistics:
@@ -56,6 +59,9 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     ),
     "size": size_words,
     "teacher's accuracy": lambda value: f"{value:.4f}",
+    "mean average precision": lambda value: "unknown" if value is None else f"{value:.4f}",
+    "labels of a row": lambda value: f"{value:.3g} on average",
+    "teacher's top label is one": lambda value: f"in {value:.4f} of the rows with known labels",
     "mean entropy at T=1": lambda value: f"{value:.4f} nats",
     "range of logits": lambda value: f"{value[0]:.3f} to {value[1]:.3f}",
     "pictures not turned": lambda value: f"{value:,} with an EXIF orientation",

@@ -21,9 +21,10 @@ def draw(survey: Survey) -> bytes:
     counts, hits = (sums.numpy() for sums in (survey.calibration.counts, survey.calibration.hits))
     full = counts > 0
     accuracy = hits[full] / counts[full]
-    left.bar(centers[full], accuracy, 0.9 / BINS, color=BLUE, label="accuracy")
+    right_share = "accuracy" if survey.labels is None else "share of labels that are there"
+    left.bar(centers[full], accuracy, 0.9 / BINS, color=BLUE, label=right_share)
     left.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="confidence")
-    left.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence at T = 1", ylabel="accuracy",
+    left.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence at T = 1", ylabel=right_share,
              title="Calibration of the teacher")  # fmt: skip
     if full.any():
         left.legend(frameon=False)

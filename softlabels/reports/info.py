@@ -5,17 +5,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from softlabels.errors import StoreError
+from softlabels.errors import StoreError, UsageError
 from softlabels.places.folders import dump_folder, open_folder
 from softlabels.reports.facts import describe, readable
+from softlabels.reports.labels import LabelTable
+from softlabels.reports.survey import survey_labels
 from softlabels.store.folder import Folder
 from softlabels.store.ledger import Ledger, read_manifest
 from softlabels.store.names import MANIFEST, PLAN
+from softlabels.store.plan import Plan
+from softlabels.store.reader import DumpReader
 from softlabels.system.humanize import counted, html_table
 
 
 class Info(dict[str, Any]):
-    """What `info` returns; a notebook shows its facts as a table."""
+    """What `info` returns; a notebook shows its facts as a table.
+
+    labels: of a multi-label dump, where that was asked for.
+    """
+
+    labels: LabelTable | None = None
 
     def __repr__(self) -> str:
         facts = self["facts"]
@@ -30,10 +39,15 @@ class Info(dict[str, Any]):
         return readable(self["facts"])
 
 
-def info(path: str | Path) -> Info:
+def info(path: str | Path, per_label: bool = False) -> Info:
     """Describe a dump: `facts`, with numbers as numbers, and the `manifest` as written.
 
-    Raises IncompleteDump for an unfinished one, StoreError or DamagedDump for other folders.
+    per_label: read all logits of a multi-label dump and add `per_label`: for each label its rows,
+    their share, its mean probability at T = 1, average precision, and precision and recall at a
+    probability of a half; and to the facts the mean average precision.
+
+    Raises UsageError for a dump without several labels a row where per_label asks for them;
+     IncompleteDump for an unfinished one, StoreError or DamagedDump for other folders.
     """
     folder = dump_folder(path, "manifest")
     if dumps := dumps_in(folder):
@@ -47,7 +61,22 @@ def info(path: str | Path) -> Info:
             f"{MANIFEST}. Make one with softlabels dump --out DIR"
         )
     manifest, plan = read_manifest(folder)
-    return Info(path=str(path), facts=describe(manifest, plan), manifest=manifest.as_json)
+    found = Info(path=str(path), facts=describe(manifest, plan), manifest=manifest.as_json)
+    if per_label:
+        found.labels = _labels(path, plan)
+        found["facts"]["mean average precision"] = found.labels.measures["map"]
+        found["per_label"] = found.labels.labels
+    return found
+
+
+def _labels(path: str | Path, plan: Plan) -> LabelTable:
+    if not plan.several_labels:
+        labels = f"the column {plan.label_column}" if plan.label_column else "no labels"
+        raise UsageError(
+            f"--per-label is for dumps whose rows have several labels; {path} is of the task "
+            f"{plan.task}, with {labels}. Leave it out"
+        )
+    return survey_labels(DumpReader(dump_folder(path, "nothing")))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from softlabels.errors import UsageError
+from softlabels.inputs.label_lists import LabelLists, Labels, known, none_of
 from softlabels.inputs.whereabouts import recall
 from softlabels.options import ShowOptions
 from softlabels.options.verb import verb
@@ -42,7 +43,8 @@ class ShownRow:
     """A row of a dump, or one position of it.
 
     view, position: None where a row is the whole of an input, and where it has one position
-    label, label_name: the hard label, None where there is none
+    label, label_name: the hard label, or the list of those of a multi-label dump; None where there
+        is none
     label_source: the name of its class among those of the data, where these are not the teacher's
     top: the classes of the largest logits, the largest first
     path: of the picture, if its id is a path and its folder is on this disk
@@ -51,8 +53,8 @@ class ShownRow:
     id: int | str
     view: int | None
     position: int | None
-    label: int | None
-    label_name: str | None
+    label: int | list[int] | None
+    label_name: str | list[str] | None
     label_source: str | None
     top: list[TopClass]
     path: str | None
@@ -90,7 +92,7 @@ class ShownRows:
         yield f"    {'':<{width}}  {'  '.join(columns)}".rstrip()
         largest = row.top[0].probabilities
         for one in row.top:
-            mark = "*" if one.number == row.label else " "
+            mark = "*" if one.number in _as_list(row.label) else " "
             bars = [_bar(q / most) for q, most in zip(one.probabilities, largest, strict=True)]
             yield _line(f"  {mark} {short(one.name, NAME):<{width}}", one.probabilities, bars)
         if left:
@@ -124,23 +126,23 @@ def shown_rows(
     logits, which = reader.logits_of(rows)
     top_MK = logits.temper(1).top(min(top, plan.classes))[1]  # in the same order at any T
     log_q = [logits.temper(T).log_probs().double() for T in temperatures]
-    ids, labels = reader.ids[rows], reader.labels
-    own = None if reader.labelled else reader.source_labels
+    ids, labels = reader.ids[rows], _records(reader.labels, rows)
+    own = None if reader.labelled else _records(reader.source_labels, rows)
     views = reader.views[rows] if plan.has_views else None
     path_of = _paths(plan)
     made = []
     for position, row in enumerate(which.tolist()):
-        label = int(labels[rows[row]]) if labels is not None else -1
-        classes = dict.fromkeys([*top_MK[position].tolist(), *([label] if label >= 0 else [])])
+        label = None if labels is None else labels[row]
+        classes = dict.fromkeys([*top_MK[position].tolist(), *_as_list(label)])
         id = ids[row].item()
         made.append(
             ShownRow(
                 id=id,
                 view=None if views is None else int(views[row]),
                 position=None if plan.positions == 1 else position - int((which < row).sum()),
-                label=label if label >= 0 else None,
-                label_name=_name(label, names) if label >= 0 else None,
-                label_source=None if own is None else _own_name(plan, int(own[rows[row]])),
+                label=label,
+                label_name=_label_name(label, names),
+                label_source=None if own is None else _own_name(plan, own[row]),
                 top=[
                     TopClass(c, _name(c, names), [float(q[position, c].exp()) for q in log_q])
                     for c in classes
@@ -164,7 +166,7 @@ def sample(reader: DumpReader) -> str:
                       for one in row.top[:SAMPLE_TOP])
             for i in range(len(SAMPLE_T))
         ]  # fmt: skip
-        label = [shown(short(row.label_name or "", NAME))] if has_labels else []
+        label = [shown(_label_text(row, NAME))] if has_labels else []
         lines.append([shown(short(str(row.id))), *label, *cells])
     return f"Soft targets of some rows, the {SAMPLE_TOP} most probable classes:\n\n" + table(
         heads, lines
@@ -181,14 +183,14 @@ def _chosen(reader: DumpReader, options: ShowOptions) -> np.ndarray:
         rows = _of_class(reader, rows, options.class_)
     if options.wrong:
         what.append("where the teacher errs")
-        labels = _labels_of(reader, rows)
-        if not (labels >= 0).any() and len(rows):
+        labels = none_of(len(rows), False) if reader.labels is None else reader.labels[rows]
+        there = known(labels)
+        if not there.any() and len(rows):
             raise UsageError(
                 f"--wrong: {reader.folder} has no labels of the teacher's classes, so it does not "
                 f"say where the teacher errs; leave it out"
             )
-        rows = rows[labels >= 0]
-        rows = rows[_tops(reader, rows) != labels[labels >= 0]]
+        rows = rows[there][_errs(reader, rows[there], labels[there])]
     if not len(rows):
         raise UsageError(f"{reader.folder} has no row {' and '.join(what)}".rstrip())
     return _spread(rows, options.rows)
@@ -219,10 +221,12 @@ def _of_class(reader: DumpReader, rows: np.ndarray, asked: str) -> np.ndarray:
     the labels, those whose top class it is."""
     plan, labels = reader.plan, reader.source_labels
     if labels is not None:
-        count = int(labels.max(initial=-1)) + 1
-        number = _number_of(asked, plan.label_names, plan.classes if reader.labelled else count)
+        own = 0 if isinstance(labels, LabelLists) else int(labels.max(initial=-1)) + 1
+        number = _number_of(asked, plan.label_names, plan.classes if reader.labelled else own)
         if number is not None:
-            return rows[labels[rows] == number]
+            of_rows = labels[rows]
+            is_list = isinstance(of_rows, LabelLists)
+            return rows[of_rows.has(number) if is_list else of_rows == number]
     number = _number_of(asked, plan.source.class_names, plan.classes)
     if number is not None:
         return rows[_tops(reader, rows) == number]
@@ -238,8 +242,44 @@ def _number_of(asked: str, names: list[str] | None, classes: int) -> int | None:
     return int(asked) if asked.isdecimal() and int(asked) < classes else None
 
 
-def _labels_of(reader: DumpReader, rows: np.ndarray) -> np.ndarray:
-    return np.full(len(rows), -1) if reader.labels is None else reader.labels[rows]
+def _errs(reader: DumpReader, rows: np.ndarray, labels: Labels) -> np.ndarray:
+    """In which of these rows the teacher errs: its top class is another than the label, or, of
+    several labels, it holds one of them for less likely than not, or another for more."""
+    if not isinstance(labels, LabelLists):
+        return _tops(reader, rows) != labels
+    parts = [np.empty(0, bool)]
+    for start in range(0, len(rows), BLOCK_ROWS):
+        part = slice(start, start + BLOCK_ROWS)
+        logits, which = reader.logits_of(rows[part])
+        held_MC = (logits.temper(1).probs() > 0.5).numpy()
+        wrong_M = (held_MC != labels[part].multi_hot(reader.plan.classes)[which]).any(-1)
+        parts.append(np.bincount(which, wrong_M, minlength=len(rows[part])) > 0)
+    return np.concatenate(parts)
+
+
+def _records(labels: Labels | None, rows: np.ndarray) -> list[Any] | None:
+    """The labels of these rows as numbers or lists of them, None where they are unknown."""
+    if labels is None:
+        return None
+    chosen = labels[rows]
+    return [None if value == -1 else value for value in chosen.tolist()]
+
+
+def _as_list(label: int | list[int] | None) -> list[int]:
+    return label if isinstance(label, list) else [] if label is None else [label]
+
+
+def _label_name(label: int | list[int] | None, names: list[str] | None) -> str | list[str] | None:
+    if isinstance(label, list):
+        return [_name(number, names) for number in label]
+    return None if label is None else _name(label, names)
+
+
+def _label_text(row: ShownRow, length: int) -> str:
+    """A row's label, or its several, in a line."""
+    if isinstance(row.label_name, list):
+        return few([short(name, length) for name in row.label_name]) or "none"
+    return short(row.label_name or "", length)
 
 
 def _tops(reader: DumpReader, rows: np.ndarray) -> np.ndarray:
@@ -271,8 +311,8 @@ def _name(number: int, names: list[str] | None) -> str:
     return names[number] if names else str(number)
 
 
-def _own_name(plan: Plan, number: int) -> str | None:
-    return _name(number, plan.source.label_source_names) if number >= 0 else None
+def _own_name(plan: Plan, number: int | None) -> str | None:
+    return None if number is None else _name(number, plan.source.label_source_names)
 
 
 def _head(row: ShownRow) -> str:
@@ -280,7 +320,8 @@ def _head(row: ShownRow) -> str:
     parts += [] if row.view is None else [f"view {row.view}"]
     parts += [] if row.position is None else [f"position {row.position}"]
     if row.label_name is not None:
-        parts.append(f"label {short(row.label_name, NAME)} *")
+        many = isinstance(row.label_name, list) and len(row.label_name) != 1
+        parts.append(f"label{'s' * many} {_label_text(row, NAME)} *")
     if row.label_source is not None:
         parts.append(f"own label {short(row.label_source, NAME)}")
     parts += [] if row.path is None else [short(row.path, 200)]

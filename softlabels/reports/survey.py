@@ -1,11 +1,14 @@
-"""What all rows of a dump say of its teacher, from one pass over its logits: how well its
-confidence fits the labels, and how soft its targets are."""
+"""What all rows of a dump say of its teacher, from passes over its logits: how well its confidence
+fits the labels, and how soft its targets are. M positions of a row group, C labels."""
 
 from dataclasses import dataclass
 
 import torch
 
-from softlabels.measures import BINS, Calibration, Softness, most_entropy
+from softlabels.average_precision import AveragePrecision
+from softlabels.inputs.label_lists import LabelLists, as_tensor, known
+from softlabels.measures import BINS, Calibration, MultiLabelScore, Softness, most_entropy
+from softlabels.reports.labels import LabelTable
 from softlabels.reports.markdown import folded, table
 from softlabels.store.reader import DumpReader
 
@@ -14,12 +17,14 @@ TEMPERATURES = (1.0, 4.0, 8.0)
 
 @dataclass(frozen=True)
 class Survey:
-    """calibration: of the labelled rows; softness: of all rows, by temperature; most: the largest
-    entropy that there can be, in nats."""
+    """calibration: of the labelled rows, or of their labels where they have several; softness: of
+    all rows, by temperature; most: the largest entropy that there can be, in nats; labels: of a
+    multi-label teacher."""
 
     calibration: Calibration
     softness: dict[float, Softness]
     most: float
+    labels: LabelTable | None = None
 
     @property
     def section(self) -> str:
@@ -29,11 +34,13 @@ class Survey:
             return (
                 "The source has no labels, so the teacher's accuracy and calibration are unknown."
             )
-        head = ("confidence", "rows", "mean confidence", "accuracy")
-        return (
+        what, share = ("rows", "accuracy") if self.labels is None else ("labels", "are there")
+        head = ("confidence", what, "mean confidence", share)
+        calibration = (
             f"Expected calibration error at T = 1, {BINS} bins: {error:.4f}.\n\n"
             f"{folded('Calibration in numbers', table(head, self._rows()))}"
         )
+        return calibration if self.labels is None else f"{self.labels.section}\n\n{calibration}"
 
     def _rows(self) -> list[tuple[str, ...]]:
         """A row for each bin that is not empty."""
@@ -48,11 +55,32 @@ class Survey:
 
 
 def survey(reader: DumpReader) -> Survey:
-    """Reads every row's logits once, a row group at a time."""
+    """Reads every row's logits, a row group at a time: once, or twice where rows have several
+    labels."""
     calibration, classes = Calibration(), reader.plan.classes
     softness = {T: Softness() for T in TEMPERATURES}
     for logits, labels in reader.groups(labels=True):
-        calibration += Calibration.of(logits, torch.from_numpy(labels))
+        labels_M = as_tensor(labels, classes)
+        several = isinstance(labels, LabelLists)
+        calibration += (Calibration.of_pairs if several else Calibration.of)(logits, labels_M)
         for T in TEMPERATURES:
             softness[T] += Softness.of(logits.temper(T), classes)
-    return Survey(calibration, softness, most_entropy(classes, reader.plan.link))
+    of_labels = survey_labels(reader) if reader.plan.several_labels else None
+    return Survey(calibration, softness, most_entropy(classes, reader.plan.link), of_labels)
+
+
+def survey_labels(reader: DumpReader) -> LabelTable:
+    """A multi-label teacher against the labels of each class, at T = 1."""
+    classes = reader.plan.classes
+    score, ranked = MultiLabelScore.none(classes), AveragePrecision(classes)
+    for counting in (False, True):
+        for logits, labels in reader.groups(labels=True):
+            there = torch.from_numpy(known(labels).nonzero()[0])
+            logits, labels_MC = logits.select(there), as_tensor(labels, classes)[there]
+            if counting:
+                ranked.count(logits.dense())
+                continue
+            score += MultiLabelScore.of(logits, labels_MC)
+            ranked.collect(logits.dense(), labels_MC)
+    names = reader.plan.source.class_names
+    return LabelTable.of(score, ranked.of_each, names)

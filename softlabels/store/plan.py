@@ -85,6 +85,11 @@ class SourceColumns(PlanPart):
         description="the column of labels of other classes than the teacher's, which no row is "
         "scored by; left out where there is none",
     )
+    label_lists: Literal["numbers", "names", "flags"] | None = Field(
+        default=None,
+        description="how the source's column of labels lists those of a row: by numbers or names "
+        "of classes, or by a flag for each class; left out where a row has one label at most",
+    )
     id: Text | None = Field(
         description="the column of ids, if any; without it, a row's number is its id"
     )
@@ -213,6 +218,12 @@ class Plan(PlanPart):
         source, columns = self.source, self.source.columns
         if columns.label is not None and columns.label_source is not None:
             raise ValueError("source.columns has label and label_source; rows have one of them")
+        several = self.task == "multilabel" and columns.label is not None
+        if several != (columns.label_lists is not None):
+            raise ValueError(
+                f"source.columns.label_lists is {columns.label_lists!r}, the task {self.task}, and "
+                f"source.columns.label {columns.label!r}"
+            )
         if source.label_source_names is not None and columns.label_source is None:
             raise ValueError("source.label_source_names has names, and there is no label_source")
         if source.rows != self.inputs:
@@ -281,6 +292,11 @@ class Plan(PlanPart):
     def labelled(self) -> bool:
         """Whether rows have the column `label`: a class of the teacher's."""
         return self.source.columns.label is not None
+
+    @property
+    def several_labels(self) -> bool:
+        """Whether the column `label` holds lists, the numbers of a row's labels."""
+        return self.source.columns.label_lists is not None
 
     @property
     def label_column(self) -> str | None:

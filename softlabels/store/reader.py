@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from softlabels.errors import DamagedDump, UsageError
+from softlabels.inputs.label_lists import Labels, none_of, of_column
 from softlabels.logits import Logits
 from softlabels.store.folder import Folder
 from softlabels.store.footers import PARQUET_ERRORS, read_columns
@@ -86,33 +87,34 @@ class DumpReader:
         return self.plan.labelled
 
     @cached_property
-    def labels(self) -> np.ndarray | None:
-        """int64 [R], −1 for none; None where the source had none of the teacher's classes."""
+    def labels(self) -> Labels | None:
+        """int64 [R], −1 for none, or lists of them; None where the source had none of the teacher's
+        classes."""
         return self.source_labels if self.labelled else None
 
     @cached_property
-    def source_labels(self) -> np.ndarray | None:
+    def source_labels(self) -> Labels | None:
         """The source's labels, of whatever classes: `label` or `label_source`, int64 [R], −1 for
-        none; None where there are none."""
+        none, or lists of them; None where there are none."""
         if (name := self.plan.label_column) is None:
             return None
-        return self.table([name])[name].to_numpy().copy()
+        return of_column(self.table([name])[name])
 
     def shard(self, shard: int) -> ShardReader:
         """What reads the row groups of one shard."""
         rows = self.records[shard].rows
         return ShardReader(self.folder, self.plan, self.numbers[shard], rows)
 
-    def groups(self, labels: bool = False) -> Iterator[tuple[Logits, np.ndarray]]:
-        """The logits of each row group, and the labels of their positions, int64 [M]; −1 for none,
-        and where they were not asked for."""
+    def groups(self, labels: bool = False) -> Iterator[tuple[Logits, Labels]]:
+        """The logits of each row group, and the labels of their positions: int64 [M], −1 for none
+        and where they were not asked for; or lists of them."""
         columns = ["label"] * (labels and self.labelled)
         for shard in range(len(self.records)):
             reader = self.shard(shard)
             for group in range(reader.groups):
                 table = reader.table(group, [*self.codec.names, *columns])
                 stored = reader.decode(table)
-                of_rows = table["label"].to_numpy() if columns else np.full(len(table), -1)
+                of_rows = of_column(table["label"]) if columns else none_of(len(table), False)
                 yield self.codec.of_arrays(stored), self.codec.by_position(of_rows, stored)
 
     def logits_of(self, rows: np.ndarray) -> tuple[Logits, np.ndarray]:

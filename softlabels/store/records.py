@@ -38,7 +38,13 @@ class Statistics(Record):
         description="the number of them, or of their positions where these are given, that have a "
         "label"
     )
-    correct: Count = Field(description="the number of those whose largest logit is at their label")
+    correct: Count = Field(
+        description="the number of those whose largest logit is at their label, or at one of them"
+    )
+    positives: Count | None = Field(
+        default=None,
+        description="the number of labels that those have in all; left out where each has one",
+    )
     min: Number | None = Field(
         default=None, description="the smallest logit; left out where not all are stored"
     )
@@ -99,6 +105,7 @@ class Statistics(Record):
             positions=positions if positions != rows else None,
             labelled=labelled,
             correct=correct,
+            positives=_sum([part.positives for part in parts]),
             min=_all([part.min for part in parts], min),
             max=_all([part.max for part in parts], max),
             mean=_all([part.mean for part in parts], lambda means: _mean(means, weights)),
@@ -123,6 +130,11 @@ def _all(values: list[float | None], combine: Callable[[list[float]], float]) ->
     return combine(known) if len(known) == len(values) else None
 
 
+def _sum(values: list[int | None]) -> int | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
 def _mean(values: list[float], weights: list[int]) -> float:
     total = sum(value * weight for value, weight in zip(values, weights, strict=True))
     return total / sum(weights)
@@ -136,7 +148,10 @@ class Skipped(Record):
     input_hash: int = Field(
         ge=0, lt=2**64, description="the input's hash, a whole number from 0 to 2^64 - 1"
     )
-    label: Int64 = Field(description="the row's label or label_source, -1 for none")
+    label: Int64 | list[Int64] | None = Field(
+        description="the row's label or label_source, -1 for none; where rows have several, a list "
+        "of their numbers, null where they are unknown"
+    )
     reason: Text = Field(description="the reason why it was left out")
 
 

@@ -14,11 +14,21 @@ import pyarrow.parquet as pq
 
 from softlabels.errors import DamagedDump, SoftlabelsError
 from softlabels.inputs.cells import read_ids
+from softlabels.inputs.label_lists import (
+    LabelLists,
+    Labels,
+    differing,
+    known,
+    none_of,
+    of_column,
+    shown,
+)
 from softlabels.store.folder import Folder
 from softlabels.store.footers import PARQUET_ERRORS, check_footer, read_columns
 from softlabels.store.left_out import fingerprints, put_back
 from softlabels.store.records import Commit, Plan
 from softlabels.store.shard_reader import ShardReader
+from softlabels.store.statistics import is_right
 
 CHUNK = 1 << 20
 
@@ -42,10 +52,11 @@ class Checked:
 
     shard: int
     findings: list[Finding] = field(default_factory=list)
-    planned: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+    planned: tuple[np.ndarray, np.ndarray, Labels] | None = None
     read: int = 0  # bytes
     labelled: int = 0
     correct: int = 0
+    positives: int | None = None
 
 
 def check_shards(
@@ -96,9 +107,12 @@ def _check_content(folder: Folder, path: str, plan: Plan, commit: Commit, checke
     columns = ["id", "view", "input_hash", *plan.parameters, *plan.label_columns]
     table = read_columns(path, plan, commit.shard, commit.rows, columns)
     ids = read_ids(table["id"], "id")
-    none = np.full(len(ids), -1)
-    labels = table[plan.label_column].to_numpy() if plan.label_column else none
-    _check_labels(plan, ids, labels)
+    none = none_of(len(ids), several=False)
+    labels = of_column(table[plan.label_column]) if plan.label_column else none
+    if isinstance(labels, LabelLists):
+        _check_label_lists(plan, ids, labels)
+    else:
+        _check_labels(plan, ids, labels)
     scored = labels if plan.labelled else none
     first = _check_views(plan, table, ids, labels)
     reader = ShardReader(folder, plan, commit.shard, commit.rows, path)
@@ -110,9 +124,11 @@ def _check_content(folder: Folder, path: str, plan: Plan, commit: Commit, checke
         if bad is not None:
             id = reader.codec.by_position(ids[of_rows], stored)[bad]
             raise DamagedDump(f"the logits of the row with id {id!s} are not finite")
-        known_M = reader.codec.by_position(scored[of_rows], stored)
-        checked.labelled += int((known_M >= 0).sum())
-        checked.correct += int((known_M == top_M).sum())
+        of_positions = reader.codec.by_position(scored[of_rows], stored)
+        checked.labelled += int(known(of_positions).sum())
+        checked.correct += int(is_right(top_M, of_positions).sum())
+        if isinstance(of_positions, LabelLists):
+            checked.positives = (checked.positives or 0) + len(of_positions.numbers)
     hashes = table["input_hash"].to_numpy()
     planned = _planned(plan, commit, ids[first], hashes[first], labels[first])
     recorded = commit.statistics
@@ -120,6 +136,11 @@ def _check_content(folder: Folder, path: str, plan: Plan, commit: Commit, checke
         raise DamagedDump(
             f"its record tells of {recorded.correct:,} right answers of {recorded.labelled:,}; the "
             f"logits give {checked.correct:,} of {checked.labelled:,}"
+        )
+    if recorded and recorded.positives != checked.positives:
+        raise DamagedDump(
+            f"its record tells of {recorded.positives} labels in all; the rows have "
+            f"{checked.positives}"
         )
     checked.planned = planned
 
@@ -136,7 +157,21 @@ def _check_labels(plan: Plan, ids: np.ndarray, labels: np.ndarray) -> None:
         )
 
 
-def _check_views(plan: Plan, table: pa.Table, ids: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _check_label_lists(plan: Plan, ids: np.ndarray, labels: LabelLists) -> None:
+    """Raises DamagedDump for a list that has the number of no class, or whose numbers don't
+    ascend."""
+    numbers, rows = labels.numbers, labels.rows
+    wrong = (numbers < 0) | (numbers >= plan.classes)
+    wrong[1:] |= (rows[1:] == rows[:-1]) & (numbers[1:] <= numbers[:-1])
+    if len(places := np.flatnonzero(wrong)):
+        row = rows[places[0]]
+        raise DamagedDump(
+            f"the labels of the row with id {ids[row]!s} are {shown(labels, row)}; expected are "
+            f"numbers of the {plan.classes} classes, from 0 on, which ascend"
+        )
+
+
+def _check_views(plan: Plan, table: pa.Table, ids: np.ndarray, labels: Labels) -> np.ndarray:
     """The rows of each input's first view. Raises DamagedDump where a row's view is not the one
     that its row group is for, where the views of a band are not of the same inputs, and where a
     view is not the one that the data seed draws."""
@@ -152,11 +187,12 @@ def _check_views(plan: Plan, table: pa.Table, ids: np.ndarray, labels: np.ndarra
             )
         label = plan.label_column or "label"
         for name, values in (("id", ids), ("input_hash", hashes), (label, labels)):
-            if len(wrong := np.flatnonzero(values[rows] != values[first])):
+            if len(wrong := np.flatnonzero(differing(values[rows], values[first]))):
                 row, other = rows[wrong[0]], first[wrong[0]]
                 raise DamagedDump(
                     f"the views of a band are not of the same inputs: {name} of view {view} is "
-                    f"{values[row]!s} and that of view {plan.views[0]} is {values[other]!s}"
+                    f"{shown(values, row)} and that of view {plan.views[0]} is "
+                    f"{shown(values, other)}"
                 )
         for name, drawn in plan.draw(ids[rows], view).items():
             stored = table[name].to_numpy()[rows]
@@ -171,8 +207,8 @@ def _check_views(plan: Plan, table: pa.Table, ids: np.ndarray, labels: np.ndarra
 
 
 def _planned(
-    plan: Plan, commit: Commit, ids: np.ndarray, hashes: np.ndarray, labels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    plan: Plan, commit: Commit, ids: np.ndarray, hashes: np.ndarray, labels: Labels
+) -> tuple[np.ndarray, np.ndarray, Labels]:
     """Stored inputs and those that were left out, in the source's order. Raises DamagedDump where
     they are not the ones of which the plan and the commit keep a fingerprint."""
     start, stop = plan.bounds(commit.shard)
@@ -185,6 +221,9 @@ def _planned(
     places = {entry.row for entry in skipped}
     if len(places) < len(skipped) or any(not start <= row < stop for row in places):
         raise DamagedDump("the rows that were left out of it are not rows of it")
+    listed = [not isinstance(entry.label, int) for entry in skipped]
+    if any(is_list != plan.several_labels for is_list in listed):
+        raise DamagedDump("a row that was left out of it has a label of another kind than the rows")
     planned = put_back(ids, hashes, labels, skipped, start)
     keys, rows = fingerprints(*planned)
     if keys != plan.source.shards[commit.shard]:

@@ -2,8 +2,18 @@
 
 import numpy as np
 
+from softlabels.inputs.label_lists import LabelLists, Labels, known
 from softlabels.logits import Logits
 from softlabels.store.records import Statistics
+
+
+def is_right(top_M: np.ndarray, labels: Labels) -> np.ndarray:
+    """Whether the top class is the label, or one of several, bool [M]."""
+    if not isinstance(labels, LabelLists):
+        return top_M == labels  # −1 is no class
+    right = np.zeros(len(labels), bool)
+    right[labels.rows[top_M[labels.rows] == labels.numbers]] = True
+    return right
 
 
 class LogitStatistics:
@@ -13,20 +23,22 @@ class LogitStatistics:
     def __init__(self) -> None:
         self.parts: list[Statistics] = []
 
-    def add(self, logits: Logits, labels: np.ndarray, rows: int | None = None) -> None:
-        """Stored logits of M positions, and their labels, int64 [M], −1 for none. rows: how many
-        rows these are positions of, where a row may have several or none."""
+    def add(self, logits: Logits, labels: Labels, rows: int | None = None) -> None:
+        """Stored logits of M positions, and their labels, int64 [M], −1 for none, or lists. rows:
+        how many rows these are positions of, where a row may have several or none."""
         rows = len(labels) if rows is None else rows
         if not len(labels):
             return
-        tally, known = logits.tally(), labels >= 0
+        tally = logits.tally()
+        right = is_right(tally.top, labels)
         values = len(labels) * logits.classes
         self.parts.append(
             Statistics(
                 rows=rows,
                 positions=len(labels) if rows != len(labels) else None,
-                labelled=int(known.sum()),
-                correct=int(((tally.top == labels) & known).sum()),
+                labelled=int(known(labels).sum()),
+                correct=int(right.sum()),
+                positives=len(labels.numbers) if isinstance(labels, LabelLists) else None,
                 min=tally.smallest,
                 max=tally.largest,
                 mean=None if tally.total is None else tally.total / values,

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from softlabels.errors import AlignmentError, LogitsError
+from softlabels.inputs.label_lists import Labels, as_column, joined, none_of
 from softlabels.store.codecs.codec import Stored
 from softlabels.store.codecs.kinds import Dense
 from softlabels.store.folder import Folder
@@ -34,8 +35,9 @@ def shard_features(plan: Plan, input_feature: Any) -> datasets.Features:
         **{name: datasets.Value(kind) for name, kind in plan.parameters.items()},
         "input_hash": datasets.Value("uint64"),
     }
+    label = datasets.ClassLabel(names=names) if names else datasets.Value("int64")
     for name in plan.label_columns:
-        features[name] = datasets.ClassLabel(names=names) if names else datasets.Value("int64")
+        features[name] = datasets.List(label) if plan.several_labels else label
     if plan.with_inputs:
         features["input"] = input_feature
     for column in plan.make_codec().columns:
@@ -100,7 +102,8 @@ class ShardWriter:
         # of rows that are encoded already: the record of their shard, which knows the codec's error
         self.known: Commit | None = None
         self._waiting = 0  # inputs of the band
-        self._keys: list[tuple[np.ndarray, ...]] = []  # ids, input hashes and labels of all inputs
+        # ids, input hashes and labels of all inputs
+        self._keys: list[tuple[np.ndarray, np.ndarray, Labels]] = []
 
     def __enter__(self) -> "ShardWriter":
         with ExitStack() as stack:
@@ -112,7 +115,7 @@ class ShardWriter:
     def add(
         self,
         ids: np.ndarray,
-        labels: np.ndarray,
+        labels: Labels,
         hashes: np.ndarray,
         answer: Dense,
         inputs: pa.Array | None = None,
@@ -132,7 +135,7 @@ class ShardWriter:
     def append(
         self,
         ids: np.ndarray,
-        labels: np.ndarray,
+        labels: Labels,
         hashes: np.ndarray,
         stored: Stored,
         inputs: pa.Array | None = None,
@@ -205,9 +208,10 @@ class ShardWriter:
         other ids or labels than the plan's."""
         start, stop = self.plan.bounds(self.shard)
         kind = np.str_ if self.plan.ids == "string" else np.int64
-        none = (np.empty(0, kind), np.empty(0, np.uint64), np.empty(0, np.int64))
-        ids, hashes, labels = map(np.concatenate, zip(none, *self._keys, strict=True))
-        keys, rows = fingerprints(*put_back(ids, hashes, labels, self.skipped, start))
+        none = (np.empty(0, kind), np.empty(0, np.uint64), none_of(0, self.plan.several_labels))
+        ids, hashes, labels = zip(none, *self._keys, strict=True)
+        stored = np.concatenate(ids), np.concatenate(hashes), joined(labels)
+        keys, rows = fingerprints(*put_back(*stored, self.skipped, start))
         if keys != self.plan.source.shards[self.shard]:
             raise AlignmentError(
                 f"rows {start:,} to {stop - 1:,} of {self.plan.source.data!r} are not those of the "
@@ -241,13 +245,14 @@ class ShardWriter:
     def _write(self) -> None:
         """The band, a row group a view."""
         rows, self._waiting = self._waiting, 0
-        *numbers, inputs = zip(*self._others, strict=True)
+        *numbers, some_labels, inputs = zip(*self._others, strict=True)
         self._others = []
-        ids, hashes, labels = map(np.concatenate, numbers)
+        ids, hashes = map(np.concatenate, numbers)
+        labels = joined(some_labels)
         columns: dict[str, Any] = {
             "id": pa.array(ids.tolist() if ids.dtype.kind == "U" else ids),
             "input_hash": pa.array(hashes),
-            **{name: pa.array(labels) for name in self.plan.label_columns},
+            **{name: as_column(labels) for name in self.plan.label_columns},
             "input": None if inputs[0] is None else pa.chunked_array(inputs).combine_chunks(),
         }
         for index, view in enumerate(self.plan.views):
@@ -258,10 +263,10 @@ class ShardWriter:
             columns["input"] = None if inputs[0] is None else pa.nulls(rows, columns["input"].type)
         self._decoded = {name: [[] for _ in self.plan.views] for name in self._decoded}
 
-    def _write_group(self, index: int, columns: dict[str, Any], labels: np.ndarray) -> None:
+    def _write_group(self, index: int, columns: dict[str, Any], labels: Labels) -> None:
         """The band's rows of one view: the columns but the codec's, which are its buffers."""
         rows = len(labels)
-        scored = labels if self.plan.labelled else np.full(rows, -1)
+        scored = labels if self.plan.labelled else none_of(rows, several=False)
         mapped = {name: numbers[index, :rows] for name, numbers in self._mapped.items()}
         decoded = {name: values[index] for name, values in self._decoded.items()}
         packed = {name: pa.array(values, pa.binary()) for name, values in decoded.items()}

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from softlabels.average_precision import average_precision, mean_of
 from softlabels.errors import (
     LabelSpaceMismatch,
     SourceError,
@@ -16,13 +17,14 @@ from softlabels.errors import (
     UsageError,
 )
 from softlabels.inputs.examples import Examples
+from softlabels.inputs.label_lists import LabelLists, Labels, as_tensor, known
 from softlabels.inputs.label_numbers import has_two_classes
 from softlabels.inputs.opening import DataChoice, LabelChoice, open_chosen
 from softlabels.inputs.own_preprocessing import check_own_preprocessing
 from softlabels.inputs.preprocessing import choose, introduce
 from softlabels.label_spaces import LabelSpace, match_label_spaces, told_apart
 from softlabels.logits import DenseLogits
-from softlabels.measures import LabelScore, TeacherScore
+from softlabels.measures import LabelScore, MultiLabelScore, TeacherScore
 from softlabels.models.model import Loading, Model
 from softlabels.models.objects import hold_object
 from softlabels.models.opening import open_model
@@ -54,6 +56,19 @@ def predict(
         logits_NC = logits(examples.finish(examples.gather(part).to(device)))
         yield part, logits_NC.to("cpu", torch.float32, copy=True)  # the model may reuse its own
         advance(len(part), "")
+
+
+def hard_measures(logits_NC: Tensor, labels: Labels) -> dict[str, Any]:
+    """Measures of logits against hard labels; of several labels a row, with `map`, the mean average
+    precision over the labels that some row has (None where no row has any). Empty where no row has
+    a label."""
+    labels_N = as_tensor(labels, logits_NC.shape[1])
+    if not isinstance(labels, LabelLists):
+        return dict(LabelScore.of(DenseLogits(logits_NC), labels_N).measures)
+    there = torch.from_numpy(known(labels))
+    logits_NC, labels_NC = logits_NC[there], labels_N[there]
+    measures = MultiLabelScore.of(DenseLogits(logits_NC, link="sigmoid"), labels_NC).measures
+    return measures | {"map": mean_of(average_precision(logits_NC, labels_NC))}
 
 
 def broken_rows(logits_NC: Tensor) -> int:
@@ -225,7 +240,8 @@ def _labels_of(examples: Examples, model: LabelSpace, progress: Progress) -> Ten
     if not source.labelled:
         raise SourceError(f"{name} has no labels to measure against")
     order = _match(model, LabelSpace(name, len(names) if names else None, names), progress)
-    labels_N = examples.labels
+    assert isinstance(examples.labels, np.ndarray), "one label a row was asked for"
+    labels_N = torch.from_numpy(examples.labels)
     if not bool((labels_N >= 0).any()):
         raise SourceError(f"{name} has no labels to measure against")
     if int(labels_N.max()) >= (model.classes or 0):

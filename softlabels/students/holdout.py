@@ -3,18 +3,20 @@
 import numpy as np
 
 from softlabels.errors import UsageError
+from softlabels.inputs.label_lists import LabelLists, Labels
 from softlabels.system.humanize import counted
 
 FEW = 30  # held-out rows; the accuracy of n rows has a standard error of up to 0.5 / √n
 
 
 def choose_rows(
-    total: int, labels: np.ndarray | None, *, holdout: float, rows: int | None, data_seed: int
+    total: int, labels: Labels | None, *, holdout: float, rows: int | None, data_seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """(training rows, held-out rows), drawn by the data seed.
 
     holdout: the fraction of all rows that is held out
-    rows: train on this many, evenly over the classes; None for all that are left
+    rows: train on this many, evenly over the classes where rows have one; None for all that are
+        left
 
     Raises UsageError where a hold-out leaves no row on either side, and where there are fewer rows
     than asked for.
@@ -32,6 +34,7 @@ def choose_rows(
         return np.sort(kept), np.sort(out)
     if rows > len(kept):
         raise UsageError(f"--rows is {rows}; only {len(kept)} rows are there to train on")
+    labels = None if isinstance(labels, LabelLists) else labels
     return np.sort(_evenly(kept, labels, rows)), np.sort(out)
 
 
@@ -51,12 +54,13 @@ def _evenly(rows: np.ndarray, labels: np.ndarray | None, count: int) -> np.ndarr
     return np.concatenate([first, rows[~known][: count - labelled]])
 
 
-def labels_choose(labels_N: np.ndarray) -> bool:
-    """Whether the labels of these held-out rows, −1 for none, are enough to choose an epoch by.
+def labels_choose(known_N: np.ndarray) -> bool:
+    """Whether the labels of held-out rows are enough to choose an epoch by. known: which of these
+    rows have one.
 
     They are where at least FEW rows, and half of all, have one: the standard error of an accuracy,
     √(p·(1−p)/n), is then at most 9 points and 1.4 times that of all rows. With fewer, the KL with
     the teacher, which every row has, says more.
     """
-    known = int((labels_N >= 0).sum())
-    return known >= FEW and 2 * known >= len(labels_N)
+    known = int(known_N.sum())
+    return known >= FEW and 2 * known >= len(known_N)

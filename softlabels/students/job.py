@@ -13,14 +13,14 @@ from torch import Tensor
 
 from softlabels.errors import TrainingError, UsageError
 from softlabels.inputs.examples import Examples
-from softlabels.logits import DenseLogits
-from softlabels.measures import LabelScore, TeacherScore
+from softlabels.inputs.label_lists import LabelLists, Labels, known
+from softlabels.measures import TeacherScore
 from softlabels.models.causes import cause
 from softlabels.models.checkpoint import Checkpoint, library_versions
 from softlabels.models.starting import Beginning, ModelChoice
 from softlabels.models.transformers import configuration_of
 from softlabels.students.building import Built, build, prepared_otherwise
-from softlabels.students.evaluation import broken_rows, predict
+from softlabels.students.evaluation import broken_rows, hard_measures, predict
 from softlabels.students.history import History
 from softlabels.students.holdout import FEW, choose_rows, labels_choose
 from softlabels.students.ranks import Ranks
@@ -69,6 +69,8 @@ class TrainResult:
         if "errors" in held:
             rows = counted(held["labelled"], "held-out row")
             facts.append(f"{counted(held['errors'], 'error')} of {rows}")
+        if held.get("map") is not None:
+            facts.append(f"mAP {held['map']:.4f}")
         if "kl" in held:
             facts.append(f"KL {measured(held['kl'])} nats")
         what = f"epoch {self.metrics['epoch']}, loss {measured(self.metrics['loss'])}"
@@ -80,7 +82,8 @@ class Job:
     """A model to be trained, what it is trained on, and where its checkpoint goes.
 
     model: what the user says of it.
-    labels: int64 [rows], −1 for none; None where no row has one, and then there is a teacher.
+    labels: int64 [rows], −1 for none, or lists of them; None where no row has one, and then there
+        is a teacher.
     data: what the checkpoint remembers of its data.
     identity: a hash of the rows, the same on every rank.
     inputs: for each input, the row that stands for it: inputs are held out with all their views.
@@ -89,7 +92,7 @@ class Job:
 
     model: ModelChoice
     examples: Examples
-    labels: Tensor | None
+    labels: Labels | None
     teacher: Dump | None
     classes: int
     class_names: list[str] | None
@@ -106,10 +109,9 @@ class Job:
     ) -> TrainResult:
         recipe, ranks = self.recipe, self.ranks
         check_out(self.out)
-        labels = None if self.labels is None else self.labels.numpy()[self.inputs]
         kept, held = choose_rows(
             len(self.inputs),
-            labels,
+            None if self.labels is None else self.labels[self.inputs],
             holdout=recipe.holdout,
             rows=recipe.rows,
             data_seed=recipe.data_seed,
@@ -225,7 +227,9 @@ class Job:
                 f"(--holdout), or none (--holdout 0) to keep the last epoch"
             )
         if self.teacher is None and self.labels is not None:
-            missing = sorted(set(range(self.classes)) - set(self.labels[kept].tolist()))
+            labels = self.labels[kept]
+            there = labels.numbers if isinstance(labels, LabelLists) else labels
+            missing = sorted(set(range(self.classes)) - set(there.tolist()))
             if missing:
                 names = [self.class_names[i] if self.class_names else str(i) for i in missing]
                 progress.say(
@@ -237,18 +241,18 @@ class Job:
     def chooser(self, held: np.ndarray) -> str:
         if not len(held) or self.by_labels(held):
             return ""
-        known = 0 if self.labels is None else int((self.labels.numpy()[held] >= 0).sum())
-        have = f"{known:,} of them {'has' if known == 1 else 'have'}" if known else "none has"
+        count = 0 if self.labels is None else int(known(self.labels[held]).sum())
+        have = f"{count:,} of them {'has' if count == 1 else 'have'}" if count else "none has"
         return f"; {have} a label, so epochs are chosen by the KL with the teacher"
 
     def by_labels(self, held: np.ndarray) -> bool:
         if self.teacher is None:
             return True
-        return self.labels is not None and labels_choose(self.labels.numpy()[held])
+        return self.labels is not None and labels_choose(known(self.labels[held]))
 
     def score(self, student: Student, rows: np.ndarray) -> Score:
-        """Errors first, then the likelihood; with few labels or none, the KL with the teacher.
-        Each rank runs its share of the rows."""
+        """Errors first, or the mean average precision of several labels; then the likelihood. With
+        few labels or none, the KL with the teacher. Each rank runs its share of the rows."""
         ranks = self.ranks
         mine = rows[ranks.rank :: ranks.world]
         student.eval()
@@ -268,6 +272,10 @@ class Job:
             summary = f"logits of {broken:,} of {counted(len(rows), 'row')} are NaN or infinite"
             return Score(None, summary, {"rows": len(rows), "broken": broken})
         measures = self.measure(logits_NC, rows)
+        if self.by_labels(rows) and isinstance(self.labels, LabelLists):
+            precision, nll = measures["map"], measures["nll"]
+            summary = f"mAP {'unknown' if precision is None else f'{precision:.4f}'}"
+            return Score((-(precision or 0.0), nll), f"{summary}, NLL {measured(nll)}", measures)
         if self.by_labels(rows):
             errors, nll = measures["errors"], measures["nll"]
             summary = f"{counted(errors, 'error')} of {measures['labelled']:,}"
@@ -280,9 +288,9 @@ class Job:
         """Measures of held-out rows: against labels where some have one, and against a teacher's
         logits where there is one."""
         measures: dict[str, Any] = {}
-        labels = None if self.labels is None else self.labels[torch.from_numpy(rows)]
-        if labels is not None and bool((labels >= 0).any()):
-            measures |= LabelScore.of(DenseLogits(logits_NC), labels).measures
+        labels = None if self.labels is None else self.labels[rows]
+        if labels is not None and known(labels).any():
+            measures |= hard_measures(logits_NC, labels)
             measures["labelled"] = measures["rows"]
         if self.teacher is not None:
             columns = self.teacher.rows.columns(rows)

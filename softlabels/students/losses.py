@@ -34,7 +34,7 @@ def kd_loss(
     student_logits: [M, C], or [S, M, C] of S students, whose losses are then [S].
     teacher_logits: a batch's `targets`, or raw logits [M, C]. The first rows of a tensor are
     checked for probabilities, which waits for an accelerator; `targets` are not checked.
-    labels: int64 [M], −1 for none; of a multi-label teacher 0 and 1 [M, C].
+    labels: int64 [M], −1 for none; of a multi-label teacher 0 and 1 [M, C], −1 for unknown.
     T: a number, or one for each position [M], or for each student [S, 1].
 
     Raises UsageError for T ≤ 0 or not finite, α outside [0, 1], α < 1 without labels, and another
@@ -73,7 +73,8 @@ def hard_loss(logits_MC: Tensor, labels_M: Tensor) -> Tensor:
 
 def hard_label_loss(logits_MC: Tensor, labels_MC: Tensor) -> Tensor:
     """Binary cross-entropy with hard labels, summed over labels: a scalar, or [S] for logits
-    [S, M, C]. labels: 0 or 1, [M, C]. Raises UsageError for labels of another shape."""
+    [S, M, C]. labels: 0 or 1, [M, C]; those below 0 are unknown and count as 0. Raises UsageError
+    for labels of another shape."""
     if labels_MC.shape != logits_MC.shape[-2:]:
         raise UsageError(
             f"the labels have the shape {list(labels_MC.shape)}; those of a multi-label teacher "
@@ -81,7 +82,7 @@ def hard_label_loss(logits_MC: Tensor, labels_MC: Tensor) -> Tensor:
         )
     x_MC = logits_MC.float()
     loss_MC = binary_cross_entropy_with_logits(
-        x_MC, labels_MC.to(x_MC).expand_as(x_MC), reduction="none"
+        x_MC, labels_MC.to(x_MC).expand_as(x_MC), (labels_MC >= 0).to(x_MC), reduction="none"
     )
     return loss_MC.sum(-1).mean(-1)
 

@@ -12,8 +12,10 @@ from torch import Tensor
 from softlabels.errors import SourceError, UsageError
 from softlabels.inputs.augmented import Augmented
 from softlabels.inputs.examples import Examples
-from softlabels.inputs.opening import DataChoice, open_chosen
+from softlabels.inputs.label_lists import LabelLists, Labels, as_tensor, known
+from softlabels.inputs.opening import DataChoice, LabelChoice, open_chosen
 from softlabels.inputs.preprocessing import choose, introduce
+from softlabels.inputs.sources import Source
 from softlabels.inputs.tables.opening import title_of
 from softlabels.inputs.views import parse_augment
 from softlabels.models.starting import ModelChoice
@@ -23,7 +25,7 @@ from softlabels.soft_targets import check_temperature
 from softlabels.store.records import Plan
 from softlabels.students.augmenting import augmented_dump, take_augmented
 from softlabels.students.job import Job, TrainResult
-from softlabels.students.losses import hard_loss, kd_loss
+from softlabels.students.losses import hard_label_loss, hard_loss, kd_loss
 from softlabels.students.ranks import Ranks
 from softlabels.students.trainer import Batch, Recipe
 from softlabels.system.humanize import counted
@@ -65,13 +67,15 @@ def train(options: TrainOptions, progress: Progress) -> TrainResult:
 
 def _fit(options: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:
     augment = None if options.augment is None else parse_augment(options.augment)
-    source = open_chosen(options.part(DataChoice), progress=progress)
+    choice = LabelChoice(task=options.task)
+    source = open_chosen(options.part(DataChoice), progress=progress, labels=choice)
     if not source.labelled:
         raise SourceError(f"{source.data!r} has no label column; name one with --label-column")
     chosen = choose(source, options.preprocess)
     examples = Examples(source, chosen.preprocess)
     introduce(progress, examples, chosen.origin)
     labels = _all_labels(examples, source.data)
+    classes = _count_classes(source, labels)
     shown = None
     if augment is not None:
         shown = Augmented(examples, augment, options.data_seed, source.ids)
@@ -80,7 +84,7 @@ def _fit(options: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:
 
     def take(rows: np.ndarray, epoch: int, device: torch.device) -> Batch:
         inputs = examples.gather(rows) if shown is None else shown.gather(rows, epoch)
-        label = labels[torch.from_numpy(rows)].to(device, non_blocking=True)
+        label = as_tensor(labels[rows], classes).to(device, non_blocking=True)
         return {"input": examples.finish(inputs.to(device, non_blocking=True)), "label": label}
 
     data = {
@@ -92,13 +96,14 @@ def _fit(options: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:
         "id_column": options.id_column,
         "fingerprint": source.fingerprint,
         "rows": len(source),
+        **({} if options.task == "classification" else {"task": options.task}),
     }
     job = Job(
         model=options.part(ModelChoice),
         examples=examples,
         labels=labels,
         teacher=None,
-        classes=_count_classes(source.class_names, labels, source.data),
+        classes=classes,
         class_names=source.class_names,
         data=data,
         identity=source.fingerprint,
@@ -110,7 +115,8 @@ def _fit(options: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:
     )
 
     def loss(logits_NC: Tensor, batch: Batch) -> Tensor:
-        return hard_loss(logits_NC, batch["label"])
+        one_label = options.task == "classification"
+        return (hard_loss if one_label else hard_label_loss)(logits_NC, batch["label"])
 
     def order(rows: np.ndarray, epoch: int) -> np.ndarray:
         return mixed(rows, options.data_seed, epoch)
@@ -237,9 +243,9 @@ def mixed(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     return rows[permutation(len(rows), seed, epoch)]
 
 
-def _all_labels(examples: Examples, data: str) -> Tensor:
+def _all_labels(examples: Examples, data: str) -> Labels:
     labels = examples.labels
-    missing = int((labels < 0).sum())
+    missing = int((~known(labels)).sum())
     if missing:
         raise SourceError(
             f"{missing:,} of {counted(len(labels), 'row')} of {data!r} have no label; hard labels "
@@ -248,11 +254,14 @@ def _all_labels(examples: Examples, data: str) -> Tensor:
     return labels
 
 
-def _count_classes(names: list[str] | None, labels: Tensor, data: str) -> int:
+def _count_classes(source: Source, labels: Labels) -> int:
     """Raises SourceError for a single class, and for numbers too large to be those of classes."""
-    last = int(labels.max())
-    count = len(names) if names else last + 1
-    if count == 1:
+    names, data = source.class_names, source.data
+    last = int((labels.numbers if isinstance(labels, LabelLists) else labels).max(initial=-1))
+    count = len(names) if names else source.flags or last + 1
+    if count < 1:
+        raise SourceError(f"no row of {data!r} has a label; there is nothing to learn")
+    if count == 1 and not isinstance(labels, LabelLists):
         raise SourceError(
             f"all {counted(len(labels), 'row')} of {data!r} have the same label; a classifier "
             f"needs two classes"
@@ -266,10 +275,10 @@ def _count_classes(names: list[str] | None, labels: Tensor, data: str) -> int:
     return count
 
 
-def _labels_for(dataset: Dump, alpha: float, folder: str) -> Tensor | None:
+def _labels_for(dataset: Dump, alpha: float, folder: str) -> Labels | None:
     stored = dataset.reader.labels
-    if stored is not None and (stored >= 0).any():
-        return torch.from_numpy(stored)
+    if stored is not None and known(stored).any():
+        return stored
     if alpha < 1 and dataset.reader.plan.label_column == "label_source":
         raise UsageError(
             f"--alpha is {alpha:g}, but {folder} has no labels of the teacher's classes, which the "

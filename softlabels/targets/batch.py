@@ -35,7 +35,8 @@ class Batch(Mapping[str, Any]):
     id: int64 [N], or a list of str
     view: int32 [N]
     input: float32 [N, …], preprocessed; absent if the inputs were not loaded
-    label: int64 [N], −1 for none
+    label: int64 [N], −1 for none; of a multi-label dump int8 [N, C], 1 for each label of a row,
+    else 0, and −1 throughout where a row's labels are unknown
     label_source: int64 [N], −1 for none: the data's labels where they are of other classes than the
     teacher's, and `label` is −1; else absent
     positions: int64 [N], the number of positions of each row; absent if each has one
@@ -137,8 +138,8 @@ def _each(value: Any, change: Callable[[Any], Any]) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class Row(Mapping[str, Any]):
-    """One row of a batch: the same keys. id, view and labels are an int (or str); where a row has
-    several positions, logits and soft_target are [P, C]."""
+    """One row of a batch: the same keys. id, view and a single label are an int (or str); where a
+    row has several positions, logits and soft_target are [P, C]."""
 
     batch: Batch
     position: int
@@ -151,7 +152,8 @@ class Row(Mapping[str, Any]):
         value = _each(self.batch[name], lambda value: value[self.position])
         if isinstance(value, list):
             value = value[self.position]
-        return value.item() if name in ONE and hasattr(value, "item") else value
+        is_one = isinstance(value, Tensor) and not value.dim()  # a row may have several labels
+        return value.item() if name in ONE and is_one else value
 
     def _positions(self) -> Tensor:
         """The positions of this row in the batch."""

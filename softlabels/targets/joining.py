@@ -15,6 +15,7 @@ from softlabels.errors import AlignmentError, SourceError
 from softlabels.inputs.cells import read_ids
 from softlabels.inputs.columns import Columns
 from softlabels.inputs.examples import Examples
+from softlabels.inputs.listed_labels import Spelling
 from softlabels.inputs.opening import LabelChoice, open_source
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import Source
@@ -131,7 +132,10 @@ def stored_source(table: pa.Table, plan: Plan, dump: str) -> Source:
     """The rows of a dump that holds its inputs, as a source."""
     columns = Columns(("input",), plan.label_column, "id")
     own = plan.label_column == "label_source"
-    return Source(ArrowTable(table), columns, dump, plan.source.split, own_labels=own)
+    spelling: Spelling | None = "numbers" if plan.several_labels else None
+    return Source(
+        ArrowTable(table), columns, dump, plan.source.split, own_labels=own, spelling=spelling
+    )
 
 
 def source_place(plan: Plan) -> str:
@@ -167,6 +171,9 @@ def named_source(plan: Plan, source: Any, progress: Progress = SILENT) -> Source
         label_column=recorded.label or recorded.label_source,
         id_column=recorded.id,
         class_names=plan.label_names,
-        labels=LabelChoice(plan.label_column is not None, recorded.label_source is not None),
+        labels=LabelChoice(
+            plan.label_column is not None, recorded.label_source is not None, plan.task
+        ),
+        spelling=recorded.label_lists,
         progress=progress,
     )

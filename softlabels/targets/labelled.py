@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from softlabels.errors import UsageError
 from softlabels.inputs.examples import Examples
-from softlabels.inputs.opening import open_source
+from softlabels.inputs.label_lists import LabelLists, as_tensor
+from softlabels.inputs.opening import LabelChoice, open_source
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.preprocessing import choose, introduce
 from softlabels.system.humanize import short
@@ -26,6 +28,7 @@ def examples(
     input_column: str | None = None,
     label_column: str | None = None,
     id_column: str | None = None,
+    task: Literal["classification", "multilabel"] = "classification",
     preprocess: str | Callable[[Any], Any] | None = None,
     progress: Progress = SILENT,
 ) -> "LabelledExamples":
@@ -34,6 +37,7 @@ def examples(
     data: digits, a file or folder of data, a Hub id, or a data set in memory.
     split, revision: which part and which state of it.
     input_column, label_column, id_column: as in `softlabels dump`; by default found by type
+    task: multilabel where a row may have several labels, in a column of lists
     preprocess: the steps from an input to numbers, such as `str(dump.preprocess)`; by default
     chosen by the inputs, as in `softlabels dump`
 
@@ -47,6 +51,7 @@ def examples(
         input_column=input_column,
         label_column=label_column,
         id_column=id_column,
+        labels=LabelChoice(task=task),
         progress=progress,
     )
     chosen = choose(source, preprocess)
@@ -68,7 +73,7 @@ class LabelledExamples(SoftDataset):
         ids = self.ids[rows]
         columns: dict[str, Any] = {
             "id": torch.from_numpy(ids) if ids.dtype.kind == "i" else ids.tolist(),
-            "label": self.examples.labels[torch.from_numpy(rows)],
+            "label": as_tensor(self.examples.labels[rows], self.num_classes),
         }
         return columns | ({"input": self.examples.gather(rows)} if inputs else {})
 
@@ -106,8 +111,15 @@ class LabelledExamples(SoftDataset):
     @property
     def num_classes(self) -> int:
         """The number of class names, else the largest label plus 1; 0 without labels."""
-        names = self.class_names
-        return len(names) if names else int(self.examples.labels.max()) + 1
+        return self._classes
+
+    @cached_property
+    def _classes(self) -> int:
+        if names := self.class_names:
+            return len(names)
+        labels, flags = self.examples.labels, self.examples.source.flags
+        numbers = labels.numbers if isinstance(labels, LabelLists) else labels
+        return flags or int(numbers.max(initial=-1)) + 1
 
     @property
     def class_names(self) -> list[str] | None:

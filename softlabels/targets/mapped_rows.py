@@ -16,11 +16,13 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from softlabels.errors import DamagedDump, StoreError, UsageError
+from softlabels.inputs.label_lists import Labels, as_tensor
 from softlabels.logits import Logits
 from softlabels.store.codecs.codec import MASK, POSITIONS, Codec
 from softlabels.store.footers import PARQUET_ERRORS
 from softlabels.store.gathering import Region, RowGroups
 from softlabels.store.mapping import allow_open_files, map_columns
+from softlabels.store.plan import Plan
 from softlabels.store.reader import DumpReader
 from softlabels.store.shard_check import sha256_of
 from softlabels.store.shard_reader import ShardReader
@@ -154,8 +156,11 @@ class MappedRows:
         ids = self.reader.ids[rows]
         return torch.from_numpy(ids) if ids.dtype.kind == "i" else ids.tolist()
 
-    def _labels(self, labels: np.ndarray | None, rows: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.full(len(rows), -1) if labels is None else labels[rows])
+    def _labels(self, labels: Labels | None, rows: np.ndarray) -> Tensor:
+        plan = self.reader.plan
+        if labels is None:
+            return no_labels(len(rows), plan)
+        return as_tensor(labels[rows], plan.classes)
 
     def order_text(self, text: str) -> str:
         """Accepts any order."""
@@ -313,6 +318,13 @@ class _Part:
     group: int
     start: int
     rooms: dict[str, np.ndarray]
+
+
+def no_labels(rows: int, plan: Plan) -> Tensor:
+    """The column `label` of rows without one."""
+    if plan.task == "multilabel":
+        return torch.full((rows, plan.classes), -1, dtype=torch.int8)
+    return torch.full((rows,), -1)
 
 
 def target_columns(codec: Codec, stored: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from softlabels.errors import UsageError
 from softlabels.inputs.examples import Examples
+from softlabels.inputs.label_lists import as_tensor, of_column
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.views import replay
 from softlabels.logits import Logits
@@ -28,7 +29,7 @@ from softlabels.store.pages.columns import Column
 from softlabels.store.reader import DumpReader
 from softlabels.store.shard_reader import ShardReader
 from softlabels.system import background
-from softlabels.targets.mapped_rows import target_columns
+from softlabels.targets.mapped_rows import no_labels, target_columns
 from softlabels.targets.orders import HELD_GROUPS
 
 THREADS = 8
@@ -109,10 +110,10 @@ class StreamedRows:
             columns["view"] = torch.from_numpy(table["view"].to_numpy().copy())
         if inputs:
             columns["input"] = torch.cat(inputs)[torch.from_numpy(back)]
-        none = {} if "label" in self.names else {"label": torch.full((len(rows),), -1)}
+        plan = self.reader.plan
+        none = {} if "label" in self.names else {"label": no_labels(len(rows), plan)}
         labels = {
-            name: torch.from_numpy(table[name].to_numpy().copy())
-            for name in self.reader.plan.label_columns
+            name: as_tensor(of_column(table[name]), plan.classes) for name in plan.label_columns
         }
         return columns | none | labels | targets
 

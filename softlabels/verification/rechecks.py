@@ -9,6 +9,7 @@ from torch import Tensor
 
 from softlabels.errors import AlignmentError, LabelSpaceMismatch, TeacherError, UsageError
 from softlabels.inputs.examples import Examples
+from softlabels.inputs.label_lists import differing
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import BLOCK_ROWS, Source
 from softlabels.label_spaces import LabelSpace, match_label_spaces
@@ -83,7 +84,8 @@ def recheck_source(reader: DumpReader, data: Any, progress: Progress) -> list[st
             block, chosen = source.take(positions[part]), rows[part]
             wrong["inputs"] += block.ids[block.hashes != reader.hashes[chosen]].tolist()
             if reader.source_labels is not None:
-                wrong["labels"] += block.ids[block.labels != reader.source_labels[chosen]].tolist()
+                differs = differing(block.labels, reader.source_labels[chosen])
+                wrong["labels"] += block.ids[differs].tolist()
             advance(len(block))
     return findings + [
         f"{len(ids):,} of {len(positions):,} {what} are not what the teacher saw, first those with "

@@ -37,7 +37,9 @@ class Verdict:
     findings: the damage, by file.
     warnings: what may be wrong, or may be intended.
     rows, shards, bytes, seconds: how much was read, and how long that took.
-    labelled, correct, accuracy: the teacher's, counted from the stored logits.
+    labelled, correct, accuracy: the teacher's, counted from the stored logits; of several labels a
+    row, how often the top label is one of them.
+    positives: how many labels the rows have in all, where they may have several; else None.
     source_checked: whether the inputs were hashed again.
     remedy: how to redo damaged files.
     replay: what the teacher gives now, where that was asked for.
@@ -53,6 +55,7 @@ class Verdict:
     seconds: float = 0.0
     labelled: int = 0
     correct: int = 0
+    positives: int | None = None
     source_checked: bool = False
     remedy: str = ""
     replay: Replay | None = None
@@ -98,7 +101,8 @@ def verify(options: VerifyOptions, progress: Progress) -> Verdict:
         )
         recorded = Statistics.merge([c.statistics for c in commits if c.statistics])
         each = len(plan.views) * (recorded.positions_each if recorded else 1)
-        verdict.warnings += guessing(verdict.correct, verdict.labelled, plan.classes, each)
+        counts = verdict.correct, verdict.labelled, verdict.positives
+        verdict.warnings += guessing(*counts, plan.classes, each)
         verdict.warnings += codec_errors(plan, commits)
     verdict.seconds = time.perf_counter() - began
     if options.source or options.replay:
@@ -226,6 +230,8 @@ def _check_files(
             verdict.bytes += checked.read
             verdict.labelled += checked.labelled
             verdict.correct += checked.correct
+            if checked.positives is not None:
+                verdict.positives = (verdict.positives or 0) + checked.positives
             if checked.planned is not None:
                 verdict.rows += commit.rows
                 ids, _, labels = checked.planned

@@ -61,7 +61,7 @@ def test_types_of_labels(tmp_path, column, labels):
     ("column", "message"),
     [
         (pa.array([0.5, 1.0]), "double values that are no classes .such as 0.5"),
-        (pa.array([[1, 0], [0, 1]]), "lists of 2 values, .*of one-hot labels the argmax"),
+        (pa.array([[1, 0], [0, 1]]), "lists of 2 values, .*say --task multilabel; .*argmax"),
         (pa.array([b"secret", b"b"]), "values that are no classes"),
         (pa.array([2**63, 1], pa.uint64()), "values that are no classes"),
         (pa.array([0, 1], pa.timestamp("s")), r"timestamp\[.+\] values that are no classes"),

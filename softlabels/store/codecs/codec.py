@@ -5,13 +5,14 @@ N rows; M scored positions of them, for a classifier as many; C classes.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from softlabels.errors import LogitsError, UsageError
+from softlabels.inputs.label_lists import Labels
 from softlabels.logits import Logits
 from softlabels.soft_targets import Link, kl_of_change
 from softlabels.store.codecs.kinds import Dense
@@ -19,6 +20,8 @@ from softlabels.store.pages.columns import Column
 
 POSITIONS = "positions"  # the column of the number of positions of each row, where that varies
 MASK = "loss_mask"  # the column that says which positions of a row's input are scored
+
+Values = TypeVar("Values", bound=Labels)  # numbers [N, …], or labels of several a row
 
 Stored = dict[str, Any]
 """By the name of a column: of a mapped one its numbers [N, …], of a decoded one a list of N bytes
@@ -87,10 +90,13 @@ class Codec(ABC):
         """The scored positions of each row, 1 for a classifier; None where the column says it."""
         return None if POSITIONS in self.names else 1
 
-    def by_position(self, values_N: np.ndarray, stored: Stored) -> np.ndarray:
+    def by_position(self, values_N: Values, stored: Stored) -> Values:
         """A value of each row, such as its label, repeated for each of its positions."""
         counts = stored[POSITIONS] if self.positions is None else self.positions
-        return values_N if self.positions == 1 else np.repeat(values_N, counts, 0)
+        if self.positions == 1:
+            return values_N
+        repeated: Any = values_N[np.repeat(np.arange(len(values_N)), counts)]
+        return repeated
 
     @property
     def row_bytes(self) -> int:
