@@ -18,6 +18,7 @@ from softlabels.logits import DenseLogits, Logits
 from softlabels.soft_targets import LabelTargets, Link, SoftTargets
 
 BINS = 15
+TOP = 5  # classes
 PARTS = 50  # of the range of entropies
 ENOUGH = 20  # labelled inputs, before an accuracy is judged
 DEVIATIONS = 3
@@ -112,10 +113,16 @@ class Calibration:
 
 @dataclass(frozen=True, eq=False)
 class LabelScore:
-    """Logits against hard labels. nll: the summed −log p of the labels."""
+    """Logits against hard labels.
+
+    nll: the summed −log p of the labels.
+    in_top: how many labels are among the 5 classes of the largest logits; None where there are no
+        more classes than that.
+    """
 
     calibration: Calibration = field(default_factory=Calibration)
     nll: float = 0.0
+    in_top: int | None = None
 
     @classmethod
     def of(cls, logits: Logits, labels_M: Tensor) -> "LabelScore":
@@ -125,10 +132,19 @@ class LabelScore:
         log_p_MC = logits.temper(1).log_probs()
         log_p_M = log_p_MC.gather(-1, labels_M[:, None].to(log_p_MC.device))[:, 0]
         nll = -float(log_p_M.cpu().double().sum())
-        return cls(Calibration.of(logits, labels_M), nll)
+        in_top = None
+        if logits.classes > TOP:
+            values_MC = logits.dense() if logits.is_dense else log_p_MC
+            in_top = int((_places(values_MC, labels_M.to(values_MC.device)) < TOP).sum())
+        return cls(Calibration.of(logits, labels_M), nll, in_top)
 
     def __add__(self, other: "LabelScore") -> "LabelScore":
-        return LabelScore(self.calibration + other.calibration, self.nll + other.nll)
+        counts = [one.in_top for one in (self, other) if one.in_top is not None]
+        return LabelScore(
+            self.calibration + other.calibration,
+            self.nll + other.nll,
+            sum(counts) if counts else None,
+        )
 
     @property
     def labelled(self) -> int:
@@ -136,8 +152,9 @@ class LabelScore:
 
     @property
     def measures(self) -> dict[str, float]:
-        """rows: those with a label; errors; accuracy; nll: the mean; ece: the expected calibration
-        error. Empty without labels."""
+        """rows: those with a label; errors; accuracy; top5, the share of labels among the 5 classes
+        of the largest logits, if there are more classes; nll: the mean; ece: the expected
+        calibration error. Empty without labels."""
         rows, correct = self.labelled, self.calibration.correct
         if not rows:
             return {}
@@ -145,9 +162,19 @@ class LabelScore:
             "rows": rows,
             "errors": rows - correct,
             "accuracy": correct / rows,
+            **({} if self.in_top is None else {"top5": self.in_top / rows}),
             "nll": self.nll / rows,
             "ece": self.calibration.error or 0.0,
         }
+
+
+def _places(values_MC: Tensor, labels_M: Tensor) -> Tensor:
+    """The place of each label in the order of falling values, from 0, int64 [M]; among equals the
+    lower number comes first."""
+    value_M1 = values_MC.gather(-1, labels_M[:, None])
+    numbers = torch.arange(values_MC.shape[1], device=values_MC.device)
+    equal_before_MC = (values_MC == value_M1) & (numbers < labels_M[:, None])
+    return ((values_MC > value_M1) | equal_before_MC).sum(-1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -80,7 +80,7 @@ folders newest
 """,
     "reports": """
 markdown recipe facts doubts
-labels rows
+classes rows
 survey
 info figures card
 """,

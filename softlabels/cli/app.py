@@ -11,7 +11,7 @@ import typer
 import softlabels
 from softlabels.cli import exchange, publishing
 from softlabels.cli.flags import Terminal, Terminated, make_command
-from softlabels.cli.listing import aligned, as_table, as_values, dumps_at
+from softlabels.cli.listing import as_table, as_values, dumps_at
 from softlabels.options import (
     CacheOptions,
     DemoOptions,
@@ -167,7 +167,7 @@ def info(terminal: Terminal, options: InfoOptions) -> None:
         return
     dump = softlabels.info(options.dump, options.per_label)
     skipped = [f"  left out: id {s['id']}, {s['reason']}" for s in dump["manifest"]["skipped"]]
-    labels = ["", *aligned(dump.labels.lines())] if dump.labels else []
+    labels = ["", *dump.labels.lines] if dump.labels else []
     terminal.result("\n".join(_facts(dump.readable) + skipped + labels), dump)
 
 

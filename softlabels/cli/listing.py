@@ -1,7 +1,6 @@
 """Dumps as a table and as values."""
 
 import os
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -36,18 +35,6 @@ def as_table(dumps: "list[Listed]") -> str:
         for line in table
     ]  # fmt: skip
     return "\n".join(lines)
-
-
-def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    """A table's lines, the head among them: the first column to the left, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return [
-        "  ".join(
-            cell.rjust(width) if place else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    ]
 
 
 def as_values(dumps: "list[Listed]") -> list[dict[str, Any]]:

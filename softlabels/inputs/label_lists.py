@@ -78,6 +78,14 @@ class LabelLists:
         have[self.rows[self.numbers == number]] = True
         return have
 
+    def renumbered(self, numbers: np.ndarray) -> "LabelLists":
+        """Each label i as `numbers[i]`, left out where that is −1. Those that become one count
+        once."""
+        changed, there = numbers[self.numbers], numbers[self.numbers] >= 0
+        pairs = np.unique(np.stack([self.rows[there], changed[there]], 1), axis=0)
+        counts = np.bincount(pairs[:, 0], minlength=len(self))
+        return LabelLists.of_numbers(np.where(self.counts < 0, -1, counts), pairs[:, 1])
+
     def multi_hot(self, classes: int) -> np.ndarray:
         """int8 [N, C]: 1 where a row has the label and 0 where not, −1 throughout where its labels
         are unknown. Raises LabelSpaceMismatch for a number that is no class."""

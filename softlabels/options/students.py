@@ -131,7 +131,27 @@ class EvalOptions(SourceOptions):
     data: Data | None = option(
         "Data to measure on. Default: the data that the checkpoint was trained on.", None
     )
-    split: str = option("Which split of the data.", "test")
+    split: str | None = option(  # type: ignore[assignment]
+        "Which split of the data. Default: test; with --holdout that of training.", None
+    )
+    holdout: bool = option(
+        "Measure on the rows that the training of the checkpoint held out.", False, flag="--holdout"
+    )
+    per_class: bool = option(
+        "Also measure class by class: rows, recall, precision, what a class is often taken for; of "
+        "several labels a row their average precision.",
+        False,
+        flag="--per-class",
+    )
+    map_labels: str | None = option(
+        "A JSON or CSV file from classes of the data to the checkpoint's, where names differ; or "
+        "by-number.",
+        None,
+    )
+    task: Literal["classification", "multilabel"] | None = option(
+        "multilabel: rows may have several labels. Default: what the checkpoint was trained for.",
+        None,
+    )
     labels: bool = option(
         "Measure on the data's labels; --no-labels measures --against a dump alone.",
         True,
@@ -156,3 +176,10 @@ class EvalOptions(SourceOptions):
             raise UsageError(
                 "--no-labels leaves nothing to measure on but a dump; name one with --against"
             )
+        for name, value in (
+            ("--holdout", self.holdout),
+            ("--per-class", self.per_class),
+            ("--map-labels", self.map_labels is not None),
+        ):
+            if value and not self.labels:
+                raise UsageError(f"{name} is about labels, and --no-labels measures on none")

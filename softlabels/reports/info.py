@@ -7,8 +7,8 @@ from typing import Any
 
 from softlabels.errors import StoreError, UsageError
 from softlabels.places.folders import dump_folder, open_folder
+from softlabels.reports.classes import LabelTable
 from softlabels.reports.facts import describe, readable
-from softlabels.reports.labels import LabelTable
 from softlabels.reports.survey import survey_labels
 from softlabels.store.folder import Folder
 from softlabels.store.ledger import Ledger, read_manifest

@@ -8,7 +8,7 @@ import torch
 from softlabels.average_precision import AveragePrecision
 from softlabels.inputs.label_lists import LabelLists, as_tensor, known
 from softlabels.measures import BINS, Calibration, MultiLabelScore, Softness, most_entropy
-from softlabels.reports.labels import LabelTable
+from softlabels.reports.classes import LabelTable
 from softlabels.reports.markdown import folded, table
 from softlabels.store.reader import DumpReader
 
@@ -82,5 +82,5 @@ def survey_labels(reader: DumpReader) -> LabelTable:
                 continue
             score += MultiLabelScore.of(logits, labels_MC)
             ranked.collect(logits.dense(), labels_MC)
-    names = reader.plan.source.class_names
+    names = reader.plan.source.class_names or list(map(str, range(classes)))
     return LabelTable.of(score, ranked.of_each, names)

@@ -1,14 +1,14 @@
 """How good a model is, and how close to its teacher. N rows, C classes."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from softlabels.average_precision import average_precision, mean_of
+from softlabels.average_precision import AveragePrecision
 from softlabels.errors import (
     LabelSpaceMismatch,
     SourceError,
@@ -22,124 +22,112 @@ from softlabels.inputs.label_numbers import has_two_classes
 from softlabels.inputs.opening import DataChoice, LabelChoice, open_chosen
 from softlabels.inputs.own_preprocessing import check_own_preprocessing
 from softlabels.inputs.preprocessing import choose, introduce
-from softlabels.label_spaces import LabelSpace, match_label_spaces, told_apart
+from softlabels.inputs.sources import Source
+from softlabels.label_spaces import LabelSpace, told_apart
 from softlabels.logits import DenseLogits
-from softlabels.measures import LabelScore, MultiLabelScore, TeacherScore
+from softlabels.measures import Calibration, LabelScore, MultiLabelScore, TeacherScore
 from softlabels.models.model import Loading, Model
 from softlabels.models.objects import hold_object
 from softlabels.models.opening import open_model
 from softlabels.models.outputs import describe_pair
 from softlabels.options import EvalOptions, verb
 from softlabels.probabilities import looks_like
+from softlabels.reports.classes import ClassTable, LabelTable
+from softlabels.soft_targets import LINKS
+from softlabels.students.held_out import Held, held_out, held_rows
+from softlabels.students.label_maps import BY_NUMBER, match_by_name, match_classes
+from softlabels.students.prediction import broken_rows, predict
 from softlabels.system.humanize import counted, html_table, measured
-from softlabels.system.progress import Advance, Progress, ignore
+from softlabels.system.progress import Progress
 from softlabels.targets.batch import for_each_position
 from softlabels.targets.loading import load
 from softlabels.targets.soft_dataset import Dump
 
 
-@torch.inference_mode()
-def predict(
-    logits: Callable[[Tensor], Tensor],
-    examples: Examples,
-    rows: np.ndarray,
-    device: torch.device,
-    batch_size: int = 1024,
-    advance: Advance = ignore,
-) -> Iterator[tuple[np.ndarray, Tensor]]:
-    """Batches of these rows, each with the model's logits, float32 [N, C] on the CPU.
-
-    logits: finished inputs → logits [N, C].
-    """
-    for start in range(0, len(rows), batch_size):
-        part = rows[start : start + batch_size]
-        logits_NC = logits(examples.finish(examples.gather(part).to(device)))
-        yield part, logits_NC.to("cpu", torch.float32, copy=True)  # the model may reuse its own
-        advance(len(part), "")
-
-
-def hard_measures(logits_NC: Tensor, labels: Labels) -> dict[str, Any]:
-    """Measures of logits against hard labels; of several labels a row, with `map`, the mean average
-    precision over the labels that some row has (None where no row has any). Empty where no row has
-    a label."""
-    labels_N = as_tensor(labels, logits_NC.shape[1])
-    if not isinstance(labels, LabelLists):
-        return dict(LabelScore.of(DenseLogits(logits_NC), labels_N).measures)
-    there = torch.from_numpy(known(labels))
-    logits_NC, labels_NC = logits_NC[there], labels_N[there]
-    measures = MultiLabelScore.of(DenseLogits(logits_NC, link="sigmoid"), labels_NC).measures
-    return measures | {"map": mean_of(average_precision(logits_NC, labels_NC))}
-
-
-def broken_rows(logits_NC: Tensor) -> int:
-    """How many rows hold NaN or infinity. No measure of them means anything."""
-    return int((~torch.isfinite(logits_NC).all(-1)).sum())
-
-
 class Evaluation(dict[str, Any]):
-    """Measures by name; a notebook shows them as a table."""
+    """Measures by name; a notebook shows them as a table.
+
+    table: the measures class by class, where these were asked for.
+    """
+
+    table: ClassTable | LabelTable | None = None
 
     @property
     def lines(self) -> list[str]:
-        """The measures as people read them: against the labels and, if measured, a dump."""
+        """The measures as people read them: against the labels, class by class and against a dump,
+        as far as they were asked for."""
         lines = []
-        if "errors" in self:
-            lines.append(self._by_labels)
+        if "nll" in self:
+            where = f"{self['checkpoint']} on {self['data']}, split {self['split']}"
+            where += ", the rows that training held out" * ("held_out" in self)
+            lines.append(f"{where}: {self._of_labels if 'map' in self else self._of_label}")
         if against := self.get("against"):
             lines.append(
                 f"against {against['dump']}: agreement {against['agreement']:.4f}, "
                 f"KL {measured(against['kl'])} nats over {against['rows']:,} rows"
             )
-        return lines
+        return lines + ([] if self.table is None else ["", *self.table.lines])
 
     @property
-    def _by_labels(self) -> str:
+    def _of_label(self) -> str:
+        top = f", top-5 {self['top5']:.4f}" if "top5" in self else ""
         return (
-            f"{self['checkpoint']} on {self['data']}, split {self['split']}: "
             f"{counted(self['errors'], 'error')} of {self['rows']:,}, accuracy "
-            f"{self['accuracy']:.4f}, NLL {measured(self['nll'])} nats, ECE {self['ece']:.4f}"
+            f"{self['accuracy']:.4f}{top}, NLL {measured(self['nll'])} nats, ECE {self['ece']:.4f}"
+        )
+
+    @property
+    def _of_labels(self) -> str:
+        precision = "unknown" if self["map"] is None else f"{self['map']:.4f}"
+        return (
+            f"mAP {precision} over {counted(self['labels'], 'label')} that some row has, NLL "
+            f"{measured(self['nll'])} nats, summed over labels, ECE {self['ece']:.4f}, "
+            f"{counted(self['rows'], 'row')}"
         )
 
     def __repr__(self) -> str:
-        return f"Evaluation({'; '.join(self.lines)})"
+        lines = self.lines[: self.lines.index("")] if "" in self.lines else self.lines
+        return f"Evaluation({'; '.join(lines)})"
 
     def _repr_html_(self) -> str:
         against = {f"against, {name}": value for name, value in self.get("against", {}).items()}
-        return html_table({name: self[name] for name in self if name != "against"} | against)
+        others = {name: self[name] for name in self if name not in ("against", "per_class")}
+        return html_table(others | against)
 
 
 @verb(EvalOptions)
 def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
     """Measure a checkpoint on labelled data and, with `against`, on a dump's rows.
 
-    Returns the measures, with those against the dump under `against`. The classes of the data, and
-    of the dump, are matched with the checkpoint's by name.
+    Returns the measures, with those against the dump under `against`, and class by class under
+    `per_class`. The classes of the data, and of the dump, are matched with the checkpoint's by
+    name, those of the data otherwise with `map_labels`.
 
-    Raises TeacherError, SourceError, UsageError, or LabelSpaceMismatch for other classes.
+    Raises TeacherError, SourceError, UsageError, AlignmentError where the held-out rows are not
+    what they were, or LabelSpaceMismatch for other classes.
     """
     given = options.checkpoint
     model = _open_file(given, options) if isinstance(given, str) else hold_object(given)
     if model.class_names is not None:  # as a dump has them
         model.class_names = told_apart(model.class_names)
     title = given if isinstance(given, str) else model.name
-    if model.data.get("task", "classification") != "classification":
-        raise UsageError(
-            f"{title} is {model.data['task']}, and eval measures one label a row. train's held-out "
-            f"line has its KL and agreement with its teacher"
-        )
-    choice = options.part(DataChoice)
-    labels = LabelChoice(options.labels)
-    source = open_chosen(choice, title, model.remembered, progress, labels)
+    task = _task_of(model, title, options)
+    source = _open_data(model, title, task, options, progress)
     unasked = "" if isinstance(given, str) else model.title
-    known = model.preprocess
+    own = model.preprocess
     if unasked and source.kind != "image":  # what a module says of itself is about pictures
-        known = None
+        own = None
     elif options.preprocess is None:
         check_own_preprocessing(model)
-    chosen = choose(source, options.preprocess, known, "the checkpoint", unasked)
-    examples = Examples(source, chosen.preprocess)
+    chosen = choose(source, options.preprocess, own, "the checkpoint", unasked)
+    held = Held()
+    if options.holdout:
+        held = held_out(title, model.data, source, options.against, progress)
+    examples = Examples(source, chosen.preprocess, held.positions, held.hashes)
     introduce(progress, examples, chosen.origin)
-    model.binary = has_two_classes(source, source.class_names or model.class_names)
+    model.binary = task == "classification" and has_two_classes(
+        source, source.class_names or model.class_names
+    )
     device = model.device_for(options.device)
     running = Running(title, model.to(device), device, options.batch_size, progress)
     space = running.label_space(examples)
@@ -147,14 +135,52 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
     for text in (*model.remarks, *model.feed.remarks, *pair):
         progress.say(text)
     evaluation = Evaluation(checkpoint=title, data=source.data, split=source.split)
+    if options.holdout:
+        evaluation["held_out"] = len(examples)
     if options.labels:
-        evaluation.update(_by_labels(running, examples, space).measures)
+        labels = _labels_of(examples, space, options.map_labels, progress)
+        if space.names is None and options.map_labels is None:  # the same numbers as the data's
+            space = replace(space, names=source.class_names)
+        score = _score_labels if isinstance(labels.labels, LabelLists) else _score_label
+        measures, evaluation.table = score(running, examples, labels, space, options.per_class)
+        evaluation.update(measures)
     if options.against is not None:
         inputs = _source_against(options)
         dataset = load(options.against, preprocess=chosen.preprocess, source=inputs)
         assert isinstance(dataset, Dump), "one folder was named"
-        evaluation["against"] = _against(options.against, dataset, running, space)
+        rows = np.arange(len(dataset))
+        if options.holdout:
+            rows = held_rows(held, title, model.data, source, dataset.reader)
+        evaluation["against"] = _against(options.against, dataset, rows, running, space, task)
     return evaluation
+
+
+def _task_of(model: Model, title: str, options: EvalOptions) -> str:
+    """What the model was trained for. Raises UsageError where its file says otherwise than
+    --task."""
+    known = model.data.get("task")
+    if options.task is not None and known not in (None, options.task):
+        raise UsageError(
+            f"{title} was trained for {known}, as its file says, and --task is {options.task}; "
+            f"leave it out"
+        )
+    return options.task or known or "classification"
+
+
+def _open_data(
+    model: Model, title: str, task: str, options: EvalOptions, progress: Progress
+) -> Source:
+    """The data that were chosen, else those that the model remembers."""
+    remembered = model.remembered
+    split = options.split or (remembered.get("split") if options.holdout else None) or "test"
+    choice = DataChoice(
+        options.data, split, options.revision, options.input_column, options.label_column,
+        options.id_column,
+    )  # fmt: skip
+    labels = LabelChoice(options.labels, task=task)
+    if options.map_labels is not None:  # texts are numbered as classes of the data's own
+        remembered = remembered | {"class_names": None}
+    return open_chosen(choice, title, remembered, progress, labels)
 
 
 def _open_file(checkpoint: str, options: EvalOptions) -> Model:
@@ -203,12 +229,16 @@ class Running:
             )
         return LabelSpace(self.checkpoint, logits_NC.shape[1], self.model.class_names)
 
-    def predict(self, examples: Examples, what: str) -> Iterator[tuple[np.ndarray, Tensor]]:
-        """`predict` of all rows. Raises TeacherError at the end if some logits are not finite.
+    def predict(
+        self, examples: Examples, what: str, rows: np.ndarray | None = None
+    ) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """`predict` of these rows, or of all. Raises TeacherError at the end if some logits are not
+        finite.
 
         what: the bar's name.
         """
-        rows, model, broken = np.arange(len(examples)), self.model, 0
+        rows = np.arange(len(examples)) if rows is None else rows
+        model, broken = self.model, 0
         with self.progress.bar(what, len(rows), "rows") as advance:
             for part, logits_NC in predict(
                 model.logits, examples, rows, self.device, self.batch_size, advance
@@ -223,15 +253,67 @@ class Running:
             )
 
 
-def _by_labels(running: Running, examples: Examples, space: LabelSpace) -> LabelScore:
-    labels_N, score = _labels_of(examples, space, running.progress), LabelScore()
+@dataclass(frozen=True)
+class Matched:
+    """labels: of all rows, as the model numbers its classes. measured: those of the model's classes
+    that the labels can be, int64; None for all."""
+
+    labels: Labels
+    measured: Tensor | None = None
+
+
+def _score_label(
+    running: Running, examples: Examples, matched: Matched, space: LabelSpace, per_class: bool
+) -> tuple[dict[str, Any], ClassTable | None]:
+    """Of one label a row."""
+    labels_N, score = as_tensor(matched.labels, 0), LabelScore()
+    tops = [np.empty(0, np.int64)]
     for rows, logits_NC in running.predict(examples, "eval"):
         score += LabelScore.of(DenseLogits(logits_NC), labels_N[torch.from_numpy(rows)])
-    return score
+        tops.append(logits_NC.argmax(-1).numpy())
+    if not per_class:
+        return score.measures, None
+    there = labels_N.numpy() >= 0
+    table = ClassTable.of(labels_N.numpy()[there], np.concatenate(tops)[there], _names(space))
+    return score.measures | {"per_class": table.classes}, table
 
 
-def _labels_of(examples: Examples, model: LabelSpace, progress: Progress) -> Tensor:
-    """The labels of all rows as the model numbers its classes, int64 [N], −1 for none.
+def _score_labels(
+    running: Running, examples: Examples, matched: Matched, space: LabelSpace, per_class: bool
+) -> tuple[dict[str, Any], LabelTable | None]:
+    """Of several labels a row. All logits are kept: average precision needs their order."""
+    labels, names = matched.labels, _names(space)
+    chosen = torch.arange(len(names)) if matched.measured is None else matched.measured
+    score, ranked = MultiLabelScore.none(len(chosen)), AveragePrecision(len(chosen))
+    pairs, blocks = Calibration(), []
+    for rows, logits_NC in running.predict(examples, "eval"):
+        there = rows[known(labels[rows])]
+        logits_NC = logits_NC[torch.from_numpy(known(labels[rows]))][:, chosen]
+        labels_NC = as_tensor(labels[there], len(names))[:, chosen]
+        logits = DenseLogits(logits_NC, link="sigmoid")
+        score += MultiLabelScore.of(logits, labels_NC)
+        pairs += Calibration.of_pairs(logits, labels_NC)
+        ranked.collect(logits_NC, labels_NC)
+        blocks.append(logits_NC)
+    for logits_NC in blocks:
+        ranked.count(logits_NC)
+    table = LabelTable.of(score, ranked.of_each, [names[number] for number in chosen.tolist()])
+    counts = {"labels": sum(label["ap"] is not None for label in table.labels)}
+    measures = table.measures | counts | {"ece": pairs.error}
+    if not per_class:
+        return measures, None
+    return measures | {"per_class": table.labels}, table
+
+
+def _names(space: LabelSpace) -> list[str]:
+    numbers = list(map(str, range(space.classes or 0)))
+    return space.names if space.names and len(space.names) == len(numbers) else numbers
+
+
+def _labels_of(
+    examples: Examples, model: LabelSpace, given: str | None, progress: Progress
+) -> Matched:
+    """The labels of all rows as the model numbers its classes. given: --map-labels.
 
     Raises LabelSpaceMismatch for other classes than the model's.
     """
@@ -239,36 +321,49 @@ def _labels_of(examples: Examples, model: LabelSpace, progress: Progress) -> Ten
     name, names = f"{source.data!r}, split {source.split!r},", source.class_names
     if not source.labelled:
         raise SourceError(f"{name} has no labels to measure against")
-    order = _match(model, LabelSpace(name, len(names) if names else None, names), progress)
-    assert isinstance(examples.labels, np.ndarray), "one label a row was asked for"
-    labels_N = torch.from_numpy(examples.labels)
-    if not bool((labels_N >= 0).any()):
+    labels = examples.labels
+    if not known(labels).any():
         raise SourceError(f"{name} has no labels to measure against")
-    if int(labels_N.max()) >= (model.classes or 0):
-        raise LabelSpaceMismatch(
-            f"{name} has the label {int(labels_N.max())}; {model.who} has {model.classes} classes"
-        )
-    return labels_N if order is None else torch.where(labels_N < 0, -1, order[labels_N])
+    numbers = labels.numbers if isinstance(labels, LabelLists) else labels
+    last = int(numbers.max(initial=-1))
+    count = len(names) if names else source.flags
+    if given not in (None, BY_NUMBER) and count is None:
+        count = last + 1
+    order = match_classes(model, LabelSpace(name, count, names), given, progress)
+    if order is None:
+        if last >= (model.classes or 0):
+            raise LabelSpaceMismatch(
+                f"{name} has the label {last}; {model.who} has {model.classes} classes"
+            )
+        return Matched(labels)
+    matched = order.unique()
+    measured = matched[matched >= 0]
+    if isinstance(labels, LabelLists):
+        return Matched(labels.renumbered(order.numpy()), measured)
+    mapped = np.where(labels < 0, -1, order.numpy()[labels])
+    if not (mapped >= 0).any():
+        raise SourceError(f"{name} has no labels to measure against: --map-labels leaves out all")
+    return Matched(mapped, measured)
 
 
-def _against(name: str, dataset: Dump, running: Running, space: LabelSpace) -> dict[str, Any]:
-    """The model beside a dump's teacher, whose classes may be in another order."""
+def _against(
+    name: str, dataset: Dump, rows: np.ndarray, running: Running, space: LabelSpace, task: str
+) -> dict[str, Any]:
+    """The model beside a dump's teacher on these rows; its classes may be in another order."""
     assert dataset.examples is not None, "they were asked for"
-    theirs = LabelSpace(name, dataset.reader.plan.classes, dataset.class_names)
-    order = _match(space, theirs, running.progress)
+    plan = dataset.reader.plan
+    if plan.link != LINKS[task]:
+        raise UsageError(
+            f"--against {name}: its task is {plan.task}, and {running.checkpoint} is of the task "
+            f"{task}; name a dump of the same task"
+        )
+    theirs = LabelSpace(name, plan.classes, dataset.class_names)
+    order = match_by_name(space, theirs, running.progress)
     score = TeacherScore()
-    for rows, student_NC in running.predict(dataset.examples, "against"):
+    for part, student_NC in running.predict(dataset.examples, "against", rows):
         if order is not None:  # the student's classes in the teacher's order
             student_NC = student_NC[:, order]
-        columns = dataset.rows.columns(rows)
+        columns = dataset.rows.columns(part)
         score += TeacherScore.of(for_each_position(student_NC, columns), columns["targets"])
     dataset.settle()
-    return {"dump": name, "rows": len(dataset)} | score.measures
-
-
-def _match(ours: LabelSpace, theirs: LabelSpace, progress: Progress) -> Tensor | None:
-    """Of each class of theirs its number in ours, int64 [C]; None where they are the same."""
-    matched = match_label_spaces(ours, theirs)
-    if matched.note:
-        progress.say(matched.note + "; they are matched by name" * (matched.order is not None))
-    return None if matched.order is None else torch.tensor(matched.order)
+    return {"dump": name, "rows": len(rows)} | score.measures

@@ -3,7 +3,7 @@
 import numpy as np
 
 from softlabels.errors import UsageError
-from softlabels.inputs.label_lists import LabelLists, Labels
+from softlabels.inputs.label_lists import LabelLists, Labels, known
 from softlabels.system.humanize import counted
 
 FEW = 30  # held-out rows; the accuracy of n rows has a standard error of up to 0.5 / √n
@@ -54,13 +54,12 @@ def _evenly(rows: np.ndarray, labels: np.ndarray | None, count: int) -> np.ndarr
     return np.concatenate([first, rows[~known][: count - labelled]])
 
 
-def labels_choose(known_N: np.ndarray) -> bool:
-    """Whether the labels of held-out rows are enough to choose an epoch by. known: which of these
-    rows have one.
+def labels_choose(labels: Labels) -> bool:
+    """Whether the labels of these held-out rows are enough to choose an epoch by.
 
     They are where at least FEW rows, and half of all, have one: the standard error of an accuracy,
     √(p·(1−p)/n), is then at most 9 points and 1.4 times that of all rows. With fewer, the KL with
     the teacher, which every row has, says more.
     """
-    known = int(known_N.sum())
-    return known >= FEW and 2 * known >= len(known_N)
+    count = int(known(labels).sum())
+    return count >= FEW and 2 * count >= len(labels)

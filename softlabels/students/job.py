@@ -20,9 +20,9 @@ from softlabels.models.checkpoint import Checkpoint, library_versions
 from softlabels.models.starting import Beginning, ModelChoice
 from softlabels.models.transformers import configuration_of
 from softlabels.students.building import Built, build, prepared_otherwise
-from softlabels.students.evaluation import broken_rows, hard_measures, predict
 from softlabels.students.history import History
 from softlabels.students.holdout import FEW, choose_rows, labels_choose
+from softlabels.students.prediction import broken_rows, hard_measures, predict
 from softlabels.students.ranks import Ranks
 from softlabels.students.state_file import StateFile, check_same
 from softlabels.students.student import Student, as_training_errors
@@ -248,7 +248,7 @@ class Job:
     def by_labels(self, held: np.ndarray) -> bool:
         if self.teacher is None:
             return True
-        return self.labels is not None and labels_choose(known(self.labels[held]))
+        return self.labels is not None and labels_choose(self.labels[held])
 
     def score(self, student: Student, rows: np.ndarray) -> Score:
         """Errors first, or the mean average precision of several labels; then the likelihood. With
@@ -298,6 +298,11 @@ class Job:
             measures |= TeacherScore.of(logits_MC, columns["targets"].to("cpu")).measures
         return measures | {"rows": len(rows)}
 
+    @property
+    def held_out(self) -> dict[str, Any]:
+        """By what `choose_rows` draws the held-out inputs again."""
+        return {"holdout": self.recipe.holdout, "data_seed": self.recipe.data_seed}
+
     def checkpoint(self, student: Student, begun: Beginning, outcome: Outcome) -> Checkpoint:
         last = outcome.history[outcome.epoch - 1]
         metrics = {
@@ -313,7 +318,7 @@ class Job:
             preprocess=str(self.examples.preprocess),
             state_dict=outcome.state_dict,
             class_names=self.class_names,
-            data=self.data | {"identity": self.identity},
+            data=self.data | {"identity": self.identity, "held_out": self.held_out},
             training=self.options | {"started_from": begun.weights, "complete": outcome.complete},
             metrics=metrics,
             versions=library_versions(),

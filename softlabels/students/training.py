@@ -179,6 +179,7 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
         "fingerprint": plan.source.fingerprint,
         "rows": len(view_rows[0]),
         "dump": folder,
+        "shards": options.shards,
         "task": plan.task,
         "plan": plan.hash,
     }
