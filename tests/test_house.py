@@ -46,7 +46,7 @@ opening preprocessing own_preprocessing viewed augmented
 identity live_cells
 table folders
 headers parquet text_files live opened
-image_folders live_opening
+image_folders live_opening flag_columns
 opening
 """,
     "store": """

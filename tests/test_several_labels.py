@@ -123,6 +123,32 @@ def test_the_ways_to_write_labels_give_the_same(folder, tmp_path, labels, featur
     assert opened.take(np.arange(ROWS))["label"].equal(HOT)
 
 
+def test_columns_of_0_and_1_are_the_classes(folder, tmp_path):
+    """As the CSV files of X-ray data sets have them."""
+    heads = [*(f"x{i}" for i in range(6)), *NAMES]
+    rows = [[*x, *hot] for x, hot in zip(X.tolist(), HOT.tolist(), strict=True)]
+    rows[7][6:] = ["", "", ""]
+    path = tmp_path / "d.csv"
+    path.write_text("\n".join(",".join(map(str, line)) for line in [heads, *rows]))
+    given = {"label_column": "cat, dog,eel", "input_column": ",".join(heads[:6])}
+    dump(folder, path, tmp_path / "d", **given)
+    found = softlabels.load(str(tmp_path / "d"))
+    assert found.take(np.arange(ROWS))["label"].equal(expected())
+    assert found.class_names == NAMES
+    assert softlabels.verify(dump=str(tmp_path / "d"), source=True).good
+    for cells, message in (
+        (["1", "-1", "0"], "'dog' holds -1; .* unknown label can't be stored"),
+        (["1", "", "0"], "empty cell in 'dog' and 1 in 'cat'"),
+        (["1", "yes", "0"], "'dog' holds 'yes'; of several"),
+    ):
+        changed = [heads, *rows[:3], [*rows[3][:6], *cells], *rows[4:]]
+        path.write_text("\n".join(",".join(map(str, line)) for line in changed))
+        with pytest.raises(SourceError, match=message):
+            dump(folder, path, tmp_path / "e", **given)
+    with pytest.raises(SourceError, match="--label-column: no column 'cow'; the data has"):
+        dump(folder, path, tmp_path / "e", label_column="cat,cow")
+
+
 def test_the_dump_is_verified_against_its_data(folder, tmp_path):
     verdict = softlabels.verify(
         dump=str(folder / "dump"), source=True, replay=20, teacher=str(folder / "net.pt")

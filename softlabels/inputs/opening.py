@@ -8,13 +8,16 @@ from typing import Any
 import datasets
 
 from softlabels.errors import SourceError, UsageError
+from softlabels.inputs.columns import describe as describe_columns
 from softlabels.inputs.columns import find_columns, image_columns, is_listed, type_word
 from softlabels.inputs.describing import describe
 from softlabels.inputs.listed_labels import Spelling, spelling_of
 from softlabels.inputs.reading_errors import as_source_error
 from softlabels.inputs.sources import COLUMN_ROWS, Source
+from softlabels.inputs.tables.flag_columns import FlagColumns
+from softlabels.inputs.tables.live import MapTable
 from softlabels.inputs.tables.opening import open_data, title_of
-from softlabels.inputs.tables.table import Table
+from softlabels.inputs.tables.table import ArrowTable, Table
 from softlabels.system.progress import SILENT, Progress
 
 
@@ -73,6 +76,8 @@ def open_source(
             )
         id = id_column or opened.id
         several = labels.several and labels.labels
+        if several and label_column is not None and label_column not in table.features:
+            table, label_column = _with_flags(table, label_column, id)
         columns = find_columns(table, input_column, label_column, id, several)
         if not labels.labels:  # found all the same, so that they are no inputs
             columns = replace(columns, label=None)
@@ -94,6 +99,30 @@ def open_source(
         for line in describe(source) if progress is not SILENT else ():
             progress.say(line)
     return source
+
+
+def _with_flags(table: Table, label_column: str, id: str | None) -> tuple[Table, str]:
+    """The table with several columns of 0 and 1, joined by commas, as one of lists; as it is where
+    only one column is named."""
+    names = [name.strip() for name in label_column.split(",")]
+    if len(names) == 1:
+        return table, label_column
+    if missing := [name for name in names if name not in table.features]:
+        raise SourceError(
+            f"--label-column: no column {missing[0]!r}; the data has "
+            f"{describe_columns(table.features)}"
+        )
+    if len(set(names)) < len(names):
+        raise SourceError(f"--label-column {label_column} names a column twice")
+    if isinstance(table, MapTable):
+        raise SourceError(
+            "--label-column: a data set in memory gives a row's labels in one entry, as a tensor "
+            "of 0 and 1"
+        )
+    if isinstance(table, ArrowTable):  # numbers that were kept as text for leading zeros
+        table.to_numbers([name for name in table.padded if name != id])
+    flags = FlagColumns(table, names)
+    return flags, flags.name
 
 
 def _spelling(table: Table, label: str, data: str) -> Spelling:

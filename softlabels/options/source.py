@@ -18,7 +18,8 @@ class SourceOptions(Options):
         None,
     )
     label_column: str | None = option(
-        "Column of hard labels. Default: the ClassLabel, or one named label, target, class or y.",
+        "Column of hard labels; with --task multilabel a list, or columns of 0 and 1 joined by "
+        "commas. Default: the ClassLabel, or one named label, target, class or y.",
         None,
     )
     id_column: str | None = option(
