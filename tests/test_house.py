@@ -18,7 +18,7 @@ ROOMS = """
 errors
 system spec soft_targets
 logits
-options label_spaces models probabilities measures average_precision
+options label_spaces models probabilities measures multilabel
 inputs
 store teachers
 places

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import softlabels
-from softlabels.average_precision import AveragePrecision, average_precision, mean_of
 from softlabels.errors import SourceError
 from softlabels.logits import DenseLogits
 from softlabels.measures import (
@@ -17,12 +16,12 @@ from softlabels.measures import (
     PARTS,
     Calibration,
     LabelScore,
-    MultiLabelScore,
     Softness,
     TeacherScore,
     in_bins,
     is_like_guessing,
 )
+from softlabels.multilabel import AveragePrecision, MultiLabelScore, average_precision, mean_of
 
 
 def of_confidence(*confidences: float) -> DenseLogits:

@@ -117,9 +117,22 @@ def test_the_road_of_a_multi_label_teacher(given_data, tmp_path, cli, codec):
     assert held["agreement"] > 0.9
     with pytest.raises(UsageError, match=r"trained for multilabel, .* Say --task multilabel"):
         softlabels.dump(teacher=str(tmp_path / "s.pt"), data=given_data["data"], out=out + "2")
-    done = cli("eval", "s.pt", "--data", given_data["data"])
-    assert (done.code, done.out) == (2, "")
-    assert "eval measures one label a row" in done.err
+    measured = softlabels.evaluate(
+        checkpoint=str(tmp_path / "s.pt"), split="train", labels=False, against=out
+    )
+    assert measured["against"]["kl"] == pytest.approx(held["kl"], abs=0.02)
+    done = cli("eval", "s.pt", "--split", "train")
+    assert (done.code, done.out) == (1, "")
+    assert "has no labels to measure against" in done.err
+    softlabels.dump(**given_data | {"task": "classification"}, out=out + "c")
+    with pytest.raises(UsageError, match=r"its task is classification, and .* of the task multi"):
+        softlabels.evaluate(
+            checkpoint=str(tmp_path / "s.pt"), split="train", labels=False, against=out + "c"
+        )
+    with pytest.raises(
+        UsageError, match=r"was trained for multilabel, .* --task is classification"
+    ):
+        softlabels.evaluate(checkpoint=str(tmp_path / "s.pt"), task="classification")
 
 
 def test_what_a_multi_label_dump_refuses(given_data, tmp_path, vectors):

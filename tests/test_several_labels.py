@@ -322,13 +322,15 @@ def test_labels_that_can_not_be(folder, tmp_path, labels, feature, error, messag
     assert not (tmp_path / "d").exists()
 
 
-def test_lists_without_the_task_are_refused(folder, tmp_path):
+def test_lists_without_the_task_are_refused(folder, tmp_path, cli):
     with pytest.raises(SourceError, match=r"holds lists of .*say --task multilabel"):
         dump(folder, folder / "x.parquet", tmp_path / "d", task="classification",
              label_column="labels")  # fmt: skip
     dump(folder, write(tmp_path / "n.parquet", [0, 1] * 5), tmp_path / "c", task="classification")
     with pytest.raises(UsageError, match="--per-label is for dumps whose rows have several"):
         softlabels.info(str(tmp_path / "c"), per_label=True)
+    done = cli("info", folder, "--per-label")
+    assert (done.code, "holds 1 dump; name one, such as" in done.err) == (2, True)
 
 
 def test_the_teacher_is_measured_label_by_label(folder):

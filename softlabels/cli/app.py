@@ -12,6 +12,7 @@ import softlabels
 from softlabels.cli import exchange, publishing
 from softlabels.cli.flags import Terminal, Terminated, make_command
 from softlabels.cli.listing import as_table, as_values, dumps_at
+from softlabels.errors import UsageError
 from softlabels.options import (
     CacheOptions,
     DemoOptions,
@@ -163,6 +164,11 @@ def info(terminal: Terminal, options: InfoOptions) -> None:
     - `softlabels info data`
     """
     if dumps := dumps_at(options.dump):
+        if options.per_label:
+            raise UsageError(
+                f"--per-label is for one dump, and {options.dump} holds "
+                f"{counted(len(dumps), 'dump')}; name one, such as {dumps[0].path}"
+            )
         terminal.result(as_table(dumps), as_values(dumps))
         return
     dump = softlabels.info(options.dump, options.per_label)

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from softlabels.average_precision import mean_of
-from softlabels.measures import MultiLabelScore
+from softlabels.multilabel import MultiLabelScore, mean_of
 from softlabels.reports.markdown import folded, shown, table
 from softlabels.system.humanize import aligned, counted, measured, short
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
-from softlabels.average_precision import AveragePrecision
 from softlabels.inputs.label_lists import LabelLists, as_tensor, known
-from softlabels.measures import BINS, Calibration, MultiLabelScore, Softness, most_entropy
+from softlabels.measures import BINS, Calibration, Softness, most_entropy
+from softlabels.multilabel import AveragePrecision, MultiLabelScore
 from softlabels.reports.classes import LabelTable
 from softlabels.reports.markdown import folded, table
 from softlabels.store.reader import DumpReader

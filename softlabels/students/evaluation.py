@@ -1,14 +1,10 @@
 """How good a model is, and how close to its teacher. N rows, C classes."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from softlabels.average_precision import AveragePrecision
 from softlabels.errors import (
     LabelSpaceMismatch,
     SourceError,
@@ -17,26 +13,24 @@ from softlabels.errors import (
     UsageError,
 )
 from softlabels.inputs.examples import Examples
-from softlabels.inputs.label_lists import LabelLists, Labels, as_tensor, known
+from softlabels.inputs.label_lists import LabelLists, known
 from softlabels.inputs.label_numbers import has_two_classes
 from softlabels.inputs.opening import DataChoice, LabelChoice, open_chosen
 from softlabels.inputs.own_preprocessing import check_own_preprocessing
 from softlabels.inputs.preprocessing import choose, introduce
 from softlabels.inputs.sources import Source
 from softlabels.label_spaces import LabelSpace, told_apart
-from softlabels.logits import DenseLogits
-from softlabels.measures import Calibration, LabelScore, MultiLabelScore, TeacherScore
+from softlabels.measures import TeacherScore
 from softlabels.models.model import Loading, Model
 from softlabels.models.objects import hold_object
 from softlabels.models.opening import open_model
 from softlabels.models.outputs import describe_pair
 from softlabels.options import EvalOptions, verb
-from softlabels.probabilities import looks_like
 from softlabels.reports.classes import ClassTable, LabelTable
 from softlabels.soft_targets import LINKS
 from softlabels.students.held_out import Held, held_out, held_rows
 from softlabels.students.label_maps import BY_NUMBER, match_by_name, match_classes
-from softlabels.students.prediction import broken_rows, predict
+from softlabels.students.scoring import Matched, Running, score
 from softlabels.system.humanize import counted, html_table, measured
 from softlabels.system.progress import Progress
 from softlabels.targets.batch import for_each_position
@@ -141,7 +135,6 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
         labels = _labels_of(examples, space, options.map_labels, progress)
         if space.names is None and options.map_labels is None:  # the same numbers as the data's
             space = replace(space, names=source.class_names)
-        score = _score_labels if isinstance(labels.labels, LabelLists) else _score_label
         measures, evaluation.table = score(running, examples, labels, space, options.per_class)
         evaluation.update(measures)
     if options.against is not None:
@@ -158,13 +151,13 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
 def _task_of(model: Model, title: str, options: EvalOptions) -> str:
     """What the model was trained for. Raises UsageError where its file says otherwise than
     --task."""
-    known = model.data.get("task")
-    if options.task is not None and known not in (None, options.task):
+    trained_for = model.data.get("task")
+    if options.task is not None and trained_for not in (None, options.task):
         raise UsageError(
-            f"{title} was trained for {known}, as its file says, and --task is {options.task}; "
-            f"leave it out"
+            f"{title} was trained for {trained_for}, as its file says, and --task is "
+            f"{options.task}; leave it out"
         )
-    return options.task or known or "classification"
+    return options.task or trained_for or "classification"
 
 
 def _open_data(
@@ -206,108 +199,6 @@ def _source_against(options: EvalOptions) -> Any:
     plan = dataset.reader.plan
     needed = plan.source.origin == "live" and not plan.with_inputs
     return options.data if needed and not isinstance(options.data, str) else None
-
-
-@dataclass(frozen=True)
-class Running:
-    """A checkpoint's model on a device. checkpoint: its file, for messages."""
-
-    checkpoint: str
-    model: Model
-    device: torch.device
-    batch_size: int
-    progress: Progress
-
-    def label_space(self, examples: Examples) -> LabelSpace:
-        """Its classes, counted in its logits of a few inputs."""
-        sample = examples.finish(examples.sample().to(self.device))
-        logits_NC = self.model.logits(sample)
-        if looks_like(logits_NC) in ("softmax", "percent"):
-            raise TeacherError(
-                f"{self.checkpoint} gives probabilities (rows sum to one number), so it ends in a "
-                f"softmax, and eval measures raw logits: save the model without its last softmax"
-            )
-        return LabelSpace(self.checkpoint, logits_NC.shape[1], self.model.class_names)
-
-    def predict(
-        self, examples: Examples, what: str, rows: np.ndarray | None = None
-    ) -> Iterator[tuple[np.ndarray, Tensor]]:
-        """`predict` of these rows, or of all. Raises TeacherError at the end if some logits are not
-        finite.
-
-        what: the bar's name.
-        """
-        rows = np.arange(len(examples)) if rows is None else rows
-        model, broken = self.model, 0
-        with self.progress.bar(what, len(rows), "rows") as advance:
-            for part, logits_NC in predict(
-                model.logits, examples, rows, self.device, self.batch_size, advance
-            ):
-                broken += broken_rows(logits_NC)
-                yield part, logits_NC
-        if broken:
-            raise TeacherError(
-                f"{self.checkpoint} gives NaN or infinity for {broken:,} of {len(rows):,} rows of "
-                f"{examples.source.data!r}; nothing can be measured. Check the checkpoint and "
-                f"--preprocess"
-            )
-
-
-@dataclass(frozen=True)
-class Matched:
-    """labels: of all rows, as the model numbers its classes. measured: those of the model's classes
-    that the labels can be, int64; None for all."""
-
-    labels: Labels
-    measured: Tensor | None = None
-
-
-def _score_label(
-    running: Running, examples: Examples, matched: Matched, space: LabelSpace, per_class: bool
-) -> tuple[dict[str, Any], ClassTable | None]:
-    """Of one label a row."""
-    labels_N, score = as_tensor(matched.labels, 0), LabelScore()
-    tops = [np.empty(0, np.int64)]
-    for rows, logits_NC in running.predict(examples, "eval"):
-        score += LabelScore.of(DenseLogits(logits_NC), labels_N[torch.from_numpy(rows)])
-        tops.append(logits_NC.argmax(-1).numpy())
-    if not per_class:
-        return score.measures, None
-    there = labels_N.numpy() >= 0
-    table = ClassTable.of(labels_N.numpy()[there], np.concatenate(tops)[there], _names(space))
-    return score.measures | {"per_class": table.classes}, table
-
-
-def _score_labels(
-    running: Running, examples: Examples, matched: Matched, space: LabelSpace, per_class: bool
-) -> tuple[dict[str, Any], LabelTable | None]:
-    """Of several labels a row. All logits are kept: average precision needs their order."""
-    labels, names = matched.labels, _names(space)
-    chosen = torch.arange(len(names)) if matched.measured is None else matched.measured
-    score, ranked = MultiLabelScore.none(len(chosen)), AveragePrecision(len(chosen))
-    pairs, blocks = Calibration(), []
-    for rows, logits_NC in running.predict(examples, "eval"):
-        there = rows[known(labels[rows])]
-        logits_NC = logits_NC[torch.from_numpy(known(labels[rows]))][:, chosen]
-        labels_NC = as_tensor(labels[there], len(names))[:, chosen]
-        logits = DenseLogits(logits_NC, link="sigmoid")
-        score += MultiLabelScore.of(logits, labels_NC)
-        pairs += Calibration.of_pairs(logits, labels_NC)
-        ranked.collect(logits_NC, labels_NC)
-        blocks.append(logits_NC)
-    for logits_NC in blocks:
-        ranked.count(logits_NC)
-    table = LabelTable.of(score, ranked.of_each, [names[number] for number in chosen.tolist()])
-    counts = {"labels": sum(label["ap"] is not None for label in table.labels)}
-    measures = table.measures | counts | {"ece": pairs.error}
-    if not per_class:
-        return measures, None
-    return measures | {"per_class": table.labels}, table
-
-
-def _names(space: LabelSpace) -> list[str]:
-    numbers = list(map(str, range(space.classes or 0)))
-    return space.names if space.names and len(space.names) == len(numbers) else numbers
 
 
 def _labels_of(
@@ -359,11 +250,11 @@ def _against(
         )
     theirs = LabelSpace(name, plan.classes, dataset.class_names)
     order = match_by_name(space, theirs, running.progress)
-    score = TeacherScore()
+    total = TeacherScore()
     for part, student_NC in running.predict(dataset.examples, "against", rows):
         if order is not None:  # the student's classes in the teacher's order
             student_NC = student_NC[:, order]
         columns = dataset.rows.columns(part)
-        score += TeacherScore.of(for_each_position(student_NC, columns), columns["targets"])
+        total += TeacherScore.of(for_each_position(student_NC, columns), columns["targets"])
     dataset.settle()
-    return {"dump": name, "rows": len(rows)} | score.measures
+    return {"dump": name, "rows": len(rows)} | total.measures

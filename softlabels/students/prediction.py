@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from softlabels.average_precision import average_precision, mean_of
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.label_lists import LabelLists, Labels, as_tensor, known
 from softlabels.logits import DenseLogits
-from softlabels.measures import LabelScore, MultiLabelScore
+from softlabels.measures import LabelScore
+from softlabels.multilabel import MultiLabelScore, average_precision, mean_of
 from softlabels.system.progress import Advance, ignore
 
 
