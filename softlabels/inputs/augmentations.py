@@ -108,8 +108,13 @@ class Flip:
         return {FLIP: counter_random(seed, keys_N, view, FLIP_STREAM) % np.uint64(2) == 1}
 
     def apply(self, batch_NCHW: Tensor, drawn: Drawn) -> Tensor:
-        flip_N = torch.as_tensor(drawn[FLIP], device=batch_NCHW.device)
-        return torch.where(flip_N[:, None, None, None], batch_NCHW.flip(-1), batch_NCHW)
+        flipped = np.flatnonzero(drawn[FLIP])
+        if batch_NCHW.device.type == "cpu":  # where numpy is faster than torch, as in `windows`
+            shown = batch_NCHW.numpy().copy()
+            shown[flipped] = shown[flipped][..., ::-1]
+            return torch.from_numpy(shown)
+        index = torch.as_tensor(flipped, device=batch_NCHW.device)
+        return batch_NCHW.index_copy(0, index, batch_NCHW[index].flip(-1))
 
 
 @dataclass(frozen=True)
@@ -244,16 +249,25 @@ def windows(
     after = [max(0, int(first.max(initial=0)) + side - whole) for first, side, whole in corners]
     if not any((*before, *after)) and [height, width] == size:
         return batch_NCHW  # then each corner is 0
-    padded = torch.nn.functional.pad(batch_NCHW, (before[1], after[1], before[0], after[0]))
-    device = batch_NCHW.device
-    tall, wide = padded.shape[2:]
-    # A window's row is a run of the memory, so one index a row gathers it, not one a pixel.
-    image_NC1 = torch.arange(n * channels, device=device).reshape(n, channels, 1) * tall
-    row_N1H = torch.as_tensor(top_N + before[0], device=device)[:, None, None] + torch.arange(
-        height, device=device
-    )
-    start_NCH = (image_NC1 + row_N1H) * wide + torch.as_tensor(
-        left_N + before[1], device=device
-    ).reshape(n, 1, 1)
-    runs = padded.reshape(-1).unfold(0, width, 1)
-    return runs[start_NCH.reshape(-1)].reshape(n, channels, height, width)
+    tall, wide = (b + whole + a for b, whole, a in zip(before, size, after, strict=True))
+    row_N1H = (top_N + before[0])[:, None, None] + np.arange(height)
+    row_NCH = row_N1H + np.arange(n * channels).reshape(n, channels, 1) * tall
+    start_R = (row_NCH * wide + (left_N + before[1])[:, None, None]).reshape(-1)
+    shape = n, channels, height, width
+    if batch_NCHW.device.type != "cpu":
+        border = before[1], after[1], before[0], after[0]
+        runs = torch.nn.functional.pad(batch_NCHW, border).reshape(-1).unfold(0, width, 1)
+        return runs[torch.as_tensor(start_R, device=batch_NCHW.device)].reshape(shape)
+    pixels = batch_NCHW.numpy()
+    padded = np.zeros((n, channels, tall, wide), pixels.dtype)
+    padded[:, :, before[0] : before[0] + size[0], before[1] : before[1] + size[1]] = pixels
+    return torch.from_numpy(_runs(padded.reshape(-1), start_R, width).reshape(shape))
+
+
+def _runs(values: np.ndarray, starts_R: np.ndarray, length: int) -> np.ndarray:
+    """So many neighbours from each of these places on, [R, length]. One item of numpy is a whole
+    run here, which it copies at once; torch copies value by value, seven times as slow."""
+    size = values.itemsize
+    places = len(values) - length + 1
+    runs: np.ndarray = np.ndarray(places, f"V{length * size}", values, strides=(size,))
+    return runs[starts_R].view(values.dtype).reshape(-1, length)

@@ -100,8 +100,8 @@ def parse_augment(text: str, what: str = "--augment") -> Augment:
     for name in names:
         if name not in KNOWN:
             near = difflib.get_close_matches(name, KNOWN, 1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise UsageError(f"{what}: no word {short(name)!r}; {hint}Use {', '.join(KNOWN)}")
+            hint = f"did you mean {near[0]}? Use" if near else "use"
+            raise UsageError(f"{what}: no word {short(name)!r}; {hint} {', '.join(KNOWN)}")
         if names.count(name) > 1:
             raise UsageError(f"{what}: {name} comes {names.count(name)} times; use it once")
     crop = _parse_resized_crop(calls[0], what) if names[0] == KNOWN[0] else None

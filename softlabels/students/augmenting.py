@@ -31,10 +31,10 @@ def augmented_dump(dataset: Dump, augment: Augment, seed: int, progress: Progres
     for remark in shown.remarks:
         progress.say(remark)
     progress.say(
-        "warning: the stored soft targets are for clean inputs, and the student is shown augmented "
-        "ones, to which the teacher might answer otherwise. A student learns best from targets of "
-        'the very views that it sees (Beyer et al. 2022, "Knowledge distillation: A good teacher '
-        'is patient and consistent"); dump --views stores such'
+        "warning: the stored soft targets answer clean inputs, and the student is shown augmented "
+        "ones, to which the teacher might answer otherwise. Students learn best from targets of "
+        "the very views that they see (Beyer et al. 2022, arXiv:2106.05237), such as dump --views "
+        "4 --augment 'jitter(2)' stores them"
     )
     return shown
 

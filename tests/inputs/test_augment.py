@@ -37,7 +37,7 @@ def test_text_round_trips(text):
         ("", "is empty; use random_resized_crop"),
         ("flop", r"no word 'flop'; did you mean flip\? Use random_resized_crop, random_crop, flip"),
         ("RandomCrop(32)", "no word 'RandomCrop'; did you mean random_crop"),
-        ("mixup(0.2)", "no word 'mixup'; Use random_resized_crop"),
+        ("mixup(0.2)", "no word 'mixup'; use random_resized_crop"),
         ("flip|flip", "flip comes 2 times; use it once"),
         (
             "flip|random_resized_crop(8)",
@@ -131,11 +131,13 @@ def test_half_are_flipped_and_twice_is_as_before():
     assert torch.equal(Flip().apply(flipped, drawn), PICTURES)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.int64])
 @pytest.mark.parametrize("size", [(8, 6), (5, 6), (10, 3)])
-def test_a_random_crop_is_a_window_of_the_padded_picture(size):
+def test_a_random_crop_is_a_window_of_the_padded_picture(size, dtype):
     crop = RandomCrop(*size, 2).on([3, 8, 6], "it")
     drawn = crop.draw(1, np.arange(40), 1)
-    shown = crop.apply(PICTURES, drawn)
+    shown = crop.apply(PICTURES.to(dtype), drawn)
+    assert shown.dtype == dtype
     padded = np.pad(PICTURES.numpy(), ((0, 0), (0, 0), (2, 2), (2, 2)))
     for i, (top, left) in enumerate(zip(drawn["crop_top"], drawn["crop_left"], strict=True)):
         window = padded[i, :, top : top + size[0], left : left + size[1]]

@@ -200,7 +200,7 @@ def test_a_student_of_a_dump_sees_the_same_as_one_of_its_source(
             continue
         found, _ = seen(2, softlabels.train, dump=dump, progress=lines, **how, **words)
         assert found == expected
-    assert "warning: the stored soft targets are for clean inputs" in str(lines)
+    assert "warning: the stored soft targets answer clean inputs" in str(lines)
     assert f"augmented by {augment}, drawn for each epoch by data seed 2; held-out" in str(lines)
 
 
