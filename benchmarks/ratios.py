@@ -30,7 +30,7 @@ from softlabels.capture.resuming import begin, finish
 from softlabels.models.specs import build_model
 from softlabels.options import DumpOptions, TrainOptions
 from softlabels.students.losses import kd_loss
-from softlabels.students.trainer import learning_rate_factor
+from softlabels.students.optimization import learning_rate_factor
 from softlabels.system.devices import resolve_device
 from softlabels.system.progress import SILENT
 

@@ -51,6 +51,7 @@ Fraction = Annotated[float, Bounds("a number from 0 to 1", lambda x: 0 <= x <= 1
 BelowOne = Annotated[
     float, Bounds("a number from 0 up to but not including 1", lambda x: 0 <= x < 1)
 ]
+Between = Annotated[float, Bounds("a number between 0 and 1", lambda x: 0 < x < 1)]
 
 
 def option(

@@ -7,6 +7,7 @@ from softlabels.errors import UsageError
 from softlabels.options.objects import Data, Preprocessing, Teacher, Trained
 from softlabels.options.option import (
     BelowOne,
+    Between,
     Count,
     Fraction,
     Natural,
@@ -28,13 +29,24 @@ class TrainingOptions(Options):
         None,
     )
     epochs: Count = option("Passes over the training rows.", 20)
-    batch_size: Count = option("Rows in a step.", 256)
+    batch_size: Count = option("Rows in a batch.", 256)
     lr: Positive = option("Peak learning rate of AdamW: linear warm-up, then a cosine to 0.", 1e-3)
     warmup: BelowOne = option("Fraction of all steps for the warm-up.", 0.02)
     weight_decay: NotNegative = option("Weight decay of AdamW.", 0.0)
     dropout: BelowOne = option("Dropout on hidden units.", 0.0)
     input_dropout: BelowOne = option("Dropout on inputs.", 0.0)
     max_norm: Positive | None = option("Largest norm of the weights into each hidden unit.", None)
+    clip_norm: Positive | None = option(
+        "Largest norm of all gradients together; larger ones are scaled down to it.", None
+    )
+    accumulate: Count = option(
+        "Batches in a step: as if --batch-size were so many times larger, in less memory.", 1
+    )
+    ema: Between | None = option(
+        "Score and save an average of the weights, of which each step keeps this share, such as "
+        "0.999.",
+        None,
+    )
     augment: str | None = option(
         "Change pictures at random in each epoch: 'random_resized_crop(224)|flip', "
         "'random_crop(32, 4)|flip', 'jitter(2)', …; drawn by --data-seed.",
@@ -60,6 +72,7 @@ class TrainingOptions(Options):
     precision: Literal["float32", "bf16", "tf32"] = option(
         "Precision of matrix products; bf16 is faster, and tf32 on CUDA.", "float32"
     )
+    compile: bool = option("Compile the model with torch.compile.", False)
 
 
 @dataclass(frozen=True, kw_only=True)

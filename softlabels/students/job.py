@@ -24,12 +24,12 @@ from softlabels.students.history import History
 from softlabels.students.holdout import FEW, choose_rows, labels_choose
 from softlabels.students.prediction import broken_rows, hard_measures, predict
 from softlabels.students.ranks import Ranks
+from softlabels.students.recipe import Recipe
 from softlabels.students.state_file import StateFile, check_same
 from softlabels.students.student import Student, as_training_errors
 from softlabels.students.trainer import (
     Outcome,
     Outputs,
-    Recipe,
     Score,
     Task,
     Trainer,
@@ -117,7 +117,7 @@ class Job:
             data_seed=recipe.data_seed,
         )
         rows = self.inputs[kept], self.inputs[held]
-        share = smallest_share(len(rows[0]), recipe.batch_size, ranks.world)
+        share = smallest_share(len(rows[0]), recipe.batch_size, ranks.world, recipe.accumulate)
         seed_everything(recipe.seed)
         built = build(self.model, self.examples, self.classes, recipe.precision, share, ranks)
         student, begun = built.student, built.begun
@@ -146,6 +146,8 @@ class Job:
         differs = built.use.differs
         trainer = Trainer(student, task, rows, recipe, outputs, ranks, progress, differs)
         self.say(rows, built, progress)
+        for remark in trainer.remarks:
+            progress.say(remark)
         if state is not None:
             trainer.go_on(state)
             progress.say(f"goes on after {trainer.place}{self.elsewhere(state)}")

@@ -19,7 +19,7 @@ PASSES = 8  # in training mode: a layer that is left out at random is seen in on
 
 
 @contextmanager
-def as_training_errors(spec: str, rows: int) -> Iterator[None]:
+def as_training_errors(spec: str, rows: int, remedy: str = "") -> Iterator[None]:
     """Errors of the student's own code become TrainingErrors that name the model and the batch."""
     try:
         yield
@@ -31,7 +31,7 @@ def as_training_errors(spec: str, rows: int) -> Iterator[None]:
         full = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
         raise TrainingError(
             f"model {spec} failed on a batch of {counted(rows, 'row')}: {cause(error)}"
-            f"{'; use a smaller --batch-size' if full else ''}"
+            f"{'; use a smaller --batch-size' if full else ''}{remedy}"
         ) from error
 
 

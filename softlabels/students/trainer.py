@@ -8,58 +8,36 @@ import json
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from softlabels.errors import TrainingError, UsageError
 from softlabels.students.history import History
+from softlabels.students.optimization import Batch, Loss, Optimization
 from softlabels.students.ranks import Ranks
+from softlabels.students.recipe import Recipe
 from softlabels.students.state_file import (
     SaveTimes,
     StateFile,
     random_state,
     restore_random,
-    restore_tensors,
-    tensors_of,
 )
-from softlabels.students.student import Student, as_training_errors
-from softlabels.system.devices import autocast
+from softlabels.students.student import Student
 from softlabels.system.humanize import counted, measured
 from softlabels.system.interrupts import Interrupts
 from softlabels.system.local_files import sweep_partials
 from softlabels.system.progress import Advance, Progress
 from softlabels.targets.batches import steps
 
-Batch = Mapping[str, Any]
-
 SAVE_SECONDS = 30.0
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a model is trained, whatever the loss: the options of these names."""
-
-    epochs: int
-    batch_size: int
-    lr: float
-    warmup: float
-    weight_decay: float
-    dropout: float
-    input_dropout: float
-    max_norm: float | None
-    rows: int | None
-    holdout: float
-    patience: int | None
-    seed: int
-    data_seed: int
-    precision: str
+MOST_LEFT = 0.05  # of an average, for the weights with which it began
 
 
 @dataclass(frozen=True)
@@ -90,7 +68,7 @@ class Task:
 
     order: Callable[[np.ndarray, int], np.ndarray]
     take: Callable[[np.ndarray, int, torch.device], Batch]
-    loss: Callable[[Tensor, Batch], Tensor]
+    loss: Loss
     score: Callable[[Student, np.ndarray], Score]
     settle: Callable[[], None]
     remedy: str
@@ -114,8 +92,9 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def smallest_share(rows: int, size: int, world: int) -> int:
-    """The fewest rows that a process gets in a step. Raises UsageError where one would get none."""
+def smallest_share(rows: int, size: int, world: int, accumulate: int = 1) -> int:
+    """The fewest rows that a process gets of a batch. Raises UsageError where one would get none,
+    and where an epoch has too few batches for a step."""
     if rows < world:
         raise UsageError(
             f"{counted(rows, 'row')} to train on can't be shared by {world} processes; start fewer"
@@ -125,7 +104,14 @@ def smallest_share(rows: int, size: int, world: int) -> int:
             f"--batch-size is {size}, and each of {world} processes takes a share of every batch; "
             f"use {world} or more"
         )
-    return min((stop - start) // world for start, stop in steps(rows, size, world))
+    parts = steps(rows, size, world)
+    if accumulate > len(parts):
+        raise UsageError(
+            f"--accumulate is {accumulate:,}, and an epoch has {len(parts):,} "
+            f"batch{'es' * (len(parts) > 1)} of {size:,} rows; use at most that many, or a smaller "
+            f"--batch-size"
+        )
+    return min((stop - start) // world for start, stop in parts)
 
 
 @dataclass(frozen=True)
@@ -168,17 +154,17 @@ class Trainer:
         progress: Progress,
         use_differs: bool = False,
     ) -> None:
-        self.student, self.task, self.recipe, self.outputs = student, task, recipe, outputs
+        self.task, self.recipe, self.outputs = task, recipe, outputs
         self.ranks, self.device, self.progress = ranks, ranks.device, progress
         self.train_rows, self.held_rows = rows
-        self.wrapped = ranks.wrap(student, use_differs)
-        self.optimizer = torch.optim.AdamW(
-            student.model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay
+        parts = steps(len(self.train_rows), recipe.batch_size, ranks.world)
+        # an epoch's steps, each of some batches, each from one position of the order to another
+        self.steps = [
+            parts[i : i + recipe.accumulate] for i in range(0, len(parts), recipe.accumulate)
+        ]
+        self.optimization = Optimization(
+            student, task.loss, recipe, recipe.epochs * len(self.steps), ranks, use_differs
         )
-        self.parts = steps(len(self.train_rows), recipe.batch_size, ranks.world)
-        total_steps = recipe.epochs * len(self.parts)
-        self._factor = partial(learning_rate_factor, steps=total_steps, warmup=recipe.warmup)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._factor)
         # the epoch that is trained, its steps so far and their losses
         self.epoch, self.step, self.losses = 1, 0, list[Tensor]()
         self.best: tuple[float, ...] = (math.inf,)
@@ -191,14 +177,30 @@ class Trainer:
     @property
     def rows_done(self) -> int:
         """Rows of all epochs that the steps so far have taken."""
-        in_epoch = self.parts[self.step - 1][1] if self.step else 0
+        in_epoch = self.steps[self.step - 1][-1][1] if self.step else 0
         return (self.epoch - 1) * len(self.train_rows) + in_epoch
 
     @property
     def place(self) -> str:
         """How far it is: `epoch 3 of 20, step 40 of 85`."""
         epoch = f"epoch {self.epoch:,} of {self.recipe.epochs:,}"
-        return f"{epoch}, step {self.step:,} of {len(self.parts):,}"
+        return f"{epoch}, step {self.step:,} of {len(self.steps):,}"
+
+    @property
+    def remarks(self) -> list[str]:
+        """What to say before training."""
+        decay, count = self.recipe.ema, self.recipe.epochs * len(self.steps)
+        if decay is None:
+            return []
+        remarks = [f"an average of the weights is scored and saved (--ema {decay:g})"]
+        left = decay ** (count - 1)
+        if left > MOST_LEFT:
+            remedy = f"use a smaller one, such as {1 - 5 / count:.2g}" if count > 10 else "omit it"
+            remarks.append(
+                f"warning: in {counted(count, 'step')} --ema {decay:g} leaves {left:.0%} of the "
+                f"average to the weights after the first step; {remedy}"
+            )
+        return remarks
 
     def run(self) -> Outcome:
         """Raises TrainingError where the loss stops being a number, or no epoch has a score."""
@@ -232,27 +234,35 @@ class Trainer:
 
     def _train_epoch(self, advance: Advance) -> None:
         """What is left of the epoch."""
-        self.wrapped.train()
+        self.optimization.wrapped.train()
         order = self.task.order(self.train_rows, self.epoch)
         began, before = time.monotonic(), self.rows_done
-        for rows, share, batch in self._batches(order):
+        batches = self._batches(order)
+        for parts in self.steps[self.step :]:
             with self.interrupts.held():
-                self.losses.append(self._step(batch, share * self.ranks.world / rows))
+                taken = islice(batches, len(parts))
+                self.losses.append(self.optimization.step(taken, len(parts)))
                 self.step += 1
-            advance(rows, "")
-            if self.times.after_step() and self.step < len(self.parts):
+            advance(parts[-1][1] - parts[0][0], "")
+            if self.times.after_step() and self.step < len(self.steps):
                 self._save_state()
         self.pace = (self.rows_done - before) / (time.monotonic() - began)
         self.task.settle()
 
-    def _batches(self, order: np.ndarray) -> Iterator[tuple[int, int, Batch]]:
-        """(rows of the batch, rows of this process's share, the share) of each step to come."""
+    def _batches(self, order: np.ndarray) -> Iterator[tuple[Batch, float]]:
+        """This process's share of each batch to come, and its part in the loss of the step: its
+        rows among those of the step, times the number of ranks. Gradients are averaged over ranks
+        as if all shares were equal; the weight corrects for those that are not."""
         rank, world, epoch = self.ranks.rank, self.ranks.world, self.epoch
-        parts = [order[start:stop] for start, stop in self.parts[self.step :]]
+        parts = [
+            (order[start:stop], parts[-1][1] - parts[0][0])
+            for parts in self.steps[self.step :]
+            for start, stop in parts
+        ]
 
-        def take(rows: np.ndarray) -> tuple[int, int, Batch]:
-            mine = rows[rank::world]
-            return len(rows), len(mine), self.task.take(mine, epoch, self.device)
+        def take(part: tuple[np.ndarray, int]) -> tuple[Batch, float]:
+            mine = part[0][rank::world]
+            return self.task.take(mine, epoch, self.device), len(mine) * world / part[1]
 
         if not self.task.ahead:
             yield from map(take, parts)
@@ -265,36 +275,19 @@ class Trainer:
                     waiting.append(pool.submit(take, part))
                 yield now.result()
 
-    def _step(self, batch: Batch, weight: float) -> Tensor:
-        """weight: this rank's share of the batch, times the number of ranks. Gradients are averaged
-        over ranks as if all shares were equal; the weight corrects for those that are not."""
-        inputs, spec = batch["input"], self.student.spec
-        with as_training_errors(spec, len(inputs)), autocast(self.device, self.recipe.precision):
-            logits_NC = self.wrapped(inputs)
-        loss = self.task.loss(logits_NC, batch)
-        if weight != 1:
-            loss = loss * weight
-        self.optimizer.zero_grad(set_to_none=True)
-        with as_training_errors(spec, len(inputs)):
-            self.ranks.accelerator.backward(loss)
-        self.optimizer.step()
-        self.schedule.step()
-        if self.recipe.max_norm is not None:
-            limit_norms(self.student.model, self.recipe.max_norm)
-        return loss.detach()
-
     def _judge(self) -> tuple[int, float, str]:
         """End the epoch: its number, its loss, and its held-out score as text."""
         epoch, loss = self.epoch, self.ranks.mean(float(torch.stack(self.losses).mean()))
         if not math.isfinite(loss):
             raise self._hopeless(f"the loss became {loss} in epoch {epoch}")
-        rate = self.recipe.lr * self._factor(self.schedule.last_epoch - 1)
-        entry: dict[str, Any] = {"epoch": epoch, "loss": loss, "learning_rate": rate}
+        entry: dict[str, Any] = {"epoch": epoch, "loss": loss}
+        entry["learning_rate"] = self.optimization.rate
         entry["rows_per_second"] = round(self.pace, 1)
         score = Score((-epoch,))
-        self.ranks.align(self.student)
+        judged = self.optimization.judged
+        self.ranks.align(judged)
         if len(self.held_rows):
-            score = self.task.score(self.student, self.held_rows)
+            score = self.task.score(judged, self.held_rows)
             entry["held_out"] = score.measures
         self.outcome.history.append(entry)
         self._write_history()
@@ -302,7 +295,7 @@ class Trainer:
         if score.key is not None and better:
             self.outcome.state_dict = {
                 name: value.detach().to("cpu", copy=True)
-                for name, value in self.student.model.state_dict().items()
+                for name, value in judged.model.state_dict().items()
             }
             self.best, self.outcome.epoch = score.key, epoch
         self.epoch, self.step, self.losses = epoch + 1, 0, []
@@ -367,9 +360,7 @@ class Trainer:
             "place": self.place,
             "device": self.device.type,
             "torch": str(torch.__version__),
-            "model": tensors_of(self.student.model),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
+            "optimization": self.optimization.state(),
             "ranks": each,
             "best": list(self.best),
             "outcome": {"epoch": self.outcome.epoch, "state_dict": self.outcome.state_dict},
@@ -381,32 +372,9 @@ class Trainer:
         mine = state["ranks"][self.ranks.rank]
         self.epoch, self.step = state["epoch"], state["step"]
         self.losses = list(mine["losses"].to(self.device))
-        restore_tensors(self.student.model, state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
+        self.optimization.load_state(state["optimization"])
         self.best = tuple(state["best"])
         best = state["outcome"]
         self.outcome.epoch, self.outcome.state_dict = best["epoch"], best["state_dict"]
         self.outcome.history = json.loads(state["history"])
         restore_random(mine["random"], self.device)
-
-
-def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
-    """Rises linearly from near 0 to 1 over `warmup · steps`, then falls to 0 as a half cosine."""
-    rising = round(warmup * steps)
-    if step < rising:
-        return (step + 1) / (rising + 1)
-    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
-
-
-@torch.no_grad()
-def limit_norms(model: nn.Module, largest: float) -> None:
-    """Shrink the weights coming into each hidden unit to a norm of at most `largest`.
-
-    Hinton et al. 2012, "Improving neural networks by preventing co-adaptation of feature
-    detectors": an L2 limit on each hidden unit's incoming weights. The last layer has no hidden
-    units and is left alone.
-    """
-    layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
-    for layer in layers[:-1]:
-        layer.weight.copy_(torch.renorm(layer.weight, p=2, dim=0, maxnorm=largest))

@@ -26,8 +26,9 @@ from softlabels.store.records import Plan
 from softlabels.students.augmenting import augmented_dump, take_augmented
 from softlabels.students.job import Job, TrainResult
 from softlabels.students.losses import hard_label_loss, hard_loss, kd_loss
+from softlabels.students.optimization import Batch
 from softlabels.students.ranks import Ranks
-from softlabels.students.trainer import Batch, Recipe
+from softlabels.students.recipe import Recipe
 from softlabels.system.humanize import counted
 from softlabels.system.progress import Progress
 from softlabels.targets.batch import for_each_position

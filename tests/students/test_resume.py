@@ -132,6 +132,27 @@ def test_ctrl_c_within_a_step_ends_after_it_and_training_goes_on(dump_folder, ou
     assert_same_training(undisturbed, out)
 
 
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"ema": 0.9, "accumulate": 3, "clip_norm": 0.5, "precision": "bf16"},
+        # a rate that rises to where students fail: the best epoch, the second, is before the stop
+        {"lr": 3.0, "warmup": 0.95, "patience": 2, "epochs": 9},
+        {"shuffle": "blocks(8, 16)", "max_norm": 1.0},
+    ],
+)
+def test_other_ways_to_train_go_on_too(dump_folder, tmp_path, monkeypatch, how):
+    calm = softlabels.train(**options(dump_folder, tmp_path / "calm.pt") | how)
+    with monkeypatch.context() as patch:
+        patch.setenv("INTERRUPT_AT", "59")
+        patch.setattr(state_file, "EPOCH_SECONDS", 0)
+        with pytest.raises(KeyboardInterrupt):
+            softlabels.train(**options(dump_folder, tmp_path / "rough.pt") | how)
+    softlabels.train(**options(dump_folder, tmp_path / "rough.pt") | how, resume=True)
+    assert_same_training(tmp_path / "calm.pt", tmp_path / "rough.pt")
+    assert calm.metrics["epoch"] == 2 or "patience" not in how
+
+
 def test_what_an_early_ctrl_c_stops_leaves_no_state_in_the_way(dump_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("INTERRUPT_AT", "5")
     with pytest.raises(KeyboardInterrupt):

@@ -14,7 +14,7 @@ import torch
 import softlabels
 from softlabels.errors import SourceError, StoreError, TrainingError, UsageError
 from softlabels.students.holdout import choose_rows
-from softlabels.students.trainer import learning_rate_factor, limit_norms
+from softlabels.students.optimization import learning_rate_factor, limit_norms
 from softlabels.teachers import resolve
 
 HERE = Path(__file__).parents[2]

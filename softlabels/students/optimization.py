@@ -1,0 +1,163 @@
+"""How a step changes a student: gradients of all ranks and batches, AdamW, the schedule.
+
+N rows of a batch, C classes.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from softlabels.errors import TrainingError
+from softlabels.models.causes import cause
+from softlabels.students.ranks import Ranks
+from softlabels.students.recipe import Recipe
+from softlabels.students.state_file import restore_tensors, tensors_of
+from softlabels.students.student import Student, as_training_errors
+from softlabels.system.devices import autocast
+
+Batch = Mapping[str, Any]
+Loss = Callable[[Tensor, Batch], Tensor]
+
+
+class Optimization:
+    """A student, its optimizer and its schedule. All ranks make one of the same student.
+
+    steps: of the whole training, for the schedule.
+    use_differs: whether some steps use only some of its parameters.
+    """
+
+    def __init__(
+        self,
+        student: Student,
+        loss: Loss,
+        recipe: Recipe,
+        steps: int,
+        ranks: Ranks,
+        use_differs: bool = False,
+    ) -> None:
+        self.student, self.loss, self.recipe, self.ranks = student, loss, recipe, ranks
+        self.wrapped = ranks.wrap(student, use_differs)
+        self.forward: Callable[[Tensor], Tensor] = self.wrapped
+        if recipe.compile:
+            self.forward = torch.compile(self.wrapped)
+        self.optimizer = torch.optim.AdamW(
+            student.model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay
+        )
+        self.factor = partial(learning_rate_factor, steps=steps, warmup=recipe.warmup)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self.factor)
+        self.judged, self.average = student, None
+        if recipe.ema is not None:
+            self.average = averaged(student.model, recipe.ema)
+            self.judged = Student(self.average.module, student.classes, student.spec)
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the last step."""
+        return self.recipe.lr * self.factor(self.schedule.last_epoch - 1)
+
+    def step(self, parts: Iterable[tuple[Batch, float]], count: int) -> Tensor:
+        """One step on `count` batches, each with the weight of its loss: the sum of weight · loss
+        is the mean over all their rows on this rank, and the mean of that over ranks the mean over
+        all rows. Returns this rank's sum."""
+        self.optimizer.zero_grad(set_to_none=True)
+        total: Tensor | None = None
+        for number, (batch, weight) in enumerate(parts, 1):
+            # ranks average gradients once a step, in the last backward pass
+            with nullcontext() if number == count else self._alone():
+                loss = self._backward(batch, weight)
+            total = loss if total is None else total + loss
+        assert total is not None, "a step has a batch"
+        if self.recipe.clip_norm is not None:
+            parameters = self.student.model.parameters()
+            torch.nn.utils.clip_grad_norm_(parameters, self.recipe.clip_norm)
+        self.optimizer.step()
+        self.schedule.step()
+        if self.recipe.max_norm is not None:
+            limit_norms(self.student.model, self.recipe.max_norm)
+        if self.average is not None:
+            self.average.update_parameters(self.student.model)
+        return total
+
+    def _backward(self, batch: Batch, weight: float) -> Tensor:
+        inputs, spec = batch["input"], self.student.spec
+        remedy = "; try it without --compile" if self.recipe.compile else ""
+        with (
+            as_training_errors(spec, len(inputs), remedy),
+            autocast(self.ranks.device, self.recipe.precision),
+        ):
+            logits_NC = self.forward(inputs)
+        loss = self.loss(logits_NC, batch)
+        if weight != 1:
+            loss = loss * weight
+        with as_training_errors(spec, len(inputs), remedy):
+            self.ranks.accelerator.backward(loss)
+        return loss.detach()
+
+    def _alone(self) -> AbstractContextManager:
+        context: AbstractContextManager = self.ranks.accelerator.no_sync(self.wrapped)
+        return context
+
+    def state(self) -> dict[str, Any]:
+        """Of types that `torch.load(weights_only=True)` takes; rank 0's is that of all."""
+        return {
+            "model": tensors_of(self.student.model),
+            "average": {} if self.average is None else tensors_of(self.average),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        restore_tensors(self.student.model, state["model"])
+        if self.average is not None:
+            restore_tensors(self.average, state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+
+
+def averaged(model: nn.Module, decay: float) -> AveragedModel:
+    """An exponential moving average of a model's weights, beginning with those after the first
+    step. Statistics of batch norm are averaged too, since they belong to weights as they were;
+    buffers of whole numbers, such as indices, are copied. Raises TrainingError where the model
+    can't be copied."""
+    smooth = get_ema_multi_avg_fn(decay)
+
+    def update(means: Any, values: Any, count: Any) -> None:
+        if means[0].is_floating_point() or means[0].is_complex():
+            smooth(means, values, count)
+        else:  # torch would average them, and round: an index of 5 became 4
+            for mean, value in zip(means, values, strict=True):
+                mean.copy_(value)
+
+    try:
+        return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+    except Exception as error:  # of code that is not ours
+        raise TrainingError(
+            f"--ema needs a copy of the model, which can't be made: {cause(error)}"
+        ) from error
+
+
+def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
+    """Rises linearly from near 0 to 1 over `warmup · steps`, then falls to 0 as a half cosine."""
+    rising = round(warmup * steps)
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+
+@torch.no_grad()
+def limit_norms(model: nn.Module, largest: float) -> None:
+    """Shrink the weights coming into each hidden unit to a norm of at most `largest`.
+
+    Hinton et al. 2012, "Improving neural networks by preventing co-adaptation of feature
+    detectors": an L2 limit on each hidden unit's incoming weights. The last layer has no hidden
+    units and is left alone.
+    """
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    for layer in layers[:-1]:
+        layer.weight.copy_(torch.renorm(layer.weight, p=2, dim=0, maxnorm=largest))

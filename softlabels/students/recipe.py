@@ -1,0 +1,27 @@
+"""How a model is trained."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained, whatever the loss: the options of these names."""
+
+    epochs: int
+    batch_size: int
+    lr: float
+    warmup: float
+    weight_decay: float
+    dropout: float
+    input_dropout: float
+    max_norm: float | None
+    clip_norm: float | None
+    accumulate: int
+    ema: float | None
+    rows: int | None
+    holdout: float
+    patience: int | None
+    seed: int
+    data_seed: int
+    precision: str
+    compile: bool
