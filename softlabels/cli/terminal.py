@@ -19,6 +19,7 @@ from rich.progress import (
 from rich.progress import (
     Progress as Bars,
 )
+from rich.table import Column
 from rich.text import Text
 
 from softlabels.system.humanize import json_text
@@ -26,6 +27,7 @@ from softlabels.system.progress import Advance, Progress
 
 LINE_SECONDS = 60.0  # between two lines of progress where there is no terminal
 JSON_SECONDS = 10.0
+WIDE = 100  # columns of a terminal
 
 
 class TerminalProgress(Progress):
@@ -45,11 +47,11 @@ class TerminalProgress(Progress):
             return
         columns = (
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(24 if self.console.width >= WIDE else 5, table_column=Column(no_wrap=True)),
             TextColumn("{task.completed:,}/{task.total:,}"),
             _Speed(unit),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),
+            _Note(),
         )
         with Bars(*columns, console=self.console) as bars:
             task = bars.add_task(what, total=total, completed=done, note="")
@@ -92,17 +94,18 @@ def _ticking(
     """An `advance` that calls `write` at most once in `every` seconds, with done, total,
     per_second, seconds_left and note."""
     began = last = time.monotonic()
-    before = done
+    before, latest = done, ""
 
     def advance(n: int, note: str = "") -> None:
-        nonlocal done, last
+        nonlocal done, last, latest
         done += n
+        latest = note or latest
         now = time.monotonic()
         if now - last >= every:
             last = now
             speed = (done - before) / (now - began)
             left = round((total - done) / speed) if speed else None
-            notes = {"note": note} if note else {}
+            notes = {"note": latest} if latest else {}
             write({"done": done, "total": total, "per_second": round(speed, 1),
                    "seconds_left": left} | notes)  # fmt: skip
 
@@ -127,9 +130,17 @@ class _Speed(ProgressColumn):
     """Units per second, averaged over the last seconds."""
 
     def __init__(self, unit: str) -> None:
-        super().__init__()
+        super().__init__(table_column=Column(no_wrap=True))
         self.unit = unit
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
         return Text("" if speed is None else _rate(speed, self.unit))
+
+
+class _Note(ProgressColumn):
+    """How it goes, on one line: where the terminal is narrow its end is left out, and not the
+    columns before it, which do not wrap."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["note"], no_wrap=True, overflow="ellipsis")

@@ -97,8 +97,9 @@ class Options:
         """All options as plain values, for records and for ranks to compare; of an object its
         type's name."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}
+        values = {n: list(v) if isinstance(v, tuple) else v for n, v in values.items()}
         return {
-            name: value if isinstance(value, PLAIN) else type(value).__name__
+            name: value if isinstance(value, PLAIN | list) else type(value).__name__
             for name, value in values.items()
         }
 

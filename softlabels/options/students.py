@@ -68,6 +68,10 @@ class TrainingOptions(Options):
     resume: bool = option(
         "Go on with an unfinished training, from the state beside --out; else begin anew.", False
     )
+    log_with: tuple[str, ...] = option(
+        "A tracker that accelerate knows, such as tensorboard or wandb; may be repeated.",
+        (),
+    )
     device: str = option("auto, cpu, cuda, cuda:1 or mps.", "auto")
     precision: Literal["float32", "bf16", "tf32"] = option(
         "Precision of matrix products; bf16 is faster, and tf32 on CUDA.", "float32"

@@ -27,6 +27,7 @@ from softlabels.students.ranks import Ranks
 from softlabels.students.recipe import Recipe
 from softlabels.students.state_file import StateFile, check_same
 from softlabels.students.student import Student, as_training_errors
+from softlabels.students.trackers import Trackers
 from softlabels.students.trainer import (
     Outcome,
     Outputs,
@@ -43,7 +44,7 @@ from softlabels.targets.batch import for_each_position
 from softlabels.targets.soft_dataset import Dump
 
 PLACES = ("dump", "data", "source", "out", "device", "keep", "cache")  # may differ between ranks
-FREE = ("--resume",)  # beside PLACES, what may differ when a training goes on
+FREE = ("--resume", "--log-with")  # beside PLACES, what may differ when a training goes on
 SHOWN = 8  # names
 
 
@@ -142,7 +143,8 @@ class Job:
             result[:] = [self.checkpoint(student, begun, outcome)]
             result[0].save(self.out)
 
-        outputs = Outputs(self.out, save, file, History(self.out))
+        history, trackers = History(self.out), Trackers(ranks, progress)
+        outputs = Outputs(self.out, save, file, history, trackers, self.options)
         differs = built.use.differs
         trainer = Trainer(student, task, rows, recipe, outputs, ranks, progress, differs)
         self.say(rows, built, progress)

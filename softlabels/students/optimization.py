@@ -57,9 +57,14 @@ class Optimization:
             self.judged = Student(self.average.module, student.classes, student.spec)
 
     @property
+    def steps(self) -> int:
+        """Those that have been taken."""
+        return self.schedule.last_epoch
+
+    @property
     def rate(self) -> float:
         """The learning rate of the last step."""
-        return self.recipe.lr * self.factor(self.schedule.last_epoch - 1)
+        return self.recipe.lr * self.factor(self.steps - 1)
 
     def step(self, parts: Iterable[tuple[Batch, float]], count: int) -> Tensor:
         """One step on `count` batches, each with the weight of its loss: the sum of weight · loss

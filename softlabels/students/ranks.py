@@ -30,11 +30,13 @@ class Ranks:
 
     device: `--device`. With several processes only whether it is `cpu` counts: each takes its own
     GPU.
+    trackers: names of those that log, as accelerate knows them.
+    logs: the folder for what they write.
 
     Raises UsageError where some of the processes are missing.
     """
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, trackers: tuple[str, ...] = (), logs: str = "") -> None:
         self.device = resolve_device(device)
         expected = _environment("WORLD_SIZE", 1)
         if expected > 1 and self.device.type == "cuda":
@@ -42,7 +44,11 @@ class Ranks:
         cpu = expected > 1 and self.device.type == "cpu"
         self.parallel = accelerate.DistributedDataParallelKwargs()
         self.accelerator = accelerate.Accelerator(
-            cpu=cpu, device_placement=False, kwargs_handlers=[self.parallel]
+            cpu=cpu,
+            device_placement=False,
+            kwargs_handlers=[self.parallel],
+            log_with=list(trackers) or None,
+            project_dir=logs if trackers else None,
         )
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         if self.world < expected:

@@ -30,6 +30,7 @@ from softlabels.students.state_file import (
     restore_random,
 )
 from softlabels.students.student import Student
+from softlabels.students.trackers import LOG_STEPS, Trackers
 from softlabels.system.humanize import counted, measured
 from softlabels.system.interrupts import Interrupts
 from softlabels.system.local_files import sweep_partials
@@ -37,6 +38,7 @@ from softlabels.system.progress import Advance, Progress
 from softlabels.targets.batches import steps
 
 SAVE_SECONDS = 30.0
+NOTE_SECONDS = 0.5  # between two losses beside the bar
 MOST_LEFT = 0.05  # of an average, for the weights with which it began
 
 
@@ -123,12 +125,15 @@ class Outputs:
     state: from which an unfinished training goes on: written between steps now and then, on Ctrl-C,
         and at the ends of epochs; removed when training is complete.
     history: gets a line an epoch.
+    trackers: get numbers every LOG_STEPS steps and each epoch, and `options` at the beginning.
     """
 
     out: str
     save: Callable[[Outcome], None]
     state: StateFile
     history: History
+    trackers: Trackers
+    options: dict[str, Any]
 
     def settle(self) -> None:
         """Leave the checkpoint and the history alone: training is complete."""
@@ -170,7 +175,8 @@ class Trainer:
         self.best: tuple[float, ...] = (math.inf,)
         self.outcome = Outcome({}, 0, len(self.train_rows), [])
         self.pace = 0.0  # rows a second of the last epoch, of what was trained since a resume
-        self.saved = time.monotonic()
+        self.summary = self.note = ""  # of the last epoch: its held-out score, and all
+        self.saved = self.noted = time.monotonic()
         self.interrupts = Interrupts()
         self.times = SaveTimes(ranks)
 
@@ -204,22 +210,23 @@ class Trainer:
 
     def run(self) -> Outcome:
         """Raises TrainingError where the loss stops being a number, or no epoch has a score."""
-        total, summary = self.recipe.epochs * len(self.train_rows), ""
+        total = self.recipe.epochs * len(self.train_rows)
         bar = self.progress.bar("train", total, "rows", self.rows_done)
-        with self.interrupts, bar as advance:
+        tracked = self.outputs.trackers.running(self.outputs.options)
+        with self.interrupts, tracked, bar as advance:
             try:
                 while not self._is_over():
                     self._train_epoch(advance)
                     with self.interrupts.held():
-                        epoch, loss, summary = self._judge()
-                    advance(0, f"epoch {epoch}, loss {measured(loss)}{summary}")
+                        self._judge()
+                    advance(0, self.note)
                     if self.times.after_epoch():
                         self._save_state()
             except (KeyboardInterrupt, TrainingError, RuntimeError) as error:
                 self._stopped(error)
                 raise
         if not self.outcome.epoch:
-            raise self._hopeless(f"no epoch can be chosen{summary}")
+            raise self._hopeless(f"no epoch can be chosen{self.summary}")
         self.outcome.complete = True
         self._save()
         if self.ranks.is_first:
@@ -243,11 +250,32 @@ class Trainer:
                 taken = islice(batches, len(parts))
                 self.losses.append(self.optimization.step(taken, len(parts)))
                 self.step += 1
-            advance(parts[-1][1] - parts[0][0], "")
+            advance(parts[-1][1] - parts[0][0], self._report())
             if self.times.after_step() and self.step < len(self.steps):
                 self._save_state()
         self.pace = (self.rows_done - before) / (time.monotonic() - began)
         self.task.settle()
+
+    def _report(self) -> str:
+        """Log the step, now and then. What to show beside the bar; most of the time nothing new,
+        since reading a loss waits for an accelerator."""
+        trackers = self.outputs.trackers
+        if trackers.are_on and self.step % LOG_STEPS == 0:
+            values = {"loss": self._recent(LOG_STEPS), "learning_rate": self.optimization.rate}
+            trackers.log(self.optimization.steps, "train", values)
+        now = time.monotonic()
+        if now - self.noted < NOTE_SECONDS:
+            return ""
+        self.noted = now
+        return self._note(self.epoch, self._recent(self.step))
+
+    def _recent(self, steps: int) -> float:
+        """The mean loss of the last steps of the epoch; of several ranks, of this one's share."""
+        return float(torch.stack(self.losses[-steps:]).mean())
+
+    def _note(self, epoch: int, loss: float) -> str:
+        rate = f"lr {self.optimization.rate:.2g}"
+        return f"epoch {epoch}, loss {measured(loss)}, {rate}{self.summary}"
 
     def _batches(self, order: np.ndarray) -> Iterator[tuple[Batch, float]]:
         """This process's share of each batch to come, and its part in the loss of the step: its
@@ -275,8 +303,8 @@ class Trainer:
                     waiting.append(pool.submit(take, part))
                 yield now.result()
 
-    def _judge(self) -> tuple[int, float, str]:
-        """End the epoch: its number, its loss, and its held-out score as text."""
+    def _judge(self) -> None:
+        """End the epoch: its loss, its held-out score, and whether it is the best so far."""
         epoch, loss = self.epoch, self.ranks.mean(float(torch.stack(self.losses).mean()))
         if not math.isfinite(loss):
             raise self._hopeless(f"the loss became {loss} in epoch {epoch}")
@@ -289,8 +317,12 @@ class Trainer:
         if len(self.held_rows):
             score = self.task.score(judged, self.held_rows)
             entry["held_out"] = score.measures
+            self.summary = f", held out: {score.summary}"
         self.outcome.history.append(entry)
         self._write_history()
+        for group, values in (("epoch", entry), ("held_out", entry.get("held_out") or {})):
+            self.outputs.trackers.log(self.optimization.steps, group, values)
+        self.note = self._note(epoch, loss)
         better = score.key is not None and score.key < self.best
         if score.key is not None and better:
             self.outcome.state_dict = {
@@ -301,7 +333,6 @@ class Trainer:
         self.epoch, self.step, self.losses = epoch + 1, 0, []
         if better and time.monotonic() - self.saved > SAVE_SECONDS:
             self._save()
-        return epoch, loss, f", held out: {score.summary}" if score.summary else ""
 
     def _write_history(self) -> None:
         if self.ranks.is_first:

@@ -3,6 +3,7 @@
 N rows of a batch, C classes.
 """
 
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ from softlabels.students.losses import hard_label_loss, hard_loss, kd_loss
 from softlabels.students.optimization import Batch
 from softlabels.students.ranks import Ranks
 from softlabels.students.recipe import Recipe
+from softlabels.students.softness import remark_on_softness
+from softlabels.students.trackers import check_trackers
 from softlabels.system.humanize import counted
 from softlabels.system.progress import Progress
 from softlabels.targets.batch import for_each_position
@@ -49,7 +52,7 @@ def fit(options: FitOptions, progress: Progress) -> TrainResult:
 
     Raises UsageError, SourceError or TrainingError.
     """
-    ranks = Ranks(options.device)
+    ranks = _ranks(options)
     with ranks.together():
         return _fit(options, ranks, progress)
 
@@ -61,9 +64,16 @@ def train(options: TrainOptions, progress: Progress) -> TrainResult:
     Raises UsageError, StoreError, SourceError, AlignmentError or TrainingError.
     """
     check_temperature(options.T)
-    ranks = Ranks(options.device)
+    ranks = _ranks(options)
     with ranks.together():
         return _train(options, ranks, progress)
+
+
+def _ranks(options: FitOptions | TrainOptions) -> Ranks:
+    check_trackers(options.log_with)
+    # a folder a run, since the curves of two runs in one are drawn as one
+    logs = f"{options.out}.logs/{datetime.now():%Y-%m-%d-%H%M%S}"
+    return Ranks(options.device, options.log_with, logs)
 
 
 def _fit(options: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:
@@ -157,6 +167,8 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
             f"{HIGH_T:,.0f} only"
         )
         progress.say(f"warning: {remedy}")
+    elif options.alpha and (remark := remark_on_softness(dataset, options.T)):
+        progress.say(remark)
 
     def loss(logits_NC: Tensor, batch: Batch) -> Tensor:
         hard = None if labels is None else for_each_position(batch["label"], batch)

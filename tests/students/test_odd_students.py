@@ -1,5 +1,6 @@
 """Students that need care: what they give, what they are made of, and batches of one row."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 import softlabels
 from softlabels.errors import SourceError, TrainingError, UsageError
 from softlabels.targets.batches import steps
+from tests.conftest import Linear, Lines, save_script
 from tests.students.test_scores import Listener
 
 HERE = "tests.students.test_odd_students"
@@ -313,3 +315,41 @@ def probable() -> nn.Module:
 def test_students_that_could_not_be_stored_or_learn_are_refused(tmp_path, factory, told):
     with pytest.raises(UsageError, match=told):
         softlabels.fit(data="digits", model=f"{__name__}:{factory}", out=str(tmp_path / "t.pt"))
+
+
+@pytest.mark.parametrize(
+    ("teacher", "task", "T", "said"),
+    [
+        ("sharp", "classification", 1.0, ""),
+        (
+            "sharp",
+            "classification",
+            100.0,
+            "of the largest, that of 3 equal probabilities; --T",
+        ),
+        ("flat", "classification", 4.0, "100.0% .* no T from 0.1 on gives less than 90%"),
+        ("sharp", "multilabel", 100.0, "largest, that of 3 labels at one half; --T"),
+    ],
+)
+def test_soft_targets_that_are_nearly_uniform_are_told(tmp_path, vectors, teacher, task, T, said):
+    model = save_script(Linear(4.0 if teacher == "sharp" else 1e-3), tmp_path / "t.pt")
+    softlabels.dump(
+        teacher=model,
+        data=vectors,
+        task=task,
+        labels=False,
+        outputs="logits",
+        out=str(tmp_path / "d"),
+    )
+    progress = Lines()
+    softlabels.train(dump=str(tmp_path / "d"), student="linear", T=T, epochs=1, alpha=1,
+                     out=str(tmp_path / "s.pt"), progress=progress)  # fmt: skip
+    warning = next((line for line in progress.lines if "nearly uniform" in line), "")
+    assert re.search(said, warning) if said else not warning
+    fitting = re.search(r"--T (\S+) gives 8\d%|--T (\S+) gives 90%", warning)
+    if fitting:
+        calm = Lines()
+        softlabels.train(dump=str(tmp_path / "d"), student="linear", alpha=1, epochs=1,
+                         T=float(fitting[1] or fitting[2]), out=str(tmp_path / "s.pt"),
+                         progress=calm)  # fmt: skip
+        assert "uniform" not in str(calm)
