@@ -121,7 +121,8 @@ class AveragePrecision:
         if self._keys is None:
             self._keys, self._parts = np.sort(np.concatenate(self._parts)), []
             self._changes = np.zeros(len(self._keys) + 1, np.int64)
-        ends = np.searchsorted(self._keys, _keys(logits_MC).ravel(), side="right")
+        ascending = np.sort(_keys(logits_MC).T, axis=1).ravel()  # found four times as fast
+        ends = np.searchsorted(self._keys, ascending, side="right")
         self._changes -= np.bincount(ends, minlength=len(self._changes))
         starts = np.searchsorted(self._keys, np.arange(self.classes) << LABEL)
         of_labels = np.bincount(starts, minlength=len(self._changes))

@@ -59,7 +59,7 @@ def folder(tmp_path_factory):
 
 def dump(folder, data, out, **options):
     return softlabels.dump(
-        teacher=str(folder / "net.pt"), data=data if hasattr(data, "features") else str(data),
+        teacher=str(folder / "net.pt"), data=data if hasattr(data, "__len__") else str(data),
         out=str(out), **{"task": "multilabel"} | options,
     )  # fmt: skip
 
@@ -87,13 +87,16 @@ def test_a_batch_has_a_row_of_flags_and_readers_have_lists(folder, streaming):
 
 
 class Rows(torch.utils.data.Dataset):
-    """A data set in memory: an input and its flags."""
+    """A data set in memory: an input, and its labels as `write` has them."""
+
+    def __init__(self, write) -> None:
+        self.write = write
 
     def __len__(self) -> int:
         return ROWS
 
     def __getitem__(self, row):
-        return {"x": X[row], "labels": HOT[row]}
+        return {"x": X[row], "labels": self.write(row)}
 
 
 @pytest.mark.parametrize(
@@ -106,21 +109,52 @@ class Rows(torch.utils.data.Dataset):
         (HOT.tolist(), datasets.List(datasets.Value("int8"), length=3), None),
         (HOT.bool().tolist(), None, None),
         (HOT.float().tolist(), None, None),
-        (None, None, None),
+        (lambda row: HOT[row], None, None),
+        (lambda row: NUMBERS[row], None, None),
+        (lambda row: [NAMES[i] for i in NUMBERS[row]], None, NAMES),
     ],
-    ids=["numbers", "classes", "names", "flags", "fixed", "bool", "float", "in memory"],
+    ids=[
+        "numbers",
+        "classes",
+        "names",
+        "flags",
+        "fixed",
+        "bool",
+        "float",
+        "live flags",
+        "live numbers",
+        "live names",
+    ],
 )
 def test_the_ways_to_write_labels_give_the_same(folder, tmp_path, labels, feature, names):
-    data = Rows() if labels is None else write(tmp_path / "d.parquet", labels, feature)
+    live = callable(labels)
+    data = Rows(labels) if live else write(tmp_path / "d.parquet", labels, feature)
     out = tmp_path / "d"
     softlabels.dump(teacher=str(folder / "net.pt"), data=data, out=str(out), task="multilabel")
     found = softlabels.load(str(out), inputs=False)
     assert found.take(np.arange(ROWS))["label"].equal(HOT)
     assert found.class_names == names
-    source = None if labels is not None else data
+    source = data if live else None
     assert softlabels.verify(dump=str(out), source=True, data=source).good
     opened = softlabels.examples(data, task="multilabel")
     assert opened.take(np.arange(ROWS))["label"].equal(HOT)
+
+
+def test_labels_of_a_data_set_in_memory(folder, tmp_path):
+    pairs = [(X[row], NUMBERS[row]) for row in range(ROWS)]
+
+    class Pairs(list):
+        classes = NAMES
+
+    dump(folder, Pairs(pairs), tmp_path / "d")
+    found = softlabels.load(str(tmp_path / "d"), inputs=False)
+    assert found.class_names == NAMES
+    assert found.take(np.arange(ROWS))["label"].equal(HOT)
+    mixed = Rows(lambda row: ["cat"] if row == ROWS - 1 else NUMBERS[row])
+    with pytest.raises(SourceError, match=r"list of int in the first rows, and .* in another"):
+        dump(folder, mixed, tmp_path / "e")
+    with pytest.raises(SourceError, match="gives a row's labels in one entry"):
+        dump(folder, Rows(lambda row: 0), tmp_path / "e", label_column="x,labels")
 
 
 def test_columns_of_0_and_1_are_the_classes(folder, tmp_path):

@@ -17,7 +17,7 @@ import torch
 
 from softlabels.errors import SoftlabelsError, SourceError
 from softlabels.inputs.plain import OtherType
-from softlabels.inputs.tables.live_cells import Picture, as_cell, bytes_of
+from softlabels.inputs.tables.live_cells import Picture, as_cell, bytes_of, list_type
 from softlabels.models.causes import cause
 from softlabels.system.humanize import short
 
@@ -70,6 +70,7 @@ class MapTable:
         self.name = name_of(dataset)
         self.features: dict[str, Any] = {}
         self._shapes: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
+        self._lists: dict[str, type] = {}  # columns of lists, and what these hold
         self._sums = np.full(len(dataset), -1, np.int64)  # CRC-32 of each row that was read
         self._kept: dict[str, list[Any]] = {}
         self._beside = False  # whether labels are kept that no row has given
@@ -96,7 +97,9 @@ class MapTable:
         rows = [self._row(position) for position in chosen]
         for name in rows[0]:
             cells = [row.get(name) for row in rows]
-            cell = next((cell for cell in cells if cell is not None), "")
+            there = [cell for cell in cells if cell is not None]
+            # an empty list does not say what lists hold
+            cell = next((one for one in there if type(one) is not list or one), (there or [""])[0])
             self.features[name] = self._feature(name, cell)
             if type(cell) in SCALARS and not isinstance(cell, bytes):
                 self._kept[name] = [Unread] * len(self)
@@ -106,6 +109,8 @@ class MapTable:
         names = _classes(self.dataset)
         if names and getattr(self.features.get(LABEL), "dtype", "") == "int64":
             self.features[LABEL] = datasets.ClassLabel(names=names)
+        if names and self._lists.get(LABEL) is int:
+            self.features[LABEL] = datasets.List(datasets.ClassLabel(names=names))
         for _ in range(READS):
             self._table(list(self.features), chosen)
 
@@ -120,6 +125,9 @@ class MapTable:
             return feature
         if type(cell) in SCALARS:
             return datasets.Value(SCALARS[type(cell)][1])
+        if type(cell) is list and (kind := list_type(cell)) is not None:
+            self._lists[name] = kind
+            return datasets.List(datasets.Value(SCALARS[kind][1]))
         return OtherType(type(cell).__name__)
 
     def _table(self, names: Sequence[str], positions: Sequence[int]) -> pa.Table:
@@ -197,10 +205,13 @@ class MapTable:
         if name in self._shapes:
             self._check(name, cells, np.ndarray)
             return self._numbers(name, cells)
+        if name in self._lists:
+            self._check_lists(name, cells)
+            return pa.array(cells, pa.list_(SCALARS[self._lists[name]][0]))
         if isinstance(feature, OtherType):
             raise SourceError(
                 f"{name!r} of {self.name} holds a {feature.dtype}; an input is a picture, a tensor "
-                f"or an array, ids and labels are numbers or text"
+                f"or an array, ids and labels are numbers or text, several labels a list of these"
             )
         kind = pa.int64() if isinstance(feature, datasets.ClassLabel) else feature.pa_type
         return pa.array(cells, kind)
@@ -212,6 +223,15 @@ class MapTable:
                 raise SourceError(
                     f"{name!r} of {self.name} is {was} in the first rows, and a "
                     f"{type(cell).__name__} in another; a column holds one type"
+                )
+
+    def _check_lists(self, name: str, cells: list[Any]) -> None:
+        kind = self._lists[name]
+        for cell in cells:
+            if cell is not None and (type(cell) is not list or (cell and list_type(cell) != kind)):
+                raise SourceError(
+                    f"{name!r} of {self.name} is a list of {kind.__name__} in the first rows, and "
+                    f"{short(repr(cell))} in another; a column holds one type"
                 )
 
     def _numbers(self, name: str, cells: list[np.ndarray]) -> pa.Array:

@@ -1,5 +1,6 @@
 """What a row of a data set in memory holds: pictures, encoded; tensors, as arrays."""
 
+from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
 
@@ -13,12 +14,15 @@ class Picture(bytes):
 
 
 def as_cell(value: Any) -> Any:
-    """A picture as `Picture`, tensors and lists of numbers as arrays, one number as itself."""
+    """A picture as `Picture`, tensors and lists of numbers as arrays, one number as itself. Lists
+    of whole numbers or texts stay lists, since labels may be more in one row than in another."""
     if isinstance(value, Image.Image):
         return Picture(_encoded(value))
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu()
         value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+    if isinstance(value, list | tuple) and list_type(value) is not None:
+        return list(value)
     if isinstance(value, list | tuple) and value and isinstance(value[0], int | float | list):
         try:
             value = np.asarray(value)
@@ -29,6 +33,12 @@ def as_cell(value: Any) -> Any:
     if isinstance(value, np.ndarray) and value.dtype.kind in "OUS":
         return value.tolist()
     return value
+
+
+def list_type(values: Sequence[Any]) -> type | None:
+    """int or str, of which all values are; None for others, and for none."""
+    kinds = {type(value) for value in values}
+    return kinds.pop() if len(kinds) == 1 and kinds <= {int, str} else None
 
 
 def _encoded(image: Image.Image) -> bytes:
