@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from softlabels.logits import DenseLogits
     from softlabels.reports import info, list_dumps, show
     from softlabels.soft_targets import SoftTargets
-    from softlabels.students import evaluate, fit, kd_loss, train
+    from softlabels.students import evaluate, export, fit, kd_loss, train
     from softlabels.targets import SoftDataset, examples, load, with_soft_targets
     from softlabels.teachers import Teacher
     from softlabels.verification import verify
@@ -35,6 +35,7 @@ __all__ = [
     "dump",
     "evaluate",
     "examples",
+    "export",
     "fit",
     "import_logits",
     "info",
@@ -58,7 +59,7 @@ _HOMES = {
     "logits": ["DenseLogits"],
     "reports": ["info", "list_dumps", "show"],
     "soft_targets": ["SoftTargets"],
-    "students": ["evaluate", "fit", "kd_loss", "train"],
+    "students": ["evaluate", "export", "fit", "kd_loss", "train"],
     "targets": ["SoftDataset", "examples", "load", "with_soft_targets"],
     "teachers": ["Teacher"],
     "verification": ["verify"],

@@ -10,6 +10,7 @@
     ├── TeacherError                        the teacher can't be loaded or run
     │   └── UntrustedPickle                 loading the file could run code
     ├── TrainingError                       training went wrong
+    ├── ExportError                         a model can't be written for other programs
     ├── LogitsError                         logits that must not be stored
     └── StoreError                          a dump's folder is not what it should be
         ├── PlanMismatch                    the folder holds a dump made otherwise
@@ -72,6 +73,10 @@ class UntrustedPickle(TeacherError):
 
 
 class TrainingError(SoftlabelsError):
+    pass
+
+
+class ExportError(SoftlabelsError):
     pass
 
 

@@ -16,6 +16,7 @@ COMMANDS = {
     "plan": (app.plan, known.PlanOptions),
     "train": (app.train, known.TrainOptions),
     "eval": (app.eval_, known.EvalOptions),
+    "export": (exchange.export, known.ExportOptions),
     "ls": (app.ls, known.LsOptions),
     "info": (app.info, known.InfoOptions),
     "show": (app.show, known.ShowOptions),

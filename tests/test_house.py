@@ -61,7 +61,7 @@ ledger shard_reader mapping left_out
 reader writer shard_check
 """,
     "models": """
-causes outputs feeding sniffing masks last_layers
+causes outputs feeding sniffing masks last_layers metadata
 graphs pickles
 specs model shards
 naming blueprints
@@ -217,8 +217,9 @@ def test_softmax_has_one_home():
 def test_public_names_are_pinned():
     assert softlabels.__all__ == [
         "DenseLogits", "SoftDataset", "SoftTargets", "SoftlabelsError", "Teacher", "__version__",
-        "dump", "evaluate", "examples", "fit", "import_logits", "info", "kd_loss", "list_dumps",
-        "load", "plan", "pull", "push", "show", "train", "verify", "with_soft_targets",
+        "dump", "evaluate", "examples", "export", "fit", "import_logits", "info", "kd_loss",
+        "list_dumps", "load", "plan", "pull", "push", "show", "train", "verify",
+        "with_soft_targets",
     ]  # fmt: skip
     for name in softlabels.__all__:
         assert getattr(softlabels, name) is not None

@@ -1,15 +1,17 @@
-"""The command `import`, which `app.py` registers."""
+"""The commands `import` and `export`, which `app.py` registers."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 
 from softlabels.cli.flags import Body, Terminal
-from softlabels.options import ImportOptions
+from softlabels.options import ExportOptions, ImportOptions
 from softlabels.system.humanize import counted, size_words
 
 
 def add_commands(command: Callable[[type], Callable[[Body], Body]]) -> None:
-    """Register it with `command`, the decorator that `make_command` gives."""
+    """Register them with `command`, the decorator that `make_command` gives."""
     command(ImportOptions)(import_)
+    command(ExportOptions)(export)
 
 
 def import_(terminal: Terminal, options: ImportOptions) -> None:
@@ -40,3 +42,21 @@ def import_(terminal: Terminal, options: ImportOptions) -> None:
     value = {"out": imported.out, "rows": manifest.rows, "bytes": manifest.bytes}
     value |= {name: manifest.as_json[name] for name in ("statistics", "skipped")}
     terminal.result(text, value)
+
+
+def export(terminal: Terminal, options: ExportOptions) -> None:
+    """Write a trained model for other programs, with the steps on numbers of its preprocessing.
+
+    What is written gives the checkpoint's logits on random inputs, up to rounding; the largest
+    difference is printed.
+
+    Examples:
+
+    - `softlabels export s.pt --to onnx`
+    - `softlabels export s.pt --to pt2 --out nets/small.pt2`
+    - `softlabels export s.pt --to hf`
+    """
+    import softlabels
+
+    exported = terminal.run(softlabels.export, options)
+    terminal.result("\n".join([*exported.lines, terminal.took]), asdict(exported))

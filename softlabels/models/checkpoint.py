@@ -99,8 +99,8 @@ class Checkpoint:
         importing what a file names is the caller's decision, so `named` must be the same one. Of a
         module that was in memory it may be any.
 
-        Raises UsageError where it is needed, and TeacherError where the weights are not those of
-        what is built.
+        Raises UsageError where it is needed, and TeacherError where it is another, or the weights
+        are not those of what is built.
         """
         module = self._module(named)
         try:
@@ -117,6 +117,8 @@ class Checkpoint:
 
     def _module(self, named: str | None) -> nn.Module:
         """With whatever weights it is built with."""
+        if named not in (None, self.model) and not self.was_in_memory:
+            raise TeacherError(f"the checkpoint holds the model {self.model}; --model says {named}")
         if self.configuration is not None:
             return build_configured(self.configuration, self.num_classes)
         if self.was_in_memory:

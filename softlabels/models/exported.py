@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from softlabels.errors import TeacherError, UntrustedPickle
 from softlabels.models.causes import first_line
 from softlabels.models.feeding import Feed
+from softlabels.models.graphs import class_names_in
+from softlabels.models.metadata import known_of, of_archive
 from softlabels.models.model import Model, ModelFile
 
 OPERATORS = re.compile(r"torch\.ops\.\w+(\.\w+)+|_operator\.\w+|torch\.sym_\w+|math\.\w+")
@@ -43,20 +46,50 @@ def load_exported(file: ModelFile) -> Model:
             program = torch.export.load(str(file.path))
         except Exception as error:  # a damaged archive fails in many ways
             raise TeacherError(f"{file.path} can't be loaded: {first_line(error)}") from error
-    module = program.module()
-    batch = _fixed_batch(program)
-    return Model(name=file.path.stem, kind="exported", module=module, feed=Feed(rows=batch))
+    taken, texts = _only_input(program), of_archive(file.path)
+    module: nn.Module = program.module()
+    if not taken.dtype.is_floating_point:
+        module = Whole(module, taken.dtype, file.path)
+    return Model(
+        name=file.path.stem,
+        kind="exported",
+        module=module,
+        class_names=class_names_in(texts),
+        **known_of(texts),
+        feed=Feed(rows=taken.shape[0] if isinstance(taken.shape[0], int) else None),
+    )
 
 
-def _fixed_batch(program: torch.export.ExportedProgram) -> int | None:
+def _only_input(program: torch.export.ExportedProgram) -> Tensor:
     names = program.graph_signature.user_inputs
-    shapes = [n.meta["val"].shape for n in program.graph.nodes if n.name in names]
-    if len(shapes) != 1:
+    inputs: list[Tensor] = [n.meta["val"] for n in program.graph.nodes if n.name in names]
+    if len(inputs) != 1:
         raise TeacherError(
-            f"the program takes {len(shapes)} tensors; a model takes one, the inputs. Export it "
+            f"the program takes {len(inputs)} tensors; a model takes one, the inputs. Export it "
             f"in a module that fills in the others"
         )
-    return int(shapes[0][0]) if isinstance(shapes[0][0], int) else None
+    return inputs[0]
+
+
+class Whole(nn.Module):
+    """A program that takes whole numbers, such as pixels of 0 to 255."""
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype, path: Path) -> None:
+        super().__init__()
+        self.module, self.dtype, self.path = module, dtype, path
+
+    def forward(self, inputs: Tensor) -> Any:
+        """Raises TeacherError for numbers that the type can't hold."""
+        whole = inputs.to(self.dtype)
+        changed = whole.to(inputs.dtype) != inputs
+        if bool(changed.any()):
+            kind = str(self.dtype).removeprefix("torch.")
+            raise TeacherError(
+                f"{self.path} takes {kind}, and these inputs hold {inputs[changed][0].item():.6g}, "
+                f"which {kind} can't hold. For pixels of 0 to 255 leave scale and normalize out of "
+                f"--preprocess"
+            )
+        return self.module(whole)
 
 
 def suspicious_parts(path: Path) -> Iterator[str]:

@@ -63,6 +63,7 @@ class Graph:
     inner: dict[str, Port]
     files: list[Path]
     class_names: list[str] | None
+    metadata: dict[str, str] = field(default_factory=dict)
     ends: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def only_input(self) -> Port:
@@ -173,13 +174,15 @@ def read_graph(path: Path) -> Graph:
         )
     known = {info.name: _port(info) for info in graph.value_info}
     made = [name for node in graph.node for name in node.output if name]
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
     return Graph(
         path=path,
         inputs=[_port(info) for info in graph.input if info.name not in given],
         outputs=outputs,
         inner={name: known.get(name, Port(name, "", None)) for name in made},
         files=_beside(path, model),
-        class_names=_class_names({entry.key: entry.value for entry in model.metadata_props}),
+        class_names=class_names_in(metadata),
+        metadata=metadata,
         ends=find_ends(graph.node),
     )
 
@@ -268,7 +271,7 @@ def _tensors(model: Any) -> Iterator[Any]:
             graphs += attribute.graphs
 
 
-def _class_names(metadata: Mapping[str, str]) -> list[str] | None:
+def class_names_in(metadata: Mapping[str, str]) -> list[str] | None:
     """The classes as metadata name them: a list of names, or a dict of a name to each number, in
     JSON or as Python prints it (Ultralytics). None for anything else."""
     for key in NAMED:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from softlabels.errors import TeacherError
 from softlabels.models.feeding import Feed
 from softlabels.models.graphs import PURPOSE, Graph, Port, read_graph, with_output
+from softlabels.models.metadata import known_of
 from softlabels.models.model import Model, ModelFile
 from softlabels.system.extras import need
 from softlabels.system.humanize import counted, short
@@ -55,6 +56,7 @@ def load_onnx(file: ModelFile) -> Model:
         kind="onnx",
         module=module.eval(),
         class_names=names,
+        **known_of(graph.metadata),
         output=given.name,
         own_precision=True,
         files=module.files,

@@ -28,6 +28,7 @@ def logits_of(
     where the model is known as `binary` is a tensor [rows] one logit a row, [rows, 1].
     Raises UsageError, with the shapes and what to do, where none or several could be meant.
     """
+    # sizes are read off `shape`: len() of a tensor would fix its rows in what torch.export writes
     given = output
     while not isinstance(given, Tensor):
         inner = given.get("logits") if isinstance(given, Mapping) else None
@@ -41,7 +42,7 @@ def logits_of(
             )
     if given.shape == (rows,) and binary:
         given = given[:, None]
-    if given.ndim != 2 or len(given) != rows:
+    if given.ndim != 2 or given.shape[0] != rows:
         raise UsageError(
             f"{model} gave {_shapes(given)} for {rows} inputs; logits are one row of numbers for "
             f"each input, [{rows}, classes]" + f". {ONE_LOGIT}" * (given.shape == (rows,))
@@ -87,7 +88,8 @@ def _only(output: Any, rows: int, classes: int | None) -> Any:
         item
         for item in items
         if isinstance(item, Tensor)
-        and (item.ndim, len(item) if item.ndim else 0) == (2, rows)
+        and item.ndim == 2
+        and item.shape[0] == rows
         and classes in (None, item.shape[1])
     ]
     return fitting[0] if len(fitting) == 1 else None

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from PIL import Image
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from softlabels.errors import TeacherError
 from softlabels.models.blueprints import Blueprint, Weighed
 from softlabels.models.causes import first_line
+from softlabels.spec import Call
 from softlabels.system.extras import need
 from softlabels.system.humanize import few
 
@@ -42,6 +43,16 @@ TASKS = {  # by the configuration's problem_type
     "multi_label_classification": "multilabel",
     "single_label_classification": "classification",
 }
+
+
+class Steps(Protocol):
+    """A preprocessing."""
+
+    @property
+    def picture(self) -> tuple[Call, ...]: ...
+
+    @property
+    def numbers(self) -> tuple[Call, ...]: ...
 
 
 def transformers_blueprint(place: str) -> Blueprint:
@@ -117,6 +128,52 @@ def describe_module(module: nn.Module) -> dict[str, Any]:
         own = _own_preprocessing(transformers, place, at, getattr(config, "num_channels", 3))
         known |= own if "transform" in own else {}
     return known
+
+
+def save_classifier(
+    module: nn.Module, folder: Path, names: list[str] | None, task: str, steps: Steps
+) -> None:
+    """Write a folder of save_pretrained, with the names of the classes, and the processor that may
+    do what these steps say; whether it does is for the caller to try."""
+    transformers = sys.modules["transformers"]
+    config: Any = module.config
+    if names is not None:
+        config.id2label = dict(enumerate(names))
+        config.label2id = {name: number for number, name in enumerate(names)}
+    config.problem_type = next((kind for kind, ours in TASKS.items() if ours == task), None)
+    with _loading(transformers, str(folder)):
+        module.save_pretrained(folder)  # type: ignore[operator]
+        processor = _processor(transformers, steps)
+        if processor is not None:
+            processor.save_pretrained(folder)
+
+
+def _processor(transformers: ModuleType, steps: Steps) -> Any:
+    """One whose fields say these steps; None where none can."""
+    numbers = {call.name: call.args for call in steps.numbers}
+    picture = [call for call in steps.picture if call.name not in ("upright", "rgb")]
+    if list(numbers) not in ([], ["scale"], ["scale", "normalize"], ["normalize"]):
+        return None
+    fields: dict[str, Any] = {"do_convert_rgb": True, "do_rescale": "scale" in numbers}
+    fields["do_normalize"] = "normalize" in numbers
+    if "scale" in numbers:
+        fields["rescale_factor"] = 1 / numbers["scale"][0]
+    if "normalize" in numbers:
+        mean, std = (v if isinstance(v, tuple) else [v] * 3 for v in numbers["normalize"])
+        fields |= {"image_mean": list(mean), "image_std": list(std)}
+    names = [call.name for call in picture]
+    sizes = [[arg for arg in call.args if isinstance(arg, int)] for call in picture]
+    if names in (["resize"], ["resize", "center_crop"]):
+        filter = [arg for arg in picture[0].args if isinstance(arg, str)] or ["bilinear"]
+        fields["resample"] = Image.Resampling[filter[0].upper()]
+    if names == ["resize"] and len(sizes[0]) == 2:
+        size = dict(zip(("height", "width"), sizes[0], strict=True))
+        return transformers.ViTImageProcessorPil(size=size, **fields)
+    if names == ["resize", "center_crop"] and len(sizes[0]) == 1:
+        crop = dict(zip(("height", "width"), (sizes[1] * 2)[:2], strict=True))
+        edge = {"shortest_edge": sizes[0][0]}
+        return transformers.CLIPImageProcessorPil(size=edge, crop_size=crop, **fields)
+    return None
 
 
 def _with_classes(config: Any, classes: int | None) -> Any:

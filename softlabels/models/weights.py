@@ -82,10 +82,6 @@ def load_shards(file: ModelFile) -> Model:
 
 
 def _from_checkpoint(checkpoint: Checkpoint, file: ModelFile) -> Model:
-    if file.spec not in (None, checkpoint.model) and not checkpoint.was_in_memory:
-        raise TeacherError(
-            f"{file.path} holds the model {checkpoint.model}; --model says {file.spec}"
-        )
     return Model(
         name=file.path.stem,
         kind="checkpoint",

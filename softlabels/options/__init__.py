@@ -7,6 +7,7 @@ at the front door and turned into objects there; nothing below sees them.
 from softlabels.options.capture import DumpOptions, PlanOptions
 from softlabels.options.dumps import CacheOptions, DemoOptions, InfoOptions, LsOptions, ShowOptions
 from softlabels.options.exchange import ImportOptions
+from softlabels.options.exporting import ExportOptions
 from softlabels.options.option import Options, flag_of, make_options
 from softlabels.options.publishing import PullOptions, PushOptions
 from softlabels.options.source import SourceOptions
@@ -19,6 +20,7 @@ __all__ = [
     "DemoOptions",
     "DumpOptions",
     "EvalOptions",
+    "ExportOptions",
     "FitOptions",
     "ImportOptions",
     "InfoOptions",

@@ -1,7 +1,8 @@
 """Stage three: losses, one training loop, and the measures of what came out."""
 
 from softlabels.students.evaluation import evaluate
+from softlabels.students.exporting import export
 from softlabels.students.losses import kd_loss
 from softlabels.students.training import fit, train
 
-__all__ = ["evaluate", "fit", "kd_loss", "train"]
+__all__ = ["evaluate", "export", "fit", "kd_loss", "train"]

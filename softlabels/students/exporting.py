@@ -1,0 +1,258 @@
+"""The verb `export`: from a checkpoint to a file for other programs, compared with it.
+
+N inputs, C classes.
+"""
+
+import io
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from softlabels.errors import ExportError, TeacherError, UsageError
+from softlabels.inputs.own_preprocessing import check_own_preprocessing
+from softlabels.inputs.preprocess import Preprocess
+from softlabels.models.checkpoint import Checkpoint
+from softlabels.models.metadata import Metadata
+from softlabels.models.model import Model
+from softlabels.models.transformers import save_classifier, transformers_blueprint
+from softlabels.options import ExportOptions, verb
+from softlabels.students.programs import INPUT, Numeric, as_onnx, as_pt2, program_of
+from softlabels.system.extras import need
+from softlabels.system.humanize import size_words
+from softlabels.system.local_files import appearing, partial_path
+from softlabels.system.progress import Progress
+
+ENDINGS = {"onnx": ".onnx", "pt2": ".pt2", "hf": "-hf"}
+BATCHES = (1, 2, 7)  # rows of the random inputs
+# The largest difference that is rounding, as a part of the spread of the logits: what
+# `verify --replay` allows in float32, where other kernels add in another order.
+ROUNDING = 1e-3
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    out: the file or folder
+    bytes: its size
+    inputs: what it takes, for people
+    difference: the largest between its logits and the checkpoint's, on `rows` random inputs
+    spread: the standard deviation of these logits
+    remarks: what it does not hold
+    """
+
+    checkpoint: str
+    out: str
+    bytes: int
+    inputs: str
+    classes: int
+    difference: float
+    spread: float
+    rows: int = sum(BATCHES)
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def lines(self) -> list[str]:
+        return [
+            f"{self.out}: {size_words(self.bytes)}; takes {self.inputs}; gives logits [N, "
+            f"{self.classes}]",
+            f"largest difference from {self.checkpoint} on {self.rows} random inputs: "
+            f"{self.difference:.2g}, of logits with a spread of {self.spread:.2g}",
+            *self.remarks,
+        ]
+
+    def __repr__(self) -> str:
+        return f"Exported({'; '.join(self.lines)})"
+
+
+@verb(ExportOptions)
+def export(options: ExportOptions, progress: Progress) -> Exported:
+    """Write a checkpoint's model for other programs, and compare what it gives.
+
+    The file takes decoded and resized pictures, uint8 [N, C, H, W], or numbers, [N, …], any number
+    of rows; the steps on numbers of the preprocessing are in it, and those before them stand in its
+    metadata, with the names of the classes. Nothing is written unless its logits are the
+    checkpoint's up to rounding.
+
+    Raises ExportError where the model can't be written so, TeacherError for what is no checkpoint,
+    and UsageError for a folder or a name that can't be written to.
+    """
+    path = Path(options.checkpoint).expanduser()
+    checkpoint = _open(path, options.checkpoint)
+    out = Path(options.out or path.with_name(path.stem + ENDINGS[options.to])).expanduser()
+    _check_out(out, options.to)
+    preprocess = Preprocess.parse(checkpoint.preprocess)
+    title = f"the model {checkpoint.model} of {options.checkpoint}"
+    numeric = Numeric(
+        checkpoint.build(options.model), preprocess, checkpoint.input_shape,
+        checkpoint.num_classes, title,
+    )  # fmt: skip
+    if options.to == "hf":
+        return _to_folder(options.checkpoint, checkpoint, numeric, out)
+    program = program_of(numeric)
+    before = "|".join(map(str, preprocess.picture))
+    metadata = Metadata(
+        model=checkpoint.model,
+        task=_task(checkpoint),
+        before=before,
+        inside="|".join(map(str, preprocess.numbers)),
+        class_names=checkpoint.class_names,
+    )
+    if options.to == "onnx":
+        content = as_onnx(program, metadata, title)
+        run = _in_onnxruntime(content, title)
+    else:
+        content = as_pt2(program, metadata)
+        run = torch.export.load(io.BytesIO(content)).module()
+    difference, spread = _difference(numeric, run, f"{title}, as {options.to},")
+    with appearing(out) as file:
+        file.write(content)
+    sizes = ", ".join(["N", *map(str, numeric.shape)])
+    kind = str(numeric.dtype).removeprefix("torch.")
+    return Exported(
+        checkpoint=options.checkpoint,
+        out=str(out),
+        bytes=len(content),
+        inputs=f"{kind} [{sizes}]" + (f", after {before}" if before else ""),
+        classes=checkpoint.num_classes,
+        difference=difference,
+        spread=spread,
+    )
+
+
+def _open(path: Path, text: str) -> Checkpoint:
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        dump = " A dump is exported by the recipes of docs/exchange.md." * path.is_dir()
+        raise TeacherError(f"{text} {what}; export takes a checkpoint of fit or train.{dump}")
+    checkpoint = Checkpoint.read(path)
+    if checkpoint is None:
+        raise TeacherError(
+            f"{text} is no checkpoint of softlabels fit or train, which export takes"
+        )
+    if not checkpoint.training.get("complete", False):
+        raise ExportError(
+            f"{text} is of an unfinished training, after epoch {checkpoint.metrics.get('epoch')}: "
+            f"finish it with --resume"
+        )
+    return checkpoint
+
+
+def _task(checkpoint: Checkpoint) -> str:
+    return str(checkpoint.data.get("task", "classification"))
+
+
+def _check_out(out: Path, to: str) -> None:
+    if to == "hf":
+        if out.is_file() or (out.is_dir() and any(out.iterdir())):
+            raise UsageError(f"--out is {out}, which is there already; name another folder")
+    elif out.is_dir():
+        raise UsageError(
+            f"--out is {out}, which is a folder; name a file, such as {out / 's'}.{to}"
+        )
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"--out is {out}; nothing can be written there: {error.strerror}"
+        ) from error
+
+
+def _in_onnxruntime(content: bytes, title: str) -> Callable[[Tensor], Tensor]:
+    runtime = need("onnxruntime", "onnx", f"the export of {title}, which is compared with it,")
+    settings = runtime.SessionOptions()
+    settings.log_severity_level = 4  # what goes wrong is raised too
+    try:
+        session = runtime.InferenceSession(content, settings, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own kinds have no common base
+        reason = " ".join(str(error).split())[:300]
+        raise ExportError(f"onnxruntime can't run {title} as ONNX: {reason}") from error
+
+    def run(inputs: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {INPUT: inputs.numpy()})[0])
+
+    return run
+
+
+@torch.no_grad()
+def _difference(
+    numeric: Numeric, run: Callable[[Tensor], Tensor], title: str
+) -> tuple[float, float]:
+    """(The largest difference of logits, their spread) on random inputs. Raises ExportError where
+    it is more than rounding."""
+    ours, theirs = [], []
+    for rows in BATCHES:
+        inputs = numeric.draw(rows, seed=rows)
+        ours.append(numeric(inputs.clone()))
+        theirs.append(run(inputs.clone()))
+    ours_NC, theirs_NC = torch.cat(ours), torch.cat(theirs)
+    difference, spread = float((ours_NC - theirs_NC).abs().max()), float(ours_NC.std())
+    if not difference <= ROUNDING * spread:  # nor NaN
+        raise ExportError(
+            f"{title} gives other logits than the checkpoint: they differ by up to "
+            f"{difference:.2g} on random inputs, and rounding explains {ROUNDING * spread:.2g}; "
+            f"nothing was written"
+        )
+    return difference, spread
+
+
+def _to_folder(name: str, checkpoint: Checkpoint, numeric: Numeric, out: Path) -> Exported:
+    """As save_pretrained writes it, with a processor where one does what the preprocessing says."""
+    if checkpoint.configuration is None:
+        raise ExportError(
+            f"{numeric.title} is no image classifier of transformers, which --to hf is for; use "
+            f"--to onnx or --to pt2"
+        )
+    beside = Path(partial_path(out))
+    try:
+        save_classifier(
+            numeric.model, beside, checkpoint.class_names, _task(checkpoint), numeric.preprocess
+        )
+        remarks = _check_processor(beside, numeric.preprocess)
+        module = transformers_blueprint(str(beside)).pretrained().module
+        again = Numeric(
+            module.eval(), numeric.preprocess, numeric.shape, numeric.classes, numeric.title
+        )
+        difference, spread = _difference(numeric, again, f"{numeric.title}, as a folder,")
+        size = sum(file.stat().st_size for file in beside.iterdir())
+        if out.is_dir():
+            out.rmdir()
+        beside.rename(out)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return Exported(
+        checkpoint=name,
+        out=str(out),
+        bytes=size,
+        inputs=f"pixel_values [{', '.join(['N', *map(str, numeric.shape)])}]",
+        classes=numeric.classes,
+        difference=difference,
+        spread=spread,
+        remarks=remarks,
+    )
+
+
+def _check_processor(folder: Path, preprocess: Preprocess) -> list[str]:
+    """Hold the processor that was saved against the preprocessing, on pictures; one that does
+    something else is removed, and a remark says so."""
+    processor = folder / "preprocessor_config.json"
+    if processor.exists():
+        blueprint = transformers_blueprint(str(folder))
+        try:
+            if blueprint.transform is None:
+                raise TeacherError(blueprint.unsaid)
+            check_own_preprocessing(
+                Model(name="processor", kind="transformers", module=torch.nn.Identity(),
+                      preprocess=str(preprocess), transform=blueprint.transform)
+            )  # fmt: skip
+            return []
+        except TeacherError:
+            processor.unlink()
+    return [
+        f"warning: without {processor.name}: no processor of transformers does what {preprocess} "
+        f"does"
+    ]
