@@ -44,20 +44,20 @@ class Augmented:
     def gather(self, rows: np.ndarray, epoch: int) -> Tensor:
         """The inputs of these rows as this epoch, 1 or more, shows them, [N, C, H, W], as `gather`
         of examples gives them."""
+        keys_N = self.keys[rows]
         if self.cropping is None:
-            return self.change(self.examples.gather(rows), rows, epoch)
-        preprocesses = self.cropping.of(self.seed, self.keys[rows], epoch)
-        return self.change(self.examples.gather_pictures(rows, preprocesses), rows, epoch)
-
-    def change(self, inputs: Tensor, rows: np.ndarray, epoch: int) -> Tensor:
-        """What the steps after a crop make of the inputs of these rows."""
-        return self.augment.apply(inputs, self.augment.draw(self.seed, self.keys[rows], epoch))
+            inputs = self.examples.gather(rows)
+        else:
+            preprocesses = self.cropping.of(self.seed, keys_N, epoch)
+            inputs = self.examples.gather_pictures(rows, preprocesses)
+        return self.augment.apply(inputs, self.augment.draw(self.seed, keys_N, epoch))
 
     @property
     def reads_ahead(self) -> bool:
-        """Whether a batch is worth reading while another one is trained on: it is decoded for
-        itself, and no code of the user's is run for it, which might be in use just then."""
-        return self.cropping is not None and not self.examples.source.runs_code
+        """As that of examples; what is cropped is decoded for each batch."""
+        if self.cropping is None:
+            return self.examples.reads_ahead
+        return not self.examples.source.runs_code
 
     @property
     def remarks(self) -> list[str]:

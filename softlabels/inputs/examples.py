@@ -229,6 +229,12 @@ class Examples:
         """Whether decoded inputs fit into memory, and so stay there."""
         return self._kept is not None
 
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether a batch is worth reading while another one is trained on: it is decoded when it
+        is asked for, and no code of the user's is run for it, which might be in use just then."""
+        return not self.kept and not self.source.runs_code
+
     def _decode_images(self, block: Rows, preprocesses: Sequence[OnPicture]) -> list[np.ndarray]:
         columns = block.cells, preprocesses, block.ids
         many = sum(map(len, block.cells)) > PARALLEL_BYTES

@@ -9,7 +9,6 @@ from softlabels.system.humanize import counted
 from softlabels.system.progress import Progress
 from softlabels.targets.batch import Batch
 from softlabels.targets.soft_dataset import Dump
-from softlabels.targets.streamed_rows import StreamedInputs
 
 
 def augmented_dump(dataset: Dump, augment: Augment, seed: int, progress: Progress) -> Augmented:
@@ -21,11 +20,6 @@ def augmented_dump(dataset: Dump, augment: Augment, seed: int, progress: Progres
             f"--augment is {str(augment)!r}, and {dataset.reader.folder} has "
             f"{counted(len(plan.views), 'view')} of each input, drawn by {plan.augment}: the "
             f"student sees what the teacher saw, and not something else. Leave out --augment"
-        )
-    if augment.crop is not None and isinstance(examples, StreamedInputs):
-        raise UsageError(
-            f"--augment: {augment.crop} crops source pictures, which a streamed dump does not "
-            f"keep at hand; leave out --streaming, or use random_crop"
         )
     shown = Augmented(examples, augment, seed, dataset.ids)
     for remark in shown.remarks:
@@ -42,8 +36,5 @@ def augmented_dump(dataset: Dump, augment: Augment, seed: int, progress: Progres
 def take_augmented(dataset: Dump, shown: Augmented, rows: np.ndarray, epoch: int) -> Batch:
     """A batch of these rows, with inputs as this epoch shows them."""
     columns = dataset.columns(rows, inputs=False)
-    if "input" in columns:  # a stream reads inputs with their rows
-        columns["input"] = shown.change(columns["input"], rows, epoch)
-    else:
-        columns["input"] = shown.gather(rows, epoch)
+    columns["input"] = shown.gather(rows, epoch)
     return Batch(columns, dataset.T, dataset.preprocess)

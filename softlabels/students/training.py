@@ -132,7 +132,7 @@ def _fit(options: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:
     def order(rows: np.ndarray, epoch: int) -> np.ndarray:
         return mixed(rows, options.data_seed, epoch)
 
-    ahead = shown is not None and shown.reads_ahead
+    ahead = (shown or examples).reads_ahead
     return job.run(loss, take, order, _slower(options.lr, options.weight_decay), progress, ahead)
 
 
@@ -231,8 +231,7 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
         every = of_view[whole.part(0, len(seen))]
         return every[chosen[every]]
 
-    ahead = dataset.order(options.shuffle).text != "full" or not examples.kept
-    ahead |= shown is not None and shown.reads_ahead
+    ahead = dataset.order(options.shuffle).text != "full" or (shown or examples).reads_ahead
     return job.run(loss, take, order, remedy, progress, ahead)
 
 

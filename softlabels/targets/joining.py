@@ -1,7 +1,6 @@
 """A dump's rows and the inputs that belong to them: joined by id, checked by hash."""
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from torch import Tensor
 
 from softlabels.errors import AlignmentError, SourceError
 from softlabels.inputs.cells import read_ids
@@ -94,10 +92,10 @@ class StoredInputs:
     dump: str
     preprocess: Preprocess
 
-    def __call__(self, table: pa.Table) -> Callable[[np.ndarray], Tensor]:
+    def __call__(self, table: pa.Table) -> Examples:
         source = stored_source(table.select(stored_names(self.plan)), self.plan, self.dump)
         hashes = table["input_hash"].to_numpy()
-        return Examples(source, self.preprocess, None, hashes).gather_uncached
+        return Examples(source, self.preprocess, None, hashes)
 
 
 @dataclass(frozen=True)
@@ -107,10 +105,10 @@ class JoinedInputs:
     join: Join
     preprocess: Preprocess
 
-    def __call__(self, table: pa.Table) -> Callable[[np.ndarray], Tensor]:
+    def __call__(self, table: pa.Table) -> Examples:
         positions = self.join.positions(read_ids(table["id"], "id"))
         hashes = table["input_hash"].to_numpy()
-        return Examples(self.join.source, self.preprocess, positions, hashes).gather_uncached
+        return Examples(self.join.source, self.preprocess, positions, hashes)
 
 
 def open_inputs(reader: DumpReader, source: Any, progress: Progress = SILENT) -> Source:

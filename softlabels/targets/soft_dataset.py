@@ -258,8 +258,10 @@ class Dump(SoftDataset):
         return len(self.reader)
 
     def columns(self, rows: np.ndarray, inputs: bool = True) -> dict[str, Any]:
+        if isinstance(self.rows, StreamedRows):  # which are read with their inputs
+            return self.rows.columns(rows, inputs and self.examples is not None)
         columns = self.rows.columns(rows)
-        if inputs and self.examples is not None and "input" not in columns:
+        if inputs and self.examples is not None:
             columns["input"] = self.examples.gather(rows)
         return columns
 

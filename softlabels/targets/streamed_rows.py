@@ -6,9 +6,10 @@ threads, page checksums verified, each by one request; nothing is written. N row
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from threading import Lock
 from typing import Any
 
@@ -18,10 +19,12 @@ import torch
 from torch import Tensor
 
 from softlabels.errors import UsageError
+from softlabels.inputs.cropping import OnPicture
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.label_lists import as_tensor, of_column
 from softlabels.inputs.preprocess import Preprocess
-from softlabels.inputs.views import replay
+from softlabels.inputs.sources import Source
+from softlabels.inputs.viewed import ViewedInputs
 from softlabels.logits import Logits
 from softlabels.store.codecs.codec import as_tensors
 from softlabels.store.gathering import RowGroups
@@ -34,26 +37,57 @@ from softlabels.targets.orders import HELD_GROUPS
 
 THREADS = 8
 KEPT = 3 * HELD_GROUPS  # row groups: of a window, of the next, and of where they meet
-Inputs = Callable[[np.ndarray], Tensor]  # local rows of a row group → their inputs
 
 
 @dataclass(frozen=True)
 class Group:
-    """A decoded row group: ids and labels, what the codec stores, and the inputs."""
+    """A decoded row group: ids and labels, what the codec stores, and the inputs, not decoded."""
 
     table: pa.Table
     stored: dict[str, Any]
-    inputs: Inputs | None
+    inputs: Examples | None
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Rows that were asked for, by their row groups.
+
+    parts: of each group, where its rows stand among those that were asked for
+    local: of each group, its rows
+    back: the rows of one group after the other, in the order that was asked for
+    """
+
+    groups: list[Group]
+    parts: list[np.ndarray]
+    local: list[np.ndarray]
+    back: np.ndarray
+
+    @property
+    def table(self) -> pa.Table:
+        pairs = zip(self.groups, self.local, strict=True)
+        tables = [group.table.take(pa.array(rows)) for group, rows in pairs]
+        return pa.concat_tables(tables).take(pa.array(self.back))
+
+    def inputs(self, preprocesses: Sequence[OnPicture] | None = None) -> Tensor:
+        read = []
+        for group, part, rows in zip(self.groups, self.parts, self.local, strict=True):
+            assert group.inputs is not None, "they were asked for"
+            if preprocesses is None:
+                read.append(group.inputs.gather_uncached(rows))
+            else:
+                own = [preprocesses[place] for place in part]
+                read.append(group.inputs.gather_pictures(rows, own))
+        return torch.cat(read)[torch.from_numpy(self.back)]
 
 
 class StreamedRows:
-    """The rows of a dump by row group. `inputs`: a row group's table → local rows → their inputs,
-    or None to leave them out."""
+    """The rows of a dump by row group. `inputs`: a row group's table → its inputs, or None to leave
+    them out."""
 
     def __init__(
         self,
         reader: DumpReader,
-        inputs: Callable[[pa.Table], Inputs] | None,
+        inputs: Callable[[pa.Table], Examples] | None,
         columns: list[str],
     ) -> None:
         self.reader, self.inputs, self.names = reader, inputs, columns
@@ -71,8 +105,43 @@ class StreamedRows:
         logits: Logits = self.columns(rows)["targets"]
         return logits
 
-    def columns(self, rows: np.ndarray) -> dict[str, Any]:
-        """These rows, in their order: id, input, label and targets."""
+    def columns(self, rows: np.ndarray, inputs: bool = False) -> dict[str, Any]:
+        """These rows, in their order: id, label and targets, and their inputs if asked for."""
+        chosen = self._choose(rows)
+        codec, plan = self.reader.codec, self.reader.plan
+        stored = {
+            column.name: _spread(
+                column,
+                len(rows),
+                [group.stored[column.name] for group in chosen.groups],
+                chosen.parts,
+                chosen.local,
+            )
+            for column in codec.columns
+        }
+        table = chosen.table
+        columns: dict[str, Any] = {"id": _ids(table["id"])}
+        if "view" in self.names:
+            columns["view"] = torch.from_numpy(table["view"].to_numpy().copy())
+        if inputs:
+            columns["input"] = chosen.inputs()
+        none = {} if "label" in self.names else {"label": no_labels(len(rows), plan)}
+        labels = {
+            name: as_tensor(of_column(table[name]), plan.classes) for name in plan.label_columns
+        }
+        return columns | none | labels | target_columns(codec, stored)
+
+    def inputs_of(
+        self, rows: np.ndarray, preprocesses: Sequence[OnPicture] | None = None
+    ) -> Tensor:
+        """The inputs of these rows, [N, …]; pictures by a preprocessing of their own, if given."""
+        return self._choose(rows).inputs(preprocesses)
+
+    def examples(self, group: int) -> Examples | None:
+        """The inputs of the rows of a row group."""
+        return self._ask(group).result().inputs
+
+    def _choose(self, rows: np.ndarray) -> "Chosen":
         groups = np.searchsorted(self.row_bounds, rows, side="right") - 1
         numbers, where = np.unique(groups, return_inverse=True)
         if not len(rows):
@@ -82,40 +151,9 @@ class StreamedRows:
         order = np.argsort(where, kind="stable")
         parts = np.split(order, np.cumsum(np.bincount(where, minlength=len(numbers)))[:-1])
         local = [rows[p] - self.row_bounds[g] for p, g in zip(parts, numbers, strict=True)]
-        inputs = [
-            g.inputs(c) for g, c in zip(groups_read, local, strict=True) if g.inputs is not None
-        ]
-        codec = self.reader.codec
-        targets = target_columns(
-            codec,
-            {
-                column.name: _spread(
-                    column,
-                    len(rows),
-                    [group.stored[column.name] for group in groups_read],
-                    parts,
-                    local,
-                )
-                for column in codec.columns
-            },
-        )
         back = np.empty(len(rows), np.int64)
         back[order] = np.arange(len(rows))
-        pairs = zip(groups_read, local, strict=True)
-        table = pa.concat_tables([g.table.take(pa.array(chosen)) for g, chosen in pairs]).take(
-            pa.array(back)
-        )
-        columns: dict[str, Any] = {"id": _ids(table["id"])}
-        if "view" in self.names:
-            columns["view"] = torch.from_numpy(table["view"].to_numpy().copy())
-        if inputs:
-            columns["input"] = torch.cat(inputs)[torch.from_numpy(back)]
-        plan = self.reader.plan
-        none = {} if "label" in self.names else {"label": no_labels(len(rows), plan)}
-        labels = {
-            name: as_tensor(of_column(table[name]), plan.classes) for name in plan.label_columns
-        }
-        return columns | none | labels | targets
+        return Chosen(groups_read, parts, local, back)
 
     def order_text(self, text: str) -> str:
         """Rows that are far apart can't be mixed here: `full` becomes `blocks`.
@@ -167,7 +205,7 @@ class StreamedRows:
         others = [name for name in self.names if name != "input"]
         return Group(table.select(others), stored, inputs)
 
-    def _inputs(self, shard: ShardReader, group: int, table: pa.Table) -> Inputs | None:
+    def _inputs(self, shard: ShardReader, group: int, table: pa.Table) -> Examples | None:
         """Those of a row group, as its view shows them."""
         if self.inputs is None:
             return None
@@ -179,9 +217,8 @@ class StreamedRows:
             place = table.column_names.index("input")
             stored = shard.table(group - before, ["input"])["input"]
             table = table.set_column(place, "input", stored)
-        inputs = self.inputs(table)
         drawn = {name: table[name].to_numpy() for name in plan.parameters}
-        return lambda rows: replay(inputs(rows), {n: values[rows] for n, values in drawn.items()})
+        return ViewedInputs(self.inputs(table), np.arange(len(table)), drawn)
 
 
 class StreamedInputs(Examples):
@@ -196,11 +233,20 @@ class StreamedInputs(Examples):
     def __len__(self) -> int:
         return len(self.rows.reader)
 
+    @cached_property
+    def source(self) -> Source:  # type: ignore[override]
+        """Of the first row group: all are of one kind."""
+        first = self.rows.examples(0)
+        assert first is not None, "they were asked for"
+        return first.source
+
     def gather(self, rows: np.ndarray) -> Tensor:
-        inputs: Tensor = self.rows.columns(rows)["input"]
-        return inputs
+        return self.rows.inputs_of(rows)
 
     gather_uncached = gather
+
+    def gather_pictures(self, rows: np.ndarray, preprocesses: Sequence[OnPicture]) -> Tensor:
+        return self.rows.inputs_of(rows, preprocesses)
 
     @property
     def kept(self) -> bool:
