@@ -32,6 +32,7 @@ __main__
 """
 INSIDE = {
     "inputs": """
+texts
 plain pointers label_lists pictures chance reading_errors class_names
 hashing rows labels crop_percentage functions augmentations
 listed_labels preprocess views
@@ -39,7 +40,9 @@ tables cropping
 cells hints whereabouts
 columns
 sources
+chosen_rows
 describing label_numbers examples
+text_inputs
 opening preprocessing own_preprocessing viewed augmented
 """,
     "inputs.tables": """
@@ -59,6 +62,7 @@ records claims
 statistics footers
 ledger shard_reader mapping left_out
 reader writer shard_check
+inputs
 """,
     "models": """
 causes outputs feeding sniffing masks last_layers metadata

@@ -22,6 +22,7 @@ from softlabels.inputs.examples import decode_image, numbers_of, stack
 from softlabels.inputs.label_lists import as_record
 from softlabels.inputs.rows import Rows
 from softlabels.inputs.sources import Source
+from softlabels.inputs.texts import Texts
 from softlabels.inputs.views import joined
 from softlabels.store.codecs.kinds import Dense
 from softlabels.store.folder import Folder
@@ -153,7 +154,7 @@ def make_ready(rows: Rows, answers: Answers, pace: Pace) -> Ready:
     if not answers.needs_inputs:
         reasons = answers.left_out(rows)
         return Ready(_without(rows, reasons), None, _left_out(rows, reasons))
-    if isinstance(rows.cells, np.ndarray):
+    if not isinstance(rows.cells, list):
         return Ready(rows, numbers_of(rows.cells, answers.preprocess, rows.ids), [])
     values, reasons = [], []
     preprocess = answers.preprocess
@@ -245,8 +246,10 @@ class Scribe:
             closing.__exit__(type(error), error, error.__traceback__)
 
 
-def input_column(cells: list[bytes] | np.ndarray, type_: pa.DataType) -> pa.Array:
+def input_column(cells: list[bytes] | np.ndarray | Texts, type_: pa.DataType) -> pa.Array:
     """The cells of a block as the column `input` of a shard."""
+    if isinstance(cells, Texts):
+        return pa.array(list(cells), type_)
     if isinstance(cells, list):
         return pa.array([{"bytes": cell, "path": None} for cell in cells], type_)
     return pa.array(cells.tolist(), type_)

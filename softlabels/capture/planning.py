@@ -10,6 +10,7 @@ from softlabels.capture.pipeline import Job, Pace
 from softlabels.capture.viewing import Views
 from softlabels.errors import UsageError
 from softlabels.inputs.sources import Source
+from softlabels.inputs.texts import Texts
 from softlabels.soft_targets import LINKS
 from softlabels.store.codecs.registry import parse_codec
 from softlabels.store.fields import FORMAT
@@ -148,6 +149,7 @@ def _source_record(source: Source, names: ClassNames) -> dict[str, Any]:
         "origin": source.origin,
         "split": source.split,
         "revision": source.revision,
+        "kind": "text" if source.kind == "text" else None,
         "columns": {
             "inputs": list(source.columns.inputs),
             "label": None if source.own_labels else label,
@@ -184,5 +186,7 @@ def default_name(source: Source, teacher: str) -> str:
 def mean_input_bytes(source: Source) -> int:
     """Bytes of an input as a dump stores it, from the first rows."""
     cells = source.read(0, min(64, len(source))).cells
+    if isinstance(cells, Texts):
+        return cells.nbytes // len(cells)
     sizes = [len(cell) if isinstance(cell, bytes) else cell.nbytes for cell in cells]
     return sum(sizes) // len(sizes)

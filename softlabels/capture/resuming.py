@@ -6,6 +6,7 @@ from softlabels.capture.planning import Setup, make_plan
 from softlabels.capture.sampling import check_sample
 from softlabels.errors import StoreError
 from softlabels.inputs.sources import Source
+from softlabels.inputs.texts import Texts
 from softlabels.inputs.whereabouts import remember
 from softlabels.models.checkpoint import library_versions
 from softlabels.reports.card import card_is_good, render_card
@@ -142,9 +143,9 @@ def finish(job: Job) -> Manifest | None:
 
 def _task(source: Source, plan: Plan) -> str | None:
     """The Hub's word for what such inputs are for; None where the inputs don't tell."""
-    if plan.preprocess == "tokens":
-        return "text-classification"
     cells = source.read(0, 1).cells
+    if plan.preprocess == "tokens" or isinstance(cells, Texts):
+        return "text-classification"
     if isinstance(cells, list) or cells.ndim in (3, 4):
         return "image-classification"
     return "tabular-classification" if len(source.columns.inputs) > 1 else None

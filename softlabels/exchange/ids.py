@@ -17,7 +17,7 @@ from softlabels.errors import AlignmentError, SourceError
 from softlabels.exchange.arrays import as_int64, load_numpy
 from softlabels.exchange.foreign import Foreign, make_texts
 from softlabels.inputs.sources import Source
-from softlabels.targets.joining import find_ids
+from softlabels.store.inputs import find_ids
 
 UNPROVEN = (
     "keys taken for the source's row numbers, though they are positions in the order of the "

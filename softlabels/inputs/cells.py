@@ -1,4 +1,4 @@
-"""Cells of Arrow columns: ids, encoded images, numbers. N rows of a block."""
+"""Cells of Arrow columns: ids, encoded images, texts, numbers. N rows of a block."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,11 +10,11 @@ import pyarrow.compute as pc
 
 from softlabels.errors import SourceError
 from softlabels.inputs.plain import is_text
+from softlabels.inputs.texts import Texts
 from softlabels.system.humanize import short
 
-TEXT_WORDS = (
-    "Text is not an input yet: tokenise it into a column of equally long lists of whole numbers, "
-    "and use --preprocess tokens"
+LISTS_OF_TEXTS = (
+    "A row's input is one text, or a pair in two columns: join the texts of a list to one"
 )
 
 
@@ -71,6 +71,36 @@ def image_content(cell: Any) -> tuple[bytes | None, str]:
     return cell, ""
 
 
+def texts(named: Mapping[str, pa.ChunkedArray], ids: np.ndarray) -> Texts:
+    """Inputs that are texts: one column of them, several, or one of structs, as a dump stores
+    pairs. Raises SourceError for a missing text."""
+    columns = text_columns(named)
+    for name, column in columns.items():
+        if column.null_count:
+            row = pc.index(column.is_null(), True).as_py()
+            raise SourceError(f"the row with id {ids[row]!s} has {missing_text(name)}")
+    return Texts({name: column.to_pylist() for name, column in columns.items()})
+
+
+def text_columns(named: Mapping[str, pa.ChunkedArray]) -> dict[str, pa.ChunkedArray]:
+    """The columns of texts; those of structs are their fields."""
+    columns: dict[str, pa.ChunkedArray] = {}
+    for name, column in named.items():
+        if pa.types.is_struct(column.type):
+            fields = [field.name for field in column.type]
+            columns |= zip(fields, column.flatten(), strict=True)
+        else:
+            columns[name] = column
+    return columns
+
+
+def missing_text(name: str) -> str:
+    return (
+        f"no text in the column {short(name)!r} (in CSV, an empty cell is none): write it, or "
+        f"leave out the row. JSONL and Parquet can hold the empty text"
+    )
+
+
 def numbers(named: Mapping[str, pa.ChunkedArray], ids: np.ndarray) -> np.ndarray:
     """Inputs that are numbers, [N, …]: one list column, or scalar columns side by side as float32.
 
@@ -99,11 +129,12 @@ def refuse_other_types(type: pa.DataType) -> None:
     while _is_list(inner):
         inner = inner.value_type
     if is_text(inner):
-        raise SourceError(f"the input is {type}. {TEXT_WORDS}")
+        raise SourceError(f"the input is {type}. {LISTS_OF_TEXTS}")
     number = pa.types.is_integer(inner) or pa.types.is_floating(inner)
     if not (number or pa.types.is_boolean(inner) or pa.types.is_decimal(inner)):
         raise SourceError(
-            f"the input is {type}; inputs are images, numbers, or (nested) lists of numbers. "
+            f"the input is {type}; inputs are images, numbers, (nested) lists of numbers, or "
+            f"texts. "
             f"Choose another with --input-column"
         )
 

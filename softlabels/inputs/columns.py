@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from softlabels.errors import SourceError
-from softlabels.inputs.cells import TEXT_WORDS, image_content
+from softlabels.inputs.cells import image_content
 from softlabels.inputs.hints import hint_of_text
 from softlabels.inputs.labels import LABEL_NAMES
 from softlabels.inputs.tables.table import ArrowTable, Table
@@ -34,13 +34,14 @@ USE_NAMES = re.compile(
 FEW_ROWS = 5  # in fewer rows, numbers may rise by chance
 PEEK_ROWS = 3
 BLOCK_ROWS = 65_536
+PAIR = 2  # texts of a row at most, as tokenizers take them
 
 
 @dataclass(frozen=True)
 class Columns:
     """The columns by their part.
 
-    inputs: one column, or several of single numbers, which are stacked into a vector
+    inputs: one column; several of single numbers, which are stacked into a vector; or two of texts
     notes: remarks for the user on columns that were left out
     """
 
@@ -88,7 +89,7 @@ def find_columns(
     lists = None if label else _find_listed_label(features, taken)
     notes = (f"warning: {_listed(table, lists)}",) if lists else ()
     if named:
-        return Columns(named, label, id, notes)
+        return Columns(named, label, id, (*notes, *_check_named(table, named)))
     rest = [name for name in features if name not in (label, lists, id)]
     columns = _find_inputs(table, rest, label, id)
     return replace(columns, notes=notes + columns.notes)
@@ -105,6 +106,26 @@ def _named(inputs: str | Sequence[str] | None, features: dict[str, Any]) -> tupl
         whole = inputs in features
         return (inputs,) if whole else tuple(name.strip() for name in inputs.split(","))
     return tuple(inputs or ())
+
+
+def _check_named(table: Table, named: tuple[str, ...]) -> list[str]:
+    """Warnings about texts that the user named as inputs. Raises SourceError for texts beside other
+    inputs, and for more than a pair."""
+    texts = [name for name in named if is_text_feature(table.features[name])]
+    others = [name for name in named if name not in texts]
+    if texts and others:
+        raise SourceError(
+            f"--input-column: {texts[0]!r} is text, and {others[0]!r} is "
+            f"{type_word(table.features[others[0]])}; the inputs are numbers, one column of texts, "
+            f"or two of them as pairs"
+        )
+    if len(texts) > PAIR:
+        raise SourceError(
+            f"--input-column names {len(texts)} columns of texts, {', '.join(texts)}; a row is one "
+            f"text or a pair: join some of them into one column"
+        )
+    hints = [hint for name in texts if (hint := hint_of_text(table, name))]
+    return [f"warning: {hint}. Its cells are taken as texts, since it was named" for hint in hints]
 
 
 def _find_label(features: dict[str, Any], taken: tuple[str, ...]) -> str | None:
@@ -173,14 +194,17 @@ def _find_inputs(table: Table, rest: list[str], label: str | None, id: str | Non
             )
     counting = [name for name in rest if _names_rows(name)]
     others = [name for name in rest if name not in counting]
+    if len(others) == 1 and is_text_feature(features[others[0]]) and not _says_use(others[0]):
+        if (hint := hint_of_text(table, others[0])) is None:
+            return Columns((others[0],), label, id, _left_out(counting))
+        raise SourceError(
+            f"{hint}. If its cells are the texts to classify, say --input-column {_joined(others)}"
+        )
     scalars = [name for name in others if is_number(features[name])]
     if not scalars or len(scalars) < len(others):
         raise SourceError(_no_input(table, others, scalars))
     _refuse_doubtful(table, scalars, label)
-    notes = []
-    if counting:
-        names = ", ".join(map(repr, counting))
-        notes.append(f"left out as inputs: {names}, by name an index; --input-column takes them in")
+    notes = list(_left_out(counting))
     rising = [name for name in scalars if _rises(table, name)]
     if rising and len(rising) < len(scalars):
         raise SourceError(
@@ -195,13 +219,20 @@ def _find_inputs(table: Table, rest: list[str], label: str | None, id: str | Non
     return Columns(tuple(scalars), label, id, tuple(notes))
 
 
+def _left_out(counting: list[str]) -> tuple[str, ...]:
+    if not counting:
+        return ()
+    names = ", ".join(map(repr, counting))
+    return (f"left out as inputs: {names}, by name an index; --input-column takes them in",)
+
+
 def _refuse_doubtful(table: Table, scalars: list[str], label: str | None) -> None:
     """Raises SourceError for columns of numbers whose names are those of labels, weights or
     folds."""
     second = [name for name in scalars if name.strip().lower() in LABEL_NAMES]
     if {"x", "y"} <= set(map(str.lower, scalars)):  # a point has both
         second = [name for name in second if name.lower() != "y"]
-    uses = [name for name in scalars if USE_NAMES.fullmatch(name.lower())]
+    uses = [name for name in scalars if _says_use(name)]
     for names, what in ((second, f"labels beside {label!r}"), (uses, "what rows are used for")):
         if names and len(names) < len(scalars):
             raise SourceError(
@@ -216,10 +247,15 @@ def _no_input(table: Table, others: list[str], scalars: list[str]) -> str:
     texts = [name for name in others if is_text_feature(features[name])]
     text = "no column is an image or a list of numbers; the data has " + describe(features)
     text += next((f". {hint}" for name in texts if (hint := hint_of_text(table, name))), "")
+    if texts and "The column" not in text:
+        pair = f", or a pair with --input-column {_joined(texts[:2])}" if len(texts) > 1 else ""
+        more = f"; the numbers are --input-column {_joined(scalars)}" if scalars else ""
+        return (
+            f"{text}. Texts are in {_some(texts)}: choose with --input-column {_joined(texts[:1])}"
+            f"{pair}{more}. A column of labels is named with --label-column"
+        )
     if scalars:
         return f"{text}. Name the input, such as --input-column {_joined(scalars)}"
-    if texts and "The column" not in text:
-        return f"{text}. {TEXT_WORDS}"
     return f"{text}. Name the input with --input-column (several joined by commas)"
 
 
@@ -241,6 +277,10 @@ def _rises(table: Table, name: str) -> bool:
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:10]) + (f" and {len(names) - 10:,} more" if len(names) > 10 else "")
+
+
+def _says_use(name: str) -> bool:
+    return bool(USE_NAMES.fullmatch(name.lower()))
 
 
 def _names_rows(name: str) -> bool:
@@ -281,6 +321,12 @@ def is_number(feature: object) -> bool:
 
 def is_text_feature(feature: object) -> bool:
     return isinstance(feature, datasets.Value) and "string" in feature.dtype
+
+
+def is_text_struct(feature: object) -> bool:
+    """Whether a column holds structs of texts, as a dump stores pairs."""
+    fields = feature.values() if isinstance(feature, dict) else ()
+    return bool(fields) and all(map(is_text_feature, fields))
 
 
 def is_scalar(feature: object) -> bool:

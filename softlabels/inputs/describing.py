@@ -3,7 +3,10 @@
 from typing import NamedTuple
 
 import datasets
+import pyarrow.compute as pc
 
+from softlabels.errors import SourceError
+from softlabels.inputs.cells import missing_text
 from softlabels.inputs.columns import type_word
 from softlabels.inputs.label_lists import LabelLists, known
 from softlabels.inputs.labels import warnings_of
@@ -15,9 +18,10 @@ SHOWN = 10
 
 def describe(source: Source) -> list[str]:
     """A line about the source, and one for everything that was left out or looks odd; warnings
-    begin `warning: `. Reads the label column once.
+    begin `warning: `. Reads the labels once, and texts: raises SourceError where one is missing.
     """
-    noun = "image" if source.kind == "image" else "row"
+    noun = {"image": "image", "text": "text"}.get(source.kind, "row")
+    noun = "pair" if source.kind == "text" and len(source.columns.inputs) > 1 else noun
     span = _span(source)
     parts = [counted(len(source), noun) + _classes(source, span)]
     if source.kind != "image":
@@ -26,7 +30,7 @@ def describe(source: Source) -> list[str]:
         parts.append(f"input {source.columns.inputs[0]}")
     parts += [_ids(source)]
     text = f"data {source.name}, split {source.split}: " + "; ".join(parts)
-    notes = [*source.notes, *source.columns.notes]
+    notes = [*source.notes, *source.columns.notes, *_empty(source)]
     if source.labelled and source.class_names:
         modelled = source.known_classes is not None
         notes += warnings_of(source.class_names, modelled)
@@ -43,6 +47,30 @@ def describe(source: Source) -> list[str]:
             f"{span.high}; where these are two classes, call them 0 and 1"
         )
     return [text, *notes]
+
+
+def _empty(source: Source) -> list[str]:
+    """A warning about texts without a character. Raises SourceError where one is missing, before
+    anything is made of the others."""
+    if source.kind != "text":
+        return []
+    empty, start = dict[str, int](), 0
+    for columns in source.text_blocks():
+        rows = len(next(iter(columns.values())))
+        for name, column in columns.items():
+            if column.null_count:
+                row = start + pc.index(column.is_null(), True).as_py() + 1
+                raise SourceError(
+                    f"row {row:,} of {len(source):,} in {source.data!r} has {missing_text(name)}"
+                )
+            blank = pc.equal(pc.utf8_trim_whitespace(column), "")
+            empty[name] = empty.get(name, 0) + (pc.sum(blank).as_py() or 0)
+        start += rows
+    return [
+        f"warning: {count:,} of {len(source):,} texts in {name!r} are empty"
+        for name, count in empty.items()
+        if count
+    ]
 
 
 def _other_codes(source: Source, names: list[str]) -> list[str]:

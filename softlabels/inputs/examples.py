@@ -18,13 +18,15 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from softlabels.errors import AlignmentError, SourceError, UnreadableInput, UsageError
+from softlabels.errors import SourceError, UnreadableInput, UsageError
+from softlabels.inputs.chosen_rows import ChosenRows
 from softlabels.inputs.cropping import OnPicture
-from softlabels.inputs.label_lists import Labels
 from softlabels.inputs.pictures import orientation
 from softlabels.inputs.pointers import is_pointer
 from softlabels.inputs.preprocess import Preprocess
-from softlabels.inputs.sources import BLOCK_ROWS, Rows, Source
+from softlabels.inputs.rows import Rows
+from softlabels.inputs.sources import BLOCK_ROWS, Source
+from softlabels.inputs.texts import Texts
 from softlabels.system.background import Filler
 from softlabels.system.memory import free_memory
 
@@ -70,10 +72,11 @@ def as_tensor(values: np.ndarray) -> Tensor:
     return torch.from_numpy(np.array(values, order="C"))
 
 
-def numbers_of(values: np.ndarray, preprocess: Preprocess, ids: np.ndarray) -> Tensor:
-    """Inputs that are numbers, [N, …], as they are cached: what a function makes of each, else as
-    they are stored."""
+def numbers_of(values: np.ndarray | Texts, preprocess: Preprocess, ids: np.ndarray) -> Tensor:
+    """Inputs that are numbers, [N, …], as they are cached: what a function makes of each, or of a
+    text, else as they are stored."""
     if not preprocess.is_opaque:
+        assert isinstance(values, np.ndarray), "texts need a function"
         return as_tensor(values)
     made = []
     for value, id in zip(values, ids, strict=True):
@@ -97,11 +100,8 @@ def stack(values: list[np.ndarray], ids: np.ndarray) -> Tensor:
     return torch.from_numpy(np.stack(values))
 
 
-class Examples:
+class Examples(ChosenRows):
     """Inputs and labels of chosen source rows, decoded once where they fit into memory.
-
-    positions: the source rows, int64 [rows]
-    hashes: uint64 [rows]; an input with another hash is refused
 
     Decoded inputs are kept in memory that forked processes share. They are decoded in the
     background, or earlier where they are asked for.
@@ -122,27 +122,19 @@ class Examples:
                 f"--preprocess: {shaping[0]} is for pictures; the inputs of {source.data!r} are "
                 f"numbers. Take it out of {str(preprocess)!r}"
             )
-        self.source = source
-        self.preprocess = preprocess
-        self.positions = np.arange(len(source)) if positions is None else positions
-        self.hashes = hashes
+        if source.kind == "text" and not preprocess.is_opaque:
+            raise UsageError(
+                f"the inputs of {source.data!r} are texts, in {', '.join(source.columns.inputs)}, "
+                f"and numbers are needed here: name columns of numbers with --input-column, or "
+                f"give a function in Python, preprocess=FUNCTION, from a text to its numbers"
+            )
+        super().__init__(source, preprocess, positions, hashes)
         self.device: torch.device | None = None  # where decoded inputs are kept, if not here
-
-    def __reduce__(self) -> tuple:
-        return Examples, (self.source, self.preprocess, self.positions, self.hashes)
-
-    def __len__(self) -> int:
-        return len(self.positions)
 
     @cached_property
     def input_shape(self) -> list[int]:
         """The shape of one input as the model gets it."""
         return list(self.finish(self.sample(1)).shape[1:])
-
-    @cached_property
-    def labels(self) -> Labels:
-        """int64 [rows], −1 for none; or lists of them."""
-        return self.source.labels[self.positions]
 
     def sample(self, rows: int = 2) -> Tensor:
         """The first inputs that can be read, to try a model on. If none can, raises
@@ -203,7 +195,7 @@ class Examples:
 
     def gather_uncached(self, rows: np.ndarray) -> Tensor:
         block = self._block(rows)
-        if isinstance(block.cells, np.ndarray):
+        if not isinstance(block.cells, list):
             return numbers_of(block.cells, self.preprocess, block.ids)
         return stack(self._decode_images(block, [self.preprocess] * len(block)), block.ids)
 
@@ -212,11 +204,6 @@ class Examples:
         Raises UnreadableInput and what `gather` raises."""
         block = self._block(rows)
         return stack(self._decode_images(block, preprocesses), block.ids)
-
-    def _block(self, rows: np.ndarray) -> Rows:
-        block = self.source.take(self.positions[rows])
-        self._check(block, rows)
-        return block
 
     def prepare(self) -> None:
         """Refuse a wrong source now rather than in the first epoch, and allocate the memory that
@@ -236,6 +223,7 @@ class Examples:
         return not self.kept and not self.source.runs_code
 
     def _decode_images(self, block: Rows, preprocesses: Sequence[OnPicture]) -> list[np.ndarray]:
+        assert isinstance(block.cells, list), "pictures are encoded"
         columns = block.cells, preprocesses, block.ids
         many = sum(map(len, block.cells)) > PARALLEL_BYTES
         if not many or get_worker_info() is not None:
@@ -248,18 +236,6 @@ class Examples:
         if self.decoded_bytes > min(CACHE_BYTES, free_memory() // 4):
             return None
         return _Kept(self)
-
-    def _check(self, block: Rows, rows: np.ndarray) -> None:
-        if self.hashes is None:
-            return
-        wrong = np.flatnonzero(block.hashes != self.hashes[rows])
-        if len(wrong):
-            shown = ", ".join(str(block.ids[i]) for i in wrong[:5])
-            raise AlignmentError(
-                f"{len(wrong)} of {len(rows)} inputs are not what the teacher saw, first the rows "
-                f"with id {shown}. Point --source at the data that was dumped: "
-                f"{self.source.data!r} has changed or is another dataset"
-            )
 
 
 class _Kept:

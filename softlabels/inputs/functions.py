@@ -1,4 +1,4 @@
-"""A preprocessing that is a function of the user's: from a picture or a raw cell to numbers.
+"""A preprocessing that is a function of the user's: from a picture, numbers or a text to numbers.
 
 It can't be written down, so records hold its name and a hash of its source, and whoever uses the
 inputs again gives it again.
@@ -20,6 +20,10 @@ HASH_DIGITS = 16
 TRIED = 8  # inputs that it is given twice, since one that draws by chance can't be stored
 
 
+# A picture, the numbers of a row, its text, or both texts of a pair by the names of their columns.
+Cell = Image.Image | np.ndarray | str | dict[str, str]
+
+
 class Function:
     """name: of its module and itself; hash: `sha256:` and 16 hex digits, of its source."""
 
@@ -34,8 +38,8 @@ class Function:
     def __hash__(self) -> int:
         return hash((self.name, self.hash))
 
-    def __call__(self, cell: Image.Image | np.ndarray) -> np.ndarray:
-        """What it makes of a picture, or of the numbers of a row: float32 or whole numbers.
+    def __call__(self, cell: Cell) -> np.ndarray:
+        """What it makes of a picture, of a row's numbers or its text: float32 or whole numbers.
 
         Raises SourceError where it fails, gives no finite numbers, or others each time.
         """
@@ -49,9 +53,10 @@ class Function:
                 )
         return values
 
-    def _values(self, cell: Image.Image | np.ndarray) -> np.ndarray:
+    def _values(self, cell: Cell) -> np.ndarray:
         try:
-            output = self.call(cell.copy())  # it may work in place
+            own = cell if isinstance(cell, str) else cell.copy()  # it may work in place
+            output = self.call(own)
         except Exception as error:  # of code that is not ours
             raise SourceError(
                 f"the preprocessing function {self.name} failed: {cause(error)}"

@@ -1,7 +1,7 @@
 """The hash of an input and the fingerprint of a dataset, as docs/format.md defines them."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,19 @@ def hash_arrays(values: np.ndarray) -> np.ndarray:
         digest.update(cell.data)
         hashes[row] = int.from_bytes(digest.digest()[:8], "little")
     return hashes
+
+
+def hash_texts(columns: Sequence[list[str]]) -> np.ndarray:
+    """The input hashes of N texts, or of N pairs of them, uint64 [N]: `hash_bytes` of a text's
+    UTF-8; of a pair, of `text[2]`, then of each text the length of its UTF-8 (eight bytes,
+    little-endian) and the UTF-8, so that a text that moves across the seam is another input."""
+    if len(columns) == 1:
+        return hash_images([text.encode() for text in columns[0]])
+    header, contents = f"text[{len(columns)}]".encode(), []
+    for row in zip(*columns, strict=True):
+        parts = [text.encode() for text in row]
+        contents.append(header + b"".join(len(p).to_bytes(8, "little") + p for p in parts))
+    return hash_images(contents)
 
 
 def encode_ids(ids: np.ndarray) -> bytes:

@@ -51,7 +51,7 @@ ON_PICTURE = {
 }  # fmt: skip
 ON_NUMBERS = {"scale": (1, 1), "normalize": (2, 2), "tokens": (0, 0)}
 OPAQUE = "opaque"
-DEFAULTS = {"image": "upright|scale(255)", "array": ""}
+DEFAULTS = {"image": "upright|scale(255)", "array": "", "text": ""}
 
 
 @dataclass(frozen=True)

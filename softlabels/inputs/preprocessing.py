@@ -14,6 +14,7 @@ from softlabels.errors import UsageError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocess import DEFAULTS, Preprocess
 from softlabels.inputs.sources import Source
+from softlabels.inputs.text_inputs import TextInputs
 from softlabels.system.progress import Progress
 
 UNIT, PIXELS = 1.0, 255.0
@@ -45,7 +46,13 @@ def choose(
     default would be a guess, and Python shows no messages. Raises UsageError.
     """
     if given is not None:
-        return Chosen(Preprocess.of(given).check_here("that text stands for what"))
+        preprocess = Preprocess.of(given).check_here("that text stands for what")
+        if source.kind == "text" and not preprocess.is_opaque and str(preprocess):
+            raise UsageError(
+                f"--preprocess is {str(preprocess)!r}, and the inputs of {source.data!r} are "
+                f"texts: leave it out, or give a function in Python, from a text to its numbers"
+            )
+        return Chosen(preprocess)
     if remembered is not None:
         return Chosen(Preprocess.parse(remembered).check_here(of), f"from {of}")
     if unasked and source.kind == "image":
@@ -69,8 +76,11 @@ def differing(given: Any, remembered: str, of: str) -> list[str]:
     return [f"warning: --preprocess is {ours}, and {of} says {theirs}: yours is used"]
 
 
-def remarks(examples: Examples, origin: str = "") -> list[str]:
-    """The chosen preprocessing with what it makes of the first inputs, and warnings."""
+def remarks(examples: Examples | TextInputs, origin: str = "") -> list[str]:
+    """The chosen preprocessing with what it makes of the first inputs, and warnings; nothing of
+    texts, which stay as they are."""
+    if isinstance(examples, TextInputs):
+        return []
     preprocess = examples.preprocess
     raw_N = examples.sample(2)
     if raw_N.ndim != 4:  # numbers are cheap to read, and two rows of them say little
@@ -83,7 +93,7 @@ def remarks(examples: Examples, origin: str = "") -> list[str]:
     return [line, *(f"warning: {doubt}" for doubt in doubts(preprocess, raw_N))]
 
 
-def introduce(progress: Progress, examples: Examples, origin: str = "") -> None:
+def introduce(progress: Progress, examples: Examples | TextInputs, origin: str = "") -> None:
     """Show these remarks to the user."""
     for remark in remarks(examples, origin):
         progress.say(remark)

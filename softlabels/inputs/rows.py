@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from softlabels.inputs.label_lists import Labels
+from softlabels.inputs.texts import Texts
 
 
 @dataclass(frozen=True)
@@ -18,14 +19,14 @@ class Rows:
     ids: int64 or str [N]
     labels: int64 [N], −1 for none, or lists of them
     hashes: of the inputs, uint64 [N]
-    cells: encoded images (a list of bytes) or numbers [N, …]
+    cells: encoded images (a list of bytes), numbers [N, …], or texts
     """
 
     numbers: np.ndarray
     ids: np.ndarray
     labels: Labels
     hashes: np.ndarray
-    cells: list[bytes] | np.ndarray
+    cells: list[bytes] | np.ndarray | Texts
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -33,6 +34,10 @@ class Rows:
     def select(self, positions: np.ndarray) -> "Rows":
         """The rows at these positions of the block."""
         cells = self.cells
-        chosen = [cells[i] for i in positions] if isinstance(cells, list) else cells[positions]
+        chosen: list[bytes] | np.ndarray | Texts
+        if isinstance(cells, list):
+            chosen = [cells[i] for i in positions]
+        else:
+            chosen = cells.select(positions) if isinstance(cells, Texts) else cells[positions]
         numbers, ids, hashes = (c[positions] for c in (self.numbers, self.ids, self.hashes))
         return Rows(numbers, ids, self.labels[positions], hashes, chosen)

@@ -15,9 +15,15 @@ import pyarrow.compute as pc
 
 from softlabels.errors import SourceError
 from softlabels.inputs import label_lists, labels, listed_labels
-from softlabels.inputs.cells import encoded_images, numbers, read_ids
-from softlabels.inputs.columns import Columns
-from softlabels.inputs.hashing import Fingerprint, ascending, hash_arrays, hash_images
+from softlabels.inputs.cells import encoded_images, numbers, read_ids, text_columns, texts
+from softlabels.inputs.columns import Columns, is_text_feature, is_text_struct
+from softlabels.inputs.hashing import (
+    Fingerprint,
+    ascending,
+    hash_arrays,
+    hash_images,
+    hash_texts,
+)
 from softlabels.inputs.label_lists import Labels
 from softlabels.inputs.plain import is_text
 from softlabels.inputs.reading_errors import as_source_error
@@ -92,8 +98,19 @@ class Source:
 
     @property
     def kind(self) -> str:
-        """`image` or `array`."""
-        return "image" if isinstance(self._input_features[0], datasets.Image) else "array"
+        """`image`, `text` or `array`."""
+        first = self._input_features[0]
+        if isinstance(first, datasets.Image):
+            return "image"
+        return "text" if is_text_feature(first) or is_text_struct(first) else "array"
+
+    def text_blocks(self) -> Iterator[dict[str, pa.ChunkedArray]]:
+        """The columns of texts, many rows at a time; a text may be missing."""
+        inputs = list(self.columns.inputs)
+        with as_source_error(f"{self.data!r}, split {self.split!r}"):
+            for start in range(0, len(self), COLUMN_ROWS):
+                table = self.table.read(inputs, start, min(start + COLUMN_ROWS, len(self)))
+                yield text_columns(self._columns_of(table))
 
     @property
     def runs_code(self) -> bool:
@@ -227,11 +244,17 @@ class Source:
     @property
     def input_feature(self) -> Any:
         """The `datasets` feature of the input as a dump stores it."""
+        if self.kind == "text":
+            names = list(text_columns(self._columns_of(self.table.read(self._names, 0, 0))))
+            text = datasets.Value("string")
+            return text if len(names) == 1 else dict.fromkeys(names, text)
         if len(self.columns.inputs) > 1 or isinstance(self._input_features[0], datasets.Value):
             return datasets.List(datasets.Value("float32"), length=len(self.columns.inputs))
         feature = self._input_features[0]
         if isinstance(feature, datasets.List) and feature.length == -1:
-            return datasets.List(feature.feature, length=len(self.read(0, 1).cells[0]))
+            cells = self.read(0, 1).cells
+            assert isinstance(cells, np.ndarray), "lists hold numbers"
+            return datasets.List(feature.feature, length=len(cells[0]))
         return feature
 
     def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[Rows]:
@@ -275,10 +298,16 @@ class Source:
         if self.kind == "image":
             cells: Any = encoded_images(table[self.columns.inputs[0]], ids)
             hashes = hash_images(cells)
+        elif self.kind == "text":
+            cells = texts(self._columns_of(table), ids)
+            hashes = hash_texts(list(cells.columns.values()))
         else:
-            cells = numbers({name: table[name] for name in self.columns.inputs}, ids)
+            cells = numbers(self._columns_of(table), ids)
             hashes = hash_arrays(cells)
         return Rows(positions, ids, self._labels(table), hashes, cells)
+
+    def _columns_of(self, table: pa.Table) -> dict[str, pa.ChunkedArray]:
+        return {name: table[name] for name in self.columns.inputs}
 
     def _ids(self, table: pa.Table, positions: np.ndarray) -> np.ndarray:
         if self.columns.id is None:

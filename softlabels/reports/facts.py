@@ -24,6 +24,7 @@ def describe(manifest: Manifest, plan: Plan) -> dict[str, Any]:
         "teacher's fingerprint": plan.teacher.fingerprint,
         "source": f"{plan.source.data}, split {plan.source.split}{revision}",
         "source's fingerprint": plan.source.fingerprint,
+        **_inputs(plan),
         "views": _views(plan),
         "preprocessing": plan.preprocess or "none",
         "logits": f"{_stored(plan)}, {_made(plan)}",
@@ -98,6 +99,14 @@ def _codec_error(manifest: Manifest, plan: Plan) -> dict[str, Any]:
     if statistics and statistics.kl is not None:
         facts["codec's error, all rows"] = [statistics.kl, statistics.kl_most]
     return facts
+
+
+def _inputs(plan: Plan) -> dict[str, str]:
+    """A fact about inputs that are texts."""
+    if plan.source.kind != "text":
+        return {}
+    names = plan.source.columns.inputs
+    return {"texts": f"{'pairs' if len(names) > 1 else 'one a row'}, in {', '.join(names)}"}
 
 
 def _views(plan: Plan) -> str:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from html import escape
 from pathlib import Path
@@ -10,14 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from softlabels.errors import UsageError
+from softlabels.errors import AlignmentError, SourceError, UsageError
+from softlabels.inputs.chosen_rows import check_hashes
 from softlabels.inputs.label_lists import LabelLists, Labels, known, none_of
+from softlabels.inputs.texts import Texts
 from softlabels.inputs.whereabouts import recall
 from softlabels.options import ShowOptions
 from softlabels.options.verb import verb
 from softlabels.places.folders import dump_folder
 from softlabels.places.newest import newest_dump
 from softlabels.reports.markdown import shown, table
+from softlabels.store.inputs import Join, named_source, stored_names, stored_source
 from softlabels.store.reader import DumpReader
 from softlabels.store.records import Plan
 from softlabels.system.humanize import counted, few, short
@@ -25,6 +28,7 @@ from softlabels.system.progress import Progress
 
 BLOCK_ROWS = 4096  # whose top classes are looked for at once
 NAME, BAR = 32, 16  # characters of a class's name and of the longest bar
+TEXT = 96  # characters of a text
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 SAMPLE, SAMPLE_TOP, SAMPLE_T = 5, 3, (1.0, 4.0)  # of a card
 
@@ -48,6 +52,7 @@ class ShownRow:
     label_source: the name of its class among those of the data, where these are not the teacher's
     top: the classes of the largest logits, the largest first
     path: of the picture, if its id is a path and its folder is on this disk
+    text: of a dump of texts, if the dump holds it or its data are on this disk; a pair as a dict
     """
 
     id: int | str
@@ -58,6 +63,7 @@ class ShownRow:
     label_source: str | None
     top: list[TopClass]
     path: str | None
+    text: str | dict[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,7 @@ class ShownRows:
 
     def _lines(self, row: ShownRow) -> Iterator[str]:
         yield _head(row)
+        yield from _text_lines(row)
         left = self.classes - len(row.top) if self.link == "softmax" else 0  # others sum to nothing
         others = f"{left:,} others" if left else ""
         width = max(len(text) for text in (others, *(short(one.name, NAME) for one in row.top)))
@@ -115,7 +122,11 @@ def show(options: ShowOptions, progress: Progress) -> ShownRows:
         progress.say(f"dump: {dump}, the newest complete one")
     reader = DumpReader(dump_folder(dump, "nothing", progress))
     rows = _chosen(reader, options)
-    return shown_rows(reader, rows, options.T, options.top)
+    made = shown_rows(reader, rows, options.T, options.top)
+    if reader.plan.source.kind != "text":
+        return made
+    texts = texts_of(reader, rows, progress)
+    return replace(made, rows=[replace(row, text=texts.get(row.id)) for row in made.rows])
 
 
 def shown_rows(
@@ -151,6 +162,32 @@ def shown_rows(
             )
         )
     return ShownRows(str(reader.folder), plan.classes, plan.link, list(temperatures), made)
+
+
+def texts_of(
+    reader: DumpReader, rows: np.ndarray, progress: Progress
+) -> dict[int | str, str | dict[str, str]]:
+    """The text of each of these rows by its id, as the teacher saw it; empty, with a warning, where
+    the dump does not hold them and their data are not on this disk."""
+    plan, ids, where = reader.plan, reader.ids[rows], str(reader.folder)
+    try:
+        if plan.with_inputs:
+            source = stored_source(reader.table_of(rows, stored_names(plan)), plan, where)
+            block = source.read(0, len(source))
+        elif plan.source.origin == "hub":
+            raise SourceError(
+                f"they are in {plan.source.data!r} on the Hub, and show fetches no data: a dump "
+                f"that was made with --store-inputs original holds them"
+            )
+        else:
+            source = named_source(plan, None)
+            block = source.take(Join(source, where).positions(ids))
+        check_hashes(block, reader.hashes[rows], source.data)
+    except (SourceError, AlignmentError) as error:
+        progress.say(f"warning: the texts are not shown: {error}")
+        return {}
+    assert isinstance(block.cells, Texts), "the plan says so"
+    return dict(zip(ids.tolist(), block.cells, strict=True))
 
 
 def sample(reader: DumpReader) -> str:
@@ -326,6 +363,13 @@ def _head(row: ShownRow) -> str:
         parts.append(f"own label {short(row.label_source, NAME)}")
     parts += [] if row.path is None else [short(row.path, 200)]
     return "   ".join(parts)
+
+
+def _text_lines(row: ShownRow) -> Iterator[str]:
+    if isinstance(row.text, str):
+        yield f"    {short(row.text, TEXT)}"
+    elif row.text is not None:
+        yield from (f"    {name}: {short(text, TEXT)}" for name, text in row.text.items())
 
 
 def _line(name: str, parts: list[float], bars: list[str]) -> str:

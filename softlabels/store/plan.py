@@ -110,6 +110,10 @@ class SourceRecord(PlanPart):
         "100 characters",
     )
     revision: Text | None = Field(description="its revision")
+    kind: Literal["text"] | None = Field(
+        default=None,
+        description="text where an input is a text or a pair of them; left out for others",
+    )
     columns: SourceColumns = Field(description="the source's columns by their part: an object")
     class_names: Texts | None = Field(description="the names of the teacher's classes")
     class_names_from: Literal["data", "model", "file"] = Field(

@@ -120,23 +120,33 @@ class DumpReader:
     def logits_of(self, rows: np.ndarray) -> tuple[Logits, np.ndarray]:
         """The logits of these rows (ascending), one row group in memory at a time; and for each of
         their positions, which of these rows it is of."""
-        starts = np.cumsum([0, *(record.rows for record in self.records)])
-        shards = np.searchsorted(starts, rows, side="right") - 1
         parts: list[Logits] = []
         which: list[np.ndarray] = []
         done = 0
+        for reader, table in self._tables_of(rows, self.codec.names):
+            stored = reader.decode(table)
+            parts.append(self.codec.of_arrays(stored))
+            which.append(self.codec.by_position(np.arange(done, done + len(table)), stored))
+            done += len(table)
+        return parts[0].joined(parts[1:]), np.concatenate(which)
+
+    def table_of(self, rows: np.ndarray, columns: list[str]) -> pa.Table:
+        """These columns of these rows (ascending), one row group in memory at a time."""
+        return pa.concat_tables(table for _, table in self._tables_of(rows, columns))
+
+    def _tables_of(
+        self, rows: np.ndarray, columns: list[str]
+    ) -> Iterator[tuple[ShardReader, pa.Table]]:
+        """Of each row group that has some of these rows, those rows."""
+        starts = np.cumsum([0, *(record.rows for record in self.records)])
+        shards = np.searchsorted(starts, rows, side="right") - 1
         for shard in np.unique(shards):
             reader, local = self.shard(int(shard)), rows[shards == shard] - starts[shard]
             bounds = np.cumsum([0, *self.plan.group_sizes(reader.rows)])
             groups = np.searchsorted(bounds, local, side="right") - 1
             for group in np.unique(groups):
                 chosen = local[groups == group] - bounds[group]
-                table = reader.table(int(group), self.codec.names).take(pa.array(chosen))
-                stored = reader.decode(table)
-                parts.append(self.codec.of_arrays(stored))
-                which.append(self.codec.by_position(np.arange(done, done + len(table)), stored))
-                done += len(table)
-        return parts[0].joined(parts[1:]), np.concatenate(which)
+                yield reader, reader.table(int(group), columns).take(pa.array(chosen))
 
     def table(self, columns: list[str]) -> pa.Table:
         """These columns of all shards that are read."""

@@ -4,6 +4,7 @@ import numpy as np
 
 from softlabels.errors import UsageError
 from softlabels.inputs.augmented import Augmented
+from softlabels.inputs.text_inputs import numbers_alone
 from softlabels.inputs.views import Augment
 from softlabels.system.humanize import counted
 from softlabels.system.progress import Progress
@@ -13,8 +14,7 @@ from softlabels.targets.soft_dataset import Dump
 
 def augmented_dump(dataset: Dump, augment: Augment, seed: int, progress: Progress) -> Augmented:
     """The inputs of a dump, augmented. Raises UsageError where they can't be."""
-    plan, examples = dataset.reader.plan, dataset.examples
-    assert examples is not None, "they were asked for"
+    plan, examples = dataset.reader.plan, numbers_alone(dataset.examples, "--augment")
     if plan.has_views:
         raise UsageError(
             f"--augment is {str(augment)!r}, and {dataset.reader.folder} has "

@@ -19,6 +19,7 @@ from softlabels.inputs.opening import DataChoice, LabelChoice, open_chosen
 from softlabels.inputs.own_preprocessing import check_own_preprocessing
 from softlabels.inputs.preprocessing import choose, introduce
 from softlabels.inputs.sources import Source
+from softlabels.inputs.text_inputs import numbers_alone
 from softlabels.label_spaces import LabelSpace, told_apart
 from softlabels.measures import TeacherScore
 from softlabels.models.model import Loading, Model
@@ -241,7 +242,7 @@ def _against(
     name: str, dataset: Dump, rows: np.ndarray, running: Running, space: LabelSpace, task: str
 ) -> dict[str, Any]:
     """The model beside a dump's teacher on these rows; its classes may be in another order."""
-    assert dataset.examples is not None, "they were asked for"
+    examples = numbers_alone(dataset.examples, "eval --against")
     plan = dataset.reader.plan
     if plan.link != LINKS[task]:
         raise UsageError(
@@ -251,7 +252,7 @@ def _against(
     theirs = LabelSpace(name, plan.classes, dataset.class_names)
     order = match_by_name(space, theirs, running.progress)
     total = TeacherScore()
-    for part, student_NC in running.predict(dataset.examples, "against", rows):
+    for part, student_NC in running.predict(examples, "against", rows):
         if order is not None:  # the student's classes in the teacher's order
             student_NC = student_NC[:, order]
         columns = dataset.rows.columns(part)

@@ -8,12 +8,12 @@ import numpy as np
 from softlabels.errors import AlignmentError, StoreError, UsageError
 from softlabels.inputs.sources import BLOCK_ROWS, Source
 from softlabels.places.folders import dump_folder
+from softlabels.store.inputs import Join
 from softlabels.store.ledger import read_manifest
 from softlabels.store.reader import DumpReader
 from softlabels.students.holdout import choose_rows
 from softlabels.system.humanize import counted
 from softlabels.system.progress import Progress
-from softlabels.targets.joining import Join
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,13 @@ from softlabels.inputs.opening import DataChoice, LabelChoice, open_chosen
 from softlabels.inputs.preprocessing import choose, introduce
 from softlabels.inputs.sources import Source
 from softlabels.inputs.tables.opening import title_of
+from softlabels.inputs.text_inputs import numbers_alone
 from softlabels.inputs.views import parse_augment
 from softlabels.models.starting import ModelChoice
 from softlabels.options import FitOptions, TrainOptions, verb
 from softlabels.places.newest import newest_dump
 from softlabels.soft_targets import check_temperature
+from softlabels.store.inputs import source_place
 from softlabels.store.records import Plan
 from softlabels.students.augmenting import augmented_dump, take_augmented
 from softlabels.students.job import Job, TrainResult
@@ -35,7 +37,6 @@ from softlabels.students.trackers import check_trackers
 from softlabels.system.humanize import counted
 from softlabels.system.progress import Progress
 from softlabels.targets.batch import for_each_position
-from softlabels.targets.joining import source_place
 from softlabels.targets.loading import load
 from softlabels.targets.orders import permutation
 from softlabels.targets.soft_dataset import Dump, SoftDataset
@@ -151,8 +152,7 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
         progress=progress,
     )
     assert isinstance(dataset, Dump), "one folder was named"
-    examples = dataset.examples
-    assert examples is not None, "they were asked for"
+    examples = numbers_alone(dataset.examples, f"the student {options.student}")
     labels = _labels_for(dataset, options.alpha, folder)
     chosen = "" if options.dump else " (the newest complete dump)"
     progress.say(f"from {folder}{chosen} at T={options.T:g}, alpha={options.alpha:g}")

@@ -34,7 +34,8 @@ class Batch(Mapping[str, Any]):
 
     id: int64 [N], or a list of str
     view: int32 [N]
-    input: float32 [N, …], preprocessed; absent if the inputs were not loaded
+    input: float32 [N, …], preprocessed; of texts a list of str [N], of pairs a dict of such lists,
+        whose names are keys of the batch too; absent if the inputs were not loaded
     label: int64 [N], −1 for none; of a multi-label dump int8 [N, C], 1 for each label of a row,
     else 0, and −1 throughout where a row's labels are unknown
     label_source: int64 [N], −1 for none: the data's labels where they are of other classes than the
@@ -59,6 +60,12 @@ class Batch(Mapping[str, Any]):
             self._made[name] = self._make(name)
         return self._made[name]
 
+    @property
+    def _inputs(self) -> Mapping[str, Any]:
+        """The parts of an input that is a dict."""
+        inputs = self.columns.get("input")
+        return inputs if isinstance(inputs, dict) else {}
+
     def __iter__(self) -> Iterator[str]:
         return iter(name for name in KEYS if name in self)
 
@@ -70,7 +77,7 @@ class Batch(Mapping[str, Any]):
             return bool(self._targets) and all(logits.is_dense for logits in self._targets)
         if name == "soft_target":
             return bool(self._targets) and self.T is not None
-        return name == "view" or name in self.columns
+        return name == "view" or name in self.columns or name in self._inputs
 
     @property
     def rows(self) -> int:
@@ -122,8 +129,11 @@ class Batch(Mapping[str, Any]):
             return _each(self.columns["targets"], lambda logits: logits.temper(T).probs())
         if name == "view" and name not in self.columns:  # each input as it is, alone
             return torch.zeros(self.rows, dtype=torch.int32, device=self.device)
+        if name not in self.columns and name in self._inputs:
+            return self._inputs[name]
         value = self._raw(name)
-        return self.preprocess.on_numbers(value) if name == "input" else value
+        numbers = name == "input" and isinstance(value, Tensor)
+        return self.preprocess.on_numbers(value) if numbers else value
 
     def __reduce__(self) -> tuple:
         return Batch, ({n: self._raw(n) for n in self.columns}, self.T, self.preprocess)
@@ -134,6 +144,13 @@ def _each(value: Any, change: Callable[[Any], Any]) -> Any:
     if isinstance(value, dict):
         return {name: _each(part, change) for name, part in value.items()}
     return value if isinstance(value, list) else change(value)
+
+
+def _at(value: Any, row: int) -> Any:
+    """What a column has for a row."""
+    if isinstance(value, dict):
+        return {name: _at(part, row) for name, part in value.items()}
+    return value[row]
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,9 +166,7 @@ class Row(Mapping[str, Any]):
             return _each(self.batch[name], lambda logits: logits.select(self._positions()))
         if name in ("logits", "soft_target") and "positions" in self.batch:
             return _each(self.batch[name], lambda value: value[self._positions()])
-        value = _each(self.batch[name], lambda value: value[self.position])
-        if isinstance(value, list):
-            value = value[self.position]
+        value = _at(self.batch[name], self.position)
         is_one = isinstance(value, Tensor) and not value.dim()  # a row may have several labels
         return value.item() if name in ONE and is_one else value
 

@@ -11,11 +11,11 @@ import torch
 from softlabels.errors import AlignmentError, LabelSpaceMismatch, UsageError
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.label_spaces import LabelSpace, match_label_spaces
+from softlabels.store.inputs import find_ids
 from softlabels.store.reader import DumpReader
 from softlabels.store.side_files import NOTES
 from softlabels.system.humanize import few
 from softlabels.targets.batch import positions_of
-from softlabels.targets.joining import find_ids
 from softlabels.targets.orders import Order, order_text
 from softlabels.targets.soft_dataset import Dump, SoftDataset
 from softlabels.targets.streamed_rows import StreamedRows

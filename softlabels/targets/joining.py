@@ -1,81 +1,40 @@
 """A dump's rows and the inputs that belong to them: joined by id, checked by hash."""
 
-import os
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from softlabels.errors import AlignmentError, SourceError
 from softlabels.inputs.cells import read_ids
-from softlabels.inputs.columns import Columns
 from softlabels.inputs.examples import Examples
-from softlabels.inputs.listed_labels import Spelling
-from softlabels.inputs.opening import LabelChoice, open_source
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import Source
-from softlabels.inputs.tables.table import ArrowTable
+from softlabels.inputs.text_inputs import TextInputs, open_inputs_of
 from softlabels.inputs.viewed import ViewedInputs
-from softlabels.inputs.whereabouts import recall
+from softlabels.store.inputs import Join, open_inputs, stored_names, stored_source
 from softlabels.store.reader import DumpReader
 from softlabels.store.records import Plan
 from softlabels.system.progress import SILENT, Progress
 
 
-def find_ids(among: np.ndarray, ids: np.ndarray, order: np.ndarray | None = None) -> np.ndarray:
-    """The place of each id among others, int64 [N]; −1 for none. order: sorts the others."""
-    if among.dtype.kind != ids.dtype.kind or not len(among):
-        return np.full(len(ids), -1)
-    order = np.argsort(among, kind="stable") if order is None else order
-    places = np.searchsorted(among, ids, sorter=order)
-    places[places == len(among)] = 0
-    positions = order[places]
-    return np.where(among[positions] == ids, positions, -1)
-
-
-@dataclass(frozen=True)
-class Join:
-    """Finds rows of a dump in a source."""
-
-    source: Source
-    dump: str
-
-    @cached_property
-    def _sorted(self) -> np.ndarray:
-        return np.argsort(self.source.ids, kind="stable")
-
-    def positions(self, ids: np.ndarray) -> np.ndarray:
-        """The place of each id in the source, int64 [N]. Raises AlignmentError for missing ids."""
-        positions = find_ids(self.source.ids, ids, self._sorted)
-        missing = np.flatnonzero(positions < 0)
-        if len(missing):
-            shown = ", ".join(str(ids[i]) for i in missing[:5])
-            raise AlignmentError(
-                f"{len(missing)} of {len(ids)} rows of {self.dump} are not in "
-                f"{self.source.data!r}, split {self.source.split!r}: first the ids {shown}. Point "
-                f"--source at the data that was dumped"
-            )
-        return positions
-
-
 def join_inputs(
     reader: DumpReader, source: Any, preprocess: Preprocess, progress: Progress = SILENT
-) -> Examples:
+) -> Examples | TextInputs:
     """The inputs of all rows of a dump, in their order, decoded ahead."""
     examples = find_inputs(reader, open_inputs(reader, source, progress), preprocess)
     examples.prepare()
     return examples
 
 
-def find_inputs(reader: DumpReader, source: Source, preprocess: Preprocess) -> Examples:
+def find_inputs(
+    reader: DumpReader, source: Source, preprocess: Preprocess
+) -> Examples | TextInputs:
     """The inputs of all rows of a dump, in their order, as each row's view shows them. Raises
     AlignmentError where the source has not all ids."""
     join = Join(source, str(reader.folder))
     if not reader.plan.has_views:
-        return Examples(source, preprocess, join.positions(reader.ids), reader.hashes)
+        return open_inputs_of(source, preprocess, join.positions(reader.ids), reader.hashes)
     view_rows = reader.view_rows
     first = view_rows[0]
     examples = Examples(source, preprocess, join.positions(reader.ids[first]), reader.hashes[first])
@@ -92,10 +51,10 @@ class StoredInputs:
     dump: str
     preprocess: Preprocess
 
-    def __call__(self, table: pa.Table) -> Examples:
+    def __call__(self, table: pa.Table) -> Examples | TextInputs:
         source = stored_source(table.select(stored_names(self.plan)), self.plan, self.dump)
         hashes = table["input_hash"].to_numpy()
-        return Examples(source, self.preprocess, None, hashes)
+        return open_inputs_of(source, self.preprocess, None, hashes)
 
 
 @dataclass(frozen=True)
@@ -105,73 +64,7 @@ class JoinedInputs:
     join: Join
     preprocess: Preprocess
 
-    def __call__(self, table: pa.Table) -> Examples:
+    def __call__(self, table: pa.Table) -> Examples | TextInputs:
         positions = self.join.positions(read_ids(table["id"], "id"))
         hashes = table["input_hash"].to_numpy()
-        return Examples(self.join.source, self.preprocess, positions, hashes)
-
-
-def open_inputs(reader: DumpReader, source: Any, progress: Progress = SILENT) -> Source:
-    """The inputs of `source`; by default those that the dump holds, else those of its source."""
-    plan = reader.plan
-    if plan.with_inputs and source is None:
-        table = reader.table([*stored_names(plan), *["view"] * plan.has_views])
-        if plan.has_views:  # an input is stored only with its first view
-            table = table.filter(pc.equal(table["view"], plan.views[0]))
-        return stored_source(table.select(stored_names(plan)), plan, str(reader.folder))
-    return named_source(plan, source, progress)
-
-
-def stored_names(plan: Plan) -> list[str]:
-    return ["id", "input", *plan.label_columns]
-
-
-def stored_source(table: pa.Table, plan: Plan, dump: str) -> Source:
-    """The rows of a dump that holds its inputs, as a source."""
-    columns = Columns(("input",), plan.label_column, "id")
-    own = plan.label_column == "label_source"
-    spelling: Spelling | None = "numbers" if plan.several_labels else None
-    return Source(
-        ArrowTable(table), columns, dump, plan.source.split, own_labels=own, spelling=spelling
-    )
-
-
-def source_place(plan: Plan) -> str:
-    """Where the data of a plan lies on this machine: the path where the same rows were last seen,
-    else the name in the plan."""
-    seen = recall(plan.source.identity) if plan.source.origin == "local" else None
-    return seen or plan.source.data
-
-
-def named_source(plan: Plan, source: Any, progress: Progress = SILENT) -> Source:
-    """The data that a plan names, or `source` (a name or a data set in memory), with the plan's
-    columns. Raises SourceError if the plan names what is not on this machine."""
-    recorded = plan.source.columns
-    place = source_place(plan) if source is None else source
-    if source is None and plan.source.origin == "live":
-        raise SourceError(
-            f"the inputs are not in the dump, and their source, {place!r}, was a data set in "
-            f"memory. Give the same rows in Python with source=DATASET (to verify data=DATASET), "
-            f"or a file of them with --source; or load with inputs=False. A dump that was made "
-            f"with store_inputs='original' needs no source"
-        )
-    if source is None and plan.source.origin == "local" and not os.path.exists(place):
-        raise SourceError(
-            f"the inputs are not in the dump, and their source, {place!r}, a file or folder of who "
-            f"made it, is not here. Say where your copy is: --source PATH, in Python source=PATH, "
-            f"to verify --data PATH"
-        )
-    return open_source(
-        place,
-        plan.source.split,
-        revision=plan.source.revision if source is None else None,
-        input_column=recorded.inputs,
-        label_column=recorded.label or recorded.label_source,
-        id_column=recorded.id,
-        class_names=plan.label_names,
-        labels=LabelChoice(
-            plan.label_column is not None, recorded.label_source is not None, plan.task
-        ),
-        spelling=recorded.label_lists,
-        progress=progress,
-    )
+        return open_inputs_of(self.join.source, self.preprocess, positions, hashes)

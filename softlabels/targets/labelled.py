@@ -14,6 +14,7 @@ from softlabels.inputs.label_lists import LabelLists, as_tensor
 from softlabels.inputs.opening import LabelChoice, open_source
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.preprocessing import choose, introduce
+from softlabels.inputs.text_inputs import TextInputs, open_inputs_of
 from softlabels.system.humanize import short
 from softlabels.system.progress import SILENT, Progress
 from softlabels.targets.orders import Order, order_text
@@ -55,7 +56,7 @@ def examples(
         progress=progress,
     )
     chosen = choose(source, preprocess)
-    opened = Examples(source, chosen.preprocess)
+    opened = open_inputs_of(source, chosen.preprocess)
     introduce(progress, opened, chosen.origin)
     return LabelledExamples(None, opened)
 
@@ -64,7 +65,7 @@ def examples(
 class LabelledExamples(SoftDataset):
     """A data set's rows: id, view, input and label, but no targets."""
 
-    examples: Examples
+    examples: Examples | TextInputs
 
     def __len__(self) -> int:
         return len(self.examples)

@@ -11,13 +11,14 @@ from softlabels.places.folders import dump_folder
 from softlabels.places.remote_copies import local_copy
 from softlabels.soft_targets import check_temperature
 from softlabels.store.folder import Folder
+from softlabels.store.inputs import Join, named_source
 from softlabels.store.reader import DumpReader
 from softlabels.store.shard_numbers import write_numbers
 from softlabels.system.cache import LocalCache
 from softlabels.system.devices import own_device, resolve_device
 from softlabels.system.progress import SILENT, Progress
 from softlabels.targets.combined import Concatenated, SideBySide
-from softlabels.targets.joining import Join, JoinedInputs, StoredInputs, join_inputs, named_source
+from softlabels.targets.joining import JoinedInputs, StoredInputs, join_inputs
 from softlabels.targets.mapped_rows import MappedRows, choose_keep
 from softlabels.targets.soft_dataset import Dump, SoftDataset
 from softlabels.targets.streamed_rows import StreamedInputs, StreamedRows

@@ -17,12 +17,13 @@ from torch.utils.data import Dataset
 from softlabels.errors import UsageError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocess import Preprocess
+from softlabels.inputs.text_inputs import TextInputs
 from softlabels.soft_targets import check_temperature
+from softlabels.store.inputs import find_ids
 from softlabels.store.reader import DumpReader
 from softlabels.system.humanize import counted, few, short
 from softlabels.targets.batch import Batch, Row, Rows
 from softlabels.targets.batches import Batches
-from softlabels.targets.joining import find_ids
 from softlabels.targets.mapped_rows import MappedRows
 from softlabels.targets.orders import Order, order_text
 from softlabels.targets.streamed_rows import StreamedRows
@@ -252,7 +253,7 @@ class Dump(SoftDataset):
 
     reader: DumpReader
     rows: MappedRows | StreamedRows
-    examples: Examples | None
+    examples: Examples | TextInputs | None
 
     def __len__(self) -> int:
         return len(self.reader)

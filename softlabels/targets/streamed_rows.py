@@ -24,6 +24,8 @@ from softlabels.inputs.examples import Examples
 from softlabels.inputs.label_lists import as_tensor, of_column
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import Source
+from softlabels.inputs.text_inputs import TextInputs
+from softlabels.inputs.texts import joined_texts
 from softlabels.inputs.viewed import ViewedInputs
 from softlabels.logits import Logits
 from softlabels.store.codecs.codec import as_tensors
@@ -45,7 +47,7 @@ class Group:
 
     table: pa.Table
     stored: dict[str, Any]
-    inputs: Examples | None
+    inputs: Examples | TextInputs | None
 
 
 @dataclass(frozen=True)
@@ -68,16 +70,20 @@ class Chosen:
         tables = [group.table.take(pa.array(rows)) for group, rows in pairs]
         return pa.concat_tables(tables).take(pa.array(self.back))
 
-    def inputs(self, preprocesses: Sequence[OnPicture] | None = None) -> Tensor:
-        read = []
+    def inputs(self, preprocesses: Sequence[OnPicture] | None = None) -> Any:
+        """Tensors, or texts."""
+        read: list[Any] = []
         for group, part, rows in zip(self.groups, self.parts, self.local, strict=True):
             assert group.inputs is not None, "they were asked for"
             if preprocesses is None:
                 read.append(group.inputs.gather_uncached(rows))
             else:
+                assert isinstance(group.inputs, Examples), "texts are no pictures"
                 own = [preprocesses[place] for place in part]
                 read.append(group.inputs.gather_pictures(rows, own))
-        return torch.cat(read)[torch.from_numpy(self.back)]
+        if isinstance(read[0], Tensor):
+            return torch.cat(read)[torch.from_numpy(self.back)]
+        return joined_texts(read, self.back)
 
 
 class StreamedRows:
@@ -87,7 +93,7 @@ class StreamedRows:
     def __init__(
         self,
         reader: DumpReader,
-        inputs: Callable[[pa.Table], Examples] | None,
+        inputs: Callable[[pa.Table], Examples | TextInputs] | None,
         columns: list[str],
     ) -> None:
         self.reader, self.inputs, self.names = reader, inputs, columns
@@ -131,13 +137,12 @@ class StreamedRows:
         }
         return columns | none | labels | target_columns(codec, stored)
 
-    def inputs_of(
-        self, rows: np.ndarray, preprocesses: Sequence[OnPicture] | None = None
-    ) -> Tensor:
-        """The inputs of these rows, [N, …]; pictures by a preprocessing of their own, if given."""
+    def inputs_of(self, rows: np.ndarray, preprocesses: Sequence[OnPicture] | None = None) -> Any:
+        """The inputs of these rows, [N, …], or texts; pictures by a preprocessing of their own, if
+        given."""
         return self._choose(rows).inputs(preprocesses)
 
-    def examples(self, group: int) -> Examples | None:
+    def examples(self, group: int) -> Examples | TextInputs | None:
         """The inputs of the rows of a row group."""
         return self._ask(group).result().inputs
 
@@ -205,7 +210,9 @@ class StreamedRows:
         others = [name for name in self.names if name != "input"]
         return Group(table.select(others), stored, inputs)
 
-    def _inputs(self, shard: ShardReader, group: int, table: pa.Table) -> Examples | None:
+    def _inputs(
+        self, shard: ShardReader, group: int, table: pa.Table
+    ) -> Examples | TextInputs | None:
         """Those of a row group, as its view shows them."""
         if self.inputs is None:
             return None
@@ -218,7 +225,9 @@ class StreamedRows:
             stored = shard.table(group - before, ["input"])["input"]
             table = table.set_column(place, "input", stored)
         drawn = {name: table[name].to_numpy() for name in plan.parameters}
-        return ViewedInputs(self.inputs(table), np.arange(len(table)), drawn)
+        inputs = self.inputs(table)
+        assert isinstance(inputs, Examples), "texts have no views"
+        return ViewedInputs(inputs, np.arange(len(table)), drawn)
 
 
 class StreamedInputs(Examples):
@@ -241,12 +250,14 @@ class StreamedInputs(Examples):
         return first.source
 
     def gather(self, rows: np.ndarray) -> Tensor:
-        return self.rows.inputs_of(rows)
+        inputs: Tensor = self.rows.inputs_of(rows)
+        return inputs
 
     gather_uncached = gather
 
     def gather_pictures(self, rows: np.ndarray, preprocesses: Sequence[OnPicture]) -> Tensor:
-        return self.rows.inputs_of(rows, preprocesses)
+        pictures: Tensor = self.rows.inputs_of(rows, preprocesses)
+        return pictures
 
     @property
     def kept(self) -> bool:

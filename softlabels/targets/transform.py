@@ -14,7 +14,7 @@ from datasets.formatting.formatting import Formatter
 from torch import Tensor
 
 from softlabels.errors import AlignmentError, UsageError
-from softlabels.targets.joining import find_ids
+from softlabels.store.inputs import find_ids
 from softlabels.targets.loading import load
 from softlabels.targets.soft_dataset import Dump, OneView, SoftDataset
 

@@ -12,17 +12,19 @@ from softlabels.inputs.examples import Examples
 from softlabels.inputs.label_lists import differing
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import BLOCK_ROWS, Source
+from softlabels.inputs.text_inputs import numbers_alone
 from softlabels.label_spaces import LabelSpace, match_label_spaces
 from softlabels.logits import DenseLogits, Logits
 from softlabels.measures import agrees
 from softlabels.models.objects import CALLABLE, OBJECTS
 from softlabels.models.specs import is_factory
 from softlabels.soft_targets import kl_of_change
+from softlabels.store.inputs import Join, open_inputs
 from softlabels.store.reader import DumpReader
 from softlabels.store.records import Plan
 from softlabels.system.devices import CUDA_ALONE
 from softlabels.system.progress import Progress
-from softlabels.targets.joining import Join, find_inputs, open_inputs
+from softlabels.targets.joining import find_inputs
 from softlabels.teachers import Teacher, resolve
 from softlabels.teachers.probing import MOST_REPLAYED, REPLAYED, difference, steady_limit
 from softlabels.teachers.resolving import TeacherChoice
@@ -126,7 +128,8 @@ def replay(
         if str(given) != plan.preprocess:
             raise UsageError(f"preprocess is {given}; the dump's is {plan.preprocess}")
         preprocess = given
-    examples = find_inputs(reader, source, preprocess.check_here(str(reader.folder)))
+    inputs = find_inputs(reader, source, preprocess.check_here(str(reader.folder)))
+    examples = numbers_alone(inputs, "--replay")
     if plan.teacher.kind in OBJECTS and isinstance(chosen.teacher, str):
         raise TeacherError(
             f"the teacher of this dump, {plan.teacher.name}, was a {plan.teacher.kind} in memory, "

@@ -113,15 +113,6 @@ def test_an_input_that_is_named_twice(tmp_path):
         open_source(write(tmp_path / "d.csv", "a,b,label"), input_column="a,b,a")
 
 
-def test_text_as_the_only_input_is_told_what_to_do(tmp_path):
-    path = tmp_path / "d.csv"
-    path.write_text("text,label\n" + "garlic on oven bread,0\n" * 3)
-    for options in ({}, {"input_column": "text"}):
-        with pytest.raises(SourceError, match="Text is not an input yet: tokenise") as caught:
-            open_source(str(path), **options).read(0, 3)
-        assert "garlic" not in str(caught.value)
-
-
 @pytest.mark.parametrize(
     ("row", "values"),
     [

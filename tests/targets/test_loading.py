@@ -17,7 +17,7 @@ import softlabels
 from softlabels.errors import AlignmentError, IncompleteDump, SourceError, StoreError, UsageError
 from softlabels.inputs.opening import open_source
 from softlabels.places.newest import newest_dump
-from softlabels.targets.joining import Join
+from softlabels.store.inputs import Join
 from softlabels.targets.orders import permutation
 from tests.conftest import Linear, make_vectors, save_script
 

@@ -1,0 +1,63 @@
+"""Texts of chosen rows as they stand in the data: whoever trains on them tokenises them."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from softlabels.errors import UsageError
+from softlabels.inputs.chosen_rows import ChosenRows
+from softlabels.inputs.examples import Examples
+from softlabels.inputs.preprocess import Preprocess
+from softlabels.inputs.sources import Source
+from softlabels.inputs.texts import TextBatch, Texts
+
+
+class TextInputs(ChosenRows):
+    """The texts of chosen source rows: `gather` gives a list of str, of pairs a dict of two lists
+    by the names of their columns. They are read when they are asked for, and not kept."""
+
+    kept = False
+    decoded_bytes = 0
+
+    def gather(self, rows: np.ndarray) -> TextBatch:
+        cells = self._block(rows).cells
+        assert isinstance(cells, Texts), "the source's kind says so"
+        return cells.batch
+
+    gather_uncached = gather
+
+    def sample(self, rows: int = 2) -> TextBatch:
+        """The first texts."""
+        return self.gather(np.arange(min(rows, len(self))))
+
+    def prepare(self) -> None:
+        """Refuse a wrong source now rather than with the first batch."""
+        self.sample()
+
+    def keep_on(self, device: torch.device) -> None:
+        """Texts lie on no device."""
+
+
+def open_inputs_of(
+    source: Source,
+    preprocess: Preprocess,
+    positions: np.ndarray | None = None,
+    hashes: np.ndarray | None = None,
+) -> Examples | TextInputs:
+    """Chosen rows as numbers; of a source of texts as texts, unless a function makes numbers of
+    them."""
+    texts = source.kind == "text" and not preprocess.is_opaque
+    kind = TextInputs if texts else Examples
+    return kind(source, preprocess, positions, hashes)
+
+
+def numbers_alone(inputs: Any, user: str) -> Examples:
+    """The same inputs. Raises UsageError where they are texts, which `user` does not take."""
+    if not isinstance(inputs, Examples) or not isinstance(inputs.sample(1), torch.Tensor):
+        raise UsageError(
+            f"the inputs are texts, and {user} takes numbers: texts are not tokenised here yet. In "
+            f"Python, softlabels.load gives their rows to a loop of yours, and preprocess=FUNCTION "
+            f"makes numbers of each text"
+        )
+    return inputs
