@@ -27,16 +27,16 @@ from softlabels.students.ranks import Ranks
 from softlabels.students.recipe import Recipe
 from softlabels.students.state_file import StateFile, check_same
 from softlabels.students.student import Student, as_training_errors
-from softlabels.students.trackers import Trackers
-from softlabels.students.trainer import (
+from softlabels.students.task import (
     Outcome,
     Outputs,
     Score,
     Task,
-    Trainer,
     seed_everything,
     smallest_share,
 )
+from softlabels.students.trackers import Trackers
+from softlabels.students.trainer import Trainer
 from softlabels.system.humanize import counted, few, measured
 from softlabels.system.local_files import partial_path
 from softlabels.system.progress import Progress

@@ -6,11 +6,9 @@ are averaged over its rows; see `ranks` for what they decide together.
 
 import json
 import math
-import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -18,128 +16,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from softlabels.errors import TrainingError, UsageError
-from softlabels.students.history import History
-from softlabels.students.optimization import Batch, Loss, Optimization
+from softlabels.errors import TrainingError
+from softlabels.students.optimization import Batch, Optimization
 from softlabels.students.ranks import Ranks
 from softlabels.students.recipe import Recipe
 from softlabels.students.state_file import (
     SaveTimes,
-    StateFile,
     random_state,
     restore_random,
 )
 from softlabels.students.student import Student
-from softlabels.students.trackers import LOG_STEPS, Trackers
+from softlabels.students.task import Outcome, Outputs, Score, Task
+from softlabels.students.trackers import LOG_STEPS
 from softlabels.system.humanize import counted, measured
 from softlabels.system.interrupts import Interrupts
-from softlabels.system.local_files import sweep_partials
 from softlabels.system.progress import Advance, Progress
 from softlabels.targets.batches import steps
 
 SAVE_SECONDS = 30.0
 NOTE_SECONDS = 0.5  # between two losses beside the bar
 MOST_LEFT = 0.05  # of an average, for the weights with which it began
-
-
-@dataclass(frozen=True)
-class Score:
-    """A held-out score.
-
-    key: a smaller one is better; None is never chosen.
-    summary: the score as one phrase, such as `3 errors of 120`.
-    """
-
-    key: tuple[float, ...] | None
-    summary: str = ""
-    measures: dict[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a student learns. Rows are numbers of rows, int64.
-
-    order: (training rows, epoch) → the same rows in the order of that epoch.
-    take: (rows, epoch, device) → a batch on that device, with `input` as the model takes it.
-    loss: (logits, batch) → a scalar, the mean over rows.
-    score: (student, held-out rows) → their score; called on every rank, the same on each.
-    settle: called after each epoch; raises the damage that background checks have seen.
-    remedy: what to try where the loss becomes NaN or infinite.
-    ahead: take each batch while the one before it is trained on.
-    """
-
-    order: Callable[[np.ndarray, int], np.ndarray]
-    take: Callable[[np.ndarray, int, torch.device], Batch]
-    loss: Loss
-    score: Callable[[Student, np.ndarray], Score]
-    settle: Callable[[], None]
-    remedy: str
-    ahead: bool = False
-
-
-@dataclass
-class Outcome:
-    """The chosen weights (on the CPU), the epoch they are from, and one entry an epoch."""
-
-    state_dict: dict[str, Tensor]
-    epoch: int
-    rows: int
-    history: list[dict[str, Any]]
-    complete: bool = False
-
-
-def seed_everything(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-
-
-def smallest_share(rows: int, size: int, world: int, accumulate: int = 1) -> int:
-    """The fewest rows that a process gets of a batch. Raises UsageError where one would get none,
-    and where an epoch has too few batches for a step."""
-    if rows < world:
-        raise UsageError(
-            f"{counted(rows, 'row')} to train on can't be shared by {world} processes; start fewer"
-        )
-    if size < world:
-        raise UsageError(
-            f"--batch-size is {size}, and each of {world} processes takes a share of every batch; "
-            f"use {world} or more"
-        )
-    parts = steps(rows, size, world)
-    if accumulate > len(parts):
-        raise UsageError(
-            f"--accumulate is {accumulate:,}, and an epoch has {len(parts):,} "
-            f"batch{'es' * (len(parts) > 1)} of {size:,} rows; use at most that many, or a smaller "
-            f"--batch-size"
-        )
-    return min((stop - start) // world for start, stop in parts)
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """What training writes; rank 0 does.
-
-    out: the checkpoint's file.
-    save: writes it: at the end, on Ctrl-C, and before that at most every half minute.
-    state: from which an unfinished training goes on: written between steps now and then, on Ctrl-C,
-        and at the ends of epochs; removed when training is complete.
-    history: gets a line an epoch.
-    trackers: get numbers every LOG_STEPS steps and each epoch, and `options` at the beginning.
-    """
-
-    out: str
-    save: Callable[[Outcome], None]
-    state: StateFile
-    history: History
-    trackers: Trackers
-    options: dict[str, Any]
-
-    def settle(self) -> None:
-        """Leave the checkpoint and the history alone: training is complete."""
-        self.state.remove()
-        for path in (self.out, self.state.path, self.history.path):
-            sweep_partials(path)
 
 
 class Trainer:
