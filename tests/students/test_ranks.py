@@ -124,18 +124,21 @@ HARMS = {"boom": boom, "interrupted": interrupted, "killed": killed,
 HERE = "tests.students.test_ranks"
 
 
-def test_torchrun_trains_what_one_process_does(dump_folder, tmp_path):
-    """Shares of 100 and 99 rows; one of the two prints the result."""
+@pytest.mark.parametrize("augment", [None, "random_crop(8, 1)"])
+def test_torchrun_trains_what_one_process_does(dump_folder, tmp_path, augment):
+    """Shares of 100 and 99 rows; one of the two prints the result. Augmented pictures are those of
+    one process too."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
                "--master-port", free_port(), "-m", "softlabels", "train", dump_folder, "--student",
                "linear", "--T", "2", "--epochs", "3", "--holdout", "0", "--batch-size", "199",
                "--device", "cpu", "--json", "--out", "two.pt"]  # fmt: skip
+    command += [] if augment is None else ["--augment", augment]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "linear on 2 processes" in done.stderr
+    assert "linear, from random weights, on 2 processes" in done.stderr
     assert json.loads(done.stdout)["out"] == "two.pt"
     softlabels.train(dump=dump_folder, student="linear", T=2, epochs=3, holdout=0, batch_size=199,
-                     out=str(tmp_path / "one.pt"))  # fmt: skip
+                     augment=augment, out=str(tmp_path / "one.pt"))  # fmt: skip
     one, two = weights(tmp_path / "one.pt"), weights(tmp_path / "two.pt")
     for name in one:
         torch.testing.assert_close(one[name], two[name], atol=1e-6, rtol=1e-5)
