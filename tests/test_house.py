@@ -83,7 +83,7 @@ hub_copies hub_files
 folders newest
 """,
     "reports": """
-markdown recipe facts doubts
+markdown recipe facts doubts choosing
 classes rows
 survey
 info figures card

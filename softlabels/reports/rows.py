@@ -3,22 +3,22 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from difflib import get_close_matches
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from softlabels.errors import AlignmentError, SourceError, UsageError
+from softlabels.errors import AlignmentError, SourceError
 from softlabels.inputs.chosen_rows import check_hashes
-from softlabels.inputs.label_lists import LabelLists, Labels, known, none_of
+from softlabels.inputs.label_lists import Labels
 from softlabels.inputs.texts import Texts
 from softlabels.inputs.whereabouts import recall
 from softlabels.options import ShowOptions
 from softlabels.options.verb import verb
 from softlabels.places.folders import dump_folder
 from softlabels.places.newest import newest_dump
+from softlabels.reports.choosing import chosen_rows, first_views, rows_of_ids, spread
 from softlabels.reports.markdown import shown, table
 from softlabels.store.inputs import Join, named_source, stored_names, stored_source
 from softlabels.store.reader import DumpReader
@@ -26,7 +26,6 @@ from softlabels.store.records import Plan
 from softlabels.system.humanize import counted, few, short
 from softlabels.system.progress import Progress
 
-BLOCK_ROWS = 4096  # whose top classes are looked for at once
 NAME, BAR = 32, 16  # characters of a class's name and of the longest bar
 TEXT = 96  # characters of a text
 EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -121,7 +120,10 @@ def show(options: ShowOptions, progress: Progress) -> ShownRows:
         dump = str(newest_dump())
         progress.say(f"dump: {dump}, the newest complete one")
     reader = DumpReader(dump_folder(dump, "nothing", progress))
-    rows = _chosen(reader, options)
+    if options.id:
+        rows = rows_of_ids(reader, [str(id) for id in options.id])
+    else:
+        rows = chosen_rows(reader, options.class_, options.wrong, options.rows)
     made = shown_rows(reader, rows, options.T, options.top)
     if reader.plan.source.kind != "text":
         return made
@@ -192,7 +194,7 @@ def texts_of(
 
 def sample(reader: DumpReader) -> str:
     """A few rows for the card, in Markdown."""
-    rows = _spread(_first_views(reader), SAMPLE)
+    rows = spread(first_views(reader), SAMPLE)
     made = shown_rows(reader, rows, SAMPLE_T, SAMPLE_TOP)
     has_labels = any(row.label is not None for row in made.rows)
     heads = ["id", *(["label"] if has_labels else []), *(f"T = {T:g}" for T in SAMPLE_T)]
@@ -208,90 +210,6 @@ def sample(reader: DumpReader) -> str:
     return f"Soft targets of some rows, the {SAMPLE_TOP} most probable classes:\n\n" + table(
         heads, lines
     )
-
-
-def _chosen(reader: DumpReader, options: ShowOptions) -> np.ndarray:
-    """The rows that the options ask for, ascending, `rows` of them at most."""
-    if options.id:
-        return _of_ids(reader, [str(id) for id in options.id])
-    rows, what = _first_views(reader), []
-    if options.class_ is not None:
-        what.append(f"of the class {options.class_!r}")
-        rows = _of_class(reader, rows, options.class_)
-    if options.wrong:
-        what.append("where the teacher errs")
-        labels = none_of(len(rows), False) if reader.labels is None else reader.labels[rows]
-        there = known(labels)
-        if not there.any() and len(rows):
-            raise UsageError(
-                f"--wrong: {reader.folder} has no labels of the teacher's classes, so it does not "
-                f"say where the teacher errs; leave it out"
-            )
-        rows = rows[there][_errs(reader, rows[there], labels[there])]
-    if not len(rows):
-        raise UsageError(f"{reader.folder} has no row {' and '.join(what)}".rstrip())
-    return _spread(rows, options.rows)
-
-
-def _first_views(reader: DumpReader) -> np.ndarray:
-    """A row for each input: that of its first view."""
-    return np.sort(reader.view_rows[0])
-
-
-def _spread(rows: np.ndarray, count: int) -> np.ndarray:
-    return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)]
-
-
-def _of_ids(reader: DumpReader, asked: Sequence[str]) -> np.ndarray:
-    """All rows with these ids, whatever their view."""
-    texts = reader.ids.astype(str)
-    for id in asked:
-        if not (texts == id).any():
-            near = few([repr(text) for text in get_close_matches(id, texts[:10_000].tolist(), 3)])
-            some = f"near it are {near}" if near else f"ids are such as {texts[0]!r}"
-            raise UsageError(f"--id: {reader.folder} has no id {id!r}; {some}")
-    return np.flatnonzero(np.isin(texts, asked))
-
-
-def _of_class(reader: DumpReader, rows: np.ndarray, asked: str) -> np.ndarray:
-    """Those of the rows whose label is this class, by its name or number; where it is no class of
-    the labels, those whose top class it is."""
-    plan, labels = reader.plan, reader.source_labels
-    if labels is not None:
-        own = 0 if isinstance(labels, LabelLists) else int(labels.max(initial=-1)) + 1
-        number = _number_of(asked, plan.label_names, plan.classes if reader.labelled else own)
-        if number is not None:
-            of_rows = labels[rows]
-            is_list = isinstance(of_rows, LabelLists)
-            return rows[of_rows.has(number) if is_list else of_rows == number]
-    number = _number_of(asked, plan.source.class_names, plan.classes)
-    if number is not None:
-        return rows[_tops(reader, rows) == number]
-    names = list(dict.fromkeys([*(plan.label_names or []), *(plan.source.class_names or [])]))
-    near = get_close_matches(asked, names, 3)
-    some = few(list(map(repr, near or names))) or f"numbers from 0 to {plan.classes - 1}"
-    raise UsageError(f"--class: no class {asked!r}; {'near it are' if near else 'use'} {some}")
-
-
-def _number_of(asked: str, names: list[str] | None, classes: int) -> int | None:
-    if names and asked in names:
-        return names.index(asked)
-    return int(asked) if asked.isdecimal() and int(asked) < classes else None
-
-
-def _errs(reader: DumpReader, rows: np.ndarray, labels: Labels) -> np.ndarray:
-    """In which of these rows the teacher errs: its top class is another than the label, or, of
-    several labels, it holds one of them for less likely than not, or another for more."""
-    if not isinstance(labels, LabelLists):
-        return _tops(reader, rows) != labels
-    parts = [np.empty(0, bool)]
-    for start in range(0, len(rows), BLOCK_ROWS):
-        part = slice(start, start + BLOCK_ROWS)
-        logits, which = reader.logits_of(rows[part])
-        held_MC = (logits.temper(1).probs() > 0.5).numpy()
-        wrong_M = (held_MC != labels[part].multi_hot(reader.plan.classes)[which]).any(-1)
-        parts.append(np.bincount(which, wrong_M, minlength=len(rows[part])) > 0)
-    return np.concatenate(parts)
 
 
 def _records(labels: Labels | None, rows: np.ndarray) -> list[Any] | None:
@@ -317,15 +235,6 @@ def _label_text(row: ShownRow, length: int) -> str:
     if isinstance(row.label_name, list):
         return few([short(name, length) for name in row.label_name]) or "none"
     return short(row.label_name or "", length)
-
-
-def _tops(reader: DumpReader, rows: np.ndarray) -> np.ndarray:
-    """The top class of each of these rows, of the first position where it has several."""
-    parts = [np.empty(0, np.int64)]
-    for start in range(0, len(rows), BLOCK_ROWS):
-        logits, which = reader.logits_of(rows[start : start + BLOCK_ROWS])
-        parts.append(logits.check()[0][np.unique(which, return_index=True)[1]])
-    return np.concatenate(parts)
 
 
 def _paths(plan: Plan) -> Callable[[int | str], str | None]:
