@@ -287,13 +287,13 @@ def test_training_learns_from_soft_and_hard_labels(folder, tmp_path, cli):
     z = model(X)[known]
     loss = binary_cross_entropy_with_logits(z, HOT[known].float(), reduction="sum") / ROWS
     assert hard.metrics["loss"] == pytest.approx(loss.item(), rel=1e-4)
-    done = cli("info", folder / "dump", "--per-label")
+    done = cli("info", folder / "dump", "--per-class")
     assert done.code == 0
     assert "teacher's top label is one" in done.out
     table = [line.split() for line in done.out.splitlines()[-4:]]
     assert table[0][:2] == ["label", "rows"]
     assert sorted(line[0] for line in table[1:]) == NAMES
-    found = json.loads(cli("info", folder / "dump", "--per-label", "--json").out)["per_label"]
+    found = json.loads(cli("info", folder / "dump", "--per-class", "--json").out)["per_class"]
     assert {line[0]: int(line[1]) for line in table[1:]} == {
         label["name"]: label["positives"] for label in found
     }
@@ -360,19 +360,19 @@ def test_lists_without_the_task_are_refused(folder, tmp_path, cli):
     with pytest.raises(SourceError, match=r"holds lists of .*say --task multilabel"):
         dump(folder, folder / "x.parquet", tmp_path / "d", task="classification",
              label_column="labels")  # fmt: skip
-    dump(folder, write(tmp_path / "n.parquet", [0, 1] * 5), tmp_path / "c", task="classification")
-    with pytest.raises(UsageError, match="--per-label is for dumps whose rows have several"):
-        softlabels.info(str(tmp_path / "c"), per_label=True)
-    done = cli("info", folder, "--per-label")
+    dump(folder, folder / "x.parquet", tmp_path / "c", labels=False)
+    with pytest.raises(UsageError, match=r"--per-class: .* has no labels of the teacher's classes"):
+        softlabels.info(str(tmp_path / "c"), per_class=True)
+    done = cli("info", folder, "--per-class")
     assert (done.code, "holds 1 dump; name one, such as" in done.err) == (2, True)
 
 
 def test_the_teacher_is_measured_label_by_label(folder):
-    info = softlabels.info(str(folder / "dump"), per_label=True)
+    info = softlabels.info(str(folder / "dump"), per_class=True)
     known = np.arange(ROWS) != 7
     z = softlabels.load(str(folder / "dump")).take(np.flatnonzero(known))["logits"].float()
     hot = HOT[known]
-    for label, found in enumerate(info["per_label"]):
+    for label, found in enumerate(info["per_class"]):
         z_N, there_N = z[:, label], hot[:, label].bool()
         assert found["name"] == NAMES[label]
         assert found["positives"] == int(there_N.sum())
@@ -381,7 +381,7 @@ def test_the_teacher_is_measured_label_by_label(folder):
         ranks = [float((there_N & (z_N >= one)).sum() / (z_N >= one).sum()) for one in z_N[there_N]]
         assert found["ap"] == pytest.approx(np.mean(ranks))
     assert info["facts"]["mean average precision"] == pytest.approx(
-        np.mean([found["ap"] for found in info["per_label"]])
+        np.mean([found["ap"] for found in info["per_class"]])
     )
 
 

@@ -164,17 +164,17 @@ def info(terminal: Terminal, options: InfoOptions) -> None:
     - `softlabels info data`
     """
     if dumps := dumps_at(options.dump):
-        if options.per_label:
+        if options.per_class:
             raise UsageError(
-                f"--per-label is for one dump, and {options.dump} holds "
+                f"--per-class is for one dump, and {options.dump} holds "
                 f"{counted(len(dumps), 'dump')}; name one, such as {dumps[0].path}"
             )
         terminal.result(as_table(dumps), as_values(dumps))
         return
-    dump = softlabels.info(options.dump, options.per_label)
+    dump = softlabels.info(options.dump, options.per_class)
     skipped = [f"  left out: id {s['id']}, {s['reason']}" for s in dump["manifest"]["skipped"]]
-    labels = ["", *dump.labels.lines] if dump.labels else []
-    terminal.result("\n".join(_facts(dump.readable) + skipped + labels), dump)
+    table = ["", *dump.table.lines] if dump.table else []
+    terminal.result("\n".join(_facts(dump.readable) + skipped + table), dump)
 
 
 @command(ShowOptions)

@@ -12,11 +12,11 @@ class InfoOptions(Options):
     dump: str = option(
         "A dump: folder, address or ORG/NAME; or a folder of dumps.", positional=True
     )
-    per_label: bool = option(
-        "Of a multi-label dump also each label: rows, mean probability, average precision. Reads "
-        "all logits.",
+    per_class: bool = option(
+        "Also measure the teacher class by class: rows, recall, precision; of several labels a row "
+        "their average precision. Reads all logits.",
         False,
-        flag="--per-label",
+        flag="--per-class",
     )
 
 

@@ -47,6 +47,10 @@ class LabelTable:
         )
 
     @property
+    def values(self) -> list[dict[str, Any]]:
+        return self.labels
+
+    @property
     def sorted(self) -> list[dict[str, Any]]:
         """The labels that the model finds worst first; last those that no row has."""
         return sorted(self.labels, key=lambda label: (label["ap"] is None, label["ap"]))
@@ -115,6 +119,10 @@ class ClassTable:
                 for number, name in enumerate(names)
             ]
         )
+
+    @property
+    def values(self) -> list[dict[str, Any]]:
+        return self.classes
 
     @property
     def lines(self) -> list[str]:

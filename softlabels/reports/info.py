@@ -7,13 +7,12 @@ from typing import Any
 
 from softlabels.errors import StoreError, UsageError
 from softlabels.places.folders import dump_folder, open_folder
-from softlabels.reports.classes import LabelTable
+from softlabels.reports.classes import ClassTable, LabelTable
 from softlabels.reports.facts import describe, readable
-from softlabels.reports.survey import survey_labels
+from softlabels.reports.survey import survey_classes
 from softlabels.store.folder import Folder
 from softlabels.store.ledger import Ledger, read_manifest
 from softlabels.store.names import MANIFEST, PLAN
-from softlabels.store.plan import Plan
 from softlabels.store.reader import DumpReader
 from softlabels.system.humanize import counted, html_table
 
@@ -21,10 +20,10 @@ from softlabels.system.humanize import counted, html_table
 class Info(dict[str, Any]):
     """What `info` returns; a notebook shows its facts as a table.
 
-    labels: of a multi-label dump, where that was asked for.
+    table: the teacher's measures class by class, where these were asked for.
     """
 
-    labels: LabelTable | None = None
+    table: ClassTable | LabelTable | None = None
 
     def __repr__(self) -> str:
         facts = self["facts"]
@@ -39,15 +38,14 @@ class Info(dict[str, Any]):
         return readable(self["facts"])
 
 
-def info(path: str | Path, per_label: bool = False) -> Info:
+def info(path: str | Path, per_class: bool = False) -> Info:
     """Describe a dump: `facts`, with numbers as numbers, and the `manifest` as written.
 
-    per_label: read all logits of a multi-label dump and add `per_label`: for each label its rows,
-    their share, its mean probability at T = 1, average precision, and precision and recall at a
-    probability of a half; and to the facts the mean average precision.
+    per_class: read all logits and add `per_class`, the teacher's measures of each class, as those
+    of `evaluate`; of several labels a row also the mean average precision to the facts.
 
-    Raises UsageError for a dump without several labels a row where per_label asks for them;
-     IncompleteDump for an unfinished one, StoreError or DamagedDump for other folders.
+    Raises UsageError for a dump without labels of the teacher's classes where per_class asks for
+    them; IncompleteDump for an unfinished one, StoreError or DamagedDump for other folders.
     """
     folder = dump_folder(path, "manifest")
     if dumps := dumps_in(folder):
@@ -62,21 +60,17 @@ def info(path: str | Path, per_label: bool = False) -> Info:
         )
     manifest, plan = read_manifest(folder)
     found = Info(path=str(path), facts=describe(manifest, plan), manifest=manifest.as_json)
-    if per_label:
-        found.labels = _labels(path, plan)
-        found["facts"]["mean average precision"] = found.labels.measures["map"]
-        found["per_label"] = found.labels.labels
+    if per_class:
+        if not plan.labelled:
+            raise UsageError(
+                f"--per-class: {path} has no labels of the teacher's classes, so it does not say "
+                f"how well the teacher knows them; leave it out"
+            )
+        found.table = survey_classes(DumpReader(dump_folder(path, "nothing")))
+        found["per_class"] = found.table.values
+        if isinstance(found.table, LabelTable):
+            found["facts"]["mean average precision"] = found.table.measures["map"]
     return found
-
-
-def _labels(path: str | Path, plan: Plan) -> LabelTable:
-    if not plan.several_labels:
-        labels = f"the column {plan.label_column}" if plan.label_column else "no labels"
-        raise UsageError(
-            f"--per-label is for dumps whose rows have several labels; {path} is of the task "
-            f"{plan.task}, with {labels}. Leave it out"
-        )
-    return survey_labels(DumpReader(dump_folder(path, "nothing")))
 
 
 @dataclass(frozen=True)

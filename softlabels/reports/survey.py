@@ -3,12 +3,13 @@ fits the labels, and how soft its targets are. M positions of a row group, C lab
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from softlabels.inputs.label_lists import LabelLists, as_tensor, known
 from softlabels.measures import BINS, Calibration, Softness, most_entropy
 from softlabels.multilabel import AveragePrecision, MultiLabelScore
-from softlabels.reports.classes import LabelTable
+from softlabels.reports.classes import ClassTable, LabelTable
 from softlabels.reports.markdown import folded, table
 from softlabels.store.reader import DumpReader
 
@@ -69,6 +70,18 @@ def survey(reader: DumpReader) -> Survey:
     return Survey(calibration, softness, most_entropy(classes, reader.plan.link), of_labels)
 
 
+def survey_classes(reader: DumpReader) -> ClassTable | LabelTable:
+    """The teacher against the hard labels of each class. Reads the logits as `survey` does."""
+    if reader.plan.several_labels:
+        return survey_labels(reader)
+    labels, tops = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for logits, labels_M in reader.groups(labels=True):
+        assert isinstance(labels_M, np.ndarray), "rows have one label"
+        labels.append(labels_M[labels_M >= 0])
+        tops.append(logits.check()[0][labels_M >= 0])
+    return ClassTable.of(np.concatenate(labels), np.concatenate(tops), _names(reader))
+
+
 def survey_labels(reader: DumpReader) -> LabelTable:
     """A multi-label teacher against the labels of each class, at T = 1."""
     classes = reader.plan.classes
@@ -82,5 +95,8 @@ def survey_labels(reader: DumpReader) -> LabelTable:
                 continue
             score += MultiLabelScore.of(logits, labels_MC)
             ranked.collect(logits.dense(), labels_MC)
-    names = reader.plan.source.class_names or list(map(str, range(classes)))
-    return LabelTable.of(score, ranked.of_each, names)
+    return LabelTable.of(score, ranked.of_each, _names(reader))
+
+
+def _names(reader: DumpReader) -> list[str]:
+    return reader.plan.source.class_names or list(map(str, range(reader.plan.classes)))

@@ -98,7 +98,7 @@ def _score_label(
         return score.measures, None
     there = labels_N.numpy() >= 0
     table = ClassTable.of(labels_N.numpy()[there], np.concatenate(tops)[there], names)
-    return score.measures | {"per_class": table.classes}, table
+    return score.measures | {"per_class": table.values}, table
 
 
 def _score_labels(
@@ -125,7 +125,7 @@ def _score_labels(
     measures = table.measures | counts | {"ece": pairs.error}
     if not per_class:
         return measures, None
-    return measures | {"per_class": table.labels}, table
+    return measures | {"per_class": table.values}, table
 
 
 def _names(space: LabelSpace) -> list[str]:

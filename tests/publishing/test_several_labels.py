@@ -45,9 +45,9 @@ def pull(repo: str, **options) -> dict:
 def test_lists_of_labels_go_and_come(hub, owner, stranger, original, repo, tmp_path):
     owner(push, str(original), repo)
     card = hub.files(repo)["README.md"].decode()
-    table = softlabels.info(str(original), per_label=True)
+    table = softlabels.info(str(original), per_class=True)
     assert f"Mean average precision {table['facts']['mean average precision']:.4f} over 2" in card
-    dog = next(label for label in table["per_label"] if label["class"] == 1)
+    dog = next(label for label in table["per_class"] if label["class"] == 1)
     assert f"| `dog\\|hound` | {dog['positives']} | {dog['prevalence']:.4f} |" in card
     assert "| eel | 0 | 0.0000 |" in card
     assert "| labels of a row | 1 on average |" in card

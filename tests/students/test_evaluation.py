@@ -69,6 +69,14 @@ def test_top_5_and_each_class(tmp_path, logits):
     json.dumps(found)
 
 
+def test_the_teacher_of_a_dump_class_by_class(made, dump_folder):
+    """Of the rows that it was fitted to, so that it knows most of them."""
+    found = softlabels.info(dump_folder, per_class=True)
+    measured = softlabels.evaluate(checkpoint=str(made / "t.pt"), split="train", per_class=True)
+    assert found["per_class"] == measured["per_class"]
+    assert found.table.lines == measured.lines[2:]
+
+
 def test_five_classes_have_no_top_5(tmp_path, logits):
     data = write(tmp_path / "d.parquet", logits[:, :5], [0, 4] * 60, datasets.Value("int64"))
     found = evaluate(data)
