@@ -133,6 +133,7 @@ def train(terminal: Terminal, options: TrainOptions) -> None:
 
     - `softlabels train --T 8`
     - `softlabels train data/digits-t --T 4 --alpha 1 --student mlp:30x30 --out small.pt`
+    - `softlabels train --T 8 --resume`
     """
     result = terminal.run(softlabels.train, options)
     if result.rank == 0:
