@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from softlabels.errors import TrainingError
+from softlabels.errors import TrainingError, UsageError
 from softlabels.models.causes import cause
 from softlabels.students.ranks import Ranks
 from softlabels.students.recipe import Recipe
@@ -30,6 +30,8 @@ class Optimization:
 
     steps: of the whole training, for the schedule.
     use_differs: whether some steps use only some of its parameters.
+
+    Raises UsageError where torch can't compile, TrainingError where a model can't be copied.
     """
 
     def __init__(
@@ -45,7 +47,10 @@ class Optimization:
         self.wrapped = ranks.wrap(student, use_differs)
         self.forward: Callable[[Tensor], Tensor] = self.wrapped
         if recipe.compile:
-            self.forward = torch.compile(self.wrapped)
+            try:
+                self.forward = torch.compile(self.wrapped)
+            except RuntimeError as error:  # of a Python or a system that torch does not compile on
+                raise UsageError(f"--compile is not possible here: {cause(error)}") from error
         self.optimizer = torch.optim.AdamW(
             student.model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay
         )

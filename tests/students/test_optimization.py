@@ -129,6 +129,15 @@ def test_options_that_can_not_work_are_refused(dump_folder, tmp_path, words, mes
     assert not list(tmp_path.iterdir())
 
 
+def test_a_system_on_which_torch_does_not_compile_is_told(dump_folder, tmp_path, monkeypatch):
+    def refuse(*what):
+        raise RuntimeError("torch.compile is not supported on Python 4")
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    with pytest.raises(UsageError, match="--compile is not possible here: "):
+        train(dump_folder, tmp_path / "s.pt", compile=True)
+
+
 @pytest.mark.slow
 def test_a_compiled_student_learns_what_the_eager_one_does(dump_folder, tmp_path, monkeypatch):
     eager = train(dump_folder, tmp_path / "eager.pt")
