@@ -26,6 +26,12 @@ from softlabels.models.metadata import known_of, of_archive
 from softlabels.models.model import Model, ModelFile
 
 OPERATORS = re.compile(r"torch\.ops\.\w+(\.\w+)+|_operator\.\w+|torch\.sym_\w+|math\.\w+")
+TABLES = ("_weights_config.json", "_constants_config.json")
+TENSOR = re.compile(r"(weight|tensor)_\d+")
+NOTES = re.compile(
+    r"(^|/)(archive_format|archive_version|byteorder|version|\.data/serialization_id|extra/[^/]*"
+    r"|extra_files/[^/]*)$"
+)  # members that torch reads as text
 SYMBOLS = re.compile(r"[a-z]+\d+")
 SIZE_WORDS = {
     "Symbol", "Integer", "Add", "Mul", "Pow", "Max", "Min", "Mod", "FloorDiv", "CeilDiv",
@@ -96,19 +102,38 @@ def suspicious_parts(path: Path) -> Iterator[str]:
     """What in the archive could run code when it is loaded, for a message."""
     try:
         with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                content = archive.read(name)
+            raw = _raw_tensors(archive)
+            for entry in archive.infolist():  # not by name, of which there may be two
+                name, content = entry.filename, archive.read(entry)
                 if name.endswith(".json"):
                     yield from _suspicious_json(name, json.loads(content))
-                elif content[:2] == b"PK" or content[:1] == b"\x80":
+                elif name not in raw and not NOTES.search(name):  # a pickle may begin in any way
                     yield from _suspicious_pickle(name, content)
     except (zipfile.BadZipFile, json.JSONDecodeError, RecursionError, SyntaxError) as error:
         raise TeacherError(f"{path} is truncated or damaged: {first_line(error)}") from error
 
 
+def _raw_tensors(archive: zipfile.ZipFile) -> set[str]:
+    """The members that torch reads as the bytes of a tensor, which may begin like a pickle: those
+    that a table of the archive lists as none, under the names that torch gives tensors alone. A
+    table that lists one as a pickle is suspicious itself."""
+    raw = set()
+    for name in archive.namelist():
+        if name.endswith(TABLES):
+            table = json.loads(archive.read(name))
+            payloads = table.get("config") if isinstance(table, dict) else None
+            for payload in payloads.values() if isinstance(payloads, dict) else ():
+                path = payload.get("path_name") if isinstance(payload, dict) else None
+                if isinstance(path, str) and TENSOR.fullmatch(path):
+                    raw.add(f"{name.rpartition('/')[0]}/{path}")
+    return raw
+
+
 def _suspicious_pickle(name: str, content: bytes) -> Iterator[str]:
     try:
-        torch.load(io.BytesIO(content), weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about old pickles
+            torch.load(io.BytesIO(content), weights_only=True)
     except Exception:
         yield f"a pickle ({name})"
 

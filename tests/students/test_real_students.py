@@ -11,6 +11,7 @@ from torch import nn
 
 import softlabels
 from softlabels.errors import TeacherError, UsageError
+from softlabels.students import state_file
 from tests.conftest import Lines
 from tests.pictures import save_pictures
 
@@ -314,3 +315,44 @@ def test_fit_has_the_same_door(pictures, tmp_path):
     assert result.checkpoint.training["started_from"] == "the weights that it has"
     with pytest.raises(UsageError, match=r":seven gave \[2, 7\] for 2 inputs; expected \[2, 10\]"):
         softlabels.fit(data="digits", model=seven, out=str(tmp_path / "u.pt"))
+
+
+class Interrupted(Net):
+    """In its 15th step somebody presses Ctrl-C."""
+
+    steps, at = 0, None
+
+    def forward(self, x):
+        self.steps += self.training
+        if self.steps == self.at:
+            raise KeyboardInterrupt
+        return super().forward(x)
+
+
+def seeded(at: int | None = None) -> Interrupted:
+    torch.manual_seed(3)
+    net = Interrupted(10)
+    net.at = at
+    return net
+
+
+def test_a_module_goes_on_where_another_stopped(dump_folder, tmp_path, monkeypatch):
+    """The state has its weights, so a new module, whatever its own are, ends as an undisturbed
+    one; one of other code is refused; one of a finished training gets the weights."""
+    monkeypatch.setattr(state_file, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(state_file, "MOST_SHARE", float("inf"))
+    undisturbed = seeded()
+    train(dump_folder, tmp_path / "a.pt", undisturbed)
+    with pytest.raises(KeyboardInterrupt):
+        train(dump_folder, tmp_path / "b.pt", seeded(at=15))
+    other = seeded()
+    other.head[1].p = 0.5
+    with pytest.raises(UsageError, match="training made otherwise: another code of the model"):
+        train(dump_folder, tmp_path / "b.pt", other, resume=True)
+    again = Interrupted(10)
+    _, said = train(dump_folder, tmp_path / "b.pt", again, resume=True)
+    assert "goes on after " in said
+    assert same(again.state_dict(), undisturbed.state_dict())
+    third = Interrupted(10)
+    train(dump_folder, tmp_path / "b.pt", third, resume=True)
+    assert same(third.state_dict(), undisturbed.state_dict())

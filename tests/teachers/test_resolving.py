@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -141,9 +142,10 @@ def test_a_hostile_exported_program_is_refused_and_never_run(tmp_path):
     mark = tmp_path / "ran"
     code = f"__import__('os').mkdir({str(mark)!r})"
     guards = f'"guards_code": ["{code}"]'.encode()
-    bomb = pickle.dumps(Bomb(mark))
+    bomb, old = pickle.dumps(Bomb(mark)), pickle.dumps(Bomb(mark), protocol=0)
     attacks = {
         "pickle": lambda n, c: bomb if "sample_inputs" in n else c,
+        "old pickle": lambda n, c: old if "sample_inputs" in n else c,
         "flag": lambda n, c: c.replace(b'"use_pickle": false', b'"use_pickle": true'),
         "operator": lambda n, c: c.replace(b"torch.ops.aten.relu.default", b"torch.os.system"),
         "guard": lambda n, c: c.replace(b'"guards_code": []', guards),
@@ -152,6 +154,35 @@ def test_a_hostile_exported_program_is_refused_and_never_run(tmp_path):
         path = repack(good, tmp_path / f"{name}.pt2", change)
         with pytest.raises(UntrustedPickle, match="--trust-pickle"):
             resolve(path)
+    assert not mark.exists()
+
+
+def test_weights_whose_bytes_begin_like_a_pickle(tmp_path):
+    """One tensor in 256 begins with the byte 0x80. Where torch would read a pickle, such a member
+    is refused as before."""
+    module = sequential()
+    with torch.no_grad():
+        module[0].weight[0, 0] = torch.tensor(0x3F800080, dtype=torch.int32).view(torch.float32)
+    path = export(module, tmp_path / "t.pt2", True)
+    torch.testing.assert_close(resolve(path).logits(INPUTS), module(INPUTS))
+    mark = tmp_path / "ran"
+    bomb = pickle.dumps(Bomb(mark))
+    hidden = repack(path, tmp_path / "h.pt2", lambda n, c: bomb if n.endswith("weight_0") else
+                    c.replace(b'"use_pickle": false', b'"use_pickle": true'))  # fmt: skip
+    renamed = repack(path, tmp_path / "r.pt2",
+                     lambda n, c: c.replace(b'"weight_0"', b'"opaque_obj_0"'))  # fmt: skip
+    attacks = [hidden]
+    for protocol in (0, 4):
+        attacks.append(str(tmp_path / f"r{protocol}.pt2"))
+        shutil.copy(renamed, attacks[-1])
+        with zipfile.ZipFile(attacks[-1], "a") as archive:
+            names = archive.namelist()
+            folder = next(n for n in names if n.endswith("weight_0")).rpartition("/")[0]
+            bomb = pickle.dumps(Bomb(mark), protocol=protocol)
+            archive.writestr(f"{folder}/opaque_obj_0", bomb)
+    for attack in attacks:
+        with pytest.raises(UntrustedPickle, match="--trust-pickle"):
+            resolve(attack)
     assert not mark.exists()
 
 
