@@ -42,7 +42,7 @@ columns
 sources
 chosen_rows
 describing label_numbers examples
-text_inputs
+text_inputs token_inputs
 opening preprocessing own_preprocessing viewed augmented
 """,
     "inputs.tables": """
@@ -67,6 +67,8 @@ inputs
     "models": """
 causes outputs feeding sniffing masks last_layers metadata
 graphs pickles
+tokens
+tokenizers
 specs model shards
 naming blueprints
 factories timm torchvision transformers

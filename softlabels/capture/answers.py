@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,11 +14,14 @@ from softlabels.inputs.augmentations import Drawn
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.rows import Rows
 from softlabels.inputs.views import replay
+from softlabels.models.tokens import Tokens
 from softlabels.store.codecs.kinds import Dense
 from softlabels.store.folder import Folder
 from softlabels.store.plan import TeacherRecord
 from softlabels.teachers import Teacher
 from softlabels.teachers.probing import steady_limit
+
+Given = Tensor | Tokens  # the inputs of a batch of rows
 
 
 class Answers(Protocol):
@@ -58,7 +62,7 @@ class Answers(Protocol):
         """The positions of the rows that have no answer, and why, in order."""
         ...
 
-    def answer(self, rows: Rows, inputs: Tensor | None, views: Sequence[Drawn] = ()) -> Dense:
+    def answer(self, rows: Rows, inputs: Given | None, views: Sequence[Drawn] = ()) -> Dense:
         """The answers to these rows, of which `left_out` names none; or to these views of each, one
         view after the other. They may lie on a device that still computes them: the writing thread
         waits for them."""
@@ -72,7 +76,7 @@ class Answers(Protocol):
 
 @dataclass(frozen=True)
 class RunningTeacher:
-    """A teacher on a device."""
+    """A teacher on a device. at_once: rows of tokens in a forward pass."""
 
     model: Teacher
     preprocess: Preprocess
@@ -80,6 +84,7 @@ class RunningTeacher:
     device: torch.device
     classes: int
     batch_size: int | None = None
+    at_once: int = 256
 
     verb: ClassVar[str] = "dump"
     gives: ClassVar[Any] = Dense
@@ -114,8 +119,10 @@ class RunningTeacher:
     def left_out(self, rows: Rows) -> list[tuple[int, str]]:
         return []
 
-    def answer(self, rows: Rows, inputs: Tensor | None, views: Sequence[Drawn] = ()) -> Dense:
+    def answer(self, rows: Rows, inputs: Given | None, views: Sequence[Drawn] = ()) -> Dense:
         assert inputs is not None, "it needs them"
+        if isinstance(inputs, Tokens):
+            return Dense(self._by_length(inputs.to(self.device)))
         if self.device.type == "cuda":
             inputs = inputs.pin_memory()
         on_device = inputs.to(self.device, non_blocking=True)
@@ -123,6 +130,15 @@ class RunningTeacher:
             return Dense(self._logits(on_device))
         # each view is a batch of its own, as large as one of inputs as they are
         return Dense(torch.cat([self._logits(replay(on_device, drawn)) for drawn in views]))
+
+    def _by_length(self, tokens: Tokens) -> Tensor:
+        """Rows of like lengths are answered together, so that little is padded; in their order."""
+        order = np.argsort(tokens.lengths, kind="stable")
+        parts = [
+            self.model.logits(tokens[order[start : start + self.at_once]], self.precision)
+            for start in range(0, len(order), self.at_once)
+        ]
+        return torch.cat(parts)[torch.from_numpy(np.argsort(order)).to(self.device)]
 
     def _logits(self, inputs: Tensor) -> Tensor:
         return self.model.logits(self.preprocess.on_numbers(inputs), self.precision)

@@ -23,7 +23,9 @@ from softlabels.inputs.label_lists import as_record
 from softlabels.inputs.rows import Rows
 from softlabels.inputs.sources import Source
 from softlabels.inputs.texts import Texts
+from softlabels.inputs.token_inputs import tokens_of
 from softlabels.inputs.views import joined
+from softlabels.models.tokens import Tokens
 from softlabels.store.codecs.kinds import Dense
 from softlabels.store.folder import Folder
 from softlabels.store.ledger import Ledger
@@ -34,6 +36,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 WRITES_IN_FLIGHT = 4
+WINDOW = 16  # batches of texts
 
 
 @dataclass(frozen=True)
@@ -80,12 +83,14 @@ class Ready:
     inputs: those of `rows`, decoded; None where answers need none, or where there are no rows
     views: the parameters of each view of them; empty for the inputs as they are
     unturned: pictures that are fed as stored, though their EXIF orientation says to turn them
+    truncated: texts of which the end was cut
     """
 
     rows: Rows
-    inputs: Tensor | None
+    inputs: Tensor | Tokens | None
     skipped: list[Skipped]
     unturned: int = 0
+    truncated: int = 0
     views: list[Drawn] = field(default_factory=list)
 
 
@@ -154,6 +159,9 @@ def make_ready(rows: Rows, answers: Answers, pace: Pace) -> Ready:
     if not answers.needs_inputs:
         reasons = answers.left_out(rows)
         return Ready(_without(rows, reasons), None, _left_out(rows, reasons))
+    if isinstance(rows.cells, Texts) and answers.preprocess.is_tokenizer:
+        tokens, truncated = tokens_of(rows.cells, rows.ids, answers.preprocess)
+        return Ready(rows, tokens, [], truncated=truncated)
     if not isinstance(rows.cells, list):
         return Ready(rows, numbers_of(rows.cells, answers.preprocess, rows.ids), [])
     values, reasons = [], []
@@ -222,6 +230,7 @@ class Scribe:
             for entry in batch.ready.skipped:
                 self.open.skip(entry)
             self.open.unturned += batch.ready.unturned
+            self.open.truncated += batch.ready.truncated
             if answer is not None:
                 inputs = None
                 if self.job.plan.with_inputs:
@@ -256,6 +265,9 @@ def input_column(cells: list[bytes] | np.ndarray | Texts, type_: pa.DataType) ->
 
 
 def _batches(job: Job, shard: int) -> Iterator[tuple[int, int]]:
+    """The source rows that are read at once: a batch, or of texts several, whose rows are sorted by
+    length before they are batched."""
     start, stop = job.plan.bounds(shard)
-    for first in range(start, stop, job.pace.batch_size):
-        yield first, min(first + job.pace.batch_size, stop)
+    size = job.pace.batch_size * (WINDOW if job.answers.preprocess.is_tokenizer else 1)
+    for first in range(start, stop, size):
+        yield first, min(first + size, stop)

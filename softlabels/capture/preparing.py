@@ -9,6 +9,7 @@ from softlabels.capture.answers import RunningTeacher
 from softlabels.capture.naming import ClassNames, names_of_dump, names_of_teacher
 from softlabels.capture.pipeline import Pace
 from softlabels.capture.planning import Setup, Storage, default_name
+from softlabels.capture.tokenizing import Tokenizing, read_texts
 from softlabels.capture.trying import TeacherRun, try_teacher
 from softlabels.capture.viewing import Views
 from softlabels.errors import LabelSpaceMismatch, UsageError
@@ -17,6 +18,7 @@ from softlabels.inputs.opening import DataChoice, LabelChoice, open_chosen
 from softlabels.inputs.own_preprocessing import check_own_preprocessing
 from softlabels.inputs.preprocessing import choose, differing, remarks
 from softlabels.inputs.sources import Source
+from softlabels.inputs.token_inputs import TokenInputs
 from softlabels.label_spaces import WAYS_OUT
 from softlabels.models.objects import OBJECTS
 from softlabels.options import DumpOptions
@@ -48,6 +50,8 @@ def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
             f"--augment is {views.augment!r}, which works on pixels; what the function "
             f"{examples.preprocess} gives may be none. Write the preprocessing as text"
         )
+    if isinstance(examples, TokenInputs) and views.augment is not None:
+        raise UsageError(f"--augment is {views.augment!r}, which works on pixels; these are texts")
     views.check_shape(examples.input_shape)
     source = examples.source
     names = names_of_dump(source, opened.names)
@@ -66,6 +70,7 @@ def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
         device=device,
         classes=classes,
         batch_size=options.batch_size if options.allow_batch_dependence else None,
+        at_once=options.batch_size,
     )
     out = options.out or f"data/{default_name(source, teacher.name)}"
     setup = Setup(
@@ -105,7 +110,7 @@ class _Opened:
     teacher: Teacher
     names: ClassNames
     remarks: list[str]
-    examples: Examples
+    examples: Examples | TokenInputs
     preprocessing: str
 
 
@@ -118,20 +123,31 @@ def _open(options: DumpOptions, progress: Progress) -> _Opened:
     """
     choice, data = options.part(TeacherChoice), options.part(DataChoice)
 
-    def examples(remembered: dict[str, Any], known: str | None) -> tuple[Examples, str]:
+    def examples(
+        remembered: dict[str, Any], known: str | None
+    ) -> tuple[Examples | TokenInputs, str]:
         labels = options.part(LabelChoice)
         try:
             source = open_chosen(data, _title(choice.teacher), remembered, progress, labels)
         except LabelSpaceMismatch as error:
             raise LabelSpaceMismatch(f"{error}. {WAYS_OUT}") from error
+        if teacher is not None and teacher.own_tokenizer is not None:
+            if options.preprocess is not None:
+                raise UsageError(
+                    f"--preprocess is {options.preprocess!r}, and {teacher.title} reads texts, "
+                    f"which its tokenizer prepares; leave it out, or name another --tokenizer"
+                )
+            return read_texts(teacher, source, options.part(Tokenizing)), ""
+        options.part(Tokenizing).refuse_any(_title(choice.teacher))
         if unasked and source.kind != "image":  # what a module says of itself is about pictures
             known = None
-        elif unasked and options.preprocess is None:
+        elif teacher is not None and unasked and options.preprocess is None:
             check_own_preprocessing(teacher)
         chosen = choose(source, options.preprocess, known, whose, unasked)
         return Examples(source, chosen.preprocess), chosen.origin
 
-    opened: list[tuple[Examples, str]] = []
+    opened: list[tuple[Examples | TokenInputs, str]] = []
+    teacher: Teacher | None = None
     whose = unasked = ""
 
     def input_shape() -> list[int]:

@@ -11,13 +11,16 @@ from softlabels.capture.planning import Storage
 from softlabels.errors import LogitsError, UsageError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.label_numbers import check_labels, has_two_classes
+from softlabels.inputs.token_inputs import TokenInputs
 from softlabels.models.outputs import describe_pair
+from softlabels.models.tokens import Tokens
 from softlabels.probabilities import looks_like, scaled_probabilities
 from softlabels.soft_targets import LINKS
 from softlabels.store.codecs.kinds import Dense
 from softlabels.store.codecs.registry import parse_codec
 from softlabels.store.codecs.rounding import cast_for_storage
 from softlabels.teachers import Teacher
+from softlabels.teachers.padding import choose_side
 from softlabels.teachers.probing import check_steady
 from softlabels.teachers.teacher import check_class_names
 
@@ -45,7 +48,7 @@ class TeacherRun:
 
 def try_teacher(
     teacher: Teacher,
-    examples: Examples,
+    examples: Examples | TokenInputs,
     names: ClassNames,
     run: TeacherRun,
     storage: Storage,
@@ -71,7 +74,11 @@ def try_teacher(
     rows, inputs = examples.first_readable(run.batch_size)
     block = examples.source.take(rows)
     ids = block.ids.tolist()
-    inputs = examples.finish(inputs.to(device))
+    inputs = examples.finish(inputs.to(device))  # type: ignore[arg-type]
+    side = ""
+    if isinstance(inputs, Tokens):
+        tokenizer = examples.preprocess.tokenization[0]
+        side = choose_side(teacher, inputs, tokenizer.side, run.precision)
     logits_NC = teacher.logits(inputs, run.precision)
     classes = logits_NC.shape[1]
     if run.outputs == "binary" and not teacher.is_pair:
@@ -104,7 +111,7 @@ def try_teacher(
         codec.check_lost(kl, len(ids), f"the first {len(ids):,} rows")
     same = _sameness(block.hashes, logits_NC)
     pair = describe_pair(teacher.title, names.names) if teacher.is_pair else ""
-    return classes, [text for text in (*teacher.feed.remarks, pair, remark, same) if text]
+    return classes, [text for text in (*teacher.feed.remarks, side, pair, remark, same) if text]
 
 
 def _sameness(hashes_N: np.ndarray, logits_NC: Tensor) -> str:

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from softlabels.capture.answers import Given
 from softlabels.capture.naming import ClassNames
 from softlabels.errors import AlignmentError, LogitsError, PlanMismatch, UsageError
 from softlabels.exchange.foreign import Foreign, look_at_dtype
@@ -98,9 +98,7 @@ class FileAnswers:
         reason = f"no logits for it in {Path(self.file).name}"
         return [(position, reason) for position in missing.tolist()]
 
-    def answer(
-        self, rows: Rows, inputs: Tensor | None = None, views: Sequence[Drawn] = ()
-    ) -> Dense:
+    def answer(self, rows: Rows, inputs: Given | None = None, views: Sequence[Drawn] = ()) -> Dense:
         """Raises LogitsError or AlignmentError that names the row."""
         assert not views, "a file has the logits of the inputs as they are"
         places = self.places[rows.numbers]

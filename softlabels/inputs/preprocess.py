@@ -21,6 +21,11 @@
                             entry a channel
     tokens                  whole numbers stay whole: int64                on numbers, alone
     opaque(name, hash)      a function of the user's, see `functions`      alone
+    tokenizer(name, hash[, most][, truncate])                              alone
+                            of texts: `own` for the model's tokenizer,
+                            else its name; its hash, see
+                            `models.tokenizers`; the most tokens that the
+                            model takes, and whether longer texts are cut
 
 resize, contain, cover and crop_pct take the name of a filter after the sizes: bilinear (the
 default), bicubic, …
@@ -31,7 +36,7 @@ cached. Steps on numbers run on whole float32 batches, on the training device.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -43,6 +48,7 @@ from softlabels.errors import UsageError
 from softlabels.inputs.crop_percentage import crop_percentage
 from softlabels.inputs.functions import Function
 from softlabels.inputs.pictures import FILTERS, LARGEST, SIZED, apply_words, by_kind
+from softlabels.models.tokenizers import Tokenizer
 from softlabels.spec import Call, parse_pipeline, short
 
 ON_PICTURE = {
@@ -51,6 +57,7 @@ ON_PICTURE = {
 }  # fmt: skip
 ON_NUMBERS = {"scale": (1, 1), "normalize": (2, 2), "tokens": (0, 0)}
 OPAQUE = "opaque"
+TOKENIZER, TRUNCATE, OWN = "tokenizer", "truncate", "own"
 DEFAULTS = {"image": "upright|scale(255)", "array": "", "text": ""}
 
 
@@ -59,11 +66,13 @@ class Preprocess:
     """A parsed pipeline; `str()` gives the text back, with crop_pct as the steps it stands for.
 
     function: what `opaque` stands for; None where it is not here
+    tokenizer: the one of `tokenizer`, likewise
     """
 
     picture: tuple[Call, ...]
     numbers: tuple[Call, ...]
     function: Function | None = None
+    tokenizer: Tokenizer | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, given: "str | Preprocess | Callable[[Any], Any]") -> "Preprocess":
@@ -81,7 +90,7 @@ class Preprocess:
         picture: list[Call] = []
         numbers: list[Call] = []
         steps = parse_pipeline(text, "--preprocess")
-        if [step.name for step in steps] == [OPAQUE]:
+        if [step.name for step in steps] in ([OPAQUE], [TOKENIZER]):
             return cls(tuple(steps), ())
         for call in steps:
             known = ON_PICTURE | ON_NUMBERS
@@ -113,6 +122,44 @@ class Preprocess:
     def is_opaque(self) -> bool:
         """Whether it is a function of the user's."""
         return bool(self.picture) and self.picture[0].name == OPAQUE
+
+    @classmethod
+    def tokenize(
+        cls, tokenizer: Tokenizer, most: int | None, truncates: bool, is_own: bool
+    ) -> "Preprocess":
+        """Of texts. most: tokens that the model takes; truncates: whether longer texts are cut;
+        is_own: whether it is the tokenizer in the model's folder."""
+        name = OWN if is_own else tokenizer.name
+        args = [name, tokenizer.hash, *([] if most is None else [most])]
+        call = Call(TOKENIZER, (*args, *[TRUNCATE] * truncates))
+        return cls((call,), (), tokenizer=tokenizer)
+
+    @property
+    def is_tokenizer(self) -> bool:
+        """Whether texts are tokenised."""
+        return bool(self.picture) and self.picture[0].name == TOKENIZER
+
+    @property
+    def other_tokenizer(self) -> str | None:
+        """The name of a tokenizer that is not the model's own."""
+        name = self.picture[0].args[0] if self.is_tokenizer else OWN
+        return None if name == OWN else str(name)
+
+    @property
+    def cut_at(self) -> int | None:
+        """How many tokens longer texts are cut to; None where they are not."""
+        args = self.picture[0].args if self.is_tokenizer else ()
+        if TRUNCATE not in args[2:]:
+            return None
+        return next((arg for arg in args[2:] if isinstance(arg, int)), None)
+
+    @property
+    def tokenization(self) -> tuple[Tokenizer, int | None, bool]:
+        """The tokenizer, how many tokens the model takes, and whether longer texts are cut."""
+        assert self.tokenizer is not None, "it is here"
+        args = self.picture[0].args[2:]
+        most = next((arg for arg in args if isinstance(arg, int)), None)
+        return self.tokenizer, most, TRUNCATE in args
 
     def __str__(self) -> str:
         return "|".join(map(str, self.picture + self.numbers))

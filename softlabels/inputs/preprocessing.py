@@ -15,6 +15,7 @@ from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocess import DEFAULTS, Preprocess
 from softlabels.inputs.sources import Source
 from softlabels.inputs.text_inputs import TextInputs
+from softlabels.inputs.token_inputs import TokenInputs
 from softlabels.system.progress import Progress
 
 UNIT, PIXELS = 1.0, 255.0
@@ -76,11 +77,13 @@ def differing(given: Any, remembered: str, of: str) -> list[str]:
     return [f"warning: --preprocess is {ours}, and {of} says {theirs}: yours is used"]
 
 
-def remarks(examples: Examples | TextInputs, origin: str = "") -> list[str]:
+def remarks(examples: Examples | TextInputs | TokenInputs, origin: str = "") -> list[str]:
     """The chosen preprocessing with what it makes of the first inputs, and warnings; nothing of
     texts, which stay as they are."""
     if isinstance(examples, TextInputs):
         return []
+    if isinstance(examples, TokenInputs):
+        return [examples.remark()]
     preprocess = examples.preprocess
     raw_N = examples.sample(2)
     if raw_N.ndim != 4:  # numbers are cheap to read, and two rows of them say little

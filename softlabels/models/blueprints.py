@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from softlabels.errors import TeacherError
 from softlabels.models.model import Model
+from softlabels.models.tokenizers import Tokenizer
 from softlabels.system.humanize import few
 
 
@@ -38,6 +39,7 @@ class Blueprint:
     preprocess, unsaid, transform, class_names: see `Model`
     task: what it was trained for, multilabel or classification, if that is known
     flaw: see `Model`
+    tokenizer: of a model that reads texts, what opens its own; None for other models
     convert: from the names that weights were published under to the library's
     """
 
@@ -52,6 +54,7 @@ class Blueprint:
     class_names: list[str] | None = None
     task: str | None = None
     flaw: str = ""
+    tokenizer: Callable[[], Tokenizer] | None = None
     convert: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
 
     def load(self) -> Model:
@@ -87,5 +90,6 @@ class Blueprint:
             transform=self.transform,
             class_names=names,
             flaw=self.flaw,
+            own_tokenizer=self.tokenizer,
             data={} if self.task is None else {"task": self.task},
         )

@@ -14,6 +14,8 @@ from softlabels.models.causes import cause, first_line
 from softlabels.models.feeding import Feed, weights_dtype
 from softlabels.models.masks import refuse_unmasked
 from softlabels.models.outputs import logits_of, pair_of
+from softlabels.models.tokenizers import Tokenizer, taken
+from softlabels.models.tokens import Tokens
 from softlabels.system.devices import autocast, resolve_device, tf32
 
 
@@ -66,6 +68,8 @@ class Model:
     stays: the device of an object of the user's, which is not moved; None for what may be moved
     remarks: what loading it has to say to a person
     feed: in which dtype it takes inputs, and how many at once
+    own_tokenizer: of a model that reads texts, what opens its own tokenizer; None for others
+    side: where rows of tokens are padded, right or left
     """
 
     name: str
@@ -89,6 +93,8 @@ class Model:
     stays: torch.device | None = None
     remarks: list[str] = field(default_factory=list)
     feed: Feed = field(default_factory=Feed)
+    own_tokenizer: Callable[[], Tokenizer] | None = None
+    side: str = "right"
 
     def __repr__(self) -> str:
         spec = f", {self.spec}" if self.spec else ""
@@ -124,8 +130,9 @@ class Model:
         return self
 
     @torch.inference_mode()
-    def logits(self, inputs: Tensor, precision: str = "float32") -> Tensor:
-        """Raw logits, float32 [N, C] (float64 stays), on the inputs' device.
+    def logits(self, inputs: Tensor | Tokens, precision: str = "float32") -> Tensor:
+        """Raw logits, float32 [N, C] (float64 stays), on the inputs' device. Tokens are padded to
+        the longest row, on `side`, and go to the model by name, with a mask.
 
         precision: float32 (IEEE, never TF32), tf32, bf16 or fp16.
 
@@ -138,18 +145,25 @@ class Model:
                 f"({self.kind}): leave --precision out, or export the graph in another type"
             )
 
-        def call(part: Tensor) -> Tensor:
-            output = self.module(part.clone())  # it may work in place,
+        def call(part: Tensor | Tokens) -> Tensor:
+            if isinstance(part, Tokens):
+                output = self.module(**self._padded(part))
+            else:
+                output = self.module(part.clone())  # it may work in place,
             logits_NC = logits_of(output, len(part), self.classes, self.title, self.binary)
             if self.binary and logits_NC.shape[1] == 1:
                 self.is_pair = True
                 return pair_of(logits_NC)
             return logits_NC.clone()  # or give the same memory each time, as CUDA graphs do
 
-        refuse_unmasked(getattr(self.module, "held", self.module), inputs, self.title)
+        if isinstance(inputs, Tensor):
+            refuse_unmasked(getattr(self.module, "held", self.module), inputs, self.title)
         try:
             with tf32(precision == "tf32"), autocast(inputs.device, precision):
-                logits_NC = self.feed.run(call, inputs)
+                if isinstance(inputs, Tokens):
+                    logits_NC = call(inputs)
+                else:
+                    logits_NC = self.feed.run(call, inputs)
         except UsageError as error:
             raise TeacherError(str(error)) from error
         except SoftlabelsError:
@@ -171,3 +185,10 @@ class Model:
                 f"as --batch-size"
             ) from error
         return logits_NC if logits_NC.dtype == torch.float64 else logits_NC.float()
+
+    def _padded(self, tokens: Tokens) -> dict[str, Tensor]:
+        """A batch of tokens by the names that the model takes."""
+        known = taken(self.module)
+        pad = int(self.module.config.pad_token_id)  # type: ignore[union-attr,arg-type]
+        padded = tokens.padded(self.side, pad)
+        return {name: values for name, values in padded.items() if name in known}

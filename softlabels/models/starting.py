@@ -89,6 +89,11 @@ def begin(choice: ModelChoice, input_shape: Sequence[int], classes: int) -> Begi
         return _object(choice, classes)
     name = _parse(choice.model)
     blueprint = SOURCES[name.source](name.ident)
+    if blueprint.tokenizer is not None:
+        raise UsageError(
+            f"{name} reads texts, and students take numbers or pictures yet: train it with a loop "
+            f"of your own over softlabels.load, whose batches have the texts"
+        )
     module, spec = blueprint.build(classes), str(name)
     if name.source == FACTORY:
         begun = Beginning(module, spec, "the weights that it makes")

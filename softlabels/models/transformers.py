@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from softlabels.errors import TeacherError
 from softlabels.models.blueprints import Blueprint, Weighed
 from softlabels.models.causes import first_line
+from softlabels.models.tokenizers import FILES as TOKENIZER_FILES
+from softlabels.models.tokenizers import open_tokenizer
 from softlabels.spec import Call
 from softlabels.system.extras import need
 from softlabels.system.humanize import few
@@ -77,15 +79,15 @@ def transformers_blueprint(place: str) -> Blueprint:
         )
     with _loading(transformers, place):
         config = transformers.AutoConfig.from_pretrained(name, **at)
-    kinds = transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
-    if type(config) not in kinds:
-        built = ", ".join(config.architectures or []) or f"a {config.model_type}"
-        raise TeacherError(
-            f"{place} is {built}, and transformers classifies no images with {config.model_type}; "
-            f"give the folder of an image classifier, such as ViTForImageClassification"
-        )
+    kinds, reads_text = _kinds(transformers, config, place)
     auto = transformers.AutoModelForImageClassification
+    auto = transformers.AutoModelForSequenceClassification if reads_text else auto
     channels = getattr(config, "num_channels", 3)
+    prepared: dict[str, Any]
+    if reads_text:
+        prepared = {"tokenizer": lambda: open_tokenizer(name, **at)}
+    else:
+        prepared = _own_preprocessing(transformers, name, at, channels)
 
     def build(classes: int | None) -> nn.Module:
         with _loading(transformers, place):
@@ -97,10 +99,36 @@ def transformers_blueprint(place: str) -> Blueprint:
         name=(folder.resolve() if is_folder else Path(name)).name,
         spec=_class_of(config, kinds) if is_folder else f"hf:{place}",
         build=build,
-        pretrained=lambda: _pretrained(transformers, auto, name, place, at),
+        pretrained=lambda: _pretrained(
+            transformers, auto, name, place, at, TOKENIZER_FILES if reads_text else PROCESSORS
+        ),
         class_names=_class_names(config),
         task=TASKS.get(config.problem_type or ""),
-        **_own_preprocessing(transformers, name, at, channels),
+        **prepared,
+    )
+
+
+def _kinds(transformers: ModuleType, config: Any, place: str) -> tuple[Any, bool]:
+    """The classifiers that a configuration may be of, and whether they read texts. Raises
+    TeacherError where it is none."""
+    images = transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
+    texts = transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    built = config.architectures or []
+    if type(config) in texts and (type(config) not in images or _class_of(config, texts) in built):
+        if config.problem_type == "regression":
+            raise TeacherError(
+                f"{place} was trained for regression (problem_type), and a dump has logits of "
+                f"classes: give a classifier"
+            )
+        if any(name.endswith("ForSequenceClassification") for name in built) or not built:
+            return texts, True
+    elif type(config) in images:
+        return images, False
+    what = ", ".join(built) or f"a {config.model_type}"
+    raise TeacherError(
+        f"{place} is {what}, which classifies neither images nor texts in transformers; give the "
+        f"folder of a classifier, such as ViTForImageClassification or "
+        f"BertForSequenceClassification"
     )
 
 
@@ -216,19 +244,27 @@ def build_configured(configuration: dict[str, Any], classes: int) -> nn.Module:
 
 
 def _pretrained(
-    transformers: ModuleType, auto: Any, name: str, place: str, at: dict[str, Any]
+    transformers: ModuleType,
+    auto: Any,
+    name: str,
+    place: str,
+    at: dict[str, Any],
+    beside: list[str],
 ) -> Weighed:
     """transformers draws those that no file has at random."""
     with _loading(transformers, place):
         module, loaded = auto.from_pretrained(name, output_loading_info=True, **at)
-        files = _files(transformers, name, at["revision"])
+        files = _files(transformers, name, at["revision"], beside)
     missing, left = (sorted(loaded[f"{key}_keys"]) for key in ("missing", "unexpected"))
     remarks = [f"{place}: not the model's, left out: {few(left)}"] if left else []
     return Weighed(module, files, remarks, missing)
 
 
-def _files(transformers: ModuleType, name: str, revision: str | None) -> list[Path]:
-    """What transformers reads of a folder or repository."""
+def _files(
+    transformers: ModuleType, name: str, revision: str | None, beside: list[str]
+) -> list[Path]:
+    """What transformers reads of a folder or repository. beside: files of its processor or its
+    tokenizer."""
     utils = transformers.utils
 
     def find(file: str) -> str | None:
@@ -241,7 +277,7 @@ def _files(transformers: ModuleType, name: str, revision: str | None) -> list[Pa
     if names and names[0].endswith(".index.json"):
         shards, _ = utils.hub.get_checkpoint_shard_files(name, names[0], revision=revision)
         names += shards
-    others = [path for file in ("config.json", *PROCESSORS) if (path := find(file)) is not None]
+    others = [path for file in ("config.json", *beside) if (path := find(file)) is not None]
     return [Path(path) for path in (*others, *names)]
 
 

@@ -24,6 +24,11 @@ def doubts(manifest: Manifest, plan: Plan) -> Iterator[str]:
             f"{most:.2g} nats at T = 1, and the pilot measured {pilot.at_one.mean:.2g}: some rows "
             f"are not like the others. Look at softlabels info, or store with --codec dense"
         )
+    if statistics.truncated:
+        yield (
+            f"of {statistics.truncated:,} of {manifest.inputs:,} texts the teacher saw the "
+            f"beginning alone, as was asked for ({plan.preprocess})"
+        )
     if statistics.unturned:
         yield (
             f"{statistics.unturned:,} of {manifest.inputs:,} images carry an EXIF "

@@ -46,6 +46,8 @@ def describe(manifest: Manifest, plan: Plan) -> dict[str, Any]:
         facts["range of logits"] = [statistics.min, statistics.max]
     if statistics and statistics.unturned:
         facts["pictures not turned"] = statistics.unturned
+    if statistics and statistics.truncated:
+        facts["texts cut"] = statistics.truncated
     if manifest.skipped:
         what = "inputs" if plan.has_views else "rows"
         facts[f"{what} left out"] = len(manifest.skipped)

@@ -74,7 +74,7 @@ def _options(plan: Plan, skipped: bool, data: str | None) -> tuple[dict[str, Any
     teacher, source, columns = plan.teacher, plan.source, plan.source.columns
     kind, model = teacher.kind, teacher.model
     built = model and (kind == "state_dict" or ":" in model.partition("(")[0])
-    by_name = spelling(plan)
+    by_name, steps = spelling(plan), Preprocess.parse(plan.preprocess)
     pairs = {
         "teacher": by_name or TEACHER,
         "name": teacher.name,
@@ -90,7 +90,9 @@ def _options(plan: Plan, skipped: bool, data: str | None) -> tuple[dict[str, Any
         "label-column": columns.label or columns.label_source,
         "id-column": columns.id,
         "class-names": NAMES if source.class_names_from == "file" else None,
-        "preprocess": plan.preprocess,
+        "preprocess": None if steps.is_tokenizer else plan.preprocess,
+        "tokenizer": steps.other_tokenizer,
+        "max-length": steps.cut_at,
         "precision": plan.precision,
         "task": plan.task if plan.task != "classification" else None,
         "codec": None if plan.codec == "dense" else plan.codec,

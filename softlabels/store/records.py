@@ -75,6 +75,11 @@ class Statistics(Record):
         description="the number of pictures that the teacher saw as stored, though their EXIF "
         "orientation says to turn them; left out where there are none",
     )
+    truncated: Count = Field(
+        default=0,
+        description="the number of texts of which the teacher saw the beginning alone; left out "
+        "where there are none",
+    )
 
     @property
     def scored(self) -> int:
@@ -114,6 +119,7 @@ class Statistics(Record):
             kl=_all([part.kl for part in parts], lambda means: _mean(means, weights)),
             kl_most=_all([part.kl_most for part in parts], max),
             unturned=sum(part.unturned for part in parts),
+            truncated=sum(part.truncated for part in parts),
         )
 
     def agrees(self, other: "Statistics") -> bool:

@@ -84,6 +84,7 @@ class ShardWriter:
         self.holds_error = True  # a shard whose codec errs far more than on the pilot is refused
         self.statistics = LogitStatistics()
         self.skipped: list[Skipped] = []
+        self.truncated = 0  # texts of which the end was cut
         self.unturned = 0  # pictures fed as stored, though their EXIF orientation says to turn them
         self.commit: Commit | None = None
         # the band of inputs that is being filled; of numbers [V, group_rows, …]
@@ -184,7 +185,8 @@ class ShardWriter:
                 assert rows == (stop - start - len(self.skipped)) * views, "a shard is whole"
                 fingerprint = self._fingerprint()
                 if statistics:
-                    statistics = self._judged(statistics.replace(unturned=self.unturned))
+                    counts = {"unturned": self.unturned, "truncated": self.truncated}
+                    statistics = self._judged(statistics.replace(**counts))
                 self.file.close()
             except BaseException:
                 self.file.abandon()

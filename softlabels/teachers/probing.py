@@ -11,6 +11,7 @@ from torch import Tensor
 
 from softlabels.errors import TeacherError
 from softlabels.models.objects import OBJECTS
+from softlabels.models.tokens import Tokens
 from softlabels.soft_targets import Link, total_variation
 from softlabels.teachers.teacher import Teacher
 
@@ -49,7 +50,12 @@ def steady_limit(teacher: Teacher, precision: str) -> float:
 
 
 def check_steady(
-    teacher: Teacher, inputs: Tensor, logits_NC: Tensor, precision: str, ids: list, allowed: bool
+    teacher: Teacher,
+    inputs: Tensor | Tokens,
+    logits_NC: Tensor,
+    precision: str,
+    ids: list,
+    allowed: bool,
 ) -> str:
     """Hold `logits_NC`, the teacher's for a batch of these inputs, against what it gives for them
     in reverse order, for every second of them, and for some alone. A remark, or ''.

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from softlabels.errors import AlignmentError, LabelSpaceMismatch, TeacherError, UsageError
-from softlabels.inputs.examples import Examples
 from softlabels.inputs.label_lists import differing
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import BLOCK_ROWS, Source
 from softlabels.inputs.text_inputs import numbers_alone
+from softlabels.inputs.token_inputs import TokenInputs
 from softlabels.label_spaces import LabelSpace, match_label_spaces
 from softlabels.logits import DenseLogits, Logits
 from softlabels.measures import agrees
@@ -26,8 +26,11 @@ from softlabels.system.devices import CUDA_ALONE
 from softlabels.system.progress import Progress
 from softlabels.targets.joining import find_inputs
 from softlabels.teachers import Teacher, resolve
+from softlabels.teachers.padding import choose_side
 from softlabels.teachers.probing import MOST_REPLAYED, REPLAYED, difference, steady_limit
 from softlabels.teachers.resolving import TeacherChoice
+
+SIDE_ROWS = 256  # that padding is tried on
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,8 @@ def replay(
             raise UsageError(f"preprocess is {given}; the dump's is {plan.preprocess}")
         preprocess = given
     inputs = find_inputs(reader, source, preprocess.check_here(str(reader.folder)))
-    examples = numbers_alone(inputs, "--replay")
+    tokens = preprocess.is_tokenizer
+    examples: Any = inputs if tokens else numbers_alone(inputs, "--replay")
     if plan.teacher.kind in OBJECTS and isinstance(chosen.teacher, str):
         raise TeacherError(
             f"the teacher of this dump, {plan.teacher.name}, was a {plan.teacher.kind} in memory, "
@@ -157,10 +161,15 @@ def replay(
             f"{_title(chosen, teacher)} is not this dump's teacher: its fingerprint is "
             f"{teacher.fingerprint}, that of the dump's {plan.teacher.fingerprint}"
         )
+    if tokens:
+        examples = _tokenized(examples, teacher, preprocess)
     teacher.classes, teacher.binary = plan.classes, plan.teacher.outputs == "binary"
     teacher.link = plan.link
     count = min(rerun.replay, len(reader))
     rows = np.sort(np.random.default_rng(rerun.seed).choice(len(reader), count, replace=False))
+    if tokens:
+        some = examples.gather(rows[:SIDE_ROWS]).to(device)
+        choose_side(teacher, some, examples.preprocess.tokenization[0].side, precision)
     with progress.bar("replay", 2 * count, "rows") as advance:
 
         def live(order: np.ndarray, batch_size: int) -> Tensor:
@@ -182,6 +191,20 @@ def replay(
         REPLAYED[plan.precision],
     )  # fmt: skip
     return replace(compared, rows=count, steady=twice.size <= steady_limit(teacher, plan.precision))
+
+
+def _tokenized(inputs: Any, teacher: Teacher, plan: Preprocess) -> TokenInputs:
+    """The texts as the dump's teacher read them. Raises TeacherError for another tokenizer."""
+    assert teacher.own_tokenizer is not None, "the fingerprint is that of a teacher of texts"
+    tokenizer = teacher.own_tokenizer()
+    name, known, *_ = plan.picture[0].args
+    if tokenizer.hash != known:
+        raise TeacherError(
+            f"the tokenizer of {teacher.title} is {tokenizer.hash}, and the dump was made with "
+            f"{name}, {known}: put that one into the teacher's folder to replay it"
+        )
+    own = replace(plan, tokenizer=tokenizer)
+    return TokenInputs(inputs.source, own, inputs.positions, inputs.hashes)
 
 
 def _model_of(chosen: TeacherChoice, plan: Plan) -> str | None:
@@ -214,7 +237,7 @@ def _precision_here(precision: str, device: torch.device, progress: Progress) ->
 
 
 def _forward(
-    teacher: Teacher, examples: Examples, rows: np.ndarray, device: torch.device, precision: str
+    teacher: Teacher, examples: Any, rows: np.ndarray, device: torch.device, precision: str
 ) -> Tensor:
     inputs = examples.finish(examples.gather_uncached(rows).to(device))
     return teacher.logits(inputs, precision).double().cpu()

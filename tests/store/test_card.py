@@ -46,8 +46,9 @@ OTHERS = {
     "device",
     "workers",
     "outputs",
-    "weights",
-}  # of a name: the same as --teacher FILE with --model NAME
+    "weights",  # of a name: the same as --teacher FILE with --model NAME
+    "truncate",  # the same as --max-length with what the teacher takes
+}
 
 
 def cells(page: str) -> list[str]:
@@ -183,7 +184,8 @@ def test_a_recipe_has_every_option_that_decides_a_row(place):
     text = " ".join(recipe(changed, skipped=True)).replace("--no-clean", "--clean")
     assert "--views 2 --augment 'jitter(2)' --data-seed 3" in text
     unlabelled = source.replace(columns=columns.replace(label_source=None))
-    without = changed.replace(source=unlabelled)
+    tokens = "tokenizer('ORG/TOK', 'sha256:0123456789abcdef', 128, truncate)"
+    without = changed.replace(source=unlabelled, preprocess=tokens)
     assert "--no-labels" not in text
     text += " " + " ".join(recipe(without)).replace("--no-labels", "--labels")
     assert text.count("--own-labels") == 1
@@ -194,6 +196,10 @@ def test_a_recipe_has_every_option_that_decides_a_row(place):
     call = f"dict({', '.join(call_of(live, skipped=True))})"
     given = eval(call, {"TEACHER": "t.pt", "NAMES": "n.txt"})
     assert (given["version"], given["clean"], given["views"]) == ("3", False, 2)
-    assert given.keys() >= {f.name for f in every} - {"trust_pickle", "model", "labels"}
+    of_texts = {"tokenizer", "max_length"}  # whose plan is another
+    assert given.keys() >= {f.name for f in every} - {"trust_pickle", "model", "labels"} - of_texts
+    given = eval(f"dict({', '.join(call_of(without))})", {"TEACHER": "t.pt", "NAMES": "n.txt"})
+    assert (given["tokenizer"], given["max_length"]) == ("ORG/TOK", 128)
+    assert "preprocess" not in given
     assert make_options(DumpOptions, given).teacher == "t.pt"
     assert "labels=False" in call_of(without)

@@ -243,9 +243,9 @@ def test_folders_that_are_no_classifier(tmp_path):
     (folder / "config.json").write_text(json.dumps(of_timm))
     with pytest.raises(TeacherError, match=r"by timm; .* --teacher timm:resnet18 --weights FILE"):
         resolve(str(folder))
-    text = transformers.BertConfig(architectures=["BertForSequenceClassification"])
+    text = transformers.BertConfig(architectures=["BertForMaskedLM"])
     text.save_pretrained(folder)
-    with pytest.raises(TeacherError, match=r"x is BertForSequenceClassification, and transformers"):
+    with pytest.raises(TeacherError, match=r"x is BertForMaskedLM, which classifies neither"):
         resolve(str(folder))
     CONFIGS["vit"]().save_pretrained(folder)
     with pytest.raises(TeacherError, match=r"x can't be loaded .* no file named model.safetensors"):

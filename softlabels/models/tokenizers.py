@@ -1,0 +1,148 @@
+"""Tokenizers of transformers, held against the model that reads their tokens."""
+
+import hashlib
+import inspect
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from torch import nn
+
+from softlabels.errors import TeacherError
+from softlabels.models.causes import first_line
+from softlabels.models.tokens import IDS, Tokens
+from softlabels.system.extras import need
+
+# What a tokenizer may be read from; one of the first must be there.
+VOCABULARIES = ["tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model",
+                "sentencepiece.bpe.model", "tokenizer_config.json"]  # fmt: skip
+FILES = [*VOCABULARIES, "merges.txt", "special_tokens_map.json", "added_tokens.json"]
+NO_LIMIT = 10**9  # transformers says 10**30 where a tokenizer knows none
+FEW = 0.9  # of a model's tokens; a tokenizer with fewer is perhaps another model's
+HASH_DIGITS = 16
+
+
+class Tokenizer:
+    """name: of its folder, or on the Hub; hash: `sha256:` and 16 hex digits, of what decides its
+    tokens."""
+
+    def __init__(self, tokenizer: Any, place: str) -> None:
+        self.tokenizer, self.place = tokenizer, place
+        folder = Path(place)
+        self.name = folder.resolve().name if folder.is_dir() else place
+        self.hash = f"sha256:{_hash(tokenizer)[:HASH_DIGITS]}"
+        self.lock = Lock()  # truncation is a state of the tokenizer
+
+    def __reduce__(self) -> tuple:
+        return Tokenizer, (self.tokenizer, self.place)
+
+    @property
+    def side(self) -> str:
+        """Where it pads, left or right."""
+        return str(self.tokenizer.padding_side)
+
+    def encode(self, columns: Sequence[list[str]], most: int | None = None) -> Tokens:
+        """The tokens of texts, or of pairs of them, with the special ones; cut to `most`, of a pair
+        the longer text first."""
+        cut = {} if most is None else {"truncation": True, "max_length": most}
+        with self.lock:
+            encoded = self.tokenizer(
+                *columns, padding=False, return_attention_mask=False, verbose=False, **cut
+            )
+        known = {name: rows for name, rows in encoded.items() if name in (IDS, "token_type_ids")}
+        return Tokens.of(known)
+
+    def check(self, module: nn.Module, title: str) -> list[str]:
+        """Remarks. Raises TeacherError where the tokens are not the model's, or where it has no
+        token to pad with."""
+        config: Any = module.config
+        inputs = module.get_input_embeddings()  # type: ignore[operator]
+        ours = len(self.tokenizer)
+        theirs = int(getattr(inputs, "num_embeddings", config.vocab_size))
+        remedy = "Give the tokenizer that the model was trained with: --tokenizer FOLDER"
+        if ours > theirs:
+            raise TeacherError(
+                f"the tokenizer {self.name} has {ours:,} tokens, and {title} knows {theirs:,}: it "
+                f"is another model's. {remedy}"
+            )
+        pad = getattr(config, "pad_token_id", None)
+        if pad is None:
+            raise TeacherError(
+                f"the configuration of {title} names no pad token (pad_token_id), so it could not "
+                f"tell a row's last token from padding. Set model.config.pad_token_id, such as to "
+                f"tokenizer.pad_token_id or tokenizer.eos_token_id, and save it again"
+            )
+        own = getattr(self.tokenizer, "pad_token_id", None)
+        if own is not None and own != pad:
+            raise TeacherError(
+                f"the tokenizer {self.name} pads with the token {own}, and {title} with {pad}: it "
+                f"is another model's. {remedy}"
+            )
+        if ours < FEW * theirs:
+            return [
+                f"warning: the tokenizer {self.name} has {ours:,} tokens, and {title} knows "
+                f"{theirs:,}: is it this model's?"
+            ]
+        return []
+
+    def longest(self, module: nn.Module) -> int | None:
+        """How many tokens the model takes at most; None where neither of them says."""
+        limits = [self.tokenizer.model_max_length]
+        positions = getattr(module.config, "max_position_embeddings", None)
+        if isinstance(positions, int) and positions > 0:
+            limits.append(positions - _reserved(module))
+        least = min(limits)
+        return int(least) if least < NO_LIMIT else None
+
+
+def open_tokenizer(place: str, **at: Any) -> Tokenizer:
+    """The tokenizer of a folder, or of a repository of the Hub or its cache. Raises TeacherError
+    where there is none."""
+    transformers = need("transformers", "transformers", f"the tokenizer {place}")
+    place = str(Path(place).expanduser())
+    try:
+        if not any(_has(transformers, place, name, at) for name in VOCABULARIES):
+            raise OSError(f"none of the files {', '.join(VOCABULARIES[:3])}, … is there")
+        tokenizer = transformers.AutoTokenizer.from_pretrained(place, **at)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError) as error:
+        raise TeacherError(
+            f"{place} has no tokenizer that can be loaded: {first_line(error)}. Name a folder of "
+            f"one with --tokenizer"
+        ) from error
+    return Tokenizer(tokenizer, place)
+
+
+def taken(module: nn.Module) -> set[str]:
+    """The names of the inputs that a model takes."""
+    return set(inspect.signature(module.forward).parameters)
+
+
+def _has(transformers: Any, place: str, name: str, at: dict[str, Any]) -> bool:
+    path = transformers.utils.cached_file(
+        place, name, revision=at.get("revision"), _raise_exceptions_for_missing_entries=False
+    )
+    return path is not None
+
+
+def _hash(tokenizer: Any) -> str:
+    """Of what decides the tokens of a text: the rules and the vocabulary."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        rules: Any = sorted(tokenizer.get_vocab().items())
+    else:
+        rules = json.loads(backend.to_str())
+        rules = {
+            name: part for name, part in rules.items() if name not in ("truncation", "padding")
+        }
+    known = [type(tokenizer).__name__, rules, tokenizer.truncation_side]
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+
+def _reserved(module: nn.Module) -> int:
+    """Places of a table of positions that no token has: RoBERTa's begin behind its padding's."""
+    for name, part in module.named_modules():
+        if name.endswith("position_embeddings") and isinstance(part, nn.Embedding):
+            return 0 if part.padding_idx is None else part.padding_idx + 1
+    return 0

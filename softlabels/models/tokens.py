@@ -1,0 +1,81 @@
+"""Tokens of texts: rows of several lengths, which are padded a batch at a time.
+
+Shapes: N rows, L positions of the longest of a batch.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+IDS, MASK = "input_ids", "attention_mask"
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """columns: `input_ids` and those beside it, such as `token_type_ids`, all rows one after the
+    other, int64 [sum of lengths]
+    lengths: of each row, int64 [N]
+    device: where `padded` puts them
+    """
+
+    columns: dict[str, np.ndarray]
+    lengths: np.ndarray
+    device: torch.device = CPU
+
+    @classmethod
+    def of(cls, columns: Mapping[str, Sequence[Sequence[int]]]) -> "Tokens":
+        """From a list of rows for each column."""
+        lengths = np.array([len(row) for row in columns[IDS]], np.int64)
+        flat = {
+            name: np.fromiter((token for row in rows for token in row), np.int64, lengths.sum())
+            for name, rows in columns.items()
+        }
+        return cls(flat, lengths)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """[N, L]"""
+        return len(self), int(self.lengths.max(initial=0))
+
+    def __getitem__(self, rows: Any) -> "Tokens":
+        """These rows, by a slice or their numbers."""
+        if isinstance(rows, Tensor):
+            rows = rows.cpu().numpy()
+        ends = np.cumsum(self.lengths)
+        starts, ends = (ends - self.lengths)[rows], ends[rows]
+        pairs = list(zip(starts.tolist(), ends.tolist(), strict=True))
+        empty = [np.empty(0, np.int64)]
+        columns = {
+            name: np.concatenate([values[a:b] for a, b in pairs] or empty)
+            for name, values in self.columns.items()
+        }
+        return replace(self, columns=columns, lengths=self.lengths[rows])
+
+    def to(self, device: torch.device) -> "Tokens":
+        return replace(self, device=device)
+
+    def padded(self, side: str, pad: int) -> dict[str, Tensor]:
+        """The columns as int64 [N, L], and the mask of what is no padding.
+
+        side: where rows are filled up, right or left; pad: with which token
+        """
+        rows, longest = self.shape
+        places = np.arange(longest)
+        if side == "left":
+            mask = places >= (longest - self.lengths)[:, None]
+        else:
+            mask = places < self.lengths[:, None]
+        made = {}
+        for name, values in self.columns.items():
+            filled = np.full((rows, longest), pad if name == IDS else 0, np.int64)
+            filled[mask] = values  # row for row, as they lie
+            made[name] = torch.from_numpy(filled).to(self.device)
+        return made | {MASK: torch.from_numpy(mask.astype(np.int64)).to(self.device)}

@@ -1,0 +1,160 @@
+"""Classifiers of texts as teachers: each row's logits are those of the text alone and unpadded."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import softlabels
+from softlabels.errors import SourceError, TeacherError, UsageError
+from softlabels.store.folder import Folder
+from softlabels.store.reader import DumpReader
+from tests.conftest import Lines, every
+from tests.inputs.test_texts import write
+from tests.text_models import CONFIGS, alone, make_tokenizer, save_classifier, sentences
+
+ROWS = 100
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    texts = sentences(ROWS)
+    write(tmp_path / "d.csv", text=texts, other=sentences(ROWS, 7),
+          label=[["good", "bad", "fair"][row % 3] for row in range(ROWS)])  # fmt: skip
+    return tmp_path
+
+
+def dumped(place: Path, **options) -> np.ndarray:
+    """The logits of a dump, in the source's order."""
+    words = {"teacher": f"hf:{place / 'net'}", "data": str(place / "d.csv"), "batch_size": 4,
+             "input_column": "text", "dtype": "float32", "out": str(place / "dump")}  # fmt: skip
+    softlabels.dump(**words | options)
+    return every(DumpReader(Folder(str(place / "dump"))))
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_logits_are_those_of_each_text_alone(place, kind, side):
+    model = save_classifier(place / "net", kind, side)
+    expected = alone(place / "net", model, sentences(ROWS))
+    assert np.ptp(expected, axis=0).min() > 0.05  # they say something
+    np.testing.assert_allclose(dumped(place), expected, atol=2e-4, rtol=1e-4)
+
+
+def test_pairs(place):
+    model = save_classifier(place / "net", max_position_embeddings=64)
+    expected = alone(place / "net", model, sentences(ROWS), sentences(ROWS, 7))
+    stored = dumped(place, input_column="text,other")
+    np.testing.assert_allclose(stored, expected, atol=2e-4, rtol=1e-4)
+
+
+def test_a_dump_by_the_command_line_and_its_replay(place, cli):
+    save_classifier(place / "net")
+    done = cli("dump", "--teacher", "hf:net", "--data", "d.csv", "--input-column", "text",
+               "--out", "d", "--shard-rows", 30)  # fmt: skip
+    assert done.code == 0, done.err
+    assert "tokenizer net (sha256:" in done.err
+    plan = json.loads((place / "d" / "plan.json").read_text())
+    assert plan["source"]["class_names"] == ["bad", "fair", "good"]
+    assert plan["preprocess"].startswith("tokenizer(own, 'sha256:")
+    assert str(place) not in (place / "d" / "plan.json").read_text()
+    checked = cli("verify", "d", "--source", "--replay", 40, "--teacher", "hf:net")
+    assert checked.code == 0, checked.err
+    batch = next(iter(softlabels.load(place / "d").batches(8)))
+    assert batch["input"] == sentences(ROWS)[:8]
+    again = cli("dump", "--teacher", "hf:net", "--data", "d.csv", "--input-column", "text",
+                "--out", "d", "--shard-rows", 30, "--resume")  # fmt: skip
+    assert again.code == 0, again.err
+
+
+@pytest.mark.parametrize(("options", "most"), [({"truncate": True}, 24), ({"max_length": 9}, 9)])
+def test_long_texts_are_cut_only_if_asked_and_counted(place, cli, options, most):
+    model = save_classifier(place / "net")
+    texts = sentences(ROWS)
+    texts[70] = " ".join(["garlic"] * 40)
+    write(place / "d.csv", text=texts, label=["bad", "good"] * 50)
+    with pytest.raises(SourceError, match="row with id 70 has 42 tokens, and the model takes 24"):
+        dumped(place)
+    assert not (place / "dump").exists()
+    cut = [" ".join(text.split()[: most - 2]) for text in texts]
+    stored = dumped(place, **options)
+    np.testing.assert_allclose(stored, alone(place / "net", model, cut), atol=2e-4, rtol=1e-4)
+    longer = sum(len(text.split()) + 2 > most for text in texts)
+    manifest = json.loads((place / "dump" / "softlabels.json").read_text())
+    assert manifest["statistics"]["truncated"] == longer
+    assert cli("info", "dump", "--json").value["facts"]["texts cut"] == longer
+    assert f"--max-length {most}" in (place / "dump" / "README.md").read_text()
+    assert f"{most}, truncate)" in manifest["plan"]["preprocess"]
+
+
+def test_another_tokenizer(place):
+    model = save_classifier(place / "net")
+    expected = alone(place / "net", model, sentences(ROWS))
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (place / "tok").mkdir(exist_ok=True)
+        shutil.move(place / "net" / name, place / "tok" / name)
+    with pytest.raises(TeacherError, match="has no tokenizer that can be loaded"):
+        dumped(place)
+    stored = dumped(place, tokenizer=str(place / "tok"))
+    assert "--tokenizer tok" in (place / "dump" / "README.md").read_text()
+    np.testing.assert_allclose(stored, expected, atol=2e-4, rtol=1e-4)
+    make_tokenizer(more=9).save_pretrained(place / "large")
+    with pytest.raises(TeacherError, match="has 29 tokens, and the teacher net knows 24"):
+        dumped(place, tokenizer=str(place / "large"), out=str(place / "e"))
+
+
+def test_rows_of_like_lengths_are_answered_together(place):
+    """A decoder whose tokenizer pads on the left has its rows padded on the right, and says so."""
+    save_classifier(place / "net", "decoder", "left")
+    lines = Lines()
+    dumped(place, progress=lines)
+    assert any("rows are padded on the right, though the tokenizer" in line for line in lines.lines)
+    first = dumped(place, out=str(place / "other"), batch_size=64)
+    np.testing.assert_allclose(first, dumped(place, resume=True), atol=2e-4)
+
+
+def test_a_decoder_without_a_pad_token(place):
+    save_classifier(place / "net", "decoder", pad_token_id=None)
+    with pytest.raises(TeacherError, match="names no pad token") as caught:
+        dumped(place)
+    assert "model.config.pad_token_id" in str(caught.value)
+    assert not (place / "dump").exists()
+
+
+def test_an_empty_text_is_read_where_the_tokenizer_has_special_tokens(place):
+    from tokenizers import processors
+
+    model = save_classifier(place / "net")
+    texts = ["", *sentences(ROWS)[1:]]
+    lines = [json.dumps({"text": text, "label": "bad"}) for text in texts]
+    (place / "d.jsonl").write_text("\n".join(lines))
+    stored = dumped(place, data=str(place / "d.jsonl"))
+    np.testing.assert_allclose(stored, alone(place / "net", model, texts), atol=2e-4, rtol=1e-4)
+    save_classifier(place / "bare", "decoder")
+    tokenizer = make_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A")
+    tokenizer.save_pretrained(place / "bare")
+    with pytest.raises(SourceError, match="row with id 0 is empty, and the tokenizer bare makes"):
+        dumped(place, teacher=f"hf:{place / 'bare'}", data=str(place / "d.jsonl"))
+
+
+def test_inputs_and_options_that_do_not_fit(place, tmp_path, vectors):
+    save_classifier(place / "net")
+    with pytest.raises(UsageError, match=r"reads texts, and the inputs of .* are numbers"):
+        dumped(place, data=vectors, input_column=None)
+    with pytest.raises(UsageError, match="--preprocess is 'tokens', and the teacher net reads"):
+        dumped(place, preprocess="tokens")
+    with pytest.raises(UsageError, match="--max-length is 99, and the teacher net takes 24"):
+        dumped(place, max_length=99)
+    with pytest.raises(UsageError, match="students take numbers or pictures yet"):
+        softlabels.fit(model=f"hf:{place / 'net'}", data=vectors, out=str(tmp_path / "s.pt"))
+
+
+def test_another_class_order_than_the_labels_is_refused(place):
+    save_classifier(place / "net", id2label={0: "good", 1: "bad", 2: "fair"})
+    stored = dumped(place)  # texts of labels are numbered by the teacher's names
+    labels = DumpReader(Folder(str(place / "dump"))).labels
+    assert labels[:3].tolist() == [0, 1, 2]
+    assert stored.shape == (ROWS, 3)
