@@ -7,7 +7,7 @@ a module                                   the weights that it has; it is traine
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -55,7 +55,8 @@ class Beginning:
     module: on the CPU, unless it is the user's
     spec: what records call it, and what builds it again, where something does
     weights: what it starts with, as in "from random weights"
-    preprocess: how its library prepares pictures for it, if that is known
+    preprocess: how inputs were prepared for its weights, else how its library prepares pictures for
+        it, if that is known
     pretrained: whether these weights were trained on pictures that were prepared so
     is_users: whether it is an object of the user's, which is trained itself
     remarks: what there is to say of its weights
@@ -181,11 +182,25 @@ def _from_file(
     path, title = find_weights(choice.weights), f"the weights in {choice.weights}"
     checkpoint = Checkpoint.read(path)
     if checkpoint is not None:
+        _check_names(begun, checkpoint.state_dict, title)
+        begun = replace(begun, preprocess=checkpoint.preprocess)
         return _with_weights(begun, checkpoint.state_dict, title, [])
     model = open_file(ModelFile(path=path, spec=spec, input_shape=lambda: input_shape))
     if model.kind != "state_dict":
         raise TeacherError(f"--weights is {choice.weights!r}, a {model.kind}; give a state dict")
     return _with_weights(begun, model.module.state_dict(), title, model.remarks)
+
+
+def _check_names(begun: Beginning, theirs: Mapping[str, Tensor], title: str) -> None:
+    """Raises TeacherError where one of both has a tensor that the other lacks. A net of another
+    depth has: most of its layers fit, and the rest would pass for a last layer of other classes."""
+    ours = begun.module.state_dict()
+    there = [
+        f"{n}, {list(theirs[n].shape)} there, is not in the model" for n in theirs.keys() - ours
+    ]
+    here = [f"{n}, {list(ours[n].shape)} in the model, is not there" for n in ours.keys() - theirs]
+    if there or here:
+        raise TeacherError(f"{title} are not those of {begun.spec}: {min(there or here)}")
 
 
 def _with_weights(

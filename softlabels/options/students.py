@@ -78,6 +78,13 @@ class TrainingOptions(Options):
     )
     compile: bool = option("Compile the model with torch.compile.", False)
 
+    def check_together(self) -> None:
+        if self.patience is not None and not self.holdout:
+            raise UsageError(
+                f"--patience is {self.patience}, which counts epochs without a better held-out "
+                f"score, and --holdout is 0; hold rows out, or leave out --patience"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class FitOptions(TrainingOptions, SourceOptions):

@@ -76,6 +76,8 @@ def prepared_otherwise(begun: Beginning, examples: Examples) -> list[str]:
     if not begun.pretrained or begun.preprocess is None or ours.is_opaque:
         return []
     theirs, channels = Preprocess.parse(begun.preprocess), examples.input_shape[0]
+    if theirs.is_opaque or ours.numbers == theirs.numbers:
+        return []
     pixels = torch.arange(256).expand(1, channels, 256)[..., None]
     with suppress(UsageError):  # of another number of channels
         if ours.on_numbers(pixels).allclose(theirs.on_numbers(pixels), atol=1e-4):

@@ -31,7 +31,8 @@ class Optimization:
     steps: of the whole training, for the schedule.
     use_differs: whether some steps use only some of its parameters.
 
-    Raises UsageError where torch can't compile, TrainingError where a model can't be copied.
+    Raises UsageError where torch can't compile, and for a norm where there is no hidden layer to
+    limit; TrainingError where a model can't be copied.
     """
 
     def __init__(
@@ -44,6 +45,11 @@ class Optimization:
         use_differs: bool = False,
     ) -> None:
         self.student, self.loss, self.recipe, self.ranks = student, loss, recipe, ranks
+        if recipe.max_norm is not None and not hidden_layers(student.model):
+            raise UsageError(
+                f"--max-norm is {recipe.max_norm:g}, and {student.spec} has no hidden layer of "
+                f"Linear or Conv2d that is trained; leave it out"
+            )
         self.wrapped = ranks.wrap(student, use_differs)
         self.forward: Callable[[Tensor], Tensor] = self.wrapped
         if recipe.compile:
@@ -160,14 +166,19 @@ def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
 
 
+def hidden_layers(model: nn.Module) -> list[nn.Linear | nn.Conv2d]:
+    """Those whose weights are trained. The last layer has no hidden units."""
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    # a weight that is computed from others, as by weight_norm, is no parameter
+    return [m for m in layers[:-1] if isinstance(m.weight, nn.Parameter) and m.weight.requires_grad]
+
+
 @torch.no_grad()
 def limit_norms(model: nn.Module, largest: float) -> None:
     """Shrink the weights coming into each hidden unit to a norm of at most `largest`.
 
     Hinton et al. 2012, "Improving neural networks by preventing co-adaptation of feature
-    detectors": an L2 limit on each hidden unit's incoming weights. The last layer has no hidden
-    units and is left alone.
+    detectors": an L2 limit on each hidden unit's incoming weights.
     """
-    layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
-    for layer in layers[:-1]:
+    for layer in hidden_layers(model):
         layer.weight.copy_(torch.renorm(layer.weight, p=2, dim=0, maxnorm=largest))

@@ -118,7 +118,7 @@ class Trainer:
                     advance(0, self.note)
                     if self.times.after_epoch():
                         self._save_state()
-            except (KeyboardInterrupt, TrainingError, RuntimeError) as error:
+            except BaseException as error:  # also of the data: a file that is gone, a damaged dump
                 self._stopped(error)
                 raise
         if not self.outcome.epoch:

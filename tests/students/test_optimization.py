@@ -149,3 +149,28 @@ def test_a_compiled_student_learns_what_the_eager_one_does(dump_folder, tmp_path
     torch._dynamo.reset()
     with pytest.raises(TrainingError, match=r"model mlp:16 failed .*; try it without --compile"):
         train(dump_folder, tmp_path / "failed.pt", compile=True)
+
+
+class Frozen(Net):
+    """Its first layer, which has large weights, is not trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.insert(3, nn.Linear(8, 8))
+        self[1].requires_grad_(False).weight.fill_(2.0)
+
+
+def test_max_norm_leaves_frozen_layers_alone(dump_folder, tmp_path):
+    saved = train(dump_folder, tmp_path / "s.pt", student=f"{HERE}:Frozen", max_norm=0.1)
+    assert torch.equal(saved["1.weight"], torch.full((8, 64), 2.0))
+    assert float(saved["3.weight"].norm(dim=1).max()) < 0.1001
+
+
+def test_max_norm_of_a_model_without_hidden_units_is_refused(dump_folder, tmp_path):
+    with pytest.raises(UsageError, match=r"--max-norm is 0\.1, and linear has no hidden layer"):
+        train(dump_folder, tmp_path / "s.pt", student="linear", max_norm=0.1)
+
+
+def test_patience_without_held_out_rows_is_refused(dump_folder, tmp_path):
+    with pytest.raises(UsageError, match=r"--patience is 2, .* and --holdout is 0"):
+        train(dump_folder, tmp_path / "s.pt", patience=2)

@@ -2,6 +2,7 @@
 that they start with."""
 
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -190,6 +191,38 @@ def test_what_can_not_be_a_student_is_refused_in_words(
     with pytest.raises(UsageError, match=message):
         train(dump_folder, tmp_path / "s.pt", student, **options)
     assert not Path("s.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("trained", "student", "problem"),
+    [
+        ("mlp:16x16x16", "mlp:16x16", r"layers\.3\.bias, \[10\] there, is not in the model"),
+        ("mlp:16x16", "mlp:16x16x16", r"layers\.3\.bias, \[10\] in the model, is not there"),
+    ],
+)
+def test_a_checkpoint_of_another_depth_is_refused_as_weights(
+    dump_folder, tmp_path, trained, student, problem
+):
+    """Most of its tensors fit, and the others differ in their first size, as last layers do."""
+    train(dump_folder, tmp_path / "w.pt", trained, epochs=1)
+    with pytest.raises(TeacherError, match=f"are not those of {student}: {problem}"):
+        train(dump_folder, tmp_path / "s.pt", student, weights=str(tmp_path / "w.pt"))
+
+
+def test_weights_of_a_checkpoint_are_held_against_its_own_preprocessing(tmp_path):
+
+    def remarks(preprocess: str, **others) -> str:
+        lines = Lines()
+        softlabels.fit(data="digits", model="cnn:4", epochs=1, preprocess=preprocess,
+                       out=str(tmp_path / "t.pt"), progress=lines, **others)  # fmt: skip
+        return str(lines)
+
+    remarks("scale(16)")
+    shutil.copy(tmp_path / "t.pt", tmp_path / "w.pt")
+    start = {"weights": str(tmp_path / "w.pt")}
+    assert "warning" not in remarks("scale(16)", **start)
+    warning = "warning: the weights were trained on inputs prepared by scale(16); these are"
+    assert f"{warning} prepared by scale(255)" in remarks("scale(255)", **start)
 
 
 def test_weights_to_start_from(dump_folder, teacher, tmp_path):

@@ -6,13 +6,15 @@ import random
 import shutil
 import signal
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import softlabels
-from softlabels.errors import TrainingError, UsageError
+from softlabels.errors import SoftlabelsError, TrainingError, UsageError
 from softlabels.students import state_file
 from tests.conftest import Lines
 from tests.processes import kill, start, wait_for
@@ -160,6 +162,37 @@ def test_what_an_early_ctrl_c_stops_leaves_no_state_in_the_way(dump_folder, tmp_
     monkeypatch.delenv("INTERRUPT_AT")
     assert not list(tmp_path.iterdir())
     softlabels.train(**options(dump_folder, tmp_path / "s.pt"))
+
+
+class Losing(nn.Sequential):
+    """After its first epoch the pictures are gone, as a disk that is unplugged takes them along."""
+
+    folder: ClassVar[Path]
+
+    def __init__(self) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(192, 2))
+        self.scored = 0
+
+    def train(self, mode: bool = True) -> "Losing":
+        self.scored += not mode
+        if mode and self.scored == 2:  # the first time a model is only tried
+            shutil.rmtree(Losing.folder)
+        return super().train(mode)
+
+
+def test_data_that_goes_away_ends_a_training_whose_best_epoch_is_saved(tmp_path):
+    Losing.folder = tmp_path / "photos"
+    for i in range(20):
+        (Losing.folder / f"class{i % 2}").mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((12, 12), 50).save(Losing.folder / f"class{i % 2}" / f"{i}.png")
+    progress = Lines()
+    with pytest.raises(SoftlabelsError):
+        softlabels.fit(data=str(Losing.folder), model=f"{HERE}:Losing", epochs=3,
+                       preprocess="rgb|resize(8)|scale(255)", augment="random_resized_crop(8)",
+                       device="cpu", out=str(tmp_path / "s.pt"), progress=progress)  # fmt: skip
+    assert "stopped: the best so far, epoch 1, is saved" in progress.lines
+    saved = torch.load(tmp_path / "s.pt", weights_only=True)
+    assert (saved["metrics"]["epoch"], saved["training"]["complete"]) == (1, False)
 
 
 def test_an_unfinished_training_is_not_overwritten(dump_folder, out):
