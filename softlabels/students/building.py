@@ -28,7 +28,11 @@ class Built:
     @property
     def code(self) -> dict[str, Any]:
         """What else a training that goes on must have as before, where no name says it."""
-        return {"code of the model": str(self.begun.module)} if self.begun.is_users else {}
+        if not self.begun.is_users:
+            return {}
+        module = self.begun.module
+        trained = [name for name, p in module.named_parameters() if p.requires_grad]
+        return {"code of the model": str(module), "choice of trained parameters": trained}
 
     def facts(self, world: int) -> dict[str, Any]:
         """What else all ranks must have alike, by name. Weights count where they are the user's:

@@ -195,6 +195,19 @@ def test_data_that_goes_away_ends_a_training_whose_best_epoch_is_saved(tmp_path)
     assert (saved["metrics"]["epoch"], saved["training"]["complete"]) == (1, False)
 
 
+def test_a_module_of_which_other_layers_are_frozen_does_not_go_on(
+    dump_folder, tmp_path, monkeypatch
+):
+    frozen = Net()
+    frozen[1].requires_grad_(False)
+    monkeypatch.setenv("INTERRUPT_AT", "3")
+    monkeypatch.setattr(state_file, "EPOCH_SECONDS", 0)
+    with pytest.raises(KeyboardInterrupt):
+        softlabels.train(**options(dump_folder, tmp_path / "s.pt", student=frozen))
+    with pytest.raises(UsageError, match="made otherwise: another choice of trained parameters"):
+        softlabels.train(**options(dump_folder, tmp_path / "s.pt", student=Net()), resume=True)
+
+
 def test_an_unfinished_training_is_not_overwritten(dump_folder, out):
     before = out.read_bytes()
     with pytest.raises(
