@@ -84,6 +84,8 @@ def export(options: ExportOptions, progress: Progress) -> Exported:
     path = Path(options.checkpoint).expanduser()
     checkpoint = _open(path, options.checkpoint)
     out = Path(options.out or path.with_name(path.stem + ENDINGS[options.to])).expanduser()
+    if options.out is None and out.is_file():  # t.onnx may be the teacher that t.pt was made from
+        raise UsageError(f"{out} is there already; to overwrite it, name it with --out {out}")
     _check_out(out, options.to)
     preprocess = Preprocess.parse(checkpoint.preprocess)
     title = f"the model {checkpoint.model} of {options.checkpoint}"

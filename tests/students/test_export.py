@@ -2,6 +2,7 @@
 transformers by hand."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -80,6 +81,18 @@ def test_onnx_takes_pixels_and_gives_what_the_checkpoint_gives(teacher, tmp_path
     assert str(tmp_path) not in str(onnx.load(tmp_path / "s.onnx"))
 
 
+def test_a_file_that_is_there_is_overwritten_where_it_is_named_alone(teacher, tmp_path, cli):
+    """`t.onnx` may be the teacher that `t.pt` was made from."""
+    shutil.copy(teacher, tmp_path / "t.pt")
+    (tmp_path / "t.onnx").write_bytes(b"a teacher")
+    done = cli("export", "t.pt", "--to", "onnx")
+    assert done.code == 2
+    assert "t.onnx is there already; to overwrite it, name it with --out" in done.err
+    assert (tmp_path / "t.onnx").read_bytes() == b"a teacher"
+    assert cli("export", "t.pt", "--to", "onnx", "--out", "t.onnx").code == 0
+    assert metadata(tmp_path / "t.onnx")["softlabels_preprocess_before"] == "upright"
+
+
 @pytest.mark.parametrize("to", ["onnx", "pt2"])
 def test_what_is_exported_is_a_teacher_that_knows_its_preprocessing(
     teacher, made, tmp_path, cli, to
@@ -114,10 +127,10 @@ def test_numbers_and_tokens(vectors, tmp_path):
 def test_a_model_with_other_outputs_gives_its_logits_alone(dump_folder, tmp_path, to):
     train(dump_folder, tmp_path / "s.pt", Output, epochs=1, holdout=0)
     name = f"{__name__}:Output"
-    exported = softlabels.export(checkpoint=str(tmp_path / "s.pt"), to=to, model=name)
-    assert exported.difference <= 1e-3 * exported.spread
     with pytest.raises(UsageError, match=f"say so with --model {name}"):
         softlabels.export(checkpoint=str(tmp_path / "s.pt"), to=to)
+    exported = softlabels.export(checkpoint=str(tmp_path / "s.pt"), to=to, model=name)
+    assert exported.difference <= 1e-3 * exported.spread
 
 
 @pytest.mark.parametrize(
