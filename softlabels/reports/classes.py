@@ -126,13 +126,18 @@ class ClassTable:
 
     @property
     def lines(self) -> list[str]:
-        """As a table of text, the worst recall first; last the classes that no row has."""
+        """As a table of text, the worst recall first; last the classes that no row has. Those that
+        are no row's top class either are counted alone: of 1,000 classes they may be most."""
         ordered = sorted(
-            self.classes, key=lambda one: (one["recall"] is None, one["recall"], -one["rows"])
+            (one for one in self.classes if one["rows"] or one["predicted"]),
+            key=lambda one: (one["recall"] is None, one["recall"], -one["rows"]),
         )
         lines = _cells(CLASS_COLUMNS, ordered, "class")
         taken = ["often taken for", *(short(one["taken_for"] or "", NAME) for one in ordered)]
-        return aligned([[*line, name] for line, name in zip(lines, taken, strict=True)])
+        table = aligned([[*line, name] for line, name in zip(lines, taken, strict=True)])
+        absent = len(self.classes) - len(ordered)
+        more = f"and {absent:,} more, which are no row's label or top class"
+        return [*table, more] if absent else table
 
 
 def _cells(columns: dict[str, str], entries: list[dict[str, Any]], first: str) -> list[list[str]]:

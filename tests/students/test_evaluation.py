@@ -69,6 +69,17 @@ def test_top_5_and_each_class(tmp_path, logits):
     json.dumps(found)
 
 
+def test_classes_that_no_row_is_about_are_counted_alone(tmp_path):
+    """One of ImageNet's nets over eight of its classes."""
+    logits = 5 * np.eye(1000)[[1, 1, 900]] - 1
+    x = logits.astype(np.float32)
+    data = write(tmp_path / "d.parquet", x, [1, 5, 1], datasets.ClassLabel(num_classes=1000))
+    found = evaluate(data, per_class=True)
+    assert [line.split()[0] for line in found.lines[3:-1]] == ["5", "1", "900"]
+    assert found.lines[-1] == "and 997 more, which are no row's label or top class"
+    assert len(found["per_class"]) == 1000
+
+
 def test_the_teacher_of_a_dump_class_by_class(made, dump_folder):
     """Of the rows that it was fitted to, so that it knows most of them."""
     found = softlabels.info(dump_folder, per_class=True)
