@@ -35,6 +35,7 @@ from softlabels.targets.batches import steps
 
 SAVE_SECONDS = 30.0
 NOTE_SECONDS = 0.5  # between two losses beside the bar
+NOTED_STEPS = 1000  # in such a loss, at most: to read all of a long epoch takes long each time
 MOST_LEFT = 0.05  # of an average, for the weights with which it began
 
 
@@ -163,7 +164,7 @@ class Trainer:
         if now - self.noted < NOTE_SECONDS:
             return ""
         self.noted = now
-        return self._note(self.epoch, self._recent(self.step))
+        return self._note(self.epoch, self._recent(NOTED_STEPS))
 
     def _recent(self, steps: int) -> float:
         """The mean loss of the last steps of the epoch; of several ranks, of this one's share."""
