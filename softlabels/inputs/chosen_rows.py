@@ -1,5 +1,5 @@
-"""Chosen rows of a source, checked against stored hashes; what they are fed as is said by the
-modules of examples and of texts. N rows asked for."""
+"""Chosen rows of a source, checked against stored hashes. `examples` makes inputs of models from
+them, and `text_inputs` gives them as texts. N rows asked for."""
 
 from functools import cached_property
 

@@ -231,7 +231,9 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
         every = of_view[whole.part(0, len(seen))]
         return every[chosen[every]]
 
-    ahead = dataset.order(options.shuffle).text != "full" or (shown or examples).reads_ahead
+    # A live source's code may draw from the generators that the training step draws from.
+    in_blocks = dataset.order(options.shuffle).text != "full" and not examples.source.runs_code
+    ahead = in_blocks or (shown or examples).reads_ahead
     return job.run(loss, take, order, remedy, progress, ahead)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+import threading
 import time
 from pathlib import Path
 
@@ -296,6 +297,21 @@ def test_no_thread_reads_behind_the_back_of_who_made_it(dataset, linear, tmp_pat
     assert live.reads.sum() == reads + 300
     other = softlabels.load(out, source=Seeded(dataset))
     torch.testing.assert_close(other["input"], expected, atol=0, rtol=0)
+
+
+def test_training_in_blocks_does_not_read_it_beside_a_step(dataset, linear, tmp_path):
+    class Watched(Pairs):
+        def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
+            threads.add(threading.current_thread().name)
+            return super().__getitem__(row)
+
+    threads: set[str] = set()
+    live, out = Watched(dataset), str(tmp_path / "d")
+    softlabels.dump(teacher=linear, data=live, out=out)
+    threads.clear()
+    softlabels.train(dump=out, source=live, student="linear", epochs=2, shuffle="blocks(8, 4)",
+                     out=str(tmp_path / "s.pt"))  # fmt: skip
+    assert threads == {threading.current_thread().name}
 
 
 def test_workers_of_a_loader_read_it_after_a_fork(dataset, linear, tmp_path):
