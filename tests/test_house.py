@@ -42,7 +42,7 @@ columns
 sources
 chosen_rows
 describing label_numbers examples
-text_inputs token_inputs
+text_inputs token_inputs tokenizing
 opening preprocessing own_preprocessing viewed augmented
 """,
     "inputs.tables": """
@@ -68,7 +68,7 @@ inputs
 causes outputs feeding sniffing masks last_layers metadata
 graphs pickles
 tokens
-tokenizers
+tokenizers padding
 specs model shards
 naming blueprints
 factories timm torchvision transformers

@@ -9,7 +9,7 @@ from softlabels.capture.answers import RunningTeacher
 from softlabels.capture.naming import ClassNames, names_of_dump, names_of_teacher
 from softlabels.capture.pipeline import Pace
 from softlabels.capture.planning import Setup, Storage, default_name
-from softlabels.capture.tokenizing import Tokenizing, read_texts
+from softlabels.capture.tokenizing import read_texts
 from softlabels.capture.trying import TeacherRun, try_teacher
 from softlabels.capture.viewing import Views
 from softlabels.errors import LabelSpaceMismatch, UsageError
@@ -19,6 +19,7 @@ from softlabels.inputs.own_preprocessing import check_own_preprocessing
 from softlabels.inputs.preprocessing import choose, differing, remarks
 from softlabels.inputs.sources import Source
 from softlabels.inputs.token_inputs import TokenInputs
+from softlabels.inputs.tokenizing import Tokenizing
 from softlabels.label_spaces import WAYS_OUT
 from softlabels.models.objects import OBJECTS
 from softlabels.options import DumpOptions

@@ -14,7 +14,7 @@ from softlabels.models.causes import cause, first_line
 from softlabels.models.feeding import Feed, weights_dtype
 from softlabels.models.masks import refuse_unmasked
 from softlabels.models.outputs import logits_of, pair_of
-from softlabels.models.tokenizers import Tokenizer, taken
+from softlabels.models.tokenizers import Tokenizer, padded_inputs
 from softlabels.models.tokens import Tokens
 from softlabels.system.devices import autocast, resolve_device, tf32
 
@@ -147,7 +147,7 @@ class Model:
 
         def call(part: Tensor | Tokens) -> Tensor:
             if isinstance(part, Tokens):
-                output = self.module(**self._padded(part))
+                output = self.module(**padded_inputs(self.module, part, self.side))
             else:
                 output = self.module(part.clone())  # it may work in place,
             logits_NC = logits_of(output, len(part), self.classes, self.title, self.binary)
@@ -185,10 +185,3 @@ class Model:
                 f"as --batch-size"
             ) from error
         return logits_NC if logits_NC.dtype == torch.float64 else logits_NC.float()
-
-    def _padded(self, tokens: Tokens) -> dict[str, Tensor]:
-        """A batch of tokens by the names that the model takes."""
-        known = taken(self.module)
-        pad = int(self.module.config.pad_token_id)  # type: ignore[union-attr,arg-type]
-        padded = tokens.padded(self.side, pad)
-        return {name: values for name, values in padded.items() if name in known}

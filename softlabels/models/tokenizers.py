@@ -3,12 +3,16 @@
 import hashlib
 import inspect
 import json
-from collections.abc import Sequence
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from torch import nn
+import numpy as np
+import torch
+from torch import Tensor, nn
 
 from softlabels.errors import TeacherError
 from softlabels.models.causes import first_line
@@ -28,15 +32,15 @@ class Tokenizer:
     """name: of its folder, or on the Hub; hash: `sha256:` and 16 hex digits, of what decides its
     tokens."""
 
-    def __init__(self, tokenizer: Any, place: str) -> None:
+    def __init__(self, tokenizer: Any, place: str, name: str = "") -> None:
         self.tokenizer, self.place = tokenizer, place
         folder = Path(place)
-        self.name = folder.resolve().name if folder.is_dir() else place
+        self.name = name or (folder.resolve().name if folder.is_dir() else place)
         self.hash = f"sha256:{_hash(tokenizer)[:HASH_DIGITS]}"
         self.lock = Lock()  # truncation is a state of the tokenizer
 
     def __reduce__(self) -> tuple:
-        return Tokenizer, (self.tokenizer, self.place)
+        return Tokenizer, (self.tokenizer, self.place, self.name)
 
     @property
     def side(self) -> str:
@@ -96,6 +100,55 @@ class Tokenizer:
         least = min(limits)
         return int(least) if least < NO_LIMIT else None
 
+    @property
+    def files(self) -> dict[str, Tensor]:
+        """What save_pretrained writes of it: the bytes of each file, uint8, by its name."""
+        with tempfile.TemporaryDirectory() as folder, self.lock:
+            self.tokenizer.save_pretrained(folder)
+            paths = [path for path in sorted(Path(folder).iterdir()) if path.is_file()]
+            return {path.name: torch.from_numpy(np.fromfile(path, np.uint8)) for path in paths}
+
+
+def tokenizer_of(given: Any) -> Tokenizer:
+    """From what a user gives: the folder or the Hub's name of one, or one in memory. Raises
+    TeacherError where it is none."""
+    if isinstance(given, str | os.PathLike):
+        return open_tokenizer(os.fspath(given))
+    if not (
+        callable(given) and hasattr(given, "padding_side") and hasattr(given, "save_pretrained")
+    ):
+        raise TeacherError(
+            f"the tokenizer is a {type(given).__name__}; give one of transformers, such as "
+            f"AutoTokenizer.from_pretrained(FOLDER), or the folder of one"
+        )
+    place = str(getattr(given, "name_or_path", "") or "")
+    is_path = os.path.isabs(place) or os.path.exists(place)  # records hold no path of a machine
+    name = (Path(place).name if is_path else place) or type(given).__name__
+    return Tokenizer(given, place, name)
+
+
+def tokenizer_from(files: Mapping[str, Tensor], name: str, known: str, title: str) -> Tokenizer:
+    """The tokenizer of these files, which the file `title` holds.
+
+    known: its hash
+
+    Raises TeacherError where it can't be loaded, or makes other tokens than it did.
+    """
+    need("transformers", "transformers", f"the tokenizer of {title}")
+    with tempfile.TemporaryDirectory() as folder:
+        for file, content in files.items():
+            if Path(file).name != file:  # a stranger's file leads nowhere else
+                raise TeacherError(f"{title} holds a file of a tokenizer called {file!a}")
+            Path(folder, file).write_bytes(content.numpy().tobytes())
+        tokenizer = Tokenizer(open_tokenizer(folder).tokenizer, title, name)
+    if tokenizer.hash != known:
+        raise TeacherError(
+            f"the tokenizer that {title} holds is {tokenizer.hash} here, and was {known}: another "
+            f"version of transformers or tokenizers reads it otherwise. It was trained with the "
+            f"versions that the file names"
+        )
+    return tokenizer
+
 
 def open_tokenizer(place: str, **at: Any) -> Tokenizer:
     """The tokenizer of a folder, or of a repository of the Hub or its cache. Raises TeacherError
@@ -117,6 +170,13 @@ def open_tokenizer(place: str, **at: Any) -> Tokenizer:
 def taken(module: nn.Module) -> set[str]:
     """The names of the inputs that a model takes."""
     return set(inspect.signature(module.forward).parameters)
+
+
+def padded_inputs(module: nn.Module, tokens: Tokens, side: str) -> dict[str, Tensor]:
+    """A batch of tokens by the names that a model takes, padded on `side` by its own token."""
+    known = taken(module)
+    padded = tokens.padded(side, int(module.config.pad_token_id))  # type: ignore[union-attr,arg-type]
+    return {name: values for name, values in padded.items() if name in known}
 
 
 def _has(transformers: Any, place: str, name: str, at: dict[str, Any]) -> bool:

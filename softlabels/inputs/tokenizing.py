@@ -1,0 +1,78 @@
+"""From texts to the tokens of a model, as a command's options say."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from softlabels.errors import UsageError
+from softlabels.inputs.preprocess import Preprocess
+from softlabels.inputs.sources import Source
+from softlabels.models.tokenizers import Tokenizer, tokenizer_of
+
+
+@dataclass(frozen=True)
+class Tokenizing:
+    """Options of these names.
+
+    tokenizer: where another than the model's own is, or one in memory; None for its own
+    max_length: tokens that longer texts are cut to
+    truncate: whether longer texts are cut to what the model takes
+    """
+
+    tokenizer: Any = None
+    max_length: int | None = None
+    truncate: bool = False
+
+    def refuse_any(self, model: str) -> None:
+        """Raises UsageError where one is given for a model that reads no texts."""
+        for flag, given in (
+            ("--tokenizer", self.tokenizer is not None),
+            ("--max-length", self.max_length is not None),
+            ("--truncate", self.truncate),
+        ):
+            if given:
+                raise UsageError(f"{flag} is for models that read texts, and {model} is none")
+
+
+def check_texts(source: Source, title: str) -> None:
+    """Raises UsageError where the inputs are no texts, which the model `title` reads."""
+    if source.kind != "text":
+        raise UsageError(
+            f"{title} reads texts, and the inputs of {source.data!r} are "
+            f"{'images' if source.kind == 'image' else 'numbers'}, in "
+            f"{', '.join(source.columns.inputs)}: name a column of texts with --input-column"
+        )
+
+
+def tokenization(
+    module: nn.Module,
+    title: str,
+    own: Callable[[], Tokenizer] | None,
+    how: Tokenizing,
+    trained: Preprocess | None = None,
+) -> tuple[Preprocess, list[str]]:
+    """What makes tokens of texts for a model, and remarks.
+
+    own: opens the model's own tokenizer; not called where another is named
+    trained: how texts were tokenised when the model was trained; they are cut alike, unless the
+        options say otherwise
+
+    Raises TeacherError for a tokenizer of another model, UsageError for more tokens than the model
+    takes.
+    """
+    tokenizer = tokenizer_of(how.tokenizer) if own is None or how.tokenizer is not None else own()
+    remarks = tokenizer.check(module, title)
+    most, asked = tokenizer.longest(module), how.max_length
+    if asked is None and not how.truncate and trained is not None:
+        asked = trained.cut_at
+    if asked is not None and most is not None and asked > most:
+        raise UsageError(f"--max-length is {asked:,}, and {title} takes {most:,} tokens at most")
+    if how.truncate and asked is None and most is None:
+        raise UsageError(
+            f"--truncate: neither {title} nor its tokenizer says how many tokens it takes; say "
+            f"--max-length"
+        )
+    cuts = how.truncate or asked is not None
+    return Preprocess.tokenize(tokenizer, asked or most, cuts, how.tokenizer is None), remarks
