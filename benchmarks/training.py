@@ -6,6 +6,11 @@ The barest loop takes inputs and logits from tensors in memory and does nothing 
 trainer's time is that of its bar: from the first step to the last, opening and checkpoint left
 out. Both run in turns after one warm-up; a ratio is the median of the pairs' ratios, by the clock
 and by CPU time, with the smallest and the largest beside it. Nothing here is a test.
+
+Two runs of the same work differ by a tenth and more on a shared machine. So a last line says what
+part of the trainer's own time went to the calls that the barest loop makes too: picking rows, the
+student, the loss, backward, the optimizer and its schedule. The rest is what the trainer adds,
+reading batches included; no other run is needed to compare it with.
 """
 
 import argparse
@@ -14,9 +19,10 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -28,23 +34,56 @@ import yaml
 import softlabels
 from benchmarks.ratios import make_data
 from softlabels.models.specs import build_model
+from softlabels.students import training
 from softlabels.students.losses import kd_loss
 from softlabels.students.optimization import learning_rate_factor
+from softlabels.students.student import Student
 from softlabels.system.progress import Advance, Progress, ignore
 
 ROWS, BATCH = 20_000, 256
 
 
 class Watch(Progress):
-    """Measures the bar of the training, by the clock and by CPU time."""
+    """Measures the bar of the training, by the clock and by CPU time, and of the clock what went to
+    the calls of the barest loop, which add to spent[0]."""
 
     seconds = (0.0, 0.0)
+    share = 0.0
+
+    def __init__(self, spent: list[float]) -> None:
+        self.spent = spent
 
     @contextmanager
     def bar(self, *what: Any) -> Iterator[Advance]:
-        began = time.perf_counter(), time.process_time()
+        began, before = (time.perf_counter(), time.process_time()), self.spent[0]
         yield ignore
         self.seconds = time.perf_counter() - began[0], time.process_time() - began[1]
+        self.share = (self.spent[0] - before) / self.seconds[0]
+
+
+@contextmanager
+def inside() -> Iterator[list[float]]:
+    """The seconds in the calls that the barest loop makes too; none of them makes another."""
+    spent = [0.0]
+
+    def timed(call: Callable) -> Callable:
+        def run(*given: Any, **named: Any) -> Any:
+            began = time.perf_counter()
+            result = call(*given, **named)
+            spent[0] += time.perf_counter() - began
+            return result
+
+        return run
+
+    adamw, schedule = torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR
+    calls = [
+        (torch.Tensor, "index_select"), (Student, "forward"), (training, "kd_loss"),
+        (torch.Tensor, "backward"), (adamw, "zero_grad"), (adamw, "step"), (schedule, "step"),
+    ]  # fmt: skip
+    with ExitStack() as patches:
+        for owner, name in calls:
+            patches.enter_context(mock.patch.object(owner, name, timed(getattr(owner, name))))
+        yield spent
 
 
 def main() -> None:
@@ -97,16 +136,17 @@ def barest(dump: str, epochs: int) -> Callable[[], tuple[float, float]]:
     return run
 
 
-def trainer(dump: str, epochs: int, more: dict[str, Any]) -> Callable[[], tuple[float, float]]:
+def trainer(dump: str, epochs: int, more: dict[str, Any]) -> Callable[[], tuple[float, ...]]:
     out = str(Path(dump).parent / "s.pt")
 
-    def run() -> tuple[float, float]:
-        watch = Watch()
-        softlabels.train(
-            dump=dump, student="mlp:800x800", T=4, alpha=1, epochs=epochs, holdout=0,
-            batch_size=BATCH, device="cpu", out=out, progress=watch, **more,
-        )  # fmt: skip
-        return watch.seconds
+    def run() -> tuple[float, ...]:
+        with inside() as spent:
+            watch = Watch(spent)
+            softlabels.train(
+                dump=dump, student="mlp:800x800", T=4, alpha=1, epochs=epochs, holdout=0,
+                batch_size=BATCH, device="cpu", out=out, progress=watch, **more,
+            )  # fmt: skip
+        return *watch.seconds, watch.share
 
     return run
 
@@ -123,6 +163,11 @@ def measure(bare: Callable, trained: Callable, epochs: int, repeats: int) -> Non
             f"({ratios[0]:.3f} to {ratios[-1]:.3f}); trainer {rate:.0f} steps/s",
             flush=True,
         )
+    shares = sorted(b[2] for _, b in pairs)
+    print(
+        f"of the trainer's time, the calls of the barest loop: {statistics.median(shares):.3f} "
+        f"({shares[0]:.3f} to {shares[-1]:.3f})"
+    )
 
 
 if __name__ == "__main__":
