@@ -73,8 +73,10 @@ class TrainingOptions(Options):
         (),
     )
     device: str = option("auto, cpu, cuda, cuda:1 or mps.", "auto")
-    precision: Literal["float32", "bf16", "tf32"] = option(
-        "Precision of matrix products; bf16 is faster, and tf32 on CUDA.", "float32"
+    precision: Literal["float32", "bf16", "fp16", "tf32"] = option(
+        "Precision of matrix products; bf16 is faster, fp16 (with a loss scale) on GPUs without "
+        "bf16, and tf32 on CUDA.",
+        "float32",
     )
     compile: bool = option("Compile the model with torch.compile.", False)
 

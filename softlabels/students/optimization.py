@@ -17,9 +17,11 @@ from softlabels.errors import TrainingError, UsageError
 from softlabels.models.causes import cause
 from softlabels.students.ranks import Ranks
 from softlabels.students.recipe import Recipe
+from softlabels.students.scaling import LossScale
 from softlabels.students.state_file import restore_tensors, tensors_of
 from softlabels.students.student import Student, as_training_errors
 from softlabels.system.devices import autocast
+from softlabels.system.humanize import few
 
 Batch = Mapping[str, Any]
 Loss = Callable[[Tensor, Batch], Tensor]
@@ -31,8 +33,8 @@ class Optimization:
     steps: of the whole training, for the schedule.
     use_differs: whether some steps use only some of its parameters.
 
-    Raises UsageError where torch can't compile, and for a norm where there is no hidden layer to
-    limit; TrainingError where a model can't be copied.
+    Raises UsageError where torch can't compile, for a norm where there is no hidden layer to limit,
+    and for fp16 of weights that are fp16 themselves; TrainingError where a model can't be copied.
     """
 
     def __init__(
@@ -50,6 +52,8 @@ class Optimization:
                 f"--max-norm is {recipe.max_norm:g}, and {student.spec} has no hidden layer of "
                 f"Linear or Conv2d that is trained; leave it out"
             )
+        if recipe.precision == "fp16":
+            _check_weights(student)
         self.wrapped = ranks.wrap(student, use_differs)
         self.forward: Callable[[Tensor], Tensor] = self.wrapped
         if recipe.compile:
@@ -60,6 +64,7 @@ class Optimization:
         self.optimizer = torch.optim.AdamW(
             student.model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay
         )
+        self.scale = LossScale(self.optimizer, ranks.device.type, recipe.precision)
         self.factor = partial(learning_rate_factor, steps=steps, warmup=recipe.warmup)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self.factor)
         self.judged, self.average = student, None
@@ -74,13 +79,14 @@ class Optimization:
 
     @property
     def rate(self) -> float:
-        """The learning rate of the last step."""
-        return self.recipe.lr * self.factor(self.steps - 1)
+        """The learning rate of the last step that was taken."""
+        return self.recipe.lr * self.factor(max(0, self.steps - 1))
 
-    def step(self, parts: Iterable[tuple[Batch, float]], count: int) -> Tensor:
+    def step(self, parts: Iterable[tuple[Batch, float]], count: int) -> Tensor | None:
         """One step on `count` batches, each with the weight of its loss: the sum of weight · loss
         is the mean over all their rows on this rank, and the mean of that over ranks the mean over
-        all rows. Returns this rank's sum."""
+        all rows. Returns this rank's sum; None, on every rank, where gradients overflow fp16: then
+        weights, schedule and average stay as they are."""
         self.optimizer.zero_grad(set_to_none=True)
         total: Tensor | None = None
         for number, (batch, weight) in enumerate(parts, 1):
@@ -90,9 +96,11 @@ class Optimization:
             total = loss if total is None else total + loss
         assert total is not None, "a step has a batch"
         if self.recipe.clip_norm is not None:
+            self.scale.unscale()
             parameters = self.student.model.parameters()
             torch.nn.utils.clip_grad_norm_(parameters, self.recipe.clip_norm)
-        self.optimizer.step()
+        if not self.scale.step():
+            return None
         self.schedule.step()
         if self.recipe.max_norm is not None:
             limit_norms(self.student.model, self.recipe.max_norm)
@@ -105,14 +113,14 @@ class Optimization:
         remedy = "; try it without --compile" if self.recipe.compile else ""
         with (
             as_training_errors(spec, len(inputs), remedy),
-            autocast(self.ranks.device, self.recipe.precision),
+            autocast(self.ranks.device, self.recipe.precision, training=True),
         ):
             logits_NC = self.forward(inputs)
         loss = self.loss(logits_NC, batch)
         if weight != 1:
             loss = loss * weight
         with as_training_errors(spec, len(inputs), remedy):
-            self.ranks.accelerator.backward(loss)
+            self.ranks.accelerator.backward(self.scale.scaled(loss))
         return loss.detach()
 
     def _alone(self) -> AbstractContextManager:
@@ -126,6 +134,7 @@ class Optimization:
             "average": {} if self.average is None else tensors_of(self.average),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
+            "scaling": self.scale.state(),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -134,6 +143,17 @@ class Optimization:
             restore_tensors(self.average, state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
+        self.scale.load_state(state["scaling"])
+
+
+def _check_weights(student: Student) -> None:
+    named = student.model.named_parameters()
+    half = [name for name, p in named if p.requires_grad and p.dtype == torch.float16]
+    if half:
+        raise UsageError(
+            f"{few(half)} of {student.spec} {'is' if len(half) == 1 else 'are'} float16, in which "
+            f"small steps are rounded away; --precision fp16 trains float32 weights: call .float()"
+        )
 
 
 def averaged(model: nn.Module, decay: float) -> AveragedModel:

@@ -30,26 +30,38 @@ class Ranks:
 
     device: `--device`. With several processes only whether it is `cpu` counts: each takes its own
     GPU.
+    precision: `--precision`, which a launcher must not contradict.
     trackers: names of those that log, as accelerate knows them.
     logs: the folder for what they write.
 
-    Raises UsageError where some of the processes are missing.
+    Raises UsageError where some of the processes are missing, and for another precision of the
+    launcher.
     """
 
-    def __init__(self, device: str, trackers: tuple[str, ...] = (), logs: str = "") -> None:
+    def __init__(
+        self, device: str, precision: str, trackers: tuple[str, ...] = (), logs: str = ""
+    ) -> None:
+        _check_launcher(precision)
         self.device = resolve_device(device)
         expected = _environment("WORLD_SIZE", 1)
         if expected > 1 and self.device.type == "cuda":
             _check_gpus()
         cpu = expected > 1 and self.device.type == "cpu"
         self.parallel = accelerate.DistributedDataParallelKwargs()
-        self.accelerator = accelerate.Accelerator(
-            cpu=cpu,
-            device_placement=False,
-            kwargs_handlers=[self.parallel],
-            log_with=list(trackers) or None,
-            project_dir=logs if trackers else None,
-        )
+        try:
+            self.accelerator = accelerate.Accelerator(
+                cpu=cpu,
+                device_placement=False,
+                mixed_precision="no",  # the steps choose theirs, which a process may change
+                kwargs_handlers=[self.parallel],
+                log_with=list(trackers) or None,
+                project_dir=logs if trackers else None,
+            )
+        except ValueError as error:  # of a program that has made another before
+            raise UsageError(
+                f"accelerate refuses to train here: {error} Train in a process that has made no "
+                f"other Accelerator"
+            ) from error
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         if self.world < expected:
             raise UsageError(
@@ -205,6 +217,18 @@ def _environment(name: str, default: int) -> int:
     if not text.isdigit():
         raise UsageError(f"{name} is {text!r} in the environment; expected a number")
     return int(text)
+
+
+def _check_launcher(precision: str) -> None:
+    """Raises UsageError where `accelerate launch`, or its configuration, says another precision."""
+    theirs = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    ours = precision if precision in ("fp16", "bf16") else "no"
+    if theirs not in (ours, "no"):
+        raise UsageError(
+            f"ACCELERATE_MIXED_PRECISION is {theirs}, and --precision is {precision}; use "
+            f"--precision {theirs if theirs in ('fp16', 'bf16') else 'bf16'}, or "
+            f"`accelerate launch --mixed_precision no`"
+        )
 
 
 def _check_gpus() -> None:

@@ -23,7 +23,7 @@ from softlabels.students.ranks import Ranks
 from softlabels.system.humanize import short
 from softlabels.system.local_files import appearing
 
-FORMAT = "softlabels-training/1"
+FORMAT = "softlabels-training/2"
 SAVE_SECONDS = 30.0  # between two states within an epoch
 EPOCH_SECONDS = 10.0  # before a state at the end of an epoch, and before the first one
 MOST_SHARE = 0.02  # of the time that training takes, to save states

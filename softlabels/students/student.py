@@ -118,7 +118,7 @@ def check_training(
 
 def _idle(student: Student, sample: Tensor, precision: str) -> list[str]:
     """The parameters to which no gradient flows from the logits of these inputs."""
-    with autocast(sample.device, precision):
+    with autocast(sample.device, precision, training=True):
         logits_NC = _run(student.train(), sample, " in training mode")
     if not logits_NC.requires_grad:
         raise UsageError(

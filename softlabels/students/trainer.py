@@ -67,7 +67,7 @@ class Trainer:
         self.optimization = Optimization(
             student, task.loss, recipe, recipe.epochs * len(self.steps), ranks, use_differs
         )
-        # the epoch that is trained, its steps so far and their losses
+        # the epoch that is trained, its steps so far and the losses of those that were taken
         self.epoch, self.step, self.losses = 1, 0, list[Tensor]()
         self.best: tuple[float, ...] = (math.inf,)
         self.outcome = Outcome({}, 0, len(self.train_rows), [])
@@ -82,6 +82,11 @@ class Trainer:
         """Rows of all epochs that the steps so far have taken."""
         in_epoch = self.steps[self.step - 1][-1][1] if self.step else 0
         return (self.epoch - 1) * len(self.train_rows) + in_epoch
+
+    @property
+    def _tried(self) -> int:
+        """The steps so far, with those that were skipped."""
+        return (self.epoch - 1) * len(self.steps) + self.step
 
     @property
     def place(self) -> str:
@@ -122,6 +127,8 @@ class Trainer:
             except BaseException as error:  # also of the data: a file that is gone, a damaged dump
                 self._stopped(error)
                 raise
+        if remark := self.optimization.scale.remark(self._tried):
+            self.progress.say(remark)
         if not self.outcome.epoch:
             raise self._hopeless(f"no epoch can be chosen{self.summary}")
         self.outcome.complete = True
@@ -145,8 +152,12 @@ class Trainer:
         for parts in self.steps[self.step :]:
             with self.interrupts.held():
                 taken = islice(batches, len(parts))
-                self.losses.append(self.optimization.step(taken, len(parts)))
+                loss = self.optimization.step(taken, len(parts))
                 self.step += 1
+                if loss is not None:
+                    self.losses.append(loss)
+                elif self.optimization.scale.has_collapsed:
+                    raise self._overflowing()
             advance(parts[-1][1] - parts[0][0], self._report())
             if self.times.after_step() and self.step < len(self.steps):
                 self._save_state()
@@ -157,9 +168,11 @@ class Trainer:
         """Log the step, now and then. What to show beside the bar; most of the time nothing new,
         since reading a loss waits for an accelerator."""
         trackers = self.outputs.trackers
+        if not self.losses:
+            return ""
         if trackers.are_on and self.step % LOG_STEPS == 0:
             values = {"loss": self._recent(LOG_STEPS), "learning_rate": self.optimization.rate}
-            trackers.log(self.optimization.steps, "train", values)
+            trackers.log(self._tried, "train", values)
         now = time.monotonic()
         if now - self.noted < NOTE_SECONDS:
             return ""
@@ -202,12 +215,17 @@ class Trainer:
 
     def _judge(self) -> None:
         """End the epoch: its loss, its held-out score, and whether it is the best so far."""
-        epoch, loss = self.epoch, self.ranks.mean(float(torch.stack(self.losses).mean()))
+        if not self.losses:
+            raise self._overflowing()
+        epoch, tried = self.epoch, self._tried
+        loss = self.ranks.mean(float(torch.stack(self.losses).mean()))
         if not math.isfinite(loss):
             raise self._hopeless(f"the loss became {loss} in epoch {epoch}")
         entry: dict[str, Any] = {"epoch": epoch, "loss": loss}
         entry["learning_rate"] = self.optimization.rate
         entry["rows_per_second"] = round(self.pace, 1)
+        if self.optimization.scale.is_on:
+            entry["skipped_steps"] = self.step - len(self.losses)
         score = Score((-epoch,))
         judged = self.optimization.judged
         self.ranks.align(judged)
@@ -218,7 +236,7 @@ class Trainer:
         self.outcome.history.append(entry)
         self._write_history()
         for group, values in (("epoch", entry), ("held_out", entry.get("held_out") or {})):
-            self.outputs.trackers.log(self.optimization.steps, group, values)
+            self.outputs.trackers.log(tried, group, values)
         self.note = self._note(epoch, loss)
         better = score.key is not None and score.key < self.best
         if score.key is not None and better:
@@ -250,6 +268,12 @@ class Trainer:
         if self.ranks.is_first:
             self.outputs.state.remove()
         return TrainingError(f"{problem}; {self.task.remedy}")
+
+    def _overflowing(self) -> TrainingError:
+        skipped = self.optimization.scale.describe(self._tried)
+        return self._hopeless(
+            f"{skipped}; use --precision bf16 or float32, or inputs of a smaller scale"
+        )
 
     def _stopped(self, error: BaseException) -> None:
         """Save what can be saved. A state only of a step that is whole, and of ranks that are all

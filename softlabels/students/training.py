@@ -74,7 +74,7 @@ def _ranks(options: FitOptions | TrainOptions) -> Ranks:
     check_trackers(options.log_with)
     # a folder a run, since the curves of two runs in one are drawn as one
     logs = f"{options.out}.logs/{datetime.now():%Y-%m-%d-%H%M%S}"
-    return Ranks(options.device, options.log_with, logs)
+    return Ranks(options.device, options.precision, options.log_with, logs)
 
 
 def _fit(options: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:

@@ -11,6 +11,7 @@ from softlabels.errors import UsageError
 
 PRECISIONS = {"float32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 CUDA_ALONE = ("tf32", "fp16")  # slow or missing on other devices
+ALSO_TRAINED = ("cpu", "fp16")  # slow, but a training can be tried before it goes to a GPU
 
 
 def resolve_device(name: str) -> torch.device:
@@ -37,24 +38,28 @@ def own_device(device: torch.device) -> torch.device:
     return torch.device("cuda", int(rank) % torch.cuda.device_count())
 
 
-def check_precision(device: torch.device, precision: str) -> None:
+def check_precision(device: torch.device, precision: str, training: bool = False) -> None:
     """Raises UsageError for an unknown precision, and for tf32 or fp16 on another device than
-    CUDA."""
+    CUDA; training may be in fp16 on the CPU too."""
     if precision not in PRECISIONS:
         raise UsageError(f"--precision is {precision!r}; use one of {', '.join(PRECISIONS)}")
+    if training and (device.type, precision) == ALSO_TRAINED:
+        return
     if precision in CUDA_ALONE and device.type != "cuda":
         raise UsageError(
             f"--precision {precision} needs CUDA and this is {device.type}; use bf16 or float32"
         )
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager:
+def autocast(
+    device: torch.device, precision: str, training: bool = False
+) -> AbstractContextManager:
     """A context in which matrix products and convolutions run in `precision`. float32 leaves
     torch's own settings, by which convolutions on CUDA run in TF32.
 
     Raises UsageError as `check_precision` does.
     """
-    check_precision(device, precision)
+    check_precision(device, precision, training)
     if precision == "tf32":
         return tf32(True)
     dtype = PRECISIONS[precision]

@@ -105,13 +105,36 @@ def test_one_process_that_torchrun_starts_leaves_quietly(dump_folder, tmp_path):
     assert "destroy_process_group" not in done.stderr
 
 
-@pytest.mark.parametrize("precision", ["float32", "tf32", "bf16"])
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bf16", "fp16"])
 def test_a_student_learns_on_the_gpu(dump_folder, tmp_path, precision):
     out = str(tmp_path / "s.pt")
     softlabels.train(dump=dump_folder, T=4, student="mlp:64", epochs=10, batch_size=32, lr=3e-3,
                      device="cuda", precision=precision, out=out)  # fmt: skip
     assert softlabels.evaluate(checkpoint=out, device="cuda")["accuracy"] > 0.85
     assert torch.load(out, weights_only=True)["state_dict"]["layers.0.weight"].device.type == "cpu"
+
+
+@pytest.mark.parametrize("compile", [False, True])
+def test_a_step_that_overflows_fp16_on_the_gpu_is_skipped_and_counted(
+    dump_folder, tmp_path, monkeypatch, compile
+):
+    from tests.students.test_half_precision import HERE, Net
+    from tests.students.test_resume import history
+
+    monkeypatch.setattr(Net, "bad", frozenset() if compile else frozenset([2, 9]))
+    words = {"dump": dump_folder, "T": 4, "student": f"{HERE}:Net", "epochs": 10, "lr": 1e-2,
+             "batch_size": 200, "device": "cuda", "compile": compile}  # fmt: skip
+    softlabels.train(**words, precision="fp16", clip_norm=1.0, out=str(tmp_path / "half.pt"))
+    softlabels.train(**words, clip_norm=1.0, out=str(tmp_path / "whole.pt"))
+    skipped = [line["skipped_steps"] for line in history(tmp_path / "half.pt")]
+    assert skipped[:2] == ([0, 0] if compile else [1, 1])
+    assert not any(skipped[2:])
+    half, whole = (
+        torch.load(tmp_path / name, weights_only=True) for name in ("half.pt", "whole.pt")
+    )
+    assert {value.dtype for value in half["state_dict"].values()} == {torch.float32}
+    scores = [one["metrics"]["held_out"]["nll"] for one in (half, whole)]
+    assert abs(scores[0] - scores[1]) < 0.1
 
 
 def test_the_gpus_answers_are_those_that_the_cpu_stored(dump_folder, teacher):
