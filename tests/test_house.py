@@ -40,7 +40,7 @@ tables cropping
 cells hints whereabouts
 columns
 sources
-chosen_rows
+chosen_rows token_cache
 describing label_numbers examples
 text_inputs token_inputs tokenizing
 opening preprocessing own_preprocessing viewed augmented

@@ -13,8 +13,9 @@ from torch import Tensor
 from softlabels.inputs.augmentations import Drawn
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.rows import Rows
+from softlabels.inputs.token_inputs import TokenInputs
 from softlabels.inputs.views import replay
-from softlabels.models.tokens import Tokens
+from softlabels.models.tokens import Tokens, alike
 from softlabels.store.codecs.kinds import Dense
 from softlabels.store.folder import Folder
 from softlabels.store.plan import TeacherRecord
@@ -37,6 +38,7 @@ class Answers(Protocol):
     classes: C
     batch_size: the rows in a batch, where the answers may depend on it
     rounding: by how much a probability may differ between two answers to the same row
+    texts: what makes tokens of rows that are texts; None for answers to other inputs
     """
 
     verb: ClassVar[str]
@@ -57,6 +59,8 @@ class Answers(Protocol):
     def batch_size(self) -> int | None: ...
     @property
     def rounding(self) -> float: ...
+    @property
+    def texts(self) -> TokenInputs | None: ...
 
     def left_out(self, rows: Rows) -> list[tuple[int, str]]:
         """The positions of the rows that have no answer, and why, in order."""
@@ -76,7 +80,7 @@ class Answers(Protocol):
 
 @dataclass(frozen=True)
 class RunningTeacher:
-    """A teacher on a device. at_once: rows of tokens in a forward pass."""
+    """A teacher on a device. at_once: rows of tokens in a forward pass; texts: their tokens."""
 
     model: Teacher
     preprocess: Preprocess
@@ -85,6 +89,7 @@ class RunningTeacher:
     classes: int
     batch_size: int | None = None
     at_once: int = 256
+    texts: TokenInputs | None = None
 
     verb: ClassVar[str] = "dump"
     gives: ClassVar[Any] = Dense
@@ -133,12 +138,10 @@ class RunningTeacher:
 
     def _by_length(self, tokens: Tokens) -> Tensor:
         """Rows of like lengths are answered together, so that little is padded; in their order."""
-        order = np.argsort(tokens.lengths, kind="stable")
-        parts = [
-            self.model.logits(tokens[order[start : start + self.at_once]], self.precision)
-            for start in range(0, len(order), self.at_once)
-        ]
-        return torch.cat(parts)[torch.from_numpy(np.argsort(order)).to(self.device)]
+        batches = alike(tokens.lengths, self.at_once)
+        parts = [self.model.logits(tokens[rows], self.precision) for rows in batches]
+        back = np.argsort(np.concatenate(batches))
+        return torch.cat(parts)[torch.from_numpy(back).to(self.device)]
 
     def _logits(self, inputs: Tensor) -> Tensor:
         return self.model.logits(self.preprocess.on_numbers(inputs), self.precision)

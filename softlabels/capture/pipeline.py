@@ -23,9 +23,8 @@ from softlabels.inputs.label_lists import as_record
 from softlabels.inputs.rows import Rows
 from softlabels.inputs.sources import Source
 from softlabels.inputs.texts import Texts
-from softlabels.inputs.token_inputs import tokens_of
 from softlabels.inputs.views import joined
-from softlabels.models.tokens import Tokens
+from softlabels.models.tokens import Tokens, padding
 from softlabels.store.codecs.kinds import Dense
 from softlabels.store.folder import Folder
 from softlabels.store.ledger import Ledger
@@ -84,6 +83,7 @@ class Ready:
     views: the parameters of each view of them; empty for the inputs as they are
     unturned: pictures that are fed as stored, though their EXIF orientation says to turn them
     truncated: texts of which the end was cut
+    padding: positions of padding beside those of their tokens
     """
 
     rows: Rows
@@ -91,6 +91,7 @@ class Ready:
     skipped: list[Skipped]
     unturned: int = 0
     truncated: int = 0
+    padding: int = 0
     views: list[Drawn] = field(default_factory=list)
 
 
@@ -159,9 +160,10 @@ def make_ready(rows: Rows, answers: Answers, pace: Pace) -> Ready:
     if not answers.needs_inputs:
         reasons = answers.left_out(rows)
         return Ready(_without(rows, reasons), None, _left_out(rows, reasons))
-    if isinstance(rows.cells, Texts) and answers.preprocess.is_tokenizer:
-        tokens, truncated = tokens_of(rows.cells, rows.ids, answers.preprocess)
-        return Ready(rows, tokens, [], truncated=truncated)
+    if answers.texts is not None:
+        tokens, truncated = answers.texts.tokens_of(rows)
+        filled = padding(tokens.lengths, pace.batch_size)
+        return Ready(rows, tokens, [], truncated=truncated, padding=filled)
     if not isinstance(rows.cells, list):
         return Ready(rows, numbers_of(rows.cells, answers.preprocess, rows.ids), [])
     values, reasons = [], []
@@ -231,6 +233,9 @@ class Scribe:
                 self.open.skip(entry)
             self.open.unturned += batch.ready.unturned
             self.open.truncated += batch.ready.truncated
+            if isinstance(batch.ready.inputs, Tokens):
+                self.open.tokens += int(batch.ready.inputs.lengths.sum())
+                self.open.padding += batch.ready.padding
             if answer is not None:
                 inputs = None
                 if self.job.plan.with_inputs:
@@ -268,6 +273,6 @@ def _batches(job: Job, shard: int) -> Iterator[tuple[int, int]]:
     """The source rows that are read at once: a batch, or of texts several, whose rows are sorted by
     length before they are batched."""
     start, stop = job.plan.bounds(shard)
-    size = job.pace.batch_size * (WINDOW if job.answers.preprocess.is_tokenizer else 1)
+    size = job.pace.batch_size * (1 if job.answers.texts is None else WINDOW)
     for first in range(start, stop, size):
         yield first, min(first + size, stop)

@@ -72,6 +72,7 @@ def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
         classes=classes,
         batch_size=options.batch_size if options.allow_batch_dependence else None,
         at_once=options.batch_size,
+        texts=examples if isinstance(examples, TokenInputs) else None,
     )
     out = options.out or f"data/{default_name(source, teacher.name)}"
     setup = Setup(
@@ -138,7 +139,7 @@ def _open(options: DumpOptions, progress: Progress) -> _Opened:
                     f"--preprocess is {options.preprocess!r}, and {teacher.title} reads texts, "
                     f"which its tokenizer prepares; leave it out, or name another --tokenizer"
                 )
-            return read_texts(teacher, source, options.part(Tokenizing)), ""
+            return read_texts(teacher, source, options.part(Tokenizing), progress), ""
         options.part(Tokenizing).refuse_any(_title(choice.teacher))
         if unasked and source.kind != "image":  # what a module says of itself is about pictures
             known = None

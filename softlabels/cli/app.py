@@ -101,6 +101,8 @@ def dump(terminal: Terminal, options: DumpOptions) -> None:
     if manifest.skipped:
         what = "input" if manifest.plan.has_views else "row"
         text += f"; {counted(len(manifest.skipped), what)} left out (softlabels info names them)"
+    if statistics and statistics.tokens:
+        text += f"; {statistics.padded} were padding"
     text += f"; {terminal.took}"
     value = {"out": result.out, "rows": manifest.rows, "bytes": manifest.bytes, "complete": True}
     value |= {"rows_run": result.rows_run, "statistics": manifest.as_json["statistics"]}
@@ -226,7 +228,7 @@ def verify(terminal: Terminal, options: VerifyOptions) -> None:
 
 @command(CacheOptions)
 def cache(terminal: Terminal, options: CacheOptions) -> None:
-    """List the copies of remote dumps that are kept on this disk, or clear them.
+    """List what is kept on this disk, copies of remote dumps and tokens of texts, or clear it.
 
     $SOFTLABELS_CACHE is its place, $SOFTLABELS_CACHE_GB the most that it may hold.
 

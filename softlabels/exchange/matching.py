@@ -72,6 +72,7 @@ class FileAnswers:
     verb: ClassVar[str] = "import"
     gives: ClassVar[Any] = Dense
     needs_inputs: ClassVar[bool] = False
+    texts: ClassVar[None] = None
     precision: ClassVar[str] = "unknown"
     batch_size: ClassVar[int | None] = None
     rounding: ClassVar[float] = 0.0

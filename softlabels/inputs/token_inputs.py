@@ -1,5 +1,7 @@
 """Texts of chosen rows as the tokens that a model reads. N rows asked for."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,41 +10,38 @@ import pyarrow.compute as pc
 from softlabels.errors import SourceError
 from softlabels.inputs.chosen_rows import ChosenRows
 from softlabels.inputs.preprocess import Preprocess
+from softlabels.inputs.rows import Rows
 from softlabels.inputs.sources import Source
 from softlabels.inputs.texts import Texts
+from softlabels.inputs.token_cache import TokenCache, encode, open_cache
 from softlabels.models.tokens import Tokens
+from softlabels.system.humanize import counted
+from softlabels.system.progress import Progress
 
+BLOCK_ROWS = 65_536
 LONGEST = 32  # texts with most characters, which are tokenised before anything is written
 
 
-def tokens_of(texts: Texts, ids: np.ndarray, preprocess: Preprocess) -> tuple[Tokens, int]:
-    """The tokens of these rows, and how many rows were cut. Raises SourceError for a text that is
-    longer than the model takes, unless it is to be cut."""
-    tokenizer, most, cuts = preprocess.tokenization
-    columns = list(texts.columns.values())
-    tokens: Tokens = tokenizer.encode(columns)
-    if not tokens.lengths.all():
-        row = int(np.flatnonzero(tokens.lengths == 0)[0])
-        raise SourceError(
-            f"the text of the row with id {ids[row]!s} is empty, and the tokenizer "
-            f"{tokenizer.name} makes no token of it, so there is nothing that the model could "
-            f"read: write a text, or leave out the row"
-        )
-    if most is None:
-        return tokens, 0
-    longer = np.flatnonzero(tokens.lengths > most)
-    if len(longer) and not cuts:
-        row = int(longer[0])
-        raise SourceError(
-            f"the text of the row with id {ids[row]!s} has {tokens.lengths[row]:,} tokens, and the "
-            f"model takes {most:,}: --truncate cuts such texts to that, --max-length N to N, and "
-            f"the dump says how many"
-        )
-    return (tokenizer.encode(columns, most) if len(longer) else tokens), len(longer)
-
-
 class TokenInputs(ChosenRows):
-    """The texts of chosen source rows as tokens, of several lengths: a model pads a batch."""
+    """The texts of chosen source rows as tokens, of several lengths: a model pads a batch.
+
+    cache: the tokens of all rows of the source; None where texts are tokenised as they are read
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        preprocess: Preprocess,
+        positions: np.ndarray | None = None,
+        hashes: np.ndarray | None = None,
+        cache: TokenCache | None = None,
+    ) -> None:
+        super().__init__(source, preprocess, positions, hashes)
+        self.cache = cache
+
+    def __reduce__(self) -> tuple:
+        known = self.source, self.preprocess, self.positions, self.hashes, self.cache
+        return type(self), known
 
     @property
     def input_shape(self) -> list[int]:
@@ -50,11 +49,26 @@ class TokenInputs(ChosenRows):
         return []
 
     def gather(self, rows: np.ndarray) -> Tokens:
-        block = self._block(rows)
-        assert isinstance(block.cells, Texts), "the source's kind says so"
-        return tokens_of(block.cells, block.ids, self.preprocess)[0]
+        positions = self.positions[rows]
+        if self.hashes is not None and self._keeps(positions, self.hashes[rows]):
+            assert self.cache is not None, "it keeps them"
+            return self.cache.tokens(positions)  # of the very texts, which need no reading
+        return self.tokens_of(self._block(rows))[0]
 
     gather_uncached = gather
+
+    def tokens_of(self, block: Rows) -> tuple[Tokens, int]:
+        """The tokens of rows of the source that were read, and how many of them were cut. Those of
+        the cache serve for a text with the same hash. Raises SourceError for a text that has no
+        tokens, or more than the model takes, unless it is to be cut."""
+        assert isinstance(block.cells, Texts), "the source's kind says so"
+        if self._keeps(block.numbers, block.hashes):
+            assert self.cache is not None, "it keeps them"
+            tokens, whole = self.cache.tokens(block.numbers), self.cache.whole(block.numbers)
+        else:
+            tokens, whole = encode(block.cells, self.preprocess)
+        self._check(whole, block.ids.__getitem__)
+        return tokens, self._cut(whole)
 
     def finish(self, batch: Tokens) -> Tokens:
         return batch
@@ -67,22 +81,83 @@ class TokenInputs(ChosenRows):
         rows = np.arange(min(count, len(self)))
         return self.positions[rows], self.gather(rows)
 
+    def check_lengths(self) -> str:
+        """How many tokens the texts have, and how many texts are cut, in words. Without a cache
+        only the longest texts are looked at, by their characters.
+
+        Raises SourceError for a text that has no tokens, or more than the model takes, unless it is
+        to be cut.
+        """
+        if self.cache is None:
+            first = self.sample(64).lengths
+            longest = int(self.gather(longest_rows(self.source)).lengths.max())
+            return (
+                f"the first texts have {first.min():,} to {first.max():,} tokens, the longest "
+                f"about {longest:,}"
+            )
+        least, most, total, cut = 1 << 62, 0, 0, 0
+        for start in range(0, len(self), BLOCK_ROWS):
+            positions = self.positions[start : start + BLOCK_ROWS]
+            whole = self.cache.whole(positions)
+            self._check(whole, partial(self._id_of, positions))
+            least, most = min(least, int(whole.min())), max(most, int(whole.max()))
+            total, cut = total + int(whole.sum()), cut + self._cut(whole)
+        spread = f"{least:,} to {most:,} tokens, {total / len(self):,.1f} on average"
+        text = f"{counted(len(self), 'text')} of {spread}"
+        return text + (f"; {cut:,} of them are cut" if cut else "")
+
     def remark(self) -> str:
-        """The tokenizer, and what it makes of the first and of the longest texts."""
+        """The tokenizer, and what it makes of the texts."""
         tokenizer, most, cuts = self.preprocess.tokenization
-        first = self.sample(64).lengths
-        longest = int(self.gather(longest_rows(self.source)).lengths.max())
-        limit = "" if most is None else f", {'cut' if cuts else 'at most'} at {most:,}"
-        limit = limit.replace("at most at", "at most")
-        return (
-            f"tokenizer {tokenizer.name} ({tokenizer.hash}){limit}: the first texts have "
-            f"{first.min():,} to {first.max():,} tokens, the longest about {longest:,}"
-        )
+        limit = "" if most is None else f", {'cut at' if cuts else 'at most'} {most:,}"
+        return f"tokenizer {tokenizer.name} ({tokenizer.hash}){limit}: {self.check_lengths()}"
+
+    def _id_of(self, positions: np.ndarray, row: int) -> Any:
+        return self.source.take(positions[[row]]).ids[0]
+
+    def _keeps(self, rows: np.ndarray, hashes: np.ndarray) -> bool:
+        """Whether the cache has the tokens of these source rows, whose texts have these hashes."""
+        if self.cache is None or not len(rows):
+            return False
+        return bool((self.cache.hashes(rows) == hashes).all())
+
+    def _cut(self, whole: np.ndarray) -> int:
+        _, most, _ = self.preprocess.tokenization
+        return 0 if most is None else int((whole > most).sum())
+
+    def _check(self, whole: np.ndarray, ids: Callable[[int], Any]) -> None:
+        """whole: how many tokens rows have, of which `ids` gives the id"""
+        tokenizer, most, cuts = self.preprocess.tokenization
+        if not whole.all():
+            row = int(np.flatnonzero(whole == 0)[0])
+            raise SourceError(
+                f"the text of the row with id {ids(row)!s} is empty, and the tokenizer "
+                f"{tokenizer.name} makes no token of it, so there is nothing that the model could "
+                f"read: write a text, or leave out the row"
+            )
+        if most is not None and not cuts and (whole > most).any():
+            row = int(np.flatnonzero(whole > most)[0])
+            raise SourceError(
+                f"the text of the row with id {ids(row)!s} has {whole[row]:,} tokens, and the "
+                f"model takes {most:,}: --truncate cuts such texts to that, --max-length N to N, "
+                f"and the dump says how many"
+            )
+
+
+def open_tokens(
+    source: Source,
+    preprocess: Preprocess,
+    progress: Progress,
+    positions: np.ndarray | None = None,
+    hashes: np.ndarray | None = None,
+) -> TokenInputs:
+    """With the tokens of the cache, which are made now where it has none."""
+    cache = open_cache(source, preprocess, progress)
+    return TokenInputs(source, preprocess, positions, hashes, cache)
 
 
 def longest_rows(source: Source) -> np.ndarray:
-    """The rows with most characters, ascending: one that is too long for a model is found before
-    anything is written."""
+    """The rows with most characters, ascending."""
     counts: list[Any] = []
     for columns in source.text_blocks():
         lengths = [pc.fill_null(pc.utf8_length(c), 0).to_numpy() for c in columns.values()]

@@ -26,6 +26,7 @@ FILES = [*VOCABULARIES, "merges.txt", "special_tokens_map.json", "added_tokens.j
 NO_LIMIT = 10**9  # transformers says 10**30 where a tokenizer knows none
 FEW = 0.9  # of a model's tokens; a tokenizer with fewer is perhaps another model's
 HASH_DIGITS = 16
+PART = 1 << 20  # characters that are encoded at once
 
 
 class Tokenizer:
@@ -47,11 +48,25 @@ class Tokenizer:
         """Where it pads, left or right."""
         return str(self.tokenizer.padding_side)
 
+    @property
+    def largest(self) -> int:
+        """The largest number of a token."""
+        return max(self.tokenizer.get_vocab().values())
+
     def encode(self, columns: Sequence[list[str]], most: int | None = None) -> Tokens:
         """The tokens of texts, or of pairs of them, with the special ones; cut to `most`, of a pair
         the longer text first."""
+        sizes = np.sum([[len(text) for text in texts] for texts in columns], axis=0)
+        parts = np.cumsum(sizes) // PART  # an encoding takes about a hundred bytes a token
+        ends = [*(np.flatnonzero(np.diff(parts)) + 1).tolist(), len(sizes)]
+        starts = [0, *ends[:-1]]
+        pieces = [[texts[a:b] for texts in columns] for a, b in zip(starts, ends, strict=True)]
+        made = [self._encode(piece, most) for piece in pieces]
+        return made[0] if len(made) == 1 else Tokens.joined(made)
+
+    def _encode(self, columns: Sequence[list[str]], most: int | None) -> Tokens:
         cut = {} if most is None else {"truncation": True, "max_length": most}
-        with self.lock:
+        with self.lock:  # a fast one encodes with as many threads as there are cores
             encoded = self.tokenizer(
                 *columns, padding=False, return_attention_mask=False, verbose=False, **cut
             )

@@ -5,6 +5,7 @@ Shapes: N rows, L positions of the longest of a batch.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ CPU = torch.device("cpu")
 @dataclass(frozen=True, eq=False)
 class Tokens:
     """columns: `input_ids` and those beside it, such as `token_type_ids`, all rows one after the
-    other, int64 [sum of lengths]
+    other, whole numbers [sum of lengths]
     lengths: of each row, int64 [N]
     device: where `padded` puts them
     """
@@ -32,10 +33,17 @@ class Tokens:
         """From a list of rows for each column."""
         lengths = np.array([len(row) for row in columns[IDS]], np.int64)
         flat = {
-            name: np.fromiter((token for row in rows for token in row), np.int64, lengths.sum())
+            name: np.fromiter(chain.from_iterable(rows), np.int64, lengths.sum())
             for name, rows in columns.items()
         }
         return cls(flat, lengths)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Tokens"]) -> "Tokens":
+        """The rows of several, one after the other; all have the same columns."""
+        names, lengths = parts[0].columns, np.concatenate([part.lengths for part in parts])
+        columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in names}
+        return replace(parts[0], columns=columns, lengths=lengths)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -49,15 +57,10 @@ class Tokens:
         """These rows, by a slice or their numbers."""
         if isinstance(rows, Tensor):
             rows = rows.cpu().numpy()
-        ends = np.cumsum(self.lengths)
-        starts, ends = (ends - self.lengths)[rows], ends[rows]
-        pairs = list(zip(starts.tolist(), ends.tolist(), strict=True))
-        empty = [np.empty(0, np.int64)]
-        columns = {
-            name: np.concatenate([values[a:b] for a, b in pairs] or empty)
-            for name, values in self.columns.items()
-        }
-        return replace(self, columns=columns, lengths=self.lengths[rows])
+        lengths = self.lengths[rows]
+        places = places_of(np.cumsum(self.lengths)[rows] - lengths, lengths)
+        columns = {name: values[places] for name, values in self.columns.items()}
+        return replace(self, columns=columns, lengths=lengths)
 
     def to(self, device: torch.device) -> "Tokens":
         return replace(self, device=device)
@@ -79,3 +82,21 @@ class Tokens:
             filled[mask] = values  # row for row, as they lie
             made[name] = torch.from_numpy(filled).to(self.device)
         return made | {MASK: torch.from_numpy(mask.astype(np.int64)).to(self.device)}
+
+
+def places_of(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Where the values of rows lie that begin at `starts`, one row after the other."""
+    before = np.cumsum(lengths) - lengths
+    return np.repeat(starts - before, lengths) + np.arange(lengths.sum())
+
+
+def alike(lengths: np.ndarray, size: int) -> list[np.ndarray]:
+    """The numbers of all rows, `size` of like lengths at a time, so that little is padded."""
+    order = np.argsort(lengths, kind="stable")
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def padding(lengths: np.ndarray, size: int) -> int:
+    """How many positions of those batches are padding."""
+    batches = alike(lengths, size)
+    return sum(int(lengths[rows[-1]]) * len(rows) for rows in batches) - int(lengths.sum())

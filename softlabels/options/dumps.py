@@ -53,9 +53,11 @@ class LsOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class CacheOptions(Options):
-    """List the copies of remote dumps on this disk, or clear them."""
+    """List what is kept on this disk, or clear it."""
 
-    clear: bool = option("Remove all copies; commands fetch them again when needed.", False)
+    clear: bool = option(
+        "Remove all that is not in use; commands fetch or make it again when needed.", False
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

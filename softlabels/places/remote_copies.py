@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from filelock import FileLock
 
-from softlabels.errors import DamagedDump
+from softlabels.errors import DamagedDump, DiskFull
 from softlabels.store.folder import Folder, Origin
 from softlabels.store.ledger import read_manifest
 from softlabels.store.names import MANIFEST
@@ -47,7 +47,10 @@ def local_copy(
         os.makedirs(place / "data", exist_ok=True)
         missing = [r for r in chosen if not (place / r.file).exists()]
         if missing:
-            cache.make_room(sum(r.bytes for r in missing), str(folder), [str(place)])
+            try:
+                cache.make_room(sum(r.bytes for r in missing), str(folder), [str(place)])
+            except DiskFull as error:
+                raise DiskFull(f"{error}, or do without: --no-cache") from error
             about = {"dump": folder.url, "rows": manifest.rows, "bytes": manifest.bytes}
             copy.write_json("about.json", about)
             _fetch(folder, copy, missing, cache, progress)

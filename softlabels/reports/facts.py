@@ -48,6 +48,8 @@ def describe(manifest: Manifest, plan: Plan) -> dict[str, Any]:
         facts["pictures not turned"] = statistics.unturned
     if statistics and statistics.truncated:
         facts["texts cut"] = statistics.truncated
+    if statistics and statistics.tokens:
+        facts["padding"] = statistics.padded
     if manifest.skipped:
         what = "inputs" if plan.has_views else "rows"
         facts[f"{what} left out"] = len(manifest.skipped)

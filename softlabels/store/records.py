@@ -80,11 +80,27 @@ class Statistics(Record):
         description="the number of texts of which the teacher saw the beginning alone; left out "
         "where there are none",
     )
+    tokens: Count = Field(
+        default=0,
+        description="the number of tokens that the teacher read of these rows' texts; left out "
+        "where it reads none",
+    )
+    padding: Count = Field(
+        default=0,
+        description="the number of positions of padding that filled up their batches; left out "
+        "where there are none",
+    )
 
     @property
     def scored(self) -> int:
         """How many positions these are statistics of: one a row, unless `positions` is given."""
         return self.rows if self.positions is None else self.positions
+
+    @property
+    def padded(self) -> str:
+        """The share of padding that a teacher of texts read, in words."""
+        read = self.tokens + self.padding
+        return f"{self.padding / read:.1%} of {read:,} positions"
 
     @property
     def positions_each(self) -> float:
@@ -120,6 +136,8 @@ class Statistics(Record):
             kl_most=_all([part.kl_most for part in parts], max),
             unturned=sum(part.unturned for part in parts),
             truncated=sum(part.truncated for part in parts),
+            tokens=sum(part.tokens for part in parts),
+            padding=sum(part.padding for part in parts),
         )
 
     def agrees(self, other: "Statistics") -> bool:

@@ -85,6 +85,7 @@ class ShardWriter:
         self.statistics = LogitStatistics()
         self.skipped: list[Skipped] = []
         self.truncated = 0  # texts of which the end was cut
+        self.tokens = self.padding = 0  # positions that a teacher of texts read
         self.unturned = 0  # pictures fed as stored, though their EXIF orientation says to turn them
         self.commit: Commit | None = None
         # the band of inputs that is being filled; of numbers [V, group_rows, …]
@@ -185,7 +186,8 @@ class ShardWriter:
                 assert rows == (stop - start - len(self.skipped)) * views, "a shard is whole"
                 fingerprint = self._fingerprint()
                 if statistics:
-                    counts = {"unturned": self.unturned, "truncated": self.truncated}
+                    names = ("unturned", "truncated", "tokens", "padding")
+                    counts = {name: getattr(self, name) for name in names}
                     statistics = self._judged(statistics.replace(**counts))
                 self.file.close()
             except BaseException:

@@ -1,6 +1,7 @@
-"""The local cache: copies of remote dumps, and which files had their recorded hash.
+"""The local cache: copies of remote dumps, tokens of texts, which files had their recorded hash.
 
     PLACE/copies/NAME/          a remote dump's manifest and shards; its users lock NAME.used
+    PLACE/tokens/NAME/          the tokens of a source of texts; likewise
     PLACE/verified/NAME         an empty file: this file, as it was then, had the recorded SHA-256
 
 PLACE is $SOFTLABELS_CACHE, else ~/.cache/softlabels. Every file appears whole or not at all.
@@ -14,7 +15,9 @@ import weakref
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from softlabels.errors import DiskFull, UsageError
 from softlabels.system.humanize import size_words
@@ -25,6 +28,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 PLACE, BUDGET = "SOFTLABELS_CACHE", "SOFTLABELS_CACHE_GB"
+KINDS = "copies", "tokens"
 
 
 def cache_place() -> Path:
@@ -35,7 +39,7 @@ def cache_place() -> Path:
 
 @dataclass(frozen=True)
 class Entry:
-    """A copy in the cache: its path, its size in bytes, when it was last used (Unix seconds)."""
+    """A folder in the cache: its path, its size in bytes, when it was last used (Unix seconds)."""
 
     path: str
     bytes: int
@@ -43,10 +47,13 @@ class Entry:
 
     @property
     def description(self) -> str:
-        """For a list of the cache: which dump it is a copy of."""
+        """For a list of the cache: which dump it is a copy of, or of which texts it has tokens."""
+        about: dict[str, Any] = {}
         with suppress(OSError, ValueError):
-            return f"copy of {json.loads((Path(self.path) / 'about.json').read_text())['dump']}"
-        return "a copy"
+            about = json.loads((Path(self.path) / "about.json").read_text())
+        if "tokens" in about:
+            return f"tokens of {about['tokens']}, by {about['tokenizer']}"
+        return f"copy of {about['dump']}" if "dump" in about else "a copy"
 
 
 class LocalCache:
@@ -78,7 +85,7 @@ class LocalCache:
         return sum(entry.bytes for entry in self.entries())
 
     def make_room(self, size: int, what: str, kept: Collection[str] = ()) -> None:
-        """Remove the least recently used copies, except the paths `kept`, until `size` more bytes
+        """Remove what was least recently used, except the paths `kept`, until `size` more bytes
         fit the budget. Raises DiskFull if they don't fit even then.
 
         what: what needs the room, for the error message.
@@ -92,20 +99,20 @@ class LocalCache:
             raise DiskFull(
                 f"the cache {self.place} may hold {size_words(self.budget)}; for {what} it needs "
                 f"{size_words(excess)} more. Make room, set {BUDGET} to a larger number of GB, or "
-                f"{PLACE} to another disk, or do without: --no-cache"
+                f"{PLACE} to another disk"
             )
 
     def entries(self) -> list[Entry]:
         """Everything in it that takes space."""
         entries = []
-        for path in sorted(self.place.glob("copies/*/")):
+        for path in sorted(chain(*(self.place.glob(f"{kind}/*/") for kind in KINDS))):
             with suppress(OSError):
                 size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
                 entries.append(Entry(str(path), size, (path / "about.json").stat().st_mtime))
         return entries
 
     def clear(self) -> int:
-        """Delete all copies that are not in use, and all marks; returns the bytes freed."""
+        """Delete all that is not in use, and all marks; returns the bytes freed."""
         freed = sum(entry.bytes for entry in self.entries() if remove(entry))
         shutil.rmtree(self.place / "verified", ignore_errors=True)
         return freed
@@ -126,7 +133,7 @@ class LocalCache:
 
 
 def hold(copy: str | os.PathLike[str], user: object) -> None:
-    """Keep all processes from removing this copy as long as `user` lives."""
+    """Keep all processes from removing this folder as long as `user` lives."""
     if fcntl is not None:
         file = open(f"{copy}.used", "w")  # noqa: SIM115
         fcntl.flock(file, fcntl.LOCK_SH)
@@ -134,7 +141,7 @@ def hold(copy: str | os.PathLike[str], user: object) -> None:
 
 
 def remove(entry: Entry) -> bool:
-    """Remove a copy unless it is in use; returns whether it was removed."""
+    """Remove a folder unless it is in use; returns whether it was removed."""
     with open(f"{entry.path}.used", "w") as file:
         try:
             if fcntl is not None:

@@ -60,6 +60,15 @@ def test_a_dump_by_the_command_line_and_its_replay(place, cli):
     assert plan["source"]["class_names"] == ["bad", "fair", "good"]
     assert plan["preprocess"].startswith("tokenizer(own, 'sha256:")
     assert str(place) not in (place / "d" / "plan.json").read_text()
+    lengths = [[len(text.split()) + 2 for text in sentences(ROWS)[a : a + 30]]
+               for a in range(0, ROWS, 30)]  # fmt: skip
+    read, tokens = sum(max(some) * len(some) for some in lengths), sum(map(sum, lengths))
+    share = f"{(read - tokens) / read:.1%} of {read:,} positions"
+    assert f"; {share} were padding; " in done.out
+    assert softlabels.info(place / "d")["facts"]["padding"] == share
+    manifest = json.loads((place / "d" / "softlabels.json").read_text())
+    assert manifest["statistics"]["tokens"] == tokens
+    assert manifest["statistics"]["padding"] == read - tokens
     checked = cli("verify", "d", "--source", "--replay", 40, "--teacher", "hf:net")
     assert checked.code == 0, checked.err
     batch = next(iter(softlabels.load(place / "d").batches(8)))
@@ -73,15 +82,18 @@ def test_a_dump_by_the_command_line_and_its_replay(place, cli):
 def test_long_texts_are_cut_only_if_asked_and_counted(place, cli, options, most):
     model = save_classifier(place / "net")
     texts = sentences(ROWS)
+    texts[:40] = ["x" * 300] * 40  # of more characters, and three tokens
     texts[70] = " ".join(["garlic"] * 40)
     write(place / "d.csv", text=texts, label=["bad", "good"] * 50)
     with pytest.raises(SourceError, match="row with id 70 has 42 tokens, and the model takes 24"):
         dumped(place)
     assert not (place / "dump").exists()
     cut = [" ".join(text.split()[: most - 2]) for text in texts]
-    stored = dumped(place, **options)
+    lines = Lines()
+    stored = dumped(place, progress=lines, **options)
     np.testing.assert_allclose(stored, alone(place / "net", model, cut), atol=2e-4, rtol=1e-4)
     longer = sum(len(text.split()) + 2 > most for text in texts)
+    assert any(line.endswith(f"; {longer} of them are cut") for line in lines.lines)
     manifest = json.loads((place / "dump" / "softlabels.json").read_text())
     assert manifest["statistics"]["truncated"] == longer
     assert cli("info", "dump", "--json").value["facts"]["texts cut"] == longer
