@@ -42,7 +42,8 @@ columns
 sources
 chosen_rows token_cache
 describing label_numbers examples
-text_inputs token_inputs tokenizing
+token_inputs
+text_inputs tokenizing
 opening preprocessing own_preprocessing viewed augmented
 """,
     "inputs.tables": """

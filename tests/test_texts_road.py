@@ -112,7 +112,7 @@ def test_training_on_texts_says_that_it_takes_numbers(place, cli):
     make(place, "text")
     said = cli("train", "dump", "--T", 2)
     assert said.code == 2
-    assert "the inputs are texts, and the student" in said.err
+    assert "the inputs are texts, and the model mlp:800x800 takes numbers" in said.err
     assert "preprocess=FUNCTION" in said.err
 
 

@@ -1,9 +1,12 @@
 """From texts to the tokens of a teacher, as a command's options say."""
 
+from contextlib import suppress
+
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import Source
 from softlabels.inputs.token_inputs import TokenInputs, open_tokens
 from softlabels.inputs.tokenizing import Tokenizing, check_texts, tokenization
+from softlabels.inputs.whereabouts import remember_tokenizer
 from softlabels.system.progress import Progress
 from softlabels.teachers import Teacher
 
@@ -23,4 +26,6 @@ def read_texts(
         teacher.module, teacher.title, teacher.own_tokenizer, how, trained
     )
     teacher.remarks += remarks
+    with suppress(OSError):  # students without a tokenizer of their own look for it
+        remember_tokenizer(preprocess.tokenization[0])
     return open_tokens(source, preprocess, progress)

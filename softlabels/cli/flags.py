@@ -68,7 +68,7 @@ Body = Callable[..., None]
 
 PANELS = {
     "SourceOptions": "Data", "LabelOptions": "Labels", "TrainingOptions": "Training",
-    "ViewOptions": "Views",
+    "ViewOptions": "Views", "TextOptions": "Texts",
 }  # fmt: skip
 
 

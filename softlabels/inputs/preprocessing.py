@@ -15,7 +15,7 @@ from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocess import DEFAULTS, Preprocess
 from softlabels.inputs.sources import Source
 from softlabels.inputs.text_inputs import TextInputs
-from softlabels.inputs.token_inputs import TokenInputs
+from softlabels.inputs.token_inputs import TokenInputs, of_tokenizer
 from softlabels.system.progress import Progress
 
 UNIT, PIXELS = 1.0, 255.0
@@ -85,6 +85,8 @@ def remarks(examples: Examples | TextInputs | TokenInputs, origin: str = "") -> 
     if isinstance(examples, TokenInputs):
         return [examples.remark()]
     preprocess = examples.preprocess
+    if preprocess.is_tokenizer:  # of a stream, whose longest text is not known yet
+        return [of_tokenizer(preprocess)]
     raw_N = examples.sample(2)
     if raw_N.ndim != 4:  # numbers are cheap to read, and two rows of them say little
         raw_N = examples.sample(64)
@@ -96,7 +98,9 @@ def remarks(examples: Examples | TextInputs | TokenInputs, origin: str = "") -> 
     return [line, *(f"warning: {doubt}" for doubt in doubts(preprocess, raw_N))]
 
 
-def introduce(progress: Progress, examples: Examples | TextInputs, origin: str = "") -> None:
+def introduce(
+    progress: Progress, examples: Examples | TextInputs | TokenInputs, origin: str = ""
+) -> None:
     """Show these remarks to the user."""
     for remark in remarks(examples, origin):
         progress.say(remark)

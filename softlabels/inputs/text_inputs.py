@@ -11,6 +11,7 @@ from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import Source
 from softlabels.inputs.texts import TextBatch, Texts
+from softlabels.inputs.token_inputs import TokenInputs
 
 
 class TextInputs(ChosenRows):
@@ -44,11 +45,13 @@ def open_inputs_of(
     preprocess: Preprocess,
     positions: np.ndarray | None = None,
     hashes: np.ndarray | None = None,
-) -> Examples | TextInputs:
-    """Chosen rows as numbers; of a source of texts as texts, unless a function makes numbers of
-    them."""
+) -> Examples | TextInputs | TokenInputs:
+    """Chosen rows as numbers; of a source of texts as texts, unless a tokenizer that is here makes
+    tokens of them, or a function numbers."""
     texts = source.kind == "text" and not preprocess.is_opaque
-    kind = TextInputs if texts else Examples
+    kind: type[Examples | TextInputs | TokenInputs] = TextInputs if texts else Examples
+    if texts and preprocess.tokenizer is not None:
+        kind = TokenInputs
     return kind(source, preprocess, positions, hashes)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
+import torch
 
 from softlabels.errors import SourceError
 from softlabels.inputs.chosen_rows import ChosenRows
@@ -27,6 +28,9 @@ class TokenInputs(ChosenRows):
 
     cache: the tokens of all rows of the source; None where texts are tokenised as they are read
     """
+
+    kept = False
+    decoded_bytes = 0
 
     def __init__(
         self,
@@ -70,8 +74,20 @@ class TokenInputs(ChosenRows):
         self._check(whole, block.ids.__getitem__)
         return tokens, self._cut(whole)
 
-    def finish(self, batch: Tokens) -> Tokens:
+    def finish(self, batch: Any) -> Any:
         return batch
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether a batch is worth making while another one is trained on."""
+        return self.cache is None and not self.source.runs_code
+
+    def prepare(self) -> None:
+        """Refuse a wrong source now rather than with the first batch."""
+        self.sample()
+
+    def keep_on(self, device: torch.device) -> None:
+        """Rows of several lengths are not kept on a device."""
 
     def sample(self, rows: int = 2) -> Tokens:
         return self.gather(np.arange(min(rows, len(self))))
@@ -90,7 +106,7 @@ class TokenInputs(ChosenRows):
         """
         if self.cache is None:
             first = self.sample(64).lengths
-            longest = int(self.gather(longest_rows(self.source)).lengths.max())
+            longest = int(self.gather(longest_rows(self.source, self.positions)).lengths.max())
             return (
                 f"the first texts have {first.min():,} to {first.max():,} tokens, the longest "
                 f"about {longest:,}"
@@ -108,9 +124,16 @@ class TokenInputs(ChosenRows):
 
     def remark(self) -> str:
         """The tokenizer, and what it makes of the texts."""
-        tokenizer, most, cuts = self.preprocess.tokenization
-        limit = "" if most is None else f", {'cut at' if cuts else 'at most'} {most:,}"
-        return f"tokenizer {tokenizer.name} ({tokenizer.hash}){limit}: {self.check_lengths()}"
+        return f"{of_tokenizer(self.preprocess)}: {self.check_lengths()}"
+
+    @property
+    def count_cut(self) -> int | None:
+        """How many texts are cut; None where not all have been tokenised."""
+        if self.cache is None:
+            return None
+        starts = range(0, len(self), BLOCK_ROWS)
+        parts = (self.positions[start : start + BLOCK_ROWS] for start in starts)
+        return sum(self._cut(self.cache.whole(part)) for part in parts)
 
     def _id_of(self, positions: np.ndarray, row: int) -> Any:
         return self.source.take(positions[[row]]).ids[0]
@@ -140,8 +163,15 @@ class TokenInputs(ChosenRows):
             raise SourceError(
                 f"the text of the row with id {ids(row)!s} has {whole[row]:,} tokens, and the "
                 f"model takes {most:,}: --truncate cuts such texts to that, --max-length N to N, "
-                f"and the dump says how many"
+                f"and their number is recorded"
             )
+
+
+def of_tokenizer(preprocess: Preprocess) -> str:
+    """The tokenizer, and how many tokens a text may have, in words."""
+    tokenizer, most, cuts = preprocess.tokenization
+    limit = "" if most is None else f", {'cut at' if cuts else 'at most'} {most:,}"
+    return f"tokenizer {tokenizer.name} ({tokenizer.hash}){limit}"
 
 
 def open_tokens(
@@ -156,11 +186,11 @@ def open_tokens(
     return TokenInputs(source, preprocess, positions, hashes, cache)
 
 
-def longest_rows(source: Source) -> np.ndarray:
-    """The rows with most characters, ascending."""
+def longest_rows(source: Source, positions: np.ndarray) -> np.ndarray:
+    """Which of these rows of the source have most characters, ascending."""
     counts: list[Any] = []
     for columns in source.text_blocks():
         lengths = [pc.fill_null(pc.utf8_length(c), 0).to_numpy() for c in columns.values()]
         counts.append(np.sum(lengths, axis=0))
-    every = np.concatenate(counts)
+    every = np.concatenate(counts)[positions]
     return np.sort(np.argsort(-every, kind="stable")[:LONGEST])

@@ -9,6 +9,7 @@ from torch import nn
 from softlabels.errors import UsageError
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import Source
+from softlabels.models.checkpoint import tokenizer_at
 from softlabels.models.tokenizers import Tokenizer, tokenizer_of
 
 
@@ -62,7 +63,7 @@ def tokenization(
     Raises TeacherError for a tokenizer of another model, UsageError for more tokens than the model
     takes.
     """
-    tokenizer = tokenizer_of(how.tokenizer) if own is None or how.tokenizer is not None else own()
+    tokenizer = own() if own is not None and how.tokenizer is None else _named(how.tokenizer)
     remarks = tokenizer.check(module, title)
     most, asked = tokenizer.longest(module), how.max_length
     if asked is None and not how.truncate and trained is not None:
@@ -76,3 +77,7 @@ def tokenization(
         )
     cuts = how.truncate or asked is not None
     return Preprocess.tokenize(tokenizer, asked or most, cuts, how.tokenizer is None), remarks
+
+
+def _named(given: Any) -> Tokenizer:
+    return tokenizer_at(given) if isinstance(given, str) else tokenizer_of(given)

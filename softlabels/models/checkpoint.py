@@ -21,6 +21,7 @@ from softlabels.models.sniffing import sniff
 from softlabels.models.sources import find_blueprint
 from softlabels.models.specs import build_model, is_factory
 from softlabels.models.state_dicts import WeightSet, describe_misfit
+from softlabels.models.tokenizers import Tokenizer, open_tokenizer, tokenizer_from
 from softlabels.models.transformers import build_configured
 from softlabels.system.humanize import size_words
 from softlabels.system.local_files import appearing
@@ -35,6 +36,7 @@ class Checkpoint:
     model: its spec; of a module that was in memory `package.module.Class`, which builds none
     input_shape: of one preprocessed input
     configuration: what builds a model of transformers, in place of its spec
+    tokenizer: of a model that reads texts `name`, `hash`, and `files`, the bytes of each by name
     """
 
     model: str
@@ -48,6 +50,7 @@ class Checkpoint:
     metrics: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     configuration: dict[str, Any] | None = None
+    tokenizer: dict[str, Any] | None = None
     format: str = FORMAT
 
     def __repr__(self) -> str:
@@ -139,10 +142,27 @@ class Checkpoint:
             return build_model(self.model, self.input_shape, self.num_classes)
         return blueprint.build(self.num_classes)
 
+    def own_tokenizer(self, title: str) -> Tokenizer:
+        """The tokenizer that it holds. title: the file, for messages"""
+        assert self.tokenizer is not None, "it reads texts"
+        held = self.tokenizer
+        return tokenizer_from(held["files"], held["name"], held["hash"], title)
+
     @property
     def was_in_memory(self) -> bool:
         """Whether the model was an object whose class alone is known."""
         return self.configuration is None and "." in self.model and ":" not in self.model
+
+
+def tokenizer_at(place: str) -> Tokenizer:
+    """The tokenizer of a folder, of a name on the Hub, or of a checkpoint. Raises TeacherError
+    where there is none."""
+    checkpoint = Checkpoint.read(Path(place)) if Path(place).is_file() else None
+    if checkpoint is None:
+        return open_tokenizer(place)
+    if checkpoint.tokenizer is None:
+        raise TeacherError(f"{place} is a checkpoint of a model that reads no texts")
+    return checkpoint.own_tokenizer(place)
 
 
 def is_ours(content: Any) -> bool:

@@ -22,6 +22,7 @@ from softlabels.models.objects import class_name
 from softlabels.models.opening import find_weights, open_file
 from softlabels.models.sources import SOURCES
 from softlabels.models.specs import SPELLINGS, build_model, check_state, is_factory, is_own
+from softlabels.models.tokenizers import OwnTokenizer, Tokenizer, reads_tokens
 from softlabels.system.humanize import few
 
 PRETRAINED = "pretrained"  # in place of a file of weights
@@ -59,6 +60,8 @@ class Beginning:
         it, if that is known
     pretrained: whether these weights were trained on pictures that were prepared so
     is_users: whether it is an object of the user's, which is trained itself
+    reads_text: whether it takes tokens by name, as models of transformers do
+    own_tokenizer: what opens its own tokenizer, where it has one
     remarks: what there is to say of its weights
     """
 
@@ -68,6 +71,8 @@ class Beginning:
     preprocess: str | None = None
     pretrained: bool = False
     is_users: bool = False
+    reads_text: bool = False
+    own_tokenizer: Callable[[], Tokenizer] | None = None
     remarks: list[str] = field(default_factory=list)
 
 
@@ -90,17 +95,18 @@ def begin(choice: ModelChoice, input_shape: Sequence[int], classes: int) -> Begi
         return _object(choice, classes)
     name = _parse(choice.model)
     blueprint = SOURCES[name.source](name.ident)
-    if blueprint.tokenizer is not None:
-        raise UsageError(
-            f"{name} reads texts, and students take numbers or pictures yet: train it with a loop "
-            f"of your own over softlabels.load, whose batches have the texts"
-        )
     module, spec = blueprint.build(classes), str(name)
     if name.source == FACTORY:
-        begun = Beginning(module, spec, "the weights that it makes")
+        begun = Beginning(
+            module, spec, "the weights that it makes", reads_text=reads_tokens(module)
+        )
     else:  # a folder's path is left out of records
         spec = blueprint.spec if name.source == "hf" else spec
-        begun = Beginning(_in_float32(module), spec, preprocess=blueprint.preprocess)
+        own = blueprint.tokenizer
+        begun = Beginning(
+            _in_float32(module), spec, preprocess=blueprint.preprocess, reads_text=own is not None,
+            own_tokenizer=own if isinstance(own, OwnTokenizer) and own.is_there else None,
+        )  # fmt: skip
     if choice.weights == PRETRAINED:
         return _pretrained(begun, name, blueprint)
     return _from_file(begun, choice, str(name), input_shape)
@@ -123,9 +129,14 @@ def _object(choice: ModelChoice, classes: int) -> Beginning:
             f"them into it"
         )
     if not isinstance(model, nn.Module):
-        return Beginning(make_module(model, spec, classes), spec, "the weights that it makes")
+        made = make_module(model, spec, classes)
+        return Beginning(made, spec, "the weights that it makes", reads_text=reads_tokens(made))
     check_state(model, spec)
-    return Beginning(model, spec, "the weights that it has", is_users=True)
+    own = OwnTokenizer(str(place)) if (place := getattr(model, "name_or_path", "")) else None
+    return Beginning(
+        model, spec, "the weights that it has", is_users=True, reads_text=reads_tokens(model),
+        own_tokenizer=own if own is not None and own.is_there else None,
+    )  # fmt: skip
 
 
 def function_name(function: Callable[..., Any]) -> str:
@@ -228,11 +239,9 @@ def _with_weights(
         )
     begun.module.load_state_dict(ours | fitting)
     random = f"{few(left)} of {begun.spec} start at random: {title} have none for these classes"
-    return Beginning(
-        begun.module,
-        begun.spec,
-        title,
-        begun.preprocess,
+    return replace(
+        begun,
+        weights=title,
         pretrained=True,
         remarks=[*remarks, random] if left else remarks,
     )

@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -124,11 +125,31 @@ class Tokenizer:
             return {path.name: torch.from_numpy(np.fromfile(path, np.uint8)) for path in paths}
 
 
+@dataclass(frozen=True)
+class OwnTokenizer:
+    """What opens the tokenizer in a model's folder or repository. at: its revision, and the like"""
+
+    place: str
+    at: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self) -> Tokenizer:
+        return open_tokenizer(self.place, **self.at)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the folder has files of one."""
+        transformers = need("transformers", "transformers", f"the tokenizer {self.place}")
+        return any(_has(transformers, self.place, name, self.at) for name in VOCABULARIES)
+
+
+def reads_tokens(module: nn.Module) -> bool:
+    """Whether it is a model of transformers, or like one, that takes tokens by name."""
+    known = hasattr(module, "config") and hasattr(module, "get_input_embeddings")
+    return known and IDS in taken(module)
+
+
 def tokenizer_of(given: Any) -> Tokenizer:
-    """From what a user gives: the folder or the Hub's name of one, or one in memory. Raises
-    TeacherError where it is none."""
-    if isinstance(given, str | os.PathLike):
-        return open_tokenizer(os.fspath(given))
+    """One in memory. Raises TeacherError where it is none."""
     if not (
         callable(given) and hasattr(given, "padding_side") and hasattr(given, "save_pretrained")
     ):

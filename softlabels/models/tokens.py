@@ -62,8 +62,8 @@ class Tokens:
         columns = {name: values[places] for name, values in self.columns.items()}
         return replace(self, columns=columns, lengths=lengths)
 
-    def to(self, device: torch.device) -> "Tokens":
-        return replace(self, device=device)
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Tokens":
+        return replace(self, device=torch.device(device))
 
     def padded(self, side: str, pad: int) -> dict[str, Tensor]:
         """The columns as int64 [N, L], and the mask of what is no padding.

@@ -1,4 +1,5 @@
-"""Image classifiers of transformers: folders of `save_pretrained`, and repositories of the Hub.
+"""Classifiers of images and texts of transformers: folders of `save_pretrained`, and repositories
+of the Hub.
 
 A configuration is what builds such a model again, without its folder: checkpoints hold it.
 """
@@ -21,7 +22,7 @@ from softlabels.errors import TeacherError
 from softlabels.models.blueprints import Blueprint, Weighed
 from softlabels.models.causes import first_line
 from softlabels.models.tokenizers import FILES as TOKENIZER_FILES
-from softlabels.models.tokenizers import open_tokenizer
+from softlabels.models.tokenizers import OwnTokenizer
 from softlabels.spec import Call
 from softlabels.system.extras import need
 from softlabels.system.humanize import few
@@ -80,12 +81,11 @@ def transformers_blueprint(place: str) -> Blueprint:
     with _loading(transformers, place):
         config = transformers.AutoConfig.from_pretrained(name, **at)
     kinds, reads_text = _kinds(transformers, config, place)
-    auto = transformers.AutoModelForImageClassification
-    auto = transformers.AutoModelForSequenceClassification if reads_text else auto
+    auto = _auto(transformers, reads_text)
     channels = getattr(config, "num_channels", 3)
     prepared: dict[str, Any]
     if reads_text:
-        prepared = {"tokenizer": lambda: open_tokenizer(name, **at)}
+        prepared = {"tokenizer": OwnTokenizer(name, at)}
     else:
         prepared = _own_preprocessing(transformers, name, at, channels)
 
@@ -111,8 +111,7 @@ def transformers_blueprint(place: str) -> Blueprint:
 def _kinds(transformers: ModuleType, config: Any, place: str) -> tuple[Any, bool]:
     """The classifiers that a configuration may be of, and whether they read texts. Raises
     TeacherError where it is none."""
-    images = transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
-    texts = transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    images, texts = _classifiers(transformers)
     built = config.architectures or []
     if type(config) in texts and (type(config) not in images or _class_of(config, texts) in built):
         if config.problem_type == "regression":
@@ -213,14 +212,16 @@ def _with_classes(config: Any, classes: int | None) -> Any:
 
 
 def configuration_of(module: nn.Module) -> dict[str, Any] | None:
-    """What builds an image classifier of transformers again, as JSON; None for any other module."""
+    """What builds a classifier of transformers again, as JSON; None for any other module."""
     transformers = sys.modules.get("transformers")  # whoever has made one has imported it
     if transformers is None or not isinstance(module, transformers.PreTrainedModel):
         return None
     config, kind = copy.deepcopy(module.config), type(module).__name__
     config.architectures = [kind]
-    kinds = transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
-    if type(config) not in kinds or _class_of(config, kinds) != kind:
+    if not any(
+        type(config) in kinds and _class_of(config, kinds) == kind
+        for kinds in _classifiers(transformers)
+    ):
         return None
     plain: dict[str, Any] = json.loads(config.to_json_string())
     return plain
@@ -237,10 +238,25 @@ def build_configured(configuration: dict[str, Any], classes: int) -> nn.Module:
     plain = {key: value for key, value in configuration.items() if key not in CODE}
     with _loading(transformers, f"a model of the type {name!r}"):
         config = transformers.CONFIG_MAPPING[name].from_dict(plain)
-        module: nn.Module = transformers.AutoModelForImageClassification.from_config(
+        auto = _auto(transformers, _kinds(transformers, config, name)[1])
+        module: nn.Module = auto.from_config(
             _with_classes(config, classes), trust_remote_code=False
         )
     return module
+
+
+def _classifiers(transformers: ModuleType) -> tuple[Any, Any]:
+    return (
+        transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
+        transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    )
+
+
+def _auto(transformers: ModuleType, reads_text: bool) -> Any:
+    """What builds and loads classifiers of texts, or of images."""
+    if reads_text:
+        return transformers.AutoModelForSequenceClassification
+    return transformers.AutoModelForImageClassification
 
 
 def _pretrained(

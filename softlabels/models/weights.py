@@ -91,6 +91,9 @@ def _from_checkpoint(checkpoint: Checkpoint, file: ModelFile) -> Model:
         class_names=checkpoint.class_names,
         data=checkpoint.data,
         classes=checkpoint.num_classes,
+        own_tokenizer=None
+        if checkpoint.tokenizer is None
+        else partial(checkpoint.own_tokenizer, str(file.path)),
     )
 
 

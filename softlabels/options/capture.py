@@ -6,7 +6,7 @@ from typing import Literal
 from softlabels.errors import UsageError
 from softlabels.options.objects import Data, Teacher
 from softlabels.options.option import Count, Natural, Options, option
-from softlabels.options.source import LabelOptions, SourceOptions
+from softlabels.options.source import LabelOptions, SourceOptions, TextOptions
 
 MOST_VIEWS = 9_999
 
@@ -49,7 +49,7 @@ class ViewOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DumpOptions(ViewOptions, LabelOptions, SourceOptions):
+class DumpOptions(ViewOptions, LabelOptions, SourceOptions, TextOptions):
     """Run the teacher over the data once and store its raw logits."""
 
     teacher: Teacher = option(
@@ -96,14 +96,6 @@ class DumpOptions(ViewOptions, LabelOptions, SourceOptions):
         False,
         flag="--allow-batch-dependence",
     )
-    tokenizer: str | None = option(
-        "The tokenizer of a teacher that reads texts: a folder or ORG/NAME. Default: its own.", None
-    )
-    max_length: Count | None = option(
-        "Cut texts to so many tokens. Default: refuse texts that the teacher can't take whole.",
-        None,
-    )
-    truncate: bool = option("Cut texts to what the teacher takes.", False, flag="--truncate")
     outputs: Literal["auto", "logits", "binary"] = option(
         "logits accepts numbers from 0 to 1, and what looks like probabilities times a constant; "
         "binary takes one logit z a row as two classes, (0, z), as data of two classes do.",

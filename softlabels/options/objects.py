@@ -82,6 +82,18 @@ else:
     ]  # fmt: skip
 
 
+def _tokenizer_types() -> Any:
+    return str | Path | Callable
+
+
+if TYPE_CHECKING:
+    TextTokenizer = str | Path | Callable[..., Any]
+else:
+    TextTokenizer = Annotated[
+        str, Objects("a tokenizer of transformers", _may_be_teacher, _tokenizer_types)
+    ]
+
+
 def _student_types() -> Any:
     import torch
 

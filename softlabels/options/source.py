@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from softlabels.errors import UsageError
-from softlabels.options.objects import Preprocessing
-from softlabels.options.option import Options, option
+from softlabels.options.objects import Preprocessing, TextTokenizer
+from softlabels.options.option import Count, Options, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,23 @@ class SourceOptions(Options):
     preprocess: Preprocessing | None = option(
         "Steps from an input to numbers, such as 'rgb|resize(256)|scale(255)'.", None
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextOptions(Options):
+    """How a model that reads texts gets its tokens."""
+
+    tokenizer: TextTokenizer | None = option(
+        "The tokenizer of a model that reads texts: a folder or ORG/NAME. Default: its own; of a "
+        "student without one the teacher's.",
+        None,
+    )
+    max_length: Count | None = option(
+        "Cut texts to so many tokens. Default: refuse texts that the model can't take whole; of a "
+        "checkpoint, cut as in its training.",
+        None,
+    )
+    truncate: bool = option("Cut texts to what the model takes.", False, flag="--truncate")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from softlabels.options.option import (
     Positive,
     option,
 )
-from softlabels.options.source import SourceOptions
+from softlabels.options.source import SourceOptions, TextOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,7 @@ class TrainingOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitOptions(TrainingOptions, SourceOptions):
+class FitOptions(TrainingOptions, SourceOptions, TextOptions):
     """Train a model from hard labels: a teacher, or a baseline for students."""
 
     data: Data = option("digits (embedded), a file or folder of data, or a Hub id.")
@@ -105,7 +105,7 @@ class FitOptions(TrainingOptions, SourceOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions(TrainingOptions):
+class TrainOptions(TrainingOptions, TextOptions):
     """Train a student from a stored dump; no teacher in memory."""
 
     dump: str | None = option(
@@ -147,7 +147,7 @@ class TrainOptions(TrainingOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalOptions(SourceOptions):
+class EvalOptions(SourceOptions, TextOptions):
     """Measure a checkpoint on labelled data, and against a dump."""
 
     checkpoint: Teacher = option(
@@ -194,7 +194,9 @@ class EvalOptions(SourceOptions):
     logits: str | None = option(
         "Which tensor of an ONNX graph holds the logits; one inside it may be named.", None
     )
-    batch_size: Count = option("Rows in a forward pass.", 1024)
+    batch_size: Count | None = option(
+        "Rows in a forward pass. Default: 1024; of texts and tokens 256.", None
+    )
     device: str = option("auto, cpu, cuda, cuda:1 or mps.", "auto")
 
     def check_together(self) -> None:

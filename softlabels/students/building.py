@@ -1,5 +1,6 @@
 """The model that is trained: built, tried on a few inputs, and held against the other ranks."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +11,25 @@ from torch import Tensor
 from softlabels.errors import UsageError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocess import Preprocess
+from softlabels.inputs.token_inputs import TokenInputs
+from softlabels.inputs.tokenizing import check_texts
 from softlabels.models.causes import cause
 from softlabels.models.hashes import weight_hashes
+from softlabels.models.padding import find_side
+from softlabels.models.specs import is_factory
 from softlabels.models.starting import Beginning, ModelChoice, begin
+from softlabels.models.tokens import Tokens
 from softlabels.students.ranks import Ranks
-from softlabels.students.student import Student, Use, check_model, check_training
+from softlabels.students.student import (
+    Student,
+    Use,
+    as_training_errors,
+    check_model,
+    check_training,
+)
+
+SAMPLED = 64  # rows of tokens, of several lengths
+ROUNDING = 1e-3  # of a probability, where kernels of another batch size add in another order
 
 
 @dataclass(frozen=True)
@@ -53,32 +68,76 @@ class Built:
         self.begun.module.eval()
 
 
+def built_by(choice: ModelChoice, input_shape: Sequence[int], classes: int) -> Beginning:
+    """The model before it is trained. Raises UsageError for one that can't be built, and
+    TeacherError for weights that are another model's."""
+    try:
+        return begin(choice, input_shape, classes)
+    except RuntimeError as error:  # larger than memory
+        raise UsageError(f"model {choice.title} can't be built: {cause(error)}") from error
+
+
 def build(
-    choice: ModelChoice, examples: Examples, classes: int, precision: str, share: int, ranks: Ranks
+    choice: ModelChoice,
+    begun: Beginning | None,
+    examples: Examples | TokenInputs,
+    classes: int,
+    precision: str,
+    share: int,
+    ranks: Ranks,
 ) -> Built:
-    """share: the fewest rows that a training step will have.
+    """begun: one that reads texts is begun before its inputs can be opened.
+    share: the fewest rows that a training step will have.
 
     Raises UsageError for a model that can't be built or trained on these inputs, and TeacherError
-    for weights that are another model's.
+    for weights that are another model's, and for answers that change with the padding beside a row.
     """
+    begun = begun or built_by(choice, examples.input_shape, classes)
+    sample = examples.sample()
+    named = isinstance(choice.model, str) and not is_factory(choice.model)
+    if named and begun.reads_text and not isinstance(sample, Tokens):
+        check_texts(examples.source, f"the model {begun.spec}")
     try:
-        begun = begin(choice, examples.input_shape, classes)
         begun.module.to(ranks.device)
-    except RuntimeError as error:  # larger than memory
+    except RuntimeError as error:
         raise UsageError(f"model {choice.title} can't be built: {cause(error)}") from error
     made_for = f"; it is made for --preprocess {begun.preprocess!r}" if begun.preprocess else ""
     student = Student(begun.module, classes, begun.spec, made_for)
-    sample = examples.finish(examples.sample().to(ranks.device))
+    if isinstance(sample, Tokens):
+        begun.remarks.extend(_choose_side(student, examples, ranks.device))
+    sample = examples.finish(sample.to(ranks.device))  # type: ignore[arg-type]
     check_model(student, sample)
     return Built(begun, student, check_training(student, sample, precision, share, ranks.world))
 
 
-def prepared_otherwise(begun: Beginning, examples: Examples) -> list[str]:
+def _choose_side(
+    student: Student, examples: Examples | TokenInputs, device: torch.device
+) -> list[str]:
+    """Set the side on which rows of tokens are padded. A remark where it is not the tokenizer's."""
+
+    def logits(rows: Tokens, side: str) -> Tensor:
+        student.side = side
+        with torch.no_grad():
+            return student(rows)
+
+    steps = examples.preprocess
+    side = steps.tokenization[0].side if steps.is_tokenizer else "right"
+    tokens: Any = examples.sample(SAMPLED)
+    title = f"model {student.spec}"
+    student.eval()
+    with as_training_errors(student.spec, len(tokens)):
+        student.side, remark = find_side(logits, tokens.to(device), side, title, ROUNDING)
+    return [remark] if remark else []
+
+
+def prepared_otherwise(begun: Beginning, examples: Examples | TokenInputs) -> list[str]:
     """A warning where weights come from inputs of another range: nothing else would show it. Sizes
     are left to the user, since nets are often trained further at another one."""
     ours = examples.preprocess
     if not begun.pretrained or begun.preprocess is None or ours.is_opaque:
         return []
+    if ours.is_tokenizer:
+        return _other_tokenizer(begun, ours)
     theirs, channels = Preprocess.parse(begun.preprocess), examples.input_shape[0]
     if theirs.is_opaque or ours.numbers == theirs.numbers:
         return []
@@ -89,4 +148,15 @@ def prepared_otherwise(begun: Beginning, examples: Examples) -> list[str]:
     return [
         f"warning: the weights were trained on inputs prepared by {theirs}; these are prepared by "
         f"{ours}. --preprocess gives the student its own"
+    ]
+
+
+def _other_tokenizer(begun: Beginning, ours: Preprocess) -> list[str]:
+    """A warning where the weights of a checkpoint come from other tokens."""
+    theirs = Preprocess.parse(begun.preprocess or "")
+    if not theirs.is_tokenizer or theirs.picture[0].args[1] == ours.picture[0].args[1]:
+        return []
+    return [
+        f"warning: {begun.weights} were trained on tokens of {theirs}; these are of {ours}. "
+        f"--tokenizer gives the student that one"
     ]

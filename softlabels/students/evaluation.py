@@ -17,9 +17,12 @@ from softlabels.inputs.label_lists import LabelLists, known
 from softlabels.inputs.label_numbers import has_two_classes
 from softlabels.inputs.opening import DataChoice, LabelChoice, open_chosen
 from softlabels.inputs.own_preprocessing import check_own_preprocessing
+from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.preprocessing import choose, introduce
 from softlabels.inputs.sources import Source
 from softlabels.inputs.text_inputs import numbers_alone
+from softlabels.inputs.token_inputs import TokenInputs, open_tokens
+from softlabels.inputs.tokenizing import Tokenizing, check_texts, tokenization
 from softlabels.label_spaces import LabelSpace, told_apart
 from softlabels.measures import TeacherScore
 from softlabels.models.model import Loading, Model
@@ -31,12 +34,15 @@ from softlabels.reports.classes import ClassTable, LabelTable
 from softlabels.soft_targets import LINKS
 from softlabels.students.held_out import Held, held_out, held_rows
 from softlabels.students.label_maps import BY_NUMBER, match_by_name, match_classes
+from softlabels.students.reading import has_texts
 from softlabels.students.scoring import Matched, Running, score
 from softlabels.system.humanize import counted, html_table, measured
 from softlabels.system.progress import Progress
 from softlabels.targets.batch import for_each_position
 from softlabels.targets.loading import load
 from softlabels.targets.soft_dataset import Dump
+
+AT_ONCE, TOKENS_AT_ONCE = 1024, 256  # rows in a forward pass
 
 
 class Evaluation(dict[str, Any]):
@@ -109,22 +115,36 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
     task = _task_of(model, title, options)
     source = _open_data(model, title, task, options, progress)
     unasked = "" if isinstance(given, str) else model.title
-    own = model.preprocess
+    own, how = model.preprocess, options.part(Tokenizing)
+    reads_text = source.kind == "text" and (model.own_tokenizer or how.tokenizer) is not None
+    if model.own_tokenizer is not None:
+        check_texts(source, model.title)
+    if reads_text:
+        own = None
+    else:
+        how.refuse_any(title)
     if unasked and source.kind != "image":  # what a module says of itself is about pictures
         own = None
     elif options.preprocess is None:
         check_own_preprocessing(model)
     chosen = choose(source, options.preprocess, own, "the checkpoint", unasked)
+    preprocess = chosen.preprocess
+    if reads_text:
+        preprocess, remarks = tokenization_of(model, how)
+        model.remarks += remarks
     held = Held()
     if options.holdout:
         held = held_out(title, model.data, source, options.against, progress)
-    examples = Examples(source, chosen.preprocess, held.positions, held.hashes)
+    examples = open_inputs(source, preprocess, held, progress)
     introduce(progress, examples, chosen.origin)
     model.binary = task == "classification" and has_two_classes(
         source, source.class_names or model.class_names
     )
     device = model.device_for(options.device)
-    running = Running(title, model.to(device), device, options.batch_size, progress)
+    size = options.batch_size or (TOKENS_AT_ONCE if reads_text else AT_ONCE)
+    running = Running(title, model.to(device), device, size, progress)
+    if isinstance(examples, TokenInputs):
+        model.remarks += running.choose_side(examples)
     space = running.label_space(examples)
     pair = [describe_pair(model.title, source.class_names)] if model.is_pair else []
     for text in (*model.remarks, *model.feed.remarks, *pair):
@@ -140,13 +160,32 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
         evaluation.update(measures)
     if options.against is not None:
         inputs = _source_against(options)
-        dataset = load(options.against, preprocess=chosen.preprocess, source=inputs)
+        given_steps = None if reads_text else preprocess
+        dataset = load(options.against, preprocess=given_steps, source=inputs)
         assert isinstance(dataset, Dump), "one folder was named"
+        if reads_text and has_texts(dataset.examples):
+            dataset = dataset.tokenized(preprocess, progress)
         rows = np.arange(len(dataset))
         if options.holdout:
             rows = held_rows(held, title, model.data, source, dataset.reader)
         evaluation["against"] = _against(options.against, dataset, rows, running, space, task)
     return evaluation
+
+
+def open_inputs(
+    source: Source, preprocess: Preprocess, held: Held, progress: Progress
+) -> Examples | TokenInputs:
+    """The rows to measure on."""
+    if preprocess.is_tokenizer:
+        return open_tokens(source, preprocess, progress, held.positions, held.hashes)
+    return Examples(source, preprocess, held.positions, held.hashes)
+
+
+def tokenization_of(model: Model, how: Tokenizing) -> tuple[Preprocess, list[str]]:
+    """What makes the model's tokens of texts, which are cut as in its training."""
+    trained = None if model.preprocess is None else Preprocess.parse(model.preprocess)
+    module = getattr(model.module, "held", model.module)
+    return tokenization(module, model.title, model.own_tokenizer, how, trained)
 
 
 def _task_of(model: Model, title: str, options: EvalOptions) -> str:
@@ -203,7 +242,7 @@ def _source_against(options: EvalOptions) -> Any:
 
 
 def _labels_of(
-    examples: Examples, model: LabelSpace, given: str | None, progress: Progress
+    examples: Examples | TokenInputs, model: LabelSpace, given: str | None, progress: Progress
 ) -> Matched:
     """The labels of all rows as the model numbers its classes. given: --map-labels.
 
@@ -242,7 +281,9 @@ def _against(
     name: str, dataset: Dump, rows: np.ndarray, running: Running, space: LabelSpace, task: str
 ) -> dict[str, Any]:
     """The model beside a dump's teacher on these rows; its classes may be in another order."""
-    examples = numbers_alone(dataset.examples, "eval --against")
+    examples: Any = dataset.examples
+    if has_texts(examples) and not examples.preprocess.is_tokenizer:
+        examples = numbers_alone(examples, "eval --against")
     plan = dataset.reader.plan
     if plan.link != LINKS[task]:
         raise UsageError(

@@ -4,6 +4,7 @@ N rows of a batch, C classes.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from torch import Tensor
 from softlabels.errors import TrainingError, UsageError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.label_lists import LabelLists, Labels, known
+from softlabels.inputs.token_inputs import TokenInputs
 from softlabels.measures import TeacherScore
 from softlabels.models.causes import cause
 from softlabels.models.checkpoint import Checkpoint, library_versions
 from softlabels.models.starting import Beginning, ModelChoice
+from softlabels.models.tokens import Tokens
 from softlabels.models.transformers import configuration_of
 from softlabels.students.building import Built, build, prepared_otherwise
 from softlabels.students.history import History
@@ -43,9 +46,11 @@ from softlabels.system.progress import Progress
 from softlabels.targets.batch import for_each_position
 from softlabels.targets.soft_dataset import Dump
 
-PLACES = ("dump", "data", "source", "out", "device", "keep", "cache")  # may differ between ranks
+# may differ between ranks; of a tokenizer the preprocessing has the hash
+PLACES = ("dump", "data", "source", "out", "device", "keep", "cache", "tokenizer")
 FREE = ("--resume", "--log-with")  # beside PLACES, what may differ when a training goes on
 SHOWN = 8  # names
+SCORED = 1024  # held-out rows in a forward pass
 
 
 @dataclass(frozen=True)
@@ -88,11 +93,12 @@ class Job:
     data: what the checkpoint remembers of its data.
     identity: a hash of the rows, the same on every rank.
     inputs: for each input, the row that stands for it: inputs are held out with all their views.
+    begun: a model that reads texts, which was begun before they were tokenised
     options: all of them, for the checkpoint, and for ranks to compare.
     """
 
     model: ModelChoice
-    examples: Examples
+    examples: Examples | TokenInputs
     labels: Labels | None
     teacher: Dump | None
     classes: int
@@ -104,6 +110,7 @@ class Job:
     options: dict[str, Any]
     ranks: Ranks
     inputs: np.ndarray
+    begun: Beginning | None = None
 
     def run(
         self, loss: Any, take: Any, order: Any, remedy: str, progress: Progress, ahead: bool = False
@@ -120,7 +127,9 @@ class Job:
         rows = self.inputs[kept], self.inputs[held]
         share = smallest_share(len(rows[0]), recipe.batch_size, ranks.world, recipe.accumulate)
         seed_everything(recipe.seed)
-        built = build(self.model, self.examples, self.classes, recipe.precision, share, ranks)
+        built = build(
+            self.model, self.begun, self.examples, self.classes, recipe.precision, share, ranks
+        )
         student, begun = built.student, built.begun
         facts = self.facts(student)
         ranks.check_same(facts | built.facts(ranks.world))
@@ -261,11 +270,13 @@ class Job:
         mine = rows[ranks.rank :: ranks.world]
         student.eval()
 
-        def logits(inputs: Tensor) -> Tensor:
+        def logits(inputs: Tensor | Tokens) -> Tensor:
             with as_training_errors(student.spec, len(inputs)):
                 return student(inputs)
 
-        parts = [part for _, part in predict(logits, self.examples, mine, ranks.device)]
+        # rows of tokens may be long: as many as a batch has are known to fit into memory
+        size = self.recipe.batch_size if self.examples.preprocess.is_tokenizer else SCORED
+        parts = [part for _, part in predict(logits, self.examples, mine, ranks.device, size)]
         part_NC = torch.cat(parts) if parts else torch.empty(0, 0)
         logits_NC = ranks.gather(part_NC)
         score: Score = ranks.share(None if logits_NC is None else self.judge(logits_NC, rows))
@@ -322,12 +333,28 @@ class Job:
             preprocess=str(self.examples.preprocess),
             state_dict=outcome.state_dict,
             class_names=self.class_names,
-            data=self.data | {"identity": self.identity, "held_out": self.held_out},
+            data=self.data | {"identity": self.identity, "held_out": self.held_out} | self.cut,
             training=self.options | {"started_from": begun.weights, "complete": outcome.complete},
             metrics=metrics,
             versions=library_versions(),
             configuration=configuration_of(student.model),
+            tokenizer=self.tokenizer,
         )
+
+    @cached_property
+    def cut(self) -> dict[str, Any]:
+        """How many texts the model saw the beginning of alone, if texts are cut at all."""
+        if self.examples.preprocess.cut_at is None:
+            return {}
+        return {"truncated": getattr(self.examples, "count_cut", None)}  # of a stream unknown
+
+    @cached_property
+    def tokenizer(self) -> dict[str, Any] | None:
+        """What a checkpoint holds of the tokenizer of a model that reads texts."""
+        if not self.examples.preprocess.is_tokenizer:
+            return None
+        tokenizer, _, _ = self.examples.preprocess.tokenization
+        return {"name": tokenizer.name, "hash": tokenizer.hash, "files": tokenizer.files}
 
 
 def facts_of(

@@ -55,7 +55,7 @@ class Optimization:
         if recipe.precision == "fp16":
             _check_weights(student)
         self.wrapped = ranks.wrap(student, use_differs)
-        self.forward: Callable[[Tensor], Tensor] = self.wrapped
+        self.forward: Callable[[Tensor | dict[str, Tensor]], Tensor] = self.wrapped
         if recipe.compile:
             try:
                 self.forward = torch.compile(self.wrapped)
@@ -70,7 +70,7 @@ class Optimization:
         self.judged, self.average = student, None
         if recipe.ema is not None:
             self.average = averaged(student.model, recipe.ema)
-            self.judged = Student(self.average.module, student.classes, student.spec)
+            self.judged = student.around(self.average.module)
 
     @property
     def steps(self) -> int:
@@ -115,7 +115,7 @@ class Optimization:
             as_training_errors(spec, len(inputs), remedy),
             autocast(self.ranks.device, self.recipe.precision, training=True),
         ):
-            logits_NC = self.forward(inputs)
+            logits_NC = self.forward(self.student.padded(inputs))
         loss = self.loss(logits_NC, batch)
         if weight != 1:
             loss = loss * weight

@@ -11,13 +11,17 @@ from torch import Tensor
 from softlabels.errors import TeacherError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.label_lists import LabelLists, Labels, as_tensor, known
+from softlabels.inputs.token_inputs import TokenInputs
 from softlabels.label_spaces import LabelSpace
 from softlabels.logits import DenseLogits
 from softlabels.measures import Calibration, LabelScore
 from softlabels.models.model import Model
+from softlabels.models.padding import find_side
+from softlabels.models.tokens import Tokens
 from softlabels.multilabel import AveragePrecision, MultiLabelScore
 from softlabels.probabilities import looks_like
 from softlabels.reports.classes import ClassTable, LabelTable
+from softlabels.students.building import ROUNDING, SAMPLED
 from softlabels.students.prediction import broken_rows, predict
 from softlabels.system.progress import Progress
 
@@ -32,9 +36,9 @@ class Running:
     batch_size: int
     progress: Progress
 
-    def label_space(self, examples: Examples) -> LabelSpace:
+    def label_space(self, examples: Examples | TokenInputs) -> LabelSpace:
         """Its classes, counted in its logits of a few inputs."""
-        sample = examples.finish(examples.sample().to(self.device))
+        sample: Any = examples.finish(examples.sample().to(self.device))  # type: ignore[arg-type]
         logits_NC = self.model.logits(sample)
         if looks_like(logits_NC) in ("softmax", "percent"):
             raise TeacherError(
@@ -43,8 +47,21 @@ class Running:
             )
         return LabelSpace(self.checkpoint, logits_NC.shape[1], self.model.class_names)
 
+    def choose_side(self, examples: TokenInputs) -> list[str]:
+        """Set the side on which rows of tokens are padded. A remark where it is not the
+        tokenizer's. Raises TeacherError where padding changes answers."""
+
+        def logits(rows: Tokens, side: str) -> Tensor:
+            self.model.side = side
+            return self.model.logits(rows)
+
+        steps, tokens = examples.preprocess, examples.sample(SAMPLED).to(self.device)
+        own = steps.tokenization[0].side if steps.is_tokenizer else "right"
+        self.model.side, remark = find_side(logits, tokens, own, self.model.title, ROUNDING)
+        return [remark] if remark else []
+
     def predict(
-        self, examples: Examples, what: str, rows: np.ndarray | None = None
+        self, examples: Examples | TokenInputs, what: str, rows: np.ndarray | None = None
     ) -> Iterator[tuple[np.ndarray, Tensor]]:
         """`predict` of these rows, or of all. Raises TeacherError at the end if some logits are not
         finite.
@@ -77,7 +94,11 @@ class Matched:
 
 
 def score(
-    running: Running, examples: Examples, matched: Matched, space: LabelSpace, per_class: bool
+    running: Running,
+    examples: Examples | TokenInputs,
+    matched: Matched,
+    space: LabelSpace,
+    per_class: bool,
 ) -> tuple[dict[str, Any], ClassTable | LabelTable | None]:
     """The measures, and class by class a table, where that is asked for. space: the model's
     classes, whose names the table has."""
@@ -86,7 +107,11 @@ def score(
 
 
 def _score_label(
-    running: Running, examples: Examples, matched: Matched, names: list[str], per_class: bool
+    running: Running,
+    examples: Examples | TokenInputs,
+    matched: Matched,
+    names: list[str],
+    per_class: bool,
 ) -> tuple[dict[str, Any], ClassTable | None]:
     """Of one label a row."""
     labels_N, score = as_tensor(matched.labels, 0), LabelScore()
@@ -102,7 +127,11 @@ def _score_label(
 
 
 def _score_labels(
-    running: Running, examples: Examples, matched: Matched, names: list[str], per_class: bool
+    running: Running,
+    examples: Examples | TokenInputs,
+    matched: Matched,
+    names: list[str],
+    per_class: bool,
 ) -> tuple[dict[str, Any], LabelTable | None]:
     """Of several labels a row. All logits are kept: average precision needs their order."""
     labels = matched.labels

@@ -10,11 +10,14 @@ from torch import Tensor, nn
 from softlabels.errors import SoftlabelsError, TrainingError, UsageError
 from softlabels.models.causes import cause
 from softlabels.models.outputs import logits_of
+from softlabels.models.tokenizers import padded_inputs
+from softlabels.models.tokens import Tokens
 from softlabels.probabilities import looks_like
 from softlabels.students.ranks import is_lost_touch
 from softlabels.system.devices import autocast
 from softlabels.system.humanize import counted
 
+Inputs = Tensor | Tokens | dict[str, Tensor]  # the last are tokens that were padded
 PASSES = 8  # in training mode: a layer that is left out at random is seen in one of them
 
 
@@ -39,14 +42,34 @@ class Student(nn.Module):
     """A model whose output is its logits [N, C] alone, whatever else `model` gives.
 
     made_for: what messages say of the inputs that it is made for
+    side: where rows of tokens are padded, right or left
     """
+
+    side = "right"
 
     def __init__(self, model: nn.Module, classes: int, spec: str, made_for: str = "") -> None:
         super().__init__()
         self.model, self.classes, self.spec, self.made_for = model, classes, spec, made_for
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        return logits_of(self.model(inputs), len(inputs), self.classes, f"model {self.spec}")
+    def forward(self, inputs: Inputs) -> Tensor:
+        given = self.padded(inputs)
+        if isinstance(given, Tensor):
+            output, rows = self.model(given), len(given)
+        else:
+            output, rows = self.model(**given), len(next(iter(given.values())))
+        return logits_of(output, rows, self.classes, f"model {self.spec}")
+
+    def padded(self, inputs: Inputs) -> Tensor | dict[str, Tensor]:
+        """Tokens by the names that the model takes; others as they are."""
+        if isinstance(inputs, Tokens):
+            return padded_inputs(self.model, inputs, self.side)
+        return inputs
+
+    def around(self, model: nn.Module) -> "Student":
+        """The same student with another model of its kind, such as an average of it."""
+        other = Student(model, self.classes, self.spec, self.made_for)
+        other.side = self.side
+        return other
 
     @property
     def device(self) -> torch.device:
@@ -70,7 +93,7 @@ class Use:
         return bool(self.unused) or not self.steady
 
 
-def check_model(student: Student, sample: Tensor) -> None:
+def check_model(student: Student, sample: Tensor | Tokens) -> None:
     """Run it on a few inputs, [N, …]. Raises UsageError unless it gives N rows of C finite
     logits."""
     with torch.no_grad():
@@ -92,7 +115,7 @@ def check_model(student: Student, sample: Tensor) -> None:
 
 
 def check_training(
-    student: Student, sample: Tensor, precision: str, share: int, world: int = 1
+    student: Student, sample: Tensor | Tokens, precision: str, share: int, world: int = 1
 ) -> Use:
     """Run a forward and a backward pass in training mode on the smallest share of a batch.
 
@@ -116,7 +139,7 @@ def check_training(
     return Use(unused, all(idle == passes[0] for idle in passes))
 
 
-def _idle(student: Student, sample: Tensor, precision: str) -> list[str]:
+def _idle(student: Student, sample: Tensor | Tokens, precision: str) -> list[str]:
     """The parameters to which no gradient flows from the logits of these inputs."""
     with autocast(sample.device, precision, training=True):
         logits_NC = _run(student.train(), sample, " in training mode")
@@ -135,7 +158,7 @@ def _idle(student: Student, sample: Tensor, precision: str) -> list[str]:
     return idle
 
 
-def _check_single(student: Student, sample: Tensor, precision: str) -> None:
+def _check_single(student: Student, sample: Tensor | Tokens, precision: str) -> None:
     """Raises UsageError where the model can be trained on some rows, but not on one."""
     _idle(student, sample, precision)
     try:
@@ -147,9 +170,9 @@ def _check_single(student: Student, sample: Tensor, precision: str) -> None:
         ) from error
 
 
-def _run(student: Student, sample: Tensor, how: str = "") -> Tensor:
+def _run(student: Student, sample: Tensor | Tokens, how: str = "") -> Tensor:
     try:
-        logits_NC: Tensor = student(sample.clone())
+        logits_NC: Tensor = student(sample.clone() if isinstance(sample, Tensor) else sample)
     except SoftlabelsError:
         raise
     except Exception as error:  # of code that is not ours

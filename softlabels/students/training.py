@@ -3,6 +3,7 @@
 N rows of a batch, C classes.
 """
 
+from collections import ChainMap
 from datetime import datetime
 from typing import Any
 
@@ -19,8 +20,11 @@ from softlabels.inputs.preprocessing import choose, introduce
 from softlabels.inputs.sources import Source
 from softlabels.inputs.tables.opening import title_of
 from softlabels.inputs.text_inputs import numbers_alone
+from softlabels.inputs.token_inputs import open_tokens
+from softlabels.inputs.tokenizing import Tokenizing
 from softlabels.inputs.views import parse_augment
 from softlabels.models.starting import ModelChoice
+from softlabels.models.tokens import Tokens
 from softlabels.options import FitOptions, TrainOptions, verb
 from softlabels.places.newest import newest_dump
 from softlabels.soft_targets import check_temperature
@@ -31,6 +35,7 @@ from softlabels.students.job import Job, TrainResult
 from softlabels.students.losses import hard_label_loss, hard_loss, kd_loss
 from softlabels.students.optimization import Batch
 from softlabels.students.ranks import Ranks
+from softlabels.students.reading import begin_reading, has_texts
 from softlabels.students.recipe import Recipe
 from softlabels.students.softness import remark_on_softness
 from softlabels.students.trackers import check_trackers
@@ -84,13 +89,21 @@ def _fit(options: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:
     if not source.labelled:
         raise SourceError(f"{source.data!r} has no label column; name one with --label-column")
     chosen = choose(source, options.preprocess)
-    examples = Examples(source, chosen.preprocess)
-    introduce(progress, examples, chosen.origin)
-    labels = _all_labels(examples, source.data)
+    labels = _all_labels(source)
     classes = _count_classes(source, labels)
+    model, how, begun = options.part(ModelChoice), options.part(Tokenizing), None
+    if source.kind == "text" and not chosen.preprocess.is_opaque:
+        reading = begin_reading(model, classes, how, options.seed)
+        begun = reading.begun
+        examples: Any = open_tokens(source, reading.preprocess, progress)
+    else:
+        how.refuse_any(f"--model {model.title}, over these inputs,")
+        examples = Examples(source, chosen.preprocess)
+    introduce(progress, examples, chosen.origin)
     shown = None
     if augment is not None:
-        shown = Augmented(examples, augment, options.data_seed, source.ids)
+        numbers = numbers_alone(examples, "--augment")
+        shown = Augmented(numbers, augment, options.data_seed, source.ids)
         for remark in shown.remarks:
             progress.say(remark)
 
@@ -111,7 +124,8 @@ def _fit(options: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:
         **({} if options.task == "classification" else {"task": options.task}),
     }
     job = Job(
-        model=options.part(ModelChoice),
+        model=model,
+        begun=begun,
         examples=examples,
         labels=labels,
         teacher=None,
@@ -152,10 +166,18 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
         progress=progress,
     )
     assert isinstance(dataset, Dump), "one folder was named"
-    examples = numbers_alone(dataset.examples, f"the student {options.student}")
+    student = ModelChoice(options.student, options.weights, options.dropout, options.input_dropout)
     labels = _labels_for(dataset, options.alpha, folder)
     chosen = "" if options.dump else " (the newest complete dump)"
     progress.say(f"from {folder}{chosen} at T={options.T:g}, alpha={options.alpha:g}")
+    how, begun = options.part(Tokenizing), None
+    if has_texts(dataset.examples):
+        plan = dataset.reader.plan
+        reading = begin_reading(student, plan.classes, how, options.seed, plan)
+        begun, dataset = reading.begun, dataset.tokenized(reading.preprocess, progress)
+    else:
+        how.refuse_any(f"--student {student.title}, over these inputs,")
+    examples: Any = dataset.examples
     introduce(progress, examples, "from the dump" if options.preprocess is None else "")
     shown = None
     if augment is not None:
@@ -197,7 +219,8 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
         "plan": plan.hash,
     }
     job = Job(
-        model=ModelChoice(options.student, options.weights, options.dropout, options.input_dropout),
+        model=student,
+        begun=begun,
         examples=examples,
         labels=labels,
         teacher=dataset,
@@ -214,7 +237,10 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
 
     def take(rows: np.ndarray, epoch: int, device: torch.device) -> Batch:
         batch = dataset.take(rows) if shown is None else take_augmented(dataset, shown, rows, epoch)
-        return batch.to(device, non_blocking=True)
+        batch = batch.to(device, non_blocking=True)
+        if isinstance(batch.columns["input"], Tokens):  # padded by the student, which knows how
+            return ChainMap({"input": batch.columns["input"]}, batch)  # type: ignore[arg-type]
+        return batch
 
     def order(rows: np.ndarray, epoch: int) -> np.ndarray:
         """Of the inputs that these rows stand for, the epoch's view."""
@@ -258,8 +284,8 @@ def mixed(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     return rows[permutation(len(rows), seed, epoch)]
 
 
-def _all_labels(examples: Examples, data: str) -> Labels:
-    labels = examples.labels
+def _all_labels(source: Source) -> Labels:
+    labels, data = source.labels, source.data
     missing = int((~known(labels)).sum())
     if missing:
         raise SourceError(

@@ -11,6 +11,7 @@ from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import Source
 from softlabels.inputs.text_inputs import TextInputs, open_inputs_of
+from softlabels.inputs.token_inputs import TokenInputs
 from softlabels.inputs.viewed import ViewedInputs
 from softlabels.store.inputs import Join, open_inputs, stored_names, stored_source
 from softlabels.store.reader import DumpReader
@@ -20,7 +21,7 @@ from softlabels.system.progress import SILENT, Progress
 
 def join_inputs(
     reader: DumpReader, source: Any, preprocess: Preprocess, progress: Progress = SILENT
-) -> Examples | TextInputs:
+) -> Examples | TextInputs | TokenInputs:
     """The inputs of all rows of a dump, in their order, decoded ahead."""
     examples = find_inputs(reader, open_inputs(reader, source, progress), preprocess)
     examples.prepare()
@@ -29,7 +30,7 @@ def join_inputs(
 
 def find_inputs(
     reader: DumpReader, source: Source, preprocess: Preprocess
-) -> Examples | TextInputs:
+) -> Examples | TextInputs | TokenInputs:
     """The inputs of all rows of a dump, in their order, as each row's view shows them. Raises
     AlignmentError where the source has not all ids."""
     join = Join(source, str(reader.folder))
@@ -51,7 +52,7 @@ class StoredInputs:
     dump: str
     preprocess: Preprocess
 
-    def __call__(self, table: pa.Table) -> Examples | TextInputs:
+    def __call__(self, table: pa.Table) -> Examples | TextInputs | TokenInputs:
         source = stored_source(table.select(stored_names(self.plan)), self.plan, self.dump)
         hashes = table["input_hash"].to_numpy()
         return open_inputs_of(source, self.preprocess, None, hashes)
@@ -64,7 +65,7 @@ class JoinedInputs:
     join: Join
     preprocess: Preprocess
 
-    def __call__(self, table: pa.Table) -> Examples | TextInputs:
+    def __call__(self, table: pa.Table) -> Examples | TextInputs | TokenInputs:
         positions = self.join.positions(read_ids(table["id"], "id"))
         hashes = table["input_hash"].to_numpy()
         return open_inputs_of(self.join.source, self.preprocess, positions, hashes)

@@ -15,6 +15,7 @@ from softlabels.inputs.opening import LabelChoice, open_source
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.preprocessing import choose, introduce
 from softlabels.inputs.text_inputs import TextInputs, open_inputs_of
+from softlabels.inputs.token_inputs import TokenInputs
 from softlabels.system.humanize import short
 from softlabels.system.progress import SILENT, Progress
 from softlabels.targets.orders import Order, order_text
@@ -65,7 +66,7 @@ def examples(
 class LabelledExamples(SoftDataset):
     """A data set's rows: id, view, input and label, but no targets."""
 
-    examples: Examples | TextInputs
+    examples: Examples | TextInputs | TokenInputs
 
     def __len__(self) -> int:
         return len(self.examples)

@@ -18,15 +18,17 @@ from softlabels.errors import UsageError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.text_inputs import TextInputs
+from softlabels.inputs.token_inputs import TokenInputs, open_tokens
 from softlabels.soft_targets import check_temperature
 from softlabels.store.inputs import find_ids
 from softlabels.store.reader import DumpReader
 from softlabels.system.humanize import counted, few, short
+from softlabels.system.progress import SILENT, Progress
 from softlabels.targets.batch import Batch, Row, Rows
 from softlabels.targets.batches import Batches
 from softlabels.targets.mapped_rows import MappedRows
 from softlabels.targets.orders import Order, order_text
-from softlabels.targets.streamed_rows import StreamedRows
+from softlabels.targets.streamed_rows import StreamedInputs, StreamedRows
 
 NOTHING = Preprocess((), ())
 
@@ -253,7 +255,7 @@ class Dump(SoftDataset):
 
     reader: DumpReader
     rows: MappedRows | StreamedRows
-    examples: Examples | TextInputs | None
+    examples: Examples | TextInputs | TokenInputs | None
 
     def __len__(self) -> int:
         return len(self.reader)
@@ -306,6 +308,17 @@ class Dump(SoftDataset):
     @property
     def preprocess(self) -> Preprocess:
         return NOTHING if self.examples is None else self.examples.preprocess
+
+    def tokenized(self, preprocess: Preprocess, progress: Progress = SILENT) -> "Dump":
+        """The same rows, with their texts as the tokens that `preprocess` makes: `input` is then
+        `Tokens`."""
+        if isinstance(self.rows, StreamedRows):
+            rows = self.rows.prepared_by(preprocess)
+            return replace(self, rows=rows, examples=StreamedInputs(rows, preprocess))
+        assert isinstance(self.examples, TextInputs), "its inputs are texts"
+        whole = self.examples
+        tokens = open_tokens(whole.source, preprocess, progress, whole.positions, whole.hashes)
+        return replace(self, examples=tokens)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -8,7 +8,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from threading import Lock
 from typing import Any
@@ -26,14 +26,17 @@ from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import Source
 from softlabels.inputs.text_inputs import TextInputs
 from softlabels.inputs.texts import joined_texts
+from softlabels.inputs.token_inputs import TokenInputs
 from softlabels.inputs.viewed import ViewedInputs
 from softlabels.logits import Logits
+from softlabels.models.tokens import Tokens
 from softlabels.store.codecs.codec import as_tensors
 from softlabels.store.gathering import RowGroups
 from softlabels.store.pages.columns import Column
 from softlabels.store.reader import DumpReader
 from softlabels.store.shard_reader import ShardReader
 from softlabels.system import background
+from softlabels.targets.joining import JoinedInputs, StoredInputs
 from softlabels.targets.mapped_rows import no_labels, target_columns
 from softlabels.targets.orders import HELD_GROUPS
 
@@ -47,7 +50,7 @@ class Group:
 
     table: pa.Table
     stored: dict[str, Any]
-    inputs: Examples | TextInputs | None
+    inputs: Examples | TextInputs | TokenInputs | None
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,8 @@ class Chosen:
                 read.append(group.inputs.gather_pictures(rows, own))
         if isinstance(read[0], Tensor):
             return torch.cat(read)[torch.from_numpy(self.back)]
+        if isinstance(read[0], Tokens):
+            return Tokens.joined(read)[self.back]
         return joined_texts(read, self.back)
 
 
@@ -93,7 +98,7 @@ class StreamedRows:
     def __init__(
         self,
         reader: DumpReader,
-        inputs: Callable[[pa.Table], Examples | TextInputs] | None,
+        inputs: Callable[[pa.Table], Examples | TextInputs | TokenInputs] | None,
         columns: list[str],
     ) -> None:
         self.reader, self.inputs, self.names = reader, inputs, columns
@@ -105,6 +110,11 @@ class StreamedRows:
 
     def __reduce__(self) -> tuple:
         return StreamedRows, (self.reader, self.inputs, self.names)
+
+    def prepared_by(self, preprocess: Preprocess) -> "StreamedRows":
+        """The same rows, whose inputs this prepares."""
+        assert isinstance(self.inputs, StoredInputs | JoinedInputs), "they were asked for"
+        return StreamedRows(self.reader, replace(self.inputs, preprocess=preprocess), self.names)
 
     def gather(self, rows: np.ndarray) -> Logits:
         """The logits of these rows as they are stored."""
@@ -142,7 +152,7 @@ class StreamedRows:
         given."""
         return self._choose(rows).inputs(preprocesses)
 
-    def examples(self, group: int) -> Examples | TextInputs | None:
+    def examples(self, group: int) -> Examples | TextInputs | TokenInputs | None:
         """The inputs of the rows of a row group."""
         return self._ask(group).result().inputs
 
@@ -212,7 +222,7 @@ class StreamedRows:
 
     def _inputs(
         self, shard: ShardReader, group: int, table: pa.Table
-    ) -> Examples | TextInputs | None:
+    ) -> Examples | TextInputs | TokenInputs | None:
         """Those of a row group, as its view shows them."""
         if self.inputs is None:
             return None
@@ -254,6 +264,14 @@ class StreamedInputs(Examples):
         return inputs
 
     gather_uncached = gather
+
+    @property
+    def input_shape(self) -> list[int]:
+        """None that all rows share, where they are texts."""
+        return [] if self.source.kind == "text" else super().input_shape
+
+    def finish(self, batch: Any) -> Any:
+        return batch if isinstance(batch, Tokens) else super().finish(batch)
 
     def gather_pictures(self, rows: np.ndarray, preprocesses: Sequence[OnPicture]) -> Tensor:
         pictures: Tensor = self.rows.inputs_of(rows, preprocesses)

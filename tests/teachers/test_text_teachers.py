@@ -160,7 +160,7 @@ def test_inputs_and_options_that_do_not_fit(place, tmp_path, vectors):
         dumped(place, preprocess="tokens")
     with pytest.raises(UsageError, match="--max-length is 99, and the teacher net takes 24"):
         dumped(place, max_length=99)
-    with pytest.raises(UsageError, match="students take numbers or pictures yet"):
+    with pytest.raises(UsageError, match=r"reads texts, and the inputs of .* are numbers, in x"):
         softlabels.fit(model=f"hf:{place / 'net'}", data=vectors, out=str(tmp_path / "s.pt"))
 
 
