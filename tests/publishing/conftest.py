@@ -10,26 +10,26 @@ from tests.hub import OWNER, READER, Hub, client
 from tests.publishing.work import environment
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def hub(tmp_path_factory):
     with Hub(tmp_path_factory.mktemp("hub")) as found:
         yield found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def owner(hub, tmp_path_factory):
     with client(environment(hub, tmp_path_factory.mktemp("owner"))) as run:
         yield run
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def stranger(hub, tmp_path_factory):
     """Another process, another account, empty caches."""
     with client(environment(hub, tmp_path_factory.mktemp("stranger"), READER)) as run:
         yield run
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def original(teacher, tmp_path_factory) -> Path:
     """Six shards of 200 digits."""
     folder = tmp_path_factory.mktemp("original") / "d"

@@ -52,7 +52,7 @@ def test_a_stranger_trains_from_what_was_pushed(hub, owner, stranger, folder, re
     home = tmp_path / "third"
     done = work.command(environment(hub, home, READER), "train", repo, "--T", 8, "--epochs", 1,
                         "--student", "linear", "--out", "s.pt", cwd=tmp_path)  # fmt: skip
-    said, errors = done.communicate(timeout=60)
+    said, errors = done.communicate(timeout=180)
     assert (done.returncode, "agreement with the teacher" in said) == (0, True), errors
     assert f"from {repo} at T=8" in errors
 

@@ -10,7 +10,7 @@ import pytest
 import softlabels
 from softlabels.errors import DamagedDump, DiskFull, StoreError
 from tests.conftest import wide_dump
-from tests.hub import Hub, client
+from tests.hub import READER, Hub, client
 from tests.processes import wait_for
 from tests.publishing import work
 from tests.publishing.work import SHARDS, environment, shard, stored
@@ -29,6 +29,12 @@ def hub(tmp_path_factory):
 @pytest.fixture(scope="module")
 def owner(hub, tmp_path_factory):
     with client(environment(hub, tmp_path_factory.mktemp("owner")) | PLAIN) as run:
+        yield run
+
+
+@pytest.fixture(scope="module")
+def stranger(hub, tmp_path_factory):
+    with client(environment(hub, tmp_path_factory.mktemp("stranger"), READER)) as run:
         yield run
 
 
