@@ -83,7 +83,6 @@ class Ready:
     views: the parameters of each view of them; empty for the inputs as they are
     unturned: pictures that are fed as stored, though their EXIF orientation says to turn them
     truncated: texts of which the end was cut
-    padding: positions of padding beside those of their tokens
     """
 
     rows: Rows
@@ -91,7 +90,6 @@ class Ready:
     skipped: list[Skipped]
     unturned: int = 0
     truncated: int = 0
-    padding: int = 0
     views: list[Drawn] = field(default_factory=list)
 
 
@@ -162,8 +160,7 @@ def make_ready(rows: Rows, answers: Answers, pace: Pace) -> Ready:
         return Ready(_without(rows, reasons), None, _left_out(rows, reasons))
     if answers.texts is not None:
         tokens, truncated = answers.texts.tokens_of(rows)
-        filled = padding(tokens.lengths, pace.batch_size)
-        return Ready(rows, tokens, [], truncated=truncated, padding=filled)
+        return Ready(rows, tokens, [], truncated=truncated)
     if not isinstance(rows.cells, list):
         return Ready(rows, numbers_of(rows.cells, answers.preprocess, rows.ids), [])
     values, reasons = [], []
@@ -233,15 +230,15 @@ class Scribe:
                 self.open.skip(entry)
             self.open.unturned += batch.ready.unturned
             self.open.truncated += batch.ready.truncated
-            if isinstance(batch.ready.inputs, Tokens):
-                self.open.tokens += int(batch.ready.inputs.lengths.sum())
-                self.open.padding += batch.ready.padding
+            if isinstance(inputs := batch.ready.inputs, Tokens):
+                self.open.tokens += int(inputs.lengths.sum())
+                self.open.padding += padding(inputs.lengths, self.job.pace.batch_size)
             if answer is not None:
-                inputs = None
+                stored = None
                 if self.job.plan.with_inputs:
-                    inputs = input_column(rows.cells, self.schema.field("input").type)
+                    stored = input_column(rows.cells, self.schema.field("input").type)
                 drawn = joined(batch.ready.views)
-                self.open.add(rows.ids, rows.labels, rows.hashes, answer, inputs, drawn)
+                self.open.add(rows.ids, rows.labels, rows.hashes, answer, stored, drawn)
             if batch.last:
                 closing, self.open = self.open, None
                 closing.__exit__(None, None, None)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from softlabels.capture.naming import ClassNames
 from softlabels.capture.planning import Storage
-from softlabels.errors import LogitsError, UsageError
+from softlabels.errors import LogitsError, TeacherError, UsageError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.label_numbers import check_labels, has_two_classes
 from softlabels.inputs.token_inputs import TokenInputs
@@ -69,6 +69,7 @@ def try_teacher(
             f"its soft targets are of the other kind. Say --task {known}"
         )
     teacher.link = LINKS[run.task]
+    _refuse_regression(teacher, run)
     two = run.task != "multilabel" and has_two_classes(examples.source, names.names)
     teacher.binary = run.outputs == "binary" or two
     rows, inputs = examples.first_readable(run.batch_size)
@@ -112,6 +113,19 @@ def try_teacher(
     same = _sameness(block.hashes, logits_NC)
     pair = describe_pair(teacher.title, names.names) if teacher.is_pair else ""
     return classes, [text for text in (*teacher.feed.remarks, side, pair, remark, same) if text]
+
+
+def _refuse_regression(teacher: Teacher, run: TeacherRun) -> None:
+    """Raises TeacherError for a model of transformers with one output, unless it is said to be a
+    logit."""
+    config = getattr(teacher.module, "config", None)
+    one = getattr(config, "num_labels", None) == 1 and teacher.own_tokenizer is not None
+    if one and run.outputs != "binary" and run.task != "multilabel":
+        raise TeacherError(
+            f"{teacher.title} has one output, which transformers trains as a regression unless its "
+            f"problem_type says otherwise, and a dump has logits of classes. If it is the logit of "
+            f"the second of two classes, as a cross-encoder's may be, say --outputs binary"
+        )
 
 
 def _sameness(hashes_N: np.ndarray, logits_NC: Tensor) -> str:

@@ -27,6 +27,12 @@ FILES = [*VOCABULARIES, "merges.txt", "special_tokens_map.json", "added_tokens.j
 NO_LIMIT = 10**9  # transformers says 10**30 where a tokenizer knows none
 FEW = 0.9  # of a model's tokens; a tokenizer with fewer is perhaps another model's
 HASH_DIGITS = 16
+PROBES = [
+    "Garlic BREAD, the 2nd: don't!",
+    "Käse\u00a0 ÉTÉ e\u0301 ﬁ",
+    "熊が\u3000好き\n\tok",
+    "a_b-c/d@e 3.14",
+]
 PART = 1 << 20  # characters that are encoded at once
 
 
@@ -225,8 +231,12 @@ def _has(transformers: Any, place: str, name: str, at: dict[str, Any]) -> bool:
 def _hash(tokenizer: Any) -> str:
     """Of what decides the tokens of a text: the rules and the vocabulary."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        rules: Any = sorted(tokenizer.get_vocab().items())
+    if backend is None:  # one of Python tells its rules by what it makes of texts
+        flags = {
+            name: value for name, value in tokenizer.init_kwargs.items() if type(value) is bool
+        }
+        made = [tokenizer(text, verbose=False)[IDS] for text in PROBES]
+        rules: Any = [sorted(tokenizer.get_vocab().items()), flags, made]
     else:
         rules = json.loads(backend.to_str())
         rules = {

@@ -124,10 +124,25 @@ def _kinds(transformers: ModuleType, config: Any, place: str) -> tuple[Any, bool
     elif type(config) in images:
         return images, False
     what = ", ".join(built) or f"a {config.model_type}"
+    if type(config) in texts:
+        raise TeacherError(_headless(transformers, place, what))
     raise TeacherError(
         f"{place} is {what}, which classifies neither images nor texts in transformers; give the "
         f"folder of a classifier, such as ViTForImageClassification or "
         f"BertForSequenceClassification"
+    )
+
+
+def _headless(transformers: ModuleType, place: str, what: str) -> str:
+    """Why an encoder of texts is no teacher, and what makes one of it."""
+    utils = transformers.utils
+    kept = utils.cached_file(place, "modules.json", _raise_exceptions_for_missing_entries=False)
+    maker = "" if kept is None else ", saved by sentence-transformers, whose answers are vectors"
+    return (
+        f"{place} is {what}, an encoder of texts{maker}, without a head that gives a logit for "
+        f"each class. Train one and save the whole: transformers' "
+        f"AutoModelForSequenceClassification.from_pretrained({place!r}, num_labels=…), then "
+        f"save_pretrained, beside its tokenizer"
     )
 
 

@@ -9,11 +9,20 @@ import pytest
 
 import softlabels
 from softlabels.errors import SourceError, TeacherError, UsageError
+from softlabels.models.tokenizers import Tokenizer
 from softlabels.store.folder import Folder
 from softlabels.store.reader import DumpReader
 from tests.conftest import Lines, every
 from tests.inputs.test_texts import write
-from tests.text_models import CONFIGS, alone, make_tokenizer, save_classifier, sentences
+from tests.text_models import (
+    CONFIGS,
+    WORDS,
+    alone,
+    make_tokenizer,
+    save_classifier,
+    sentences,
+    transformers,
+)
 
 ROWS = 100
 
@@ -170,3 +179,98 @@ def test_another_class_order_than_the_labels_is_refused(place):
     labels = DumpReader(Folder(str(place / "dump"))).labels
     assert labels[:3].tolist() == [0, 1, 2]
     assert stored.shape == (ROWS, 3)
+
+
+def test_several_labels_a_text(place):
+    """A configuration says that a model was trained for several labels; so does --task."""
+    model = save_classifier(place / "net", problem_type="multi_label_classification")
+    some = [["good"], [], ["bad", "fair"]]
+    lines = [{"text": text, "labels": some[row % 3]} for row, text in enumerate(sentences(ROWS))]
+    data = str(place / "d.jsonl")
+    Path(data).write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(UsageError, match="was trained for multilabel, as its file says"):
+        dumped(place, data=data)
+    stored = dumped(place, label_column="labels", data=data, task="multilabel")
+    expected = alone(place / "net", model, sentences(ROWS))
+    np.testing.assert_allclose(stored, expected, atol=2e-4, rtol=1e-4)
+    batch = next(iter(softlabels.load(place / "dump", T=2.0).batches(3)))
+    assert batch["label"].tolist() == [[0, 0, 1], [0, 0, 0], [1, 1, 0]]
+    soft = 1 / (1 + np.exp(-expected[:3] / 2))
+    np.testing.assert_allclose(batch["soft_target"], soft, atol=1e-3)
+    other = [line | {"labels": ["great"]} for line in lines]
+    Path(data).write_text("\n".join(map(json.dumps, other)))
+    with pytest.raises(SourceError, match="'great'"):
+        dumped(place, label_column="labels", data=data, task="multilabel", out=str(place / "e"))
+
+
+def test_regressions_are_refused(place):
+    save_classifier(place / "net", problem_type="regression")
+    with pytest.raises(TeacherError, match="was trained for regression"):
+        dumped(place)
+    write(place / "d.csv", text=sentences(ROWS), label=[0, 1] * 50)
+    save_classifier(place / "one", num_labels=1)
+    with pytest.raises(TeacherError, match="one output, which transformers trains as a regression"):
+        dumped(place, teacher=f"hf:{place / 'one'}")
+    stored = dumped(place, teacher=f"hf:{place / 'one'}", outputs="binary")
+    assert stored.shape == (ROWS, 2)
+
+
+def test_an_encoder_without_a_head_is_refused_with_the_road_to_one(place):
+    config = CONFIGS["absolute"]()
+    transformers.BertModel(config).save_pretrained(place / "net")
+    make_tokenizer().save_pretrained(place / "net")
+    with pytest.raises(TeacherError, match="is BertModel, an encoder of texts") as caught:
+        dumped(place)
+    assert "AutoModelForSequenceClassification.from_pretrained" in str(caught.value)
+    assert "sentence-transformers" not in str(caught.value)
+    (place / "net" / "modules.json").write_text("[]")
+    with pytest.raises(TeacherError, match="saved by sentence-transformers, whose answers are vec"):
+        dumped(place)
+
+
+STRANGE = ["\0 garlic", "bread " * 3000, "x" * 1_000_000, "\ufeffsalt\u200b", " \n\t "]
+
+
+def test_strange_texts_are_read_as_they_are(place):
+    model = save_classifier(place / "net")
+    texts = [*STRANGE, *sentences(ROWS)[5:]]
+    write(place / "d.parquet", text=texts, label=["bad", "good"] * 50)
+    stored = dumped(place, data=str(place / "d.parquet"), truncate=True)
+    cut = [" ".join(text.split()[:22]) if len(text) > 1000 else text for text in texts]
+    np.testing.assert_allclose(stored, alone(place / "net", model, cut), atol=2e-4, rtol=1e-4)
+
+
+def test_lone_surrogates_are_refused(place):
+    save_classifier(place / "net")
+    lines = [r'{"text": "garlic \ud800 bread", "label": "bad"}', '{"text": "a", "label": "good"}']
+    (place / "d.jsonl").write_text("\n".join(lines))
+    with pytest.raises(SourceError, match=r"line 1: the column 'text' holds '\\ud800', half a"):
+        dumped(place, data=str(place / "d.jsonl"))
+    rows = [{"text": "garlic \ud800 bread", "label": 0}, {"text": "a", "label": 1}]
+    with pytest.raises(SourceError, match="surrogates not allowed"):
+        dumped(place, data=rows)
+
+
+def test_tokenizers_of_python_and_with_tokens_of_their_own(place, monkeypatch):
+    """One that is written in Python, and one to which a token was added after training."""
+    model = save_classifier(place / "net")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(place / "net")
+    tokenizer.add_tokens(["olive oil"])
+    model.resize_token_embeddings(len(tokenizer))
+    model.save_pretrained(place / "net")
+    tokenizer.save_pretrained(place / "net")
+    texts = [f"{text} olive oil" for text in sentences(ROWS)]
+    write(place / "d.csv", text=texts, label=["bad", "good"] * 50)
+    stored = dumped(place, max_length=24)
+    expected = alone(place / "net", model, texts)
+    short = [row for row, text in enumerate(texts) if len(text.split()) + 1 <= 24]
+    np.testing.assert_allclose(stored[short], expected[short], atol=2e-4, rtol=1e-4)
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    (place / "vocab.txt").write_text("\n".join(vocabulary))
+    hashes = []
+    for lower in (True, False):
+        slow = transformers.BertJapaneseTokenizer(
+            str(place / "vocab.txt"), word_tokenizer_type="basic", do_lower_case=lower
+        )
+        hashes.append(Tokenizer(slow, "slow").hash)
+    assert hashes[0] != hashes[1]

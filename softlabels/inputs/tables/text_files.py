@@ -28,7 +28,8 @@ PIECE_BYTES = 64 << 20
 BLOCK_BYTES = 1 << 30  # Arrow infers types from one block, so that is nearly every file as a whole
 HEADER_BYTES = 1 << 20
 NULL_ROW = re.compile(rb"(?:\A|\}[ \t\r]*\n)\s*(null)\b")  # never in a text
-PADDED = rb'(?:\A|[%s\r\n"])[ \t]*-?0[0-9]'  # somewhere a cell begins with a zero and a digit
+PADDED = rb'[%s\r\n"][ \t]*-?0[0-9]'  # somewhere a cell begins with a zero and a digit
+HALF_PAIR = re.compile("[\ud800-\udfff]")
 NO_OBJECT = 'it is no JSON object ({"column": value, …})'
 
 
@@ -241,6 +242,12 @@ def _broken_line(content: bytes) -> str | None:
         if not isinstance(row, dict):
             return f"line {number}: {NO_OBJECT}"
         for name, value in row.items():
+            if isinstance(value, str) and (half := HALF_PAIR.search(value)):
+                return (
+                    f"line {number}: the column {name!r} holds {half[0]!a}, half a surrogate pair, "
+                    f"which is no character: cut texts between characters, not between the two "
+                    f"halves of one in UTF-16"
+                )
             kind = _kind(value)
             if kind and kinds.setdefault(name, kind) != kind:
                 return (

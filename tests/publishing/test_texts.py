@@ -1,0 +1,42 @@
+"""A dump of texts on the Hub: whoever loads it has the texts, with their ids."""
+
+import numpy as np
+import pytest
+from datasets import load_dataset
+
+import softlabels
+from tests.inputs.test_texts import write
+from tests.publishing import work
+from tests.text_models import save_classifier, sentences
+
+ROWS = 40
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("texts")
+    save_classifier(folder / "net", max_position_embeddings=64)
+    write(folder / "d.csv", uid=[f"r{row}" for row in range(ROWS)], a=sentences(ROWS),
+          b=sentences(ROWS, 7), label=["good", "bad"] * 20)  # fmt: skip
+    softlabels.dump(
+        teacher=f"hf:{folder / 'net'}", data=str(folder / "d.csv"), input_column="a,b",
+        id_column="uid", store_inputs="original", out=str(folder / "d"), shard_rows=16,
+    )  # fmt: skip
+    return folder / "d"
+
+
+def test_texts_go_and_come(hub, owner, original, repo, tmp_path):
+    owner(work.push, str(original), repo, include_inputs=True)
+    card = hub.files(repo)["README.md"].decode()
+    assert "text-classification" in card
+    assert "| texts | pairs, in a, b |" in card
+    assert "garlic" not in card
+    pulled = tmp_path / "pulled"
+    owner(work.pull, repo, out=str(pulled))
+    assert softlabels.verify(dump=str(pulled), source=True).good
+    ours, theirs = (softlabels.load(str(d)).take(range(ROWS)) for d in (original, pulled))
+    assert theirs["id"] == ours["id"] == [f"r{row}" for row in range(ROWS)]
+    assert theirs["input"] == {"a": sentences(ROWS), "b": sentences(ROWS, 7)}
+    np.testing.assert_array_equal(theirs["logits"], ours["logits"])
+    first = load_dataset(str(pulled), split="train")[0]
+    assert first["input"] == {"a": sentences(ROWS)[0], "b": sentences(ROWS, 7)[0]}
