@@ -37,7 +37,7 @@ plain pointers label_lists pictures chance reading_errors class_names
 hashing rows labels crop_percentage functions augmentations
 listed_labels preprocess views
 tables cropping
-cells hints whereabouts
+cells hints whereabouts token_cells token_columns token_span
 columns
 sources
 chosen_rows token_cache
@@ -66,9 +66,8 @@ reader writer shard_check
 inputs
 """,
     "models": """
-causes outputs feeding sniffing masks last_layers metadata
-graphs pickles
-tokens
+causes outputs sniffing last_layers metadata tokens limits
+feeding masks keywords graphs pickles
 tokenizers padding
 specs model shards
 naming blueprints

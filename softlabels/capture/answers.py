@@ -38,7 +38,8 @@ class Answers(Protocol):
     classes: C
     batch_size: the rows in a batch, where the answers may depend on it
     rounding: by how much a probability may differ between two answers to the same row
-    texts: what makes tokens of rows that are texts; None for answers to other inputs
+    texts: what makes tokens of rows that are texts, or tokens; None for answers to other inputs
+    pads: whether rows of tokens are padded
     """
 
     verb: ClassVar[str]
@@ -61,6 +62,8 @@ class Answers(Protocol):
     def rounding(self) -> float: ...
     @property
     def texts(self) -> TokenInputs | None: ...
+    @property
+    def pads(self) -> bool: ...
 
     def left_out(self, rows: Rows) -> list[tuple[int, str]]:
         """The positions of the rows that have no answer, and why, in order."""
@@ -120,6 +123,10 @@ class RunningTeacher:
     @property
     def rounding(self) -> float:
         return steady_limit(self.model, self.precision)
+
+    @property
+    def pads(self) -> bool:
+        return self.model.pads
 
     def left_out(self, rows: Rows) -> list[tuple[int, str]]:
         return []

@@ -35,7 +35,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 WRITES_IN_FLIGHT = 4
-WINDOW = 16  # batches of texts
+WINDOW = 16  # batches of texts or tokens
 
 
 @dataclass(frozen=True)
@@ -210,8 +210,8 @@ class Scribe:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        feature = job.source.input_feature if job.plan.with_inputs else None
-        self.schema = shard_schema(job.plan, feature)
+        features = job.source.input_features if job.plan.with_inputs else None
+        self.schema = shard_schema(job.plan, features)
         self.open: ShardWriter | None = None
         self.failed = False
 
@@ -232,11 +232,12 @@ class Scribe:
             self.open.truncated += batch.ready.truncated
             if isinstance(inputs := batch.ready.inputs, Tokens):
                 self.open.tokens += int(inputs.lengths.sum())
-                self.open.padding += padding(inputs.lengths, self.job.pace.batch_size)
+                if self.job.answers.pads:
+                    self.open.padding += padding(inputs.lengths, self.job.pace.batch_size)
             if answer is not None:
                 stored = None
                 if self.job.plan.with_inputs:
-                    stored = input_column(rows.cells, self.schema.field("input").type)
+                    stored = input_columns(rows.cells, self.schema)
                 drawn = joined(batch.ready.views)
                 self.open.add(rows.ids, rows.labels, rows.hashes, answer, stored, drawn)
             if batch.last:
@@ -257,18 +258,28 @@ class Scribe:
             closing.__exit__(type(error), error, error.__traceback__)
 
 
-def input_column(cells: list[bytes] | np.ndarray | Texts, type_: pa.DataType) -> pa.Array:
-    """The cells of a block as the column `input` of a shard."""
+def input_columns(cells: list[bytes] | np.ndarray | Texts | Tokens, schema: pa.Schema) -> pa.Table:
+    """The cells of a block as the columns of a shard that hold inputs: `input`, or those of
+    tokens."""
+    if isinstance(cells, Tokens):
+        offsets = pa.array(np.concatenate([[0], np.cumsum(cells.lengths)]), pa.int32())
+        lists = {
+            name: pa.ListArray.from_arrays(offsets, pa.array(values, pa.int32()))
+            for name, values in cells.columns.items()
+        }
+        return pa.table({name: one.cast(schema.field(name).type) for name, one in lists.items()})
+    type_ = schema.field("input").type
     if isinstance(cells, Texts):
-        return pa.array(list(cells), type_)
+        return pa.table({"input": pa.array(list(cells), type_)})
     if isinstance(cells, list):
-        return pa.array([{"bytes": cell, "path": None} for cell in cells], type_)
-    return pa.array(cells.tolist(), type_)
+        pictures = [{"bytes": cell, "path": None} for cell in cells]
+        return pa.table({"input": pa.array(pictures, type_)})
+    return pa.table({"input": pa.array(cells.tolist(), type_)})
 
 
 def _batches(job: Job, shard: int) -> Iterator[tuple[int, int]]:
-    """The source rows that are read at once: a batch, or of texts several, whose rows are sorted by
-    length before they are batched."""
+    """The source rows that are read at once: a batch, or of texts and tokens several, whose rows
+    are sorted by length before they are batched."""
     start, stop = job.plan.bounds(shard)
     size = job.pace.batch_size * (1 if job.answers.texts is None else WINDOW)
     for first in range(start, stop, size):

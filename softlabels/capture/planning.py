@@ -11,6 +11,7 @@ from softlabels.capture.viewing import Views
 from softlabels.errors import UsageError
 from softlabels.inputs.sources import Source
 from softlabels.inputs.texts import Texts
+from softlabels.models.tokens import Tokens
 from softlabels.soft_targets import LINKS
 from softlabels.store.codecs.registry import parse_codec
 from softlabels.store.fields import FORMAT
@@ -149,7 +150,7 @@ def _source_record(source: Source, names: ClassNames) -> dict[str, Any]:
         "origin": source.origin,
         "split": source.split,
         "revision": source.revision,
-        "kind": "text" if source.kind == "text" else None,
+        "kind": source.kind if source.kind in ("text", "tokens") else None,
         "columns": {
             "inputs": list(source.columns.inputs),
             "label": None if source.own_labels else label,
@@ -186,7 +187,7 @@ def default_name(source: Source, teacher: str) -> str:
 def mean_input_bytes(source: Source) -> int:
     """Bytes of an input as a dump stores it, from the first rows."""
     cells = source.read(0, min(64, len(source))).cells
-    if isinstance(cells, Texts):
+    if isinstance(cells, Texts | Tokens):
         return cells.nbytes // len(cells)
     sizes = [len(cell) if isinstance(cell, bytes) else cell.nbytes for cell in cells]
     return sum(sizes) // len(sizes)

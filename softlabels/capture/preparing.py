@@ -16,6 +16,7 @@ from softlabels.errors import LabelSpaceMismatch, UsageError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.opening import DataChoice, LabelChoice, open_chosen
 from softlabels.inputs.own_preprocessing import check_own_preprocessing
+from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.preprocessing import choose, differing, remarks
 from softlabels.inputs.sources import Source
 from softlabels.inputs.token_inputs import TokenInputs
@@ -28,6 +29,7 @@ from softlabels.store.ledger import Ledger
 from softlabels.system.devices import own_device, resolve_device
 from softlabels.system.progress import SILENT, Progress
 from softlabels.teachers import Teacher, resolve
+from softlabels.teachers.reading_tokens import fit_to_tokens
 from softlabels.teachers.resolving import TeacherChoice
 from softlabels.teachers.teacher import suggest_name
 
@@ -52,7 +54,8 @@ def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
             f"{examples.preprocess} gives may be none. Write the preprocessing as text"
         )
     if isinstance(examples, TokenInputs) and views.augment is not None:
-        raise UsageError(f"--augment is {views.augment!r}, which works on pixels; these are texts")
+        kind = "tokens" if examples.source.kind == "tokens" else "texts"
+        raise UsageError(f"--augment is {views.augment!r}, which works on pixels; these are {kind}")
     views.check_shape(examples.input_shape)
     source = examples.source
     names = names_of_dump(source, opened.names)
@@ -133,7 +136,7 @@ def _open(options: DumpOptions, progress: Progress) -> _Opened:
             source = open_chosen(data, _title(choice.teacher), remembered, progress, labels)
         except LabelSpaceMismatch as error:
             raise LabelSpaceMismatch(f"{error}. {WAYS_OUT}") from error
-        if teacher is not None and teacher.own_tokenizer is not None:
+        if teacher is not None and teacher.own_tokenizer and source.kind != "tokens":
             if options.preprocess is not None:
                 raise UsageError(
                     f"--preprocess is {options.preprocess!r}, and {teacher.title} reads texts, "
@@ -145,7 +148,12 @@ def _open(options: DumpOptions, progress: Progress) -> _Opened:
             known = None
         elif teacher is not None and unasked and options.preprocess is None:
             check_own_preprocessing(teacher)
+        if source.kind == "tokens":  # what a file says of itself may be about pictures
+            known = known if known is not None and Preprocess.parse(known).keeps_tokens else None
         chosen = choose(source, options.preprocess, known, whose, unasked)
+        if source.kind == "tokens" and not chosen.preprocess.is_opaque and teacher is not None:
+            preprocess = fit_to_tokens(teacher, source, chosen.preprocess)
+            return TokenInputs(source, preprocess), chosen.origin
         return Examples(source, chosen.preprocess), chosen.origin
 
     opened: list[tuple[Examples | TokenInputs, str]] = []

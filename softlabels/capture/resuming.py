@@ -9,6 +9,7 @@ from softlabels.inputs.sources import Source
 from softlabels.inputs.texts import Texts
 from softlabels.inputs.whereabouts import remember
 from softlabels.models.checkpoint import library_versions
+from softlabels.models.tokens import Tokens
 from softlabels.reports.card import card_is_good, render_card
 from softlabels.store.claims import sweep
 from softlabels.store.ledger import Ledger
@@ -133,7 +134,7 @@ def finish(job: Job) -> Manifest | None:
     if len(commits) < plan.shards:
         return None
     manifest = Manifest.derive(plan, list(commits.values()), library_versions())
-    features = shard_features(plan, job.source.input_feature if plan.with_inputs else None)
+    features = shard_features(plan, job.source.input_features if plan.with_inputs else None)
     card = render_card(manifest, plan, features, _task(job.source, plan))
     job.folder.write_text(CARD, card)
     ledger.write_manifest(manifest)
@@ -144,7 +145,7 @@ def finish(job: Job) -> Manifest | None:
 def _task(source: Source, plan: Plan) -> str | None:
     """The Hub's word for what such inputs are for; None where the inputs don't tell."""
     cells = source.read(0, 1).cells
-    if plan.preprocess == "tokens" or isinstance(cells, Texts):
+    if plan.preprocess == "tokens" or isinstance(cells, Texts | Tokens):
         return "text-classification"
     if isinstance(cells, list) or cells.ndim in (3, 4):
         return "image-classification"

@@ -78,8 +78,9 @@ def try_teacher(
     inputs = examples.finish(inputs.to(device))  # type: ignore[arg-type]
     side = ""
     if isinstance(inputs, Tokens):
-        tokenizer = examples.preprocess.tokenization[0]
-        side = choose_side(teacher, inputs, tokenizer.side, run.precision)
+        steps = examples.preprocess
+        own = steps.tokenization[0].side if steps.is_tokenizer else "right"
+        side = choose_side(teacher, inputs, own, run.precision)
     logits_NC = teacher.logits(inputs, run.precision)
     classes = logits_NC.shape[1]
     if run.outputs == "binary" and not teacher.is_pair:

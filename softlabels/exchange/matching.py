@@ -73,6 +73,7 @@ class FileAnswers:
     gives: ClassVar[Any] = Dense
     needs_inputs: ClassVar[bool] = False
     texts: ClassVar[None] = None
+    pads: ClassVar[bool] = False
     precision: ClassVar[str] = "unknown"
     batch_size: ClassVar[int | None] = None
     rounding: ClassVar[float] = 0.0

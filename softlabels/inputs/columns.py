@@ -19,6 +19,7 @@ from softlabels.inputs.cells import image_content
 from softlabels.inputs.hints import hint_of_text
 from softlabels.inputs.labels import LABEL_NAMES
 from softlabels.inputs.tables.table import ArrowTable, Table
+from softlabels.inputs.token_columns import found_tokens, named_tokens, refuse_written_out
 
 # what pandas calls an index without a name, and what people call ids, such as `PassengerId`
 INDEX_NAMES = re.compile(
@@ -41,13 +42,16 @@ PAIR = 2  # texts of a row at most, as tokenizers take them
 class Columns:
     """The columns by their part.
 
-    inputs: one column; several of single numbers, which are stacked into a vector; or two of texts
+    inputs: one column; several of single numbers, which are stacked into a vector; two of texts; or
+    `input_ids`, and other columns of one number a token
+    mask: of tokens, the column that says which of them are no padding
     notes: remarks for the user on columns that were left out
     """
 
     inputs: tuple[str, ...]
     label: str | None
     id: str | None
+    mask: str | None = None
     notes: tuple[str, ...] = field(default=(), compare=False)
 
 
@@ -88,9 +92,13 @@ def find_columns(
         features = table.features
     lists = None if label else _find_listed_label(features, taken)
     notes = (f"warning: {_listed(table, lists)}",) if lists else ()
-    if named:
-        return Columns(named, label, id, (*notes, *_check_named(table, named)))
     rest = [name for name in features if name not in (label, lists, id)]
+    tokens = named_tokens(features, named) if named else found_tokens(features, rest)
+    if tokens is not None:
+        return Columns(tokens.inputs, label, id, tokens.mask, (*notes, *tokens.notes))
+    if named:
+        return Columns(named, label, id, notes=(*notes, *_check_named(table, named)))
+    refuse_written_out(features, rest)
     columns = _find_inputs(table, rest, label, id)
     return replace(columns, notes=notes + columns.notes)
 
@@ -196,7 +204,7 @@ def _find_inputs(table: Table, rest: list[str], label: str | None, id: str | Non
     others = [name for name in rest if name not in counting]
     if len(others) == 1 and is_text_feature(features[others[0]]) and not _says_use(others[0]):
         if (hint := hint_of_text(table, others[0])) is None:
-            return Columns((others[0],), label, id, _left_out(counting))
+            return Columns((others[0],), label, id, notes=_left_out(counting))
         raise SourceError(
             f"{hint}. If its cells are the texts to classify, say --input-column {_joined(others)}"
         )
@@ -216,7 +224,7 @@ def _find_inputs(table: Table, rest: list[str], label: str | None, id: str | Non
         notes.append(
             f"warning: the inputs {_some(rising)} rise from row to row, as numbers of rows do"
         )
-    return Columns(tuple(scalars), label, id, tuple(notes))
+    return Columns(tuple(scalars), label, id, notes=tuple(notes))
 
 
 def _left_out(counting: list[str]) -> tuple[str, ...]:

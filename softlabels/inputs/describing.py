@@ -18,7 +18,8 @@ SHOWN = 10
 
 def describe(source: Source) -> list[str]:
     """A line about the source, and one for everything that was left out or looks odd; warnings
-    begin `warning: `. Reads the labels once, and texts: raises SourceError where one is missing.
+    begin `warning: `. Reads the labels once, and texts and tokens: raises SourceError where one is
+    missing.
     """
     noun = {"image": "image", "text": "text"}.get(source.kind, "row")
     noun = "pair" if source.kind == "text" and len(source.columns.inputs) > 1 else noun
@@ -142,7 +143,11 @@ def _inputs(source: Source) -> str:
     shown = ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
     kinds = sorted({_kind(source.table.features[name]) for name in names})
     count = f"{len(names)} inputs" if len(names) > 1 else "input"
-    return f"{count} {shown} ({', '.join(kinds)})"
+    span = ""
+    if source.kind == "tokens":
+        least, most = source.token_span.shortest.value, source.token_span.longest.value
+        span = f", {least:,}{'' if least == most else f' to {most:,}'} tokens a row"
+    return f"{count} {shown} ({', '.join(kinds)}){span}"
 
 
 def _kind(feature: object) -> str:

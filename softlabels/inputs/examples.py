@@ -27,6 +27,7 @@ from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.rows import Rows
 from softlabels.inputs.sources import BLOCK_ROWS, Source
 from softlabels.inputs.texts import Texts
+from softlabels.models.tokens import Tokens
 from softlabels.system.background import Filler
 from softlabels.system.memory import free_memory
 
@@ -72,11 +73,13 @@ def as_tensor(values: np.ndarray) -> Tensor:
     return torch.from_numpy(np.array(values, order="C"))
 
 
-def numbers_of(values: np.ndarray | Texts, preprocess: Preprocess, ids: np.ndarray) -> Tensor:
-    """Inputs that are numbers, [N, …], as they are cached: what a function makes of each, or of a
-    text, else as they are stored."""
+def numbers_of(
+    values: np.ndarray | Texts | Tokens, preprocess: Preprocess, ids: np.ndarray
+) -> Tensor:
+    """Inputs that are numbers, [N, …], as they are cached: what a function makes of each, of a text
+    or of a row of tokens, else as they are stored."""
     if not preprocess.is_opaque:
-        assert isinstance(values, np.ndarray), "texts need a function"
+        assert isinstance(values, np.ndarray), "texts and tokens need a function"
         return as_tensor(values)
     made = []
     for value, id in zip(values, ids, strict=True):
@@ -122,11 +125,12 @@ class Examples(ChosenRows):
                 f"--preprocess: {shaping[0]} is for pictures; the inputs of {source.data!r} are "
                 f"numbers. Take it out of {str(preprocess)!r}"
             )
-        if source.kind == "text" and not preprocess.is_opaque:
+        if source.kind in ("text", "tokens") and not preprocess.is_opaque:
+            what = "texts" if source.kind == "text" else "tokens"
             raise UsageError(
-                f"the inputs of {source.data!r} are texts, in {', '.join(source.columns.inputs)}, "
+                f"the inputs of {source.data!r} are {what}, in {', '.join(source.columns.inputs)}, "
                 f"and numbers are needed here: name columns of numbers with --input-column, or "
-                f"give a function in Python, preprocess=FUNCTION, from a text to its numbers"
+                f"give a function in Python, preprocess=FUNCTION, from one of them to its numbers"
             )
         super().__init__(source, preprocess, positions, hashes)
         self.device: torch.device | None = None  # where decoded inputs are kept, if not here

@@ -1,7 +1,7 @@
 """The hash of an input and the fingerprint of a dataset, as docs/format.md defines them."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,27 @@ def hash_texts(columns: Sequence[list[str]]) -> np.ndarray:
         parts = [text.encode() for text in row]
         contents.append(header + b"".join(len(p).to_bytes(8, "little") + p for p in parts))
     return hash_images(contents)
+
+
+def hash_tokens(columns: Mapping[str, np.ndarray], lengths: np.ndarray) -> np.ndarray:
+    """The input hashes of N rows of tokens, uint64 [N]: of `input_ids` that of the same numbers as
+    an array, int64[L]; other columns follow by name, each with the header ` NAME:int64[L]`.
+
+    columns: `input_ids` first, all rows one after the other; lengths: of each row, int64 [N]
+    """
+    first, *others = (np.ascontiguousarray(v, "<i8").data for v in columns.values())
+    names = [f" {name}:".encode() for name in list(columns)[1:]]
+    hashes, start = np.empty(len(lengths), np.uint64), 0
+    for row, length in enumerate(lengths.tolist()):
+        header, stop = b"int64[%d]" % length, start + length
+        digest = hashlib.sha256(header)
+        digest.update(first[start:stop])
+        for name, values in zip(names, others, strict=True):
+            digest.update(name + header)
+            digest.update(values[start:stop])
+        hashes[row] = int.from_bytes(digest.digest()[:8], "little")
+        start = stop
+    return hashes
 
 
 def encode_ids(ids: np.ndarray) -> bytes:

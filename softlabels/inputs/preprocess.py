@@ -19,7 +19,8 @@
     scale(d)                divide by d                                    on numbers
     normalize(mean, std)    (x − mean) / std; numbers, or one tuple        on numbers
                             entry a channel
-    tokens                  whole numbers stay whole: int64                on numbers, alone
+    tokens[(pad)]           whole numbers stay whole: int64; of columns    on numbers, alone
+                            of tokens, which one rows are padded with
     opaque(name, hash)      a function of the user's, see `functions`      alone
     tokenizer(name, hash[, most][, truncate])                              alone
                             of texts: `own` for the model's tokenizer,
@@ -55,10 +56,10 @@ ON_PICTURE = {
     "upright": (0, 0), "eight_bit": (0, 0), "grey": (0, 0), "rgb": (0, 0), "resize": (1, 3),
     "contain": (1, 3), "cover": (1, 3), "pad": (1, 3), "center_crop": (1, 3), "crop_pct": (2, 6),
 }  # fmt: skip
-ON_NUMBERS = {"scale": (1, 1), "normalize": (2, 2), "tokens": (0, 0)}
+ON_NUMBERS = {"scale": (1, 1), "normalize": (2, 2), "tokens": (0, 1)}
 OPAQUE = "opaque"
 TOKENIZER, TRUNCATE, OWN = "tokenizer", "truncate", "own"
-DEFAULTS = {"image": "upright|scale(255)", "array": "", "text": ""}
+DEFAULTS = {"image": "upright|scale(255)", "array": "", "text": "", "tokens": "tokens"}
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,17 @@ class Preprocess:
         if len(picture) + len(numbers) > 1 and any(call.name == "tokens" for call in numbers):
             raise UsageError(f"--preprocess: tokens stands alone, not in {text!r}")
         return cls(tuple(picture), tuple(numbers))
+
+    @property
+    def keeps_tokens(self) -> bool:
+        """Whether whole numbers stay whole."""
+        return bool(self.numbers) and self.numbers[0].name == "tokens"
+
+    @property
+    def pad(self) -> int | None:
+        """The token that rows of tokens are padded with, if it is said."""
+        args = self.numbers[0].args if self.keeps_tokens else ()
+        return next(iter(args), None)
 
     @property
     def is_upright(self) -> bool:
@@ -199,7 +211,7 @@ class Preprocess:
         Raises UsageError for tokens that are not whole numbers, and for another number of channels
         than normalize has.
         """
-        if self.numbers and self.numbers[0].name == "tokens":
+        if self.keeps_tokens:
             if batch.is_floating_point():
                 raise UsageError(f"--preprocess tokens: the inputs are {batch.dtype}, not whole")
             return batch.long()
@@ -249,6 +261,10 @@ def _is_byte(value: Any) -> bool:
 
 def _check_numbers(call: Call) -> None:
     args = call.args
+    if call.name == "tokens":
+        if args and not (type(args[0]) is int and args[0] >= 0):
+            raise UsageError(f"--preprocess: {call}: the token of padding is a whole number from 0")
+        return
     if not all(type(n) in (int, float) and _is_finite(n) for arg in args for n in _flat(arg)):
         raise UsageError(f"--preprocess: {call}: arguments must be finite numbers")
     if args and 0 in _flat(args[-1]):

@@ -53,9 +53,9 @@ def choose(
                 f"--preprocess is {str(preprocess)!r}, and the inputs of {source.data!r} are "
                 f"texts: leave it out, or give a function in Python, from a text to its numbers"
             )
-        return Chosen(preprocess)
+        return Chosen(_of_tokens(preprocess, source))
     if remembered is not None:
-        return Chosen(Preprocess.parse(remembered).check_here(of), f"from {of}")
+        return Chosen(_of_tokens(Preprocess.parse(remembered).check_here(of), source), f"from {of}")
     if unasked and source.kind == "image":
         raise UsageError(
             f"{unasked} is in memory and does not say how pictures become its inputs. Say it with "
@@ -67,6 +67,17 @@ def choose(
     mode = MODES.get(getattr(feature, "mode", None) or "", "|")
     default = DEFAULTS[source.kind].replace("|", mode)
     return Chosen(Preprocess.parse(default), "by default")
+
+
+def _of_tokens(preprocess: Preprocess, source: Source) -> Preprocess:
+    """Itself. Raises UsageError for steps that make no sense of columns of tokens."""
+    if source.kind == "tokens" and not (preprocess.keeps_tokens or preprocess.is_opaque):
+        raise UsageError(
+            f"the preprocessing is {str(preprocess)!r}, and the inputs of {source.data!r} are "
+            f"tokens, in {', '.join(source.columns.inputs)}: leave --preprocess out, or write "
+            f"'tokens(N)', where N is the token that rows are padded with"
+        )
+    return preprocess
 
 
 def differing(given: Any, remembered: str, of: str) -> list[str]:

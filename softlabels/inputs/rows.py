@@ -9,6 +9,7 @@ import numpy as np
 
 from softlabels.inputs.label_lists import Labels
 from softlabels.inputs.texts import Texts
+from softlabels.models.tokens import Tokens
 
 
 @dataclass(frozen=True)
@@ -19,14 +20,14 @@ class Rows:
     ids: int64 or str [N]
     labels: int64 [N], −1 for none, or lists of them
     hashes: of the inputs, uint64 [N]
-    cells: encoded images (a list of bytes), numbers [N, …], or texts
+    cells: encoded images (a list of bytes), numbers [N, …], texts, or tokens
     """
 
     numbers: np.ndarray
     ids: np.ndarray
     labels: Labels
     hashes: np.ndarray
-    cells: list[bytes] | np.ndarray | Texts
+    cells: list[bytes] | np.ndarray | Texts | Tokens
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -34,7 +35,7 @@ class Rows:
     def select(self, positions: np.ndarray) -> "Rows":
         """The rows at these positions of the block."""
         cells = self.cells
-        chosen: list[bytes] | np.ndarray | Texts
+        chosen: list[bytes] | np.ndarray | Texts | Tokens
         if isinstance(cells, list):
             chosen = [cells[i] for i in positions]
         else:

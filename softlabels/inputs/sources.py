@@ -23,6 +23,7 @@ from softlabels.inputs.hashing import (
     hash_arrays,
     hash_images,
     hash_texts,
+    hash_tokens,
 )
 from softlabels.inputs.label_lists import Labels
 from softlabels.inputs.plain import is_text
@@ -31,10 +32,15 @@ from softlabels.inputs.rows import Rows
 from softlabels.inputs.tables.live import MapTable
 from softlabels.inputs.tables.opening import dataset_name
 from softlabels.inputs.tables.table import DatasetTable, Table
+from softlabels.inputs.token_cells import tokens
+from softlabels.inputs.token_columns import is_tokens
+from softlabels.inputs.token_span import TokenSpan
 from softlabels.inputs.whereabouts import origin, public_name
+from softlabels.models.tokens import IDS, Tokens
 
 BLOCK_ROWS = 4096
 COLUMN_ROWS = 65_536  # of a single column
+SPAN_ROWS = 16_384  # of tokens
 SAMPLED = 64  # rows
 
 
@@ -98,8 +104,10 @@ class Source:
 
     @property
     def kind(self) -> str:
-        """`image`, `text` or `array`."""
+        """`image`, `text`, `tokens` or `array`."""
         first = self._input_features[0]
+        if self.columns.inputs[0] == IDS and is_tokens(first):
+            return "tokens"
         if isinstance(first, datasets.Image):
             return "image"
         return "text" if is_text_feature(first) or is_text_struct(first) else "array"
@@ -111,6 +119,19 @@ class Source:
             for start in range(0, len(self), COLUMN_ROWS):
                 table = self.table.read(inputs, start, min(start + COLUMN_ROWS, len(self)))
                 yield text_columns(self._columns_of(table))
+
+    @cached_property
+    def token_span(self) -> TokenSpan:
+        """What the rows of tokens span; reads all of them once. Raises SourceError for rows that
+        are none."""
+        span = TokenSpan()
+        for start in range(0, len(self), SPAN_ROWS):
+            with as_source_error(f"{self.data!r}, split {self.split!r}"):
+                stop = min(start + SPAN_ROWS, len(self))
+                table = self.table.read(self._names, start, stop)
+                ids = self._ids(table, np.arange(start, stop))
+                span.add(self._tokens(table, ids), ids)
+        return span
 
     @property
     def runs_code(self) -> bool:
@@ -242,8 +263,14 @@ class Source:
             return self._ids(table, np.arange(start, stop)), self._labels(table)
 
     @property
-    def input_feature(self) -> Any:
-        """The `datasets` feature of the input as a dump stores it."""
+    def input_features(self) -> dict[str, Any]:
+        """The `datasets` features of the input as a dump stores it, by the names of its columns."""
+        if self.kind == "tokens":
+            return dict.fromkeys(self.columns.inputs, datasets.List(datasets.Value("int32")))
+        return {"input": self._input_feature}
+
+    @property
+    def _input_feature(self) -> Any:
         if self.kind == "text":
             names = list(text_columns(self._columns_of(self.table.read(self._names, 0, 0))))
             text = datasets.Value("string")
@@ -277,7 +304,7 @@ class Source:
     @property
     def _names(self) -> list[str]:
         """The columns that are read, each once."""
-        others = (self.columns.label, self.columns.id)
+        others = (self.columns.mask, self.columns.label, self.columns.id)
         return list(dict.fromkeys([*self.columns.inputs, *(n for n in others if n is not None)]))
 
     @property
@@ -301,10 +328,17 @@ class Source:
         elif self.kind == "text":
             cells = texts(self._columns_of(table), ids)
             hashes = hash_texts(list(cells.columns.values()))
+        elif self.kind == "tokens":
+            cells = self._tokens(table, ids)
+            hashes = hash_tokens(cells.columns, cells.lengths)
         else:
             cells = numbers(self._columns_of(table), ids)
             hashes = hash_arrays(cells)
         return Rows(positions, ids, self._labels(table), hashes, cells)
+
+    def _tokens(self, table: pa.Table, ids: np.ndarray) -> Tokens:
+        mask = self.columns.mask
+        return tokens(self._columns_of(table), None if mask is None else table[mask], ids)
 
     def _columns_of(self, table: pa.Table) -> dict[str, pa.ChunkedArray]:
         return {name: table[name] for name in self.columns.inputs}

@@ -47,20 +47,22 @@ def open_inputs_of(
     hashes: np.ndarray | None = None,
 ) -> Examples | TextInputs | TokenInputs:
     """Chosen rows as numbers; of a source of texts as texts, unless a tokenizer that is here makes
-    tokens of them, or a function numbers."""
-    texts = source.kind == "text" and not preprocess.is_opaque
-    kind: type[Examples | TextInputs | TokenInputs] = TextInputs if texts else Examples
-    if texts and preprocess.tokenizer is not None:
-        kind = TokenInputs
+    tokens of them; of tokens as tokens; a function makes numbers of any."""
+    kinds: dict[str, type[TextInputs | TokenInputs]] = {"text": TextInputs, "tokens": TokenInputs}
+    if preprocess.tokenizer is not None:
+        kinds["text"] = TokenInputs
+    kind = Examples if preprocess.is_opaque else kinds.get(source.kind, Examples)
     return kind(source, preprocess, positions, hashes)
 
 
 def numbers_alone(inputs: Any, user: str) -> Examples:
     """The same inputs. Raises UsageError where they are texts, which `user` does not take."""
     if not isinstance(inputs, Examples) or not isinstance(inputs.sample(1), torch.Tensor):
+        tokens = inputs.source.kind == "tokens"
         raise UsageError(
-            f"the inputs are texts, and {user} takes numbers: texts are not tokenised here yet. In "
-            f"Python, softlabels.load gives their rows to a loop of yours, and preprocess=FUNCTION "
-            f"makes numbers of each text"
+            f"the inputs are {'tokens' if tokens else 'texts'}, and {user} takes numbers"
+            f"{': texts are not tokenised here yet' * (not tokens)}. In Python, softlabels.load "
+            f"gives their rows to a loop of yours, and preprocess=FUNCTION makes numbers of each "
+            f"{'row' if tokens else 'text'}"
         )
     return inputs

@@ -1,4 +1,7 @@
-"""Texts of chosen rows as the tokens that a model reads. N rows asked for."""
+"""Texts of chosen rows as the tokens that a model reads, or columns of tokens as they are.
+
+N rows asked for.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -24,7 +27,8 @@ LONGEST = 32  # texts with most characters, which are tokenised before anything 
 
 
 class TokenInputs(ChosenRows):
-    """The texts of chosen source rows as tokens, of several lengths: a model pads a batch.
+    """The texts of chosen source rows as tokens, or their columns of tokens, of several lengths: a
+    model pads a batch. They are read when they are asked for, and not kept.
 
     cache: the tokens of all rows of the source; None where texts are tokenised as they are read
     """
@@ -65,6 +69,8 @@ class TokenInputs(ChosenRows):
         """The tokens of rows of the source that were read, and how many of them were cut. Those of
         the cache serve for a text with the same hash. Raises SourceError for a text that has no
         tokens, or more than the model takes, unless it is to be cut."""
+        if isinstance(block.cells, Tokens):
+            return block.cells, 0
         assert isinstance(block.cells, Texts), "the source's kind says so"
         if self._keeps(block.numbers, block.hashes):
             assert self.cache is not None, "it keeps them"
@@ -93,8 +99,12 @@ class TokenInputs(ChosenRows):
         return self.gather(np.arange(min(rows, len(self))))
 
     def first_readable(self, count: int) -> tuple[np.ndarray, Tokens]:
-        """The first source rows, and their tokens."""
+        """The first source rows, and their tokens; of columns of tokens also the longest row and
+        the one with the largest token, so that a model is tried on them."""
         rows = np.arange(min(count, len(self)))
+        if self.source.kind == "tokens" and len(rows) < len(self):
+            span = self.source.token_span
+            rows = np.unique([*rows[: max(1, count - 2)], span.longest.number, span.largest.number])
         return self.positions[rows], self.gather(rows)
 
     def check_lengths(self) -> str:
@@ -123,7 +133,10 @@ class TokenInputs(ChosenRows):
         return text + (f"; {cut:,} of them are cut" if cut else "")
 
     def remark(self) -> str:
-        """The tokenizer, and what it makes of the texts."""
+        """The tokenizer, and what it makes of the texts; or which token pads rows of tokens."""
+        if self.source.kind == "tokens":
+            pad = self.preprocess.pad
+            return "rows of tokens" + ("" if pad is None else f", padded with the token {pad}")
         return f"{of_tokenizer(self.preprocess)}: {self.check_lengths()}"
 
     @property

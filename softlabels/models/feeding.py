@@ -7,9 +7,13 @@ traced for four rows takes four. Neither can be asked, so what fails is tried ot
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from softlabels.models.tokens import Tokens
 
 FAILURES = (RuntimeError, ValueError, TypeError, IndexError, AssertionError)
 MOST_ROWS = 8192  # of a batch that is tried
@@ -30,13 +34,13 @@ class Feed:
         """What `call` gives for these inputs, row for row. Raises what it raises first, where no
         other way of feeding it works either."""
         try:
-            output = _in_batches(call, _cast(inputs, self.dtype), self.rows)
+            output = in_batches(call, _cast(inputs, self.dtype), self.rows)
         except FAILURES as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             for dtype, rows in self._other_ways(inputs, str(error)):
                 try:
-                    output = _in_batches(call, _cast(inputs, dtype), rows)
+                    output = in_batches(call, _cast(inputs, dtype), rows)
                 except FAILURES:
                     continue
                 self._remember(dtype, rows)
@@ -89,10 +93,19 @@ def _cast(inputs: Tensor, dtype: torch.dtype | None) -> Tensor:
     return inputs if dtype is None or not inputs.is_floating_point() else inputs.to(dtype)
 
 
-def _in_batches(call: Callable[[Tensor], Tensor], inputs: Tensor, rows: int | None) -> Tensor:
+def in_batches(call: Callable[[Any], Tensor], inputs: Tensor | Tokens, rows: int | None) -> Tensor:
     """Exactly `rows` at once, the last ones filled up with copies of the first."""
     if rows is None:
         return call(inputs)
-    missing = -len(inputs) % rows
-    filled = torch.cat([inputs, inputs[:1].expand(missing, *inputs.shape[1:])])
-    return torch.cat([call(part) for part in filled.split(rows)])[: len(inputs)]
+    places = np.arange(len(inputs) + -len(inputs) % rows)
+    places[len(inputs) :] = 0
+    parts = np.split(places, len(places) // rows)
+    return torch.cat([call(inputs[part]) for part in parts])[: len(inputs)]
+
+
+def apart(call: Callable[[Tokens], Tensor], tokens: Tokens) -> Tensor:
+    """Rows of one length at once, so that none is padded; in their order."""
+    order = np.argsort(tokens.lengths, kind="stable")
+    ends = np.flatnonzero(np.diff(tokens.lengths[order])) + 1
+    answers_NC = torch.cat([call(tokens[rows]) for rows in np.split(order, ends)])
+    return answers_NC[torch.from_numpy(np.argsort(order)).to(answers_NC.device)]

@@ -5,6 +5,7 @@ import inspect
 from torch import Tensor, nn
 
 from softlabels.errors import TeacherError
+from softlabels.models.limits import pad_token
 
 
 def refuse_unmasked(module: nn.Module, inputs: Tensor, title: str) -> None:
@@ -13,14 +14,14 @@ def refuse_unmasked(module: nn.Module, inputs: Tensor, title: str) -> None:
     of a test's labels were right)."""
     if inputs.is_floating_point() or inputs.ndim != 2:
         return
-    pad = getattr(getattr(module, "config", None), "pad_token_id", None)
-    if type(pad) is not int or "attention_mask" not in inspect.signature(module.forward).parameters:
+    pad = pad_token(module)
+    if pad is None or "attention_mask" not in inspect.signature(module.forward).parameters:
         return
     padded = int((inputs == pad).any(1).sum())
     if padded:
         raise TeacherError(
             f"{title} takes an attention mask and is given none, and {padded:,} of {len(inputs):,} "
-            f"rows hold its padding, the token {pad}: it would see padding as words. Give it a "
-            f"mask: in Python with teacher=lambda ids: model(ids, attention_mask=ids != {pad}), "
-            f"and a name and a version; or with a module of yours whose forward makes it"
+            f"rows hold its padding, the token {pad}: it would see padding as words. Call the "
+            f"column of tokens input_ids, and put a column attention_mask beside it, 1 for a token "
+            f"and 0 for padding, or leave the padding out: rows need not be equally long"
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,10 +12,12 @@ from torch import Tensor, nn
 
 from softlabels.errors import SoftlabelsError, TeacherError, UsageError
 from softlabels.models.causes import cause, first_line
-from softlabels.models.feeding import Feed, weights_dtype
+from softlabels.models.feeding import Feed, apart, in_batches, weights_dtype
+from softlabels.models.keywords import keywords_of
+from softlabels.models.limits import pad_token
 from softlabels.models.masks import refuse_unmasked
 from softlabels.models.outputs import logits_of, pair_of
-from softlabels.models.tokenizers import Tokenizer, padded_inputs
+from softlabels.models.tokenizers import Tokenizer
 from softlabels.models.tokens import Tokens
 from softlabels.system.devices import autocast, resolve_device, tf32
 
@@ -70,6 +73,8 @@ class Model:
     feed: in which dtype it takes inputs, and how many at once
     own_tokenizer: of a model that reads texts, what opens its own tokenizer; None for others
     side: where rows of tokens are padded, right or left
+    pad: the token that they are padded with
+    apart: whether rows of tokens of one length alone are given at once, so that none is padded
     """
 
     name: str
@@ -95,6 +100,8 @@ class Model:
     feed: Feed = field(default_factory=Feed)
     own_tokenizer: Callable[[], Tokenizer] | None = None
     side: str = "right"
+    pad: int = 0
+    apart: bool = False
 
     def __repr__(self) -> str:
         spec = f", {self.spec}" if self.spec else ""
@@ -102,11 +109,17 @@ class Model:
 
     def __post_init__(self) -> None:
         self.feed.dtype = self.feed.dtype or weights_dtype(self.module)
+        self.pad = pad_token(getattr(self.module, "held", self.module)) or self.pad
 
     @property
     def title(self) -> str:
         """What messages call it."""
         return f"the model {self.name}"
+
+    @property
+    def pads(self) -> bool:
+        """Whether rows of tokens are padded, since a mask tells it what is padding."""
+        return not self.apart and keywords_of(self.module).masked
 
     @property
     def remembered(self) -> dict[str, Any]:
@@ -132,7 +145,8 @@ class Model:
     @torch.inference_mode()
     def logits(self, inputs: Tensor | Tokens, precision: str = "float32") -> Tensor:
         """Raw logits, float32 [N, C] (float64 stays), on the inputs' device. Tokens are padded to
-        the longest row, on `side`, and go to the model by name, with a mask.
+        the longest row, on `side`, and go to the model by name, with a mask; to one that takes no
+        mask they go `apart`.
 
         precision: float32 (IEEE, never TF32), tf32, bf16 or fp16.
 
@@ -145,23 +159,22 @@ class Model:
                 f"({self.kind}): leave --precision out, or export the graph in another type"
             )
 
-        def call(part: Tensor | Tokens) -> Tensor:
-            if isinstance(part, Tokens):
-                output = self.module(**padded_inputs(self.module, part, self.side))
-            else:
-                output = self.module(part.clone())  # it may work in place,
-            logits_NC = logits_of(output, len(part), self.classes, self.title, self.binary)
+        def taken(output: Any, rows: int) -> Tensor:
+            logits_NC = logits_of(output, rows, self.classes, self.title, self.binary)
             if self.binary and logits_NC.shape[1] == 1:
                 self.is_pair = True
                 return pair_of(logits_NC)
-            return logits_NC.clone()  # or give the same memory each time, as CUDA graphs do
+            return logits_NC.clone()  # it may give the same memory each time, as CUDA graphs do
+
+        def call(part: Tensor) -> Tensor:
+            return taken(self.module(part.clone()), len(part))  # it may work in place
 
         if isinstance(inputs, Tensor):
             refuse_unmasked(getattr(self.module, "held", self.module), inputs, self.title)
         try:
             with tf32(precision == "tf32"), autocast(inputs.device, precision):
                 if isinstance(inputs, Tokens):
-                    logits_NC = call(inputs)
+                    logits_NC = self._of_tokens(inputs, taken)
                 else:
                     logits_NC = self.feed.run(call, inputs)
         except UsageError as error:
@@ -185,3 +198,16 @@ class Model:
                 f"as --batch-size"
             ) from error
         return logits_NC if logits_NC.dtype == torch.float64 else logits_NC.float()
+
+    def _of_tokens(self, tokens: Tokens, taken: Callable[[Any, int], Tensor]) -> Tensor:
+        """Rows padded a batch at a time, by the names that the module takes. taken: from its output
+        for so many rows to their logits"""
+        keywords = keywords_of(self.module)
+        least = keywords.length if keywords.masked else None
+
+        def call(part: Tokens) -> Tensor:
+            given, named = keywords.chosen(part.padded(self.side, self.pad, least or 0))
+            return taken(self.module(*given, **named), len(part))
+
+        batches = partial(in_batches, call, rows=self.feed.rows)
+        return batches(tokens) if self.pads else apart(batches, tokens)

@@ -102,11 +102,12 @@ class Held(nn.Module):
     def train(self, mode: bool = True) -> Self:
         return self
 
-    def forward(self, inputs: Tensor) -> Any:
+    def forward(self, *given: Tensor, **named: Tensor) -> Any:
         # Not in inference mode: a module may keep a tensor that it makes here, such as a cache of
         # rotary angles, and an inference tensor would break its training later.
         with torch.inference_mode(False), torch.no_grad(), in_eval(self.held):
-            return as_tensors(self.held(inputs.clone()))
+            own = [values.clone() for values in given]  # it may work in place
+            return as_tensors(self.held(*own, **{n: values.clone() for n, values in named.items()}))
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """Tokenizers of transformers, held against the model that reads their tokens."""
 
 import hashlib
-import inspect
 import json
 import os
 import tempfile
@@ -17,6 +16,8 @@ from torch import Tensor, nn
 
 from softlabels.errors import TeacherError
 from softlabels.models.causes import first_line
+from softlabels.models.keywords import keywords_of
+from softlabels.models.limits import limits_of, refuse_without_pad
 from softlabels.models.tokens import IDS, Tokens
 from softlabels.system.extras import need
 
@@ -93,13 +94,7 @@ class Tokenizer:
                 f"the tokenizer {self.name} has {ours:,} tokens, and {title} knows {theirs:,}: it "
                 f"is another model's. {remedy}"
             )
-        pad = getattr(config, "pad_token_id", None)
-        if pad is None:
-            raise TeacherError(
-                f"the configuration of {title} names no pad token (pad_token_id), so it could not "
-                f"tell a row's last token from padding. Set model.config.pad_token_id, such as to "
-                f"tokenizer.pad_token_id or tokenizer.eos_token_id, and save it again"
-            )
+        pad = refuse_without_pad(module, title)
         own = getattr(self.tokenizer, "pad_token_id", None)
         if own is not None and own != pad:
             raise TeacherError(
@@ -115,10 +110,7 @@ class Tokenizer:
 
     def longest(self, module: nn.Module) -> int | None:
         """How many tokens the model takes at most; None where neither of them says."""
-        limits = [self.tokenizer.model_max_length]
-        positions = getattr(module.config, "max_position_embeddings", None)
-        if isinstance(positions, int) and positions > 0:
-            limits.append(positions - _reserved(module))
+        limits = [self.tokenizer.model_max_length, limits_of(module).longest or NO_LIMIT]
         least = min(limits)
         return int(least) if least < NO_LIMIT else None
 
@@ -151,7 +143,7 @@ class OwnTokenizer:
 def reads_tokens(module: nn.Module) -> bool:
     """Whether it is a model of transformers, or like one, that takes tokens by name."""
     known = hasattr(module, "config") and hasattr(module, "get_input_embeddings")
-    return known and IDS in taken(module)
+    return known and IDS in keywords_of(module).names
 
 
 def tokenizer_of(given: Any) -> Tokenizer:
@@ -209,16 +201,11 @@ def open_tokenizer(place: str, **at: Any) -> Tokenizer:
     return Tokenizer(tokenizer, place)
 
 
-def taken(module: nn.Module) -> set[str]:
-    """The names of the inputs that a model takes."""
-    return set(inspect.signature(module.forward).parameters)
-
-
 def padded_inputs(module: nn.Module, tokens: Tokens, side: str) -> dict[str, Tensor]:
-    """A batch of tokens by the names that a model takes, padded on `side` by its own token."""
-    known = taken(module)
-    padded = tokens.padded(side, int(module.config.pad_token_id))  # type: ignore[union-attr,arg-type]
-    return {name: values for name, values in padded.items() if name in known}
+    """A batch of tokens by the names that a model of transformers takes, padded on `side` by its
+    own token."""
+    pad = refuse_without_pad(module, "the model")
+    return keywords_of(module).chosen(tokens.padded(side, pad))[1]
 
 
 def _has(transformers: Any, place: str, name: str, at: dict[str, Any]) -> bool:
@@ -244,11 +231,3 @@ def _hash(tokenizer: Any) -> str:
         }
     known = [type(tokenizer).__name__, rules, tokenizer.truncation_side]
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
-
-
-def _reserved(module: nn.Module) -> int:
-    """Places of a table of positions that no token has: RoBERTa's begin behind its padding's."""
-    for name, part in module.named_modules():
-        if name.endswith("position_embeddings") and isinstance(part, nn.Embedding):
-            return 0 if part.padding_idx is None else part.padding_idx + 1
-    return 0

@@ -1,9 +1,9 @@
-"""Tokens of texts: rows of several lengths, which are padded a batch at a time.
+"""Tokens: rows of several lengths, which are padded a batch at a time.
 
 Shapes: N rows, L positions of the longest of a batch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -48,10 +48,21 @@ class Tokens:
     def __len__(self) -> int:
         return len(self.lengths)
 
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        """Of each row its columns, unpadded."""
+        stops = np.cumsum(self.lengths).tolist()
+        for start, stop in zip([0, *stops[:-1]], stops, strict=True):
+            yield {name: values[start:stop] for name, values in self.columns.items()}
+
     @property
     def shape(self) -> tuple[int, int]:
         """[N, L]"""
         return len(self), int(self.lengths.max(initial=0))
+
+    @property
+    def nbytes(self) -> int:
+        """As a dump stores them, 4 bytes a number."""
+        return 4 * len(self.columns) * int(self.lengths.sum())
 
     def __getitem__(self, rows: Any) -> "Tokens":
         """These rows, by a slice or their numbers."""
@@ -65,12 +76,20 @@ class Tokens:
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Tokens":
         return replace(self, device=torch.device(device))
 
-    def padded(self, side: str, pad: int) -> dict[str, Tensor]:
+    def pin_memory(self) -> "Tokens":
+        """Itself: what is padded is a new tensor."""
+        return self
+
+    def row(self, number: int) -> dict[str, Tensor]:
+        """One row, unpadded, with its mask of ones: int64 [its length] each."""
+        return {name: values[0] for name, values in self[[number]].padded("right", 0).items()}
+
+    def padded(self, side: str, pad: int, least: int = 0) -> dict[str, Tensor]:
         """The columns as int64 [N, L], and the mask of what is no padding.
 
-        side: where rows are filled up, right or left; pad: with which token
+        side: where rows are filled up, right or left; pad: with which token; least: L at least
         """
-        rows, longest = self.shape
+        rows, longest = len(self), max(self.shape[1], least)
         places = np.arange(longest)
         if side == "left":
             mask = places >= (longest - self.lengths)[:, None]

@@ -70,12 +70,12 @@ def open_inputs(reader: DumpReader, source: Any, progress: Progress = SILENT) ->
 
 
 def stored_names(plan: Plan) -> list[str]:
-    return ["id", "input", *plan.label_columns]
+    return ["id", *plan.input_columns, *plan.label_columns]
 
 
 def stored_source(table: pa.Table, plan: Plan, dump: str) -> Source:
     """The rows of a dump that holds its inputs, as a source."""
-    columns = Columns(("input",), plan.label_column, "id")
+    columns = Columns(tuple(plan.input_columns), plan.label_column, "id")
     own = plan.label_column == "label_source"
     spelling: Spelling | None = "numbers" if plan.several_labels else None
     return Source(

@@ -110,9 +110,10 @@ class SourceRecord(PlanPart):
         "100 characters",
     )
     revision: Text | None = Field(description="its revision")
-    kind: Literal["text"] | None = Field(
+    kind: Literal["text", "tokens"] | None = Field(
         default=None,
-        description="text where an input is a text or a pair of them; left out for others",
+        description="text where an input is a text or a pair of them, tokens where it is a row of "
+        "token ids; left out for others",
     )
     columns: SourceColumns = Field(description="the source's columns by their part: an object")
     class_names: Texts | None = Field(description="the names of the teacher's classes")
@@ -289,8 +290,13 @@ class Plan(PlanPart):
 
     @property
     def with_inputs(self) -> bool:
-        """Whether rows have the column `input`."""
+        """Whether rows have their inputs, in `input_columns`."""
         return self.store_inputs != "none"
+
+    @property
+    def input_columns(self) -> list[str]:
+        """The columns that hold inputs where they are stored: `input`, or those of tokens."""
+        return self.source.columns.inputs if self.source.kind == "tokens" else ["input"]
 
     @property
     def labelled(self) -> bool:

@@ -3,6 +3,7 @@
 N inputs of a block, V views of each; R = V · N rows, those of one view after those of another.
 """
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -26,8 +27,9 @@ from softlabels.store.statistics import LogitStatistics
 NULLABLE = ("label", "label_source", "input")  # and what a codec decodes
 
 
-def shard_features(plan: Plan, input_feature: Any) -> datasets.Features:
-    """The columns of a shard as `datasets` knows them."""
+def shard_features(plan: Plan, inputs: Mapping[str, Any] | None) -> datasets.Features:
+    """The columns of a shard as `datasets` knows them. inputs: the features of the input's columns,
+    if they are stored."""
     names = plan.label_names
     features = {
         "id": datasets.Value(plan.ids),
@@ -38,8 +40,7 @@ def shard_features(plan: Plan, input_feature: Any) -> datasets.Features:
     label = datasets.ClassLabel(names=names) if names else datasets.Value("int64")
     for name in plan.label_columns:
         features[name] = datasets.List(label) if plan.several_labels else label
-    if plan.with_inputs:
-        features["input"] = input_feature
+    features |= inputs or {}
     for column in plan.make_codec().columns:
         features[column.name] = column_feature(column)
     return datasets.Features(features)
@@ -52,14 +53,14 @@ def column_feature(column: Column) -> Any:
     return datasets.Value("binary" if column.dtype == np.uint8 else str(column.dtype))
 
 
-def shard_schema(plan: Plan, input_feature: Any) -> pa.Schema:
+def shard_schema(plan: Plan, inputs: Mapping[str, Any] | None) -> pa.Schema:
     """The Arrow schema of a shard, with the `datasets` features in its metadata.
 
     A label is never null, but its column is nullable: `datasets` takes a feature from the metadata
     where its Arrow field is the very same, and so would read a ClassLabel as plain numbers.
     """
     columns = {column.name: column.arrow_field for column in plan.make_codec().columns}
-    schema = shard_features(plan, input_feature).arrow_schema
+    schema = shard_features(plan, inputs).arrow_schema
     for index, name in enumerate(schema.names):
         plain = pa.field(name, schema.field(name).type, nullable=name in NULLABLE)
         schema = schema.set(index, columns.get(name, plain))
@@ -120,11 +121,11 @@ class ShardWriter:
         labels: Labels,
         hashes: np.ndarray,
         answer: Dense,
-        inputs: pa.Array | None = None,
+        inputs: pa.Table | None = None,
         drawn: dict[str, np.ndarray] | None = None,
     ) -> None:
         """All views of these inputs. ids, labels (the source's, whatever classes they number),
-        hashes [N], inputs: of the inputs. answer, to R
+        hashes [N], inputs (their columns): of the inputs. answer, to R
         rows, and `drawn` with the plan's parameters, [R] each: of each view in turn.
 
         Raises LogitsError where a row's logits must not be stored.
@@ -140,7 +141,7 @@ class ShardWriter:
         labels: Labels,
         hashes: np.ndarray,
         stored: Stored,
-        inputs: pa.Array | None = None,
+        inputs: pa.Table | None = None,
         drawn: dict[str, np.ndarray] | None = None,
     ) -> None:
         """Rows that are encoded already, as another shard has them."""
@@ -257,14 +258,17 @@ class ShardWriter:
             "id": pa.array(ids.tolist() if ids.dtype.kind == "U" else ids),
             "input_hash": pa.array(hashes),
             **{name: as_column(labels) for name in self.plan.label_columns},
-            "input": None if inputs[0] is None else pa.chunked_array(inputs).combine_chunks(),
         }
+        if inputs[0] is not None:
+            whole = pa.concat_tables(inputs).combine_chunks()
+            columns |= zip(whole.column_names, whole.columns, strict=True)
         for index, view in enumerate(self.plan.views):
             columns["view"] = pa.array(np.full(rows, view, np.int32))
             columns |= {n: pa.array(values[index, :rows]) for n, values in self._drawn.items()}
             self._write_group(index, columns, labels)
             # an input is stored once, with its first view
-            columns["input"] = None if inputs[0] is None else pa.nulls(rows, columns["input"].type)
+            if "input" in columns:
+                columns["input"] = pa.nulls(rows, columns["input"].type)
         self._decoded = {name: [[] for _ in self.plan.views] for name in self._decoded}
 
     def _write_group(self, index: int, columns: dict[str, Any], labels: Labels) -> None:

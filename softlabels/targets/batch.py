@@ -17,6 +17,7 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 from softlabels.errors import UsageError
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.logits import Logits
+from softlabels.models.tokens import Tokens
 from softlabels.system.humanize import counted, short
 
 Columns = dict[str, Any]
@@ -34,8 +35,9 @@ class Batch(Mapping[str, Any]):
 
     id: int64 [N], or a list of str
     view: int32 [N]
-    input: float32 [N, …], preprocessed; of texts a list of str [N], of pairs a dict of such lists,
-        whose names are keys of the batch too; absent if the inputs were not loaded
+    input: float32 [N, …], preprocessed; of texts a list of str [N], of pairs a dict of such lists;
+        of tokens a dict of input_ids, attention_mask and what else there is, int64 [N, L], padded
+        on the right. The names of a dict are keys of the batch too. Absent if not loaded
     label: int64 [N], −1 for none; of a multi-label dump int8 [N, C], 1 for each label of a row,
     else 0, and −1 throughout where a row's labels are unknown
     label_source: int64 [N], −1 for none: the data's labels where they are of other classes than the
@@ -64,6 +66,9 @@ class Batch(Mapping[str, Any]):
     def _inputs(self) -> Mapping[str, Any]:
         """The parts of an input that is a dict."""
         inputs = self.columns.get("input")
+        if isinstance(inputs, Tokens):
+            padded: dict[str, Tensor] = self["input"]
+            return padded
         return inputs if isinstance(inputs, dict) else {}
 
     def __iter__(self) -> Iterator[str]:
@@ -132,6 +137,8 @@ class Batch(Mapping[str, Any]):
         if name not in self.columns and name in self._inputs:
             return self._inputs[name]
         value = self._raw(name)
+        if isinstance(value, Tokens):
+            return value.padded("right", self.preprocess.pad or 0)
         numbers = name == "input" and isinstance(value, Tensor)
         return self.preprocess.on_numbers(value) if numbers else value
 
@@ -156,7 +163,8 @@ def _at(value: Any, row: int) -> Any:
 @dataclass(frozen=True, eq=False)
 class Row(Mapping[str, Any]):
     """One row of a batch: the same keys. id, view and a single label are an int (or str); where a
-    row has several positions, logits and soft_target are [P, C]."""
+    row has several positions, logits and soft_target are [P, C]; of tokens the row alone, [L],
+    without padding."""
 
     batch: Batch
     position: int
@@ -166,9 +174,18 @@ class Row(Mapping[str, Any]):
             return _each(self.batch[name], lambda logits: logits.select(self._positions()))
         if name in ("logits", "soft_target") and "positions" in self.batch:
             return _each(self.batch[name], lambda value: value[self._positions()])
+        tokens = self._tokens
+        if tokens is not None and name in ("input", *tokens):
+            return tokens if name == "input" else tokens[name]
         value = _at(self.batch[name], self.position)
         is_one = isinstance(value, Tensor) and not value.dim()  # a row may have several labels
         return value.item() if name in ONE and is_one else value
+
+    @property
+    def _tokens(self) -> dict[str, Tensor] | None:
+        """The row's own, where inputs are tokens."""
+        inputs = self.batch.columns.get("input")
+        return inputs.row(self.position) if isinstance(inputs, Tokens) else None
 
     def _positions(self) -> Tensor:
         """The positions of this row in the batch."""
@@ -242,7 +259,14 @@ class Rows(Sequence[Row]):
 def _collate(rows: Sequence[Row], *, collate_fn_map: Any = None) -> Any:
     if isinstance(rows, Rows):
         return rows.batch
-    return {name: default_collate([row[name] for row in rows]) for name in rows[0]}
+    names, inputs = list(rows[0]), [row.batch.columns.get("input") for row in rows]
+    tokens = [one for one in inputs if isinstance(one, Tokens)]
+    if len(tokens) < len(rows):
+        return {name: default_collate([row[name] for row in rows]) for name in names}
+    own = [one[[row.position]] for one, row in zip(tokens, rows, strict=True)]
+    padded = Tokens.joined(own).padded("right", rows[0].batch.preprocess.pad or 0)
+    others = {n: default_collate([row[n] for row in rows]) for n in names if n != "input"}
+    return {"input": padded} | others | padded
 
 
 default_collate_fn_map[Row] = _collate

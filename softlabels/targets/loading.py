@@ -138,7 +138,7 @@ def _streamed(reader: DumpReader, T: float | None, how: Opening) -> Dump:
     columns += ["view", *plan.parameters] if plan.has_views else []
     find: StoredInputs | JoinedInputs | None = None
     if how.inputs and plan.with_inputs and how.source is None:
-        columns.append("input")
+        columns += plan.input_columns
         find = StoredInputs(plan, str(reader.folder), preprocess)
     elif how.inputs:
         find = JoinedInputs(

@@ -74,7 +74,7 @@ class Chosen:
         return pa.concat_tables(tables).take(pa.array(self.back))
 
     def inputs(self, preprocesses: Sequence[OnPicture] | None = None) -> Any:
-        """Tensors, or texts."""
+        """Tensors, texts or tokens."""
         read: list[Any] = []
         for group, part, rows in zip(self.groups, self.parts, self.local, strict=True):
             assert group.inputs is not None, "they were asked for"
@@ -217,7 +217,7 @@ class StreamedRows:
         table = shard.table(group - first, [*self.names, *self.reader.codec.names])
         stored = as_tensors(shard.decode(table))
         inputs = self._inputs(shard, group - first, table)
-        others = [name for name in self.names if name != "input"]
+        others = [name for name in self.names if name not in self.reader.plan.input_columns]
         return Group(table.select(others), stored, inputs)
 
     def _inputs(

@@ -28,6 +28,7 @@ from softlabels.targets.joining import find_inputs
 from softlabels.teachers import Teacher, resolve
 from softlabels.teachers.padding import choose_side
 from softlabels.teachers.probing import MOST_REPLAYED, REPLAYED, difference, steady_limit
+from softlabels.teachers.reading_tokens import fit_to_tokens
 from softlabels.teachers.resolving import TeacherChoice
 
 SIDE_ROWS = 256  # that padding is tried on
@@ -132,7 +133,7 @@ def replay(
             raise UsageError(f"preprocess is {given}; the dump's is {plan.preprocess}")
         preprocess = given
     inputs = find_inputs(reader, source, preprocess.check_here(str(reader.folder)))
-    tokens = preprocess.is_tokenizer
+    tokens = preprocess.is_tokenizer or isinstance(inputs, TokenInputs)
     examples: Any = inputs if tokens else numbers_alone(inputs, "--replay")
     if plan.teacher.kind in OBJECTS and isinstance(chosen.teacher, str):
         raise TeacherError(
@@ -161,15 +162,19 @@ def replay(
             f"{_title(chosen, teacher)} is not this dump's teacher: its fingerprint is "
             f"{teacher.fingerprint}, that of the dump's {plan.teacher.fingerprint}"
         )
-    if tokens:
+    own_side = "right"
+    if preprocess.is_tokenizer:
         examples = _tokenized(examples, teacher, preprocess)
+        own_side = examples.preprocess.tokenization[0].side
+    elif tokens:
+        fit_to_tokens(teacher, source, preprocess)
     teacher.classes, teacher.binary = plan.classes, plan.teacher.outputs == "binary"
     teacher.link = plan.link
     count = min(rerun.replay, len(reader))
     rows = np.sort(np.random.default_rng(rerun.seed).choice(len(reader), count, replace=False))
     if tokens:
         some = examples.gather(rows[:SIDE_ROWS]).to(device)
-        choose_side(teacher, some, examples.preprocess.tokenization[0].side, precision)
+        choose_side(teacher, some, own_side, precision)
     with progress.bar("replay", 2 * count, "rows") as advance:
 
         def live(order: np.ndarray, batch_size: int) -> Tensor:

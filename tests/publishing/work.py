@@ -19,7 +19,7 @@ from softlabels.store.folder import Folder
 from softlabels.store.names import commit_name
 from softlabels.store.reader import DumpReader
 from softlabels.store.records import Commit, Manifest
-from softlabels.store.writer import ShardWriter, shard_features, shard_schema
+from softlabels.store.writer import ShardWriter, shard_schema
 from softlabels.system.progress import Progress
 from tests.hub import OWNER, Hub
 
@@ -141,7 +141,7 @@ def redo_shard(folder: Path, shard: int, change: Callable[[torch.Tensor], torch.
     plan = reader.plan
     table = reader.read_shard(shard, ["id", "input_hash", "label", "logits"])
     logits = reader.codec.of_arrays(reader.shard(shard).decode(table)).dense()
-    schema = shard_schema(plan, shard_features(plan, None)["id"])
+    schema = shard_schema(plan, None)
     with ShardWriter(place, plan, shard, schema) as writer:
         columns = (table[name].to_numpy() for name in ("id", "label", "input_hash"))
         writer.add(*columns, Dense(change(logits)))

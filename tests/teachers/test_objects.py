@@ -343,8 +343,13 @@ def test_a_transformer_that_gets_padding_and_no_mask_is_refused(tmp_path):
     tokens[5:, 8:] = 0
     padded = [{"input_ids": row, "label": 0} for row in tokens]
     words["out"] = str(tmp_path / "padded")
-    with pytest.raises(TeacherError, match="35 of 40 rows hold its padding, the token 0"):
+    with pytest.raises(TeacherError, match="35 of 40 rows begin or end with the token 0") as caught:
         softlabels.dump(teacher=bert, data=padded, **words)
+    assert "put a column attention_mask beside input_ids" in str(caught.value)
+    unnamed = [{"ids": row, "label": 0} for row in tokens]
+    with pytest.raises(TeacherError, match="35 of 40 rows hold its padding, the token 0") as caught:
+        softlabels.dump(teacher=bert, data=unnamed, **words)
+    assert "Call the column of tokens input_ids, and put a column attention_" in str(caught.value)
 
     def masked(ids: Tensor):
         return bert.eval()(ids, attention_mask=ids != 0)
