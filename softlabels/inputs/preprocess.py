@@ -166,12 +166,16 @@ class Preprocess:
         return next((arg for arg in args[2:] if isinstance(arg, int)), None)
 
     @property
+    def most_tokens(self) -> int | None:
+        """How many tokens the model takes; None where nothing says so."""
+        args = self.picture[0].args if self.is_tokenizer else ()
+        return next((arg for arg in args[2:] if isinstance(arg, int)), None)
+
+    @property
     def tokenization(self) -> tuple[Tokenizer, int | None, bool]:
         """The tokenizer, how many tokens the model takes, and whether longer texts are cut."""
         assert self.tokenizer is not None, "it is here"
-        args = self.picture[0].args[2:]
-        most = next((arg for arg in args if isinstance(arg, int)), None)
-        return self.tokenizer, most, TRUNCATE in args
+        return self.tokenizer, self.most_tokens, TRUNCATE in self.picture[0].args[2:]
 
     def __str__(self) -> str:
         return "|".join(map(str, self.picture + self.numbers))

@@ -173,10 +173,10 @@ def describe_module(module: nn.Module) -> dict[str, Any]:
 
 
 def save_classifier(
-    module: nn.Module, folder: Path, names: list[str] | None, task: str, steps: Steps
+    module: nn.Module, folder: Path, names: list[str] | None, task: str, steps: Steps | None
 ) -> None:
-    """Write a folder of save_pretrained, with the names of the classes, and the processor that may
-    do what these steps say; whether it does is for the caller to try."""
+    """Write a folder of save_pretrained, with the names of the classes, and, of pictures, the
+    processor that may do what these steps say; whether it does is for the caller to try."""
     transformers = sys.modules["transformers"]
     config: Any = module.config
     if names is not None:
@@ -185,7 +185,7 @@ def save_classifier(
     config.problem_type = next((kind for kind, ours in TASKS.items() if ours == task), None)
     with _loading(transformers, str(folder)):
         module.save_pretrained(folder)  # type: ignore[operator]
-        processor = _processor(transformers, steps)
+        processor = None if steps is None else _processor(transformers, steps)
         if processor is not None:
             processor.save_pretrained(folder)
 

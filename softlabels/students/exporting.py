@@ -5,12 +5,12 @@ N inputs, C classes.
 
 import io
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from softlabels.errors import ExportError, TeacherError, UsageError
 from softlabels.inputs.own_preprocessing import check_own_preprocessing
@@ -18,9 +18,11 @@ from softlabels.inputs.preprocess import Preprocess
 from softlabels.models.checkpoint import Checkpoint
 from softlabels.models.metadata import Metadata
 from softlabels.models.model import Model
+from softlabels.models.tokenizers import Tokenizer, open_tokenizer
 from softlabels.models.transformers import save_classifier, transformers_blueprint
 from softlabels.options import ExportOptions, verb
-from softlabels.students.programs import INPUT, Numeric, as_onnx, as_pt2, program_of
+from softlabels.students.programs import Numeric, Program, as_onnx, as_pt2, program_of
+from softlabels.students.text_programs import TokenProgram
 from softlabels.system.extras import need
 from softlabels.system.humanize import size_words
 from softlabels.system.local_files import appearing, partial_path
@@ -73,10 +75,10 @@ class Exported:
 def export(options: ExportOptions, progress: Progress) -> Exported:
     """Write a checkpoint's model for other programs, and compare what it gives.
 
-    The file takes decoded and resized pictures, uint8 [N, C, H, W], or numbers, [N, …], any number
-    of rows; the steps on numbers of the preprocessing are in it, and those before them stand in its
-    metadata, with the names of the classes. Nothing is written unless its logits are the
-    checkpoint's up to rounding.
+    The file takes decoded and resized pictures, uint8 [N, C, H, W], numbers, [N, …], or the tokens
+    of texts, int64 [N, L], and any number of rows; the steps on numbers of the preprocessing are in
+    it, and those before them stand in its metadata, with the names of the classes. Nothing is
+    written unless its logits are the checkpoint's up to rounding.
 
     Raises ExportError where the model can't be written so, TeacherError for what is no checkpoint,
     and UsageError for a folder or a name that can't be written to.
@@ -89,13 +91,18 @@ def export(options: ExportOptions, progress: Progress) -> Exported:
     _check_out(out, options.to)
     preprocess = Preprocess.parse(checkpoint.preprocess)
     title = f"the model {checkpoint.model} of {options.checkpoint}"
-    numeric = Numeric(
-        checkpoint.build(options.model), preprocess, checkpoint.input_shape,
-        checkpoint.num_classes, title,
-    )  # fmt: skip
+    module, classes = checkpoint.build(options.model), checkpoint.num_classes
+
+    def around(module: nn.Module) -> TokenProgram | Numeric:
+        if not preprocess.is_tokenizer:
+            return Numeric(module, preprocess, checkpoint.input_shape, classes, title)
+        pairs = "," in str(checkpoint.data.get("input_column"))
+        return TokenProgram(module, preprocess, pairs, classes, title)
+
+    model = around(module)
     if options.to == "hf":
-        return _to_folder(options.checkpoint, checkpoint, numeric, out)
-    program = program_of(numeric)
+        return _to_folder(options.checkpoint, checkpoint, model, around, out)
+    program = program_of(model)
     before = "|".join(map(str, preprocess.picture))
     metadata = Metadata(
         model=checkpoint.model,
@@ -105,22 +112,20 @@ def export(options: ExportOptions, progress: Progress) -> Exported:
         class_names=checkpoint.class_names,
     )
     if options.to == "onnx":
-        content = as_onnx(program, metadata, title)
-        run = _in_onnxruntime(content, title)
+        content = as_onnx(program, model, metadata, title)
+        run = _in_onnxruntime(content, model.names, title)
     else:
         content = as_pt2(program, metadata)
         run = torch.export.load(io.BytesIO(content)).module()
-    difference, spread = _difference(numeric, run, f"{title}, as {options.to},")
+    difference, spread = _difference(model, run, f"{title}, as {options.to},")
     with appearing(out) as file:
         file.write(content)
-    sizes = ", ".join(["N", *map(str, numeric.shape)])
-    kind = str(numeric.dtype).removeprefix("torch.")
     return Exported(
         checkpoint=options.checkpoint,
         out=str(out),
         bytes=len(content),
-        inputs=f"{kind} [{sizes}]" + (f", after {before}" if before else ""),
-        classes=checkpoint.num_classes,
+        inputs=model.describe_inputs(before),
+        classes=classes,
         difference=difference,
         spread=spread,
     )
@@ -164,7 +169,7 @@ def _check_out(out: Path, to: str) -> None:
         ) from error
 
 
-def _in_onnxruntime(content: bytes, title: str) -> Callable[[Tensor], Tensor]:
+def _in_onnxruntime(content: bytes, names: Sequence[str], title: str) -> Callable[..., Tensor]:
     runtime = need("onnxruntime", "onnx", f"the export of {title}, which is compared with it,")
     settings = runtime.SessionOptions()
     settings.log_severity_level = 4  # what goes wrong is raised too
@@ -174,23 +179,22 @@ def _in_onnxruntime(content: bytes, title: str) -> Callable[[Tensor], Tensor]:
         reason = " ".join(str(error).split())[:300]
         raise ExportError(f"onnxruntime can't run {title} as ONNX: {reason}") from error
 
-    def run(inputs: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(None, {INPUT: inputs.numpy()})[0])
+    def run(*inputs: Tensor) -> Tensor:
+        given = {name: values.numpy() for name, values in zip(names, inputs, strict=True)}
+        return torch.from_numpy(session.run(None, given)[0])
 
     return run
 
 
 @torch.no_grad()
-def _difference(
-    numeric: Numeric, run: Callable[[Tensor], Tensor], title: str
-) -> tuple[float, float]:
+def _difference(model: Program, run: Callable[..., Tensor], title: str) -> tuple[float, float]:
     """(The largest difference of logits, their spread) on random inputs. Raises ExportError where
     it is more than rounding."""
     ours, theirs = [], []
     for rows in BATCHES:
-        inputs = numeric.draw(rows, seed=rows)
-        ours.append(numeric(inputs.clone()))
-        theirs.append(run(inputs.clone()))
+        inputs = model.draw(rows, seed=rows)
+        ours.append(model(*(values.clone() for values in inputs)))
+        theirs.append(run(*(values.clone() for values in inputs)))
     ours_NC, theirs_NC = torch.cat(ours), torch.cat(theirs)
     difference, spread = float((ours_NC - theirs_NC).abs().max()), float(ours_NC.std())
     if not difference <= ROUNDING * spread:  # nor NaN
@@ -202,24 +206,32 @@ def _difference(
     return difference, spread
 
 
-def _to_folder(name: str, checkpoint: Checkpoint, numeric: Numeric, out: Path) -> Exported:
-    """As save_pretrained writes it, with a processor where one does what the preprocessing says."""
+def _to_folder(
+    name: str,
+    checkpoint: Checkpoint,
+    model: TokenProgram | Numeric,
+    around: Callable[[nn.Module], Program],
+    out: Path,
+) -> Exported:
+    """As save_pretrained writes it: of pictures with a processor where one does what the
+    preprocessing says, of texts with the tokenizer."""
     if checkpoint.configuration is None:
         raise ExportError(
-            f"{numeric.title} is no image classifier of transformers, which --to hf is for; use "
-            f"--to onnx or --to pt2"
+            f"{model.title} is no classifier of transformers, which --to hf is for; use --to onnx "
+            f"or --to pt2"
         )
-    beside = Path(partial_path(out))
+    beside, names, task = Path(partial_path(out)), checkpoint.class_names, _task(checkpoint)
     try:
-        save_classifier(
-            numeric.model, beside, checkpoint.class_names, _task(checkpoint), numeric.preprocess
-        )
-        remarks = _check_processor(beside, numeric.preprocess)
-        module = transformers_blueprint(str(beside)).pretrained().module
-        again = Numeric(
-            module.eval(), numeric.preprocess, numeric.shape, numeric.classes, numeric.title
-        )
-        difference, spread = _difference(numeric, again, f"{numeric.title}, as a folder,")
+        if isinstance(model, Numeric):
+            save_classifier(model.model, beside, names, task, model.preprocess)
+            remarks = _check_processor(beside, model.preprocess)
+            inputs = f"pixel_values [{', '.join(['N', *map(str, model.shape)])}]"
+        else:
+            save_classifier(model.model, beside, names, task, None)
+            remarks = _save_tokenizer(beside, checkpoint.own_tokenizer(name), model)
+            inputs = "texts, by its tokenizer"
+        again = around(transformers_blueprint(str(beside)).pretrained().module)
+        difference, spread = _difference(model, again, f"{model.title}, as a folder,")
         size = sum(file.stat().st_size for file in beside.iterdir())
         if out.is_dir():
             out.rmdir()
@@ -230,12 +242,30 @@ def _to_folder(name: str, checkpoint: Checkpoint, numeric: Numeric, out: Path) -
         checkpoint=name,
         out=str(out),
         bytes=size,
-        inputs=f"pixel_values [{', '.join(['N', *map(str, numeric.shape)])}]",
-        classes=numeric.classes,
+        inputs=inputs,
+        classes=model.classes,
         difference=difference,
         spread=spread,
         remarks=remarks,
     )
+
+
+def _save_tokenizer(folder: Path, tokenizer: Tokenizer, model: TokenProgram) -> list[str]:
+    """Save the tokenizer; where training cut texts, as its `model_max_length`. A remark about that.
+    Raises ExportError where it makes other tokens when it is loaded again."""
+    cut = model.preprocess.cut_at
+    if cut is not None:
+        tokenizer.tokenizer.model_max_length = cut
+    tokenizer.tokenizer.save_pretrained(folder)
+    again = open_tokenizer(str(folder))
+    if again.hash != tokenizer.hash:
+        raise ExportError(
+            f"{model.title}: its tokenizer was {tokenizer.hash} and is {again.hash} when what was "
+            f"saved is loaded again; nothing was written"
+        )
+    if cut is None:
+        return []
+    return [f"training cut texts at {cut:,} tokens: tokenize them with truncation=True"]
 
 
 def _check_processor(folder: Path, preprocess: Preprocess) -> list[str]:

@@ -6,7 +6,8 @@ import json
 import logging
 import re
 import warnings
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,10 +28,35 @@ FIXED = re.compile(r"specialized it to be a constant \((\d+)\)")
 OPERATOR = re.compile(r"target=torch\.ops\.(\w+\.\w+)")
 
 
-class Numeric(nn.Module):
-    """Inputs as decoded, [N, …] → logits [N, C], in eval mode, on the CPU.
+class Program(nn.Module, ABC):
+    """A model as it is exported, in eval mode, on the CPU: inputs → logits [N, C].
 
     title: what messages call it
+    names: of its inputs
+    sizes: of each input the dimensions that may have any size, by name
+    largest: the largest sizes that it takes
+    """
+
+    model: nn.Module
+    preprocess: Preprocess
+    title: str
+    classes: int
+    names: tuple[str, ...] = (INPUT,)
+    sizes: tuple[dict[int, str], ...] = ({0: "batch"},)
+    largest: Mapping[str, int] = {}
+
+    @abstractmethod
+    def draw(self, rows: int, seed: int = 0) -> tuple[Tensor, ...]:
+        """Random inputs of so many rows."""
+
+    @abstractmethod
+    def describe_inputs(self, before: str) -> str:
+        """What it takes, for people. before: what has been done to inputs"""
+
+
+class Numeric(Program):
+    """Inputs as decoded, [N, …] → logits [N, C], in eval mode, on the CPU.
+
     dtype: of the inputs: uint8 for pictures, int64 for tokens, else float32
     """
 
@@ -51,23 +77,31 @@ class Numeric(nn.Module):
         output = self.model(self.preprocess.on_numbers(inputs))
         return logits_of(output, inputs.shape[0], self.classes, self.title).float()
 
-    def draw(self, rows: int, seed: int = 0) -> Tensor:
+    def draw(self, rows: int, seed: int = 0) -> tuple[Tensor, ...]:
         """Random inputs: all values of a pixel, numbers around 0, or the first two tokens."""
         source, size = torch.Generator().manual_seed(seed), (rows, *self.shape)
         if self.dtype == torch.float32:
-            return torch.randn(size, generator=source)
+            return (torch.randn(size, generator=source),)
         largest = 256 if self.dtype == torch.uint8 else 2
-        return torch.randint(0, largest, size, generator=source, dtype=self.dtype)
+        return (torch.randint(0, largest, size, generator=source, dtype=self.dtype),)
+
+    def describe_inputs(self, before: str) -> str:
+        sizes = ", ".join(["N", *map(str, self.shape)])
+        kind = str(self.dtype).removeprefix("torch.")
+        return f"{kind} [{sizes}]" + (f", after {before}" if before else "")
 
 
-def program_of(numeric: Numeric) -> torch.export.ExportedProgram:
+def program_of(model: Program) -> torch.export.ExportedProgram:
     """For any number of rows. Raises ExportError where torch can't follow the model's code."""
-    rows = {0: torch.export.Dim("batch")}
+    every = {
+        name: torch.export.Dim(name, max=model.largest.get(name))
+        for sizes in model.sizes
+        for name in sizes.values()
+    }
+    shapes = tuple({d: every[name] for d, name in sizes.items()} for sizes in model.sizes)
     try:
         with _quiet(), torch.no_grad():
-            program = torch.export.export(
-                numeric, (numeric.draw(2),), dynamic_shapes=(rows,), strict=False
-            )
+            program = torch.export.export(model, model.draw(2), dynamic_shapes=shapes, strict=False)
     except SoftlabelsError:
         raise
     except Exception as error:  # of the model's own code, or of torch's many kinds
@@ -78,7 +112,7 @@ def program_of(numeric: Numeric) -> torch.export.ExportedProgram:
             if fixed
             else cause(error)
         )
-        raise ExportError(f"{numeric.title} can't be exported by torch.export: {reason}") from error
+        raise ExportError(f"{model.title} can't be exported by torch.export: {reason}") from error
     for module in program.graph_module.modules():
         for node in getattr(getattr(module, "graph", None), "nodes", ()):
             node.meta.pop("stack_trace", None)  # paths of this machine
@@ -93,7 +127,9 @@ def as_pt2(program: torch.export.ExportedProgram, metadata: Metadata) -> bytes:
     return buffer.getvalue()
 
 
-def as_onnx(program: torch.export.ExportedProgram, metadata: Metadata, title: str) -> bytes:
+def as_onnx(
+    program: torch.export.ExportedProgram, model: Program, metadata: Metadata, title: str
+) -> bytes:
     """Raises ExportError for an operator that ONNX lacks, and for weights too large for a file."""
     purpose = f"the export of {title}"
     onnx = need("onnx", "onnx", purpose)
@@ -107,8 +143,8 @@ def as_onnx(program: torch.export.ExportedProgram, metadata: Metadata, title: st
     try:
         with _quiet():
             exported: Any = torch.onnx.export(
-                program, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], verbose=False,
-                dynamic_shapes=({0: "batch"},),
+                program, dynamo=True, input_names=list(model.names), output_names=[OUTPUT],
+                verbose=False, dynamic_shapes=model.sizes,
             )  # fmt: skip
     except Exception as error:
         operator = OPERATOR.search(_whole(error))
@@ -118,9 +154,9 @@ def as_onnx(program: torch.export.ExportedProgram, metadata: Metadata, title: st
             f"{title} uses the operator {operator[1]}, which torch can't write as ONNX: compute it "
             f"otherwise, or use --to pt2"
         ) from error
-    model = exported.model_proto
-    onnx.helper.set_model_props(model, metadata.as_text())
-    content: bytes = model.SerializeToString()
+    graph = exported.model_proto
+    onnx.helper.set_model_props(graph, metadata.as_text())
+    content: bytes = graph.SerializeToString()
     return content
 
 

@@ -144,7 +144,7 @@ def test_a_model_with_other_outputs_gives_its_logits_alone(dump_folder, tmp_path
         (Fixed, "onnx", "its code works with 2 rows at once alone; let it take their number from"),
         (Branching, "pt2", "can't be exported by torch.export: .*data-dependent"),
         (Noisy, "pt2", "as pt2, gives other logits than the checkpoint: they differ by up to"),
-        (Net, "hf", "is no image classifier of transformers, which --to hf is for; use --to onnx"),
+        (Net, "hf", "is no classifier of transformers, which --to hf is for; use --to onnx"),
     ],
 )
 def test_what_can_not_be_exported_is_said_and_leaves_no_file(

@@ -143,3 +143,49 @@ def test_hard_labels_precision_and_the_averages_of_other_models(made, tmp_path, 
     held = result.metrics["held_out"]
     assert measured["nll"] == pytest.approx(held["nll"], rel=1e-4)
     assert measured["errors"] == held["errors"]
+
+
+def test_it_is_exported_as_transformers_saves_it(trained, tmp_path, cli):
+    shutil.copy(trained.place / "s.pt", tmp_path)
+    done = cli("export", "s.pt", "--to", "hf", "--json")
+    assert done.code == 0, done.err
+    module, texts = rebuilt(trained.result.checkpoint), sentences(20, 3)
+    expected = alone(trained.place / "net", module, texts)
+    saved = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "s-hf")
+    np.testing.assert_allclose(alone(tmp_path / "s-hf", saved.eval(), texts), expected, atol=1e-6)
+    pipe = transformers.pipeline("text-classification", model=str(tmp_path / "s-hf"), top_k=None)
+    probabilities = torch.from_numpy(expected).softmax(1)
+    for row, answers in enumerate(pipe(texts)):
+        given = {answer["label"]: answer["score"] for answer in answers}
+        names = ["bad", "fair", "good"]
+        assert given == pytest.approx(dict(zip(names, probabilities[row].tolist(), strict=True)),
+                                      abs=1e-5)  # fmt: skip
+    write(tmp_path / "new.csv", text=texts, label=labels_of(texts))
+    softlabels.dump(teacher=f"hf:{tmp_path / 's-hf'}", data=str(tmp_path / "new.csv"),
+                    dtype="float32", out=str(tmp_path / "d"))  # fmt: skip
+    stored = every(DumpReader(Folder(str(tmp_path / "d"))))
+    np.testing.assert_allclose(stored, expected, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("to", [pytest.param("onnx", marks=pytest.mark.slow), "pt2"])
+def test_it_is_exported_as_a_program_of_tokens_and_their_mask(trained, tmp_path, to):
+    pytest.importorskip(to if to == "onnx" else "torch")
+    done = softlabels.export(checkpoint=str(trained.place / "s.pt"), to=to,
+                             out=str(tmp_path / "s"))  # fmt: skip
+    assert (
+        "input_ids, attention_mask, int64 [N, L] with L up to 24, after tokenizer(own"
+        in done.inputs
+    )
+    texts = sentences(5, 3)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(trained.place / "net")
+    given = tokenizer(texts, padding=True, return_tensors="pt")
+    names = ("input_ids", "attention_mask")
+    if to == "onnx":
+        runtime = pytest.importorskip("onnxruntime")
+        session = runtime.InferenceSession(str(tmp_path / "s"))
+        logits = session.run(["logits"], {name: given[name].numpy() for name in names})[0]
+    else:
+        program = torch.export.load(tmp_path / "s").module()
+        logits = program(*(given[name] for name in names)).detach().numpy()
+    expected = alone(trained.place / "net", rebuilt(trained.result.checkpoint), texts)
+    np.testing.assert_allclose(logits, expected, atol=1e-5, rtol=1e-4)

@@ -1,0 +1,56 @@
+"""A trained model of texts as a program. N rows, L positions, C classes."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from softlabels.inputs.preprocess import Preprocess
+from softlabels.models.outputs import logits_of
+from softlabels.models.tokens import IDS, MASK
+from softlabels.students.programs import Program
+
+KINDS = "token_type_ids"
+LENGTH = "length"
+LONGEST = 24  # positions of the random rows that are compared
+
+
+class TokenProgram(Program):
+    """It takes input_ids, attention_mask and, of pairs, token_type_ids, int64 [N, L]."""
+
+    def __init__(
+        self, model: nn.Module, preprocess: Preprocess, pairs: bool, classes: int, title: str
+    ) -> None:
+        super().__init__()
+        self.model, self.preprocess = model, preprocess
+        self.classes, self.title = classes, title
+        self.names = (IDS, MASK, *([KINDS] if pairs else []))
+        self.sizes = ({0: "batch", 1: LENGTH},) * len(self.names)
+        config: Any = model.config
+        self.vocabulary, self.pad = int(config.vocab_size), int(config.pad_token_id)
+        most = preprocess.most_tokens
+        self.longest, self.largest = most, {} if most is None else {LENGTH: most}
+        self.eval()
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
+    ) -> Tensor:
+        kinds = {} if token_type_ids is None else {KINDS: token_type_ids}
+        output = self.model(input_ids=input_ids, attention_mask=attention_mask, **kinds)
+        return logits_of(output, input_ids.shape[0], self.classes, self.title).float()
+
+    def draw(self, rows: int, seed: int = 0) -> tuple[Tensor, ...]:
+        """Random tokens of several lengths, padded on the right."""
+        source = torch.Generator().manual_seed(seed)
+        longest = min(self.longest or LONGEST, LONGEST)
+        lengths_N = torch.randint(1, longest + 1, (rows,), generator=source)
+        lengths_N[0] = max(1, longest - seed % 3)
+        mask_NL = (torch.arange(int(lengths_N.max())) < lengths_N[:, None]).long()
+        ids_NL = torch.randint(0, self.vocabulary, mask_NL.shape, generator=source)
+        ids_NL = torch.where(mask_NL.bool(), ids_NL, self.pad)
+        kinds_NL = torch.randint(0, 2, mask_NL.shape, generator=source) * mask_NL
+        return (ids_NL, mask_NL, kinds_NL)[: len(self.names)]
+
+    def describe_inputs(self, before: str) -> str:
+        limit = "" if self.longest is None else f" with L up to {self.longest:,}"
+        return f"{', '.join(self.names)}, int64 [N, L]{limit}, after {before}"
