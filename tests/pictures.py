@@ -6,6 +6,8 @@ import torch
 from PIL import Image
 
 import softlabels
+from softlabels.inputs.preprocess import Preprocess
+from softlabels.teachers import resolve
 from tests.inputs.test_preprocess import picture
 
 COUNT = 10
@@ -24,8 +26,18 @@ def read_pictures(folder: Path) -> list[Image.Image]:
     return [Image.open(path).convert("RGB") for path in sorted(folder.iterdir())]
 
 
-def logits_of(teacher: object, folder: Path, out: Path, **words: object) -> torch.Tensor:
-    """The logits that a dump of the folder stores, float32 [COUNT, C]."""
+def logits_of(
+    teacher: object, folder: Path, out: Path, exact: bool = False, **words: object
+) -> torch.Tensor:
+    """The logits that a dump of the folder stores, float32 [COUNT, C].
+
+    exact: with the teacher's own preprocessing, resized by Pillow
+    """
+    if exact:
+        known = resolve(
+            teacher, **{n: words[n] for n in ("weights", "model") if n in words}
+        ).preprocess
+        words["preprocess"] = str(Preprocess.parse(known).by_pillow)
     teacher = teacher if isinstance(teacher, torch.nn.Module) else str(teacher)
     softlabels.dump(teacher=teacher, data=str(folder), out=str(out), dtype="float32", **words)
     rows = softlabels.load(str(out)).take(list(range(COUNT)))
@@ -37,3 +49,10 @@ def check_same(ours: torch.Tensor, theirs: torch.Tensor, what: str) -> None:
     apart, spread = float((ours - theirs).abs().max()), float(theirs.std())
     print(f"{what}: largest difference {apart:.2g}, of logits with a spread of {spread:.2g}")
     torch.testing.assert_close(ours, theirs, atol=1e-5 * spread, rtol=1e-4)
+
+
+def check_near(ours: torch.Tensor, theirs: torch.Tensor, what: str) -> None:
+    """Print the largest difference, and hold it against what a level of some pixels does."""
+    apart, spread = float((ours - theirs).abs().max()), float(theirs.std())
+    print(f"{what}, resized by torch: {apart:.2g}, of logits with a spread of {spread:.2g}")
+    assert 0 < apart < 0.03 * spread

@@ -33,11 +33,13 @@ __main__
 INSIDE = {
     "inputs": """
 texts
-plain pointers label_lists pictures chance reading_errors class_names
-hashing rows labels crop_percentage functions augmentations
-listed_labels preprocess views
+plain pointers label_lists resizing chance reading_errors class_names
+hashing rows labels rendering functions augmentations
+pictures
+listed_labels crop_percentage
+preprocess views
 tables cropping
-cells hints whereabouts token_cells token_columns token_span
+cells hints whereabouts token_cells token_columns token_span decoding
 columns
 sources
 chosen_rows token_cache

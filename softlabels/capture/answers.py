@@ -31,6 +31,7 @@ class Answers(Protocol):
     verb: what making a dump of them is called, dump or import
     gives: the kind of answers, which the codec has to take
     needs_inputs: whether `answer` is given decoded inputs
+    on_gpu: whether inputs go to a CUDA device, and so into memory that it reads directly
     title: what messages call it
     teacher: the fields of the plan's `TeacherRecord`
     preprocess: from an input to what the teacher sees
@@ -46,6 +47,8 @@ class Answers(Protocol):
     gives: ClassVar[type[Dense]]
     needs_inputs: ClassVar[bool]
 
+    @property
+    def on_gpu(self) -> bool: ...
     @property
     def title(self) -> str: ...
     @property
@@ -104,6 +107,10 @@ class RunningTeacher:
         return f"teacher {model.name} ({kind}, {self.classes:,} classes) on {self.device}"
 
     @property
+    def on_gpu(self) -> bool:
+        return self.device.type == "cuda"
+
+    @property
     def title(self) -> str:
         return self.model.title
 
@@ -135,8 +142,8 @@ class RunningTeacher:
         assert inputs is not None, "it needs them"
         if isinstance(inputs, Tokens):
             return Dense(self._by_length(inputs.to(self.device)))
-        if self.device.type == "cuda":
-            inputs = inputs.pin_memory()
+        if self.on_gpu:
+            inputs = inputs.pin_memory()  # itself, where it was decoded into such memory
         on_device = inputs.to(self.device, non_blocking=True)
         if not views:
             return Dense(self._logits(on_device))

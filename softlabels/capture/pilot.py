@@ -140,14 +140,14 @@ def _answers(setup: Setup, plan: Plan, rows: np.ndarray) -> tuple[np.ndarray, Te
     answers, pace, source = setup.answers, setup.pace, setup.source
     starts = range(0, len(rows), pace.batch_size)
     kept, parts = [], []
-    with ThreadPoolExecutor(pace.workers) as readers:
+    with ThreadPoolExecutor(pace.readers) as readers:
         for ready in read_ahead(
             readers,
             lambda start: make_ready(
                 source.take(rows[start : start + pace.batch_size]), answers, pace
             ),
             starts,
-            2 * pace.workers,
+            2 * pace.readers,
         ):
             if len(ready.rows):
                 numbers = ready.rows.numbers

@@ -1,10 +1,11 @@
 """Stage one's inner loop: read ahead, answer, encode and write, overlapped across shards.
 
-Readers are threads (decoding releases the interpreter's lock), answers are given on the calling
-thread, and one thread encodes and writes. Whatever fails anywhere is raised here, at once, and
-commits nothing.
+A few threads read; others decode pictures, which releases the interpreter's lock. Answers are given
+on the calling thread, and one thread encodes and writes. Whatever fails anywhere is raised here, at
+once, and commits nothing.
 """
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +19,8 @@ from torch import Tensor
 from softlabels.capture.answers import Answers
 from softlabels.errors import UnreadableInput
 from softlabels.inputs.augmentations import Drawn
-from softlabels.inputs.examples import decode_image, numbers_of, stack
+from softlabels.inputs.decoding import decode
+from softlabels.inputs.examples import numbers_of
 from softlabels.inputs.label_lists import as_record
 from softlabels.inputs.rows import Rows
 from softlabels.inputs.sources import Source
@@ -30,12 +32,14 @@ from softlabels.store.folder import Folder
 from softlabels.store.ledger import Ledger
 from softlabels.store.records import Plan, Skipped
 from softlabels.store.writer import ShardWriter, shard_schema
+from softlabels.system.background import cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 WRITES_IN_FLIGHT = 4
 WINDOW = 16  # batches of texts or tokens
+READERS = 4
 
 
 @dataclass(frozen=True)
@@ -43,15 +47,28 @@ class Pace:
     """How a dump is run, which does not change what it holds.
 
     batch_size: rows in a forward pass
-    workers: threads that read and decode ahead
+    workers: threads that decode pictures; None for as many as there are cores for this process
     on_error: stop, or skip: an input that can't be read is left out
     allow_codec_error: store a shard though its codec errs far more than on the pilot
     """
 
     batch_size: int = 256
-    workers: int = 2
+    workers: int | None = None
     on_error: str = "stop"
     allow_codec_error: bool = False
+
+    @property
+    def threads(self) -> int:
+        """Threads that decode pictures. Ranks of one machine share its cores."""
+        if self.workers is not None:
+            return self.workers
+        return max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+
+    @property
+    def readers(self) -> int:
+        """Batches that are read at once, by threads that wait for those that decode. Few are
+        enough, and what waits in memory must not grow with the cores."""
+        return min(READERS, self.threads)
 
 
 @dataclass(frozen=True)
@@ -72,7 +89,9 @@ class Job:
     def readers(self) -> int:
         """Threads that read. Rows that are only hashed come in large blocks: one thread keeps one
         block of inputs in memory."""
-        return self.pace.workers if self.answers.needs_inputs else 1
+        if self.source.runs_code:  # of which reading may be the most expensive part
+            return self.pace.threads
+        return self.pace.readers if self.answers.needs_inputs else 1
 
 
 @dataclass(frozen=True)
@@ -163,22 +182,18 @@ def make_ready(rows: Rows, answers: Answers, pace: Pace) -> Ready:
         return Ready(rows, tokens, [], truncated=truncated)
     if not isinstance(rows.cells, list):
         return Ready(rows, numbers_of(rows.cells, answers.preprocess, rows.ids), [])
-    values, reasons = [], []
     preprocess = answers.preprocess
-    turns: list[int] | None = None if preprocess.is_upright or preprocess.is_opaque else []
-    for position, (cell, id) in enumerate(zip(rows.cells, rows.ids.tolist(), strict=True)):
-        try:
-            values.append(decode_image(cell, preprocess, id, turns))
-        except UnreadableInput as error:
-            if pace.on_error != "skip":
-                raise UnreadableInput(
-                    f"{error}. Leave such rows out with --resume --on-error skip"
-                ) from error
-            reasons.append((position, str(error)))
-    kept = _without(rows, reasons)
-    inputs = stack(values, kept.ids) if values else None
-    unturned = sum(turn != 1 for turn in turns or [])
-    return Ready(kept, inputs, _left_out(rows, reasons), unturned)
+    decoded = decode(
+        rows.cells, [preprocess] * len(rows), rows.ids, pace.threads, pinned=answers.on_gpu,
+        turns=not (preprocess.is_upright or preprocess.is_opaque),
+    )  # fmt: skip
+    for _, error in decoded.unreadable if pace.on_error != "skip" else ():
+        raise UnreadableInput(
+            f"{error}. Leave such rows out with --resume --on-error skip"
+        ) from error
+    reasons = [(position, str(error)) for position, error in decoded.unreadable]
+    unturned = sum(turn != 1 for turn in decoded.turns)
+    return Ready(_without(rows, reasons), decoded.inputs, _left_out(rows, reasons), unturned)
 
 
 def answer_to(answers: Answers, ready: Ready) -> Dense:

@@ -9,6 +9,7 @@ from softlabels.capture.naming import ClassNames
 from softlabels.capture.pipeline import Job, Pace
 from softlabels.capture.viewing import Views
 from softlabels.errors import UsageError
+from softlabels.inputs.rendering import DECODER
 from softlabels.inputs.sources import Source
 from softlabels.inputs.texts import Texts
 from softlabels.models.tokens import Tokens
@@ -124,6 +125,7 @@ def draft(setup: Setup, earlier: Plan | None = None) -> Plan:
                 "shards": [f"{0:016}"] * max(1, -(-len(source) // rows)),
             },
             "preprocess": str(answers.preprocess),
+            "decoder": _decoder(source, answers),
             "precision": answers.precision,
             **setup.views.fields,
             "task": storage.task,
@@ -140,6 +142,12 @@ def draft(setup: Setup, earlier: Plan | None = None) -> Plan:
             "format": FORMAT,
         }
     )
+
+
+def _decoder(source: Source, answers: Answers) -> str | None:
+    """What decodes the pictures that the steps of the preprocessing take."""
+    ours = answers.needs_inputs and source.kind == "image" and not answers.preprocess.is_opaque
+    return DECODER if ours else None
 
 
 def _source_record(source: Source, names: ClassNames) -> dict[str, Any]:

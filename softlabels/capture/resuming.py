@@ -84,7 +84,7 @@ def damaged(job: Job, shards: list[int], progress: Progress) -> list[int]:
         commits = {i: c for i, c in commits.items() if c.record == manifest.shards[i]}
     redo = [shard for shard in shards if shard not in commits]
     with progress.bar("check", len(commits), "shards") as advance:
-        for checked in check_shards(job.folder, job.plan, list(commits.values()), job.pace.workers):
+        for checked in check_shards(job.folder, job.plan, list(commits.values()), job.pace.threads):
             advance(1)
             for finding in checked.findings:
                 progress.say(f"{finding}; it is done again")
@@ -96,7 +96,7 @@ def damaged(job: Job, shards: list[int], progress: Progress) -> list[int]:
 def refuse_damaged(job: Job, shards: list[int]) -> None:
     """Raises StoreError where one of these finished shards is no longer what was written."""
     commits = list(job.ledger.commits_of(shards).values())
-    for checked in check_shards(job.folder, job.plan, commits, job.pace.workers):
+    for checked in check_shards(job.folder, job.plan, commits, job.pace.threads):
         for finding in checked.findings:
             raise StoreError(f"{job.folder}: {finding}. Add --resume to make such shards again")
 

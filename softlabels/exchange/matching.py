@@ -74,6 +74,7 @@ class FileAnswers:
     needs_inputs: ClassVar[bool] = False
     texts: ClassVar[None] = None
     pads: ClassVar[bool] = False
+    on_gpu: ClassVar[bool] = False
     precision: ClassVar[str] = "unknown"
     batch_size: ClassVar[int | None] = None
     rounding: ClassVar[float] = 0.0

@@ -5,18 +5,30 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from PIL import Image
 
 from softlabels.inputs.augmentations import RandomResizedCrop
-from softlabels.inputs.pictures import FILTERS, SIZED, by_kind
+from softlabels.inputs.pictures import (
+    SCALING,
+    SIZED,
+    apply_to_pixels,
+    channels_first,
+    how_scaled,
+    shown_by,
+)
 from softlabels.inputs.preprocess import Preprocess
+from softlabels.inputs.rendering import Picture, Scaling, render
+from softlabels.inputs.resizing import TORCH
 
 
 class OnPicture(Protocol):
-    """What makes pixels of a decoded picture, as `Preprocess` does."""
+    """What makes pixels of a picture, as `Preprocess` does."""
 
-    def on_picture(self, image: Image.Image) -> np.ndarray:
-        """A decoded image → uint8 [C, H, W]."""
+    @property
+    def is_opaque(self) -> bool:
+        """Whether it is a function of the user's."""
+
+    def on_picture(self, picture: Picture) -> np.ndarray:
+        """uint8 [C, H, W]."""
 
 
 class Cropping:
@@ -24,7 +36,7 @@ class Cropping:
     on pictures.
 
     replaced: the steps that give way
-    filter: the one of the last of them that scales; bilinear where none does
+    scaled: filter and resizer of the last of them that scales; bilinear by torch where none does
     """
 
     def __init__(self, preprocess: Preprocess, crop: RandomResizedCrop) -> None:
@@ -32,16 +44,16 @@ class Cropping:
         self.crop = crop
         self.replaced = tuple(step for step in steps if step.name in SIZED)
         place = steps.index(self.replaced[0]) if self.replaced else len(steps)
-        others = tuple(step for step in steps[place:] if step.name not in SIZED)
-        self.before, self.after = Preprocess(steps[:place], ()), Preprocess(others, ())
-        scaling = [step for step in self.replaced if SIZED[step.name] == FILTERS]
-        named = [name for step in scaling[-1:] for name in by_kind(step)[1]]
-        self.filter = named[0] if named else "bilinear"
+        self.before = steps[:place]
+        self.after = tuple(step for step in steps[place:] if step.name not in SIZED)
+        scaling = [step for step in self.replaced if step.name in SCALING]
+        self.scaled = how_scaled(scaling[-1]) if scaling else ("bilinear", TORCH)
 
     def __str__(self) -> str:
         place = "|".join(map(str, self.replaced))
         where = f"in the place of {place}" if place else "after the other steps on pictures"
-        return f"{self.crop} crops source pictures, {where}, {self.filter}"
+        filter, resizer = self.scaled
+        return f"{self.crop} crops source pictures, {where}, {filter} by {resizer}"
 
     def of(self, seed: int, keys_N: np.ndarray, view: int) -> list[OnPicture]:
         """The preprocessing of each input in this view. keys_N: ids as `counters` gives them."""
@@ -54,12 +66,11 @@ class OneCrop:
 
     cropping: Cropping
     chances: np.ndarray
+    is_opaque = False
 
-    def on_picture(self, image: Image.Image) -> np.ndarray:
+    def on_picture(self, picture: Picture) -> np.ndarray:
         cropping, crop = self.cropping, self.cropping.crop
-        image = cropping.before.apply(image)
-        top, left, height, width = crop.box(self.chances.tolist(), image.height, image.width)
-        # cropped first, as torchvision does: a filter of resize(box=…) would see pixels around it
-        part = image.crop((left, top, left + width, top + height))
-        filter = Image.Resampling[cropping.filter.upper()]
-        return cropping.after.on_picture(part.resize((crop.width, crop.height), filter))
+        picture, _ = shown_by(picture, cropping.before)
+        box = crop.box(self.chances.tolist(), *picture.size)
+        scaling = Scaling(crop.height, crop.width, *cropping.scaled)
+        return channels_first(apply_to_pixels(render(picture, box, scaling), cropping.after))

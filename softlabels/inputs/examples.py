@@ -3,69 +3,30 @@
 Shapes: N rows asked for; inputs are [N, C, H, W] images (uint8) or [N, …] numbers.
 """
 
-import io
 import mmap
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from softlabels.errors import SourceError, UnreadableInput, UsageError
 from softlabels.inputs.chosen_rows import ChosenRows
 from softlabels.inputs.cropping import OnPicture
-from softlabels.inputs.pictures import orientation
-from softlabels.inputs.pointers import is_pointer
+from softlabels.inputs.decoding import decode, stack
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.rows import Rows
 from softlabels.inputs.sources import BLOCK_ROWS, Source
 from softlabels.inputs.texts import Texts
 from softlabels.models.tokens import Tokens
-from softlabels.system.background import Filler
+from softlabels.system.background import Filler, cores
 from softlabels.system.memory import free_memory
 
 CACHE_BYTES = 4 << 30  # at most; and at most a quarter of the free memory
-DECODERS = max(2, min(8, os.cpu_count() or 1))  # threads
 KEPT_ROWS = 256  # decoded at a time in the background
-PARALLEL_BYTES = 1 << 20  # of encoded images; for fewer, threads cost more than they save
-
-
-def decode_image(
-    cell: bytes, preprocess: OnPicture, id: Any, turns: list[int] | None = None
-) -> np.ndarray:
-    """An encoded image → uint8 [C, H, W]. Raises UnreadableInput that names the id.
-
-    turns: a list to which the EXIF orientation is appended, if the image could be read
-    """
-    try:
-        with Image.open(io.BytesIO(cell)) as image:
-            values = preprocess.on_picture(image)
-            if turns is not None:
-                turns.append(orientation(image))
-            return values
-    except SourceError as error:  # of a function of the user's
-        raise SourceError(f"the row with id {id!s}: {error}") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        unknown = isinstance(error, UnidentifiedImageError)  # whose text has an address in memory
-        cause = _no_image(cell) if unknown else error
-        raise UnreadableInput(
-            f"the image of the row with id {id!s} can't be read: {cause}"
-        ) from error
-
-
-def _no_image(cell: bytes) -> str:
-    if not cell:
-        return "it has no bytes"
-    if is_pointer(cell):
-        return "it is a pointer of Git LFS; run `git lfs pull` in its clone"
-    return "its bytes are no image of a known format"
 
 
 def as_tensor(values: np.ndarray) -> Tensor:
@@ -88,19 +49,6 @@ def numbers_of(
         except SourceError as error:
             raise SourceError(f"the row with id {id!s}: {error}") from error
     return stack(made, ids)
-
-
-def stack(values: list[np.ndarray], ids: np.ndarray) -> Tensor:
-    """Equally shaped inputs → one tensor. Raises SourceError naming a row of another shape."""
-    for value, id in zip(values, ids, strict=True):
-        if value.shape != values[0].shape:
-            raise SourceError(
-                f"the input of the row with id {id!s} has the shape {list(value.shape)}, that of "
-                f"id {ids[0]!s} {list(values[0].shape)}; bring inputs to one size and colour with "
-                f"--preprocess, such as 'rgb|resize(256)|center_crop(224)|scale(255)', or in the "
-                f"function that preprocesses them"
-            )
-    return torch.from_numpy(np.stack(values))
 
 
 class Examples(ChosenRows):
@@ -201,13 +149,12 @@ class Examples(ChosenRows):
         block = self._block(rows)
         if not isinstance(block.cells, list):
             return numbers_of(block.cells, self.preprocess, block.ids)
-        return stack(self._decode_images(block, [self.preprocess] * len(block)), block.ids)
+        return _decoded(block, [self.preprocess] * len(block))
 
     def gather_pictures(self, rows: np.ndarray, preprocesses: Sequence[OnPicture]) -> Tensor:
         """Pictures read again and decoded, each by a preprocessing of its own, uint8 [N, C, H, W].
         Raises UnreadableInput and what `gather` raises."""
-        block = self._block(rows)
-        return stack(self._decode_images(block, preprocesses), block.ids)
+        return _decoded(self._block(rows), preprocesses)
 
     def prepare(self) -> None:
         """Refuse a wrong source now rather than in the first epoch, and allocate the memory that
@@ -226,20 +173,22 @@ class Examples(ChosenRows):
         is asked for, and no code of the user's is run for it, which might be in use just then."""
         return not self.kept and not self.source.runs_code
 
-    def _decode_images(self, block: Rows, preprocesses: Sequence[OnPicture]) -> list[np.ndarray]:
-        assert isinstance(block.cells, list), "pictures are encoded"
-        columns = block.cells, preprocesses, block.ids
-        many = sum(map(len, block.cells)) > PARALLEL_BYTES
-        if not many or get_worker_info() is not None:
-            return list(map(decode_image, *columns))
-        with ThreadPoolExecutor(DECODERS) as pool:  # decoders let go of the interpreter's lock
-            return list(pool.map(decode_image, *columns))
-
     @cached_property
     def _kept(self) -> "_Kept | None":
         if self.decoded_bytes > min(CACHE_BYTES, free_memory() // 4):
             return None
         return _Kept(self)
+
+
+def _decoded(block: Rows, preprocesses: Sequence[OnPicture]) -> Tensor:
+    """The pictures of a block. Raises UnreadableInput for the first that can't be read."""
+    assert isinstance(block.cells, list), "pictures are encoded"
+    threads = 1 if get_worker_info() is not None else cores()  # workers share the cores
+    decoded = decode(block.cells, preprocesses, block.ids, threads)
+    for _, error in decoded.unreadable:
+        raise error
+    assert decoded.inputs is not None, "a block has rows"
+    return decoded.inputs
 
 
 class _Kept:

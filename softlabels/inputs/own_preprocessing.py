@@ -29,7 +29,8 @@ def check_own_preprocessing(model: Model, sizes: Sequence[tuple[int, int]] = SIZ
         )
     if model.transform is None or model.preprocess is None:
         return
-    preprocess = Preprocess.parse(model.preprocess)
+    # with these libraries' own resizer, so that a difference is one of sizes, filters or order
+    preprocess = Preprocess.parse(model.preprocess).by_pillow
     draw = np.random.default_rng(0)
     for height, width in sizes:
         image = Image.fromarray(draw.integers(0, 256, (height, width, 3), np.uint8))

@@ -1,40 +1,20 @@
-"""The steps of a preprocessing that work on a picture, before it becomes numbers.
+"""The steps of a preprocessing that work on a picture, before it becomes numbers. H, W, C of a
+picture.
 
 Sizes and offsets are rounded as torchvision's Resize and CenterCrop and timm's ResizeKeepRatio and
 CenterCropOrPad round them, so that the same steps give the same pixels.
 """
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
 
+from softlabels.inputs.rendering import Picture, Scaling, recoloured, render
+from softlabels.inputs.resizing import FILTERS, OF_TORCH, PILLOW, RESIZERS, TORCH, resize
 from softlabels.spec import Call
 
 LARGEST = 8192  # pixels a side; a dump's preprocessing may come from a stranger
-FILTERS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
-# Words that take one or two sizes, and the name that may follow these.
-SIZED = {
-    "resize": FILTERS, "contain": FILTERS, "cover": FILTERS, "center_crop": ("floor",), "pad": ()
-}  # fmt: skip
-TURNS = {  # EXIF orientation → the operation that turns the picture upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-
-def orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8, that has not been applied to the pixels yet; 1 where there is
-    none or the EXIF data can't be read. (Pillow turns TIFF pictures itself.)"""
-    image.load()
-    try:
-        value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # damaged EXIF data raise many errors, and the pixels are still good
-        return 1
-    return value if type(value) is int and value in TURNS else 1
+SCALING = ("resize", "contain", "cover")  # words that scale
+# Words that take one or two sizes, and the names that may follow these.
+SIZED = dict.fromkeys(SCALING, (*FILTERS, *RESIZERS)) | {"center_crop": ("floor",), "pad": ()}
 
 
 def by_kind(call: Call) -> tuple[list, list[str], list[tuple]]:
@@ -45,104 +25,122 @@ def by_kind(call: Call) -> tuple[list, list[str], list[tuple]]:
     return numbers, names, tuples
 
 
-def apply_words(image: Image.Image, calls: tuple[Call, ...]) -> Image.Image:
-    """`image` in greyscale or colour, and what these words make of it.
+def in_full(call: Call) -> Call:
+    """A word that scales, with the filter and the resizer that it leaves out: bilinear, and torch
+    where that has the filter. Raises ValueError for torch where it has not."""
+    sizes, names, _ = by_kind(call)
+    filter = next((name for name in names if name in FILTERS), "bilinear")
+    resizer = next((name for name in names if name in RESIZERS), None)
+    if resizer == TORCH and filter not in OF_TORCH:
+        raise ValueError(f"torch has no {filter} filter: leave torch out, and Pillow scales")
+    resizer = resizer or (TORCH if filter in OF_TORCH else PILLOW)
+    return Call(call.name, (*sizes, filter, resizer))
+
+
+def how_scaled(call: Call) -> tuple[str, str]:
+    """Filter and resizer of a word that scales, in full."""
+    filter, resizer = by_kind(call)[1]
+    return filter, resizer
+
+
+def shown_by(picture: Picture, calls: tuple[Call, ...]) -> tuple[Picture, tuple[Call, ...]]:
+    """A picture as the first words say that it is shown, and the words from the first on that
+    needs its size."""
+    first = next((i for i, call in enumerate(calls) if call.name in SIZED), len(calls))
+    names = [call.name for call in calls[:first]]
+    colours = tuple(name for name in names if name in ("grey", "rgb"))
+    return picture.shown("upright" in names, "eight_bit" in names, colours), calls[first:]
+
+
+def apply_words(picture: Picture, calls: tuple[Call, ...]) -> np.ndarray:
+    """What these words make of a picture, uint8 [H, W, C]: in greyscale or colour.
 
     Raises ValueError for pixels of more than 8 bits, unless `eight_bit` is among the words, and for
     sizes that don't fit the picture.
     """
-    if calls and calls[0].name == "upright":
-        turn = TURNS.get(orientation(image))
-        image, calls = image if turn is None else image.transpose(turn), calls[1:]
-    if calls and calls[0].name == "eight_bit":
-        image, calls = _eight_bit(image), calls[1:]
-    image = _grey_or_colour(image)
+    picture, calls = shown_by(picture, calls)
+    if calls and calls[0].name in SCALING:
+        scaling = _scaling(calls[0], *picture.size)
+        return apply_to_pixels(render(picture, scaling=scaling), calls[1:])
+    return apply_to_pixels(render(picture), calls)
+
+
+def channels_first(pixels_HWC: np.ndarray) -> np.ndarray:
+    """[C, H, W], as models take it."""
+    return pixels_HWC.transpose(2, 0, 1)
+
+
+def apply_to_pixels(pixels_HWC: np.ndarray, calls: tuple[Call, ...]) -> np.ndarray:
+    """What words make of pixels."""
     for call in calls:
-        image = _apply(image, call)
-    return image
+        pixels_HWC = _apply(pixels_HWC, call)
+    return pixels_HWC
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """The high byte of 16 bits; Pillow itself reads 16-bit colours so."""
-    if not image.mode.startswith("I;16"):
-        return image
-    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-
-
-def _grey_or_colour(image: Image.Image) -> Image.Image:
-    """Transparency is dropped, not laid over a background: what lies under it shows, as after the
-    convert("RGB") of torchvision's and timm's loaders."""
-    if image.mode in ("L", "RGB"):
-        return image
-    if image.mode in ("1", "LA"):
-        return image.convert("L")
-    if image.mode in ("P", "PA", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"):
-        return image.convert("RGB")
-    if image.mode.startswith("I;16"):
-        raise ValueError(
-            f"its pixels have 16 bits (mode {image.mode}), and a model sees 8: put eight_bit first "
-            f"in --preprocess, which takes value // 256. (Pillow's convert, and so torchvision's "
-            f"and timm's loaders, make all above 255 white)"
-        )
-    raise ValueError(
-        f"its pixels are of mode {image.mode}, with more than 8 bits and no stated range; convert "
-        f"it to 8 bits first"
-    )
-
-
-def _apply(image: Image.Image, call: Call) -> Image.Image:
+def _apply(pixels: np.ndarray, call: Call) -> np.ndarray:
     if call.name in ("grey", "rgb"):
-        return image.convert("L" if call.name == "grey" else "RGB")
+        return recoloured(pixels, call.name)
     sizes, names, fills = by_kind(call)
     if call.name == "pad":
-        return _pad(image, call, sizes * 2 if len(sizes) == 1 else sizes, fills)
+        return _pad(pixels, call, sizes * 2 if len(sizes) == 1 else sizes, fills)
     if call.name == "center_crop":
-        return _center_crop(image, call, sizes * 2 if len(sizes) == 1 else sizes, bool(names))
-    filter = Image.Resampling[names[0].upper() if names else "BILINEAR"]
-    height, width = _resized(image, call.name, sizes)
-    _check_pixels(image, call, height, width)
-    return image.resize((width, height), filter)
+        return _center_crop(pixels, call, sizes * 2 if len(sizes) == 1 else sizes, bool(names))
+    scaling = _scaling(call, *pixels.shape[:2])
+    return resize(pixels, scaling.height, scaling.width, scaling.filter, scaling.resizer)
 
 
-def _resized(image: Image.Image, name: str, sizes: list[int]) -> tuple[int, int]:
+def _scaling(call: Call, height: int, width: int) -> Scaling:
+    """What a word makes of a picture of this size."""
+    sizes = by_kind(call)[0]
+    new_height, new_width = _resized(height, width, call.name, sizes)
+    _check_pixels(height, width, call, new_height, new_width)
+    return Scaling(new_height, new_width, *how_scaled(call))
+
+
+def _resized(height: int, width: int, name: str, sizes: list[int]) -> tuple[int, int]:
     """Height and width after this word."""
     if name == "resize" and len(sizes) == 1:  # torchvision's Resize(int)
-        other = int(sizes[0] * max(image.size) / min(image.size))
-        return (sizes[0], other) if image.height <= image.width else (other, sizes[0])
-    height, width = sizes * 2 if len(sizes) == 1 else sizes
+        other = int(sizes[0] * max(height, width) / min(height, width))
+        return (sizes[0], other) if height <= width else (other, sizes[0])
+    new_height, new_width = sizes * 2 if len(sizes) == 1 else sizes
     if name == "resize":
-        return height, width
-    ratios = image.height / height, image.width / width  # timm's ResizeKeepRatio, longest 1 or 0
+        return new_height, new_width
+    ratios = height / new_height, width / new_width  # timm's ResizeKeepRatio, longest 1 or 0
     ratio = max(ratios) if name == "contain" else min(ratios)
-    return round(image.height / ratio), round(image.width / ratio)
+    return round(height / ratio), round(width / ratio)
 
 
-def _center_crop(image: Image.Image, call: Call, sizes: list[int], floor: bool) -> Image.Image:
+def _center_crop(pixels: np.ndarray, call: Call, sizes: list[int], floor: bool) -> np.ndarray:
     height, width = sizes
-    if height > image.height or width > image.width:
+    whole_height, whole_width = pixels.shape[:2]
+    if height > whole_height or width > whole_width:
         raise ValueError(
-            f"{call} is larger than the image, {image.height}×{image.width}: put a resize before "
+            f"{call} is larger than the image, {whole_height}×{whole_width}: put a resize before "
             f"it, or pad({', '.join(map(str, sizes))}), as torchvision does"
         )
-    down, right = image.height - height, image.width - width
+    down, right = whole_height - height, whole_width - width
     top, left = (down // 2, right // 2) if floor else (round(down / 2), round(right / 2))
-    return image.crop((left, top, left + width, top + height))
+    return pixels[top : top + height, left : left + width]
 
 
-def _pad(image: Image.Image, call: Call, sizes: list[int], fills: list[tuple]) -> Image.Image:
+def _pad(pixels: np.ndarray, call: Call, sizes: list[int], fills: list[tuple]) -> np.ndarray:
     """The odd pixel goes to the right and to the bottom."""
-    down, right = max(0, sizes[0] - image.height), max(0, sizes[1] - image.width)
-    fill, channels = fills[0] if fills else (0,), len(image.getbands())
+    height, width, channels = pixels.shape
+    down, right = max(0, sizes[0] - height), max(0, sizes[1] - width)
+    fill = fills[0] if fills else (0,)
     if len(fill) not in (1, channels):
         raise ValueError(f"{call} fills {len(fill)} channels, and the image has {channels}")
-    _check_pixels(image, call, image.height + down, image.width + right)
-    border = (right // 2, down // 2, right - right // 2, down - down // 2)
-    return ImageOps.expand(image, border, fill * channels if len(fill) == 1 else fill)
+    _check_pixels(height, width, call, height + down, width + right)
+    padded = np.empty((height + down, width + right, channels), np.uint8)
+    padded[:] = fill
+    top, left = down // 2, right // 2
+    padded[top : top + height, left : left + width] = pixels
+    return padded
 
 
-def _check_pixels(image: Image.Image, call: Call, height: int, width: int) -> None:
-    if not 0 < height * width <= LARGEST**2:
+def _check_pixels(height: int, width: int, call: Call, new_height: int, new_width: int) -> None:
+    if not 0 < new_height * new_width <= LARGEST**2:
         raise ValueError(
-            f"{call} would make {height:,}×{width:,} pixels of the image, "
-            f"{image.height:,}×{image.width:,}"
+            f"{call} would make {new_height:,}×{new_width:,} pixels of the image, "
+            f"{height:,}×{width:,}"
         )

@@ -28,8 +28,9 @@
                             `models.tokenizers`; the most tokens that the
                             model takes, and whether longer texts are cut
 
-resize, contain, cover and crop_pct take the name of a filter after the sizes: bilinear (the
-default), bicubic, …
+resize, contain, cover and crop_pct take the name of a filter after the sizes, bilinear (the
+default), bicubic, …, then that of a resizer: torch (the default for these two filters), or pillow,
+which has all. The text of a `Preprocess` says both.
 
 Steps on the picture come first. They give uint8 [C, H, W], one input at a time, and their result is
 cached. Steps on numbers run on whole float32 batches, on the training device.
@@ -37,7 +38,7 @@ cached. Steps on numbers run on whole float32 batches, on the training device.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -48,13 +49,23 @@ from torch import Tensor
 from softlabels.errors import UsageError
 from softlabels.inputs.crop_percentage import crop_percentage
 from softlabels.inputs.functions import Function
-from softlabels.inputs.pictures import FILTERS, LARGEST, SIZED, apply_words, by_kind
+from softlabels.inputs.pictures import (
+    LARGEST,
+    SCALING,
+    SIZED,
+    apply_words,
+    by_kind,
+    channels_first,
+    in_full,
+)
+from softlabels.inputs.rendering import Picture
+from softlabels.inputs.resizing import FILTERS, PILLOW, RESIZERS
 from softlabels.models.tokenizers import Tokenizer
 from softlabels.spec import Call, parse_pipeline, short
 
 ON_PICTURE = {
-    "upright": (0, 0), "eight_bit": (0, 0), "grey": (0, 0), "rgb": (0, 0), "resize": (1, 3),
-    "contain": (1, 3), "cover": (1, 3), "pad": (1, 3), "center_crop": (1, 3), "crop_pct": (2, 6),
+    "upright": (0, 0), "eight_bit": (0, 0), "grey": (0, 0), "rgb": (0, 0), "resize": (1, 4),
+    "contain": (1, 4), "cover": (1, 4), "pad": (1, 3), "center_crop": (1, 3), "crop_pct": (2, 7),
 }  # fmt: skip
 ON_NUMBERS = {"scale": (1, 1), "normalize": (2, 2), "tokens": (0, 1)}
 OPAQUE = "opaque"
@@ -64,7 +75,8 @@ DEFAULTS = {"image": "upright|scale(255)", "array": "", "text": "", "tokens": "t
 
 @dataclass(frozen=True)
 class Preprocess:
-    """A parsed pipeline; `str()` gives the text back, with crop_pct as the steps it stands for.
+    """A parsed pipeline; `str()` gives the text back, with crop_pct as the steps it stands for, and
+    with the filter and the resizer of each step that scales.
 
     function: what `opaque` stands for; None where it is not here
     tokenizer: the one of `tokenizer`, likewise
@@ -109,7 +121,8 @@ class Preprocess:
             for each in calls:
                 (_check_sizes if each.name in SIZED else _check_numbers)(each)
                 _check_place(each, picture)
-                (picture if each.name in ON_PICTURE else numbers).append(each)
+                whole = _in_full(each) if each.name in SCALING else each
+                (picture if each.name in ON_PICTURE else numbers).append(whole)
         if len(picture) + len(numbers) > 1 and any(call.name == "tokens" for call in numbers):
             raise UsageError(f"--preprocess: tokens stands alone, not in {text!r}")
         return cls(tuple(picture), tuple(numbers))
@@ -190,17 +203,24 @@ class Preprocess:
             )
         return self
 
-    def on_picture(self, image: Image.Image) -> np.ndarray:
-        """A decoded image → uint8 [C, H, W]; C is 1 for greyscale, 3 for colour. Of a function what
-        it gives."""
+    def on_picture(self, picture: Picture | Image.Image) -> np.ndarray:
+        """A picture → uint8 [C, H, W]; C is 1 for greyscale, 3 for colour. Of a function what it
+        gives."""
+        picture = Picture(picture) if isinstance(picture, Image.Image) else picture
         if self.is_opaque:
-            return self.on_cell(image)
-        values = np.asarray(self.apply(image))
-        return values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
+            return self.on_cell(picture.image)
+        return channels_first(apply_words(picture, self.picture))
 
-    def apply(self, image: Image.Image) -> Image.Image:
-        """The picture after the steps on pictures, in greyscale or colour."""
-        return apply_words(image, self.picture)
+    @property
+    def by_pillow(self) -> "Preprocess":
+        """The same with Pillow as the resizer of each step that scales."""
+        return replace(
+            self,
+            picture=tuple(
+                Call(call.name, (*call.args[:-1], PILLOW)) if call.name in SCALING else call
+                for call in self.picture
+            ),
+        )
 
     def on_cell(self, cell: Any) -> np.ndarray:
         """What the user's function makes of a picture, or of a row's numbers."""
@@ -238,18 +258,33 @@ def _check_place(call: Call, before: list[Call]) -> None:
         raise UsageError("--preprocess: eight_bit must come first, or after upright, and once")
 
 
+def _in_full(call: Call) -> Call:
+    try:
+        return in_full(call)
+    except ValueError as error:
+        raise UsageError(f"--preprocess: {call}: {error}") from error
+
+
 def _check_sizes(call: Call) -> None:
     sizes, names, fills = by_kind(call)
     for name in names:
         if name not in SIZED[call.name]:
-            what = "filter" if SIZED[call.name] == FILTERS else "word"
+            what = "filter" if call.name in SCALING else "word"
             known = ", ".join(SIZED[call.name]) or "none"
             raise UsageError(f"--preprocess: {call}: no {what} {name!r}; use {known}")
     if not 1 <= len(sizes) <= 2 or not all(type(n) is int and 0 < n <= LARGEST for n in sizes):
         raise UsageError(
             f"--preprocess: {call}: sizes must be one or two whole numbers from 1 to {LARGEST}"
         )
-    if [*call.args] != [*sizes, *names[:1], *fills[:1]]:
+    if call.name in SCALING:
+        filters, resizers = (
+            [name for name in names if name in kind] for kind in (FILTERS, RESIZERS)
+        )
+        if [*call.args] != [*sizes, *filters[:1], *resizers[:1], *fills[:1]]:
+            raise UsageError(
+                f"--preprocess: {call}: sizes come first, then one filter, then torch or pillow"
+            )
+    elif [*call.args] != [*sizes, *names[:1], *fills[:1]]:
         raise UsageError(f"--preprocess: {call}: sizes come first, then one name or fill")
     if fills and call.name != "pad":
         raise UsageError(f"--preprocess: {call}: only pad takes a fill, such as {fills[0]}")

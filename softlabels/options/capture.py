@@ -126,7 +126,9 @@ class DumpOptions(ViewOptions, LabelOptions, SourceOptions, TextOptions):
     precision: Literal["float32", "bf16", "tf32", "fp16"] = option(
         "Precision of the teacher; tf32 and fp16 on CUDA.", "float32"
     )
-    workers: Count = option("Threads that read and decode ahead.", 2)
+    workers: Count | None = option(
+        "Threads that decode pictures. Default: the number of cores.", None
+    )
     trust_pickle: bool = option("Load a teacher's file even if it could run code.", False)
     version: str | None = option(
         "Version of a callable's answers, by which it is known, beside its name.",

@@ -164,6 +164,11 @@ class Plan(PlanPart):
     teacher: TeacherRecord = Field(description="the model whose logits these are: an object")
     source: SourceRecord = Field(description="the data whose rows these are: an object")
     preprocess: Text = Field(description="the steps from an input to what the teacher sees")
+    decoder: Text | None = Field(
+        default=None,
+        description="what decoded JPEGs, and in which of its modes; left out where softlabels "
+        "decoded no pictures for the teacher, or gave them to a function",
+    )
     precision: Text = Field(
         description="the precision of the teacher's run, such as float32, tf32 or bf16"
     )

@@ -1,12 +1,13 @@
 """`load`: open a dump and join it with its inputs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from softlabels.errors import UsageError
 from softlabels.inputs.preprocess import Preprocess
+from softlabels.inputs.rendering import DECODER
 from softlabels.places.folders import dump_folder
 from softlabels.places.remote_copies import local_copy
 from softlabels.soft_targets import check_temperature
@@ -162,6 +163,9 @@ def _preprocess(reader: DumpReader, how: Opening) -> Preprocess:
             f"warning: the inputs are preprocessed by {chosen}; the teacher of {reader.folder} saw "
             f"what {own} makes of them"
         )
+    if how.inputs:
+        for warning in _rendered_otherwise(reader, own, chosen):
+            how.progress.say(warning)
     if how.inputs and reader.plan.has_views and chosen.picture != own.picture:
         steps = "|".join(map(str, own.picture)) or "none"
         raise UsageError(
@@ -170,3 +174,19 @@ def _preprocess(reader: DumpReader, how: Opening) -> Preprocess:
             f"those on numbers, such as scale(255)"
         )
     return chosen
+
+
+def _rendered_otherwise(reader: DumpReader, own: Preprocess, chosen: Preprocess) -> Iterator[str]:
+    """Warnings where pixels are made otherwise than the teacher's were: nothing else shows it."""
+    decoder = reader.plan.decoder
+    if decoder is not None and decoder != DECODER:
+        yield (
+            f"warning: pictures are decoded by {DECODER}; those that the teacher of "
+            f"{reader.folder} saw, by {decoder}"
+        )
+    if chosen.picture != own.picture and chosen.by_pillow.picture == own.by_pillow.picture:
+        ours, theirs = ("|".join(map(str, each.picture)) for each in (chosen, own))
+        yield (
+            f"warning: pictures are resized by {ours}; those that the teacher of {reader.folder} "
+            f"saw, by {theirs}: levels differ by one here and there"
+        )

@@ -294,9 +294,9 @@ def test_whatever_fails_stops_the_dump_and_commits_nothing_wrong(
 
     out = tmp_path / "d"
     if place == "read":
-        from softlabels.capture import pipeline
+        from softlabels.inputs import decoding
 
-        monkeypatch.setattr(pipeline, "decode_image", fails_at(250, pipeline.decode_image))
+        monkeypatch.setattr(decoding, "decode_image", fails_at(250, decoding.decode_image))
     elif place == "forward":
         from softlabels.teachers import Teacher
 

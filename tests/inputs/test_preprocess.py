@@ -12,10 +12,12 @@ from softlabels.inputs.preprocess import Preprocess
 
 
 @pytest.mark.parametrize(
-    "text", ["", "scale(255)", "grey|resize(28)|scale(255)", "rgb|resize(2, 3)|center_crop(2)",
+    "text", ["", "scale(255)", "grey|resize(28, bilinear, torch)|scale(255)",
+             "rgb|resize(2, 3, bicubic, pillow)|center_crop(2)",
              "scale(255)|normalize((0.5, 0.4, 0.3), (0.1, 0.2, 0.3))", "tokens",
-             "upright|rgb|resize(256, bicubic)|resize(4, 5, lanczos)|scale(255)",
-             "upright|eight_bit|rgb|contain(9, 8, bicubic)|cover(7)|pad(9, 9, (1, 2, 3))|pad(9)",
+             "upright|rgb|resize(256, bicubic, torch)|resize(4, 5, lanczos, pillow)|scale(255)",
+             "upright|eight_bit|rgb|contain(9, 8, bicubic, torch)|cover(7, bilinear, pillow)|"
+             "pad(9, 9, (1, 2, 3))|pad(9)",
              "eight_bit|center_crop(2, floor)|pad(3, (255,))"],
 )  # fmt: skip
 def test_text_round_trips(text):
@@ -36,15 +38,21 @@ def test_text_round_trips(text):
         ("resize(bicubic)", "sizes must be"),
         ("resize(2, 3, 4)", "sizes must be"),
         ("resize((2, 3))", "sizes must be"),
-        ("resize(2, 3, 'box', 4)", "has not 1 to 3 arguments"),
+        ("resize(2, 3, 'box', pillow, 4)", "has not 1 to 4 arguments"),
+        ("resize(2, torch, bicubic)", "then one filter, then torch or pillow"),
+        ("resize(2, torch, pillow)", "then one filter, then torch or pillow"),
+        ("resize(2, lanczos, torch)", "torch has no lanczos filter: leave torch out"),
+        ("resize(2, opencv)", "no filter 'opencv'; use nearest.*lanczos, torch, pillow"),
         ("center_crop(2, bicubic)", "no word 'bicubic'; use floor"),
         ("center_crop(2, floor, floor)", "sizes come first, then one name or fill"),
-        ("cover(bicubic, 2)", "sizes come first, then one name or fill"),
+        ("cover(bicubic, 2)", "sizes come first, then one filter, then torch or pillow"),
         ("pad(2, floor)", "no word 'floor'; use none"),
         ("pad(2, 255)|pad(2, 0)", "sizes must be"),
         ("pad(2, (0, 1))", "a fill has one or three whole numbers from 0 to 255"),
         ("pad(2, (0, 1, 256))", "a fill has one or three whole numbers from 0 to 255"),
         ("contain(2, (0,))", "only pad takes a fill"),
+        ("crop_pct(0.9, 224, torch, pillow)", "one filter and one resizer"),
+        ("crop_pct(0.9, 224, box, torch)", "torch has no box filter"),
         ("rgb|eight_bit", "eight_bit must come first, or after upright"),
         ("eight_bit|upright", "upright must come first"),
         ("crop_pct(224, 0.875)", "write a share above 0, one or two sizes"),
@@ -119,12 +127,14 @@ def test_resize_and_center_crop_are_those_of_torchvision(height, width, size, na
     top, left = round((new_height - crop) / 2.0), round((new_width - crop) / 2.0)
     expected = image.convert("RGB").resize((new_width, new_height), FILTERS[name])
     expected = expected.crop((left, top, left + crop, top + crop))
-    found = Preprocess.parse(f"rgb|resize({size}, {name})|center_crop({crop})").on_picture(image)
+    found = Preprocess.parse(f"rgb|resize({size}, {name}, pillow)|center_crop({crop})").on_picture(
+        image
+    )
     assert np.array_equal(found, np.asarray(expected).transpose(2, 0, 1))
     if name == "bilinear":
-        plain = Preprocess.parse(f"rgb|resize({size})|center_crop({crop})").on_picture(image)
-        assert np.array_equal(found, plain)
-    exact = Preprocess.parse(f"rgb|resize({size}, {crop}, {name})").on_picture(image)
+        plain = f"rgb|resize({size}, pillow)|center_crop({crop})"
+        assert np.array_equal(found, Preprocess.parse(plain).on_picture(image))
+    exact = Preprocess.parse(f"rgb|resize({size}, {crop}, {name}, pillow)").on_picture(image)
     expected = image.convert("RGB").resize((crop, size), FILTERS[name])
     assert np.array_equal(exact, np.asarray(expected).transpose(2, 0, 1))
 
@@ -132,13 +142,13 @@ def test_resize_and_center_crop_are_those_of_torchvision(height, width, size, na
 @pytest.mark.parametrize(
     ("text", "steps"),
     [
-        ("crop_pct(0.875, 224)", "resize(256)|center_crop(224)"),
-        ("crop_pct(0.95, 224, bicubic)", "resize(235, bicubic)|center_crop(224)"),
-        ("crop_pct(1, 9, 8, center)", "cover(9, 8)|center_crop(9, 8)"),
-        ("crop_pct(0.9, 9, 8, squash, box)", "resize(10, 8, box)|center_crop(9, 8)"),
-        ("crop_pct(1.1, 224)", "resize(203)|pad(224)|center_crop(224)"),
+        ("crop_pct(0.875, 224)", "resize(256, bilinear, torch)|center_crop(224)"),
+        ("crop_pct(0.95, 224, bicubic, pillow)", "resize(235, bicubic, pillow)|center_crop(224)"),
+        ("crop_pct(1, 9, 8, center)", "cover(9, 8, bilinear, torch)|center_crop(9, 8)"),
+        ("crop_pct(0.9, 9, 8, squash, box)", "resize(10, 8, box, pillow)|center_crop(9, 8)"),
+        ("crop_pct(1.1, 224)", "resize(203, bilinear, torch)|pad(224)|center_crop(224)"),
         ("crop_pct(0.9, 224, border, (1, 2, 3))",
-         "contain(248, 248)|pad(224, (1, 2, 3))|center_crop(224)"),
+         "contain(248, 248, bilinear, torch)|pad(224, (1, 2, 3))|center_crop(224)"),
     ],
 )  # fmt: skip
 def test_a_crop_percentage_stands_for_steps(text, steps):
@@ -152,7 +162,7 @@ def test_contain_cover_and_pad_are_those_of_timm(height, width, high, wide):
     for word, choose in (("contain", max), ("cover", min)):
         ratio = choose(height / high, width / wide)
         size = round(height / ratio), round(width / ratio)
-        words = Preprocess.parse(f"{word}({high}, {wide}, bicubic)")
+        words = Preprocess.parse(f"{word}({high}, {wide}, bicubic, pillow)")
         if 0 in size:
             with pytest.raises(ValueError, match="would make"):
                 words.on_picture(image)

@@ -95,7 +95,9 @@ def test_every_verb_says_the_preprocessing_and_where_it_comes_from(tmp_path, tea
 def test_words_on_pictures_are_not_dropped_in_silence_for_numbers(tmp_path, vectors):
     torch.manual_seed(0)
     teacher = save_script(torch.nn.Linear(6, 3), tmp_path / "t.pt")
-    with pytest.raises(UsageError, match=r"resize\(4\) is for pictures; the inputs of .* numbers"):
+    with pytest.raises(
+        UsageError, match=r"resize\(4, bilinear, torch\) is for pictures; the inputs of .* numbers"
+    ):
         softlabels.dump(
             teacher=teacher, data=vectors, out=str(tmp_path / "d"), preprocess="resize(4)|scale(2)"
         )

@@ -12,13 +12,13 @@ from PIL import Image
 
 import softlabels
 from softlabels.errors import UsageError
-from softlabels.inputs import examples
+from softlabels.inputs import decoding
 from softlabels.inputs.chance import counters
-from softlabels.inputs.examples import decode_image
+from softlabels.inputs.decoding import decode_image
 from softlabels.inputs.views import parse_augment
 from tests.conftest import Lines, make_vectors, save_script
 
-RESIZED = "rgb|resize(12, bicubic)|center_crop(8)|scale(255)"
+RESIZED = "rgb|resize(12, bicubic, pillow)|center_crop(8)|scale(255)"
 
 
 class Seeing(torch.nn.Module):
@@ -122,7 +122,7 @@ def test_what_an_epoch_shows_does_not_depend_on_batches(squares, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     words = {"data": squares, "id_column": "name", "augment": augment, "holdout": 0.2}
     first, scored = seen(3, softlabels.fit, batch_size=7, **words)
-    monkeypatch.setattr(examples, "PARALLEL_BYTES", 100)  # in threads
+    monkeypatch.setattr(decoding, "PARALLEL_BYTES", 100)  # in threads
     second, _ = seen(3, softlabels.fit, batch_size=48, seed=5, **words)
     assert first == second
     assert [len(epoch) for epoch in first] == [48] * 3
@@ -154,8 +154,8 @@ def by_hand(path: Path, text: str, augment: str, seed: int, id: str, epoch: int)
     "text",
     [
         RESIZED,
-        "upright|rgb|crop_pct(0.9, 8)|scale(255)",
-        "grey|contain(8)|pad(8, (7,))|rgb|scale(255)",
+        "upright|rgb|crop_pct(0.9, 8, pillow)|scale(255)",
+        "grey|contain(8, pillow)|pad(8, (7,))|rgb|scale(255)",
     ],
 )
 def test_random_resized_crop_crops_the_source_picture(photos, tmp_path, monkeypatch, text):
@@ -181,7 +181,7 @@ def test_training_pictures_are_decoded_once_an_epoch_and_held_out_ones_once(
         decoded.append(str(id))
         return decode_image(cell, preprocess, id)
 
-    monkeypatch.setattr(examples, "decode_image", decode)
+    monkeypatch.setattr(decoding, "decode_image", decode)
     words = {"data": photos, "preprocess": RESIZED, "augment": "random_resized_crop(8)"}
     out = str(tmp_path / "t.pt")
     softlabels.fit(**words, epochs=3, holdout=0.25, batch_size=9, model="linear", out=out)
@@ -210,7 +210,7 @@ def test_batches_are_decoded_ahead_but_no_code_of_the_users_is_run(photos, tmp_p
         threads.add(threading.current_thread().name)
         return decode_image(cell, preprocess, id)
 
-    monkeypatch.setattr(examples, "decode_image", decode)
+    monkeypatch.setattr(decoding, "decode_image", decode)
     words = {"model": "linear", "epochs": 1, "batch_size": 8, "out": str(tmp_path / "t.pt")}
     words |= {"augment": "random_resized_crop(8)", "preprocess": RESIZED}
     softlabels.fit(data=photos, **words)
@@ -254,7 +254,7 @@ def test_what_is_said(photos, cli):
     assert done.code == 0, done.err
     assert (
         "random_resized_crop(8) crops source pictures, in the place of "
-        "resize(9, bicubic)|center_crop(8), bicubic" in done.err
+        "resize(9, bicubic, torch)|center_crop(8), bicubic by torch" in done.err
     )
     wrong = cli("fit", "--data", photos, "--augment", "flop")
     assert (wrong.code, wrong.out) == (2, "")

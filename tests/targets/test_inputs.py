@@ -7,8 +7,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import softlabels
-from softlabels.inputs import examples
-from softlabels.inputs.examples import decode_image
+from softlabels.inputs import decoding, examples
+from softlabels.inputs.decoding import decode_image
 from tests.conftest import save_script
 
 
@@ -21,7 +21,7 @@ def decoded(monkeypatch) -> list:
         seen.append(int(id))
         return decode_image(cell, preprocess, id)
 
-    monkeypatch.setattr(examples, "decode_image", decode)
+    monkeypatch.setattr(decoding, "decode_image", decode)
     return seen
 
 
@@ -55,7 +55,7 @@ def test_workers_decode_into_memory_that_the_next_ones_find(dump_folder, decoded
 def test_images_that_do_not_fit_are_decoded_as_they_come(dump_folder, monkeypatch, workers):
     expected = softlabels.load(dump_folder, T=4).take(np.arange(1200))["input"]
     monkeypatch.setattr(examples, "CACHE_BYTES", 1000)
-    monkeypatch.setattr(examples, "PARALLEL_BYTES", 1000)
+    monkeypatch.setattr(decoding, "PARALLEL_BYTES", 1000)
     dataset = softlabels.load(dump_folder, T=4)
     assert not dataset.examples.kept
     for batch in dataset.batches(100, shuffle=True, workers=workers):

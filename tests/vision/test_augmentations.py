@@ -8,12 +8,13 @@ from PIL import Image
 from softlabels.inputs.augmentations import RandomResizedCrop
 from softlabels.inputs.cropping import Cropping
 from softlabels.inputs.preprocess import Preprocess
+from softlabels.inputs.rendering import Picture
 from tests.inputs.test_preprocess import picture
 
 v2 = pytest.importorskip("torchvision.transforms.v2")
 TEXTS = {
-    "bilinear": "rgb|resize(64)|center_crop(56)",
-    "bicubic": "rgb|crop_pct(0.9, 56, squash, bicubic)",
+    "bilinear": "rgb|resize(64, pillow)|center_crop(56)",
+    "bicubic": "rgb|crop_pct(0.9, 56, squash, bicubic, pillow)",
     "lanczos": "rgb|cover(60, lanczos)|center_crop(56)",
     "nearest": "rgb|resize(56, 56, nearest)",
 }
@@ -31,7 +32,7 @@ def test_a_box_has_the_pixels_of_resized_crop(filter, size):
         mode = v2.InterpolationMode(filter)
         expected = v2.functional.resized_crop(image, *box, [56, 48], mode)
         pixels = np.asarray(expected.convert("RGB")).transpose(2, 0, 1)
-        assert np.array_equal(one.on_picture(image), pixels)
+        assert np.array_equal(one.on_picture(Picture(image)), pixels)
 
 
 @pytest.mark.parametrize("size", [(480, 640), (300, 310), (100, 400), (500, 90)])

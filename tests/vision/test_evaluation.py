@@ -41,11 +41,11 @@ def test_torchvision_resize_and_center_crop(height, width, size, name, mode, dat
             transforms.Normalize(MEAN, STD),
         ]
     )(image.convert("RGB"))
-    found = ours(image, f"rgb|resize({size}, {name})|center_crop({crop})|{NORMAL}")
+    found = ours(image, f"rgb|resize({size}, {name}, pillow)|center_crop({crop})|{NORMAL}")
     assert torch.equal(found, theirs)
     exact = transforms.Resize((size, crop), transforms.InterpolationMode(name))
     exact = transforms.functional.pil_to_tensor(exact(image.convert("RGB")))
-    pixels = Preprocess.parse(f"rgb|resize({size}, {crop}, {name})").on_picture(image)
+    pixels = Preprocess.parse(f"rgb|resize({size}, {crop}, {name}, pillow)").on_picture(image)
     assert np.array_equal(pixels, exact.numpy())
 
 
@@ -53,7 +53,7 @@ def test_torchvision_resize_and_center_crop(height, width, size, name, mode, dat
 def test_what_torchvision_writes_for_its_weights(height, width):
     models = pytest.importorskip("torchvision.models")
     image = picture(height, width)
-    words = f"rgb|resize(232)|center_crop(224)|{NORMAL}"
+    words = f"rgb|resize(232, pillow)|center_crop(224)|{NORMAL}"
     theirs = models.ResNet50_Weights.IMAGENET1K_V2.transforms()(image)
     assert torch.equal(ours(image, words), theirs)
 
@@ -89,7 +89,7 @@ def test_timm_evaluation(height, width, high, wide, name, share, mode, colours):
     )  # fmt: skip
     sizes = f"{high}, {wide}" if wide else high
     fill = f", {tuple(round(255 * mean) for mean in MEAN)}" if mode == "border" else ""
-    words = f"rgb|crop_pct({share}, {sizes}, {mode}, {name}{fill})|{NORMAL}"
+    words = f"rgb|crop_pct({share}, {sizes}, {mode}, {name}, pillow{fill})|{NORMAL}"
     try:
         theirs = transform(image.convert("RGB"))
     except (ValueError, ZeroDivisionError):  # a side of 0 pixels

@@ -15,7 +15,7 @@ from softlabels.models.sources import find_blueprint
 from softlabels.teachers import resolve
 from softlabels.teachers.teacher import Teacher
 from tests.conftest import Lines
-from tests.pictures import check_same, logits_of, read_pictures, save_pictures
+from tests.pictures import check_near, check_same, logits_of, read_pictures, save_pictures
 
 timm = pytest.importorskip("timm")
 models = pytest.importorskip("torchvision.models")
@@ -82,12 +82,14 @@ def test_timm_from_the_cache(tmp_path, pictures, fetched, timm_net, monkeypatch)
     theirs = timm_by_hand(timm.create_model(f"{NET}.{TAG}", pretrained=True).eval(), pictures)
     lines = Lines()
     ours = logits_of(f"timm:{NET}", pictures, tmp_path / "d", progress=lines)
-    check_same(ours, theirs, "timm")
+    check_near(ours, theirs, "timm")
+    exact = logits_of(f"timm:{NET}", pictures, tmp_path / "exact", exact=True)
+    check_same(exact, theirs, "timm")
     assert torch.equal(theirs, timm_by_hand(timm_net, pictures))
     assert f"teacher {NET}.{TAG} (timm, timm:{NET}.{TAG}, 1,000 classes)" in str(lines)
     plan = json.loads((tmp_path / "d" / "plan.json").read_text())
     assert plan["preprocess"] == (
-        "rgb|resize(168, bilinear)|center_crop(160)|scale(255)|"
+        "rgb|resize(168, bilinear, torch)|center_crop(160)|scale(255)|"
         "normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))"
     )
     assert plan["teacher"]["model"] == f"timm:{NET}.{TAG}"
@@ -109,7 +111,7 @@ def test_timm_with_weights_from_a_file(tmp_path, pictures, timm_net, ending):
     save_file(weights, path) if ending == "safetensors" else torch.save(
         {"state_dict": weights}, path
     )
-    ours = logits_of(f"timm:{NET}", pictures, tmp_path / "d", weights=path)
+    ours = logits_of(f"timm:{NET}", pictures, tmp_path / "d", exact=True, weights=path)
     check_same(ours, timm_by_hand(timm_net, pictures), f"timm, {ending}")
     again = resolve(path, model=f"timm:{NET}.{TAG}")
     named = resolve(f"timm:{NET}", weights=path)
@@ -124,7 +126,7 @@ def test_timm_nets_of_other_classes(tmp_path, pictures):
     module = with_weights(timm.create_model(NET, num_classes=7))
     torch.save({f"module.{n}": t for n, t in module.state_dict().items()}, tmp_path / "w.pt")
     path = str(tmp_path / "w.pt")
-    ours = logits_of(f"timm:{NET}", pictures, tmp_path / "d", weights=path)
+    ours = logits_of(f"timm:{NET}", pictures, tmp_path / "d", exact=True, weights=path)
     check_same(ours, timm_by_hand(module, pictures), "timm, 7 classes")
     assert resolve(f"timm:{NET}", weights=path).class_names is None
 
@@ -135,22 +137,26 @@ def test_weights_as_a_papers_authors_named_them_are_converted_by_timm(tmp_path, 
     weights = dict(module.state_dict())
     weights["patch_embed.proj.weight"] = weights["patch_embed.proj.weight"].flatten(1)
     torch.save({"model": weights}, tmp_path / "w.pt")
-    ours = logits_of("timm:test_vit", pictures, tmp_path / "d", weights=str(tmp_path / "w.pt"))
+    path = str(tmp_path / "w.pt")
+    ours = logits_of("timm:test_vit", pictures, tmp_path / "d", exact=True, weights=path)
     check_same(ours, timm_by_hand(module, pictures), "timm, converted")
 
 
 def test_a_module_of_timm_in_memory_says_its_own_preprocessing(tmp_path, pictures, timm_net):
     """Also changed since, as data_config of a user has it; names only for as many classes."""
     ours = logits_of(timm_net, pictures, tmp_path / "d")
-    check_same(ours, timm_by_hand(timm_net, pictures), "timm, in memory")
+    theirs = timm_by_hand(timm_net, pictures)
+    check_near(ours, theirs, "timm, in memory")
+    exact = logits_of(timm_net, pictures, tmp_path / "exact", exact=True)
+    check_same(exact, theirs, "timm, in memory")
     plan = json.loads((tmp_path / "d" / "plan.json").read_text())
-    assert "resize(168, bilinear)|center_crop(160)" in plan["preprocess"]
+    assert "resize(168, bilinear, torch)|center_crop(160)" in plan["preprocess"]
     assert plan["source"]["class_names"][0] == "tench, Tinca tinca"
     again = {"dump": str(tmp_path / "d"), "replay": 10, "data": str(pictures)}
     assert softlabels.verify(teacher=timm_net, **again).good
     other = with_weights(timm.create_model(NET, num_classes=7, pretrained_cfg_overlay={
         "crop_pct": 0.8, "crop_mode": "squash", "mean": (0.1, 0.2, 0.3)}))  # fmt: skip
-    ours = logits_of(other, pictures, tmp_path / "e")
+    ours = logits_of(other, pictures, tmp_path / "e", exact=True)
     check_same(ours, timm_by_hand(other, pictures), "timm, in memory, its own way")
     assert json.loads((tmp_path / "e" / "plan.json").read_text())["source"]["class_names"] is None
 
@@ -161,7 +167,7 @@ def test_torchvision_from_the_cache_and_from_a_file(tmp_path, pictures, vision_n
         models.get_model(VISION, weights=weights).eval(), weights.transforms(), pictures
     )
     ours = logits_of(f"torchvision:{VISION}", pictures, tmp_path / "d")
-    check_same(ours, theirs, "torchvision")
+    check_near(ours, theirs, "torchvision")
     assert torch.equal(theirs, by_hand(vision_net, weights.transforms(), pictures))
     [file] = (tmp_path / "hub" / "checkpoints").iterdir()
     cached = resolve(f"torchvision:{VISION}.{TAGGED}")
@@ -171,7 +177,9 @@ def test_torchvision_from_the_cache_and_from_a_file(tmp_path, pictures, vision_n
     assert cached.spec == given.spec == f"torchvision:{VISION}.{TAGGED}"
     assert cached.class_names == weights.meta["categories"]
     assert torch.equal(*(t.logits(torch.ones(2, 3, 64, 64)) for t in (cached, given)))
-    ours = logits_of(f"torchvision:{VISION}", pictures, tmp_path / "e", weights=str(file))
+    ours = logits_of(
+        f"torchvision:{VISION}", pictures, tmp_path / "e", exact=True, weights=str(file)
+    )
     check_same(ours, theirs, "torchvision, file")
 
 
