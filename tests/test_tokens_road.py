@@ -152,7 +152,10 @@ def test_resume_replay_and_what_records_and_pages_say(tmp_path, nets):
     np.testing.assert_array_equal(dumped(tmp_path, net, path, resume=True, **options), first)
     found = softlabels.verify(dump=options["out"], source=True, replay=40, teacher=net)
     assert found.findings == []
-    assert "good" in str(softlabels.show(dump=options["out"], rows=2))
+    shown = softlabels.show(dump=options["out"], rows=2)
+    ids = encoded()["input_ids"]
+    assert shown.as_json["rows"][1]["tokens"] == {"input_ids": ids[59]}
+    assert f"input_ids: {' '.join(map(str, ids[0][:16]))}" in str(shown)
     card = (tmp_path / "d" / "README.md").read_text()
     assert "--input-column input_ids" in card
     assert "text-classification" in card
@@ -213,6 +216,48 @@ def test_modules_and_callables_get_the_columns_by_name(tmp_path):
         out = str(tmp_path / f"d{number}")
         stored = dumped(tmp_path, teacher, path, out=out, **options)
         np.testing.assert_allclose(stored, expected, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory) -> Path:
+    """`Mean` as every kind of program, with lengths that may change or are fixed."""
+    place, module = tmp_path_factory.mktemp("programs"), Mean().eval()
+    ids, mask = torch.randint(0, 24, (4, LONGEST)), torch.ones(4, LONGEST, dtype=torch.long)
+    names = ["input_ids", "attention_mask"]
+    dims = {name: {0: torch.export.Dim("N"), 1: torch.export.Dim("L")} for name in names}
+    ways = {"place": ((ids, mask), {}), "mixed": ((ids,), {"attention_mask": mask})}
+    for name, (given, named) in ways.items():
+        program = torch.export.export(module, given, named, dynamic_shapes=dims)
+        torch.export.save(program, place / f"{name}.pt2")
+    torch.export.save(torch.export.export(module, (ids, mask)), place / "fixed.pt2")
+    torch.jit.trace(module, (ids, mask)).save(place / "traced.ts")
+    free = {name: {0: "N", 1: "L"} for name in names}
+    for name, axes in (("free", free), ("fixed", {})):
+        torch.onnx.export(module, (ids, mask), place / f"{name}.onnx", input_names=names,
+                          dynamic_axes=axes, dynamo=False)  # fmt: skip
+    del free["attention_mask"]
+    torch.onnx.export(Unmasked().eval(), (ids,), place / "unmasked.onnx", input_names=names[:1],
+                      dynamic_axes=free, dynamo=False)  # fmt: skip
+    return place
+
+
+PROGRAMS = ["place.pt2", "mixed.pt2", "fixed.pt2", "traced.ts", "free.onnx", "fixed.onnx",
+            "unmasked.onnx"]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch's exporters, about themselves
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_programs_get_the_columns_by_name(tmp_path, programs, name):
+    path = written(tmp_path / "d.parquet", encoded("left"))
+    stored = dumped(tmp_path, str(programs / name), path)
+    np.testing.assert_allclose(stored, rows_alone(Mean()), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["fixed.onnx", "place.pt2"])
+def test_programs_of_several_inputs_refuse_one(programs, vectors, name):
+    with pytest.raises(TeacherError, match=r"takes 2 inputs, input_ids, attention_mask, and is gi"):
+        dumped(programs, str(programs / name), vectors)
 
 
 def test_a_module_without_a_mask_gets_no_padded_row(tmp_path):

@@ -22,8 +22,10 @@ from softlabels.errors import TeacherError, UntrustedPickle
 from softlabels.models.causes import first_line
 from softlabels.models.feeding import Feed
 from softlabels.models.graphs import class_names_in
+from softlabels.models.keywords import Keywords
 from softlabels.models.metadata import known_of, of_archive
 from softlabels.models.model import Model, ModelFile
+from softlabels.models.tokens import IDS
 
 OPERATORS = re.compile(r"torch\.ops\.\w+(\.\w+)+|_operator\.\w+|torch\.sym_\w+|math\.\w+")
 TABLES = ("_weights_config.json", "_constants_config.json")
@@ -52,9 +54,12 @@ def load_exported(file: ModelFile) -> Model:
             program = torch.export.load(str(file.path))
         except Exception as error:  # a damaged archive fails in many ways
             raise TeacherError(f"{file.path} can't be loaded: {first_line(error)}") from error
-    taken, texts = _only_input(program), of_archive(file.path)
+    inputs, texts = _inputs(program), of_archive(file.path)
     module: nn.Module = program.module()
-    if not taken.dtype.is_floating_point:
+    taken = inputs[IDS] if IDS in inputs else _only_input(inputs)
+    if len(inputs) > 1:
+        module = Named(module, inputs, len(program.call_spec.in_spec.children()[0].children()))
+    elif not taken.dtype.is_floating_point:
         module = Whole(module, taken.dtype, file.path)
     return Model(
         name=file.path.stem,
@@ -66,15 +71,44 @@ def load_exported(file: ModelFile) -> Model:
     )
 
 
-def _only_input(program: torch.export.ExportedProgram) -> Tensor:
-    names = program.graph_signature.user_inputs
-    inputs: list[Tensor] = [n.meta["val"] for n in program.graph.nodes if n.name in names]
+def _inputs(program: torch.export.ExportedProgram) -> dict[str, Tensor]:
+    """A picture of each input by its name, in their order."""
+    shapes = {node.name: node.meta["val"] for node in program.graph.nodes if "val" in node.meta}
+    return {str(name): shapes[name] for name in program.graph_signature.user_inputs}
+
+
+def _only_input(inputs: dict[str, Tensor]) -> Tensor:
     if len(inputs) != 1:
         raise TeacherError(
-            f"the program takes {len(inputs)} tensors; a model takes one, the inputs. Export it "
-            f"in a module that fills in the others"
+            f"the program takes {len(inputs)} tensors; a model takes one, the inputs, or tokens by "
+            f"name, input_ids among them. Export it in a module that fills in the others"
         )
-    return inputs[0]
+    return next(iter(inputs.values()))
+
+
+class Named(nn.Module):
+    """A program of several inputs, by name: tokens, and what stands beside them.
+
+    keywords: its inputs, the first `places` of which it takes by their place
+    """
+
+    def __init__(self, module: nn.Module, inputs: dict[str, Tensor], places: int) -> None:
+        super().__init__()
+        self.module, self.places, names = module, places, tuple(inputs)
+        length = inputs[IDS].shape[1] if inputs[IDS].ndim == 2 else None
+        self.keywords = Keywords(names, names, length=length if isinstance(length, int) else None)
+        self.dtypes = {name: values.dtype for name, values in inputs.items()}
+
+    def forward(self, inputs: Tensor | None = None, **named: Tensor) -> Any:
+        names = self.keywords.names
+        if inputs is not None:
+            raise TeacherError(
+                f"the program takes {len(names)} inputs, {', '.join(names)}, and is given one: the "
+                f"data need columns of these names"
+            )
+        given = {name: named[name].to(self.dtypes[name]) for name in names}
+        by_place = [given.pop(name) for name in names[: self.places]]
+        return self.module(*by_place, **given)
 
 
 class Whole(nn.Module):

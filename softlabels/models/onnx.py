@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from softlabels.errors import TeacherError
 from softlabels.models.feeding import Feed
 from softlabels.models.graphs import PURPOSE, Graph, Port, read_graph, with_output
+from softlabels.models.keywords import Keywords
 from softlabels.models.metadata import known_of
 from softlabels.models.model import Model, ModelFile
+from softlabels.models.tokens import IDS
 from softlabels.system.extras import need
-from softlabels.system.humanize import counted, short
+from softlabels.system.humanize import counted, few, short
 
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -28,17 +30,19 @@ NO_MEMORY = "allocate memory"  # stands in what onnxruntime says where none is l
 
 
 def load_onnx(file: ModelFile) -> Model:
-    """Raises MissingExtra, and TeacherError for what is no classifier of one input and where
+    """Raises MissingExtra, and TeacherError for what is no classifier and where
     weights beside the file are missing. What this onnxruntime can't run is told at the first run,
     which knows the device."""
     need("onnxruntime", "onnx", PURPOSE)
     graph = read_graph(file.path)
-    taken, given = graph.only_input(), graph.choose_output(file.logits)
-    if taken.dtype not in DTYPES:
-        raise TeacherError(
-            f"{file.path} takes {taken}, and softlabels gives {', '.join(DTYPES)}: export it for "
-            f"one of these"
-        )
+    given = graph.choose_output(file.logits)
+    for port in graph.inputs:
+        if port.dtype not in DTYPES:
+            raise TeacherError(
+                f"{file.path} takes {port}, and softlabels gives {', '.join(DTYPES)}: export it "
+                f"for one of these"
+            )
+    taken = graph.inputs[0] if _are_tokens(graph.inputs) else graph.only_input()
     dtype, rows = DTYPES[taken.dtype], (taken.shape or ("?",))[0]
     names, doubt = _class_names(graph, given)
     module = OnnxModule(graph, taken, given.name)
@@ -77,10 +81,15 @@ def _class_names(graph: Graph, given: Port) -> tuple[list[str] | None, list[str]
     return None, [f"the {len(names):,} class names in its metadata are left out: {problem}"]
 
 
-class OnnxModule(nn.Module):
-    """A graph as a module: inputs [N, …] → one of its tensors. It runs where the inputs lie if
-    onnxruntime can, else on the CPU. Pickled, it is the way to its file.
+def _are_tokens(ports: list[Port]) -> bool:
+    return any(port.name == IDS for port in ports)
 
+
+class OnnxModule(nn.Module):
+    """A graph as a module: inputs [N, …], one or several by name → one of its tensors. It runs
+    where the inputs lie if onnxruntime can, else on the CPU. Pickled, it is the way to its file.
+
+    keywords: the inputs of a graph of tokens
     remarks: how it runs, known after the first inputs
     """
 
@@ -90,17 +99,33 @@ class OnnxModule(nn.Module):
         self.files = [graph.path, *graph.files]
         self.inner = all(output != port.name for port in graph.outputs)
         self.dtype = DTYPES[taken.dtype]
+        self.ports = {port.name: port for port in graph.inputs}
+        lengths = [size for size in (taken.shape or ())[1:2] if isinstance(size, int)]
+        self.keywords = Keywords(
+            tuple(self.ports), tuple(self.ports), length=next(iter(lengths), None)
+        )
         self.remarks: list[str] = []
         self._sessions: dict[torch.device, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_sessions": {}}
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        session = self._session(inputs.device)
-        array = self._cast(self._laid_out(inputs)).contiguous().cpu().numpy()
+    def forward(self, inputs: Tensor | None = None, **named: Tensor) -> Tensor:
+        if inputs is None:
+            given = {name: self._as_port(values, name) for name, values in named.items()}
+        elif len(self.ports) > 1:
+            raise TeacherError(
+                f"{self.path} takes {counted(len(self.ports), 'input')}, "
+                f"{few(list(self.ports), most=8)}, and is given one: the data need columns of "
+                f"these names"
+            )
+        else:
+            given = {self.taken.name: self._cast(self._laid_out(inputs))}
+        device = next(iter(given.values())).device
+        session = self._session(device)
+        arrays = {name: values.contiguous().cpu().numpy() for name, values in given.items()}
         try:
-            (value,) = session.run([self.output], {self.taken.name: array})
+            (value,) = session.run([self.output], arrays)
         except Exception as error:  # onnxruntime's own kinds have no common base
             raise _as_torch_would(error) from error
         if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
@@ -109,11 +134,21 @@ class OnnxModule(nn.Module):
                 f"{self.path}: {short(self.output)} is of {kind}; logits are floating numbers. "
                 f"Choose another tensor with --logits"
             )
-        output = torch.from_numpy(value).to(inputs.device)
+        output = torch.from_numpy(value).to(device)
         if output.ndim > 2 and output.shape[2:].numel() == 1:  # as fully convolutional nets end
             self._remark(f"{short(self.output)} is {list(output.shape)[1:]} a row, taken as a row")
             output = output.flatten(1)
         return output
+
+    def _as_port(self, values: Tensor, name: str) -> Tensor:
+        """Tokens as the graph takes them. Raises TeacherError where it takes another shape."""
+        port = self.ports[name]
+        if not _fits(port, values):
+            raise TeacherError(
+                f"{self.path} takes {port}, and these tokens are {list(values.shape)}: export it "
+                f"with a length that may change"
+            )
+        return values.to(DTYPES[port.dtype])
 
     def _session(self, device: torch.device) -> Any:
         if device not in self._sessions:

@@ -106,10 +106,12 @@ def _codec_error(manifest: Manifest, plan: Plan) -> dict[str, Any]:
 
 
 def _inputs(plan: Plan) -> dict[str, str]:
-    """A fact about inputs that are texts."""
+    """A fact about inputs that are texts or tokens."""
+    names = plan.source.columns.inputs
+    if plan.source.kind == "tokens":
+        return {"tokens": f"in {', '.join(names)}"}
     if plan.source.kind != "text":
         return {}
-    names = plan.source.columns.inputs
     return {"texts": f"{'pairs' if len(names) > 1 else 'one a row'}, in {', '.join(names)}"}
 
 

@@ -14,6 +14,7 @@ from softlabels.inputs.chosen_rows import check_hashes
 from softlabels.inputs.label_lists import Labels
 from softlabels.inputs.texts import Texts
 from softlabels.inputs.whereabouts import recall
+from softlabels.models.tokens import Tokens
 from softlabels.options import ShowOptions
 from softlabels.options.verb import verb
 from softlabels.places.folders import dump_folder
@@ -28,6 +29,7 @@ from softlabels.system.progress import Progress
 
 NAME, BAR = 32, 16  # characters of a class's name and of the longest bar
 TEXT = 96  # characters of a text
+TOKENS = 16  # of a row
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 SAMPLE, SAMPLE_TOP, SAMPLE_T = 5, 3, (1.0, 4.0)  # of a card
 
@@ -52,6 +54,7 @@ class ShownRow:
     top: the classes of the largest logits, the largest first
     path: of the picture, if its id is a path and its folder is on this disk
     text: of a dump of texts, if the dump holds it or its data are on this disk; a pair as a dict
+    tokens: of a dump of tokens likewise, its columns by name
     """
 
     id: int | str
@@ -63,6 +66,7 @@ class ShownRow:
     top: list[TopClass]
     path: str | None
     text: str | dict[str, str] | None = None
+    tokens: dict[str, list[int]] | None = None
 
 
 @dataclass(frozen=True)
@@ -125,10 +129,14 @@ def show(options: ShowOptions, progress: Progress) -> ShownRows:
     else:
         rows = chosen_rows(reader, options.class_, options.wrong, options.rows)
     made = shown_rows(reader, rows, options.T, options.top)
-    if reader.plan.source.kind != "text":
+    kind = reader.plan.source.kind
+    if kind is None:
         return made
-    texts = texts_of(reader, rows, progress)
-    return replace(made, rows=[replace(row, text=texts.get(row.id)) for row in made.rows])
+    inputs = inputs_of(reader, rows, progress)
+    shown = [(row, inputs.get(row.id)) for row in made.rows]
+    if kind == "text":
+        return replace(made, rows=[replace(row, text=text) for row, text in shown])
+    return replace(made, rows=[replace(row, tokens=tokens) for row, tokens in shown])
 
 
 def shown_rows(
@@ -166,11 +174,9 @@ def shown_rows(
     return ShownRows(str(reader.folder), plan.classes, plan.link, list(temperatures), made)
 
 
-def texts_of(
-    reader: DumpReader, rows: np.ndarray, progress: Progress
-) -> dict[int | str, str | dict[str, str]]:
-    """The text of each of these rows by its id, as the teacher saw it; empty, with a warning, where
-    the dump does not hold them and their data are not on this disk."""
+def inputs_of(reader: DumpReader, rows: np.ndarray, progress: Progress) -> dict[int | str, Any]:
+    """The text of each of these rows by its id, or its columns of tokens, as the teacher saw them;
+    empty, with a warning, where the dump does not hold them and their data are not on this disk."""
     plan, ids, where = reader.plan, reader.ids[rows], str(reader.folder)
     try:
         if plan.with_inputs:
@@ -186,10 +192,14 @@ def texts_of(
             block = source.take(Join(source, where).positions(ids))
         check_hashes(block, reader.hashes[rows], source.data)
     except (SourceError, AlignmentError) as error:
-        progress.say(f"warning: the texts are not shown: {error}")
+        what = "texts" if plan.source.kind == "text" else "tokens"
+        progress.say(f"warning: the {what} are not shown: {error}")
         return {}
-    assert isinstance(block.cells, Texts), "the plan says so"
-    return dict(zip(ids.tolist(), block.cells, strict=True))
+    assert isinstance(block.cells, Texts | Tokens), "the plan says so"
+    if isinstance(block.cells, Texts):
+        return dict(zip(ids.tolist(), block.cells, strict=True))
+    plain = [{name: values.tolist() for name, values in row.items()} for row in block.cells]
+    return dict(zip(ids.tolist(), plain, strict=True))
 
 
 def sample(reader: DumpReader) -> str:
@@ -279,6 +289,9 @@ def _text_lines(row: ShownRow) -> Iterator[str]:
         yield f"    {short(row.text, TEXT)}"
     elif row.text is not None:
         yield from (f"    {name}: {short(text, TEXT)}" for name, text in row.text.items())
+    for name, numbers in (row.tokens or {}).items():
+        shown_numbers = " ".join(map(str, numbers[:TOKENS])) + " …" * (len(numbers) > TOKENS)
+        yield f"    {name}: {shown_numbers} ({counted(len(numbers), 'token')})"
 
 
 def _line(name: str, parts: list[float], bars: list[str]) -> str:
