@@ -282,7 +282,7 @@ def test_inputs_that_do_not_fit_are_refused(tmp_path, nets):
     unmasked = written(tmp_path / "e.parquet", {"input_ids": encoded("right")["input_ids"]})
     with pytest.raises(TeacherError, match="rows begin or end with the token 0, with which"):
         dumped(tmp_path, net, unmasked)
-    with pytest.raises(UsageError, match=r"--truncate is for models that read texts"):
+    with pytest.raises(UsageError, match=r"--truncate is for texts, and the inputs of .* are tok"):
         dumped(tmp_path, net, path, truncate=True)
     extra = written(tmp_path / "f.parquet", columns, extra=columns["input_ids"])
     with pytest.raises(TeacherError, match="takes no extra; its inputs are input_ids"):

@@ -143,7 +143,8 @@ def _open(options: DumpOptions, progress: Progress) -> _Opened:
                     f"which its tokenizer prepares; leave it out, or name another --tokenizer"
                 )
             return read_texts(teacher, source, options.part(Tokenizing), progress), ""
-        options.part(Tokenizing).refuse_any(_title(choice.teacher))
+        tokens = source.data if source.kind == "tokens" else ""
+        options.part(Tokenizing).refuse_any(_title(choice.teacher), tokens)
         if unasked and source.kind != "image":  # what a module says of itself is about pictures
             known = None
         elif teacher is not None and unasked and options.preprocess is None:

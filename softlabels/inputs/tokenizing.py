@@ -26,13 +26,19 @@ class Tokenizing:
     max_length: int | None = None
     truncate: bool = False
 
-    def refuse_any(self, model: str) -> None:
-        """Raises UsageError where one is given for a model that reads no texts."""
+    def refuse_any(self, model: str, data: str = "") -> None:
+        """Raises UsageError where one is given for a model that reads no texts, or for `data` that
+        are tokens already."""
         for flag, given in (
             ("--tokenizer", self.tokenizer is not None),
             ("--max-length", self.max_length is not None),
             ("--truncate", self.truncate),
         ):
+            if given and data:
+                raise UsageError(
+                    f"{flag} is for texts, and the inputs of {data!r} are tokens already: leave it "
+                    f"out, or name a column of texts with --input-column"
+                )
             if given:
                 raise UsageError(f"{flag} is for models that read texts, and {model} is none")
 

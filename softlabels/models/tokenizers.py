@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from softlabels.errors import TeacherError
 from softlabels.models.causes import first_line
 from softlabels.models.keywords import keywords_of
-from softlabels.models.limits import limits_of, refuse_without_pad
+from softlabels.models.limits import is_pretrained, limits_of, pad_token, refuse_without_pad
 from softlabels.models.tokens import IDS, Tokens
 from softlabels.system.extras import need
 
@@ -204,8 +204,14 @@ def open_tokenizer(place: str, **at: Any) -> Tokenizer:
 def padded_inputs(module: nn.Module, tokens: Tokens, side: str) -> dict[str, Tensor]:
     """A batch of tokens by the names that a model of transformers takes, padded on `side` by its
     own token."""
-    pad = refuse_without_pad(module, "the model")
-    return keywords_of(module).chosen(tokens.padded(side, pad))[1]
+    pad = refuse_without_pad(module, "the model") if is_pretrained(module) else 0
+    given, named = keywords_of(module).chosen(tokens.padded(side, pad_token(module) or pad))
+    if given:
+        raise TeacherError(
+            f"the model, a {type(module).__name__}, takes no {IDS}, and tokens are given by name: "
+            f"choose one whose forward takes {', '.join(tokens.columns)}"
+        )
+    return named
 
 
 def _has(transformers: Any, place: str, name: str, at: dict[str, Any]) -> bool:
