@@ -7,13 +7,12 @@ from typing import Any
 import datasets
 
 from softlabels.errors import SourceError
-from softlabels.models.tokens import IDS, MASK
+from softlabels.models.tokens import BESIDE, IDS, MASK
 from softlabels.system.humanize import few
 
 # columns of a dump, and keys of its batches
 TAKEN = ("id", "view", "input", "input_hash", "label", "label_source", "logits", "soft_target",
          "targets", "positions", "loss_mask")  # fmt: skip
-BESIDE = ("token_type_ids", "position_ids")  # that tokenizers make for a model
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 IDS, MASK = "input_ids", "attention_mask"
+BESIDE = ("token_type_ids", "position_ids")  # that tokenizers make for a model
 CPU = torch.device("cpu")
 
 

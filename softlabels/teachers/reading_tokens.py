@@ -3,11 +3,10 @@
 from softlabels.errors import SourceError, TeacherError
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import Source
-from softlabels.inputs.token_columns import BESIDE
 from softlabels.inputs.token_span import Seen, TokenSpan
 from softlabels.models.keywords import keywords_of
 from softlabels.models.limits import Limits, is_pretrained, limits_of, refuse_without_pad
-from softlabels.models.tokens import IDS, MASK
+from softlabels.models.tokens import BESIDE, IDS, MASK
 from softlabels.system.humanize import few
 from softlabels.teachers.teacher import Teacher
 

@@ -79,7 +79,10 @@ def test_other_types_and_sets_in_memory_hold_the_same_tokens(tmp_path):
         assert open_source(path).fingerprint == expected
     saved = datasets.Dataset.from_dict({"label": LABELS, **whole})
     tensors = [{name: torch.tensor(value) for name, value in row.items()} for row in saved]
-    for data in (saved, tensors):
+    ragged = [{"input_ids": torch.tensor(row), "label": 0} for row in IDS]
+    for row, label in zip(ragged, LABELS, strict=True):
+        row["label"] = label
+    for data in (saved, tensors, ragged):
         assert open_source(data).fingerprint == expected
 
 

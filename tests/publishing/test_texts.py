@@ -1,4 +1,4 @@
-"""A dump of texts on the Hub: whoever loads it has the texts, with their ids."""
+"""Dumps of texts and of tokens on the Hub: whoever loads one has them, with their ids."""
 
 import numpy as np
 import pytest
@@ -40,3 +40,25 @@ def test_texts_go_and_come(hub, owner, original, repo, tmp_path):
     np.testing.assert_array_equal(theirs["logits"], ours["logits"])
     first = load_dataset(str(pulled), split="train")[0]
     assert first["input"] == {"a": sentences(ROWS)[0], "b": sentences(ROWS, 7)[0]}
+
+
+def test_tokens_go_and_come(hub, owner, repo, tmp_path):
+    ids = [[2, *range(5, 6 + row % 7), 3] for row in range(ROWS)]
+    types = [[0] * len(row) for row in ids]
+    data = write(tmp_path / "d.jsonl", input_ids=ids, token_type_ids=types, label=[0, 1] * 20)
+    np.save(tmp_path / "l.npy", np.random.default_rng(0).normal(0, 3, (ROWS, 2)).astype("f4"))
+    made = str(tmp_path / "d")
+    softlabels.import_logits(
+        file=str(tmp_path / "l.npy"), data=data, out=made, store_inputs="original", shard_rows=16
+    )
+    owner(work.push, made, repo, include_inputs=True)
+    pulled = tmp_path / "pulled"
+    owner(work.pull, repo, out=str(pulled))
+    (tmp_path / "d.jsonl").unlink()
+    assert softlabels.verify(dump=str(pulled), source=True).good
+    batch = softlabels.load(str(pulled)).take(range(ROWS))
+    rows = zip(batch["input_ids"], batch["attention_mask"], strict=True)
+    assert [row[mask == 1].tolist() for row, mask in rows] == ids
+    first = load_dataset(str(pulled), split="train")[3]
+    assert first["input_ids"] == ids[3]
+    assert first["token_type_ids"] == types[3]

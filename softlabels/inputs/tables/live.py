@@ -17,11 +17,19 @@ import torch
 
 from softlabels.errors import SoftlabelsError, SourceError
 from softlabels.inputs.plain import OtherType
-from softlabels.inputs.tables.live_cells import Picture, as_cell, bytes_of, list_type
+from softlabels.inputs.tables.live_cells import (
+    Picture,
+    as_cell,
+    as_list,
+    bytes_of,
+    list_type,
+)
 from softlabels.models.causes import cause
+from softlabels.models.tokens import BESIDE, IDS, MASK
 from softlabels.system.humanize import short
 
 TRIED, READS = 8, 3  # rows, and how often each: a coin that decides may fall alike twice
+TOKENS = {IDS, MASK, *BESIDE}
 INPUT, LABEL = "input", "label"  # the columns of a row (input, label)
 PICTURE = datasets.Image().pa_type
 SCALARS: dict[type, tuple[pa.DataType, str]] = {
@@ -181,7 +189,10 @@ class MapTable:
             raise SourceError(
                 f"row {position:,} of {self.name} can't be read: {cause(error)}"
             ) from error
-        return {name: as_cell(value) for name, value in self._entries(row).items()}
+        cells = {name: as_cell(value) for name, value in self._entries(row).items()}
+        for name in TOKENS & cells.keys():  # which may be more in one row than in another
+            cells[name] = as_list(cells[name])
+        return cells
 
     def _entries(self, row: Any) -> dict[str, Any]:
         if isinstance(row, Mapping):
@@ -240,7 +251,8 @@ class MapTable:
             if (cell.shape, cell.dtype) != (shape, dtype):
                 raise SourceError(
                     f"{name!r} of {self.name} is {cell.dtype} {list(cell.shape)} in a row, and "
-                    f"{dtype} {list(shape)} in the first; inputs are equally large"
+                    f"{dtype} {list(shape)} in the first; inputs are equally large, but for tokens "
+                    f"in {IDS}, and lists of whole numbers"
                 )
         values = np.stack(cells) if cells else np.empty((0, *shape), dtype)
         column = pa.array(values.ravel())

@@ -35,6 +35,13 @@ def as_cell(value: Any) -> Any:
     return value
 
 
+def as_list(cell: Any) -> Any:
+    """A row of whole numbers, or of true and false, as a list of whole numbers."""
+    if isinstance(cell, np.ndarray) and cell.ndim == 1 and cell.dtype.kind in "iub":
+        return cell.astype(np.int64).tolist()
+    return cell
+
+
 def list_type(values: Sequence[Any]) -> type | None:
     """int or str, of which all values are; None for others, and for none."""
     kinds = {type(value) for value in values}
