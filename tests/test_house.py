@@ -42,7 +42,8 @@ tables cropping
 cells hints whereabouts token_cells token_columns token_span decoding
 columns
 sources
-chosen_rows token_cache
+chosen_rows token_cache checked
+kept
 describing label_numbers examples
 token_inputs
 text_inputs tokenizing

@@ -3,7 +3,6 @@
 Shapes: N rows asked for; inputs are [N, C, H, W] images (uint8) or [N, …] numbers.
 """
 
-import mmap
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -14,19 +13,21 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from softlabels.errors import SourceError, UnreadableInput, UsageError
+from softlabels.inputs.checked import Checked
 from softlabels.inputs.chosen_rows import ChosenRows
 from softlabels.inputs.cropping import OnPicture
 from softlabels.inputs.decoding import decode, stack
+from softlabels.inputs.kept import Kept
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.rows import Rows
 from softlabels.inputs.sources import BLOCK_ROWS, Source
 from softlabels.inputs.texts import Texts
 from softlabels.models.tokens import Tokens
-from softlabels.system.background import Filler, cores
+from softlabels.system.background import cores
+from softlabels.system.cache import LocalCache
 from softlabels.system.memory import free_memory
 
 CACHE_BYTES = 4 << 30  # at most; and at most a quarter of the free memory
-KEPT_ROWS = 256  # decoded at a time in the background
 
 
 def as_tensor(values: np.ndarray) -> Tensor:
@@ -128,18 +129,25 @@ class Examples(ChosenRows):
         kept = self._kept
         if kept is None:
             return self.gather_uncached(rows)
-        if self.device is not None and get_worker_info() is None:
-            return kept.on(self.device).index_select(0, torch.from_numpy(rows).to(self.device))
-        return kept.gather(rows)
+        return kept.gather(rows, self.decodes_ahead and not self.source.runs_code)
 
     def keep_on(self, device: torch.device) -> None:
-        """Keep decoded inputs in this device's memory."""
+        """Give rows in this device's memory, where all are kept once they are decoded."""
         self.device = device
+        if self._kept is not None:
+            self._kept.device = device
+
+    def remember_in(self, cache: LocalCache) -> None:
+        """Note in this cache when all inputs have had their hashes, and trust such a note."""
+        if self._kept is not None and self._kept.in_bulk and self.hashes is not None:
+            self._kept.checked = Checked(cache, self.source, self.positions, self.hashes)
 
     def decode_when_asked(self) -> None:
         """Decode and keep rows when they are asked for, none ahead, and in this machine's memory:
         most of them will never be."""
         self.decodes_ahead, self.device = False, None
+        if "_kept" in self.__dict__ and self._kept is not None:
+            self._kept.device = None
 
     def finish(self, batch: Tensor) -> Tensor:
         """A batch from `gather` → float32 model inputs, on the batch's device."""
@@ -174,10 +182,20 @@ class Examples(ChosenRows):
         return not self.kept and not self.source.runs_code
 
     @cached_property
-    def _kept(self) -> "_Kept | None":
+    def _kept(self) -> Kept | None:
         if self.decoded_bytes > min(CACHE_BYTES, free_memory() // 4):
             return None
-        return _Kept(self)
+        in_bulk = self.source.kind == "array" and not self.preprocess.is_opaque
+        return Kept(self, self.sample(1), self._decode_alike, in_bulk, self.device)
+
+    def _decode_alike(self, rows: np.ndarray) -> Tensor:
+        """As `gather_uncached`. Raises SourceError where a row has another shape than the first."""
+        values = self.gather_uncached(rows)
+        assert self._kept is not None, "it asks"
+        if values.shape[1:] != self._kept.memory.shape[1:]:
+            ids = self.source.ids[self.positions[[0, rows[0]]]]
+            stack([self._kept.memory[0], values[0].numpy()], ids)
+        return values
 
 
 def _decoded(block: Rows, preprocesses: Sequence[OnPicture]) -> Tensor:
@@ -189,60 +207,3 @@ def _decoded(block: Rows, preprocesses: Sequence[OnPicture]) -> Tensor:
         raise error
     assert decoded.inputs is not None, "a block has rows"
     return decoded.inputs
-
-
-class _Kept:
-    """The decoded inputs of all rows, and which of them are decoded yet."""
-
-    def __init__(self, examples: Examples) -> None:
-        self.examples = examples
-        first = examples.sample(1)
-        kind, shape = first.numpy().dtype, first.shape[1:]
-        self.memory = _shared(len(examples), kind, shape)
-        self.values = torch.from_numpy(self.memory)
-        self.done = _shared(len(examples), np.dtype(bool), ())
-        self.complete = False
-        blocks = -(-len(examples) // KEPT_ROWS)
-        self.filler = Filler(self._decode_block, blocks, 2)
-
-    def gather(self, rows: np.ndarray) -> Tensor:
-        if not self.complete:
-            self.filler.check()
-            missing = rows[~self.done[rows]]
-            if len(missing):
-                self._decode(missing)
-            else:
-                self.complete = bool(self.done.all())
-            # a worker decodes its own batches only
-            ahead = self.examples.decodes_ahead and not self.examples.source.runs_code
-            if ahead and get_worker_info() is None:
-                self.filler.start()
-        return self.values.index_select(0, torch.from_numpy(rows))
-
-    def on(self, device: torch.device) -> Tensor:
-        if self.values.device != device:
-            self.filler.wait()
-            self.values = self.values.to(device)
-        return self.values
-
-    def _decode_block(self, block: int) -> None:
-        rows = np.arange(block * KEPT_ROWS, min((block + 1) * KEPT_ROWS, len(self.done)))
-        missing = rows[~self.done[rows]]
-        if len(missing):
-            self._decode(missing)
-
-    def _decode(self, rows: np.ndarray) -> None:
-        values = self.examples.gather_uncached(rows)
-        if values.shape[1:] != self.memory.shape[1:]:
-            ids = self.examples.source.ids[self.examples.positions[[0, rows[0]]]]
-            stack([self.memory[0], values[0].numpy()], ids)
-        self.memory[rows] = values.numpy()  # a tensor made in inference mode can't be written to
-        self.done[rows] = True
-
-
-def _shared(rows: int, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
-    """Zeros that this process shares with those that it forks."""
-    size = rows * int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    return np.frombuffer(mmap.mmap(-1, max(1, size)), dtype)[: size // dtype.itemsize].reshape(
-        rows, *shape
-    )

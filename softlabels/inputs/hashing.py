@@ -25,13 +25,19 @@ def hash_arrays(values: np.ndarray) -> np.ndarray:
     header such as `float32[8,8]` and the values in C order, little-endian."""
     little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
     header = f"{values.dtype.name}[{','.join(map(str, values.shape[1:]))}]".encode()
-    begun = hashlib.sha256(header)
-    hashes = np.empty(len(values), np.uint64)
-    for row, cell in enumerate(little):
-        digest = begun.copy()
-        digest.update(cell.data)
-        hashes[row] = int.from_bytes(digest.digest()[:8], "little")
-    return hashes
+    begin, digests = hashlib.sha256(header).copy, []
+    for cell in _rows_of_bytes(little):  # three calls a row: no faster road leads through hashlib
+        digest = begin()
+        digest.update(cell)
+        digests.append(digest.digest())
+    return np.frombuffer(b"".join(digests), "<u8")[::4].astype(np.uint64)
+
+
+def _rows_of_bytes(values: np.ndarray) -> Iterable[Any]:
+    """The bytes of each row, as something that hashlib takes."""
+    if not values[:1].nbytes:
+        return [b""] * len(values)
+    return values.reshape(len(values), -1).view(np.uint8)
 
 
 def hash_texts(columns: Sequence[list[str]]) -> np.ndarray:

@@ -197,6 +197,8 @@ class Source:
             return np.arange(len(self), dtype=np.int64)
         column = self._whole(self.columns.id)
         ids = read_ids(column, self.columns.id)
+        if ascending([ids]):
+            return ids
         counts = pc.value_counts(column.combine_chunks())
         twice = counts.filter(pc.greater(counts.field("counts"), 1))
         if len(twice):
@@ -300,6 +302,22 @@ class Source:
         """The rows at these positions, in this order."""
         with as_source_error(f"{self.data!r}, split {self.split!r}"):
             return self._parsed(self.table.take(self._names, positions), positions)
+
+    def numbers(self, positions: np.ndarray) -> np.ndarray:
+        """The inputs of these rows of numbers, [N, …], and nothing else of them. Rows that follow
+        each other are read at once."""
+        inputs, start, stop = list(self.columns.inputs), int(positions[0]), int(positions[-1]) + 1
+        follow = stop - start == len(positions) and (positions[1:] > positions[:-1]).all()
+        try:
+            with as_source_error(f"{self.data!r}, split {self.split!r}"):
+                if follow:
+                    table = self.table.read(inputs, start, stop)
+                else:
+                    table = self.table.take(inputs, positions)
+                return numbers(self._columns_of(table), positions)
+        except SourceError:
+            self.take(positions)  # whose errors name the row by its id
+            raise
 
     @property
     def _names(self) -> list[str]:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.views import replay
+from softlabels.system.cache import LocalCache
 
 
 class ViewedInputs(Examples):
@@ -28,6 +29,9 @@ class ViewedInputs(Examples):
 
     def keep_on(self, device: torch.device) -> None:
         self.inputs.keep_on(device)
+
+    def remember_in(self, cache: LocalCache) -> None:
+        self.inputs.remember_in(cache)
 
     @cached_property
     def decoded_bytes(self) -> int:

@@ -88,14 +88,22 @@ class Filler:
 
     An exception in `work` stops the rest; the next call of `check` or `wait` raises it. A forked
     child has no threads, so there `wait` does the missing items itself. The threads stop at the
-    next item once the main thread has ended.
+    next item once the main thread has ended. `finish` runs after the last item, in its thread; what
+    it raises counts as raised by an item.
     """
 
-    def __init__(self, work: Callable[[int], None], count: int, threads: int) -> None:
-        self.work = work
+    def __init__(
+        self,
+        work: Callable[[int], None],
+        count: int,
+        threads: int,
+        finish: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.work, self.finish = work, finish
         self.done = np.zeros(count, bool)
         self.threads = threads
         self._next = 0
+        self._left = count
         self._failure: BaseException | None = None
         self._changed = threading.Condition()
         self._process: int | None = None
@@ -107,13 +115,19 @@ class Filler:
             for _ in range(min(self.threads, len(self.done))):
                 threading.Thread(target=self._run, name="softlabels-fill").start()
 
+    @property
+    def is_here(self) -> bool:
+        """Whether the threads run in this process, or would: a forked child has none."""
+        return self._process in (None, os.getpid())
+
     def check(self) -> None:
         """Raises the exception that stopped the work, if one did."""
         if self._failure is not None:
             raise self._failure
 
-    def wait(self) -> None:
-        """Returns when all items are done. Raises what `check` raises."""
+    def wait(self, enough: Callable[[], bool] = lambda: False) -> None:
+        """Returns when all items are done, and `finish`, or when these are enough, which is asked
+        after each. Raises what `check` raises."""
         self.start()
         if self._process != os.getpid():
             for item in np.flatnonzero(~self.done).tolist():
@@ -121,7 +135,9 @@ class Filler:
                 self.done[item] = True
             return
         with self._changed:
-            self._changed.wait_for(lambda: self._failure is not None or self.done.all())
+            self._changed.wait_for(
+                lambda: self._failure is not None or bool(self.done.all()) or enough()
+            )
         self.check()
 
     def _run(self) -> None:
@@ -129,11 +145,18 @@ class Filler:
         while main.is_alive() and (item := self._take()) is not None:
             try:
                 self.work(item)
+                if self._is_last():
+                    self.finish()
             except BaseException as error:
                 self._failure = self._failure or error  # the first; others may follow from it
             with self._changed:
                 self.done[item] = self._failure is None
                 self._changed.notify_all()
+
+    def _is_last(self) -> bool:
+        with self._changed:
+            self._left -= 1
+            return not self._left
 
     def _take(self) -> int | None:
         with self._changed:

@@ -2,7 +2,8 @@
 
     PLACE/copies/NAME/          a remote dump's manifest and shards; its users lock NAME.used
     PLACE/tokens/NAME/          the tokens of a source of texts; likewise
-    PLACE/verified/NAME         an empty file: this file, as it was then, had the recorded SHA-256
+    PLACE/verified/NAME         an empty file: this file, as it was then, had the recorded SHA-256;
+                                or these rows of these files had the recorded hashes
 
 PLACE is $SOFTLABELS_CACHE, else ~/.cache/softlabels. Every file appears whole or not at all.
 """
@@ -119,17 +120,27 @@ class LocalCache:
 
     def is_verified(self, path: str, sha256: str) -> bool:
         """Whether this very file, unchanged since, was once seen to have this hash."""
-        return self._mark(path, sha256).exists()
+        return self.is_noted(_of_file(path, sha256))
 
     def remember_verified(self, path: str, sha256: str) -> None:
-        with suppress(OSError):  # without the mark, the file is only hashed again
-            self._mark(path, sha256).parent.mkdir(parents=True, exist_ok=True)
-            self._mark(path, sha256).touch()
+        self.note(_of_file(path, sha256))
 
-    def _mark(self, path: str, sha256: str) -> Path:
-        stat = os.stat(path)  # a changed file gets another mark
-        text = f"{sha256} {stat.st_dev} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns}"
+    def is_noted(self, text: str) -> bool:
+        """Whether this was noted: that certain content, as certain files held it, is right."""
+        return self._mark(text).exists()
+
+    def note(self, text: str) -> None:
+        with suppress(OSError):  # without the mark, the content is only checked again
+            self._mark(text).parent.mkdir(parents=True, exist_ok=True)
+            self._mark(text).touch()
+
+    def _mark(self, text: str) -> Path:
         return self.place / "verified" / hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _of_file(path: str, sha256: str) -> str:
+    stat = os.stat(path)  # a changed file gets another mark
+    return f"{sha256} {stat.st_dev} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns}"
 
 
 def hold(copy: str | os.PathLike[str], user: object) -> None:

@@ -60,7 +60,8 @@ def test_reading_in_order_decodes_each_row_group_once(tmp_path, monkeypatch):
 
 def test_a_large_row_group_is_read_forwards_and_again(tmp_path, monkeypatch):
     monkeypatch.setattr(parquet, "WHOLE_BYTES", 0)
-    monkeypatch.setattr(parquet, "BATCH_ROWS", 4)
+    for name in ("LEAST_ROWS", "MOST_ROWS"):
+        monkeypatch.setattr(parquet, name, 4)
     source = open_source(write(tmp_path / "d.parquet", group=60))
     for rows in (range(10, 70), [90, 3, 3, 61, 59], range(5)):
         assert source.take(np.array(rows)).cells.tolist() == VALUES[list(rows)].tolist()

@@ -29,6 +29,30 @@ def test_the_first_failure_is_told_whatever_follows_from_it():
         filler.check()
 
 
+def test_who_needs_some_items_waits_for_these_and_the_last_one_finishes():
+    gate, done = threading.Event(), []
+
+    def work(item: int) -> None:
+        assert item < 2 or gate.wait(10)
+        done.append(item)
+
+    filler = Filler(work, 4, threads=2, finish=lambda: done.append(-1))
+    filler.start()
+    filler.wait(lambda: {0, 1} <= set(done))
+    assert sorted(done) == [0, 1]
+    gate.set()
+    filler.wait()
+    assert (len(done), done[-1]) == (5, -1)
+
+
+def test_what_finishing_raises_is_raised():
+    def finish() -> None:
+        raise MemoryError("no room")
+
+    with pytest.raises(MemoryError, match="no room"):
+        Filler(lambda item: None, 3, threads=2, finish=finish).wait()
+
+
 def test_every_item_is_done_once_and_here_too_where_threads_do_not_live_on():
     order = []
     filler = Filler(order.append, 50, threads=3)

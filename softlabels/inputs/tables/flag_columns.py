@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from softlabels.errors import SourceError
 from softlabels.inputs.label_lists import LabelLists
-from softlabels.inputs.tables.identity import Identity
+from softlabels.inputs.tables.identity import Files, Identity
 from softlabels.inputs.tables.table import Table
 from softlabels.system.humanize import short
 
@@ -30,6 +30,10 @@ class FlagColumns:
     @property
     def identity(self) -> Identity | None:
         return self.table.identity
+
+    @property
+    def files(self) -> Files | None:
+        return self.table.files
 
     def categories(self, name: str) -> list[str] | None:
         return None if name == self.name else self.table.categories(name)

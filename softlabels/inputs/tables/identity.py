@@ -13,6 +13,8 @@ from typing import Protocol
 
 from softlabels.errors import SourceError
 
+Files = tuple[tuple[Path, tuple[int, int]], ...]  # each with size and time of change (ns)
+
 
 class Identity(Protocol):
     """Which files these are. Can be pickled."""
@@ -43,7 +45,7 @@ class Contents:
     """Files that were read whole. They are hashed only on demand, since most callers never ask.
     Size and time of change show whether they are still the files that were read."""
 
-    files: tuple[tuple[Path, tuple[int, int]], ...]
+    files: Files
 
     @classmethod
     def of(cls, paths: Sequence[Path]) -> "Contents":

@@ -85,7 +85,7 @@ class MapTable:
         if len(dataset):
             self._look()
 
-    identity = None
+    identity = files = None
 
     def __len__(self) -> int:
         return len(self._sums)

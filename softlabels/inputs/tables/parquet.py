@@ -20,12 +20,13 @@ import pyarrow.parquet as pq
 from softlabels.errors import SourceError
 from softlabels.inputs.plain import features_of, plain, plain_type, same_type
 from softlabels.inputs.pointers import POINTER, refuse_pointer
-from softlabels.inputs.tables.identity import Lines
+from softlabels.inputs.tables.identity import Files, Lines
 from softlabels.inputs.tables.table import texts_of_codes
 
 WHOLE_BYTES = 128 << 20  # a row group's columns up to this size are decoded at once
 KEPT_BYTES = 256 << 20  # of decoded row groups that a process keeps
-BATCH_ROWS = 256  # rows at a time of a larger row group, which is streamed
+BATCH_BYTES = 4 << 20  # at a time of a larger row group, which is streamed
+LEAST_ROWS, MOST_ROWS = 256, 65_536  # in that
 BUFFER_BYTES = 1 << 20
 
 
@@ -97,6 +98,8 @@ class ParquetTable:
             if start < end:
                 parts.append(self._rows(first, names, start - begin, min(stop, end) - begin))
                 start = min(stop, end)
+                if start == end and len(self._groups) > 1:  # who reads on comes back later, if ever
+                    self._state.drop(*self._groups[first])
             first += 1
         return self._table(names, parts)
 
@@ -121,6 +124,10 @@ class ParquetTable:
     def identity(self) -> Lines:
         """By size and footer, which holds the place, sizes and extremes of every row group."""
         return Lines([f"{size} {footer}" for size, _, footer in self.marks])
+
+    @property
+    def files(self) -> Files:
+        return tuple((p, mark[:2]) for p, mark in zip(self.paths, self.marks, strict=True))
 
     def categories(self, name: str) -> list[str] | None:
         first = next((n for n, rows in enumerate(np.diff(self._starts)) if rows), None)
@@ -170,10 +177,10 @@ class _Opened:
 
     def rows(self, number: int, group: int, names: tuple, start: int, stop: int) -> pa.Table:
         with self.lock:
-            key = (number, group, names)
+            key = self._kept_key(number, group, names)
             if key in self.kept:
                 self.kept.move_to_end(key)
-                return self.kept[key].slice(start, stop - start)
+                return self.kept[key].select(list(names)).slice(start, stop - start)
             file = self._file(number)
             try:
                 if self.is_large(key):
@@ -187,6 +194,19 @@ class _Opened:
                 ) from error
             self._keep(key, table)
             return table.slice(start, stop - start)
+
+    def drop(self, number: int, group: int) -> None:
+        """Keep this row group no longer."""
+        with self.lock:
+            for key in [key for key in self.kept if key[:2] == (number, group)]:
+                self.kept_bytes -= self.kept.pop(key).nbytes
+
+    def _kept_key(self, number: int, group: int, names: tuple) -> tuple:
+        """That of a kept table which has these columns, beside others; else that of their own."""
+        for key in self.kept:
+            if key[:2] == (number, group) and set(names) <= set(key[2]):
+                return key
+        return number, group, names
 
     def _keep(self, key: tuple, table: pa.Table) -> None:
         self.kept[key] = table
@@ -219,7 +239,9 @@ class _Opened:
     def _stream(self, key: tuple, file: pq.ParquetFile, start: int) -> "_Stream":
         stream = self.streams.get(key)
         if stream is None or start < stream.first:
-            self.streams[key] = stream = _Stream(file, key[1], key[2])
+            rows = BATCH_BYTES * file.metadata.row_group(key[1]).num_rows // self.sizes[key]
+            rows = min(MOST_ROWS, max(LEAST_ROWS, rows))
+            self.streams[key] = stream = _Stream(file, key[1], key[2], rows)
             if len(self.streams) > 2:
                 self.streams.popitem(last=False)
         self.streams.move_to_end(key)
@@ -230,8 +252,8 @@ class _Stream:
     """A row group that is too large to be decoded whole. It is read forwards; to go back, it starts
     again."""
 
-    def __init__(self, file: pq.ParquetFile, group: int, names: tuple) -> None:
-        self.batches = file.iter_batches(BATCH_ROWS, row_groups=[group], columns=list(names))
+    def __init__(self, file: pq.ParquetFile, group: int, names: tuple, rows: int) -> None:
+        self.batches = file.iter_batches(rows, row_groups=[group], columns=list(names))
         self.first = 0  # the first row of `held`, counted within the group
         self.held: list[pa.RecordBatch] = []
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from softlabels.inputs.plain import features_of, is_text, plain, plain_feature, plain_type
-from softlabels.inputs.tables.identity import Identity
+from softlabels.inputs.tables.identity import Contents, Files, Identity
 
 
 class Table(Protocol):
@@ -31,6 +31,11 @@ class Table(Protocol):
     def identity(self) -> Identity | None:
         """Which files these are; None if only reading all rows would tell."""
 
+    @property
+    def files(self) -> Files | None:
+        """The files that hold all of it, as they were when it was opened; None for memory, and
+        where other files belong to it."""
+
 
 class DatasetTable:
     """The rows of a `datasets` dataset: in memory, or mapped from Arrow files."""
@@ -45,7 +50,7 @@ class DatasetTable:
         self._arrow = encoded.with_format("arrow")
         self._selected: dict[tuple[str, ...], datasets.Dataset] = {}
 
-    identity = None
+    identity = files = None
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -96,6 +101,10 @@ class ArrowTable:
         self.features = features_of(table.schema) | (features or {})
         self.padded = [field.name for field in table.schema if is_padded(field)]
         self._rows = datasets.table.InMemoryTable(table)  # whose slices need no search
+
+    @property
+    def files(self) -> Files | None:
+        return self.identity.files if isinstance(self.identity, Contents) else None
 
     def to_numbers(self, names: Sequence[str]) -> None:
         """Make these padded columns numbers."""

@@ -1,0 +1,153 @@
+"""The inputs of all rows, kept in memory: read once, in the background or when they are asked for.
+
+Numbers are read in bulk, in the order of the source, where a row costs little more than its digest.
+A shuffled batch waits for that: its rows, gathered from a file on their own, would take longer.
+Pictures are decoded for each batch, beside the threads that decode all.
+
+Shapes: N rows asked for; inputs are [N, C, H, W] images (uint8) or [N, …] numbers.
+"""
+
+import mmap
+import threading
+from collections.abc import Callable
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import get_worker_info
+
+from softlabels.inputs.checked import Checked
+from softlabels.inputs.chosen_rows import ChosenRows
+from softlabels.inputs.hashing import hash_arrays
+from softlabels.system.background import Filler
+
+DECODED_ROWS = 256  # in the background at a time
+READ_BYTES = 8 << 20  # of numbers, in bulk at a time
+FEW_ROWS = 8  # are read on their own, so that `dataset[0]` waits for no others
+THREADS = 2  # digests of short rows hold the interpreter's lock; the other one reads meanwhile
+
+
+class Kept:
+    """The inputs of all rows, in memory that forked processes share, and which are there yet.
+
+    rows: which they are. first: the first of them, [1, …]. decode: reads some, [N, …], and checks
+    them. in_bulk: whether they are numbers as the source has them. device: where they are wanted,
+    if not here: they are copied there once all are read. checked: what earlier runs have checked.
+    """
+
+    def __init__(
+        self,
+        rows: ChosenRows,
+        first: Tensor,
+        decode: Callable[[np.ndarray], Tensor],
+        in_bulk: bool,
+        device: torch.device | None = None,
+        checked: Checked | None = None,
+    ) -> None:
+        self.rows, self.decode, self.in_bulk = rows, decode, in_bulk
+        self.device, self.checked = device, checked
+        self.memory = _shared(len(rows), first.numpy().dtype, first.shape[1:])
+        self.values = torch.from_numpy(self.memory)
+        self.done = _shared(len(rows), np.dtype(bool), ())
+        self.complete = False
+        self.block_rows = DECODED_ROWS
+        if in_bulk:
+            self.block_rows = max(DECODED_ROWS, READ_BYTES // max(1, self.memory[:1].nbytes))
+        blocks = -(-len(rows) // self.block_rows)
+        self.filler = Filler(self._fill, blocks, THREADS, self._finish)
+        self._blocks = iter(range(blocks))
+        self._reading = threading.Lock()
+        self._copied: Tensor | None = None
+        self._copying = threading.Lock()
+
+    def gather(self, rows: np.ndarray, ahead: bool) -> Tensor:
+        """The inputs of these rows. ahead: whether to go on with the others in the background.
+        Raises what reading, decoding and checking raise, of these rows or of others."""
+        worker = get_worker_info() is not None  # it decodes its own batches only
+        if not self.complete:
+            self.filler.check()
+            self._ensure(rows, ahead and not worker)
+        if self.device is None or worker:
+            return self.values.index_select(0, torch.from_numpy(rows))
+        if self._copied is None and self.complete:
+            self._copy()
+        if self._copied is None:
+            return self.values.index_select(0, torch.from_numpy(rows)).to(self.device)
+        return self._copied.index_select(0, torch.from_numpy(rows).to(self.device))
+
+    def _ensure(self, rows: np.ndarray, ahead: bool) -> None:
+        missing = rows[~self.done[rows]]
+        if not len(missing):
+            self.complete = bool(self.done.all())
+        if ahead:
+            self.filler.start()
+        if len(missing) > FEW_ROWS and ahead and self.in_bulk and self.filler.is_here:
+            self.filler.wait(lambda: bool(self.done[missing].all()))
+        else:
+            self._decode(missing)
+
+    def _fill(self, number: int) -> None:
+        if self.in_bulk:
+            self._fill_in_bulk()
+        else:
+            self._decode(self._missing_of(number))
+
+    def _missing_of(self, block: int) -> np.ndarray:
+        rows = self._order[block * self.block_rows : (block + 1) * self.block_rows]
+        return rows[~self.done[rows]]
+
+    def _fill_in_bulk(self) -> None:
+        """The next block: some files can only be read forwards."""
+        with self._reading:
+            rows = self._missing_of(next(self._blocks))
+            if not len(rows):
+                return
+            values = self.rows.source.numbers(self.rows.positions[rows])
+        if self._are_right(values, rows):
+            follow = rows[-1] - rows[0] + 1 == len(rows) and (rows[1:] > rows[:-1]).all()
+            self.memory[slice(rows[0], rows[-1] + 1) if follow else rows] = values
+            self.done[rows] = True
+        else:  # which says what is wrong, and of which row
+            self._decode(rows)
+
+    def _are_right(self, values: np.ndarray, rows: np.ndarray) -> bool:
+        if values.shape[1:] != self.memory.shape[1:] or values.dtype != self.memory.dtype:
+            return False
+        hashes = self.rows.hashes
+        if hashes is None or (self.checked is not None and self.checked.are_known):
+            return True
+        return bool((hash_arrays(values) == hashes[rows]).all())
+
+    def _finish(self) -> None:
+        if self.checked is not None:
+            self.checked.remember()
+        if self.device is not None:
+            self._copy()
+
+    def _copy(self) -> None:
+        with self._copying:
+            if self._copied is None and self.device is not None:
+                self._copied = self.values.to(self.device)
+
+    @cached_property
+    def _order(self) -> np.ndarray:
+        """All rows; of numbers in the order of the source."""
+        positions = self.rows.positions
+        if not self.in_bulk or (positions[1:] > positions[:-1]).all():
+            return np.arange(len(positions))
+        return np.argsort(positions, kind="stable")
+
+    def _decode(self, rows: np.ndarray) -> None:
+        if len(rows):
+            # a tensor made in inference mode can't be written to, so numpy writes
+            self.memory[rows] = self.decode(rows).numpy()
+            self.done[rows] = True
+
+
+def _shared(rows: int, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+    """Zeros that this process shares with those that it forks."""
+    size = rows * int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    return np.frombuffer(mmap.mmap(-1, max(1, size)), dtype)[: size // dtype.itemsize].reshape(
+        rows, *shape
+    )

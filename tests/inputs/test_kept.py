@@ -1,0 +1,158 @@
+"""Inputs that are numbers, kept in memory: read in bulk, each hashed before it is given."""
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import softlabels
+from softlabels.errors import AlignmentError, SourceError
+from softlabels.inputs import kept
+from softlabels.inputs.tables import parquet
+from softlabels.system.cache import LocalCache
+from tests.conftest import Firsts, save_script
+
+ROWS = 1000
+
+
+def write(path: Path, values: np.ndarray, names: list, group: int = 128) -> None:
+    cells = pa.array(list(values))
+    pq.write_table(pa.table({"x": cells, "name": names}), path, row_group_size=group)
+    os.utime(path, (1e9, 1e9))  # no file that is being written
+
+
+@pytest.fixture(scope="module")
+def values() -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(ROWS, 6)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def dump(tmp_path_factory, values) -> str:
+    """Of rows that are called r0, r1, …; it has no inputs."""
+    place = tmp_path_factory.mktemp("kept")
+    write(place / "x.parquet", values, [f"r{i}" for i in range(ROWS)])
+    softlabels.dump(teacher=save_script(Firsts(), place / "t.pt"), data=str(place / "x.parquet"),
+                    out=str(place / "d"), id_column="name", shard_rows=300)  # fmt: skip
+    return str(place / "d")
+
+
+@pytest.fixture
+def source(tmp_path, values) -> Path:
+    """The same rows in another order."""
+    mixed = np.random.default_rng(1).permutation(ROWS)
+    write(tmp_path / "mixed.parquet", values[mixed], [f"r{i}" for i in mixed])
+    return tmp_path / "mixed.parquet"
+
+
+@pytest.fixture
+def hashed(monkeypatch) -> list[int]:
+    """How many rows were hashed in bulk, block by block."""
+    counts, hash_arrays = [], kept.hash_arrays
+    monkeypatch.setattr(
+        kept, "hash_arrays", lambda cells: (counts.append(len(cells)), hash_arrays(cells))[1]
+    )
+    return counts
+
+
+def an_epoch(dataset) -> torch.Tensor:
+    """The inputs in the order of the rows, taken from shuffled batches."""
+    batches = list(dataset.batches(64, shuffle=True))
+    ids = [id for batch in batches for id in batch["id"]]
+    order = np.argsort([int(id[1:]) for id in ids])
+    return torch.cat([batch["input"] for batch in batches])[torch.from_numpy(order)]
+
+
+@pytest.mark.parametrize("group", ["kept", "read forwards", "one"])
+@pytest.mark.parametrize("shards", [None, "1,3"])
+def test_shuffled_batches_are_those_of_the_source(
+    dump, source, values, hashed, monkeypatch, group, shards
+):
+    monkeypatch.setattr(kept, "READ_BYTES", 24 * 300)
+    if group == "read forwards":
+        monkeypatch.setattr(parquet, "WHOLE_BYTES", 0)
+    elif group == "one":
+        pq.write_table(pq.read_table(source), source)
+    dataset = softlabels.load(dump, source=str(source), shards=shards, cache=False)
+    expected = values if shards is None else np.concatenate([values[300:600], values[900:]])
+    assert torch.equal(an_epoch(dataset), torch.from_numpy(expected))
+    assert sum(hashed) == len(expected)
+    assert torch.equal(dataset["input"], torch.from_numpy(expected))
+    assert sum(hashed) == len(expected), "each row is read and hashed once"
+
+
+@pytest.mark.parametrize("of_other", ["value", "length", "empty"])
+def test_a_row_that_changed_is_refused_by_its_id(dump, tmp_path, values, of_other):
+    cells = list(values.copy())
+    cells[700] = {"value": cells[700] * 2, "length": cells[700][:5], "empty": None}[of_other]
+    names = [f"r{i}" for i in range(ROWS)]
+    path = tmp_path / "changed.parquet"
+    pq.write_table(pa.table({"x": pa.array(cells), "name": names}), path, row_group_size=128)
+    dataset = softlabels.load(dump, source=str(path))
+    with pytest.raises((AlignmentError, SourceError), match="id r700"):
+        an_epoch(dataset)
+    with pytest.raises((AlignmentError, SourceError), match="id r700"):
+        softlabels.train(dump=dump, source=str(path), T=2, alpha=1, student="linear",
+                         out=str(tmp_path / "s.pt"))  # fmt: skip
+
+
+def test_what_was_checked_is_remembered_by_the_files(dump, source, values, hashed, tmp_path):
+    cache = str(tmp_path / "cache")
+
+    def opened(**words) -> int:
+        hashed.clear()
+        dataset = softlabels.load(dump, source=str(source), **{"cache": cache} | words)
+        assert torch.equal(an_epoch(dataset), torch.from_numpy(values))
+        dataset.examples._kept.filler.wait()
+        return sum(hashed)
+
+    assert [opened(), opened(), opened(cache=False), opened()] == [ROWS, 0, ROWS, 0]
+    assert opened(shards="0-3") == 0
+    copy = source.read_bytes()
+    source.unlink()
+    source.write_bytes(copy)
+    assert [opened(), opened()] == [ROWS, ROWS], "a file that was written just now may yet change"
+    os.utime(source, (1e9, 1e9))
+    assert [opened(), opened()] == [ROWS, 0]
+    LocalCache(cache).clear()
+    assert [opened(), opened()] == [ROWS, 0]
+    table = pq.read_table(source)
+    other = pa.array(list(table["x"].to_numpy() * 2))
+    pq.write_table(table.set_column(0, "x", other), source, row_group_size=128)
+    os.utime(source, (1e9, 1e9 + 7))
+    with pytest.raises(AlignmentError, match="not what the teacher saw"):
+        opened()
+
+
+def test_half_an_epoch_is_not_remembered(dump, source, hashed, tmp_path, monkeypatch):
+    words = {"source": str(source), "cache": str(tmp_path / "cache")}
+    with monkeypatch.context() as patch:
+        patch.setattr("softlabels.system.background.Filler.start", lambda self: None)
+        dataset = softlabels.load(dump, **words)
+        for row in range(20):
+            assert dataset[row]["id"] == f"r{row}", "a row waits for no others"
+    softlabels.load(dump, **words)[:]
+    assert sum(hashed) == ROWS
+
+
+def test_inputs_go_to_a_device_while_training_begins(dump_folder, dump, source, monkeypatch):
+    """Pictures are given, on the device, before all are decoded; then they lie there."""
+    expected = softlabels.load(dump_folder).take(np.arange(1200))["input"]
+    held, decode = threading.Event(), softlabels.inputs.kept.Kept._fill
+    monkeypatch.setattr(kept.Kept, "_fill", lambda *a: (held.wait(10), decode(*a)))
+    dataset = softlabels.load(dump_folder)
+    dataset.examples.keep_on(torch.device("cpu"))
+    rows = np.arange(1200)[::-1][:100].copy()
+    began = time.monotonic()
+    assert torch.equal(dataset.take(rows)["input"], expected[rows])
+    assert time.monotonic() - began < 9
+    assert dataset.examples._kept._copied is None
+    held.set()
+    dataset.examples._kept.filler.wait()
+    assert dataset.examples._kept._copied is not None
+    assert torch.equal(dataset.take(rows)["input"], expected[rows])
