@@ -103,3 +103,36 @@ def alone(folder: Path, model: Any, *columns: list[str]) -> np.ndarray:
         return np.concatenate(
             [model(**{n: v for n, v in row.items() if n in known}).logits.numpy() for row in rows]
         )
+
+
+class Pooled(torch.nn.Module):
+    """A sentence encoder with a head: the mean of the states of a text's tokens, then a layer."""
+
+    def __init__(self, encoder: Any) -> None:
+        super().__init__()
+        self.encoder, self.head = encoder, torch.nn.Linear(encoder.config.hidden_size, 3)
+        with torch.no_grad():
+            self.head.weight.mul_(8)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        states = self.encoder(input_ids, attention_mask=attention_mask).last_hidden_state
+        weights = attention_mask[..., None].float()
+        return self.head((states * weights).sum(1) / weights.sum(1))
+
+
+class Unmasked(Pooled):
+    """The same without a mask, so that it can't tell padding from text."""
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        return super().forward(input_ids, torch.ones_like(input_ids))
+
+
+def make_pooled(kind: type[Pooled] = Pooled) -> Pooled:
+    """The same weights each time."""
+    torch.manual_seed(3)
+    encoder = transformers.BertModel(CONFIGS["absolute"](), add_pooling_layer=False)
+    with torch.no_grad():
+        for weights in encoder.parameters():
+            if weights.ndim > 1:
+                weights.mul_(8)
+    return kind(encoder).eval()

@@ -119,6 +119,15 @@ class _Opened:
     preprocessing: str
 
 
+def _reads(teacher: Teacher, source: Source, how: Tokenizing) -> bool:
+    """Whether a teacher is given the tokens of texts. Where a file's inputs are something else,
+    reading them refuses that; a module in memory may take numbers, too."""
+    known = teacher.own_tokenizer is not None
+    if source.kind == "text":
+        return known or how.tokenizer is not None
+    return known and source.kind != "tokens" and teacher.kind not in OBJECTS
+
+
 def _open(options: DumpOptions, progress: Progress) -> _Opened:
     """The teacher; the data as they were chosen, else as the teacher remembers them, preprocessed
     likewise.
@@ -136,15 +145,16 @@ def _open(options: DumpOptions, progress: Progress) -> _Opened:
             source = open_chosen(data, _title(choice.teacher), remembered, progress, labels)
         except LabelSpaceMismatch as error:
             raise LabelSpaceMismatch(f"{error}. {WAYS_OUT}") from error
-        if teacher is not None and teacher.own_tokenizer and source.kind != "tokens":
+        how = options.part(Tokenizing)
+        if teacher is not None and _reads(teacher, source, how):
             if options.preprocess is not None:
                 raise UsageError(
                     f"--preprocess is {options.preprocess!r}, and {teacher.title} reads texts, "
                     f"which its tokenizer prepares; leave it out, or name another --tokenizer"
                 )
-            return read_texts(teacher, source, options.part(Tokenizing), progress), ""
+            return read_texts(teacher, source, how, progress), ""
         tokens = source.data if source.kind == "tokens" else ""
-        options.part(Tokenizing).refuse_any(_title(choice.teacher), tokens)
+        how.refuse_any(_title(choice.teacher), tokens)
         if unasked and source.kind != "image":  # what a module says of itself is about pictures
             known = None
         elif teacher is not None and unasked and options.preprocess is None:

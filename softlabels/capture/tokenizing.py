@@ -26,6 +26,7 @@ def read_texts(
         teacher.module, teacher.title, teacher.own_tokenizer, how, trained
     )
     teacher.remarks += remarks
+    teacher.pad = preprocess.tokenization[0].pad_of(teacher.module, teacher.title)
     with suppress(OSError):  # students without a tokenizer of their own look for it
         remember_tokenizer(preprocess.tokenization[0])
     return open_tokens(source, preprocess, progress)

@@ -1,6 +1,7 @@
 """A teacher tried on the first rows of its data, before anything is written. N rows, C classes."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from softlabels.errors import LogitsError, TeacherError, UsageError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.label_numbers import check_labels, has_two_classes
 from softlabels.inputs.token_inputs import TokenInputs
+from softlabels.models.limits import is_pretrained
 from softlabels.models.outputs import describe_pair
 from softlabels.models.tokens import Tokens
 from softlabels.probabilities import looks_like, scaled_probabilities
@@ -69,7 +71,8 @@ def try_teacher(
             f"its soft targets are of the other kind. Say --task {known}"
         )
     teacher.link = LINKS[run.task]
-    _refuse_regression(teacher, run)
+    if isinstance(examples, TokenInputs):
+        _refuse_regression(teacher, run)
     two = run.task != "multilabel" and has_two_classes(examples.source, names.names)
     teacher.binary = run.outputs == "binary" or two
     rows, inputs = examples.first_readable(run.batch_size)
@@ -119,8 +122,8 @@ def try_teacher(
 def _refuse_regression(teacher: Teacher, run: TeacherRun) -> None:
     """Raises TeacherError for a model of transformers with one output, unless it is said to be a
     logit."""
-    config = getattr(teacher.module, "config", None)
-    one = getattr(config, "num_labels", None) == 1 and teacher.own_tokenizer is not None
+    held: Any = getattr(teacher.module, "held", teacher.module)
+    one = is_pretrained(held) and held.config.num_labels == 1
     if one and run.outputs != "binary" and run.task != "multilabel":
         raise TeacherError(
             f"{teacher.title} has one output, which transformers trains as a regression unless its "

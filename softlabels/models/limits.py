@@ -30,6 +30,14 @@ def limits_of(module: Any) -> Limits:
     return Limits(known, _positions(held), pad_token(held))
 
 
+def reader_in(module: Any) -> Any:
+    """The model of transformers that reads tokens: the module itself, or one inside it, such as an
+    encoder under a head. None where there is none."""
+    held = getattr(module, "held", module)
+    parts = held.modules() if isinstance(held, nn.Module) else ()
+    return next(filter(is_pretrained, parts), None)
+
+
 def is_pretrained(module: Any) -> bool:
     transformers = sys.modules.get("transformers")  # whoever has made one has imported it
     return transformers is not None and isinstance(module, transformers.PreTrainedModel)

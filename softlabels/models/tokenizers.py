@@ -17,7 +17,13 @@ from torch import Tensor, nn
 from softlabels.errors import TeacherError
 from softlabels.models.causes import first_line
 from softlabels.models.keywords import keywords_of
-from softlabels.models.limits import is_pretrained, limits_of, pad_token, refuse_without_pad
+from softlabels.models.limits import (
+    is_pretrained,
+    limits_of,
+    pad_token,
+    reader_in,
+    refuse_without_pad,
+)
 from softlabels.models.tokens import IDS, Tokens
 from softlabels.system.extras import need
 
@@ -84,34 +90,49 @@ class Tokenizer:
     def check(self, module: nn.Module, title: str) -> list[str]:
         """Remarks. Raises TeacherError where the tokens are not the model's, or where it has no
         token to pad with."""
-        config: Any = module.config
-        inputs = module.get_input_embeddings()  # type: ignore[operator]
-        ours = len(self.tokenizer)
-        theirs = int(getattr(inputs, "num_embeddings", config.vocab_size))
+        ours, theirs = len(self.tokenizer), limits_of(reader_in(module)).vocabulary
         remedy = "Give the tokenizer that the model was trained with: --tokenizer FOLDER"
-        if ours > theirs:
+        if theirs is not None and ours > theirs:
             raise TeacherError(
                 f"the tokenizer {self.name} has {ours:,} tokens, and {title} knows {theirs:,}: it "
                 f"is another model's. {remedy}"
             )
-        pad = refuse_without_pad(module, title)
-        own = getattr(self.tokenizer, "pad_token_id", None)
+        pad, own = self.pad_of(module, title), self._pad
         if own is not None and own != pad:
             raise TeacherError(
                 f"the tokenizer {self.name} pads with the token {own}, and {title} with {pad}: it "
                 f"is another model's. {remedy}"
             )
-        if ours < FEW * theirs:
+        if theirs is not None and ours < FEW * theirs:
             return [
                 f"warning: the tokenizer {self.name} has {ours:,} tokens, and {title} knows "
                 f"{theirs:,}: is it this model's?"
             ]
         return []
 
+    @property
+    def _pad(self) -> int | None:
+        pad: int | None = getattr(self.tokenizer, "pad_token_id", None)
+        return pad
+
+    def pad_of(self, module: nn.Module, title: str) -> int:
+        """The token that rows are padded with: that of the model of transformers, or of the one
+        inside the module, else the tokenizer's. Raises TeacherError where none is named."""
+        reader = reader_in(module)
+        if reader is not None and reader is getattr(module, "held", module):
+            return refuse_without_pad(module, title)
+        pad = self._pad if (own := limits_of(reader).pad) is None else own
+        if pad is None:
+            raise TeacherError(
+                f"neither {title} nor the tokenizer {self.name} names a token for padding: set "
+                f"tokenizer.pad_token, such as to tokenizer.eos_token, and save it again"
+            )
+        return pad
+
     def longest(self, module: nn.Module) -> int | None:
         """How many tokens the model takes at most; None where neither of them says."""
-        limits = [self.tokenizer.model_max_length, limits_of(module).longest or NO_LIMIT]
-        least = min(limits)
+        most = limits_of(reader_in(module)).longest or NO_LIMIT
+        least = min(self.tokenizer.model_max_length, most)
         return int(least) if least < NO_LIMIT else None
 
     @property

@@ -23,6 +23,7 @@ from softlabels.models.blueprints import Blueprint, Weighed
 from softlabels.models.causes import first_line
 from softlabels.models.tokenizers import FILES as TOKENIZER_FILES
 from softlabels.models.tokenizers import OwnTokenizer
+from softlabels.models.tokens import IDS
 from softlabels.spec import Call
 from softlabels.system.extras import need
 from softlabels.system.humanize import few
@@ -140,9 +141,10 @@ def _headless(transformers: ModuleType, place: str, what: str) -> str:
     maker = "" if kept is None else ", saved by sentence-transformers, whose answers are vectors"
     return (
         f"{place} is {what}, an encoder of texts{maker}, without a head that gives a logit for "
-        f"each class. Train one and save the whole: transformers' "
-        f"AutoModelForSequenceClassification.from_pretrained({place!r}, num_labels=…), then "
-        f"save_pretrained, beside its tokenizer"
+        f"each class. Train one and save the whole, with transformers' "
+        f"AutoModelForSequenceClassification.from_pretrained({place!r}, num_labels=…); or, where "
+        f"you have a head, give encoder, pooling and head as one module, in Python or as "
+        f"package.module:factory, with --tokenizer {place}"
     )
 
 
@@ -165,6 +167,9 @@ def describe_module(module: nn.Module) -> dict[str, Any]:
     task = TASKS.get(getattr(config, "problem_type", None) or "")
     known: dict[str, Any] = {"class_names": _class_names(config)}
     known["data"] = {} if task is None else {"task": task}
+    tokenizer = OwnTokenizer(place) if place and Path(place).is_dir() else None
+    if tokenizer is not None and module.main_input_name == IDS and tokenizer.is_there:
+        known["own_tokenizer"] = tokenizer
     if place and module.main_input_name == "pixel_values":
         at = {"trust_remote_code": False, "local_files_only": True}
         own = _own_preprocessing(transformers, place, at, getattr(config, "num_channels", 3))

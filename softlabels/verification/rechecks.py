@@ -13,6 +13,7 @@ from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import BLOCK_ROWS, Source
 from softlabels.inputs.text_inputs import numbers_alone
 from softlabels.inputs.token_inputs import TokenInputs
+from softlabels.inputs.whereabouts import find_tokenizer
 from softlabels.label_spaces import LabelSpace, match_label_spaces
 from softlabels.logits import DenseLogits, Logits
 from softlabels.measures import agrees
@@ -199,15 +200,20 @@ def replay(
 
 
 def _tokenized(inputs: Any, teacher: Teacher, plan: Preprocess) -> TokenInputs:
-    """The texts as the dump's teacher read them. Raises TeacherError for another tokenizer."""
-    assert teacher.own_tokenizer is not None, "the fingerprint is that of a teacher of texts"
-    tokenizer = teacher.own_tokenizer()
+    """The texts as the dump's teacher read them. Raises TeacherError where its tokenizer is neither
+    the teacher's own nor where it was last seen on this machine."""
     name, known, *_ = plan.picture[0].args
-    if tokenizer.hash != known:
+    tokenizer = None if teacher.own_tokenizer is None else teacher.own_tokenizer()
+    if tokenizer is None or tokenizer.hash != known:
+        theirs = "none" if tokenizer is None else tokenizer.hash
+        tokenizer = find_tokenizer(known, [name] if "/" in name else [])
+    if tokenizer is None:
         raise TeacherError(
-            f"the tokenizer of {teacher.title} is {tokenizer.hash}, and the dump was made with "
-            f"{name}, {known}: put that one into the teacher's folder to replay it"
+            f"the tokenizer of {teacher.title} is {theirs}, and the dump was made with {name}, "
+            f"{known}, which is not where it was, or was never, on this machine: put that one into "
+            f"the teacher's folder to replay it"
         )
+    teacher.pad = tokenizer.pad_of(teacher.module, teacher.title)
     own = replace(plan, tokenizer=tokenizer)
     return TokenInputs(inputs.source, own, inputs.positions, inputs.hashes)
 

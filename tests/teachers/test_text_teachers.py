@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import softlabels
 from softlabels.errors import SourceError, TeacherError, UsageError
@@ -17,7 +18,10 @@ from tests.inputs.test_texts import write
 from tests.text_models import (
     CONFIGS,
     WORDS,
+    Pooled,
+    Unmasked,
     alone,
+    make_pooled,
     make_tokenizer,
     save_classifier,
     sentences,
@@ -274,3 +278,45 @@ def test_tokenizers_of_python_and_with_tokens_of_their_own(place, monkeypatch):
         )
         hashes.append(Tokenizer(slow, "slow").hash)
     assert hashes[0] != hashes[1]
+
+
+@pytest.mark.parametrize("kind", [Pooled, Unmasked])
+def test_a_sentence_encoder_with_a_head(place, kind):
+    """A module in memory, or what a factory makes, with the tokenizer that is named."""
+    module = make_pooled(kind)
+    make_tokenizer().save_pretrained(place / "tok")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(place / "tok")
+    texts = sentences(ROWS)
+    with torch.inference_mode():
+        rows = [torch.tensor([tokenizer(text)["input_ids"]]) for text in texts]
+        ones = [{"attention_mask": torch.ones_like(row)} for row in rows]
+        expected = torch.cat(
+            [Pooled.forward(module, row, **one) for row, one in zip(rows, ones, strict=True)]
+        ).numpy()
+    lines = Lines()
+    stored = dumped(place, teacher=module, tokenizer=str(place / "tok"), progress=lines)
+    np.testing.assert_allclose(stored, expected, atol=2e-4, rtol=1e-4)
+    statistics = softlabels.info(place / "dump")["manifest"]["statistics"]
+    assert statistics["tokens"] == sum(row.shape[1] for row in rows)
+    assert ("padding" in statistics) == (kind is Pooled)
+    checked = softlabels.verify(dump=str(place / "dump"), replay=20, teacher=module)
+    assert checked.good
+    if kind is Pooled:
+        options = {"teacher": "tests.text_models:make_pooled", "out": str(place / "e")}
+        dumped(place, tokenizer=tokenizer, **options)
+        again = every(DumpReader(Folder(str(place / "e"))))
+        np.testing.assert_array_equal(again, stored)
+        with pytest.raises(UsageError, match="numbers are needed here"):
+            dumped(place, teacher=module, out=str(place / "f"))
+        write(place / "d.csv", text=[*texts[:-1], "a " * 40], label=[0, 1] * 50)
+        with pytest.raises(SourceError, match="has 42 tokens, and the model takes 24"):
+            dumped(place, teacher=module, tokenizer=tokenizer, out=str(place / "f"))
+
+
+def test_a_model_in_memory_reads_with_the_tokenizer_of_its_folder(place):
+    model = save_classifier(place / "net")
+    expected = alone(place / "net", model, sentences(ROWS))
+    loaded = transformers.AutoModelForSequenceClassification.from_pretrained(place / "net")
+    stored = dumped(place, teacher=loaded)
+    np.testing.assert_allclose(stored, expected, atol=2e-4, rtol=1e-4)
+    assert softlabels.verify(dump=str(place / "dump"), replay=20, teacher=loaded).good
