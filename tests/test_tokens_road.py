@@ -294,6 +294,9 @@ def test_inputs_that_do_not_fit_are_refused(tmp_path, nets):
 
     with pytest.raises(TeacherError, match="needs lengths and takes the inputs input_ids, lengths"):
         dumped(tmp_path, Other(), path)
+    bad = written(tmp_path / "bad.parquet", {"input_ids": large})
+    with pytest.raises(TeacherError, match=r"index out of range.*id 59, which has the largest tok"):
+        dumped(tmp_path, Mean(), bad, out=str(tmp_path / "other"))
     said = Lines()
     dumped(tmp_path, Mean(), unmasked, progress=said)
     assert "begin or end with several of the token 0, as padded rows do" in str(said)

@@ -1,5 +1,7 @@
 """A teacher tried on the first rows of its data, before anything is written. N rows, C classes."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +14,7 @@ from softlabels.capture.planning import Storage
 from softlabels.errors import LogitsError, TeacherError, UsageError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.label_numbers import check_labels, has_two_classes
+from softlabels.inputs.sources import Source
 from softlabels.inputs.token_inputs import TokenInputs
 from softlabels.models.limits import is_pretrained
 from softlabels.models.outputs import describe_pair
@@ -80,11 +83,12 @@ def try_teacher(
     ids = block.ids.tolist()
     inputs = examples.finish(inputs.to(device))  # type: ignore[arg-type]
     side = ""
-    if isinstance(inputs, Tokens):
-        steps = examples.preprocess
-        own = steps.tokenization[0].side if steps.is_tokenizer else "right"
-        side = choose_side(teacher, inputs, own, run.precision)
-    logits_NC = teacher.logits(inputs, run.precision)
+    with _naming_rows(examples.source):
+        if isinstance(inputs, Tokens):
+            steps = examples.preprocess
+            own = steps.tokenization[0].side if steps.is_tokenizer else "right"
+            side = choose_side(teacher, inputs, own, run.precision)
+        logits_NC = teacher.logits(inputs, run.precision)
     classes = logits_NC.shape[1]
     if run.outputs == "binary" and not teacher.is_pair:
         raise UsageError(
@@ -130,6 +134,23 @@ def _refuse_regression(teacher: Teacher, run: TeacherRun) -> None:
             f"problem_type says otherwise, and a dump has logits of classes. If it is the logit of "
             f"the second of two classes, as a cross-encoder's may be, say --outputs binary"
         )
+
+
+@contextmanager
+def _naming_rows(source: Source) -> Iterator[None]:
+    """Where a teacher fails over columns of tokens, its error with the rows that ask most of it,
+    which it was tried on."""
+    try:
+        yield
+    except TeacherError as error:
+        if source.kind != "tokens" or error.__cause__ is None:
+            raise
+        span = source.token_span
+        raise TeacherError(
+            f"{error}. It was tried on the row with id {span.largest.id!s}, which has the largest "
+            f"token, {span.largest.value:,}, and on the one with id {span.longest.id!s}, which has "
+            f"{span.longest.value:,} tokens: does it know such tokens, and so many?"
+        ) from error
 
 
 def _sameness(hashes_N: np.ndarray, logits_NC: Tensor) -> str:

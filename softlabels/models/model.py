@@ -18,7 +18,7 @@ from softlabels.models.limits import pad_token
 from softlabels.models.masks import refuse_unmasked
 from softlabels.models.outputs import logits_of, pair_of
 from softlabels.models.tokenizers import Tokenizer
-from softlabels.models.tokens import Tokens
+from softlabels.models.tokens import IDS, Tokens
 from softlabels.system.devices import autocast, resolve_device, tf32
 
 
@@ -191,6 +191,11 @@ class Model:
                 raise TeacherError(
                     f"{self.title} failed with a batch of shape {list(inputs.shape)}: {reason}. It "
                     f"is given a tensor of up to --batch-size preprocessed inputs"
+                ) from error
+            if isinstance(inputs, Tokens):
+                raise TeacherError(
+                    f"{self.title} can't take {len(inputs)} rows of up to {inputs.shape[1]:,} "
+                    f"tokens, the largest {inputs.columns[IDS].max():,}: {reason}"
                 ) from error
             raise TeacherError(
                 f"{self.title} can't take inputs of shape {list(inputs.shape)}: {reason}. Check "
