@@ -242,12 +242,15 @@ class Preprocess:
         if self.is_opaque and not batch.is_floating_point():
             return batch.long()
         x = batch.float()
+        if x.dtype == batch.dtype and self.numbers:
+            x = x.clone()
+        # in place: on a CPU, fresh memory for each step takes three times as long as the arithmetic
         for call in self.numbers:
             if call.name == "scale":
-                x = x / call.args[0]
+                x /= call.args[0]
             else:
                 mean, std = (_per_channel(value, x, call) for value in call.args)
-                x = (x - mean) / std
+                x.sub_(mean).div_(std)
         return x
 
 

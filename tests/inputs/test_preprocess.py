@@ -211,6 +211,19 @@ def test_means_are_one_for_each_channel_or_refused(channels):
             words.on_numbers(batch)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float16, torch.float32])
+def test_steps_on_numbers_leave_the_inputs_as_they_are(dtype):
+    batch = torch.arange(24).reshape(2, 3, 2, 2).to(dtype)
+    mean, std = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.2, 0.3, 0.7])
+    expected = (batch.float() / 255 - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+    words = Preprocess.parse("scale(255)|normalize((0.1, 0.2, 0.3), (0.2, 0.3, 0.7))")
+    with torch.inference_mode():
+        found = words.on_numbers(batch)
+    assert torch.equal(found, expected)
+    assert torch.equal(batch, torch.arange(24).reshape(2, 3, 2, 2).to(dtype))
+    assert torch.equal(words.on_numbers(batch[:1].expand(4, 3, 2, 2))[3], expected[0])
+
+
 @given(st.integers(0, 2**40), st.lists(st.integers(0, 2**50), min_size=1, max_size=20, unique=True))
 def test_views_depend_on_seed_id_and_view_alone(seed, ids):
     whole = draw_shifts(2, seed, np.array(ids), 3)
