@@ -46,7 +46,7 @@ chosen_rows token_cache checked
 kept
 describing label_numbers examples
 token_inputs
-text_inputs tokenizing
+text_inputs tokenizing reading_tokens
 opening preprocessing own_preprocessing viewed augmented
 """,
     "inputs.tables": """

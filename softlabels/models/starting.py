@@ -132,7 +132,8 @@ def _object(choice: ModelChoice, classes: int) -> Beginning:
         made = make_module(model, spec, classes)
         return Beginning(made, spec, "the weights that it makes", reads_text=reads_tokens(made))
     check_state(model, spec)
-    own = OwnTokenizer(str(place)) if (place := getattr(model, "name_or_path", "")) else None
+    place = str(getattr(model, "name_or_path", "") or "")
+    own = OwnTokenizer(place, {"local_files_only": True}) if place else None
     return Beginning(
         model, spec, "the weights that it has", is_users=True, reads_text=reads_tokens(model),
         own_tokenizer=own if own is not None and own.is_there else None,

@@ -5,6 +5,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -18,9 +19,7 @@ from softlabels.errors import TeacherError
 from softlabels.models.causes import first_line
 from softlabels.models.keywords import keywords_of
 from softlabels.models.limits import (
-    is_pretrained,
     limits_of,
-    pad_token,
     reader_in,
     refuse_without_pad,
 )
@@ -158,13 +157,14 @@ class OwnTokenizer:
     def is_there(self) -> bool:
         """Whether the folder has files of one."""
         transformers = need("transformers", "transformers", f"the tokenizer {self.place}")
-        return any(_has(transformers, self.place, name, self.at) for name in VOCABULARIES)
+        with suppress(OSError):  # of a name on the Hub that can't be asked for
+            return any(_has(transformers, self.place, name, self.at) for name in VOCABULARIES)
+        return False
 
 
 def reads_tokens(module: nn.Module) -> bool:
-    """Whether it is a model of transformers, or like one, that takes tokens by name."""
-    known = hasattr(module, "config") and hasattr(module, "get_input_embeddings")
-    return known and IDS in keywords_of(module).names
+    """Whether it is a model of transformers, or has one inside, and takes tokens by name."""
+    return reader_in(module) is not None and IDS in keywords_of(module).names
 
 
 def tokenizer_of(given: Any) -> Tokenizer:
@@ -192,7 +192,7 @@ def tokenizer_from(files: Mapping[str, Tensor], name: str, known: str, title: st
     need("transformers", "transformers", f"the tokenizer of {title}")
     with tempfile.TemporaryDirectory() as folder:
         for file, content in files.items():
-            if Path(file).name != file:  # a stranger's file leads nowhere else
+            if Path(file).name != file or file == "..":  # a stranger's file leads nowhere else
                 raise TeacherError(f"{title} holds a file of a tokenizer called {file!a}")
             Path(folder, file).write_bytes(content.numpy().tobytes())
         tokenizer = Tokenizer(open_tokenizer(folder).tokenizer, title, name)
@@ -222,22 +222,13 @@ def open_tokenizer(place: str, **at: Any) -> Tokenizer:
     return Tokenizer(tokenizer, place)
 
 
-def padded_inputs(module: nn.Module, tokens: Tokens, side: str) -> dict[str, Tensor]:
-    """A batch of tokens by the names that a model of transformers takes, padded on `side` by its
-    own token."""
-    pad = refuse_without_pad(module, "the model") if is_pretrained(module) else 0
-    given, named = keywords_of(module).chosen(tokens.padded(side, pad_token(module) or pad))
-    if given:
-        raise TeacherError(
-            f"the model, a {type(module).__name__}, takes no {IDS}, and tokens are given by name: "
-            f"choose one whose forward takes {', '.join(tokens.columns)}"
-        )
-    return named
-
-
 def _has(transformers: Any, place: str, name: str, at: dict[str, Any]) -> bool:
     path = transformers.utils.cached_file(
-        place, name, revision=at.get("revision"), _raise_exceptions_for_missing_entries=False
+        place,
+        name,
+        revision=at.get("revision"),
+        local_files_only=at.get("local_files_only", False),
+        _raise_exceptions_for_missing_entries=False,
     )
     return path is not None
 

@@ -174,6 +174,9 @@ def describe_module(module: nn.Module) -> dict[str, Any]:
         at = {"trust_remote_code": False, "local_files_only": True}
         own = _own_preprocessing(transformers, place, at, getattr(config, "num_channels", 3))
         known |= own if "transform" in own else {}
+    own_tokenizer = OwnTokenizer(place, {"local_files_only": True})
+    if place and module.main_input_name == IDS and own_tokenizer.is_there:
+        known["own_tokenizer"] = own_tokenizer
     return known
 
 

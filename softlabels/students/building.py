@@ -15,6 +15,7 @@ from softlabels.inputs.token_inputs import TokenInputs
 from softlabels.inputs.tokenizing import check_texts
 from softlabels.models.causes import cause
 from softlabels.models.hashes import weight_hashes
+from softlabels.models.limits import pad_token, reader_in
 from softlabels.models.padding import find_side
 from softlabels.models.specs import is_factory
 from softlabels.models.starting import Beginning, ModelChoice, begin
@@ -104,10 +105,17 @@ def build(
     made_for = f"; it is made for --preprocess {begun.preprocess!r}" if begun.preprocess else ""
     student = Student(begun.module, classes, begun.spec, made_for)
     if isinstance(sample, Tokens):
+        student.pad = _pad_of(begun, examples.preprocess)
         begun.remarks.extend(_choose_side(student, examples, ranks.device))
     sample = examples.finish(sample.to(ranks.device))  # type: ignore[arg-type]
     check_model(student, sample)
     return Built(begun, student, check_training(student, sample, precision, share, ranks.world))
+
+
+def _pad_of(begun: Beginning, steps: Preprocess) -> int:
+    """The token that the student's rows are padded with."""
+    own = pad_token(reader_in(begun.module) or begun.module)
+    return (steps.pad if own is None else own) or 0
 
 
 def _choose_side(

@@ -16,13 +16,11 @@ from softlabels.inputs.examples import Examples
 from softlabels.inputs.label_lists import LabelLists, known
 from softlabels.inputs.label_numbers import has_two_classes
 from softlabels.inputs.opening import DataChoice, LabelChoice, open_chosen
-from softlabels.inputs.own_preprocessing import check_own_preprocessing
-from softlabels.inputs.preprocess import Preprocess
-from softlabels.inputs.preprocessing import choose, introduce
+from softlabels.inputs.preprocessing import introduce
 from softlabels.inputs.sources import Source
 from softlabels.inputs.text_inputs import numbers_alone
-from softlabels.inputs.token_inputs import TokenInputs, open_tokens
-from softlabels.inputs.tokenizing import Tokenizing, check_texts, tokenization
+from softlabels.inputs.token_inputs import TokenInputs
+from softlabels.inputs.tokenizing import Tokenizing
 from softlabels.label_spaces import LabelSpace, told_apart
 from softlabels.measures import TeacherScore
 from softlabels.models.model import Loading, Model
@@ -34,6 +32,7 @@ from softlabels.reports.classes import ClassTable, LabelTable
 from softlabels.soft_targets import LINKS
 from softlabels.students.held_out import Held, held_out, held_rows
 from softlabels.students.label_maps import BY_NUMBER, match_by_name, match_classes
+from softlabels.students.measuring import open_rows, steps_of
 from softlabels.students.reading import has_texts
 from softlabels.students.scoring import Matched, Running, score
 from softlabels.system.humanize import counted, html_table, measured
@@ -114,34 +113,20 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
     title = given if isinstance(given, str) else model.name
     task = _task_of(model, title, options)
     source = _open_data(model, title, task, options, progress)
-    unasked = "" if isinstance(given, str) else model.title
-    own, how = model.preprocess, options.part(Tokenizing)
-    reads_text = source.kind == "text" and (model.own_tokenizer or how.tokenizer) is not None
-    if model.own_tokenizer is not None:
-        check_texts(source, model.title)
-    if reads_text:
-        own = None
-    else:
-        how.refuse_any(title)
-    if unasked and source.kind != "image":  # what a module says of itself is about pictures
-        own = None
-    elif options.preprocess is None:
-        check_own_preprocessing(model)
-    chosen = choose(source, options.preprocess, own, "the checkpoint", unasked)
-    preprocess = chosen.preprocess
-    if reads_text:
-        preprocess, remarks = tokenization_of(model, how)
-        model.remarks += remarks
+    is_object = not isinstance(given, str)
+    how = options.part(Tokenizing)
+    chosen = steps_of(model, source, options.preprocess, how, is_object)
     held = Held()
     if options.holdout:
         held = held_out(title, model.data, source, options.against, progress)
-    examples = open_inputs(source, preprocess, held, progress)
+    examples = open_rows(source, chosen.preprocess, held, progress)
     introduce(progress, examples, chosen.origin)
     model.binary = task == "classification" and has_two_classes(
         source, source.class_names or model.class_names
     )
     device = model.device_for(options.device)
-    size = options.batch_size or (TOKENS_AT_ONCE if reads_text else AT_ONCE)
+    is_tokens = isinstance(examples, TokenInputs)
+    size = options.batch_size or (TOKENS_AT_ONCE if is_tokens else AT_ONCE)
     running = Running(title, model.to(device), device, size, progress)
     if isinstance(examples, TokenInputs):
         model.remarks += running.choose_side(examples)
@@ -160,32 +145,16 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
         evaluation.update(measures)
     if options.against is not None:
         inputs = _source_against(options)
-        given_steps = None if reads_text else preprocess
-        dataset = load(options.against, preprocess=given_steps, source=inputs)
+        steps = None if chosen.preprocess.is_tokenizer else chosen.preprocess
+        dataset = load(options.against, preprocess=steps, source=inputs)
         assert isinstance(dataset, Dump), "one folder was named"
-        if reads_text and has_texts(dataset.examples):
-            dataset = dataset.tokenized(preprocess, progress)
+        if steps is None and has_texts(dataset.examples):
+            dataset = dataset.tokenized(chosen.preprocess, progress)
         rows = np.arange(len(dataset))
         if options.holdout:
             rows = held_rows(held, title, model.data, source, dataset.reader)
         evaluation["against"] = _against(options.against, dataset, rows, running, space, task)
     return evaluation
-
-
-def open_inputs(
-    source: Source, preprocess: Preprocess, held: Held, progress: Progress
-) -> Examples | TokenInputs:
-    """The rows to measure on."""
-    if preprocess.is_tokenizer:
-        return open_tokens(source, preprocess, progress, held.positions, held.hashes)
-    return Examples(source, preprocess, held.positions, held.hashes)
-
-
-def tokenization_of(model: Model, how: Tokenizing) -> tuple[Preprocess, list[str]]:
-    """What makes the model's tokens of texts, which are cut as in its training."""
-    trained = None if model.preprocess is None else Preprocess.parse(model.preprocess)
-    module = getattr(model.module, "held", model.module)
-    return tokenization(module, model.title, model.own_tokenizer, how, trained)
 
 
 def _task_of(model: Model, title: str, options: EvalOptions) -> str:
@@ -282,7 +251,7 @@ def _against(
 ) -> dict[str, Any]:
     """The model beside a dump's teacher on these rows; its classes may be in another order."""
     examples: Any = dataset.examples
-    if has_texts(examples) and not examples.preprocess.is_tokenizer:
+    if not isinstance(examples, TokenInputs):
         examples = numbers_alone(examples, "eval --against")
     plan = dataset.reader.plan
     if plan.link != LINKS[task]:

@@ -55,7 +55,7 @@ class Optimization:
         if recipe.precision == "fp16":
             _check_weights(student)
         self.wrapped = ranks.wrap(student, use_differs)
-        self.forward: Callable[[Tensor | dict[str, Tensor]], Tensor] = self.wrapped
+        self.forward: Callable[..., Tensor] = self.wrapped
         if recipe.compile:
             try:
                 self.forward = torch.compile(self.wrapped)
@@ -115,7 +115,8 @@ class Optimization:
             as_training_errors(spec, len(inputs), remedy),
             autocast(self.ranks.device, self.recipe.precision, training=True),
         ):
-            logits_NC = self.forward(self.student.padded(inputs))
+            given, named = self.student.given(inputs)
+            logits_NC = self.forward(*given, **named)
         loss = self.loss(logits_NC, batch)
         if weight != 1:
             loss = loss * weight

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from softlabels.errors import UsageError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocess import Preprocess
+from softlabels.inputs.reading_tokens import fit_to
+from softlabels.inputs.sources import Source
 from softlabels.inputs.text_inputs import TextInputs
 from softlabels.inputs.token_inputs import TokenInputs
 from softlabels.inputs.tokenizing import Tokenizing, tokenization
 from softlabels.inputs.whereabouts import find_tokenizer
+from softlabels.models.keywords import keywords_of
 from softlabels.models.specs import is_own
 from softlabels.models.starting import Beginning, ModelChoice
 from softlabels.models.tokenizers import Tokenizer
@@ -62,6 +65,35 @@ def begin_reading(
         begun.remarks.append(remark)
     title = f"the model {begun.spec}"
     preprocess, remarks = tokenization(begun.module, title, own, how)
+    begun.remarks.extend(remarks)
+    return Reading(begun, preprocess)
+
+
+def begin_on_tokens(
+    choice: ModelChoice, classes: int, source: Source, given: Preprocess, seed: int
+) -> Reading:
+    """The model with its weights, held against columns of tokens.
+
+    given: which token rows are padded with, if it is said
+
+    Raises UsageError for a model that takes other inputs, or that would see padding; TeacherError
+    and SourceError as for teachers.
+    """
+    if isinstance(choice.model, str) and is_own(choice.model):
+        raise UsageError(
+            f"the inputs are tokens, in {', '.join(source.columns.inputs)}, and the model "
+            f"{choice.title} takes numbers: name a classifier of texts, hf:FOLDER, or give a "
+            f"module that takes them by name"
+        )
+    seed_everything(seed)
+    begun = built_by(choice, [], classes)
+    title = f"the model {begun.spec}"
+    preprocess, remarks = fit_to(begun.module, title, source, given)
+    if not keywords_of(begun.module).masked and not source.token_span.is_even:
+        raise UsageError(
+            f"{title} takes no attention_mask, and rows have several lengths: it would see their "
+            f"padding as tokens. Let its forward take attention_mask"
+        )
     begun.remarks.extend(remarks)
     return Reading(begun, preprocess)
 

@@ -9,15 +9,14 @@ from torch import Tensor, nn
 
 from softlabels.errors import SoftlabelsError, TrainingError, UsageError
 from softlabels.models.causes import cause
+from softlabels.models.keywords import keywords_of
 from softlabels.models.outputs import logits_of
-from softlabels.models.tokenizers import padded_inputs
 from softlabels.models.tokens import Tokens
 from softlabels.probabilities import looks_like
 from softlabels.students.ranks import is_lost_touch
 from softlabels.system.devices import autocast
 from softlabels.system.humanize import counted
 
-Inputs = Tensor | Tokens | dict[str, Tensor]  # the last are tokens that were padded
 PASSES = 8  # in training mode: a layer that is left out at random is seen in one of them
 
 
@@ -42,33 +41,32 @@ class Student(nn.Module):
     """A model whose output is its logits [N, C] alone, whatever else `model` gives.
 
     made_for: what messages say of the inputs that it is made for
-    side: where rows of tokens are padded, right or left
+    side, pad: where rows of tokens are padded, right or left, and with which token
     """
 
-    side = "right"
+    side, pad = "right", 0
 
     def __init__(self, model: nn.Module, classes: int, spec: str, made_for: str = "") -> None:
         super().__init__()
         self.model, self.classes, self.spec, self.made_for = model, classes, spec, made_for
 
-    def forward(self, inputs: Inputs) -> Tensor:
-        given = self.padded(inputs)
-        if isinstance(given, Tensor):
-            output, rows = self.model(given), len(given)
-        else:
-            output, rows = self.model(**given), len(next(iter(given.values())))
-        return logits_of(output, rows, self.classes, f"model {self.spec}")
+    def forward(self, *given: Tensor | Tokens, **named: Tensor) -> Tensor:
+        if given and isinstance(given[0], Tokens):
+            given, named = self.given(given[0])
+        rows = len(next(iter((*given, *named.values()))))
+        return logits_of(self.model(*given, **named), rows, self.classes, f"model {self.spec}")
 
-    def padded(self, inputs: Inputs) -> Tensor | dict[str, Tensor]:
-        """Tokens by the names that the model takes; others as they are."""
-        if isinstance(inputs, Tokens):
-            return padded_inputs(self.model, inputs, self.side)
-        return inputs
+    def given(self, inputs: Tensor | Tokens) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        """What the model is given by place and by name: tokens padded, by the names that it takes;
+        others as they are."""
+        if isinstance(inputs, Tensor):
+            return (inputs,), {}
+        return keywords_of(self.model).chosen(inputs.padded(self.side, self.pad))
 
     def around(self, model: nn.Module) -> "Student":
         """The same student with another model of its kind, such as an average of it."""
         other = Student(model, self.classes, self.spec, self.made_for)
-        other.side = self.side
+        other.side, other.pad = self.side, self.pad
         return other
 
     @property

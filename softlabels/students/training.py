@@ -20,7 +20,7 @@ from softlabels.inputs.preprocessing import choose, introduce
 from softlabels.inputs.sources import Source
 from softlabels.inputs.tables.opening import title_of
 from softlabels.inputs.text_inputs import numbers_alone
-from softlabels.inputs.token_inputs import open_tokens
+from softlabels.inputs.token_inputs import TokenInputs, open_tokens
 from softlabels.inputs.tokenizing import Tokenizing
 from softlabels.inputs.views import parse_augment
 from softlabels.models.starting import ModelChoice
@@ -35,7 +35,7 @@ from softlabels.students.job import Job, TrainResult
 from softlabels.students.losses import hard_label_loss, hard_loss, kd_loss
 from softlabels.students.optimization import Batch
 from softlabels.students.ranks import Ranks
-from softlabels.students.reading import begin_reading, has_texts
+from softlabels.students.reading import begin_on_tokens, begin_reading, has_texts
 from softlabels.students.recipe import Recipe
 from softlabels.students.softness import remark_on_softness
 from softlabels.students.trackers import check_trackers
@@ -96,6 +96,10 @@ def _fit(options: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:
         reading = begin_reading(model, classes, how, options.seed)
         begun = reading.begun
         examples: Any = open_tokens(source, reading.preprocess, progress)
+    elif source.kind == "tokens" and not chosen.preprocess.is_opaque:
+        how.refuse_any(model.title, source.data)
+        reading = begin_on_tokens(model, classes, source, chosen.preprocess, options.seed)
+        begun, examples = reading.begun, TokenInputs(source, reading.preprocess)
     else:
         how.refuse_any(f"--model {model.title}, over these inputs,")
         examples = Examples(source, chosen.preprocess)
@@ -175,6 +179,12 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
         plan = dataset.reader.plan
         reading = begin_reading(student, plan.classes, how, options.seed, plan)
         begun, dataset = reading.begun, dataset.tokenized(reading.preprocess, progress)
+    elif isinstance(dataset.examples, TokenInputs):
+        how.refuse_any(student.title, dataset.examples.source.data)
+        inputs = dataset.examples
+        steps = inputs.preprocess
+        reading = begin_on_tokens(student, dataset.num_classes, inputs.source, steps, options.seed)
+        begun = reading.begun
     else:
         how.refuse_any(f"--student {student.title}, over these inputs,")
     examples: Any = dataset.examples

@@ -1,6 +1,9 @@
 """Students of texts: a row's logits are those of its text alone; a checkpoint opens anywhere."""
 
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,13 +12,16 @@ import pytest
 import torch
 
 import softlabels
+from softlabels.errors import SourceError, TeacherError, UsageError
 from softlabels.store.folder import Folder
 from softlabels.store.reader import DumpReader
 from tests.conftest import Lines, every
 from tests.inputs.test_texts import write
+from tests.students.test_ranks import free_port
 from tests.text_models import (
     CONFIGS,
     alone,
+    make_tokenizer,
     save_classifier,
     sentences,
     transformers,
@@ -189,3 +195,142 @@ def test_it_is_exported_as_a_program_of_tokens_and_their_mask(trained, tmp_path,
         logits = program(*(given[name] for name in names)).detach().numpy()
     expected = alone(trained.place / "net", rebuilt(trained.result.checkpoint), texts)
     np.testing.assert_allclose(logits, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_modules_and_tokenizers_in_memory(made, tmp_path):
+    texts, tokenizer = sentences(ROWS), make_tokenizer()
+    teacher = transformers.AutoModelForSequenceClassification.from_pretrained(made / "net")
+    options = {"data": str(made / "d.csv"), "input_column": "text", "id_column": "uid"}
+    softlabels.dump(teacher=teacher, tokenizer=tokenizer, dtype="float32",
+                    out=str(tmp_path / "dump"), **options)  # fmt: skip
+    stored = every(DumpReader(Folder(str(tmp_path / "dump"))))
+    np.testing.assert_allclose(stored, alone(made / "net", teacher.eval(), texts), atol=2e-4,
+                               rtol=1e-4)  # fmt: skip
+    student = transformers.BertForSequenceClassification(CONFIGS["absolute"]())
+    softlabels.train(dump=str(tmp_path / "dump"), student=student, tokenizer=tokenizer,
+                     out=str(tmp_path / "s.pt"), **FAST)  # fmt: skip
+    by_file = softlabels.evaluate(checkpoint=str(tmp_path / "s.pt"), split="train")
+    live = softlabels.evaluate(checkpoint=student, tokenizer=tokenizer, split="train", **options)
+    assert live["nll"] == pytest.approx(by_file["nll"], rel=1e-5)
+    logits = torch.from_numpy(alone(made / "net", student, texts))
+    labels = torch.tensor([["bad", "fair", "good"].index(label) for label in labels_of(texts)])
+    expected = torch.nn.functional.cross_entropy(logits, labels)
+    assert live["nll"] == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_columns_of_tokens_train_the_same_student_as_their_texts(made, tmp_path):
+    texts = sentences(ROWS)
+    encoded = transformers.AutoTokenizer.from_pretrained(made / "net")(texts)
+    write(tmp_path / "tokens.parquet", input_ids=encoded["input_ids"],
+          label=labels_of(texts))  # fmt: skip
+    options = {"model": f"hf:{made / 'net'}", "weights": "pretrained", "epochs": 1,
+               "batch_size": 16, "lr": 1e-2}  # fmt: skip
+    first = softlabels.fit(data=str(made / "d.csv"), input_column="text",
+                           out=str(tmp_path / "a.pt"), **options).checkpoint  # fmt: skip
+    second = softlabels.fit(data=str(tmp_path / "tokens.parquet"), out=str(tmp_path / "b.pt"),
+                            **options).checkpoint  # fmt: skip
+    assert second.tokenizer is None
+    for name, weights in first.state_dict.items():
+        assert torch.equal(weights, second.state_dict[name]), name
+    softlabels.dump(teacher=str(tmp_path / "b.pt"), out=str(tmp_path / "dump"))
+    learned = softlabels.train(dump=str(tmp_path / "dump"), student=f"hf:{made / 'small'}",
+                               out=str(tmp_path / "s.pt"), **FAST)  # fmt: skip
+    measured = softlabels.evaluate(checkpoint=str(tmp_path / "s.pt"), holdout=True)
+    assert measured["nll"] == pytest.approx(learned.metrics["held_out"]["nll"], rel=1e-4)
+
+
+def test_what_is_cut_is_counted_and_remembered(made, tmp_path):
+    config = CONFIGS["absolute"]()
+    config.max_position_embeddings = 12
+    config.save_pretrained(tmp_path / "short")
+    options = {"dump": str(made / "dump"), "student": f"hf:{tmp_path / 'short'}",
+               "out": str(tmp_path / "s.pt")} | FAST  # fmt: skip
+    with pytest.raises(SourceError, match=r"has \d+ tokens, and the model takes 12: --truncate"):
+        softlabels.train(**options)
+    lines = Lines()
+    trained = softlabels.train(**options, truncate=True, progress=lines)
+    longer = sum(len(text.split()) + 2 > 12 for text in sentences(ROWS))
+    assert f"; {longer} of them are cut" in str(lines)
+    assert trained.checkpoint.data["truncated"] == longer
+    measured = softlabels.evaluate(checkpoint=str(tmp_path / "s.pt"), holdout=True)  # cut alike
+    assert measured["nll"] == pytest.approx(trained.metrics["held_out"]["nll"], rel=1e-4)
+
+
+def test_a_tokenizer_that_is_not_known_or_not_the_students_is_refused(made, tmp_path, monkeypatch):
+    options = {"dump": str(made / "dump"), "out": str(tmp_path / "s.pt"), "T": 2.0}
+    small = f"hf:{made / 'small'}"
+    make_tokenizer(more=9).save_pretrained(tmp_path / "large")
+    with pytest.raises(TeacherError, match=r"has 29 tokens, and the model Bert\w+ knows 24"):
+        softlabels.train(student=small, tokenizer=str(tmp_path / "large"), **options)
+    save_classifier(tmp_path / "decoder", "decoder", pad_token_id=None)
+    with pytest.raises(TeacherError, match="names no pad token"):
+        softlabels.train(student=f"hf:{tmp_path / 'decoder'}", **options)
+    with pytest.raises(UsageError, match="--tokenizer is for models that read texts"):
+        softlabels.train(dump=str(made / "dump"), tokenizer="x", student="linear", T=2.0,
+                         preprocess=lambda text: np.float32([len(text)]), alpha=1.0,
+                         out=str(tmp_path / "s.pt"))  # fmt: skip
+    monkeypatch.setenv("SOFTLABELS_CACHE", str(tmp_path / "empty"))
+    with pytest.raises(UsageError, match="is not known to this machine: name the folder of one"):
+        softlabels.train(student=small, source=str(made / "d.csv"), **options)
+    with pytest.raises(UsageError, match="has no tokenizer of its own: name the folder of one"):
+        softlabels.fit(model=small, data=str(made / "d.csv"), input_column="text",
+                       out=str(tmp_path / "t.pt"))  # fmt: skip
+    assert not (tmp_path / "s.pt").exists()
+
+
+def test_the_loop_of_the_docs_over_texts(made, tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "loops.md").read_text(encoding="utf-8")
+    code = re.search(r"^## Texts\n.*?```python\n(.*?)```", page, re.DOTALL | re.MULTILINE)
+    for name in ("net", "small"):
+        shutil.copytree(made / name, tmp_path / name)
+    shutil.copytree(made / "dump", tmp_path / "data" / "reviews-net")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {"__name__": "loop"}
+    exec(compile(code[1], "loops.md, Texts", "exec"), names)
+    losses = np.array(names["losses"])
+    assert losses[-10:].mean() < 0.8 * losses[:10].mean()
+
+
+def test_a_training_that_stopped_goes_on_to_the_same_weights(made, tmp_path, monkeypatch):
+    from softlabels.students import state_file, trainer
+
+    monkeypatch.setattr(state_file, "SAVE_SECONDS", 0.0)
+    options = {"dump": str(made / "dump"), "student": f"hf:{made / 'small'}"} | FAST
+    whole = softlabels.train(**options, out=str(tmp_path / "a.pt"))
+    step, taken = trainer.Optimization.step, []
+
+    def stops(self, *given):
+        taken.append(1)
+        if len(taken) == 9:  # in the second epoch
+            raise OSError("gone")
+        return step(self, *given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(trainer.Optimization, "step", stops)
+        with pytest.raises(OSError, match="gone"):
+            softlabels.train(**options, out=str(tmp_path / "b.pt"))
+    lines = Lines()
+    resumed = softlabels.train(**options, out=str(tmp_path / "b.pt"), resume=True, progress=lines)
+    assert "goes on after epoch 1 of 2, step " in str(lines)
+    for name, weights in whole.checkpoint.state_dict.items():
+        assert torch.equal(weights, resumed.checkpoint.state_dict[name]), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["compiled", "two processes"])
+def test_other_ways_to_train_give_the_same_student(made, tmp_path, how):
+    config = CONFIGS["absolute"]()
+    config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
+    config.save_pretrained(tmp_path / "plain")
+    words = ["train", made / "dump", "--student", f"hf:{tmp_path / 'plain'}", "--T", 2, "--epochs",
+             2, "--batch-size", 16, "--lr", 0.01, "--holdout", 0, "--device", "cpu"]  # fmt: skip
+    run = [sys.executable, "-m", "softlabels"]
+    ranks = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port(), "-m"]
+    other = run if how == "compiled" else [*run[:2], *ranks, run[2]]
+    for program, out, more in ((run, "a.pt", []), (other, "b.pt", ["--compile"] * (other is run))):
+        command = [*program, *map(str, words), *more, "--out", out]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    first, second = (torch.load(tmp_path / name)["state_dict"] for name in ("a.pt", "b.pt"))
+    for name, weights in first.items():
+        torch.testing.assert_close(weights, second[name], atol=1e-4, rtol=1e-3, msg=name)
