@@ -24,6 +24,7 @@ ALIASES = {
     "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
 }  # fmt: skip
 WORD = re.compile(rf"(?<![a-z])({'|'.join(sorted(ALIASES, key=len)[::-1])})(?![a-z])")
+DIGITS = re.compile(r"(\d+)")
 NUMBERED = re.compile(r"(\w+)-(\d{5})-of-(\d{5})(?:-[0-9a-f]+)?")  # older files end in a hash
 STUBS = {"BUFR", "GRIB", "HDF5", "MPEG"}  # formats that Pillow knows by name only
 PICTURES = {".heic", ".heif", ".svg", ".raw", ".dng", ".cr2", ".nef", ".arw", ".jxl", ".avif"}
@@ -44,10 +45,9 @@ class Listing:
 
 def data_ending(name: str) -> str | None:
     """`.csv` for `a.csv` and for `A.CSV.gz`; None for a file that is not data."""
-    path = PurePosixPath(name.lower())
-    ending = path.suffix
-    if ending == ".gz" and PurePosixPath(path.stem).suffix in PACKED_ENDINGS:
-        return PurePosixPath(path.stem).suffix
+    stem, ending = os.path.splitext(name.lower())  # of many thousand names, faster than a path's
+    if ending == ".gz" and (packed := os.path.splitext(stem)[1]) in PACKED_ENDINGS:
+        return packed
     return ending if ending in DATA_ENDINGS else None
 
 
@@ -61,11 +61,11 @@ def image_endings() -> frozenset[str]:
 def list_files(folder: Path) -> Listing:
     """All visible files below the folder, in natural order. Raises SourceError for a name that is
     not UTF-8."""
-    listing = Listing(folder)
-    for path in sorted(_walk(folder), key=natural):
+    listing, images = Listing(folder), image_endings()
+    for path in sorted(map(PurePosixPath, _walk(folder, "")), key=natural):
         if data_ending(path.name):
             listing.data.append(path)
-        elif path.suffix.lower() in image_endings():
+        elif path.suffix.lower() in images:
             listing.images.append(path)
         else:
             listing.others.append(path)
@@ -74,11 +74,15 @@ def list_files(folder: Path) -> Listing:
 
 def natural(path: PurePosixPath) -> tuple:
     """The order of rows: folder by folder, numbers in names by their value, then by the text."""
-    parts = [
-        [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in re.split(r"(\d+)", part) if p]
-        for part in path.parts
-    ]
-    return parts, str(path)
+    *folders, name = path.parts or ("",)
+    return [*map(_folder_order, folders), _name_order(name)], str(path)
+
+
+def _name_order(name: str) -> list[tuple[int, int, str]]:
+    return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in DIGITS.split(name) if p]
+
+
+_folder_order = cache(_name_order)  # many files lie in one
 
 
 def split_of(name: str) -> str | None:
@@ -159,9 +163,9 @@ def refuse_splitless(folder: Path, splits: Iterable[str], nowhere: list[PurePosi
 
 def folders_of(paths: Iterable[PurePosixPath]) -> list[PurePosixPath]:
     """All folders below the top that these files lie in, at any depth."""
-    places = {path.parent for path in paths}
-    folders = {above for place in places for above in (place, *place.parents) if above.parts}
-    return sorted(folders, key=natural)
+    places = {path.parts[:-1] for path in paths}
+    folders = {place[:depth] for place in places for depth in range(1, len(place) + 1)}
+    return sorted((PurePosixPath(*parts) for parts in folders), key=natural)
 
 
 def refuse_alike(folder: Path, paths: Iterable[PurePosixPath]) -> None:
@@ -217,9 +221,9 @@ def shown(paths: list[PurePosixPath] | list[str], noun: str = "file") -> str:
     return f"{counted(len(paths), noun)} ({first}{', …' if len(paths) > 3 else ''})"
 
 
-def _walk(folder: Path, below: PurePosixPath | None = None, above: tuple = ()) -> Iterator:
-    """All visible files. Links are followed, circles of links are not."""
-    below = below or PurePosixPath()
+def _walk(folder: Path, below: str, above: tuple = ()) -> Iterator[str]:
+    """All visible files, as paths below the first folder. Links are followed, circles of links are
+    not."""
     here = os.stat(folder)
     if (here.st_dev, here.st_ino) in above:
         return
@@ -230,9 +234,9 @@ def _walk(folder: Path, below: PurePosixPath | None = None, above: tuple = ()) -
             raise SourceError(f"{folder} has a name that is no UTF-8: {entry.name!r}; rename it")
         if entry.is_dir():
             inside = (*above, (here.st_dev, here.st_ino))
-            yield from _walk(folder / entry.name, below / entry.name, inside)
+            yield from _walk(folder / entry.name, f"{below}{entry.name}/", inside)
         else:
-            yield below / entry.name
+            yield below + entry.name
 
 
 def _is_broken(name: str) -> bool:

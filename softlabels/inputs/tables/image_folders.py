@@ -5,6 +5,7 @@ torchvision. The classes of all splits are counted together, so that a split in 
 has the same numbers. Files are opened when their rows are read.
 """
 
+import os
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -80,9 +81,10 @@ def _refuse_splits_below(folder: Path, images: list[PurePosixPath]) -> None:
         )
 
 
-def open_images(listing: Listing, split: str) -> tuple[ArrowTable, list[str]]:
-    """The images of one split, and remarks about its files."""
-    splits = image_splits(listing)
+def open_images(
+    listing: Listing, splits: dict[str, list[PurePosixPath]], split: str
+) -> tuple[ArrowTable, list[str]]:
+    """The images of one split of `image_splits`, and remarks about its files."""
     images = splits[split]
     inside = [_inside(path) for path in images]
     names = {"image": _paths(listing.folder, images), ID: pa.array(map(str, inside), pa.string())}
@@ -94,7 +96,8 @@ def open_images(listing: Listing, split: str) -> tuple[ArrowTable, list[str]]:
     notes = _others(listing)
     if classes and len(inside[0].parts) > 1 and not set(LABEL_NAMES) & set(added.column_names):
         _refuse_beside(listing.folder, images, classes)
-        labels = [classes.index(path.parts[0]) for path in inside]
+        numbers = {name: number for number, name in enumerate(classes)}
+        labels = [numbers[path.parts[0]] for path in inside]
         names["label"] = pa.array(labels, pa.int64())
         features["label"] = datasets.ClassLabel(names=classes)
         lacking = sorted(set(classes) - {path.parts[0] for path in inside}, key=classes.index)
@@ -113,8 +116,9 @@ def open_images(listing: Listing, split: str) -> tuple[ArrowTable, list[str]]:
 
 def _inside(path: PurePosixPath) -> PurePosixPath:
     """The path below the split's folder."""
-    is_split = len(path.parts) > 1 and split_of(path.parts[0]) is not None
-    return PurePosixPath(*path.parts[1:]) if is_split else path
+    parts = path.parts
+    is_split = len(parts) > 1 and split_of(parts[0]) is not None
+    return PurePosixPath(*parts[1:]) if is_split else path
 
 
 def _folders_inside(paths: list[PurePosixPath]) -> list[str]:
@@ -124,7 +128,8 @@ def _folders_inside(paths: list[PurePosixPath]) -> list[str]:
 
 
 def _paths(folder: Path, images: Iterable[PurePosixPath]) -> pa.Array:
-    paths = pa.array([str((folder / path).absolute()) for path in images], pa.string())
+    top = str(folder.absolute())
+    paths = pa.array([os.path.join(top, path) for path in images], pa.string())
     return pa.StructArray.from_arrays(
         [pa.nulls(len(paths), pa.binary()), paths], names=["bytes", "path"]
     )

@@ -171,14 +171,15 @@ def _open_listed(listing: Listing, header: Header, split: str) -> Opened:
             check_images(listing, header.splits, image_folders.image_splits(listing))
         listing = _below_data(listing)
         if listing.images:
-            name = check_split(folder, split, image_folders.image_splits(listing))
-            images, notes = image_folders.open_images(listing, name)
+            splits = image_folders.image_splits(listing)
+            name = check_split(folder, split, splits)
+            images, notes = image_folders.open_images(listing, splits, name)
             return Opened(images, name, image_folders.ID, tuple(notes))
         if not listing.data:
             raise SourceError(_nothing(folder, listing))
-        splits = splits_of_data(listing)
-        name = check_split(folder, split, splits)
-        paths = splits[name]
+        tables = splits_of_data(listing)
+        name = check_split(folder, split, tables)
+        paths = tables[name]
         others = [p for p in listing.others if p.name.partition(".")[0].lower() not in ABOUT]
         notes = [f"{shown(others)} left out: no data"] if others else []
         parents = sorted({str(path.parent.relative_to(folder)) for path in paths})
