@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from softlabels.inputs.preprocess import Preprocess
 from softlabels.store.fields import CLEAN
 from softlabels.store.pilots import Pilot
 from softlabels.store.records import Manifest, Plan
@@ -112,7 +113,19 @@ def _inputs(plan: Plan) -> dict[str, str]:
         return {"tokens": f"in {', '.join(names)}"}
     if plan.source.kind != "text":
         return {}
-    return {"texts": f"{'pairs' if len(names) > 1 else 'one a row'}, in {', '.join(names)}"}
+    texts = f"{'pairs' if len(names) > 1 else 'one a row'}, in {', '.join(names)}"
+    return {"texts": texts} | _tokenizer(plan)
+
+
+def _tokenizer(plan: Plan) -> dict[str, str]:
+    """A fact about how the teacher's tokens were made of texts, if it read tokens."""
+    steps = Preprocess.parse(plan.preprocess)
+    if not steps.is_tokenizer:
+        return {}
+    name = steps.other_tokenizer or f"that of {plan.teacher.name}"
+    most = "" if steps.most_tokens is None else f", at most {steps.most_tokens:,} tokens"
+    cut = ", longer texts are cut" if steps.cut_at is not None else ""
+    return {"tokenizer": f"{name}, {steps.picture[0].args[1]}{most}{cut}"}
 
 
 def _views(plan: Plan) -> str:

@@ -109,7 +109,10 @@ def test_long_texts_are_cut_only_if_asked_and_counted(place, cli, options, most)
     assert any(line.endswith(f"; {longer} of them are cut") for line in lines.lines)
     manifest = json.loads((place / "dump" / "softlabels.json").read_text())
     assert manifest["statistics"]["truncated"] == longer
-    assert cli("info", "dump", "--json").value["facts"]["texts cut"] == longer
+    facts = cli("info", "dump", "--json").value["facts"]
+    assert facts["texts cut"] == longer
+    assert facts["tokenizer"].startswith("that of net, sha256:")
+    assert facts["tokenizer"].endswith(f", at most {most} tokens, longer texts are cut")
     assert f"--max-length {most}" in (place / "dump" / "README.md").read_text()
     assert f"{most}, truncate)" in manifest["plan"]["preprocess"]
 
