@@ -75,11 +75,13 @@ class Examples(ChosenRows):
                 f"numbers. Take it out of {str(preprocess)!r}"
             )
         if source.kind in ("text", "tokens") and not preprocess.is_opaque:
-            what = "texts" if source.kind == "text" else "tokens"
+            texts = source.kind == "text"
+            what = "texts" if texts else "tokens"
+            road = "a model that reads tokens needs --tokenizer FOLDER; else " if texts else ""
             raise UsageError(
                 f"the inputs of {source.data!r} are {what}, in {', '.join(source.columns.inputs)}, "
-                f"and numbers are needed here: name columns of numbers with --input-column, or "
-                f"give a function in Python, preprocess=FUNCTION, from one of them to its numbers"
+                f"and numbers are needed here: {road}name columns of numbers with --input-column, "
+                f"or give a function in Python, preprocess=FUNCTION, from one of them to its numbers"
             )
         super().__init__(source, preprocess, positions, hashes)
         self.device: torch.device | None = None  # where decoded inputs are kept, if not here

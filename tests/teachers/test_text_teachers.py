@@ -309,7 +309,10 @@ def test_a_sentence_encoder_with_a_head(place, kind):
         dumped(place, tokenizer=tokenizer, **options)
         again = every(DumpReader(Folder(str(place / "e"))))
         np.testing.assert_array_equal(again, stored)
-        with pytest.raises(UsageError, match="numbers are needed here"):
+        with pytest.raises(
+            UsageError,
+            match="numbers are needed here: a model that reads tokens needs --tokenizer FOLDER",
+        ):
             dumped(place, teacher=module, out=str(place / "f"))
         write(place / "d.csv", text=[*texts[:-1], "a " * 40], label=[0, 1] * 50)
         with pytest.raises(SourceError, match="has 42 tokens, and the model takes 24"):
