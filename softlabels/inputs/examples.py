@@ -81,7 +81,7 @@ class Examples(ChosenRows):
             raise UsageError(
                 f"the inputs of {source.data!r} are {what}, in {', '.join(source.columns.inputs)}, "
                 f"and numbers are needed here: {road}name columns of numbers with --input-column, "
-                f"or give a function in Python, preprocess=FUNCTION, from one of them to its numbers"
+                f"or give a function in Python, preprocess=FUNCTION, from one to its numbers"
             )
         super().__init__(source, preprocess, positions, hashes)
         self.device: torch.device | None = None  # where decoded inputs are kept, if not here
