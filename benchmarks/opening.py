@@ -35,6 +35,7 @@ import pyarrow.parquet as pq
 import torch
 
 import softlabels
+from softlabels.inputs.checked import SETTLED_SECONDS
 
 CLASSES, GROUP_ROWS, BATCH = 10, 16_384, 256
 LAYOUTS = ("in order", "mixed", "by texts", "one group")
@@ -156,8 +157,7 @@ def main() -> None:
             place = Path(folder) / "large"
             make(place, layout, args.rows, args.width)
             make(Path(folder) / "small", layout, 100, args.width)
-            old = time.time() - 60
-            os.utime(place / "source.parquet", (old, old))  # else it is too young to note
+            time.sleep(SETTLED_SECONDS)  # else it is too young to note
             runs: dict[str, list[dict[str, float]]] = {name: [] for name in versions}
             for _ in range(args.repeats):
                 for name, version in versions.items():

@@ -16,8 +16,8 @@ SETTLED_SECONDS = 2.0  # a file that was changed just now may change again withi
 
 class Checked:
     """Of chosen rows of a source, remembered in the cache by the files that hold it (device, inode,
-    size and time of change, as for shards), the columns, the rows and their hashes. Of data in
-    memory nothing is remembered.
+    size, time of change, and when the file system last noted one), the columns, the rows and their
+    hashes. Of data in memory nothing is remembered.
 
     are_known: whether the inputs had these hashes, all of them, in an earlier run.
     """
@@ -45,9 +45,11 @@ class Checked:
                 state = os.stat(path)
             except OSError:
                 return None
-            young = self.opened - state.st_mtime < SETTLED_SECONDS
+            young = self.opened - max(state.st_mtime, state.st_ctime) < SETTLED_SECONDS
             if young or (state.st_size, state.st_mtime_ns) != mark:
                 return None
-            states.append([state.st_dev, state.st_ino, *mark])
+            # cp -p, rsync and tar set the time of change, and unpacked data often share one, as
+            # inodes are used again; no program sets st_ctime
+            states.append([state.st_dev, state.st_ino, *mark, state.st_ctime_ns])
         how = [self.source.columns.inputs, pyarrow.__version__]  # which reads the numbers
         return json.dumps([states, how, self.what.hexdigest()]) if states else None

@@ -13,7 +13,7 @@ import torch
 
 import softlabels
 from softlabels.errors import AlignmentError, SourceError
-from softlabels.inputs import kept
+from softlabels.inputs import checked, kept
 from softlabels.inputs.tables import parquet
 from softlabels.system.cache import LocalCache
 from tests.conftest import Firsts, save_script
@@ -24,7 +24,6 @@ ROWS = 1000
 def write(path: Path, values: np.ndarray, names: list, group: int = 128) -> None:
     cells = pa.array(list(values))
     pq.write_table(pa.table({"x": cells, "name": names}), path, row_group_size=group)
-    os.utime(path, (1e9, 1e9))  # no file that is being written
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +100,9 @@ def test_a_row_that_changed_is_refused_by_its_id(dump, tmp_path, values, of_othe
                          out=str(tmp_path / "s.pt"))  # fmt: skip
 
 
-def test_what_was_checked_is_remembered_by_the_files(dump, source, values, hashed, tmp_path):
+def test_what_was_checked_is_remembered_by_the_files(
+    dump, source, values, hashed, tmp_path, monkeypatch
+):
     cache = str(tmp_path / "cache")
 
     def opened(**words) -> int:
@@ -111,22 +112,55 @@ def test_what_was_checked_is_remembered_by_the_files(dump, source, values, hashe
         dataset.examples._kept.filler.wait()
         return sum(hashed)
 
+    assert opened() == opened() == ROWS, "a file that was written just now may yet change"
+    monkeypatch.setattr(checked, "SETTLED_SECONDS", 0)
     assert [opened(), opened(), opened(cache=False), opened()] == [ROWS, 0, ROWS, 0]
     assert opened(shards="0-3") == 0
+    source.touch()
+    assert [opened(), opened()] == [ROWS, 0]
     copy = source.read_bytes()
     source.unlink()
     source.write_bytes(copy)
-    assert [opened(), opened()] == [ROWS, ROWS], "a file that was written just now may yet change"
-    os.utime(source, (1e9, 1e9))
     assert [opened(), opened()] == [ROWS, 0]
     LocalCache(cache).clear()
     assert [opened(), opened()] == [ROWS, 0]
     table = pq.read_table(source)
     other = pa.array(list(table["x"].to_numpy() * 2))
     pq.write_table(table.set_column(0, "x", other), source, row_group_size=128)
-    os.utime(source, (1e9, 1e9 + 7))
     with pytest.raises(AlignmentError, match="not what the teacher saw"):
         opened()
+
+
+@pytest.mark.parametrize("same_inode", [True, False])
+def test_another_file_is_read_anew_though_size_and_time_of_change_are_those_of_the_first(
+    dump, values, hashed, tmp_path, monkeypatch, same_inode
+):
+    """As `cp -p`, `rsync --times` and `tar` leave it, of files that were packed with one time."""
+    monkeypatch.setattr(checked, "SETTLED_SECONDS", 0)
+    source, other = tmp_path / "x.parquet", tmp_path / "other.parquet"
+    changed = values.copy()
+    changed[700, 2] = -changed[700, 2]
+    for path, cells in ((source, values), (other, changed)):
+        table = pa.table({"x": pa.array(list(cells)), "name": [f"r{i}" for i in range(ROWS)]})
+        pq.write_table(table, path, compression="none", use_dictionary=False,
+                       write_statistics=False)  # fmt: skip
+        os.utime(path, (1e9, 1e9))
+    words = {"source": str(source), "cache": str(tmp_path / "cache")}
+    for expected in (ROWS, ROWS):  # hashed once, then known
+        dataset = softlabels.load(dump, **words)
+        dataset[:]
+        dataset.examples._kept.filler.wait()
+        assert sum(hashed) == expected
+    before, content = source.stat(), other.read_bytes()
+    if not same_inode:
+        source.unlink()  # file systems give its inode to the next file
+    with source.open("r+b" if same_inode else "xb") as file:
+        file.write(content)
+    os.utime(source, (1e9, 1e9))
+    after = source.stat()
+    assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    with pytest.raises(AlignmentError, match=r"not what the teacher saw, .* id r700"):
+        softlabels.load(dump, **words)[:]
 
 
 def test_half_an_epoch_is_not_remembered(dump, source, hashed, tmp_path, monkeypatch):
