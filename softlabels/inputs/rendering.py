@@ -108,7 +108,7 @@ class Picture:
             return None
         try:
             height, width, space, _ = simplejpeg.decode_jpeg_header(self._bytes)
-        except ValueError:
+        except (ValueError, KeyError):  # KeyError: of a subsampling that it has no name for
             return None
         most = Image.MAX_IMAGE_PIXELS  # beyond it Pillow warns or refuses
         if space not in SPACES or (most is not None and height * width > most):

@@ -40,6 +40,8 @@ def _by_torch(pixels_HWC: np.ndarray, height: int, width: int, filter: str) -> n
     """Width first. torch does it in one thread, without the interpreter's lock. A copy of pixels
     that don't lie side by side is numpy's, since torch would start threads for it."""
     side_by_side = np.require(pixels_HWC, requirements=["C", "W"])
-    batch_1CHW = torch.from_numpy(side_by_side).permute(2, 0, 1)[None]
+    # numpy leaves any stride to an axis of one, even a negative one, and torch reads by it
+    flat = torch.from_numpy(side_by_side.reshape(-1))
+    batch_1CHW = flat.view(pixels_HWC.shape).permute(2, 0, 1)[None]
     scaled = interpolate(batch_1CHW, (height, width), mode=filter, antialias=True)
     return scaled[0].permute(1, 2, 0).numpy()

@@ -98,6 +98,17 @@ def test_what_is_cut_off_or_damaged_is_what_pillow_makes_of_it(cell, data):
         assert np.array_equal(render(Picture(broken)), expected)
 
 
+@pytest.mark.parametrize(
+    "factors", [(h, v) for h in range(1, 5) for v in range(1, 5) if h * v <= 8]
+)
+def test_any_subsampling_is_pillows(factors):
+    """Also those that neither library writes, such as 4:4:1. They are written into the header of
+    another file, which scrambles the picture: alike for both."""
+    cell = bytearray(encoded(Image.fromarray(drawn(40, 50, "smooth")), subsampling="4:2:0"))
+    cell[cell.index(b"\xff\xc0") + 11] = 16 * factors[0] + factors[1]
+    assert np.array_equal(render(Picture(bytes(cell))), of_pillow(bytes(cell)))
+
+
 @pytest.mark.parametrize("inverted", [False, True])
 def test_cmyk_is_pillows(inverted):
     image = Image.fromarray(drawn(9, 13, "noise", 4), "CMYK")
@@ -133,6 +144,23 @@ def test_pictures_that_pillow_warns_of_are_pillows(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
     with pytest.raises(Image.DecompressionBombError):
         render(Picture(cell))
+
+
+@pytest.mark.parametrize("colour", ["rgb", "grey"])
+@pytest.mark.parametrize("size", [(1, 31), (31, 1), (1, 1)])
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_a_turned_picture_of_one_row_or_column_is_resized(orientation, size, colour):
+    """numpy takes it for contiguous whatever the stride of an axis of one is; torch reads by it,
+    beyond the picture, or refuses a negative one."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    image = Image.fromarray(drawn(*size, "smooth"))
+    cell = encoded(image.convert("L") if colour == "grey" else image, exif=exif)
+    found, exact = (
+        Preprocess.parse(f"upright|{colour}|resize(8, 9, {resizer})").on_picture(Picture(cell))
+        for resizer in ("torch", "pillow")
+    )
+    assert abs(found.astype(int) - exact).max() <= 1
 
 
 @given(sides, sides, sides, sides, kinds, st.sampled_from([1, 3]))
