@@ -87,6 +87,11 @@ class Examples(ChosenRows):
         self.device: torch.device | None = None  # where decoded inputs are kept, if not here
 
     @cached_property
+    def _samples(self) -> dict[int, Tensor]:
+        """By how many rows were asked for."""
+        return {}
+
+    @cached_property
     def input_shape(self) -> list[int]:
         """The shape of one input as the model gets it."""
         return list(self.finish(self.sample(1)).shape[1:])
@@ -94,6 +99,11 @@ class Examples(ChosenRows):
     def sample(self, rows: int = 2) -> Tensor:
         """The first inputs that can be read, to try a model on. If none can, raises
         UnreadableInput for the first."""
+        if rows not in self._samples:
+            self._samples[rows] = self._read_sample(rows)
+        return self._samples[rows].clone()
+
+    def _read_sample(self, rows: int) -> Tensor:
         first: UnreadableInput | None = None
         for start in range(min(len(self), BLOCK_ROWS)):
             try:

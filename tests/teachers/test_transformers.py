@@ -249,7 +249,11 @@ def test_folders_that_are_no_classifier(tmp_path):
         resolve(str(folder))
     text = transformers.BertConfig(architectures=["BertForMaskedLM"])
     text.save_pretrained(folder)
-    with pytest.raises(TeacherError, match=r"x is BertForMaskedLM, which classifies neither"):
+    with pytest.raises(TeacherError, match=r"x is BertForMaskedLM, an encoder of texts, without a"):
+        resolve(str(folder))
+    sound = transformers.EncodecConfig(architectures=["EncodecModel"])
+    sound.save_pretrained(folder)
+    with pytest.raises(TeacherError, match=r"x is EncodecModel, which classifies neither"):
         resolve(str(folder))
     CONFIGS["vit"]().save_pretrained(folder)
     with pytest.raises(TeacherError, match=r"x can't be loaded .* no file named model.safetensors"):
