@@ -87,7 +87,8 @@ def try_teacher(
         if isinstance(inputs, Tokens):
             steps = examples.preprocess
             own = steps.tokenization[0].side if steps.is_tokenizer else "right"
-            side = choose_side(teacher, inputs, own, run.precision)
+            even = examples.source.is_even
+            side = choose_side(teacher, inputs, own, run.precision, even)
         logits_NC = teacher.logits(inputs, run.precision)
     classes = logits_NC.shape[1]
     if run.outputs == "binary" and not teacher.is_pair:

@@ -134,6 +134,11 @@ class Source:
         return span
 
     @property
+    def is_even(self) -> bool:
+        """Whether the rows are tokens, all of one length; of tokens it reads all rows once."""
+        return self.kind == "tokens" and self.token_span.is_even
+
+    @property
     def runs_code(self) -> bool:
         """Whether reading a row runs code of the user's, which may share what it uses with the
         user's other code: it is not called while that may run."""

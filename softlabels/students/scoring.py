@@ -57,7 +57,10 @@ class Running:
 
         steps, tokens = examples.preprocess, examples.sample(SAMPLED).to(self.device)
         own = steps.tokenization[0].side if steps.is_tokenizer else "right"
-        self.model.side, remark = find_side(logits, tokens, own, self.model.title, ROUNDING)
+        even = examples.source.is_even
+        self.model.side, remark = find_side(
+            logits, tokens, own, self.model.title, ROUNDING, even=even
+        )
         return [remark] if remark else []
 
     def predict(

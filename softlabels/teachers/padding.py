@@ -11,7 +11,9 @@ from softlabels.teachers.probing import steady_limit
 from softlabels.teachers.teacher import Teacher
 
 
-def choose_side(teacher: Teacher, tokens: Tokens, side: str, precision: str) -> str:
+def choose_side(
+    teacher: Teacher, tokens: Tokens, side: str, precision: str, even: bool = False
+) -> str:
     """Set the side on which the teacher's rows are padded, as `find_side` finds it. A remark where
     it is not the tokenizer's, or ''.
 
@@ -29,7 +31,9 @@ def choose_side(teacher: Teacher, tokens: Tokens, side: str, precision: str) -> 
 
     limit = steady_limit(teacher, precision)
     try:
-        teacher.side, remark = find_side(logits, tokens, side, teacher.title, limit, teacher.link)
+        teacher.side, remark = find_side(
+            logits, tokens, side, teacher.title, limit, teacher.link, even
+        )
     except TeacherError:
         if is_pretrained(getattr(teacher.module, "held", teacher.module)):
             raise

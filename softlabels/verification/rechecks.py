@@ -175,7 +175,7 @@ def replay(
     rows = np.sort(np.random.default_rng(rerun.seed).choice(len(reader), count, replace=False))
     if tokens:
         some = examples.gather(rows[:SIDE_ROWS]).to(device)
-        choose_side(teacher, some, own_side, precision)
+        choose_side(teacher, some, own_side, precision, source.is_even)
     with progress.bar("replay", 2 * count, "rows") as advance:
 
         def live(order: np.ndarray, batch_size: int) -> Tensor:

@@ -143,6 +143,15 @@ def test_rows_of_like_lengths_are_answered_together(place):
     np.testing.assert_allclose(first, dumped(place, resume=True), atol=2e-4)
 
 
+def test_the_side_is_tried_where_the_first_texts_are_of_one_length(place):
+    """As in data that are sorted by length: nothing among them is padded, and later texts are."""
+    model = save_classifier(place / "net", "decoder", "left")
+    texts = ["good garlic bread"] * 20 + sentences(40)
+    write(place / "d.csv", text=texts, label=["bad", "good"] * 30)
+    expected = alone(place / "net", model, texts)
+    np.testing.assert_allclose(dumped(place, batch_size=16), expected, atol=2e-4, rtol=1e-4)
+
+
 def test_a_decoder_without_a_pad_token(place):
     save_classifier(place / "net", "decoder", pad_token_id=None)
     with pytest.raises(TeacherError, match="names no pad token") as caught:
