@@ -23,7 +23,7 @@ from softlabels.models.limits import (
     reader_in,
     refuse_without_pad,
 )
-from softlabels.models.tokens import IDS, Tokens
+from softlabels.models.tokens import IDS, KINDS, Tokens
 from softlabels.system.extras import need
 
 # What a tokenizer may be read from; one of the first must be there.
@@ -83,7 +83,7 @@ class Tokenizer:
             encoded = self.tokenizer(
                 *columns, padding=False, return_attention_mask=False, verbose=False, **cut
             )
-        known = {name: rows for name, rows in encoded.items() if name in (IDS, "token_type_ids")}
+        known = {name: rows for name, rows in encoded.items() if name in (IDS, KINDS)}
         return Tokens.of(known)
 
     def check(self, module: nn.Module, title: str) -> list[str]:
@@ -247,5 +247,7 @@ def _hash(tokenizer: Any) -> str:
         rules = {
             name: part for name, part in rules.items() if name not in ("truncation", "padding")
         }
-    known = [type(tokenizer).__name__, rules, tokenizer.truncation_side]
+    # beside the rules: whether texts that spell a special token hold it, and what else is made
+    more = [tokenizer.split_special_tokens, KINDS in tokenizer.model_input_names]
+    known = [type(tokenizer).__name__, rules, tokenizer.truncation_side, more]
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 IDS, MASK = "input_ids", "attention_mask"
-BESIDE = ("token_type_ids", "position_ids")  # that tokenizers make for a model
+KINDS = "token_type_ids"  # which text of a pair a token is of
+BESIDE = (KINDS, "position_ids")  # that tokenizers make for a model
 CPU = torch.device("cpu")
 
 

@@ -180,6 +180,14 @@ def describe_module(module: nn.Module) -> dict[str, Any]:
     return known
 
 
+def names_of_module(module: nn.Module) -> list[str] | None:
+    """The names of the classes in the configuration of a model of transformers, if there are."""
+    transformers = sys.modules.get("transformers")
+    if transformers is None or not isinstance(module, transformers.PreTrainedModel):
+        return None
+    return _class_names(module.config)
+
+
 def save_classifier(
     module: nn.Module, folder: Path, names: list[str] | None, task: str, steps: Steps | None
 ) -> None:
@@ -187,9 +195,10 @@ def save_classifier(
     processor that may do what these steps say; whether it does is for the caller to try."""
     transformers = sys.modules["transformers"]
     config: Any = module.config
-    if names is not None:
-        config.id2label = dict(enumerate(names))
-        config.label2id = {name: number for number, name in enumerate(names)}
+    # without names none: those that the configuration began with may be of other classes
+    named = names or [f"LABEL_{number}" for number in range(config.num_labels)]
+    config.id2label = dict(enumerate(named))
+    config.label2id = {name: number for number, name in enumerate(named)}
     config.problem_type = next((kind for kind, ours in TASKS.items() if ours == task), None)
     with _loading(transformers, str(folder)):
         module.save_pretrained(folder)  # type: ignore[operator]

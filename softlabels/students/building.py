@@ -20,6 +20,7 @@ from softlabels.models.padding import find_side
 from softlabels.models.specs import is_factory
 from softlabels.models.starting import Beginning, ModelChoice, begin
 from softlabels.models.tokens import Tokens
+from softlabels.models.transformers import names_of_module
 from softlabels.students.ranks import Ranks
 from softlabels.students.student import (
     Student,
@@ -28,6 +29,7 @@ from softlabels.students.student import (
     check_model,
     check_training,
 )
+from softlabels.system.humanize import few
 
 SAMPLED = 64  # rows of tokens, of several lengths
 ROUNDING = 1e-3  # of a probability, where kernels of another batch size add in another order
@@ -134,7 +136,10 @@ def _choose_side(
     title = f"model {student.spec}"
     student.eval()
     with as_training_errors(student.spec, len(tokens)):
-        student.side, remark = find_side(logits, tokens.to(device), side, title, ROUNDING)
+        even = isinstance(examples, TokenInputs) and examples.source.is_even
+        student.side, remark = find_side(
+            logits, tokens.to(device), side, title, ROUNDING, even=even
+        )
     return [remark] if remark else []
 
 
@@ -146,16 +151,29 @@ def prepared_otherwise(begun: Beginning, examples: Examples | TokenInputs) -> li
         return []
     if ours.is_tokenizer:
         return _other_tokenizer(begun, ours)
-    theirs, channels = Preprocess.parse(begun.preprocess), examples.input_shape[0]
-    if theirs.is_opaque or ours.numbers == theirs.numbers:
+    theirs, shape = Preprocess.parse(begun.preprocess), examples.input_shape
+    if not shape or theirs.is_opaque or ours.numbers == theirs.numbers:  # rows of tokens have none
         return []
-    pixels = torch.arange(256).expand(1, channels, 256)[..., None]
+    pixels = torch.arange(256).expand(1, shape[0], 256)[..., None]
     with suppress(UsageError):  # of another number of channels
         if ours.on_numbers(pixels).allclose(theirs.on_numbers(pixels), atol=1e-4):
             return []
     return [
         f"warning: the weights were trained on inputs prepared by {theirs}; these are prepared by "
         f"{ours}. --preprocess gives the student its own"
+    ]
+
+
+def named_otherwise(begun: Beginning, names: list[str] | None) -> list[str]:
+    """A warning where a module of the user's calls its classes otherwise than the data do, by whose
+    numbers it is trained: what saves the module would write its own names."""
+    theirs = names_of_module(begun.module) if begun.is_users else None
+    if names is None or theirs is None or theirs == names:
+        return []
+    return [
+        f"warning: the configuration of {begun.spec} calls the classes {few(theirs)}; they are "
+        f"numbered as in the data, {few(names)}. Before you save the module, set "
+        f"model.config.id2label to these"
     ]
 
 

@@ -16,15 +16,17 @@ from softlabels.errors import ExportError, TeacherError, UsageError
 from softlabels.inputs.own_preprocessing import check_own_preprocessing
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.models.checkpoint import Checkpoint
+from softlabels.models.keywords import keywords_of
 from softlabels.models.metadata import Metadata
 from softlabels.models.model import Model
 from softlabels.models.tokenizers import Tokenizer, open_tokenizer
+from softlabels.models.tokens import IDS, KINDS, MASK
 from softlabels.models.transformers import save_classifier, transformers_blueprint
 from softlabels.options import ExportOptions, verb
 from softlabels.students.programs import Numeric, Program, as_onnx, as_pt2, program_of
-from softlabels.students.text_programs import TokenProgram
+from softlabels.students.text_programs import TokenProgram, kinds_of
 from softlabels.system.extras import need
-from softlabels.system.humanize import size_words
+from softlabels.system.humanize import few, size_words
 from softlabels.system.local_files import appearing, partial_path
 from softlabels.system.progress import Progress
 
@@ -94,10 +96,14 @@ def export(options: ExportOptions, progress: Progress) -> Exported:
     module, classes = checkpoint.build(options.model), checkpoint.num_classes
 
     def around(module: nn.Module) -> TokenProgram | Numeric:
-        if not preprocess.is_tokenizer:
+        if preprocess.keeps_tokens and not checkpoint.input_shape:
+            kinds = _kinds_of_columns(checkpoint, module, title)
+        elif preprocess.is_tokenizer:
+            pairs = "," in str(checkpoint.data.get("input_column"))
+            kinds = kinds_of(checkpoint.own_tokenizer(options.checkpoint), module, pairs)
+        else:
             return Numeric(module, preprocess, checkpoint.input_shape, classes, title)
-        pairs = "," in str(checkpoint.data.get("input_column"))
-        return TokenProgram(module, preprocess, pairs, classes, title)
+        return TokenProgram(module, preprocess, kinds, classes, title)
 
     model = around(module)
     if options.to == "hf":
@@ -147,6 +153,18 @@ def _open(path: Path, text: str) -> Checkpoint:
             f"finish it with --resume"
         )
     return checkpoint
+
+
+def _kinds_of_columns(checkpoint: Checkpoint, module: nn.Module, title: str) -> int:
+    """As `kinds_of`, where the model learned from columns of tokens. Raises ExportError where it
+    was given other columns, too."""
+    names = str(checkpoint.data.get("input_column") or IDS).split(",")
+    others = [name for name in names if name not in (IDS, KINDS, MASK)]
+    if given := [name for name in others if keywords_of(module).takes(name)]:
+        raise ExportError(
+            f"{title} was given {few(given)} too, and a program takes {IDS}, {MASK} and {KINDS}"
+        )
+    return int(KINDS in names and keywords_of(module).takes(KINDS))
 
 
 def _task(checkpoint: Checkpoint) -> str:
@@ -228,8 +246,10 @@ def _to_folder(
             inputs = f"pixel_values [{', '.join(['N', *map(str, model.shape)])}]"
         else:
             save_classifier(model.model, beside, names, task, None)
-            remarks = _save_tokenizer(beside, checkpoint.own_tokenizer(name), model)
-            inputs = "texts, by its tokenizer"
+            remarks, inputs = [], model.describe_inputs("")
+            if checkpoint.tokenizer is not None:  # none made the columns of tokens that it read
+                remarks = _save_tokenizer(beside, checkpoint.own_tokenizer(name), model)
+                inputs = "texts, by its tokenizer"
         again = around(transformers_blueprint(str(beside)).pretrained().module)
         difference, spread = _difference(model, again, f"{model.title}, as a folder,")
         size = sum(file.stat().st_size for file in beside.iterdir())

@@ -22,7 +22,7 @@ from softlabels.models.checkpoint import Checkpoint, library_versions
 from softlabels.models.starting import Beginning, ModelChoice
 from softlabels.models.tokens import Tokens
 from softlabels.models.transformers import configuration_of
-from softlabels.students.building import Built, build, prepared_otherwise
+from softlabels.students.building import Built, build, named_otherwise, prepared_otherwise
 from softlabels.students.history import History
 from softlabels.students.holdout import FEW, choose_rows, labels_choose
 from softlabels.students.prediction import broken_rows, hard_measures, predict
@@ -226,7 +226,8 @@ class Job:
             f"{begun.spec}, from {begun.weights}, on {self.ranks.place}: "
             f"{counted(len(kept), 'row')} to train on, {len(held):,} held out{self.chooser(held)}"
         )
-        for remark in (*begun.remarks, *prepared_otherwise(begun, self.examples)):
+        otherwise = prepared_otherwise(begun, self.examples)
+        for remark in (*begun.remarks, *otherwise, *named_otherwise(begun, self.class_names)):
             progress.say(remark)
         if built.use.unused:
             progress.say(

@@ -1,6 +1,7 @@
 """Tokens of texts are made once and kept: the cache never gives those of another text, and is done
 without where it can't be."""
 
+import json
 import pickle
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from softlabels.inputs import token_cache
 from softlabels.inputs.opening import open_source
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.token_inputs import TokenInputs, open_tokens
-from softlabels.models.tokenizers import Tokenizer
+from softlabels.models.tokenizers import Tokenizer, open_tokenizer
 from softlabels.system.cache import LocalCache
 from softlabels.system.progress import SILENT
 from tests.conftest import Lines
@@ -81,6 +82,30 @@ def test_another_tokenizer_cut_or_column_has_tokens_of_its_own(place):
     other = Preprocess.tokenize(Tokenizer(make_tokenizer(more=2), "t"), None, False, True)
     open_tokens(open_source(str(place / "d.csv"), input_column="text"), other, SILENT)
     assert len(list((place / "kept" / "tokens").glob("*/tokens.arrow"))) == 4
+
+
+@pytest.mark.parametrize(
+    "said", [{"model_input_names": ["input_ids", "token_type_ids"]}, {"split_special_tokens": True}]
+)
+def test_what_a_tokenizer_makes_beside_its_rules_counts_too(place, said):
+    """Whether it says which text of a pair a token is of, and whether `[SEP]` in a text is one."""
+    write(place / "d.csv", text=["good [SEP] oil", "salt"], other=["bread", "a pan"])
+    make_tokenizer().save_pretrained(place / "tok")
+    expected = []
+    for more in ({}, said):
+        path = place / "tok" / "tokenizer_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | more))
+        tokenizer = open_tokenizer(str(place / "tok"))
+        preprocess = Preprocess.tokenize(tokenizer, None, False, True)
+        source = open_source(str(place / "d.csv"), input_column="text,other")
+        tokens = open_tokens(source, preprocess, SILENT).gather(np.arange(2))
+        row = tokenizer.tokenizer("good [SEP] oil", "bread")
+        made = {
+            name: values[: tokens.lengths[0]].tolist() for name, values in tokens.columns.items()
+        }
+        assert made == {name: row[name] for name in row if name != "attention_mask"}
+        expected.append(made)
+    assert expected[0] != expected[1]
 
 
 def test_a_file_that_seems_the_same_gives_its_own_tokens(place):

@@ -151,6 +151,18 @@ def test_hard_labels_precision_and_the_averages_of_other_models(made, tmp_path, 
     assert measured["errors"] == held["errors"]
 
 
+def test_the_side_of_a_student_whose_first_texts_are_of_one_length(tmp_path):
+    model = save_classifier(tmp_path / "net", "decoder", "left")
+    texts = ["good garlic bread"] * 70 + sentences(30)
+    write(tmp_path / "d.csv", text=texts, label=[0, 1, 2, 0] * 25)
+    softlabels.fit(model=f"hf:{tmp_path / 'net'}", weights="pretrained", lr=1e-12, epochs=1,
+                   data=str(tmp_path / "d.csv"), out=str(tmp_path / "t.pt"))  # fmt: skip
+    measured = softlabels.evaluate(checkpoint=str(tmp_path / "t.pt"), split="train")
+    expected = torch.from_numpy(alone(tmp_path / "net", model, texts))
+    nll = torch.nn.functional.cross_entropy(expected, torch.tensor([0, 1, 2, 0] * 25))
+    assert measured["nll"] == pytest.approx(float(nll), rel=1e-4)
+
+
 def test_it_is_exported_as_transformers_saves_it(trained, tmp_path, cli):
     shutil.copy(trained.place / "s.pt", tmp_path)
     done = cli("export", "s.pt", "--to", "hf", "--json")
@@ -237,6 +249,44 @@ def test_columns_of_tokens_train_the_same_student_as_their_texts(made, tmp_path)
                                out=str(tmp_path / "s.pt"), **FAST)  # fmt: skip
     measured = softlabels.evaluate(checkpoint=str(tmp_path / "s.pt"), holdout=True)
     assert measured["nll"] == pytest.approx(learned.metrics["held_out"]["nll"], rel=1e-4)
+    further = softlabels.fit(data=str(tmp_path / "tokens.parquet"), out=str(tmp_path / "c.pt"),
+                             **options | {"weights": str(tmp_path / "a.pt")})  # fmt: skip
+    assert further.checkpoint.tokenizer is None
+    saved = softlabels.export(checkpoint=str(tmp_path / "b.pt"), to="hf", out=str(tmp_path / "hf"))
+    assert saved.inputs == "input_ids, attention_mask, int64 [N, L]"
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "hf").eval()
+    expected = alone(made / "net", rebuilt(second), texts[:9])
+    np.testing.assert_allclose(alone(made / "net", model, texts[:9]), expected, atol=1e-6)
+
+
+def test_pairs_whose_tokens_are_of_one_kind_are_exported_so(tmp_path):
+    """As those of RoBERTa, whose model knows one kind and whose tokenizer says none."""
+    save_classifier(tmp_path / "net", "offset", type_vocab_size=1, max_position_embeddings=64)
+    write(tmp_path / "d.csv", text=sentences(40), other=sentences(40, 7),
+          label=labels_of(sentences(40)))  # fmt: skip
+    softlabels.fit(model=f"hf:{tmp_path / 'net'}", data=str(tmp_path / "d.csv"), epochs=1,
+                   input_column="text,other", out=str(tmp_path / "t.pt"))  # fmt: skip
+    done = softlabels.export(checkpoint=str(tmp_path / "t.pt"), to="pt2")
+    assert done.inputs.startswith("input_ids, attention_mask, int64 [N, L]")
+
+
+def test_names_of_classes_that_are_not_the_datas(made, tmp_path):
+    """A module keeps those of its configuration, which a warning says; an export has none of it."""
+    config = CONFIGS["absolute"]()
+    config.id2label = {0: "good", 1: "bad", 2: "fair"}
+    module = transformers.BertForSequenceClassification(config)
+    lines = Lines()
+    softlabels.train(dump=str(made / "dump"), student=module, tokenizer=str(made / "net"),
+                     out=str(tmp_path / "s.pt"), progress=lines, **FAST)  # fmt: skip
+    assert "calls the classes good, bad, fair; they are numbered as in the data, bad" in str(lines)
+    numbers = [["bad", "fair", "good"].index(label) for label in labels_of(sentences(ROWS))]
+    write(tmp_path / "n.csv", text=sentences(ROWS), label=numbers)
+    module.save_pretrained(tmp_path / "net")
+    softlabels.fit(model=f"hf:{tmp_path / 'net'}", tokenizer=str(made / "net"), epochs=1,
+                   data=str(tmp_path / "n.csv"), out=str(tmp_path / "t.pt"))  # fmt: skip
+    softlabels.export(checkpoint=str(tmp_path / "t.pt"), to="hf", out=str(tmp_path / "hf"))
+    saved = transformers.AutoConfig.from_pretrained(tmp_path / "hf")
+    assert saved.id2label == {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}
 
 
 def test_what_is_cut_is_counted_and_remembered(made, tmp_path):
