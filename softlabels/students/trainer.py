@@ -127,6 +127,8 @@ class Trainer:
             except BaseException as error:  # also of the data: a file that is gone, a damaged dump
                 self._stopped(error)
                 raise
+        if not self.optimization.steps:
+            raise self._overflowing()
         if remark := self.optimization.scale.remark(self._tried):
             self.progress.say(remark)
         if not self.outcome.epoch:
@@ -183,9 +185,10 @@ class Trainer:
         """The mean loss of the last steps of the epoch; of several ranks, of this one's share."""
         return float(torch.stack(self.losses[-steps:]).mean())
 
-    def _note(self, epoch: int, loss: float) -> str:
+    def _note(self, epoch: int, loss: float | None) -> str:
         rate = f"lr {self.optimization.rate:.2g}"
-        return f"epoch {epoch}, loss {measured(loss)}, {rate}{self.summary}"
+        shown = "no step taken" if loss is None else f"loss {measured(loss)}"
+        return f"epoch {epoch}, {shown}, {rate}{self.summary}"
 
     def _batches(self, order: np.ndarray) -> Iterator[tuple[Batch, float]]:
         """This process's share of each batch to come, and its part in the loss of the step: its
@@ -214,22 +217,26 @@ class Trainer:
                 yield now.result()
 
     def _judge(self) -> None:
-        """End the epoch: its loss, its held-out score, and whether it is the best so far."""
-        if not self.losses:
-            raise self._overflowing()
+        """End the epoch: its loss, its held-out score, and whether it is the best so far.
+
+        All its steps may have been skipped: a loss scale is found in some steps, of which an epoch
+        may have one. Then it has no loss and is not chosen.
+        """
         epoch, tried = self.epoch, self._tried
-        loss = self.ranks.mean(float(torch.stack(self.losses).mean()))
-        if not math.isfinite(loss):
-            raise self._hopeless(f"the loss became {loss} in epoch {epoch}")
+        loss = None
+        if self.losses:
+            loss = self.ranks.mean(float(torch.stack(self.losses).mean()))
+            if not math.isfinite(loss):
+                raise self._hopeless(f"the loss became {loss} in epoch {epoch}")
         entry: dict[str, Any] = {"epoch": epoch, "loss": loss}
         entry["learning_rate"] = self.optimization.rate
         entry["rows_per_second"] = round(self.pace, 1)
         if self.optimization.scale.is_on:
             entry["skipped_steps"] = self.step - len(self.losses)
-        score = Score((-epoch,))
+        score = Score(None if loss is None else (-epoch,))
         judged = self.optimization.judged
         self.ranks.align(judged)
-        if len(self.held_rows):
+        if len(self.held_rows) and loss is not None:
             score = self.task.score(judged, self.held_rows)
             entry["held_out"] = score.measures
             self.summary = f", held out: {score.summary}"

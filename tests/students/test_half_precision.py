@@ -143,6 +143,18 @@ def test_the_scale_goes_on_where_a_training_was_stopped(
     assert "3 of 18 steps were skipped" in rough.lines[-1]
 
 
+@pytest.mark.parametrize("holdout", [0.0, 0.1])
+def test_a_loss_scale_is_found_over_epochs_of_one_step(dump_folder, tmp_path, bad_steps, holdout):
+    bad_steps(1, 2, 5)
+    words = TRAIN | {"batch_size": 5000, "epochs": 5, "rows": 1000, "holdout": holdout}
+    train(dump_folder, tmp_path / "s.pt", **words)
+    lines = history(tmp_path / "s.pt")
+    assert [line["skipped_steps"] for line in lines] == [1, 1, 0, 0, 1]
+    assert [line["loss"] is None for line in lines] == [True, True, False, False, True]
+    chosen = torch.load(tmp_path / "s.pt", weights_only=True)["metrics"]["epoch"]
+    assert chosen in ((3, 4) if holdout else (4,))
+
+
 class BadOnOneRank(Net):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         logits_NC = super().forward(x)
