@@ -213,7 +213,9 @@ def open_tokenizer(place: str, **at: Any) -> Tokenizer:
     try:
         if not any(_has(transformers, place, name, at) for name in VOCABULARIES):
             raise OSError(f"none of the files {', '.join(VOCABULARIES[:3])}, … is there")
-        tokenizer = transformers.AutoTokenizer.from_pretrained(place, **at)
+        # unless it is told, it asks at the keyboard whether to run a stranger's code
+        code = {"trust_remote_code": False}
+        tokenizer = transformers.AutoTokenizer.from_pretrained(place, **code | at)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError) as error:
         raise TeacherError(
             f"{place} has no tokenizer that can be loaded: {first_line(error)}. Name a folder of "

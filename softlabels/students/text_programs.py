@@ -33,12 +33,15 @@ class TokenProgram(Program):
         self.kinds = kinds
         self.names = (IDS, MASK, *([KINDS] if kinds else []))
         self.sizes = ({0: "batch", 1: LENGTH},) * len(self.names)
-        known = limits_of(reader_in(model))
+        reader = reader_in(model)
+        known = limits_of(reader)
         if known.vocabulary is None:
             raise ExportError(
                 f"{title} does not say how many tokens it knows, so it can't be tried"
             )
         self.vocabulary, self.pad = known.vocabulary, known.pad or 0
+        end = getattr(getattr(reader, "config", None), "eos_token_id", None)
+        self.end = end if type(end) is int and end != self.pad else None
         most = preprocess.most_tokens
         self.longest, self.largest = most, {} if most is None else {LENGTH: most}
         self.eval()
@@ -58,6 +61,9 @@ class TokenProgram(Program):
         lengths_N[0] = max(1, longest - seed % 3)
         mask_NL = (torch.arange(int(lengths_N.max())) < lengths_N[:, None]).long()
         ids_NL = torch.randint(0, self.vocabulary, mask_NL.shape, generator=source)
+        if self.end is not None:  # some models want it at the end of each row, and as often in all
+            ids_NL[ids_NL == self.end] = self.pad
+            ids_NL[torch.arange(rows), lengths_N - 1] = self.end
         ids_NL = torch.where(mask_NL.bool(), ids_NL, self.pad)
         kinds_NL = torch.randint(0, self.kinds + 1, mask_NL.shape, generator=source) * mask_NL
         return (ids_NL, mask_NL, kinds_NL)[: len(self.names)]

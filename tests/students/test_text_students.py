@@ -270,6 +270,20 @@ def test_pairs_whose_tokens_are_of_one_kind_are_exported_so(tmp_path):
     assert done.inputs.startswith("input_ids, attention_mask, int64 [N, L]")
 
 
+def test_a_model_that_reads_the_end_of_a_text_is_exported(made, tmp_path):
+    """As T5 and BART, which want that token in each row, and as often in all."""
+    config = transformers.T5Config(vocab_size=24, d_model=16, d_kv=8, d_ff=32, num_layers=1,
+                                   num_heads=2, eos_token_id=3, num_labels=3,
+                                   decoder_start_token_id=0)  # fmt: skip
+    config.architectures = ["T5ForSequenceClassification"]
+    config.save_pretrained(tmp_path / "small")
+    softlabels.fit(model=f"hf:{tmp_path / 'small'}", tokenizer=str(made / "net"), epochs=1,
+                   data=str(made / "d.csv"), input_column="text",
+                   out=str(tmp_path / "t.pt"))  # fmt: skip
+    done = softlabels.export(checkpoint=str(tmp_path / "t.pt"), to="hf")
+    assert done.inputs == "texts, by its tokenizer"
+
+
 def test_names_of_classes_that_are_not_the_datas(made, tmp_path):
     """A module keeps those of its configuration, which a warning says; an export has none of it."""
     config = CONFIGS["absolute"]()

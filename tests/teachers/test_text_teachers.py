@@ -133,6 +133,18 @@ def test_another_tokenizer(place):
         dumped(place, tokenizer=str(place / "large"), out=str(place / "e"))
 
 
+def test_code_beside_a_tokenizer_is_not_run(place, monkeypatch):
+    model = save_classifier(place / "net")
+    expected = alone(place / "net", model, sentences(ROWS))
+    path = place / "net" / "tokenizer_config.json"
+    own = {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", "own.Own"]}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | own))
+    (place / "net" / "own.py").write_text("raise SystemExit('it ran')")
+    monkeypatch.setattr("builtins.input", lambda *asked: "y")
+    stored = dumped(place, tokenizer=str(place / "net"))  # by the files alone
+    np.testing.assert_allclose(stored, expected, atol=2e-4, rtol=1e-4)
+
+
 def test_rows_of_like_lengths_are_answered_together(place):
     """A decoder whose tokenizer pads on the left has its rows padded on the right, and says so."""
     save_classifier(place / "net", "decoder", "left")
