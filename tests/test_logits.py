@@ -270,7 +270,9 @@ def test_kl_is_the_cross_entropy_less_the_entropy(z, student, T):
     dense, bare = DenseLogits(z).temper(T), Bare(z, T)
     torch.testing.assert_close(dense.kl(student), bare.kl(student), atol=1e-9, rtol=1e-9)
     torch.testing.assert_close(dense.entropy(), bare.entropy(), atol=1e-9, rtol=1e-9)
-    assert torch.equal(dense.top(2)[1], bare.top(2)[1]) or z.unique().numel() < z.numel()
+    largest = z.sort(descending=True).values[:, :2]
+    for targets in (dense, bare):  # of equal probabilities, either may be named
+        torch.testing.assert_close(z.gather(1, targets.top(2)[1]), largest, atol=1e-9, rtol=1e-9)
 
 
 def test_kl_of_near_equals_is_not_below_nothing():
