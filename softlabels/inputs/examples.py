@@ -6,6 +6,7 @@ Shapes: N rows asked for; inputs are [N, C, H, W] images (uint8) or [N, …] num
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -101,7 +102,8 @@ class Examples(ChosenRows):
         UnreadableInput for the first."""
         if rows not in self._samples:
             self._samples[rows] = self._read_sample(rows)
-        return self._samples[rows].clone()
+        sample: Any = self._samples[rows]  # streamed rows may be texts or tokens
+        return sample.clone() if isinstance(sample, Tensor) else sample
 
     def _read_sample(self, rows: int) -> Tensor:
         first: UnreadableInput | None = None
