@@ -157,6 +157,7 @@ def test_batches_travel_without_what_all_rows_share(dump):
     assert [len(b["targets"]) for b in loader] == [799, 800, 801]
 
 
+@pytest.mark.slow
 def test_a_kill_loses_nothing_and_the_resume_does_not_fit_again(dump, teacher, tmp_path):
     out = tmp_path / "d"
     process = run(*dumping(teacher, out))

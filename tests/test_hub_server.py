@@ -351,6 +351,7 @@ def get(url: str, **headers: str) -> tuple[int, bytes]:
         return error.code, b""
 
 
+@pytest.mark.slow
 def test_datasets_loads_it_from_an_empty_cache(server, run, repo, folder, tmp_path):
     run(call, "upload_folder", repo_id=repo, folder_path=folder)
     run(call, "create_tag", repo, tag="v1")

@@ -112,6 +112,7 @@ def test_a_stop_says_what_is_safe_and_how_to_go_on(words, tmp_path, monkeypatch)
     assert heard.lines[-1] == f"{words['out']} is complete already; nothing to do"
 
 
+@pytest.mark.slow
 def test_sigterm_says_it_too(words, tmp_path):
     code = (
         "import sys, time\nfrom softlabels.exchange.matching import FileAnswers as F\n"

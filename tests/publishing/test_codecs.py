@@ -42,6 +42,7 @@ def targets(folder: Path) -> torch.Tensor:
     return softlabels.load(folder, T=4, inputs=False).take(rows)["soft_target"]
 
 
+@pytest.mark.slow
 def test_side_files_go_and_come_with_a_dump(hub, owner, stranger, original, repo, tmp_path):
     owner(push, str(original), repo)
     assert hub.files(repo)["shared/mean.safetensors"] == shared(original)["mean.safetensors"]

@@ -81,6 +81,7 @@ def test_a_damaged_shard_of_labels_alone_is_made_again(hub, owner, stranger, rep
     assert found.tolist() == values.tolist()
 
 
+@pytest.mark.slow
 def test_a_second_pull_into_a_folder_waits_for_the_first(
     hub, owner, stranger, folder, repo, tmp_path
 ):
@@ -168,6 +169,7 @@ def test_a_damaged_record_in_the_cache_is_fetched_again(
     assert not out or softlabels.verify(dump=words["out"]).good
 
 
+@pytest.mark.slow
 def test_without_a_network_what_is_here_is_used_and_what_is_not_is_told(
     hub, owner, stranger, repo, tmp_path
 ):

@@ -247,6 +247,7 @@ def test_a_folder_that_is_no_dump(tmp_path):
         softlabels.train(dump=str(tmp_path), out=str(tmp_path / "s.pt"))
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_the_best_so_far(tmp_path):
     command = [sys.executable, "-m", "softlabels", "fit", "--data", "digits", "--model", "mlp:64",
                "--epochs", "100000", "--out", "t.pt"]  # fmt: skip

@@ -51,6 +51,7 @@ def test_nothing_is_written(tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_the_same_batches_for_any_number_of_workers_and_from_the_middle(tmp_path):
     dataset = load(make_dump(tmp_path / "d", LOGITS, 16, 300))
     whole = ids(dataset.batches(30, shuffle=True, seed=3))
