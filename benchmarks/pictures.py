@@ -139,7 +139,7 @@ def timed(work: Callable[[], object]) -> list[float]:
     return [time.perf_counter() - began[0], time.process_time() - began[1]]
 
 
-def bare(data: str, threads: int) -> Callable[[], object]:
+def bare(data: str, threads: int, words: str = PREPROCESS) -> Callable[[], object]:
     """Threads that decode pictures which lie in memory, each into its place in a batch."""
     from concurrent.futures import ThreadPoolExecutor
 
@@ -147,12 +147,12 @@ def bare(data: str, threads: int) -> Callable[[], object]:
     from softlabels.inputs.preprocess import Preprocess
 
     cells = [row["bytes"] for row in pq.read_table(data)["image"].to_pylist()]
-    preprocess = Preprocess.parse(PREPROCESS)
-    batch = torch.empty((BATCH, 3, 224, 224), dtype=torch.uint8).numpy()
+    preprocess = Preprocess.parse(words)
+    batch = torch.empty((BATCH, *decode_image(cells[0], preprocess, 0).shape), dtype=torch.uint8)
 
     def part(start: int) -> None:
         for place in range(start, min(start + 16, len(cells))):
-            np.copyto(batch[place % BATCH], decode_image(cells[place], preprocess, place))
+            np.copyto(batch[place % BATCH].numpy(), decode_image(cells[place], preprocess, place))
 
     def loop() -> None:
         with ThreadPoolExecutor(threads) as pool:
