@@ -119,12 +119,17 @@ class _Opened:
     preprocessing: str
 
 
+def _may_read(teacher: Teacher, how: Tokenizing) -> bool:
+    """Whether there is a tokenizer for texts."""
+    return (teacher.own_tokenizer or how.tokenizer) is not None
+
+
 def _reads(teacher: Teacher, source: Source, how: Tokenizing) -> bool:
     """Whether a teacher is given the tokens of texts. Where a file's inputs are something else,
     reading them refuses that; a module in memory may take numbers, too."""
     known = teacher.own_tokenizer is not None
     if source.kind == "text":
-        return known or how.tokenizer is not None
+        return _may_read(teacher, how)
     return known and source.kind != "tokens" and teacher.kind not in OBJECTS
 
 
@@ -140,12 +145,13 @@ def _open(options: DumpOptions, progress: Progress) -> _Opened:
     def examples(
         remembered: dict[str, Any], known: str | None
     ) -> tuple[Examples | TokenInputs, str]:
-        labels = options.part(LabelChoice)
+        title = _title(choice.teacher)
+        labels, how = options.part(LabelChoice), options.part(Tokenizing)
+        texts = options.preprocess is None and teacher is not None and _may_read(teacher, how)
         try:
-            source = open_chosen(data, _title(choice.teacher), remembered, progress, labels)
+            source = open_chosen(data, title, remembered, progress, labels, texts)
         except LabelSpaceMismatch as error:
             raise LabelSpaceMismatch(f"{error}. {WAYS_OUT}") from error
-        how = options.part(Tokenizing)
         if teacher is not None and _reads(teacher, source, how):
             if options.preprocess is not None:
                 raise UsageError(

@@ -35,6 +35,7 @@ USE_NAMES = re.compile(
 FEW_ROWS = 5  # in fewer rows, numbers may rise by chance
 PEEK_ROWS = 3
 BLOCK_ROWS = 65_536
+OTHER_WORDS = {"bool": "true and false", "null": "missing values"}  # for types of CSV columns
 PAIR = 2  # texts of a row at most, as tokenizers take them
 
 
@@ -61,11 +62,14 @@ def find_columns(
     label: str | None,
     id: str | None,
     several: bool = False,
+    texts: bool = False,
 ) -> Columns:
     """Check the columns that the user named, and find the others by type.
 
     inputs: one name, several joined by commas, or a sequence of names.
     several: whether rows have several labels, so that the label is a column of lists.
+    texts: whether the inputs are to be texts: named columns of a CSV file that look like numbers
+        are taken as they are written
 
     Raises SourceError where a column is missing, or where types or names leave a choice, and for a
     label of the other kind.
@@ -83,6 +87,7 @@ def find_columns(
         raise SourceError(f"--input-column names {twice!r} twice")
     if label is not None and is_listed(features[label]) and not several:
         raise SourceError(f"--label-column: {_listed(table, label)}")
+    written = _as_written(table, named) if texts else []
     taken = (*named, *((id,) if id else ()))
     if several:
         label = label or _find_listed_label(features, taken)
@@ -97,7 +102,8 @@ def find_columns(
     if tokens is not None:
         return Columns(tokens.inputs, label, id, tokens.mask, (*notes, *tokens.notes))
     if named:
-        return Columns(named, label, id, notes=(*notes, *_check_named(table, named)))
+        notes = (*notes, *written, *_check_named(table, named, doubt=not written))
+        return Columns(named, label, id, notes=notes)
     refuse_written_out(features, rest)
     columns = _find_inputs(table, rest, label, id)
     return replace(columns, notes=notes + columns.notes)
@@ -116,9 +122,23 @@ def _named(inputs: str | Sequence[str] | None, features: dict[str, Any]) -> tupl
     return tuple(inputs or ())
 
 
-def _check_named(table: Table, named: tuple[str, ...]) -> list[str]:
+def _as_written(table: Table, named: tuple[str, ...]) -> list[str]:
+    """Make texts of columns of a CSV file that were read as numbers, or as true and false: 007 has
+    its zeros, 1.0 its point. A note on each."""
+    if not isinstance(table, ArrowTable):
+        return []
+    others = [n for n in named if n in table.padded or not is_text_feature(table.features[n])]
+    kinds = {name: OTHER_WORDS.get(type_word(table.features[name]), "numbers") for name in others}
+    made = table.to_texts(others)
+    return [f"{n!r} is read as texts, as written, and not as {kinds[n]}" for n in made]
+
+
+def _check_named(table: Table, named: tuple[str, ...], doubt: bool) -> list[str]:
     """Warnings about texts that the user named as inputs. Raises SourceError for texts beside other
-    inputs, and for more than a pair."""
+    inputs, and for more than a pair.
+
+    doubt: whether to look at them, for numbers that are text by mistake
+    """
     texts = [name for name in named if is_text_feature(table.features[name])]
     others = [name for name in named if name not in texts]
     if texts and others:
@@ -132,7 +152,7 @@ def _check_named(table: Table, named: tuple[str, ...]) -> list[str]:
             f"--input-column names {len(texts)} columns of texts, {', '.join(texts)}; a row is one "
             f"text or a pair: join some of them into one column"
         )
-    hints = [hint for name in texts if (hint := hint_of_text(table, name))]
+    hints = [hint for name in texts if doubt and (hint := hint_of_text(table, name))]
     return [f"warning: {hint}. Its cells are taken as texts, since it was named" for hint in hints]
 
 

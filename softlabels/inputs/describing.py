@@ -1,8 +1,10 @@
 """What the user reads about a source when it is opened: rows, inputs, classes, ids, oddities."""
 
+from collections import Counter
 from typing import NamedTuple
 
 import datasets
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from softlabels.errors import SourceError
@@ -14,6 +16,8 @@ from softlabels.inputs.sources import Source
 from softlabels.system.humanize import counted, short
 
 SHOWN = 10
+# as programs write a missing value, which stand in texts that were made of such values
+MISSING = ["NA", "N/A", "#N/A", "NaN", "nan", "<NA>", "null", "NULL", "None", "NaT"]
 
 
 def describe(source: Source) -> list[str]:
@@ -51,11 +55,11 @@ def describe(source: Source) -> list[str]:
 
 
 def _empty(source: Source) -> list[str]:
-    """A warning about texts without a character. Raises SourceError where one is missing, before
-    anything is made of the others."""
+    """Warnings about texts without a character, and about those that are spelled like a missing
+    value. Raises SourceError where one is missing, before anything is made of the others."""
     if source.kind != "text":
         return []
-    empty, start = dict[str, int](), 0
+    empty, spelled, start = Counter[str](), Counter[str](), 0
     for columns in source.text_blocks():
         rows = len(next(iter(columns.values())))
         for name, column in columns.items():
@@ -65,11 +69,19 @@ def _empty(source: Source) -> list[str]:
                     f"row {row:,} of {len(source):,} in {source.data!r} has {missing_text(name)}"
                 )
             blank = pc.equal(pc.utf8_trim_whitespace(column), "")
-            empty[name] = empty.get(name, 0) + (pc.sum(blank).as_py() or 0)
+            empty[name] += pc.sum(blank).as_py() or 0
+            likely = pc.is_in(column, pa.array(MISSING, column.type))
+            spelled[name] += pc.sum(likely).as_py() or 0
         start += rows
-    return [
+    blanks = [
         f"warning: {count:,} of {len(source):,} texts in {name!r} are empty"
         for name, count in empty.items()
+        if count
+    ]
+    return blanks + [
+        f"warning: {count:,} of {len(source):,} texts in {name!r} are spelled like a missing value "
+        f"(NA, None, nan, null, …), and are taken as texts; where one is missing, leave out its row"
+        for name, count in spelled.items()
         if count
     ]
 

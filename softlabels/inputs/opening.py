@@ -51,6 +51,7 @@ def open_source(
     class_names: list[str] | None = None,
     labels: LabelChoice = LabelChoice(),
     spelling: Spelling | None = None,
+    texts: bool = False,
     progress: Progress = SILENT,
 ) -> Source:
     """Open `data`: text or a data set in memory (see docs/getting-started.md).
@@ -58,6 +59,7 @@ def open_source(
     class_names: a model's; labels that are text are numbered by them, so that a split in which a
     class is missing gets the same numbers. labels: which ones are read, and whose classes they
     are. spelling: how lists of labels are to be read; by default as their values have it.
+    texts: whether a model that reads texts asks for them, see `find_columns`.
     progress: gets what `describe` says of the source.
 
     Raises SourceError for data that can't be found, is empty, or whose columns leave a choice.
@@ -78,7 +80,7 @@ def open_source(
         several = labels.several and labels.labels
         if several and label_column is not None and label_column not in table.features:
             table, label_column = _with_flags(table, label_column, id)
-        columns = find_columns(table, input_column, label_column, id, several)
+        columns = find_columns(table, input_column, label_column, id, several, texts)
         if not labels.labels:  # found all the same, so that they are no inputs
             columns = replace(columns, label=None)
         if labels.own_labels and columns.label is None:
@@ -158,8 +160,11 @@ def open_chosen(
     remembered: dict[str, Any] | None = None,
     progress: Progress = SILENT,
     labels: LabelChoice = LabelChoice(),
+    texts: bool = False,
 ) -> Source:
     """The source that was chosen, else the one that the file of `model` remembers.
+
+    texts: whether the model reads texts
 
     Columns that a model remembers go with its own data only. Raises UsageError where neither
     names the data.
@@ -185,5 +190,6 @@ def open_chosen(
         id_column=choice.id_column or place.get("id_column"),
         class_names=None if labels.own_labels else remembered.get("class_names"),
         labels=labels,
+        texts=texts,
         progress=progress,
     )

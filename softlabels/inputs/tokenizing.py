@@ -11,6 +11,7 @@ from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import Source
 from softlabels.models.checkpoint import tokenizer_at
 from softlabels.models.tokenizers import Tokenizer, tokenizer_of
+from softlabels.system.humanize import few
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,17 @@ class Tokenizing:
 
 def check_texts(source: Source, title: str) -> None:
     """Raises UsageError where the inputs are no texts, which the model `title` reads."""
-    if source.kind != "text":
-        raise UsageError(
-            f"{title} reads texts, and the inputs of {source.data!r} are "
-            f"{'images' if source.kind == 'image' else 'numbers'}, in "
-            f"{', '.join(source.columns.inputs)}: name a column of texts with --input-column"
-        )
+    if source.kind == "text":
+        return
+    named = few(list(source.columns.inputs))
+    problem = f"{title} reads texts, and the inputs of {source.data!r} are"
+    if source.kind == "image":
+        raise UsageError(f"{problem} images, in {named}: name texts with --input-column")
+    raise UsageError(
+        f"{problem} numbers, in {named}: name a column of texts with --input-column. Of a CSV file "
+        f"it may look like numbers, and is then read as it is written; other files hold texts as "
+        f"such, '007'"
+    )
 
 
 def tokenization(

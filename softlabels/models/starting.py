@@ -76,6 +76,17 @@ class Beginning:
     remarks: list[str] = field(default_factory=list)
 
 
+def reads_texts(choice: ModelChoice) -> bool:
+    """Whether it takes tokens by name, as far as that is known before it is built: what a function
+    makes is not."""
+    if isinstance(choice.model, nn.Module):
+        return reads_tokens(choice.model)
+    if not isinstance(choice.model, str) or is_own(choice.model):
+        return False
+    name = _parse(choice.model)
+    return name.source == "hf" and SOURCES[name.source](name.ident).tokenizer is not None
+
+
 def begin(choice: ModelChoice, input_shape: Sequence[int], classes: int) -> Beginning:
     """The model for inputs [N, *input_shape] and logits [N, C]; torch's random state decides what
     is random in it.

@@ -128,5 +128,6 @@ def named_source(plan: Plan, source: Any, progress: Progress = SILENT) -> Source
             plan.label_column is not None, recorded.label_source is not None, plan.task
         ),
         spelling=recorded.label_lists,
+        texts=plan.source.kind == "text",
         progress=progress,
     )

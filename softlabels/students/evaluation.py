@@ -182,7 +182,8 @@ def _open_data(
     labels = LabelChoice(options.labels, task=task)
     if options.map_labels is not None:  # texts are numbered as classes of the data's own
         remembered = remembered | {"class_names": None}
-    return open_chosen(choice, title, remembered, progress, labels)
+    texts = options.preprocess is None and (model.own_tokenizer or options.tokenizer) is not None
+    return open_chosen(choice, title, remembered, progress, labels, texts)
 
 
 def _open_file(checkpoint: str, options: EvalOptions) -> Model:

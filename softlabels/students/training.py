@@ -23,7 +23,7 @@ from softlabels.inputs.text_inputs import numbers_alone
 from softlabels.inputs.token_inputs import TokenInputs, open_tokens
 from softlabels.inputs.tokenizing import Tokenizing
 from softlabels.inputs.views import parse_augment
-from softlabels.models.starting import ModelChoice
+from softlabels.models.starting import ModelChoice, reads_texts
 from softlabels.models.tokens import Tokens
 from softlabels.options import FitOptions, TrainOptions, verb
 from softlabels.places.newest import newest_dump
@@ -85,13 +85,14 @@ def _ranks(options: FitOptions | TrainOptions) -> Ranks:
 def _fit(options: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:
     augment = None if options.augment is None else parse_augment(options.augment)
     choice = LabelChoice(task=options.task)
-    source = open_chosen(options.part(DataChoice), progress=progress, labels=choice)
+    model, how, begun = options.part(ModelChoice), options.part(Tokenizing), None
+    texts = options.preprocess is None and (how.tokenizer is not None or reads_texts(model))
+    source = open_chosen(options.part(DataChoice), progress=progress, labels=choice, texts=texts)
     if not source.labelled:
         raise SourceError(f"{source.data!r} has no label column; name one with --label-column")
     chosen = choose(source, options.preprocess)
     labels = _all_labels(source)
     classes = _count_classes(source, labels)
-    model, how, begun = options.part(ModelChoice), options.part(Tokenizing), None
     if source.kind == "text" and not chosen.preprocess.is_opaque:
         reading = begin_reading(model, classes, how, options.seed)
         begun = reading.begun

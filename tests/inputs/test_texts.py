@@ -133,6 +133,61 @@ def test_texts_that_look_like_numbers_are_taken_where_they_are_named(tmp_path):
     assert any(line.startswith("warning: The column 'x' is text because") for line in said.lines)
 
 
+@pytest.mark.parametrize(
+    ("cells", "kind"),
+    [
+        (["007", "10", "-0"], "numbers"),
+        (["1.0", "1", " 2"], "numbers"),
+        (["true", "FALSE", "true"], "true and false"),
+        (["NA", "null", "1e3"], "numbers"),
+        (["NA", "null", "nan"], "missing values"),
+        (["2026-01-02", "2026-01-03", "2026-11-27"], ""),
+        (['"1', "2", "3"], ""),
+    ],
+)
+def test_cells_of_csv_are_read_as_written_where_texts_are_asked_for(tmp_path, cells, kind):
+    """A classifier of texts may be asked about postcodes."""
+    lines = [",".join(('"' + cell.replace('"', '""') + '"', "a" * (n + 1), "ab"[n % 2]))
+             for n, cell in enumerate(cells)]  # fmt: skip
+    (tmp_path / "d.csv").write_text("\n".join(["zip,other,label", *lines]))
+    (tmp_path / "e.tsv").write_text((tmp_path / "d.csv").read_text().replace(",", "\t"))
+    for data in ("d.csv", "e.tsv"):
+        said = Lines()
+        source = open_source(str(tmp_path / data), input_column="zip", texts=True, progress=said)
+        rows = source.read(0, 3)
+        assert list(rows.cells) == cells
+        assert rows.hashes.tolist() == [first8(cell.encode()) for cell in cells]
+        notes = [line for line in said.lines if "is read as texts" in line]
+        note = f"'zip' is read as texts, as written, and not as {kind}"
+        assert notes == ([note] if kind else [])
+    pair = open_source(str(tmp_path / "d.csv"), input_column="zip,other", texts=True)
+    assert list(pair.take(np.array([1])).cells) == [{"zip": cells[1], "other": "aa"}]
+
+
+def test_an_empty_cell_is_missing_also_where_texts_look_like_numbers(tmp_path):
+    (tmp_path / "d.csv").write_text("zip,label\n1,a\n,b\n")
+    with pytest.raises(SourceError, match=r"row 2 of 2 in .* has no text in the column 'zip'"):
+        open_source(str(tmp_path / "d.csv"), input_column="zip", texts=True, progress=Lines())
+
+
+def test_files_of_a_split_whose_texts_look_like_numbers_in_one_of_them(tmp_path):
+    (tmp_path / "train-1.csv").write_text("text,label\n007,a\nNA,b\n")
+    (tmp_path / "train-2.csv").write_text("text,label\nseven,a\n8,b\n")
+    source = open_source(str(tmp_path), input_column="text")
+    assert list(source.read(0, 4).cells) == ["007", "NA", "seven", "8"]
+
+
+def test_texts_that_are_spelled_like_missing_values_are_counted(tmp_path):
+    texts = ["garlic", "None", "nan", "oil"]
+    path = write(tmp_path / "d.jsonl", text=texts, label=[0, 1, 0, 1])
+    said = Lines()
+    source = open_source(path, progress=said)
+    assert any(
+        line.startswith("warning: 2 of 4 texts in 'text' are spelled") for line in said.lines
+    )
+    assert list(source.read(0, 4).cells) == texts
+
+
 def test_examples_of_texts(tmp_path):
     path = write(tmp_path / "d.csv", a=["x", "y", "z"], b=["1a", "2a", "3a"], label=[0, 1, 0])
     ones = softlabels.examples(path, input_column="a")

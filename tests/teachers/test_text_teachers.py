@@ -201,6 +201,30 @@ def test_inputs_and_options_that_do_not_fit(place, tmp_path, vectors):
         softlabels.fit(model=f"hf:{place / 'net'}", data=vectors, out=str(tmp_path / "s.pt"))
 
 
+def test_texts_that_look_like_numbers(place, cli):
+    """Postcodes: each keeps its zeros, from the dump to what a student of it is measured on."""
+    save_classifier(place / "net")
+    codes = [f"{row * 7:04}" for row in range(ROWS)]
+    lines = [f"{code},{['good', 'bad'][row % 2]}" for row, code in enumerate(codes)]
+    (place / "d.csv").write_text("\n".join(["zip,label", *lines]))
+    with pytest.raises(UsageError, match="numbers, in zip: name a column of texts"):
+        dumped(place, input_column=None)
+    lines = Lines()
+    dumped(place, input_column="zip", progress=lines)
+    assert "'zip' is read as texts, as written, and not as numbers" in lines.lines
+    assert next(iter(softlabels.load(place / "dump").batches(8)))["input"] == codes[:8]
+    assert softlabels.verify(dump=str(place / "dump"), source=True).good
+    assert softlabels.show(dump=str(place / "dump"), id=["3"]).rows[0].text == codes[3]
+    dumped(place, input_column="zip", resume=True)
+    options = {"data": str(place / "d.csv"), "input_column": "zip"}
+    softlabels.fit(model=f"hf:{place / 'net'}", epochs=1, out=str(place / "t.pt"), **options)
+    measured = softlabels.evaluate(checkpoint=str(place / "t.pt"), split="train")
+    assert measured["rows"] == ROWS
+    Path(place / "d.jsonl").write_text("\n".join(f'{{"zip": {row}}}' for row in range(9)))
+    with pytest.raises(UsageError, match="other files hold texts as such, '007'"):
+        dumped(place, data=str(place / "d.jsonl"), input_column="zip", out=str(place / "e"))
+
+
 def test_another_class_order_than_the_labels_is_refused(place):
     save_classifier(place / "net", id2label={0: "good", 1: "bad", 2: "fair"})
     stored = dumped(place)  # texts of labels are numbered by the teacher's names

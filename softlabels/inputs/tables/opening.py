@@ -1,8 +1,9 @@
 """From the value of `--data` to a table of one split."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from softlabels.errors import SourceError, UsageError
+from softlabels.inputs.plain import is_text
 from softlabels.inputs.tables import image_folders
 from softlabels.inputs.tables.folders import (
     ABOUT,
@@ -37,7 +39,7 @@ from softlabels.inputs.tables.table import (
     is_padded,
     mark_padded,
 )
-from softlabels.inputs.tables.text_files import READERS
+from softlabels.inputs.tables.text_files import DELIMITERS, READERS, read_written
 from softlabels.system.humanize import counted
 
 EMBEDDED = "digits"
@@ -237,6 +239,9 @@ def _open_files(paths: list[Path]) -> Table:
                 f"{paths[0].name} and {path.name} are files of one split with other columns: only "
                 f"one of them has {', '.join(sorted(other)[:5])}. Name the file that is meant"
             )
+    if ending in DELIMITERS:
+        pairs = zip(paths, tables, strict=True)
+        tables = [_with_texts(path, table, tables) for path, table in pairs]
     tables = _alike(tables)
     try:
         table = pa.concat_tables(tables, promote_options="permissive").combine_chunks()
@@ -245,7 +250,33 @@ def _open_files(paths: list[Path]) -> Table:
             f"{paths[0].parent}: files of one split have columns of other types: "
             f"{str(error).splitlines()[0][:150]}"
         ) from error
-    return ArrowTable(table, identity=identity)
+    written = partial(_written, paths, identity) if ending in DELIMITERS else None
+    return ArrowTable(table, identity=identity, written=written)
+
+
+def _written(paths: Sequence[Path], identity: Contents, names: Sequence[str]) -> pa.Table:
+    """These columns of CSV files as texts. Raises SourceError where a file was written again since
+    it was opened: its other columns would be of other rows."""
+    delimiter = DELIMITERS[str(data_ending(paths[0].name))]
+    tables = [read_written(path, names, delimiter) for path in paths]
+    if Contents.of(paths) != identity:
+        raise SourceError(f"{paths[0]} was written again while it was open; start again")
+    return pa.concat_tables(tables).combine_chunks()
+
+
+def _with_texts(path: Path, table: pa.Table, all: list[pa.Table]) -> pa.Table:
+    """The table of a CSV file in which columns that are texts in another file of the split are
+    texts, too, as they would be in one file of all rows."""
+    others = [field for other in all for field in other.schema if not is_padded(field)]
+    texts = {field.name for field in others if is_text(field.type)}
+    own = [field for field in table.schema if field.name in texts]
+    names = [field.name for field in own if is_padded(field) or not is_text(field.type)]
+    if names:
+        written = read_written(path, names, DELIMITERS[str(data_ending(path.name))])
+        for name in names:
+            place = table.schema.get_field_index(name)
+            table = table.set_column(place, pa.field(name, pa.string()), written[name])
+    return table
 
 
 def _alike(tables: list[pa.Table]) -> list[pa.Table]:

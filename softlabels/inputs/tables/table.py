@@ -1,6 +1,6 @@
 """A table: named Arrow columns, read by rows, in memory or in files."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import datasets
@@ -89,6 +89,7 @@ class ArrowTable:
 
     padded: columns of whole numbers that are kept as text since some begin with zeros (`001`). As
     ids and class names, 001 and 1 differ; as inputs they are numbers (`to_numbers`).
+    written: reads columns as the texts that stand in the file; None where there are only values
     """
 
     def __init__(
@@ -96,8 +97,9 @@ class ArrowTable:
         table: pa.Table,
         features: dict[str, Any] | None = None,
         identity: Identity | None = None,
+        written: Callable[[Sequence[str]], pa.Table] | None = None,
     ) -> None:
-        self.identity = identity
+        self.identity, self.written = identity, written
         self.features = features_of(table.schema) | (features or {})
         self.padded = [field.name for field in table.schema if is_padded(field)]
         self._rows = datasets.table.InMemoryTable(table)  # whose slices need no search
@@ -108,15 +110,28 @@ class ArrowTable:
 
     def to_numbers(self, names: Sequence[str]) -> None:
         """Make these padded columns numbers."""
-        table = self._rows.table
+        table, columns = self._rows.table, {}
         for name in names:
             try:
-                column = table[name].cast(pa.int64())
+                columns[name] = table[name].cast(pa.int64())
             except pa.ArrowInvalid:  # too many digits
-                column = table[name].cast(pa.float64())
+                columns[name] = table[name].cast(pa.float64())
+        self._replace(columns)
+
+    def to_texts(self, names: Sequence[str]) -> list[str]:
+        """Make these columns the texts that stand in the file. Those that it could do so with."""
+        names = [] if self.written is None else list(names)
+        if names and self.written is not None:
+            table = self.written(names)
+            self._replace({name: table[name] for name in names})
+        return names
+
+    def _replace(self, columns: dict[str, pa.ChunkedArray]) -> None:
+        table = self._rows.table
+        for name, column in columns.items():
             table = table.set_column(table.schema.get_field_index(name), name, column)
-            self.features = self.features | features_of(table.select([name]).schema)
-        self.padded = [name for name in self.padded if name not in names]
+        self.features = self.features | features_of(table.select(list(columns)).schema)
+        self.padded = [name for name in self.padded if name not in columns]
         self._rows = datasets.table.InMemoryTable(table)
 
     def __len__(self) -> int:

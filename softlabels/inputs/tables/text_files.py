@@ -9,7 +9,8 @@ import gzip
 import io
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -52,6 +53,18 @@ def read_csv(path: Path, delimiter: str = ",") -> pa.Table:
             empty = pc.equal(column, "")
             table = table.set_column(number, field, pc.if_else(empty, None, column))
     return table
+
+
+def read_written(path: Path, names: Sequence[str], delimiter: str = ",") -> pa.Table:
+    """These columns of a CSV file as texts, each cell as it is written: 007 has its zeros, and NA
+    is a text. An empty cell is a missing value."""
+    content = _content(path)
+    header = _header(path, content, delimiter)
+    known = _parse_csv(path, content, delimiter, {}).column_names  # before unnamed ones got a name
+    chosen = [inner for inner, name in zip(known, header, strict=True) if name in names]
+    table = _parse_csv(path, content, delimiter, dict.fromkeys(chosen, pa.string()))
+    columns = dict(zip(header, table.columns, strict=True))
+    return pa.table({n: pc.if_else(pc.equal(columns[n], ""), None, columns[n]) for n in names})
 
 
 def _with_zeros(
@@ -283,9 +296,9 @@ def _shortened(error: Exception) -> str:
     return text.splitlines()[0].partition(": ")[0][:120]
 
 
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
 READERS: dict[str, Callable[[Path], pa.Table]] = {
-    ".csv": read_csv,
-    ".tsv": lambda path: read_csv(path, "\t"),
+    **{ending: partial(read_csv, delimiter=mark) for ending, mark in DELIMITERS.items()},
     ".jsonl": read_json,
     ".json": read_json,
 }
