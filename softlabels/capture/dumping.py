@@ -2,8 +2,9 @@
 is in `running`."""
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from softlabels.capture.bottleneck import bottleneck
 from softlabels.capture.estimating import tell_size
 from softlabels.capture.preparing import prepare
 from softlabels.capture.running import Looking, carry_out, enter, saying_how_to_go_on
@@ -20,12 +21,20 @@ class DumpResult:
     """Where the dump is, its manifest, and the source rows that this call ran the teacher on.
 
     The manifest is None where other ranks than this one still have shards to do.
+
+    rows_per_second: source rows; 0 where none were left to do
+    shares: of the time, what went to reading, to the teacher and to writing; empty where the
+        teacher ran on no more than one batch
+    bound: the largest of them: reading, teacher or writing
     """
 
     out: str
     manifest: Manifest | None
     rows_run: int
     rank: int = 0
+    rows_per_second: float = 0.0
+    shares: dict[str, float] = field(default_factory=dict)
+    bound: str | None = None
 
     def __repr__(self) -> str:
         run = f"{self.rows_run:,} run now"
@@ -74,5 +83,11 @@ def _dump(options: DumpOptions, team: Team, stack: ExitStack, progress: Progress
     if team.is_first:
         tell_size(setup, job.plan, missing, progress)
     mine = team.part_of(missing)
-    manifest = carry_out(setup, begun, mine, options.engine, team.world == 1, progress)
-    return DumpResult(out, manifest, job.plan.inputs_of(mine), team.rank)
+    alone = team.world == 1
+    manifest, timing = carry_out(setup, begun, mine, options.engine, alone, progress)
+    if line := bottleneck(job, timing):
+        progress.say(line)
+    return DumpResult(
+        out, manifest, job.plan.inputs_of(mine), team.rank,
+        timing.rows_per_second, timing.shares, timing.bound,
+    )  # fmt: skip

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from softlabels.capture.bottleneck import advice
 from softlabels.capture.pilot import with_pilot
-from softlabels.capture.pipeline import dump_shards
+from softlabels.capture.pipeline import dump_shards, read_shards
 from softlabels.capture.planning import (
     Setup,
     make_plan,
@@ -18,6 +19,7 @@ from softlabels.capture.planning import (
 )
 from softlabels.capture.preparing import prepare
 from softlabels.capture.refusing import refuse_unstorable
+from softlabels.capture.timing import PARTS, READING, TEACHER, THE, WRITING
 from softlabels.options import PlanOptions, verb
 from softlabels.store.folder import Folder
 from softlabels.store.ledger import Ledger
@@ -37,6 +39,9 @@ class Estimate:
     rows, shards: to be dumped; shard_rows: the source's rows in a shard, each with all its views
     bytes: on disk; free: where they shall go, None for a remote folder
     seconds, rows_per_second: of the work, by this process
+    reading, teacher, writing: rows/s of each alone
+    bound: the slowest of them
+    advice: what would make it faster, if an option does
     """
 
     out: str
@@ -47,6 +52,11 @@ class Estimate:
     seconds: float
     rows_per_second: float
     free: int | None
+    reading: float
+    teacher: float
+    writing: float
+    bound: str
+    advice: list[str]
 
     @property
     def facts(self) -> dict[str, str]:
@@ -58,6 +68,9 @@ class Estimate:
             "size": f"about {size_words(self.bytes)}",
             "time": f"{time_words(self.seconds)}, {self.rows_per_second:,.0f} rows/s",
         }
+        alone = ", ".join(f"{part} {getattr(self, part):,.0f}" for part in PARTS)
+        facts["alone"] = f"{alone} rows/s"
+        facts["bound by"] = "; ".join([THE[self.bound], *self.advice])
         if self.free is not None:
             facts["free there"] = size_words(self.free)
         return facts
@@ -131,6 +144,8 @@ def _estimate(setup: Setup, plan: Plan, missing: list[int]) -> Estimate:
     if count > 1 and len(setup.source) > batch:
         sample = _sample(setup, plan, batch * count)
     speed = sample.rows / max(sample.seconds, 1e-9)
+    alone = {part: sample.rows / max(sample.alone[part], 1e-9) for part in PARTS}
+    bound = min(alone, key=lambda part: alone[part])
     rows = plan.inputs_of(missing) * len(plan.views)
     return Estimate(
         out=str(setup.folder),
@@ -141,15 +156,20 @@ def _estimate(setup: Setup, plan: Plan, missing: list[int]) -> Estimate:
         seconds=rows / speed,
         rows_per_second=speed,
         free=_free(setup.folder),
+        **alone,
+        bound=bound,
+        advice=advice(setup.job(plan), bound),
     )
 
 
 @dataclass(frozen=True)
 class _Sample:
-    """Rows that were dumped, how long that took, bytes that each of them and a file itself cost."""
+    """Rows that were dumped, how long that took, bytes that each of them and a file itself cost.
+    alone: the seconds that reading, the teacher and writing take of them, each alone"""
 
     rows: int
     seconds: float
+    alone: dict[str, float]
     row_bytes: float
     shard_bytes: int
 
@@ -167,10 +187,17 @@ def _sample(setup: Setup, plan: Plan, rows: int) -> _Sample:
         ledger = Ledger(folder, small)
         pace = replace(setup.pace, on_error="skip")
         job = replace(setup.job(plan), plan=small, ledger=ledger, pace=pace)
-        began = time.perf_counter()
         for _ in dump_shards(job, [0]):
             pass
-        seconds = time.perf_counter() - began
+        timing = job.timing
+        began = time.perf_counter()
+        for _ in read_shards(job, [0]):
+            pass
+        alone = {
+            READING: time.perf_counter() - began,
+            TEACHER: max(timing.answering, timing.computing),  # one launches, the other waits
+            WRITING: timing.storing,
+        }
         file = small.file(0)
         footer = pq.read_metadata(job.folder.path(file))
         pages = 0
@@ -178,7 +205,8 @@ def _sample(setup: Setup, plan: Plan, rows: int) -> _Sample:
             last = footer.row_group(footer.num_row_groups - 1)
             chunk = last.column(last.num_columns - 1)  # the rows end with these logits
             pages = chunk.data_page_offset + chunk.total_compressed_size
-        return _Sample(small.rows, seconds, pages / small.rows, job.folder.size(file) - pages)
+        size = job.folder.size(file) - pages
+        return _Sample(small.rows, timing.elapsed, alone, pages / small.rows, size)
 
 
 def _too_small(size: int, free: int | None) -> list[str]:

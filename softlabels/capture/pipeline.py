@@ -7,8 +7,9 @@ once, and commits nothing.
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -17,6 +18,7 @@ import pyarrow as pa
 from torch import Tensor
 
 from softlabels.capture.answers import Answers
+from softlabels.capture.timing import TEACHER, WRITING, Timing
 from softlabels.errors import UnreadableInput
 from softlabels.inputs.augmentations import Drawn
 from softlabels.inputs.decoding import decode
@@ -59,9 +61,12 @@ class Pace:
 
     @property
     def threads(self) -> int:
-        """Threads that decode pictures. Ranks of one machine share its cores."""
-        if self.workers is not None:
-            return self.workers
+        """Threads that decode pictures."""
+        return self.cores if self.workers is None else self.workers
+
+    @property
+    def cores(self) -> int:
+        """Those of this process. Ranks of one machine share its cores."""
         return max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
     @property
@@ -73,13 +78,14 @@ class Pace:
 
 @dataclass(frozen=True)
 class Job:
-    """A plan and the objects that carry it out."""
+    """A plan and the objects that carry it out. timing: of what was done of it so far"""
 
     plan: Plan
     source: Source
     answers: Answers
     ledger: Ledger
     pace: Pace
+    timing: Timing = field(default_factory=Timing)
 
     @property
     def folder(self) -> Folder:
@@ -125,25 +131,42 @@ class Batch:
 def dump_shards(job: Job, shards: Iterable[int]) -> Iterator[int]:
     """Dump these shards, one after the other without a pause between them; yields the number of
     source rows done, batch by batch, as they are handed to the file."""
-    tasks = ((shard, start, stop) for shard in shards for start, stop in _batches(job, shard))
     scribe = Scribe(job)
-    readers = ThreadPoolExecutor(job.readers, thread_name_prefix="read")
     writer = ThreadPoolExecutor(1, thread_name_prefix="write")
     pending: deque[Future[int]] = deque()
+    timing = job.timing
+
+    def written() -> int:
+        with timing.of(WRITING):
+            rows = pending.popleft().result()
+        timing.rows += rows
+        return rows
+
     try:
-        for batch in read_ahead(readers, lambda task: read(job, *task), tasks, 2 * job.readers):
-            answer = answer_to(job.answers, batch.ready) if len(batch.ready.rows) else None
-            pending.append(writer.submit(scribe.write, batch, answer))
-            while len(pending) > WRITES_IN_FLIGHT or (pending and pending[0].done()):
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+        with timing.dump(), closing(read_shards(job, shards)) as batches:
+            for batch in timing.awaited(batches):
+                with timing.of(TEACHER):
+                    answer = answer_to(job.answers, batch.ready) if len(batch.ready.rows) else None
+                pending.append(writer.submit(scribe.write, batch, answer))
+                while len(pending) > WRITES_IN_FLIGHT or (pending and pending[0].done()):
+                    yield written()
+            while pending:
+                yield written()
     except BaseException as error:
         writer.submit(scribe.abandon, error)
         raise
     finally:
-        readers.shutdown(wait=False, cancel_futures=True)
         writer.shutdown(wait=True)
+
+
+def read_shards(job: Job, shards: Iterable[int]) -> Generator[Batch]:
+    """The batches of these shards, read ahead."""
+    tasks = ((shard, start, stop) for shard in shards for start, stop in _batches(job, shard))
+    readers = ThreadPoolExecutor(job.readers, thread_name_prefix="read")
+    try:
+        yield from read_ahead(readers, lambda task: read(job, *task), tasks, 2 * job.readers)
+    finally:
+        readers.shutdown(wait=False, cancel_futures=True)
 
 
 def read_ahead(
@@ -234,6 +257,11 @@ class Scribe:
         """Add a batch to its shard; commit the shard after its last. The source rows done."""
         if self.failed:  # batches may be queued behind the one that failed
             raise RuntimeError("an earlier batch of this dump could not be written")
+        with self.job.timing.writing():
+            self._write(batch, answer)
+        return batch.count
+
+    def _write(self, batch: Batch, answer: Dense | None) -> None:
         if self.open is None:
             job = self.job
             writer = ShardWriter(job.folder, job.plan, batch.shard, self.schema)
@@ -256,21 +284,20 @@ class Scribe:
                 drawn = joined(batch.ready.views)
                 self.open.add(rows.ids, rows.labels, rows.hashes, answer, stored, drawn)
             if batch.last:
-                closing, self.open = self.open, None
-                closing.__exit__(None, None, None)
-                assert closing.commit is not None, "it was left without an exception"
-                self.job.ledger.note(closing.commit)
+                done, self.open = self.open, None
+                done.__exit__(None, None, None)
+                assert done.commit is not None, "it was left without an exception"
+                self.job.ledger.note(done.commit)
         except BaseException as error:
             self.abandon(error)
             raise
-        return batch.count
 
     def abandon(self, error: BaseException) -> None:
         """Drop the open shard: nothing of it is kept, and nothing more is written."""
         self.failed = True
         if self.open is not None:
-            closing, self.open = self.open, None
-            closing.__exit__(type(error), error, error.__traceback__)
+            dropped, self.open = self.open, None
+            dropped.__exit__(type(error), error, error.__traceback__)
 
 
 def input_columns(cells: list[bytes] | np.ndarray | Texts | Tokens, schema: pa.Schema) -> pa.Table:

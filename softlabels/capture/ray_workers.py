@@ -5,12 +5,15 @@ Ray schedules, replaces lost workers and tries their shard again; the plan decid
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, redirect_stdout
+from dataclasses import replace
 from typing import Any
 
 from softlabels.capture.pipeline import dump_shards
 from softlabels.capture.planning import Setup, make_plan
+from softlabels.capture.timing import Timing
 from softlabels.errors import StoreError
 from softlabels.models.causes import first_line
 from softlabels.store.claims import claimed
@@ -31,8 +34,8 @@ class ShardWorker:
         self.stack = ExitStack()
         self.job: Any = None
 
-    def dump(self, shard: int, folder: str) -> int:
-        """Dump one shard and commit it; the rows that it covers."""
+    def dump(self, shard: int, folder: str) -> Timing:
+        """Dump one shard and commit it."""
         if self.job is None:
             if os.path.isdir(folder):
                 os.chdir(folder)  # where the driver's relative paths begin
@@ -41,7 +44,10 @@ class ShardWorker:
             make_plan(setup, plan).check_same(plan, setup.folder)
             self.stack.enter_context(claimed(setup.folder, self.run, self.rank))
             self.job = setup.job(plan)
-        return sum(dump_shards(self.job, [shard]))
+        job = replace(self.job, timing=Timing())
+        for _ in dump_shards(job, [shard]):
+            pass
+        return job.timing
 
     def pid(self) -> int:
         return os.getpid()
@@ -50,17 +56,17 @@ class ShardWorker:
         self.stack.close()
 
 
-def run_on_ray(setup: Setup, plan: Plan, shards: list[int], run: str, progress: Progress) -> None:
+def run_on_ray(setup: Setup, plan: Plan, shards: list[int], run: str, progress: Progress) -> Timing:
     """All these shards on the cluster that RAY_ADDRESS names, else on this machine."""
     if not shards:
-        return
+        return Timing()
     ray = _import_ray()
     began_here = not ray.is_initialized()
     if began_here:
         ray.init(log_to_driver=False, include_dashboard=False, logging_level="error")
     try:
         with redirect_stdout(sys.stderr):  # where Ray tells of lost workers; results stand alone
-            _hand_out(ray, setup, plan, shards, run, progress)
+            return _hand_out(ray, setup, plan, shards, run, progress)
     except ray.exceptions.RayTaskError as error:
         raise (error.cause if isinstance(error.cause, Exception) else error) from None
     except ray.exceptions.RayActorError as error:
@@ -75,7 +81,7 @@ def run_on_ray(setup: Setup, plan: Plan, shards: list[int], run: str, progress: 
 
 def _hand_out(
     ray: Any, setup: Setup, plan: Plan, shards: list[int], run: str, progress: Progress
-) -> None:
+) -> Timing:
     assert setup.reopen is not None, "a dump by ranks or on Ray is opened by each process"
     resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0))
@@ -86,13 +92,15 @@ def _hand_out(
     workers = [actor.remote(setup.reopen, plan.as_json, run, 1 + i) for i in range(count)]
     pool = ray.util.ActorPool(workers)
     progress.say(f"{len(shards)} shards on {count} Ray workers, each with a {_each(gpus)}")
-    here = os.getcwd()
+    here, timing, began = os.getcwd(), Timing(), time.perf_counter()
     try:
         done = pool.map_unordered(lambda worker, shard: worker.dump.remote(shard, here), shards)
         with progress.bar("dump", plan.inputs_of(shards), "rows") as advance:
-            for rows in done:
-                advance(rows)
+            for of_shard in done:
+                timing = timing + of_shard
+                advance(of_shard.rows, timing.note)
         ray.get([worker.leave.remote() for worker in workers])
+        return replace(timing, elapsed=time.perf_counter() - began)
     finally:
         for worker in workers:
             ray.kill(worker)

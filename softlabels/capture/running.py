@@ -24,6 +24,7 @@ from softlabels.capture.resuming import (
     withdraw,
 )
 from softlabels.capture.team import Team
+from softlabels.capture.timing import Timing
 from softlabels.errors import (
     DiskFull,
     LogitsError,
@@ -86,14 +87,15 @@ def enter(
 
 def carry_out(
     setup: Setup, begun: Begun, shards: list[int], engine: str, alone: bool, progress: Progress
-) -> Manifest | None:
-    """Make these shards, then card and manifest; None where other ranks still have shards to do.
+) -> tuple[Manifest | None, Timing]:
+    """Make these shards, then card and manifest, which is None where other ranks still have shards
+    to do; and what the shards' time went to.
 
     alone: there are no other ranks
     """
     job = begun.job
     try:
-        _run(setup, begun, shards, engine, progress)
+        timing = _run(setup, begun, shards, engine, progress)
     except (LogitsError, TeacherError, UnreadableInput):
         if alone and engine == "local":
             withdraw(job.ledger)
@@ -104,7 +106,7 @@ def carry_out(
     if manifest is not None:
         for doubt in doubts(manifest, job.plan):
             progress.say(f"warning: {doubt}")
-    return manifest
+    return manifest, timing
 
 
 def _claim(folder: Folder, team: Team, stack: ExitStack, progress: Progress) -> str:
@@ -170,10 +172,10 @@ def _agree(
     return job, missing
 
 
-def _run(setup: Setup, begun: Begun, shards: list[int], engine: str, progress: Progress) -> None:
+def _run(setup: Setup, begun: Begun, shards: list[int], engine: str, progress: Progress) -> Timing:
     ledger = begun.job.ledger
     try:
-        ENGINES[engine](setup, begun.job.plan, shards, begun.run, progress)
+        return ENGINES[engine](setup, begun.job.plan, shards, begun.run, progress)
     except DiskFull as error:
         raise DiskFull(f"{error}: {ledger.state}") from error
     except KeyboardInterrupt:

@@ -85,11 +85,12 @@ def dump(terminal: Terminal, options: DumpOptions) -> None:
     """
     result = terminal.run(softlabels.dump, options)
     manifest = result.manifest
+    pace = {name: getattr(result, name) for name in ("rows_per_second", "shares", "bound")}
     if manifest is None:
         done = f"rank {result.rank} has done its {counted(result.rows_run, 'row')}"
         text = f"{result.out}: {done}; {terminal.took}"
         value = {"out": result.out, "rank": result.rank, "rows_run": result.rows_run}
-        terminal.result(text, value | {"complete": False})
+        terminal.result(text, value | pace | {"complete": False})
         return
     text = f"{result.out}: {counted(manifest.rows, 'row')}, {size_words(manifest.bytes)}"
     statistics = manifest.statistics
@@ -105,7 +106,7 @@ def dump(terminal: Terminal, options: DumpOptions) -> None:
         text += f"; {statistics.padded} were padding"
     text += f"; {terminal.took}"
     value = {"out": result.out, "rows": manifest.rows, "bytes": manifest.bytes, "complete": True}
-    value |= {"rows_run": result.rows_run, "statistics": manifest.as_json["statistics"]}
+    value |= {"rows_run": result.rows_run, "statistics": manifest.as_json["statistics"]} | pace
     if result.rank and not result.rows_run:
         return  # this rank had nothing to do; rank 0 reports
     terminal.result(text, value | {"skipped": manifest.as_json["skipped"]})
@@ -113,7 +114,7 @@ def dump(terminal: Terminal, options: DumpOptions) -> None:
 
 @command(PlanOptions)
 def plan(terminal: Terminal, options: PlanOptions) -> None:
-    """Estimate a dump from a measured sample: rows, shards, bytes, time, free disk.
+    """Estimate a dump from a measured sample: rows, shards, bytes, time, what bounds it.
 
     Takes the options of `softlabels dump`; writes nothing.
 

@@ -3,16 +3,21 @@
 import json
 import os
 import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 import softlabels
-from softlabels.capture import estimating
+from softlabels.capture import bottleneck, estimating, pipeline
 from softlabels.cli import terminal
 from softlabels.errors import PlanMismatch
+from softlabels.store.writer import ShardWriter
 from softlabels.system.humanize import counted, size_words, time_words
-from softlabels.system.progress import Progress
+from softlabels.system.progress import Advance, Progress
 from tests.conftest import Linear, make_vectors, save_script
 
 
@@ -39,7 +44,10 @@ def test_the_command_and_the_first_lines_of_a_dump(teacher, cli):
     assert "free there" in planned.out
     assert set(cli("plan", "--teacher", teacher, "--json").value) == {
         "out", "rows", "shards", "shard_rows", "bytes", "seconds", "rows_per_second", "free",
+        "reading", "teacher", "writing", "bound", "advice",
     }  # fmt: skip
+    assert re.search(r"alone       reading [0-9,]+, teacher [0-9,]+, writing [0-9,]+ rows/s\n"
+                     r"bound by    (reading|the teacher|writing)", planned.out)  # fmt: skip
     dumped = cli("dump", "--teacher", teacher, "--shard-rows", 500, "--out", "d")
     assert re.search("1,200 rows, 3 shards, about [0-9.]+ kB, [0-9.]+ .B free\n", dumped.err)
     assert cli("plan", "--teacher", "none.pt").code == 1
@@ -148,3 +156,67 @@ def test_words_for_sizes_and_times():
     assert [time_words(s) for s in (0.2, 30, 600, 7200 * 3, 86400 * 6)] == [
         "a second or less", "about 30 s", "about 10 min", "about 6 h", "about 6.0 days",
     ]  # fmt: skip
+
+
+class Slow(Linear):
+    """A teacher that takes its time."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        time.sleep(0.02)
+        return super().forward(x)
+
+
+class Bars(Lines):
+    """Keeps the notes of bars, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes: list[str] = []
+
+    @contextmanager
+    def bar(self, what: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
+        yield lambda n, note="": self.notes.append(note)
+
+
+@pytest.mark.parametrize("slow", ["reading", "teacher", "writing"])
+def test_what_bounds_a_dump_is_said_and_foretold(tmp_path, vectors, slow, monkeypatch):
+    monkeypatch.setattr(bottleneck, "SAID_SECONDS", 0.1)
+    if slow == "writing":
+        add = ShardWriter.add
+        monkeypatch.setattr(
+            ShardWriter, "add", lambda *args, **named: (time.sleep(0.02), add(*args, **named))
+        )
+    elif slow == "reading":
+        read = pipeline.read
+        monkeypatch.setattr(pipeline, "read", lambda *args: (time.sleep(0.1), read(*args))[1])
+    words = {
+        "teacher": Slow() if slow == "teacher" else Linear(), "data": vectors, "name": "t",
+        "out": str(tmp_path / "d"), "batch_size": 10, "dtype": "float32",
+    }  # fmt: skip
+    progress = Bars()
+    foretold = softlabels.plan(**words)
+    done = softlabels.dump(progress=progress, **words)
+    assert foretold.bound == done.bound == slow
+    assert foretold.facts["bound by"].startswith("the teacher" if slow == "teacher" else slow)
+    assert min(("reading", "teacher", "writing"), key=lambda part: getattr(foretold, part)) == slow
+    assert sum(done.shares.values()) == pytest.approx(1)
+    assert done.shares[slow] > 0.5
+    assert 0 < done.rows_per_second < 2000
+    [line] = [line for line in progress.lines if "bound by" in line]
+    part = "the teacher" if slow == "teacher" else slow
+    assert re.fullmatch(rf"[0-9,]+ rows/s, bound by {part} \(\d+% of the time\)(; .*)?", line)
+    assert ("--dtype float16, in another folder" in line) == (slow == "writing")
+    assert progress.notes[-1].startswith(f"bound by {slow} ")
+
+
+@pytest.mark.parametrize(
+    ("workers", "advice"), [(1, "1 of 2 cores decode pictures: more --workers would help"),
+                            (2, "decoding pictures has all of 2 cores: only more or faster")],
+)  # fmt: skip
+def test_more_workers_are_advised_where_there_are_cores_for_them(
+    teacher, workers, advice, monkeypatch
+):
+    monkeypatch.setattr(pipeline, "cores", lambda: 2)
+    read = pipeline.read
+    monkeypatch.setattr(pipeline, "read", lambda *args: (time.sleep(0.05), read(*args))[1])
+    assert advice in softlabels.plan(teacher=teacher, workers=workers).facts["bound by"]
