@@ -87,9 +87,9 @@ def test_results_on_stdout_words_on_stderr_json_alone(cli, dump_folder):
             "'int8' is not one of 'float16', 'float32'",
         ),
         (
-            ["dump", "--teacher", "x", "--store-inputs", "resized(256)"],
+            ["dump", "--teacher", "x", "--store-inputs", "shrunk(256)"],
             2,
-            "'resized(256)' is not one of 'none', 'original'",
+            "--store-inputs is 'shrunk(256)'; use none, original, resized(256)",
         ),
         (["info", "."], 1, "is no dump, and holds none"),
     ],

@@ -116,7 +116,9 @@ def tell_size(setup: Setup, plan: Plan, missing: list[int], progress: Progress) 
     inputs, free = plan.inputs_of(missing), _free(setup.folder)
     rows = inputs * len(plan.views)
     size = rows * _row_bytes(setup, plan) + len(missing) * _footer_bytes(plan)
-    size += inputs * mean_input_bytes(setup.source) if plan.with_inputs else 0
+    if plan.with_inputs:
+        steps = setup.answers.preprocess
+        size += inputs * mean_input_bytes(setup.source, plan.stored, steps)
     what = counted(rows, "row") + f" of {counted(inputs, 'input')}" * plan.has_views
     parts = [what, counted(len(missing), "shard"), f"about {size_words(size)}"]
     progress.say(", ".join(parts) + (f", {size_words(free)} free" if free else ""))

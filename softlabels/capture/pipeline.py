@@ -21,11 +21,13 @@ from softlabels.capture.answers import Answers
 from softlabels.capture.timing import TEACHER, WRITING, Timing
 from softlabels.errors import UnreadableInput
 from softlabels.inputs.augmentations import Drawn
+from softlabels.inputs.cropping import OnPicture
 from softlabels.inputs.decoding import decode
 from softlabels.inputs.examples import numbers_of
 from softlabels.inputs.label_lists import as_record
 from softlabels.inputs.rows import Rows
 from softlabels.inputs.sources import Source
+from softlabels.inputs.stored_pictures import Resized, Storing
 from softlabels.inputs.texts import Texts
 from softlabels.inputs.views import joined
 from softlabels.models.tokens import Tokens, padding
@@ -33,7 +35,7 @@ from softlabels.store.codecs.kinds import Dense
 from softlabels.store.folder import Folder
 from softlabels.store.ledger import Ledger
 from softlabels.store.records import Plan, Skipped
-from softlabels.store.writer import ShardWriter, shard_schema
+from softlabels.store.writer import ShardWriter, shard_schema, stored_features
 from softlabels.system.background import cores
 
 Item = TypeVar("Item")
@@ -108,6 +110,7 @@ class Ready:
     views: the parameters of each view of them; empty for the inputs as they are
     unturned: pictures that are fed as stored, though their EXIF orientation says to turn them
     truncated: texts of which the end was cut
+    files: the pictures of `rows` as they are stored, if that is not as they are
     """
 
     rows: Rows
@@ -116,6 +119,7 @@ class Ready:
     unturned: int = 0
     truncated: int = 0
     views: list[Drawn] = field(default_factory=list)
+    files: list[Storing] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -188,15 +192,20 @@ def read_ahead(
 def read(job: Job, shard: int, start: int, stop: int) -> Batch:
     """Read the source rows [start, stop) of a shard, and decode their inputs where answers need
     them."""
-    ready = make_ready(job.source.read(start, stop), job.answers, job.pace)
-    if not job.plan.with_inputs:  # hashed and decoded: nothing waits in the queue but numbers
+    ready = make_ready(job.source.read(start, stop), job.answers, job.pace, job.plan.stored)
+    # hashed and decoded: nothing waits in the queue but numbers, and files that are stored
+    if not job.plan.with_inputs or ready.files:
         ready = replace(ready, rows=replace(ready.rows, cells=[]))
     ready = replace(ready, views=job.plan.draw_views(ready.rows.ids))
     return Batch(shard, stop - start, stop == job.plan.bounds(shard)[1], ready)
 
 
-def make_ready(rows: Rows, answers: Answers, pace: Pace) -> Ready:
-    """Raises UnreadableInput that names the row, unless such rows are left out."""
+def make_ready(rows: Rows, answers: Answers, pace: Pace, resized: Resized | None = None) -> Ready:
+    """Raises UnreadableInput that names the row, unless such rows are left out.
+
+    resized: how pictures are stored, if it is not as they are: the teacher sees what is decoded of
+    these files
+    """
     if not answers.needs_inputs:
         reasons = answers.left_out(rows)
         return Ready(_without(rows, reasons), None, _left_out(rows, reasons))
@@ -206,8 +215,11 @@ def make_ready(rows: Rows, answers: Answers, pace: Pace) -> Ready:
     if not isinstance(rows.cells, list):
         return Ready(rows, numbers_of(rows.cells, answers.preprocess, rows.ids), [])
     preprocess = answers.preprocess
+    ways: list[OnPicture] = [preprocess] * len(rows)
+    if resized is not None:
+        ways = [Storing(resized, preprocess) for _ in range(len(rows))]
     decoded = decode(
-        rows.cells, [preprocess] * len(rows), rows.ids, pace.threads, pinned=answers.on_gpu,
+        rows.cells, ways, rows.ids, pace.threads, pinned=answers.on_gpu,
         turns=not (preprocess.is_upright or preprocess.is_opaque),
     )  # fmt: skip
     for _, error in decoded.unreadable if pace.on_error != "skip" else ():
@@ -216,7 +228,11 @@ def make_ready(rows: Rows, answers: Answers, pace: Pace) -> Ready:
         ) from error
     reasons = [(position, str(error)) for position, error in decoded.unreadable]
     unturned = sum(turn != 1 for turn in decoded.turns)
-    return Ready(_without(rows, reasons), decoded.inputs, _left_out(rows, reasons), unturned)
+    unread = {position for position, _ in reasons}
+    files = [way for i, way in enumerate(ways) if isinstance(way, Storing) and i not in unread]
+    return Ready(
+        _without(rows, reasons), decoded.inputs, _left_out(rows, reasons), unturned, files=files
+    )
 
 
 def answer_to(answers: Answers, ready: Ready) -> Dense:
@@ -248,8 +264,7 @@ class Scribe:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        features = job.source.input_features if job.plan.with_inputs else None
-        self.schema = shard_schema(job.plan, features)
+        self.schema = shard_schema(job.plan, stored_features(job.plan, job.source))
         self.open: ShardWriter | None = None
         self.failed = False
 
@@ -279,7 +294,9 @@ class Scribe:
                     self.open.padding += padding(inputs.lengths, self.job.pace.batch_size)
             if answer is not None:
                 stored = None
-                if self.job.plan.with_inputs:
+                if batch.ready.files:
+                    stored = file_columns(batch.ready.files, self.schema)
+                elif self.job.plan.with_inputs:
                     stored = input_columns(rows.cells, self.schema)
                 drawn = joined(batch.ready.views)
                 self.open.add(rows.ids, rows.labels, rows.hashes, answer, stored, drawn)
@@ -317,6 +334,13 @@ def input_columns(cells: list[bytes] | np.ndarray | Texts | Tokens, schema: pa.S
         pictures = [{"bytes": cell, "path": None} for cell in cells]
         return pa.table({"input": pa.array(pictures, type_)})
     return pa.table({"input": pa.array(cells.tolist(), type_)})
+
+
+def file_columns(files: list[Storing], schema: pa.Schema) -> pa.Table:
+    """Resized pictures as the columns of a shard that hold them and their own hashes."""
+    hashes = pa.array([file.hash for file in files], pa.uint64())
+    stored = input_columns([file.content for file in files], schema)
+    return stored.add_column(0, "stored_hash", hashes)
 
 
 def _batches(job: Job, shard: int) -> Iterator[tuple[int, int]]:

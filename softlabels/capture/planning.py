@@ -9,8 +9,11 @@ from softlabels.capture.naming import ClassNames
 from softlabels.capture.pipeline import Job, Pace
 from softlabels.capture.viewing import Views
 from softlabels.errors import UsageError
+from softlabels.inputs.decoding import decode
+from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.rendering import DECODER
 from softlabels.inputs.sources import Source
+from softlabels.inputs.stored_pictures import Resized, Storing
 from softlabels.inputs.texts import Texts
 from softlabels.models.tokens import Tokens
 from softlabels.soft_targets import LINKS
@@ -19,12 +22,14 @@ from softlabels.store.fields import FORMAT
 from softlabels.store.folder import Folder
 from softlabels.store.ledger import Ledger
 from softlabels.store.plan import MAX_SHARDS, Plan
+from softlabels.system.background import cores
 
 SHARD_BYTES = 128 << 20
 GROUP_BYTES = 2 << 20
 GROUP_WITH_INPUTS_BYTES = 32 << 20
 MIN_SHARD_ROWS, MAX_SHARD_ROWS = 4096, 262_144
 MAX_GROUP_ROWS = 16_384
+SAMPLED, RESIZED = 64, 16  # rows whose inputs are weighed, as they are and resized
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,9 @@ def draft(setup: Setup, earlier: Plan | None = None) -> Plan:
     link = LINKS[storage.task]
     codec = parse_codec(storage.codec, answers.classes, storage.dtype, link=link)
     codec.check_takes(answers.gives, storage.codec, answers.title)
-    input_bytes = mean_input_bytes(source) if storage.store_inputs != "none" else 0
+    stored = Resized.parse(storage.store_inputs)
+    kept = storage.store_inputs != "none"
+    input_bytes = mean_input_bytes(source, stored, answers.preprocess) if kept else 0
     groups = group_rows(codec.row_bytes, input_bytes)
     views = len(setup.views.fields["views"])
     usual = shard_rows(views * codec.row_bytes + input_bytes, groups)
@@ -137,7 +144,7 @@ def draft(setup: Setup, earlier: Plan | None = None) -> Plan:
             "shard_inputs": rows,
             "group_rows": groups,
             "ids": "string" if source.ids_are_text else "int64",
-            "store_inputs": storage.store_inputs,
+            "store_inputs": str(stored or storage.store_inputs),
             "batch_size": answers.batch_size,
             "format": FORMAT,
         }
@@ -192,10 +199,19 @@ def default_name(source: Source, teacher: str) -> str:
     return f"{source.name}{split}-{teacher}".replace("/", "-")
 
 
-def mean_input_bytes(source: Source) -> int:
-    """Bytes of an input as a dump stores it, from the first rows."""
-    cells = source.read(0, min(64, len(source))).cells
+def mean_input_bytes(source: Source, stored: Resized | None, preprocess: Preprocess) -> int:
+    """Bytes of an input as a dump stores it, from the first rows.
+
+    stored: how pictures are resized for it, after which step of the preprocessing; None where
+    inputs are stored as they are
+    """
+    block = source.read(0, min(SAMPLED if stored is None else RESIZED, len(source)))
+    cells: Any = block.cells
     if isinstance(cells, Texts | Tokens):
         return cells.nbytes // len(cells)
+    if stored is not None:
+        made = [Storing(stored, preprocess) for _ in cells]
+        unread = {place for place, _ in decode(cells, made, block.ids, cores()).unreadable}
+        cells = [one.content for place, one in enumerate(made) if place not in unread] or cells
     sizes = [len(cell) if isinstance(cell, bytes) else cell.nbytes for cell in cells]
     return sum(sizes) // len(sizes)

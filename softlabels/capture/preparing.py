@@ -19,6 +19,7 @@ from softlabels.inputs.own_preprocessing import check_own_preprocessing
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.preprocessing import choose, differing, remarks
 from softlabels.inputs.sources import Source
+from softlabels.inputs.stored_pictures import Resized
 from softlabels.inputs.token_inputs import TokenInputs
 from softlabels.inputs.tokenizing import Tokenizing
 from softlabels.label_spaces import WAYS_OUT
@@ -43,8 +44,11 @@ def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
     views = options.part(Views)
     resolve_device(options.device)  # one that is not here is refused before anything is opened,
     _ = views.fields  # and so is an unknown word
+    resized = Resized.parse(options.store_inputs)
     opened = _open(options, progress)
     teacher, examples = opened.teacher, opened.examples
+    if resized is not None:
+        examples = Examples(examples.source, resized.within(examples.preprocess, examples.source))
     device = own_device(teacher.device_for(options.device))
     teacher.to(device)
     teacher.name = options.name or teacher.name

@@ -17,7 +17,7 @@ from softlabels.store.names import CARD, PLAN
 from softlabels.store.records import Manifest, Plan
 from softlabels.store.shard_check import check_shards
 from softlabels.store.side_files import SHARED
-from softlabels.store.writer import shard_features
+from softlabels.store.writer import shard_features, stored_features
 from softlabels.system.local_files import remove_if_empty
 from softlabels.system.progress import Progress
 
@@ -134,7 +134,7 @@ def finish(job: Job) -> Manifest | None:
     if len(commits) < plan.shards:
         return None
     manifest = Manifest.derive(plan, list(commits.values()), library_versions())
-    features = shard_features(plan, job.source.input_features if plan.with_inputs else None)
+    features = shard_features(plan, stored_features(plan, job.source))
     card = render_card(manifest, plan, features, _task(job.source, plan))
     job.folder.write_text(CARD, card)
     ledger.write_manifest(manifest)

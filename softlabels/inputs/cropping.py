@@ -15,7 +15,7 @@ from softlabels.inputs.pictures import (
     how_scaled,
     shown_by,
 )
-from softlabels.inputs.preprocess import Preprocess
+from softlabels.inputs.preprocess import Preprocess, without_files
 from softlabels.inputs.rendering import Picture, Scaling, render
 from softlabels.inputs.resizing import TORCH
 
@@ -40,7 +40,7 @@ class Cropping:
     """
 
     def __init__(self, preprocess: Preprocess, crop: RandomResizedCrop) -> None:
-        steps = preprocess.picture
+        steps = without_files(preprocess.left)
         self.crop = crop
         self.replaced = tuple(step for step in steps if step.name in SIZED)
         place = steps.index(self.replaced[0]) if self.replaced else len(steps)

@@ -6,6 +6,7 @@ CenterCropOrPad round them, so that the same steps give the same pixels.
 """
 
 import numpy as np
+import simplejpeg
 
 from softlabels.inputs.rendering import Picture, Scaling, recoloured, render
 from softlabels.inputs.resizing import FILTERS, OF_TORCH, PILLOW, RESIZERS, TORCH, resize
@@ -15,6 +16,8 @@ LARGEST = 8192  # pixels a side; a dump's preprocessing may come from a stranger
 SCALING = ("resize", "contain", "cover")  # words that scale
 # Words that take one or two sizes, and the names that may follow these.
 SIZED = dict.fromkeys(SCALING, (*FILTERS, *RESIZERS)) | {"center_crop": ("floor",), "pad": ()}
+SHOWING = ("upright", "eight_bit", "grey", "rgb")  # words that say how a picture is shown
+FILE = "jpeg"  # a word that writes a picture as a file and reads it again
 
 
 def by_kind(call: Call) -> tuple[list, list[str], list[tuple]]:
@@ -44,9 +47,9 @@ def how_scaled(call: Call) -> tuple[str, str]:
 
 
 def shown_by(picture: Picture, calls: tuple[Call, ...]) -> tuple[Picture, tuple[Call, ...]]:
-    """A picture as the first words say that it is shown, and the words from the first on that
-    needs its size."""
-    first = next((i for i, call in enumerate(calls) if call.name in SIZED), len(calls))
+    """A picture as the first words say that it is shown, and the words from the first other one
+    on, which need its pixels."""
+    first = next((i for i, call in enumerate(calls) if call.name not in SHOWING), len(calls))
     names = [call.name for call in calls[:first]]
     colours = tuple(name for name in names if name in ("grey", "rgb"))
     return picture.shown("upright" in names, "eight_bit" in names, colours), calls[first:]
@@ -80,6 +83,8 @@ def apply_to_pixels(pixels_HWC: np.ndarray, calls: tuple[Call, ...]) -> np.ndarr
 def _apply(pixels: np.ndarray, call: Call) -> np.ndarray:
     if call.name in ("grey", "rgb"):
         return recoloured(pixels, call.name)
+    if call.name == FILE:
+        return Picture(as_jpeg(pixels, call.args[0])).pixels()
     sizes, names, fills = by_kind(call)
     if call.name == "pad":
         return _pad(pixels, call, sizes * 2 if len(sizes) == 1 else sizes, fills)
@@ -89,16 +94,25 @@ def _apply(pixels: np.ndarray, call: Call) -> np.ndarray:
     return resize(pixels, scaling.height, scaling.width, scaling.filter, scaling.resizer)
 
 
+def as_jpeg(pixels_HWC: np.ndarray, quality: int) -> bytes:
+    """A JPEG file of pixels, in grey or with colours at full size (4:4:4), without EXIF data."""
+    space = "GRAY" if pixels_HWC.shape[2] == 1 else "RGB"
+    content: bytes = simplejpeg.encode_jpeg(
+        np.ascontiguousarray(pixels_HWC), quality, space, "Gray" if space == "GRAY" else "444"
+    )
+    return content
+
+
 def _scaling(call: Call, height: int, width: int) -> Scaling:
     """What a word makes of a picture of this size."""
     sizes = by_kind(call)[0]
-    new_height, new_width = _resized(height, width, call.name, sizes)
+    new_height, new_width = size_after(height, width, call.name, sizes)
     _check_pixels(height, width, call, new_height, new_width)
     return Scaling(new_height, new_width, *how_scaled(call))
 
 
-def _resized(height: int, width: int, name: str, sizes: list[int]) -> tuple[int, int]:
-    """Height and width after this word."""
+def size_after(height: int, width: int, name: str, sizes: list[int]) -> tuple[int, int]:
+    """Height and width after a word that scales."""
     if name == "resize" and len(sizes) == 1:  # torchvision's Resize(int)
         other = int(sizes[0] * max(height, width) / min(height, width))
         return (sizes[0], other) if height <= width else (other, sizes[0])

@@ -16,6 +16,8 @@
                             default), squash or border, which needs a
                             fill: stands for the words above, of which
                             the text then consists
+    jpeg(q)                 through a JPEG of quality q, 4:4:4, as some    on the picture
+                            dumps store pictures, see `stored_pictures`
     scale(d)                divide by d                                    on numbers
     normalize(mean, std)    (x − mean) / std; numbers, or one tuple        on numbers
                             entry a channel
@@ -50,6 +52,7 @@ from softlabels.errors import UsageError
 from softlabels.inputs.crop_percentage import crop_percentage
 from softlabels.inputs.functions import Function
 from softlabels.inputs.pictures import (
+    FILE,
     LARGEST,
     SCALING,
     SIZED,
@@ -66,6 +69,7 @@ from softlabels.spec import Call, parse_pipeline, short
 ON_PICTURE = {
     "upright": (0, 0), "eight_bit": (0, 0), "grey": (0, 0), "rgb": (0, 0), "resize": (1, 4),
     "contain": (1, 4), "cover": (1, 4), "pad": (1, 3), "center_crop": (1, 3), "crop_pct": (2, 7),
+    "jpeg": (1, 1),
 }  # fmt: skip
 ON_NUMBERS = {"scale": (1, 1), "normalize": (2, 2), "tokens": (0, 1)}
 OPAQUE = "opaque"
@@ -80,12 +84,14 @@ class Preprocess:
 
     function: what `opaque` stands for; None where it is not here
     tokenizer: the one of `tokenizer`, likewise
+    done: how many steps the pictures that it is given have behind them, as stored ones may
     """
 
     picture: tuple[Call, ...]
     numbers: tuple[Call, ...]
     function: Function | None = None
     tokenizer: Tokenizer | None = field(default=None, compare=False)
+    done: int = 0
 
     @classmethod
     def of(cls, given: "str | Preprocess | Callable[[Any], Any]") -> "Preprocess":
@@ -119,7 +125,7 @@ class Preprocess:
                 raise UsageError(f"--preprocess: {call} must come before {numbers[0]}")
             calls = crop_percentage(call) if call.name == "crop_pct" else [call]
             for each in calls:
-                (_check_sizes if each.name in SIZED else _check_numbers)(each)
+                _check_arguments(each)
                 _check_place(each, picture)
                 whole = _in_full(each) if each.name in SCALING else each
                 (picture if each.name in ON_PICTURE else numbers).append(whole)
@@ -209,7 +215,18 @@ class Preprocess:
         picture = Picture(picture) if isinstance(picture, Image.Image) else picture
         if self.is_opaque:
             return self.on_cell(picture.image)
-        return channels_first(apply_words(picture, self.picture))
+        return channels_first(apply_words(picture, self.left))
+
+    @property
+    def left(self) -> tuple[Call, ...]:
+        """The steps that pictures do not have behind them."""
+        return self.picture[self.done :]
+
+    @property
+    def without_files(self) -> "Preprocess":
+        """The same for pictures that no dump stored: a file between two steps is how the teacher's
+        were kept, and nothing that a model needs."""
+        return replace(self, picture=without_files(self.picture), done=0)
 
     @property
     def by_pillow(self) -> "Preprocess":
@@ -259,6 +276,18 @@ def _check_place(call: Call, before: list[Call]) -> None:
         raise UsageError("--preprocess: upright must come first, and once")
     if call.name == "eight_bit" and [each.name for each in before] not in ([], ["upright"]):
         raise UsageError("--preprocess: eight_bit must come first, or after upright, and once")
+
+
+def without_files(steps: tuple[Call, ...]) -> tuple[Call, ...]:
+    return tuple(step for step in steps if step.name != FILE)
+
+
+def _check_arguments(call: Call) -> None:
+    if call.name == FILE:
+        if not (type(call.args[0]) is int and 1 <= call.args[0] <= 100):
+            raise UsageError(f"--preprocess: {call}: the quality is a whole number from 1 to 100")
+        return
+    (_check_sizes if call.name in SIZED else _check_numbers)(call)
 
 
 def _in_full(call: Call) -> Call:

@@ -116,8 +116,10 @@ class DumpOptions(ViewOptions, LabelOptions, SourceOptions, TextOptions):
     dtype: Literal["float16", "float32"] = option(
         "Stored type of a logit, or of the scale and offset of int8.", "float16"
     )
-    store_inputs: Literal["none", "original"] = option(
-        "original also stores the inputs, so that the dump stands alone.", "none"
+    store_inputs: str = option(
+        "none; original also stores the inputs, so that the dump stands alone; resized(256) stores "
+        "pictures after resize(256), as JPEGs of quality 95, resized(256, png) without loss.",
+        "none",
     )
     on_error: Literal["stop", "skip"] = option(
         "What to do with an input that can't be read; skip records it.", "stop"

@@ -181,9 +181,10 @@ def _inputs_paragraph(plan: Plan) -> str:
         return (
             f"The inputs are in the column `input`, each once: in the row of its view "
             f"{plan.views[0]}, and empty in those of its other views. {_parameters_sentence(plan)}"
+            f"{_resized_sentence(plan)}"
         )
     if plan.with_inputs:
-        return "The inputs are in the column `input`."
+        return f"The inputs are in the column `input`.{_resized_sentence(plan)}"
     source = shown(plan.source.data)
     where = f"Where your copy of {source} has another name, say `source=`, or `--source`."
     if plan.source.origin == "local":
@@ -200,6 +201,18 @@ def _inputs_paragraph(plan: Plan) -> str:
         f"The inputs are not here: rows join with their source by `id`, and `input_hash` proves "
         f"that they are the ones {_seen_by(plan)}. {where}"
         + (f" {_parameters_sentence(plan)}" if plan.has_views else "")
+    )
+
+
+def _resized_sentence(plan: Plan) -> str:
+    if plan.stored is None:
+        return ""
+    size = "×".join(map(str, plan.stored.sizes))
+    side = "resized to" if len(plan.stored.sizes) == 2 else "upright, their shorter side"
+    return (
+        f" They are the source's pictures, {side} {size}, as {plan.stored.file.upper()}: what is "
+        f"decoded of them is what the teacher saw, and `stored_hash` proves them. `input_hash` is "
+        f"that of the source's, with which rows join by `id`."
     )
 
 

@@ -66,6 +66,7 @@ def check_footer(parquet: pq.ParquetFile, plan: Plan, shard: int, rows: int) -> 
         raise DamagedDump(f"its footer tells of {metadata.num_rows} rows, expected are {rows}")
     schema = parquet.schema_arrow
     types = {"id": KINDS[plan.ids], "view": pa.int32(), "input_hash": pa.uint64()}
+    types |= {} if plan.stored is None else {"stored_hash": pa.uint64()}
     types |= {column.name: column.arrow_type for column in plan.make_codec().columns}
     types |= {name: pa.type_for_alias(kind) for name, kind in plan.parameters.items()}
     types |= dict.fromkeys(plan.label_columns, STORED if plan.several_labels else pa.int64())

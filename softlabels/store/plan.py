@@ -13,6 +13,8 @@ from pydantic import ConfigDict, FailFast, Field, model_validator
 from softlabels.errors import PlanMismatch, UsageError
 from softlabels.inputs.augmentations import Drawn
 from softlabels.inputs.chance import counters
+from softlabels.inputs.preprocess import Preprocess
+from softlabels.inputs.stored_pictures import Resized
 from softlabels.inputs.views import parse_views
 from softlabels.soft_targets import LINKS, Link
 from softlabels.store.bands import group_sizes, view_rows
@@ -203,8 +205,10 @@ class Plan(PlanPart):
     ids: Literal["int64", "string"] = Field(
         description="the type of the column id: int64 or string"
     )
-    store_inputs: Literal["none", "original"] = Field(
-        description="none, or original: the source's inputs are in the column input"
+    store_inputs: str = Field(
+        pattern=r"^(none|original|resized\([1-9][0-9]{0,4}(, [1-9][0-9]{0,4})?, (jpeg|png)\))$",
+        description="none; original: the source's inputs are in the column input; or such as "
+        "resized(256, jpeg): there are pictures as the step resize(256) of preprocess leaves them",
     )
     batch_size: Size | None = Field(
         description="the rows in a batch where the teacher's answers may depend on it"
@@ -257,6 +261,16 @@ class Plan(PlanPart):
             if positions != self.positions:
                 raise ValueError(f"positions is {self.positions}, and {self.codec} has {positions}")
         try:
+            stored = self.stored
+            place = stored and stored.done_in(Preprocess.parse(self.preprocess).picture)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+        if stored and (place is None or self.source.kind is not None):
+            raise ValueError(
+                f"store_inputs is {self.store_inputs}, and preprocess, {short(self.preprocess)}, "
+                f"has no step after which such pictures are stored"
+            )
+        try:
             _ = self.hash
         except UnicodeEncodeError:  # lone surrogates can stand in JSON
             raise ValueError("has text that can't be UTF-8") from None
@@ -297,6 +311,16 @@ class Plan(PlanPart):
     def with_inputs(self) -> bool:
         """Whether rows have their inputs, in `input_columns`."""
         return self.store_inputs != "none"
+
+    @cached_property
+    def stored(self) -> Resized | None:
+        """How the pictures in `input` were resized; None where there are none, or the source's."""
+        return Resized.parse(self.store_inputs)
+
+    @property
+    def hash_column(self) -> str:
+        """The column with the hashes of the inputs that are stored."""
+        return "input_hash" if self.stored is None else "stored_hash"
 
     @property
     def input_columns(self) -> list[str]:

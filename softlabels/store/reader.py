@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -59,6 +60,13 @@ class DumpReader:
     def hashes(self) -> np.ndarray:
         """uint64 [R]."""
         return self.table(["input_hash"])["input_hash"].to_numpy().copy()
+
+    def hashes_of(self, source: Any) -> np.ndarray:
+        """Those that inputs have where they are taken from `source`; None for what the dump holds,
+        or else its source: uint64 [R]."""
+        if source is not None or self.plan.stored is None:
+            return self.hashes
+        return self.table([self.plan.hash_column])[self.plan.hash_column].to_numpy().copy()
 
     @cached_property
     def views(self) -> np.ndarray:

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from softlabels.errors import AlignmentError, LogitsError
 from softlabels.inputs.label_lists import Labels, as_column, joined, none_of
+from softlabels.inputs.sources import Source
 from softlabels.store.codecs.codec import Stored
 from softlabels.store.codecs.kinds import Dense
 from softlabels.store.folder import Folder
@@ -27,6 +28,13 @@ from softlabels.store.statistics import LogitStatistics
 NULLABLE = ("label", "label_source", "input")  # and what a codec decodes
 
 
+def stored_features(plan: Plan, source: Source) -> dict[str, Any] | None:
+    """The features of the columns that hold inputs; None where none are stored."""
+    if plan.stored is not None:
+        return {"input": datasets.Image()}
+    return source.input_features if plan.with_inputs else None
+
+
 def shard_features(plan: Plan, inputs: Mapping[str, Any] | None) -> datasets.Features:
     """The columns of a shard as `datasets` knows them. inputs: the features of the input's columns,
     if they are stored."""
@@ -36,6 +44,7 @@ def shard_features(plan: Plan, inputs: Mapping[str, Any] | None) -> datasets.Fea
         "view": datasets.Value("int32"),
         **{name: datasets.Value(kind) for name, kind in plan.parameters.items()},
         "input_hash": datasets.Value("uint64"),
+        **({} if plan.stored is None else {"stored_hash": datasets.Value("uint64")}),
     }
     label = datasets.ClassLabel(names=names) if names else datasets.Value("int64")
     for name in plan.label_columns:

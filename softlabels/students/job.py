@@ -177,7 +177,7 @@ class Job:
         return facts_of(
             self.options,
             identity=self.identity,
-            preprocess=str(self.examples.preprocess),
+            preprocess=str(self.examples.preprocess.without_files),
             state_dict=student.model.state_dict(),
         )
 
@@ -331,7 +331,7 @@ class Job:
             model=student.spec,
             input_shape=self.examples.input_shape,
             num_classes=self.classes,
-            preprocess=str(self.examples.preprocess),
+            preprocess=str(self.examples.preprocess.without_files),
             state_dict=outcome.state_dict,
             class_names=self.class_names,
             data=self.data | {"identity": self.identity, "held_out": self.held_out} | self.cut,

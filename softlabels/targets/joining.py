@@ -23,22 +23,26 @@ def join_inputs(
     reader: DumpReader, source: Any, preprocess: Preprocess, progress: Progress = SILENT
 ) -> Examples | TextInputs | TokenInputs:
     """The inputs of all rows of a dump, in their order, decoded ahead."""
-    examples = find_inputs(reader, open_inputs(reader, source, progress), preprocess)
+    opened = open_inputs(reader, source, progress)
+    examples = find_inputs(reader, opened, preprocess, reader.hashes_of(source))
     examples.prepare()
     return examples
 
 
 def find_inputs(
-    reader: DumpReader, source: Source, preprocess: Preprocess
+    reader: DumpReader, source: Source, preprocess: Preprocess, hashes: np.ndarray
 ) -> Examples | TextInputs | TokenInputs:
     """The inputs of all rows of a dump, in their order, as each row's view shows them. Raises
-    AlignmentError where the source has not all ids."""
+    AlignmentError where the source has not all ids.
+
+    hashes: those that they must have, uint64 [R]
+    """
     join = Join(source, str(reader.folder))
     if not reader.plan.has_views:
-        return open_inputs_of(source, preprocess, join.positions(reader.ids), reader.hashes)
+        return open_inputs_of(source, preprocess, join.positions(reader.ids), hashes)
     view_rows = reader.view_rows
     first = view_rows[0]
-    examples = Examples(source, preprocess, join.positions(reader.ids[first]), reader.hashes[first])
+    examples = Examples(source, preprocess, join.positions(reader.ids[first]), hashes[first])
     numbers = np.empty(len(reader), np.int64)
     numbers[view_rows] = np.arange(len(first))
     return ViewedInputs(examples, numbers, reader.drawn)
@@ -54,7 +58,7 @@ class StoredInputs:
 
     def __call__(self, table: pa.Table) -> Examples | TextInputs | TokenInputs:
         source = stored_source(table.select(stored_names(self.plan)), self.plan, self.dump)
-        hashes = table["input_hash"].to_numpy()
+        hashes = table[self.plan.hash_column].to_numpy()
         return open_inputs_of(source, self.preprocess, None, hashes)
 
 

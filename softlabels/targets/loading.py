@@ -142,7 +142,7 @@ def _streamed(reader: DumpReader, T: float | None, how: Opening) -> Dump:
     columns += ["view", *plan.parameters] if plan.has_views else []
     find: StoredInputs | JoinedInputs | None = None
     if how.inputs and plan.with_inputs and how.source is None:
-        columns += plan.input_columns
+        columns += plan.input_columns + [plan.hash_column] * (plan.stored is not None)
         find = StoredInputs(plan, str(reader.folder), preprocess)
     elif how.inputs:
         find = JoinedInputs(
@@ -159,6 +159,9 @@ def _preprocess(reader: DumpReader, how: Opening) -> Preprocess:
     """Raises UsageError for other steps on pictures than those after which views were drawn."""
     own = Preprocess.parse(reader.plan.preprocess)
     chosen = own if how.preprocess is None else Preprocess.of(how.preprocess)
+    stored = reader.plan.stored if how.source is None else None
+    if stored is not None:
+        own, chosen = stored.of_stored(own), stored.of_stored(own, chosen)
     if how.inputs:
         chosen.check_here(str(reader.folder))
     if own.is_opaque and chosen.is_opaque and chosen != own:
@@ -169,8 +172,8 @@ def _preprocess(reader: DumpReader, how: Opening) -> Preprocess:
     if how.inputs:
         for warning in _rendered_otherwise(reader, own, chosen):
             how.progress.say(warning)
-    if how.inputs and reader.plan.has_views and chosen.picture != own.picture:
-        steps = "|".join(map(str, own.picture)) or "none"
+    if how.inputs and reader.plan.has_views and chosen.left != own.left:
+        steps = "|".join(map(str, own.left)) or "none"
         raise UsageError(
             f"--preprocess is {str(chosen)!r}; the views of {reader.folder} are shifts in pixels "
             f"of the picture after its steps on pictures, {steps}: keep these, and change only "

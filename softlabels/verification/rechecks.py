@@ -83,13 +83,13 @@ def recheck_source(reader: DumpReader, data: Any, progress: Progress) -> list[st
         positions = Join(source, str(reader.folder)).positions(reader.ids[rows])
     except AlignmentError as error:
         return [str(error)]
-    findings = _renamed_classes(reader, source)
+    findings, hashes = _renamed_classes(reader, source), reader.hashes_of(data)
     wrong: dict[str, list[Any]] = {"inputs": [], "labels": []}
     with progress.bar("source", len(positions), "rows") as advance:
         for start in range(0, len(positions), BLOCK_ROWS):
             part = slice(start, start + BLOCK_ROWS)
             block, chosen = source.take(positions[part]), rows[part]
-            wrong["inputs"] += block.ids[block.hashes != reader.hashes[chosen]].tolist()
+            wrong["inputs"] += block.ids[block.hashes != hashes[chosen]].tolist()
             if reader.source_labels is not None:
                 differs = differing(block.labels, reader.source_labels[chosen])
                 wrong["labels"] += block.ids[differs].tolist()
@@ -133,7 +133,10 @@ def replay(
         if str(given) != plan.preprocess:
             raise UsageError(f"preprocess is {given}; the dump's is {plan.preprocess}")
         preprocess = given
-    inputs = find_inputs(reader, source, preprocess.check_here(str(reader.folder)))
+    preprocess.check_here(str(reader.folder))
+    if plan.stored is not None and data is None:
+        preprocess = plan.stored.of_stored(preprocess)
+    inputs = find_inputs(reader, source, preprocess, reader.hashes_of(data))
     tokens = preprocess.is_tokenizer or isinstance(inputs, TokenInputs)
     examples: Any = inputs if tokens else numbers_alone(inputs, "--replay")
     if plan.teacher.kind in OBJECTS and isinstance(chosen.teacher, str):

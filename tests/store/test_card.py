@@ -145,13 +145,13 @@ def parse(command: str) -> dict:
     return command_.make_context(verb, words).params
 
 
-@pytest.mark.parametrize("inputs", ["none", "original"])
+@pytest.mark.parametrize("inputs", ["none", "original", "resized(3)"])
 def test_the_command_on_the_card_makes_the_same_plan(place, inputs):
     make_pictures(place / "it's my data", STRANGE)
     teacher = save_script(Colours(), place / "c.pt")
     softlabels.dump(teacher=teacher, data="it's my data", split="dev", out="d", store_inputs=inputs,
-                    preprocess="rgb|center_crop(2)|scale(255)", id_column="key", shard_rows=16,
-                    label_column="kind", input_column="img", dtype="float32",
+                    preprocess="rgb|resize(3)|center_crop(2)|scale(255)", id_column="key",
+                    shard_rows=16, label_column="kind", input_column="img", dtype="float32",
                     name="a 'b' $c")  # fmt: skip
     page = Path("d/README.md").read_text()
     start = page.index("    softlabels dump")

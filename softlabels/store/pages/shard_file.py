@@ -26,7 +26,8 @@ SCHEMA, ROWS, ROW_GROUPS = 2, 3, 4  # of FileMetaData
 COLUMNS, UNPACKED, OFFSET, STORED = 1, 2, 5, 6  # of RowGroup
 METADATA, OFFSET_INDEX, COLUMN_INDEX = 3, 4, 6  # of ColumnChunk; an index's length is the next
 PAGE_OFFSETS = (9, 10, 11)  # of ColumnMetaData: data, index and dictionary page
-LARGE = ("input_hash", "input")  # not packed; other columns pack to a third, at no cost
+# not packed; other columns pack to a third, at no cost
+LARGE = ("input_hash", "stored_hash", "input")
 PAGES, PAGE_OFFSET = 1, 1  # of OffsetIndex, of PageLocation
 
 
