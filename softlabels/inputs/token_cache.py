@@ -2,10 +2,12 @@
 
     PLACE/tokens/KEY/about.json      of which data, by which tokenizer
     PLACE/tokens/KEY/tokens.arrow    of each row the hash of its text, how many tokens that has, and
-                                     its tokens, which may be cut
+                                     its tokens, which may be cut; of each record batch a CRC-32
 
 KEY tells the source's files and columns, the tokenizer and where texts are cut. Tokens serve only
-for a text that has the hash beside them. Shapes: N rows asked for.
+for a text that has the hash beside them. What that hash can't show, a flipped byte of a token, the
+CRC does: all batches are held against theirs when a command opens them, and a damaged file is made
+again. Shapes: N rows asked for.
 """
 
 import hashlib
@@ -13,6 +15,7 @@ import json
 import os
 import shutil
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,10 +36,11 @@ from softlabels.system.cache import LocalCache, hold
 from softlabels.system.local_files import appearing, needing_space, sweep_partials
 from softlabels.system.progress import Advance, Progress
 
-LAYOUT = 1  # of the file; another number is another key
+LAYOUT = 2  # of the file; another number is another key
 HASH, WHOLE = "input_hash", "whole"
 BATCH_ROWS, BATCH_TOKENS = 65_536, 1 << 24  # of a record batch, at most; but for one block's more
 FILE = "tokens.arrow"
+CRC = b"crc32"  # of a record batch
 
 
 @dataclass(frozen=True)
@@ -50,10 +54,19 @@ class _Batch:
 
     @classmethod
     def of(cls, batch: pa.RecordBatch) -> "_Batch":
+        batch.validate()  # so that no length of a damaged file leads beyond it
         lists = {name: batch.column(name) for name in batch.schema.names[2:]}
         starts = next(iter(lists.values())).offsets.to_numpy()
         columns = {name: column.values.to_numpy() for name, column in lists.items()}
         return cls(batch[HASH].to_numpy(), batch[WHOLE].to_numpy(), starts, columns)
+
+    @property
+    def crc(self) -> bytes:
+        arrays = {HASH: self.hashes, WHOLE: self.whole, "starts": self.starts} | self.columns
+        total = 0
+        for name, array in arrays.items():
+            total = zlib.crc32(array, zlib.crc32(f"{name} {array.dtype}".encode(), total))
+        return b"%d" % total
 
     def tokens(self, rows: np.ndarray) -> Tokens:
         starts = self.starts[rows].astype(np.int64)
@@ -70,7 +83,10 @@ class TokenCache:
         self.path = path
         hold(path.parent, self)
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        self._batches = [_Batch.of(reader.get_batch(i)) for i in range(reader.num_record_batches)]
+        read = reader.get_batch_with_custom_metadata
+        batches = [read(number) for number in range(reader.num_record_batches)]
+        self._batches = [_Batch.of(one.batch) for one in batches]
+        self._crcs = [(one.custom_metadata or {}).get(CRC) for one in batches]
         self._starts = np.cumsum([0, *(len(batch.hashes) for batch in self._batches)])
 
     def __reduce__(self) -> tuple:
@@ -78,6 +94,12 @@ class TokenCache:
 
     def __len__(self) -> int:
         return int(self._starts[-1])
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it has the checksums that it was written with; reads all of it."""
+        pairs = zip(self._batches, self._crcs, strict=True)
+        return all(batch.crc == crc for batch, crc in pairs)
 
     def hashes(self, rows: np.ndarray) -> np.ndarray:
         """Of the texts that had these tokens, uint64 [N]."""
@@ -141,7 +163,7 @@ def open_cache(source: Source, preprocess: Preprocess, progress: Progress) -> To
         lock = FileLock(f"{place}.lock")
         hold(place, lock)  # first of all, so that no other process removes it meanwhile
         with lock:
-            kept = _opened(place, len(source))
+            kept = _opened(place, source, progress)
             if kept is None:
                 _make(place, source, preprocess, cache, progress)
             os.utime(place / "about.json", (time.time(),) * 2)
@@ -168,15 +190,18 @@ def _key(source: Source, preprocess: Preprocess) -> str | None:
     return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:32]
 
 
-def _opened(place: Path, rows: int) -> TokenCache | None:
+def _opened(place: Path, source: Source, progress: Progress) -> TokenCache | None:
     """What is there already; None where it is not whole."""
     if not (place / FILE).exists() or not (place / "about.json").exists():
         return None
     try:
         kept = TokenCache(place / FILE)
-    except (OSError, pa.ArrowException):
-        return None
-    return kept if len(kept) == rows else None
+        if len(kept) == len(source) and kept.is_sound:
+            return kept
+    except Exception:  # of a damaged schema any kind
+        pass
+    progress.say(f"the tokens of {source.name} in the cache are damaged: they are made again")
+    return None
 
 
 def _make(
@@ -193,7 +218,7 @@ def _make(
         with progress.bar("tokenise", len(source), "texts") as advance:
             for batch in _batches(source, preprocess, advance):
                 writer = writer or pa.ipc.new_file(file, batch.schema)
-                writer.write_batch(batch)
+                writer.write_batch(batch, {CRC: _Batch.of(batch).crc})
                 done += len(batch)
                 file.flush()  # for what is written to count
                 if (written := file.tell()) > room:

@@ -131,12 +131,31 @@ def test_a_damaged_or_unfinished_file_is_made_again(place):
     whole = path.read_bytes()
     for damage in (whole[: len(whole) // 2], b"", None):
         path.unlink() if damage is None else path.write_bytes(damage)
-        assert_tokens(opened(place), [0, 89], sentences(ROWS))
+        lines = Lines()
+        assert_tokens(opened(place, progress=lines), [0, 89], sentences(ROWS))
+        told = ["the tokens of d in the cache are damaged: they are made again"]
+        assert lines.lines == (told if damage is not None else [])
     other = path.with_name(".tokens.arrow.99999999.partial")
     other.write_bytes(b"of a process that was killed")
     path.unlink()
     opened(place)
     assert not other.exists()
+
+
+def test_a_flipped_byte_is_noticed_wherever_it_is(place):
+    """Most of them leave a file that Arrow reads, and hashes of texts that are right."""
+    path = opened(place).cache.path
+    whole, noticed = path.read_bytes(), 0
+    for offset in range(8, len(whole), 331):
+        changed = bytearray(whole)
+        changed[offset] ^= 4
+        path.unlink()  # an earlier one may be mapped
+        path.write_bytes(changed)
+        lines = Lines()
+        assert_tokens(opened(place, progress=lines), [0, 41, 89], sentences(ROWS))
+        noticed += len(lines.lines)
+        assert path.read_bytes() == (whole if lines.lines else changed)
+    assert noticed > 8
 
 
 @pytest.mark.parametrize("case", ["no room", "no folder", "in memory"])
