@@ -4,10 +4,15 @@ Literals and plain words only; nothing is evaluated.
 """
 
 import ast
+import keyword
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from softlabels.errors import UsageError
+
+# Up to a bar that is in no quotation marks: the name of a function or a folder may hold one.
+PART = re.compile(r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^|])+""", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,7 @@ def parse_pipeline(text: str, what: str) -> list[Call]:
 
     what: the name of the option. Raises UsageError that quotes the word that can't be parsed.
     """
-    return [_parse_call(part.strip(), what) for part in text.split("|") if part.strip()]
+    return [_parse_call(part.strip(), what) for part in PART.findall(text) if part.strip()]
 
 
 def _parse_call(text: str, what: str) -> Call:
@@ -51,7 +56,11 @@ def _argument(node: ast.expr) -> Any:
 
 
 def _shown(arg: Any) -> str:
-    return arg if isinstance(arg, str) and arg.isidentifier() else repr(arg)
+    if not isinstance(arg, str):
+        return repr(arg)
+    # Python normalises words beyond ASCII, and so would read another one
+    is_word = arg.isascii() and arg.isidentifier() and not keyword.iskeyword(arg)
+    return arg if is_word else repr(arg)
 
 
 def parse_widths(text: str, what: str) -> list[int]:

@@ -159,7 +159,13 @@ class Preprocess:
         cls, tokenizer: Tokenizer, most: int | None, truncates: bool, is_own: bool
     ) -> "Preprocess":
         """Of texts. most: tokens that the model takes; truncates: whether longer texts are cut;
-        is_own: whether it is the tokenizer in the model's folder."""
+        is_own: whether it is the tokenizer in the model's folder. Raises UsageError for another one
+        of that name."""
+        if tokenizer.name == OWN and not is_own:
+            raise UsageError(
+                f"the tokenizer is called {OWN!r}, which in the records of a dump stands for the "
+                f"model's own: give its folder another name"
+            )
         name = OWN if is_own else tokenizer.name
         args = [name, tokenizer.hash, *([] if most is None else [most])]
         call = Call(TOKENIZER, (*args, *[TRUNCATE] * truncates))

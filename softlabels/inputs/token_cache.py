@@ -65,7 +65,7 @@ class _Batch:
         arrays = {HASH: self.hashes, WHOLE: self.whole, "starts": self.starts} | self.columns
         total = 0
         for name, array in arrays.items():
-            total = zlib.crc32(array, zlib.crc32(f"{name} {array.dtype}".encode(), total))
+            total = zlib.crc32(array.data, zlib.crc32(f"{name} {array.dtype}".encode(), total))
         return b"%d" % total
 
     def tokens(self, rows: np.ndarray) -> Tokens:

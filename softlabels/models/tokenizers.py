@@ -44,12 +44,13 @@ PART = 1 << 20  # characters that are encoded at once
 
 class Tokenizer:
     """name: of its folder, or on the Hub; hash: `sha256:` and 16 hex digits, of what decides its
-    tokens."""
+    tokens. Raises TeacherError for one that draws tokens at random."""
 
     def __init__(self, tokenizer: Any, place: str, name: str = "") -> None:
         self.tokenizer, self.place = tokenizer, place
         folder = Path(place)
         self.name = name or (folder.resolve().name if folder.is_dir() else place)
+        _refuse_random(tokenizer, self.name)
         self.hash = f"sha256:{_hash(tokenizer)[:HASH_DIGITS]}"
         self.lock = Lock()  # truncation is a state of the tokenizer
 
@@ -235,15 +236,46 @@ def _has(transformers: Any, place: str, name: str, at: dict[str, Any]) -> bool:
     return path is not None
 
 
+def _refuse_random(tokenizer: Any, name: str) -> None:
+    """Raises TeacherError for a tokenizer that splits a text otherwise each time, as some do for
+    training a language model (Provilkov et al. 2020; Kudo 2018): its tokens are made once, and a
+    teacher asked again would give other logits."""
+    model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
+    dropout, alpha = getattr(model, "dropout", None) or 0, getattr(model, "alpha", None) or 0
+    # 1.0 drops every merge; of one best path there is nothing to draw
+    if 0 < dropout < 1:
+        how, remedy = f"a dropout of {dropout:g}", "backend_tokenizer.model.dropout = None"
+    elif alpha > 0 and getattr(model, "nbest_size", None) != 1:  # which no file of it says
+        how, remedy = f"an alpha of {alpha:g}", "backend_tokenizer.model.alpha = None"
+    elif (getattr(tokenizer, "sp_model_kwargs", None) or {}).get("enable_sampling"):
+        how, remedy = "enable_sampling in sp_model_kwargs", "sp_model_kwargs = {}"
+    elif _of_probes(tokenizer) != _of_probes(tokenizer):
+        raise TeacherError(
+            f"the tokenizer {name} made other tokens of the same text when it was asked again: "
+            f"make it deterministic"
+        )
+    else:
+        return
+    raise TeacherError(
+        f"the tokenizer {name} draws at random how it splits a text ({how}), so that its tokens "
+        f"are others each time: set tokenizer.{remedy}, and save it again"
+    )
+
+
+def _of_probes(tokenizer: Any) -> list[list[int]]:
+    return [tokenizer(text, verbose=False)[IDS] for text in PROBES]
+
+
 def _hash(tokenizer: Any) -> str:
-    """Of what decides the tokens of a text: the rules and the vocabulary."""
+    """Of what decides the tokens of a text: the rules and the vocabulary. The token of padding is
+    none of it: no answer depends on it, since rows are padded only beside a mask, and only where
+    that was seen to change nothing (`find_side`)."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:  # one of Python tells its rules by what it makes of texts
         flags = {
             name: value for name, value in tokenizer.init_kwargs.items() if type(value) is bool
         }
-        made = [tokenizer(text, verbose=False)[IDS] for text in PROBES]
-        rules: Any = [sorted(tokenizer.get_vocab().items()), flags, made]
+        rules: Any = [sorted(tokenizer.get_vocab().items()), flags, _of_probes(tokenizer)]
     else:
         rules = json.loads(backend.to_str())
         rules = {

@@ -9,6 +9,7 @@ from softlabels.errors import UsageError
 from softlabels.inputs.augmentations import draw_shifts, shift
 from softlabels.inputs.chance import counter_random
 from softlabels.inputs.preprocess import Preprocess
+from softlabels.spec import Call, parse_pipeline
 
 
 @pytest.mark.parametrize(
@@ -264,3 +265,21 @@ def test_tokens_stay_whole_numbers():
     assert Preprocess.parse("tokens").on_numbers(tokens.int() % 7).dtype == torch.int64
     with pytest.raises(UsageError, match=r"the inputs are torch\.float32, not whole"):
         Preprocess.parse("tokens").on_numbers(tokens.float())
+
+
+@given(
+    st.lists(
+        st.builds(
+            Call,
+            st.just("tokenizer"),
+            st.tuples(
+                st.text(max_size=12)
+                | st.sampled_from(["a|b", "class", "None", "it's", 'x"|"', "\\"]),
+                st.integers() | st.floats(allow_nan=False, allow_infinity=False),
+            ),
+        ),
+        max_size=3,
+    )
+)
+def test_a_pipeline_is_read_as_it_was_written(calls):
+    assert parse_pipeline("|".join(map(str, calls)), "--preprocess") == calls

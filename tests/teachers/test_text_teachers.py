@@ -43,8 +43,9 @@ def dumped(place: Path, **options) -> np.ndarray:
     """The logits of a dump, in the source's order."""
     words = {"teacher": f"hf:{place / 'net'}", "data": str(place / "d.csv"), "batch_size": 4,
              "input_column": "text", "dtype": "float32", "out": str(place / "dump")}  # fmt: skip
-    softlabels.dump(**words | options)
-    return every(DumpReader(Folder(str(place / "dump"))))
+    words |= options
+    softlabels.dump(**words)
+    return every(DumpReader(Folder(words["out"])))
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
@@ -131,6 +132,38 @@ def test_another_tokenizer(place):
     make_tokenizer(more=9).save_pretrained(place / "large")
     with pytest.raises(TeacherError, match="has 29 tokens, and the teacher net knows 24"):
         dumped(place, tokenizer=str(place / "large"), out=str(place / "e"))
+
+
+def test_odd_names_of_a_tokenizers_folder(place):
+    """A plan's text holds the name, and is read again by whatever opens the dump."""
+    save_classifier(place / "net")
+    tokenizer = make_tokenizer()
+    for name in ("a|b", "class", "truncate"):
+        tokenizer.save_pretrained(place / name)
+        dumped(place, tokenizer=str(place / name), out=str(place / f"of-{name}"))
+        facts = softlabels.info(place / f"of-{name}")["facts"]
+        assert facts["tokenizer"].startswith(f"{name}, sha256:")
+        assert "are cut" not in facts["tokenizer"]
+    dumped(place, tokenizer=str(place / "a|b"), out=str(place / "of-a|b"), resume=True)
+    done = softlabels.verify(dump=str(place / "of-a|b"), replay=9, teacher=f"hf:{place / 'net'}")
+    assert done.good
+    tokenizer.save_pretrained(place / "own")
+    with pytest.raises(UsageError, match="is called 'own', which in the records"):
+        dumped(place, tokenizer=str(place / "own"))
+
+
+def test_the_token_of_padding_decides_no_answer(place):
+    """So it is not in the tokenizer's hash: nothing is padded that a mask does not tell."""
+    answers, hashes = [], set()
+    for pad in ("[PAD]", "garlic"):
+        module, tokenizer = make_pooled(), make_tokenizer()
+        module.encoder.config.pad_token_id = None  # the tokenizer's is taken
+        tokenizer.pad_token = pad
+        stored = dumped(place, teacher=module, tokenizer=tokenizer, out=str(place / pad))
+        answers.append(stored)
+        hashes.add(Tokenizer(tokenizer, "t").hash)
+    np.testing.assert_allclose(answers[0], answers[1], atol=2e-4)
+    assert len(hashes) == 1
 
 
 def test_code_beside_a_tokenizer_is_not_run(place, monkeypatch):
@@ -328,6 +361,46 @@ def test_tokenizers_of_python_and_with_tokens_of_their_own(place, monkeypatch):
     assert hashes[0] != hashes[1]
 
 
+@pytest.mark.parametrize("kind", ["dropout", "alpha", "sampling", "code"])
+def test_a_tokenizer_that_draws_at_random_is_refused(place, kind):
+    from tokenizers import models
+
+    save_classifier(place / "net")
+    tokenizer = make_tokenizer()
+    vocabulary = {name: n for n, name in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "o", "oo"])}
+    remedy = rf"model\.{kind} = None, and save it again"
+    if kind == "dropout":
+        bpe = models.BPE(vocabulary, [("o", "o")], unk_token="[UNK]", dropout=0.5)
+        tokenizer.backend_tokenizer.model = bpe
+        tokenizer.save_pretrained(place / "tok")
+        with pytest.raises(TeacherError, match=remedy):
+            dumped(place, tokenizer=str(place / "tok"))
+        bpe.dropout = None
+        tokenizer.backend_tokenizer.model = bpe
+        assert Tokenizer(tokenizer, "t").hash
+        bpe.dropout = 0.5
+        tokenizer.backend_tokenizer.model = bpe
+    if kind == "alpha":  # in memory alone: no file of it says so
+        unigram = models.Unigram([(name, -1.0) for name in vocabulary], 1)
+        unigram.alpha = 0.5
+        tokenizer.backend_tokenizer.model = unigram
+    if kind == "sampling":
+        tokenizer.sp_model_kwargs, remedy = {"enable_sampling": True}, "sp_model_kwargs = {}"
+    if kind == "code":
+        draws = np.random.default_rng(0)
+
+        class Drawn(type(tokenizer)):
+            def __call__(self, *texts, **words):
+                made = super().__call__(*texts, **words)
+                made.data["input_ids"] = draws.permutation(made["input_ids"]).tolist()
+                return made
+
+        tokenizer.__class__, remedy = Drawn, "asked again: make it deterministic"
+    with pytest.raises(TeacherError, match=remedy):
+        dumped(place, tokenizer=tokenizer)
+    assert not (place / "dump").exists()
+
+
 @pytest.mark.parametrize("kind", [Pooled, Unmasked])
 def test_a_sentence_encoder_with_a_head(place, kind):
     """A module in memory, or what a factory makes, with the tokenizer that is named."""
@@ -351,8 +424,7 @@ def test_a_sentence_encoder_with_a_head(place, kind):
     assert checked.good
     if kind is Pooled:
         options = {"teacher": "tests.text_models:make_pooled", "out": str(place / "e")}
-        dumped(place, tokenizer=tokenizer, **options)
-        again = every(DumpReader(Folder(str(place / "e"))))
+        again = dumped(place, tokenizer=tokenizer, **options)
         np.testing.assert_array_equal(again, stored)
         with pytest.raises(
             UsageError,
