@@ -18,6 +18,8 @@ from softlabels.inputs.resizing import resize
 DECODER = "libjpeg-turbo, islow DCT, fancy upsampling"
 SPACES = {"Gray": "GRAY", "YCbCr": "RGB", "RGB": "RGB"}  # a JPEG's colours → those decoded to
 JPEG = b"\xff\xd8\xff"
+SCAN = b"\xff\xda"
+SEGMENTS = frozenset(range(0xC0, 0xFF)) - frozenset(range(0xD0, 0xDB))  # markers with a length
 # Where a JPEG's orientation may stand: in EXIF data, or in XMP, which Pillow reads too.
 TURNING = b"Exif\0\0", b"tiff:Orientation"
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
@@ -77,7 +79,7 @@ class Picture:
         is none or the EXIF data can't be read."""
         if self._header is None:
             self.image.load()  # Pillow turns TIFF pictures itself
-        elif not any(text in self._bytes for text in TURNING):
+        elif not any(self._bytes.find(text, 0, self._scan) >= 0 for text in TURNING):
             return 1  # spares Pillow, which reads headers with the interpreter's lock
         try:
             value = self.image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -99,6 +101,15 @@ class Picture:
     @property
     def _bytes(self) -> bytes:
         return b"" if isinstance(self.cell, Image.Image) else self.cell
+
+    @cached_property
+    def _scan(self) -> int:
+        """Where the first scan of a JPEG begins, behind which Pillow looks for no orientation; the
+        end of its bytes where segments don't follow each other."""
+        place, cell = len(JPEG) - 1, self._bytes
+        while place + 3 < len(cell) and cell[place] == 0xFF and cell[place + 1] in SEGMENTS:
+            place += 2 + int.from_bytes(cell[place + 2 : place + 4], "big")
+        return place if cell[place : place + 2] == SCAN else len(cell)
 
     @cached_property
     def _header(self) -> tuple[int, int, str] | None:

@@ -42,6 +42,8 @@ def _by_torch(pixels_HWC: np.ndarray, height: int, width: int, filter: str) -> n
     side_by_side = np.require(pixels_HWC, requirements=["C", "W"])
     # numpy leaves any stride to an axis of one, even a negative one, and torch reads by it
     flat = torch.from_numpy(side_by_side.reshape(-1))
-    batch_1CHW = flat.view(pixels_HWC.shape).permute(2, 0, 1)[None]
+    # by the stride of its only row torch tells whether channels come last; else it would copy what
+    # it has scaled into planes, which takes as long as to scale it
+    batch_1CHW = flat.view(1, *pixels_HWC.shape).permute(0, 3, 1, 2)
     scaled = interpolate(batch_1CHW, (height, width), mode=filter, antialias=True)
     return scaled[0].permute(1, 2, 0).numpy()

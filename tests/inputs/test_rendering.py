@@ -136,6 +136,19 @@ def test_a_turned_jpeg_is_cropped_as_it_is_shown(orientation, xmp):
     assert np.array_equal(part, upright[:, 2:13, 3:12])
 
 
+@pytest.mark.parametrize(
+    "before", [b"\xff\xe2\0\6\xff\xda\0\0", b"\xff", b"\0", b"\xff\xe2\0\6\xff\xda\0\0\xff\xff"]
+)
+def test_an_orientation_is_found_behind_what_looks_like_a_scan_or_is_no_segment(before):
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    cell = encoded(Image.fromarray(drawn(20, 31, "smooth")), exif=exif)
+    at = cell.index(b"\xff\xe1")
+    cell = cell[:at] + before + cell[at:]
+    assert Image.open(io.BytesIO(cell)).getexif()[ORIENTATION] == 6
+    assert Picture(cell).orientation == 6
+
+
 def test_pictures_that_pillow_warns_of_are_pillows(monkeypatch):
     cell = encoded(Image.fromarray(drawn(20, 31, "noise")))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
