@@ -3,7 +3,7 @@ Both become a dump in the same way. N rows of a batch, C classes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -19,6 +19,7 @@ from softlabels.models.tokens import Tokens, alike
 from softlabels.store.codecs.kinds import Dense
 from softlabels.store.folder import Folder
 from softlabels.store.plan import TeacherRecord
+from softlabels.system.reused_memory import ReusedMemory
 from softlabels.teachers import Teacher
 from softlabels.teachers.probing import steady_limit
 
@@ -86,7 +87,8 @@ class Answers(Protocol):
 
 @dataclass(frozen=True)
 class RunningTeacher:
-    """A teacher on a device. at_once: rows of tokens in a forward pass; texts: their tokens."""
+    """A teacher on a device. at_once: rows of tokens in a forward pass; texts: their tokens;
+    memory: of a batch of numbers, on a CPU."""
 
     model: Teacher
     preprocess: Preprocess
@@ -96,6 +98,7 @@ class RunningTeacher:
     batch_size: int | None = None
     at_once: int = 256
     texts: TokenInputs | None = None
+    memory: ReusedMemory = field(default_factory=ReusedMemory, repr=False, compare=False)
 
     verb: ClassVar[str] = "dump"
     gives: ClassVar[Any] = Dense
@@ -146,7 +149,7 @@ class RunningTeacher:
             inputs = inputs.pin_memory()  # itself, where it was decoded into such memory
         on_device = inputs.to(self.device, non_blocking=True)
         if not views:
-            return Dense(self._logits(on_device))
+            return Dense(self._logits(on_device, spare=True))
         # each view is a batch of its own, as large as one of inputs as they are
         return Dense(torch.cat([self._logits(replay(on_device, drawn)) for drawn in views]))
 
@@ -157,8 +160,9 @@ class RunningTeacher:
         back = np.argsort(np.concatenate(batches))
         return torch.cat(parts)[torch.from_numpy(back).to(self.device)]
 
-    def _logits(self, inputs: Tensor) -> Tensor:
-        return self.model.logits(self.preprocess.on_numbers(inputs), self.precision)
+    def _logits(self, inputs: Tensor, spare: bool = False) -> Tensor:
+        numbers = self.preprocess.on_numbers(inputs, self.memory.empty)
+        return self.model.logits(numbers, self.precision, spare or numbers is not inputs)
 
     def check_earlier(self, earlier: TeacherRecord, folder: Folder) -> None:
         """Another file is another fingerprint, which the plans' comparison names."""

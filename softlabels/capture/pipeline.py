@@ -37,6 +37,7 @@ from softlabels.store.ledger import Ledger
 from softlabels.store.records import Plan, Skipped
 from softlabels.store.writer import ShardWriter, shard_schema, stored_features
 from softlabels.system.background import cores
+from softlabels.system.reused_memory import Empty, ReusedMemory, fresh, pinned
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -167,8 +168,10 @@ def read_shards(job: Job, shards: Iterable[int]) -> Generator[Batch]:
     """The batches of these shards, read ahead."""
     tasks = ((shard, start, stop) for shard in shards for start, stop in _batches(job, shard))
     readers = ThreadPoolExecutor(job.readers, thread_name_prefix="read")
+    depth = 2 * job.readers
+    empty = pinned if job.answers.on_gpu else ReusedMemory(depth).empty
     try:
-        yield from read_ahead(readers, lambda task: read(job, *task), tasks, 2 * job.readers)
+        yield from read_ahead(readers, lambda task: read(job, *task, empty), tasks, depth)
     finally:
         readers.shutdown(wait=False, cancel_futures=True)
 
@@ -189,10 +192,11 @@ def read_ahead(
         yield waiting.popleft().result()
 
 
-def read(job: Job, shard: int, start: int, stop: int) -> Batch:
+def read(job: Job, shard: int, start: int, stop: int, empty: Empty = fresh) -> Batch:
     """Read the source rows [start, stop) of a shard, and decode their inputs where answers need
-    them."""
-    ready = make_ready(job.source.read(start, stop), job.answers, job.pace, job.plan.stored)
+    them. empty: makes the tensors that pictures are decoded into"""
+    rows = job.source.read(start, stop)
+    ready = make_ready(rows, job.answers, job.pace, job.plan.stored, empty)
     # hashed and decoded: nothing waits in the queue but numbers, and files that are stored
     if not job.plan.with_inputs or ready.files:
         ready = replace(ready, rows=replace(ready.rows, cells=[]))
@@ -200,11 +204,17 @@ def read(job: Job, shard: int, start: int, stop: int) -> Batch:
     return Batch(shard, stop - start, stop == job.plan.bounds(shard)[1], ready)
 
 
-def make_ready(rows: Rows, answers: Answers, pace: Pace, resized: Resized | None = None) -> Ready:
+def make_ready(
+    rows: Rows,
+    answers: Answers,
+    pace: Pace,
+    resized: Resized | None = None,
+    empty: Empty = fresh,
+) -> Ready:
     """Raises UnreadableInput that names the row, unless such rows are left out.
 
     resized: how pictures are stored, if it is not as they are: the teacher sees what is decoded of
-    these files
+    these files; empty: makes the tensor that they are decoded into
     """
     if not answers.needs_inputs:
         reasons = answers.left_out(rows)
@@ -219,7 +229,7 @@ def make_ready(rows: Rows, answers: Answers, pace: Pace, resized: Resized | None
     if resized is not None:
         ways = [Storing(resized, preprocess) for _ in range(len(rows))]
     decoded = decode(
-        rows.cells, ways, rows.ids, pace.threads, pinned=answers.on_gpu,
+        rows.cells, ways, rows.ids, pace.threads, empty,
         turns=not (preprocess.is_upright or preprocess.is_opaque),
     )  # fmt: skip
     for _, error in decoded.unreadable if pace.on_error != "skip" else ():

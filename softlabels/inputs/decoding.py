@@ -21,6 +21,7 @@ from softlabels.inputs.cropping import OnPicture
 from softlabels.inputs.pointers import is_pointer
 from softlabels.inputs.rendering import Picture
 from softlabels.system import background
+from softlabels.system.reused_memory import Empty, fresh
 
 PARALLEL_BYTES = 1 << 20  # of encoded pictures; for fewer, threads cost more than they save
 PARTS = 4  # of a batch for each thread, so that all end at about the same time
@@ -103,16 +104,16 @@ def decode(
     preprocesses: Sequence[OnPicture],
     ids: np.ndarray,
     threads: int,
-    pinned: bool = False,
+    empty: Empty = fresh,
     turns: bool = False,
 ) -> Decoded:
     """Encoded pictures, each with its preprocessing.
 
-    pinned: into memory that a GPU reads without another copy; turns: whether EXIF orientations are
-    looked for. Raises SourceError for pictures of unequal shapes, and where a function of the
-    user's fails.
+    empty: makes the tensor that they are decoded into; turns: whether EXIF orientations are looked
+    for. Raises SourceError for pictures of unequal shapes, and where a function of the user's
+    fails.
     """
-    batch = _Batch(cells, preprocesses, ids.tolist(), pinned, [] if turns else None)
+    batch = _Batch(cells, preprocesses, ids.tolist(), empty, [] if turns else None)
     places = range(len(cells))
     if threads == 1 or sum(map(len, cells)) < PARALLEL_BYTES:
         batch.decode(places)
@@ -133,11 +134,11 @@ class _Batch:
         cells: Sequence[bytes],
         preprocesses: Sequence[OnPicture],
         ids: list[Any],
-        pinned: bool,
+        empty: Empty,
         turns: list[int] | None,
     ) -> None:
         self.columns = cells, preprocesses, ids
-        self.pinned, self.turns = pinned, turns
+        self.empty, self.turns = empty, turns
         self.kinds: dict[int, tuple[tuple[int, ...], np.dtype]] = {}
         self.unreadable: dict[int, UnreadableInput] = {}
         self.inputs: Tensor | None = None
@@ -161,8 +162,7 @@ class _Batch:
         with self.lock:
             if self.inputs is None:
                 dtype = torch.from_numpy(np.empty(0, values.dtype)).dtype
-                shape = len(self.columns[0]), *values.shape
-                self.inputs = torch.empty(shape, dtype=dtype, pin_memory=self.pinned)
+                self.inputs = self.empty((len(self.columns[0]), *values.shape), dtype)
             return self.inputs.numpy()
 
     def decoded(self, ids: np.ndarray) -> Decoded:

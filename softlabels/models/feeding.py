@@ -30,17 +30,22 @@ class Feed:
     remarks: list[str] = field(default_factory=list)
     worked: set[int] = field(default_factory=set)  # numbers of rows that went through at once
 
-    def run(self, call: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+    def run(self, call: Callable[[Tensor], Tensor], inputs: Tensor, spare: bool = False) -> Tensor:
         """What `call` gives for these inputs, row for row. Raises what it raises first, where no
-        other way of feeding it works either."""
+        other way of feeding it works either.
+
+        `call` may work in place: it gets a copy of the inputs, unless they are `spare` and no other
+        way will be tried.
+        """
+        spare = spare and len(inputs) in self.worked
         try:
-            output = in_batches(call, _cast(inputs, self.dtype), self.rows)
+            output = in_batches(call, _own(inputs, self.dtype, self.rows, spare), self.rows)
         except FAILURES as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             for dtype, rows in self._other_ways(inputs, str(error)):
                 try:
-                    output = in_batches(call, _cast(inputs, dtype), rows)
+                    output = in_batches(call, _own(inputs, dtype, rows), rows)
                 except FAILURES:
                     continue
                 self._remember(dtype, rows)
@@ -89,8 +94,15 @@ def weights_dtype(module: nn.Module) -> torch.dtype | None:
     return None if most == torch.float32 else most
 
 
-def _cast(inputs: Tensor, dtype: torch.dtype | None) -> Tensor:
-    return inputs if dtype is None or not inputs.is_floating_point() else inputs.to(dtype)
+def _own(
+    inputs: Tensor, dtype: torch.dtype | None, rows: int | None, spare: bool = False
+) -> Tensor:
+    """The inputs in this dtype, in memory that a model may change."""
+    cast = inputs if dtype is None or not inputs.is_floating_point() else inputs.to(dtype)
+    if spare or cast is not inputs or rows is not None:  # `in_batches` copies some rows at a time
+        return cast
+    with torch.inference_mode(False):  # `Held` gives a module of the user's no inference tensors
+        return inputs.clone()
 
 
 def in_batches(call: Callable[[Any], Tensor], inputs: Tensor | Tokens, rows: int | None) -> Tensor:

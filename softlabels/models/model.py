@@ -143,12 +143,16 @@ class Model:
         return self
 
     @torch.inference_mode()
-    def logits(self, inputs: Tensor | Tokens, precision: str = "float32") -> Tensor:
+    def logits(
+        self, inputs: Tensor | Tokens, precision: str = "float32", spare: bool = False
+    ) -> Tensor:
         """Raw logits, float32 [N, C] (float64 stays), on the inputs' device. Tokens are padded to
         the longest row, on `side`, and go to the model by name, with a mask; to one that takes no
         mask they go `apart`.
 
         precision: float32 (IEEE, never TF32), tf32, bf16 or fp16.
+        spare: whether the caller needs the inputs no more, whatever comes of it: a model that works
+        in place may then spoil them, and they need not be copied for it.
 
         Raises TeacherError where the model rejects the inputs, or gives something else than
         one row of numbers for each input, and UsageError for another precision than its own.
@@ -167,7 +171,7 @@ class Model:
             return logits_NC.clone()  # it may give the same memory each time, as CUDA graphs do
 
         def call(part: Tensor) -> Tensor:
-            return taken(self.module(part.clone()), len(part))  # it may work in place
+            return taken(self.module(part), len(part))
 
         if isinstance(inputs, Tensor):
             refuse_unmasked(getattr(self.module, "held", self.module), inputs, self.title)
@@ -176,7 +180,7 @@ class Model:
                 if isinstance(inputs, Tokens):
                     logits_NC = self._of_tokens(inputs, taken)
                 else:
-                    logits_NC = self.feed.run(call, inputs)
+                    logits_NC = self.feed.run(call, inputs, spare)
         except UsageError as error:
             raise TeacherError(str(error)) from error
         except SoftlabelsError:

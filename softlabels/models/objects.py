@@ -106,8 +106,12 @@ class Held(nn.Module):
         # Not in inference mode: a module may keep a tensor that it makes here, such as a cache of
         # rotary angles, and an inference tensor would break its training later.
         with torch.inference_mode(False), torch.no_grad(), in_eval(self.held):
-            own = [values.clone() for values in given]  # it may work in place
-            return as_tensors(self.held(*own, **{n: values.clone() for n, values in named.items()}))
+            own = [_plain(values) for values in given]
+            return as_tensors(self.held(*own, **{n: _plain(v) for n, v in named.items()}))
+
+
+def _plain(values: Tensor) -> Tensor:
+    return values.clone() if values.is_inference() else values
 
 
 @contextmanager

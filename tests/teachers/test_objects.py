@@ -194,6 +194,7 @@ def test_a_callable_that_is_no_teacher_is_refused_in_words(api, error, message, 
 
 def test_a_callable_that_wants_one_size_of_batch_gets_it(vectors, tmp_path):
     def four(batch: Tensor) -> Tensor:
+        batch.sub_(1)  # also before it fails
         if len(batch) != 4:
             raise ValueError("I take 4 rows")
         return batch[:, :3]
@@ -202,7 +203,21 @@ def test_a_callable_that_wants_one_size_of_batch_gets_it(vectors, tmp_path):
     softlabels.dump(teacher=four, name="four", version="1", data=vectors, out=out, progress=lines)
     assert "it runs with 4 rows at once" in str(lines)
     loaded = softlabels.load(out)
-    torch.testing.assert_close(whole(loaded), loaded["input"][:, :3].half())
+    torch.testing.assert_close(whole(loaded), (loaded["input"][:, :3] - 1).half())
+
+
+def test_what_a_callable_keeps_of_its_batches_stays(vectors, tmp_path):
+    """Batches lie in memory of earlier ones, but not of one that somebody has."""
+    batches = []
+
+    def api(batch: Tensor) -> Tensor:
+        batches.append((batch[:, 1:], batch.clone()))
+        return batch[:, :3]
+
+    words = {"data": vectors, "preprocess": "scale(2)", "out": str(tmp_path / "d")}
+    softlabels.dump(teacher=api, name="api", version="1", batch_size=8, **words)
+    assert len(batches) > 5
+    assert all(torch.equal(part, whole[:, 1:]) for part, whole in batches)
 
 
 def test_a_failure_that_is_not_about_the_batch_is_not_tried_in_smaller_ones(vectors, tmp_path):
