@@ -8,6 +8,7 @@
     │   ├── LabelSpaceMismatch              its classes are not those of the model or the dump
     │   └── AlignmentError                  rows are not the ones that the teacher saw
     ├── TeacherError                        the teacher can't be loaded or run
+    │   ├── OutOfMemory                     for so many rows at once
     │   └── UntrustedPickle                 loading the file could run code
     ├── TrainingError                       training went wrong
     ├── ExportError                         a model can't be written for other programs
@@ -65,6 +66,10 @@ class AlignmentError(SourceError):
 
 
 class TeacherError(SoftlabelsError):
+    pass
+
+
+class OutOfMemory(TeacherError):
     pass
 
 

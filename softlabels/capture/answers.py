@@ -4,21 +4,28 @@ Both become a dump in the same way. N rows of a batch, C classes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from softlabels.capture.batching import Batching
+from softlabels.capture.transfers import Arriving, Lanes
+from softlabels.errors import OutOfMemory
 from softlabels.inputs.augmentations import Drawn
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.rows import Rows
 from softlabels.inputs.token_inputs import TokenInputs
 from softlabels.inputs.views import replay
+from softlabels.models.model import no_room
 from softlabels.models.tokens import Tokens, alike
 from softlabels.store.codecs.kinds import Dense
 from softlabels.store.folder import Folder
 from softlabels.store.plan import TeacherRecord
+from softlabels.system.devices import device_words, moved
+from softlabels.system.memory import is_out_of_memory
 from softlabels.system.reused_memory import ReusedMemory
 from softlabels.teachers import Teacher
 from softlabels.teachers.probing import steady_limit
@@ -33,6 +40,7 @@ class Answers(Protocol):
     gives: the kind of answers, which the codec has to take
     needs_inputs: whether `answer` is given decoded inputs
     on_gpu: whether inputs go to a CUDA device, and so into memory that it reads directly
+    hardware: what it runs on; None where nothing runs
     title: what messages call it
     teacher: the fields of the plan's `TeacherRecord`
     preprocess: from an input to what the teacher sees
@@ -50,6 +58,8 @@ class Answers(Protocol):
 
     @property
     def on_gpu(self) -> bool: ...
+    @property
+    def hardware(self) -> str | None: ...
     @property
     def title(self) -> str: ...
     @property
@@ -73,10 +83,10 @@ class Answers(Protocol):
         """The positions of the rows that have no answer, and why, in order."""
         ...
 
-    def answer(self, rows: Rows, inputs: Given | None, views: Sequence[Drawn] = ()) -> Dense:
+    def answer(self, rows: Rows, inputs: Given | None, views: Sequence[Drawn] = ()) -> Arriving:
         """The answers to these rows, of which `left_out` names none; or to these views of each, one
-        view after the other. They may lie on a device that still computes them: the writing thread
-        waits for them."""
+        view after the other. A device may still compute them: the writing thread waits for
+        them."""
         ...
 
     def check_earlier(self, earlier: TeacherRecord, folder: Folder) -> None:
@@ -87,8 +97,8 @@ class Answers(Protocol):
 
 @dataclass(frozen=True)
 class RunningTeacher:
-    """A teacher on a device. at_once: rows of tokens in a forward pass; texts: their tokens;
-    memory: of a batch of numbers, on a CPU."""
+    """A teacher on a device. batch_size: of the plan; batching: how many rows are given at once;
+    texts: their tokens; memory: of a batch of numbers, on a CPU."""
 
     model: Teacher
     preprocess: Preprocess
@@ -96,7 +106,7 @@ class RunningTeacher:
     device: torch.device
     classes: int
     batch_size: int | None = None
-    at_once: int = 256
+    batching: Batching = field(default_factory=lambda: Batching(256))
     texts: TokenInputs | None = None
     memory: ReusedMemory = field(default_factory=ReusedMemory, repr=False, compare=False)
 
@@ -112,6 +122,14 @@ class RunningTeacher:
     @property
     def on_gpu(self) -> bool:
         return self.device.type == "cuda"
+
+    @cached_property
+    def hardware(self) -> str:
+        return device_words(self.device)
+
+    @cached_property
+    def lanes(self) -> Lanes:
+        return Lanes(self.device)
 
     @property
     def title(self) -> str:
@@ -141,24 +159,56 @@ class RunningTeacher:
     def left_out(self, rows: Rows) -> list[tuple[int, str]]:
         return []
 
-    def answer(self, rows: Rows, inputs: Given | None, views: Sequence[Drawn] = ()) -> Dense:
+    def answer(self, rows: Rows, inputs: Given | None, views: Sequence[Drawn] = ()) -> Arriving:
         assert inputs is not None, "it needs them"
-        if isinstance(inputs, Tokens):
-            return Dense(self._by_length(inputs.to(self.device)))
-        if self.on_gpu:
-            inputs = inputs.pin_memory()  # itself, where it was decoded into such memory
-        on_device = inputs.to(self.device, non_blocking=True)
-        if not views:
-            return Dense(self._logits(on_device, spare=True))
-        # each view is a batch of its own, as large as one of inputs as they are
-        return Dense(torch.cat([self._logits(replay(on_device, drawn)) for drawn in views]))
+        while True:
+            try:
+                return self.answer_at_once(inputs, self.batching.rows, views)
+            except OutOfMemory as error:
+                if not self.batching.adapts:
+                    raise OutOfMemory(
+                        f"{error}, or --batch-size auto, which finds one and takes fewer rows "
+                        f"where memory runs out; with --resume, what is committed stays"
+                    ) from error
+                if not self.batching.can_shrink:
+                    raise
+            # not above: the error holds what the failed run took
+            self.batching.shrink(self.device)
 
-    def _by_length(self, tokens: Tokens) -> Tensor:
+    def answer_at_once(self, inputs: Given, most: int, views: Sequence[Drawn] = ()) -> Arriving:
+        """So many rows at once at most. Raises OutOfMemory where they are too many, and what the
+        teacher raises."""
+        try:
+            if isinstance(inputs, Tokens):
+                logits_NC = self._by_length(inputs.to(self.device), most)
+            else:
+                logits_NC = self._in_parts(inputs, most, views)
+            return self.lanes.to_host(logits_NC, most)
+        except (RuntimeError, MemoryError) as error:  # of our own steps around the teacher
+            if is_out_of_memory(error):
+                raise OutOfMemory(no_room(min(most, len(inputs)))) from error
+            raise
+
+    def _in_parts(self, inputs: Tensor, most: int, views: Sequence[Drawn]) -> Tensor:
+        """Each view is a batch of its own, as large as one of inputs as they are."""
+        # what memory ran out for is answered again, and then no model has changed it in place
+        spare = not views and (self.device.type != "cpu" or not self.batching.adapts)
+        of_parts = []
+        for start in range(0, len(inputs), most):
+            part = slice(start, start + most)
+            on_device = self.lanes.to_device(inputs[part])
+            drawn = [{name: values[part] for name, values in view.items()} for view in views]
+            shown = (replay(on_device, view) for view in drawn) if views else [on_device]
+            of_parts.append([self._logits(one, spare) for one in shown])
+        by_view = [logits_NC for of_view in zip(*of_parts, strict=True) for logits_NC in of_view]
+        return by_view[0] if len(by_view) == 1 else torch.cat(by_view)
+
+    def _by_length(self, tokens: Tokens, most: int) -> Tensor:
         """Rows of like lengths are answered together, so that little is padded; in their order."""
-        batches = alike(tokens.lengths, self.at_once)
+        batches = alike(tokens.lengths, most)
         parts = [self.model.logits(tokens[rows], self.precision) for rows in batches]
         back = np.argsort(np.concatenate(batches))
-        return torch.cat(parts)[torch.from_numpy(back).to(self.device)]
+        return torch.cat(parts)[moved(torch.from_numpy(back), self.device)]
 
     def _logits(self, inputs: Tensor, spare: bool = False) -> Tensor:
         numbers = self.preprocess.on_numbers(inputs, self.memory.empty)

@@ -36,6 +36,7 @@ FOOTER_BYTES = 2600  # of a shard's file: the footer and the page index
 class Estimate:
     """What a dump would be.
 
+    batch_size: rows in a forward pass
     rows, shards: to be dumped; shard_rows: the source's rows in a shard, each with all its views
     bytes: on disk; free: where they shall go, None for a remote folder
     seconds, rows_per_second: of the work, by this process
@@ -45,6 +46,7 @@ class Estimate:
     """
 
     out: str
+    batch_size: int
     rows: int
     shards: int
     shard_rows: int
@@ -64,6 +66,7 @@ class Estimate:
         facts = {
             "folder": self.out,
             "rows": f"{self.rows:,}",
+            "batches": f"of {self.batch_size:,} rows",
             "shards": f"{self.shards:,} of up to {self.shard_rows:,} source rows",
             "size": f"about {size_words(self.bytes)}",
             "time": f"{time_words(self.seconds)}, {self.rows_per_second:,.0f} rows/s",
@@ -151,6 +154,7 @@ def _estimate(setup: Setup, plan: Plan, missing: list[int]) -> Estimate:
     rows = plan.inputs_of(missing) * len(plan.views)
     return Estimate(
         out=str(setup.folder),
+        batch_size=batch,
         rows=rows,
         shards=len(missing),
         shard_rows=plan.shard_inputs,

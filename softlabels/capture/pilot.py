@@ -152,7 +152,7 @@ def _answers(setup: Setup, plan: Plan, rows: np.ndarray) -> tuple[np.ndarray, Te
             if len(ready.rows):
                 numbers = ready.rows.numbers
                 views = one_view_each(plan, ready.rows.ids, numbers)
-                parts.append(answers.answer(ready.rows, ready.inputs, views).logits_NC.cpu())
+                parts.append(answers.answer(ready.rows, ready.inputs, views).wait().logits_NC)
                 kept.append(numbers)
     if not kept:
         raise UnreadableInput(f"none of the {len(rows):,} rows drawn for the pilot can be read")

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from softlabels.capture.answers import Answers
 from softlabels.capture.timing import TEACHER, WRITING, Timing
-from softlabels.errors import UnreadableInput
+from softlabels.capture.transfers import Arriving
+from softlabels.errors import TeacherError, UnreadableInput
 from softlabels.inputs.augmentations import Drawn
 from softlabels.inputs.cropping import OnPicture
 from softlabels.inputs.decoding import decode
@@ -30,6 +31,7 @@ from softlabels.inputs.sources import Source
 from softlabels.inputs.stored_pictures import Resized, Storing
 from softlabels.inputs.texts import Texts
 from softlabels.inputs.views import joined
+from softlabels.models.causes import first_line
 from softlabels.models.tokens import Tokens, padding
 from softlabels.store.codecs.kinds import Dense
 from softlabels.store.folder import Folder
@@ -43,7 +45,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 WRITES_IN_FLIGHT = 4
-WINDOW = 16  # batches of texts or tokens
+WINDOW, WINDOW_ROWS = 16, 16_384  # batches of texts or tokens, and the most rows of several
 READERS = 4
 
 
@@ -223,7 +225,8 @@ def make_ready(
         tokens, truncated = answers.texts.tokens_of(rows)
         return Ready(rows, tokens, [], truncated=truncated)
     if not isinstance(rows.cells, list):
-        return Ready(rows, numbers_of(rows.cells, answers.preprocess, rows.ids), [])
+        numbers = numbers_of(rows.cells, answers.preprocess, rows.ids)
+        return Ready(rows, numbers.pin_memory() if answers.on_gpu else numbers, [])
     preprocess = answers.preprocess
     ways: list[OnPicture] = [preprocess] * len(rows)
     if resized is not None:
@@ -245,7 +248,7 @@ def make_ready(
     )
 
 
-def answer_to(answers: Answers, ready: Ready) -> Dense:
+def answer_to(answers: Answers, ready: Ready) -> Arriving:
     """To each view of the rows, one view after the other."""
     return answers.answer(ready.rows, ready.inputs, ready.views)
 
@@ -278,15 +281,15 @@ class Scribe:
         self.open: ShardWriter | None = None
         self.failed = False
 
-    def write(self, batch: Batch, answer: Dense | None) -> int:
+    def write(self, batch: Batch, coming: Arriving | None) -> int:
         """Add a batch to its shard; commit the shard after its last. The source rows done."""
         if self.failed:  # batches may be queued behind the one that failed
             raise RuntimeError("an earlier batch of this dump could not be written")
         with self.job.timing.writing():
-            self._write(batch, answer)
+            self._write(batch, coming)
         return batch.count
 
-    def _write(self, batch: Batch, answer: Dense | None) -> None:
+    def _write(self, batch: Batch, coming: Arriving | None) -> None:
         if self.open is None:
             job = self.job
             writer = ShardWriter(job.folder, job.plan, batch.shard, self.schema)
@@ -300,10 +303,10 @@ class Scribe:
             self.open.truncated += batch.ready.truncated
             if isinstance(inputs := batch.ready.inputs, Tokens):
                 self.open.tokens += int(inputs.lengths.sum())
-                if self.job.answers.pads:
-                    self.open.padding += padding(inputs.lengths, self.job.pace.batch_size)
-            if answer is not None:
-                stored = None
+                if self.job.answers.pads and coming is not None and coming.at_once is not None:
+                    self.open.padding += padding(inputs.lengths, coming.at_once)
+            if coming is not None:
+                answer, stored = self._arrived(coming, rows), None
                 if batch.ready.files:
                     stored = file_columns(batch.ready.files, self.schema)
                 elif self.job.plan.with_inputs:
@@ -318,6 +321,21 @@ class Scribe:
         except BaseException as error:
             self.abandon(error)
             raise
+
+    def _arrived(self, coming: Arriving, rows: Rows) -> Dense:
+        """The answers to these rows. Raises TeacherError where the device fails, which is known
+        only now."""
+        assert self.open is not None, "its shard is open"
+        self.open.ran(self.job.answers.hardware, coming.at_once)
+        try:
+            with self.job.timing.device():
+                return coming.wait()
+        except RuntimeError as error:
+            raise TeacherError(
+                f"{self.job.answers.title} failed on {self.job.answers.hardware}: "
+                f"{first_line(error)}. It did so in the rows with id {rows.ids[0].item()!r} to "
+                f"{rows.ids[-1].item()!r}, or in those that were given to it after them"
+            ) from error
 
     def abandon(self, error: BaseException) -> None:
         """Drop the open shard: nothing of it is kept, and nothing more is written."""
@@ -357,6 +375,8 @@ def _batches(job: Job, shard: int) -> Iterator[tuple[int, int]]:
     """The source rows that are read at once: a batch, or of texts and tokens several, whose rows
     are sorted by length before they are batched."""
     start, stop = job.plan.bounds(shard)
-    size = job.pace.batch_size * (1 if job.answers.texts is None else WINDOW)
+    size = job.pace.batch_size
+    if job.answers.texts is not None:
+        size = max(size, min(WINDOW * size, WINDOW_ROWS))
     for first in range(start, stop, size):
         yield first, min(first + size, stop)

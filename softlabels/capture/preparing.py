@@ -1,18 +1,19 @@
 """The door of `dump` and `plan`: from options to a teacher and its data, tried on each other. Below
 it nothing takes the options of a command."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from softlabels.capture.answers import RunningTeacher
+from softlabels.capture.batching import TRIED, Batching, Found, Most, find, release
 from softlabels.capture.naming import ClassNames, names_of_dump, names_of_teacher
-from softlabels.capture.pipeline import Pace
+from softlabels.capture.pipeline import WRITES_IN_FLIGHT, Pace
 from softlabels.capture.planning import Setup, Storage, default_name
 from softlabels.capture.tokenizing import read_texts
 from softlabels.capture.trying import TeacherRun, try_teacher
 from softlabels.capture.viewing import Views
-from softlabels.errors import LabelSpaceMismatch, UsageError
+from softlabels.errors import LabelSpaceMismatch, OutOfMemory, UsageError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.opening import DataChoice, LabelChoice, open_chosen
 from softlabels.inputs.own_preprocessing import check_own_preprocessing
@@ -33,6 +34,8 @@ from softlabels.teachers import Teacher, resolve
 from softlabels.teachers.reading_tokens import fit_to_tokens
 from softlabels.teachers.resolving import TeacherChoice
 from softlabels.teachers.teacher import suggest_name
+
+FLOAT_BYTES = 4  # of a logit on its way
 
 
 def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
@@ -69,18 +72,30 @@ def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
     after = "class" if teacher.kind in OBJECTS else "file"
     for text in suggest_name(teacher.name, after) if options.name is None else ():
         progress.say(text)
-    run, storage = options.part(TeacherRun), options.part(Storage)
-    classes, tried = try_teacher(teacher, examples, names, run, storage, device)
+    finds = options.batch_size == "auto"
+    tried_rows = TRIED if options.batch_size == "auto" else options.batch_size
+    run = replace(options.part(TeacherRun), batch_size=tried_rows)
+    storage = options.part(Storage)
+    while True:
+        try:
+            classes, tried = try_teacher(teacher, examples, names, run, storage, device)
+            break
+        except OutOfMemory:
+            if not finds or run.batch_size == 1:
+                raise
+        run = replace(run, batch_size=run.batch_size // 2)
+        release(device)
     answers = RunningTeacher(
         model=teacher,
         preprocess=examples.preprocess,
         precision=options.precision,
         device=device,
         classes=classes,
-        batch_size=options.batch_size if options.allow_batch_dependence else None,
-        at_once=options.batch_size,
+        batch_size=run.batch_size if options.allow_batch_dependence else None,
+        batching=Batching(run.batch_size, finds, teacher.feed.rows or 1, progress.say),
         texts=examples if isinstance(examples, TokenInputs) else None,
     )
+    pace = replace(options.part(Pace), batch_size=run.batch_size)
     out = options.out or f"data/{default_name(source, teacher.name)}"
     setup = Setup(
         answers=answers,
@@ -88,14 +103,40 @@ def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
         names=names,
         ledger=Ledger(open_folder(out)),
         storage=storage,
-        pace=options.part(Pace),
+        pace=pace,
         views=views,
         name=options.name,
         reopen=partial(prepare, options),
     )
     for text in (str(answers), *tried):
         progress.say(text)
-    return setup
+    if not finds:
+        return setup
+    found = _found(answers, examples, run.batch_size, pace)
+    progress.say(str(found))
+    answers.batching.rows = found.rows
+    return replace(setup, pace=replace(pace, batch_size=found.rows))
+
+
+def _found(
+    answers: RunningTeacher, examples: Examples | TokenInputs, tried: int, pace: Pace
+) -> Found:
+    """The batch size that --batch-size auto stands for, found on the rows that were tried."""
+    inputs = examples.first_readable(tried)[1]
+    most = Most.of(
+        len(examples),
+        inputs.nbytes // len(inputs) + FLOAT_BYTES * answers.classes,
+        2 * pace.readers + WRITES_IN_FLIGHT,
+    )
+    if tried < min(TRIED, most.rows):  # twice as many were tried first
+        most = Most(tried, f"{2 * tried:,} don't fit into memory")
+    return find(
+        lambda rows: answers.answer_at_once(rows, len(rows)).wait(),
+        inputs,
+        answers.device,
+        most,
+        answers.batching.least,
+    )
 
 
 def _numbered(source: Source, names: list[str] | None) -> list[str]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from softlabels.capture.naming import ClassNames
 from softlabels.capture.planning import Storage
-from softlabels.errors import LogitsError, TeacherError, UsageError
+from softlabels.errors import LogitsError, OutOfMemory, TeacherError, UsageError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.label_numbers import check_labels, has_two_classes
 from softlabels.inputs.sources import Source
@@ -143,6 +143,8 @@ def _naming_rows(source: Source) -> Iterator[None]:
     which it was tried on."""
     try:
         yield
+    except OutOfMemory:
+        raise
     except TeacherError as error:
         if source.kind != "tokens" or error.__cause__ is None:
             raise

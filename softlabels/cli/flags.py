@@ -62,8 +62,6 @@ class Terminal:
             print(f"softlabels: {text}", file=sys.stderr)
 
 
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
-
 Body = Callable[..., None]
 
 PANELS = {
@@ -138,11 +136,13 @@ def guarded(debug: bool, terminal: Terminal, work: Callable[[], None]) -> None:
 def unexpected(error: Exception) -> str:
     """The message of an error that no verb translated: a file that can't be used, memory that is
     full, else a bug of this program."""
+    from softlabels.system.memory import is_out_of_memory
+
     text = " ".join(str(error).split()) or "no message"
     text = text if len(text) <= 300 else f"{text[:300]}…"
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
-    if isinstance(error, MemoryError) or any(sign in text for sign in OUT_OF_MEMORY):
+    if is_out_of_memory(error):
         return f"out of memory: {text}. A smaller --batch-size, model or picture takes less"
     return (
         f"a bug in softlabels: {type(error).__name__}, {text}. --debug shows where; please report "
@@ -160,7 +160,9 @@ def _parameter(field: Any, hint: Any, help: str, panel: str) -> inspect.Paramete
     looks: dict[str, Any] = {"help": help, "metavar": "", "show_default": False}
     for kind, name in ((int, "integer"), (float, "number")):
         if kind in (hint, *get_args(hint)):
-            looks |= {"parser": _number(kind, name)}
+            words = [word for part in get_args(hint) for word in get_args(part)]
+            looks |= {"parser": _number(kind, name, words)}
+            hint = kind if words else hint
     if field.metadata["positional"]:
         door = typer.Argument(**looks | {"metavar": field.name.upper()})
     else:
@@ -173,10 +175,12 @@ def _parameter(field: Any, hint: Any, help: str, panel: str) -> inspect.Paramete
     )
 
 
-def _number(kind: type, name: str) -> Callable[[Any], Any]:
-    """A parser of numbers whose error gives the value."""
+def _number(kind: type, name: str, words: list[str]) -> Callable[[Any], Any]:
+    """A parser of numbers whose error gives the value; these words stay."""
 
     def parse(value: Any) -> Any:
+        if value in words:
+            return value
         try:
             if isinstance(value, bool):
                 raise ValueError

@@ -13,6 +13,7 @@ import torch
 
 from softlabels.capture.answers import Given
 from softlabels.capture.naming import ClassNames
+from softlabels.capture.transfers import Arriving
 from softlabels.errors import AlignmentError, LogitsError, PlanMismatch, UsageError
 from softlabels.exchange.foreign import Foreign, look_at_dtype
 from softlabels.exchange.logarithms import (
@@ -75,6 +76,7 @@ class FileAnswers:
     texts: ClassVar[None] = None
     pads: ClassVar[bool] = False
     on_gpu: ClassVar[bool] = False
+    hardware: ClassVar[None] = None
     precision: ClassVar[str] = "unknown"
     batch_size: ClassVar[int | None] = None
     rounding: ClassVar[float] = 0.0
@@ -101,7 +103,9 @@ class FileAnswers:
         reason = f"no logits for it in {Path(self.file).name}"
         return [(position, reason) for position in missing.tolist()]
 
-    def answer(self, rows: Rows, inputs: Given | None = None, views: Sequence[Drawn] = ()) -> Dense:
+    def answer(
+        self, rows: Rows, inputs: Given | None = None, views: Sequence[Drawn] = ()
+    ) -> Arriving:
         """Raises LogitsError or AlignmentError that names the row."""
         assert not views, "a file has the logits of the inputs as they are"
         places = self.places[rows.numbers]
@@ -112,7 +116,7 @@ class FileAnswers:
         else:
             made = self.probabilities
             values_NC = logs(values_NC, made.T, made.floor, rows.ids, self.file)
-        return Dense(torch.from_numpy(np.require(values_NC, requirements=["C", "W"])))
+        return Arriving(torch.from_numpy(np.require(values_NC, requirements=["C", "W"])))
 
     def check_earlier(self, earlier: TeacherRecord, folder: Folder) -> None:
         """All ways of taking a file stand in one field of the plan; here those that differ are

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from softlabels.models.tokens import Tokens
+from softlabels.system.devices import moved
+from softlabels.system.memory import is_out_of_memory
 
 FAILURES = (RuntimeError, ValueError, TypeError, IndexError, AssertionError)
 MOST_ROWS = 8192  # of a batch that is tried
@@ -39,14 +41,16 @@ class Feed:
         """
         spare = spare and len(inputs) in self.worked
         try:
-            output = in_batches(call, _own(inputs, self.dtype, self.rows, spare), self.rows)
+            output = in_batches(call, _own(inputs, self.dtype, spare), self.rows)
         except FAILURES as error:
-            if isinstance(error, torch.OutOfMemoryError):
+            if is_out_of_memory(error):
                 raise
             for dtype, rows in self._other_ways(inputs, str(error)):
                 try:
-                    output = in_batches(call, _own(inputs, dtype, rows), rows)
-                except FAILURES:
+                    output = in_batches(call, _own(inputs, dtype), rows)
+                except FAILURES as other:
+                    if is_out_of_memory(other):
+                        raise
                     continue
                 self._remember(dtype, rows)
                 return output
@@ -94,12 +98,10 @@ def weights_dtype(module: nn.Module) -> torch.dtype | None:
     return None if most == torch.float32 else most
 
 
-def _own(
-    inputs: Tensor, dtype: torch.dtype | None, rows: int | None, spare: bool = False
-) -> Tensor:
+def _own(inputs: Tensor, dtype: torch.dtype | None, spare: bool = False) -> Tensor:
     """The inputs in this dtype, in memory that a model may change."""
     cast = inputs if dtype is None or not inputs.is_floating_point() else inputs.to(dtype)
-    if spare or cast is not inputs or rows is not None:  # `in_batches` copies some rows at a time
+    if spare or cast is not inputs:
         return cast
     with torch.inference_mode(False):  # `Held` gives a module of the user's no inference tensors
         return inputs.clone()
@@ -109,10 +111,14 @@ def in_batches(call: Callable[[Any], Tensor], inputs: Tensor | Tokens, rows: int
     """Exactly `rows` at once, the last ones filled up with copies of the first."""
     if rows is None:
         return call(inputs)
-    places = np.arange(len(inputs) + -len(inputs) % rows)
-    places[len(inputs) :] = 0
-    parts = np.split(places, len(places) // rows)
-    return torch.cat([call(inputs[part]) for part in parts])[: len(inputs)]
+    whole = len(inputs) // rows * rows
+    parts: list[Any] = [slice(start, start + rows) for start in range(0, whole, rows)]
+    if whole < len(inputs):
+        last = torch.zeros(rows, dtype=torch.long)
+        last[: len(inputs) - whole] = torch.arange(whole, len(inputs))
+        parts.append(moved(last, inputs.device) if isinstance(inputs, Tensor) else last.numpy())
+    given = [inputs[part] for part in parts]  # before a call may change the first rows in place
+    return torch.cat([call(part) for part in given])[: len(inputs)]
 
 
 def apart(call: Callable[[Tokens], Tensor], tokens: Tokens) -> Tensor:
@@ -120,4 +126,4 @@ def apart(call: Callable[[Tokens], Tensor], tokens: Tokens) -> Tensor:
     order = np.argsort(tokens.lengths, kind="stable")
     ends = np.flatnonzero(np.diff(tokens.lengths[order])) + 1
     answers_NC = torch.cat([call(tokens[rows]) for rows in np.split(order, ends)])
-    return answers_NC[torch.from_numpy(np.argsort(order)).to(answers_NC.device)]
+    return answers_NC[moved(torch.from_numpy(np.argsort(order)), answers_NC.device)]

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from softlabels.errors import SoftlabelsError, TeacherError, UsageError
+from softlabels.errors import OutOfMemory, SoftlabelsError, TeacherError, UsageError
 from softlabels.models.causes import cause, first_line
 from softlabels.models.feeding import Feed, apart, in_batches, weights_dtype
 from softlabels.models.keywords import keywords_of
@@ -20,6 +20,7 @@ from softlabels.models.outputs import logits_of, pair_of
 from softlabels.models.tokenizers import Tokenizer
 from softlabels.models.tokens import IDS, Tokens
 from softlabels.system.devices import autocast, resolve_device, tf32
+from softlabels.system.memory import is_out_of_memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,10 +187,8 @@ class Model:
         except SoftlabelsError:
             raise
         except Exception as error:  # of code that is not ours
-            if isinstance(error, torch.OutOfMemoryError):
-                raise TeacherError(
-                    f"out of memory with {len(inputs)} rows at once; use a smaller --batch-size"
-                ) from error
+            if is_out_of_memory(error):
+                raise OutOfMemory(no_room(len(inputs))) from error
             reason = first_line(error) if isinstance(error, RuntimeError) else cause(error)
             if self.kind == "callable":
                 raise TeacherError(
@@ -220,3 +219,7 @@ class Model:
 
         batches = partial(in_batches, call, rows=self.feed.rows)
         return batches(tokens) if self.pads else apart(batches, tokens)
+
+
+def no_room(rows: int) -> str:
+    return f"out of memory with {rows:,} rows at once; use a smaller --batch-size"

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from softlabels.system.devices import moved
+
 IDS, MASK = "input_ids", "attention_mask"
 KINDS = "token_type_ids"  # which text of a pair a token is of
 BESIDE = (KINDS, "position_ids")  # that tokenizers make for a model
@@ -101,8 +103,8 @@ class Tokens:
         for name, values in self.columns.items():
             filled = np.full((rows, longest), pad if name == IDS else 0, np.int64)
             filled[mask] = values  # row for row, as they lie
-            made[name] = torch.from_numpy(filled).to(self.device)
-        return made | {MASK: torch.from_numpy(mask.astype(np.int64)).to(self.device)}
+            made[name] = moved(torch.from_numpy(filled), self.device)
+        return made | {MASK: moved(torch.from_numpy(mask.astype(np.int64)), self.device)}
 
 
 def places_of(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from softlabels.errors import UsageError
 from softlabels.options.objects import Data, Teacher
-from softlabels.options.option import Count, Natural, Options, option
+from softlabels.options.option import Count, CountOrAuto, Natural, Options, option
 from softlabels.options.source import LabelOptions, SourceOptions, TextOptions
 
 MOST_VIEWS = 9_999
@@ -90,7 +90,11 @@ class DumpOptions(ViewOptions, LabelOptions, SourceOptions, TextOptions):
         "multilabel: each class is a label of its own, with the soft target sigmoid(z / T).",
         "classification",
     )
-    batch_size: Count = option("Rows in a forward pass.", 256)
+    batch_size: CountOrAuto = option(
+        "Rows in a forward pass. auto finds as many as fit and gain, and takes fewer where memory "
+        "runs out.",
+        256,
+    )
     allow_batch_dependence: bool = option(
         "Accept a teacher whose answer to a row depends on the rest of its batch.",
         False,
@@ -145,6 +149,11 @@ class DumpOptions(ViewOptions, LabelOptions, SourceOptions, TextOptions):
             raise UsageError(
                 "--outputs binary is for one logit of two classes, and --task multilabel for one "
                 "of each label; leave one of them out"
+            )
+        if self.batch_size == "auto" and self.allow_batch_dependence:
+            raise UsageError(
+                "--batch-size is auto, and --allow-batch-dependence is about a teacher whose "
+                "answers depend on it: give a number, which the plan then holds"
             )
         if self.name is not None and not self.name.isprintable():
             raise UsageError(f"--name is {self.name!r}; write a name that can be read")

@@ -37,13 +37,19 @@ P = TypeVar("P")
 
 @dataclass(frozen=True)
 class Bounds:
-    """The numbers that an option takes. holds: whether a number is one; text: says so to people."""
+    """The numbers that an option takes. holds: whether a number is one; text: says so to people;
+    words: that it takes in place of a number."""
 
     text: str
     holds: Callable[[float], bool]
+    words: tuple[str, ...] = ()
 
 
 Count = Annotated[int, Bounds("a whole number, 1 or more", lambda n: n >= 1)]
+CountOrAuto = Annotated[
+    int | Literal["auto"],
+    Bounds("a whole number, 1 or more, or auto", lambda n: n >= 1, ("auto",)),
+]
 Natural = Annotated[int, Bounds("a whole number, 0 or more", lambda n: n >= 0)]
 Positive = Annotated[float, Bounds("a finite number above 0", lambda x: 0 < x < math.inf)]
 NotNegative = Annotated[float, Bounds("a finite number, 0 or more", lambda x: 0 <= x < math.inf)]
@@ -169,8 +175,11 @@ def checked(name: str, value: Any, hint: Any) -> Any:
         return value
     if kind is str:
         return _text(name, value, mark if isinstance(mark, Objects) else None)
+    bounds = mark if isinstance(mark, Bounds) else None
+    if bounds and value in bounds.words:
+        return value
     if kind in (int, float):
-        return _number(name, value, kind, mark if isinstance(mark, Bounds) else None)
+        return _number(name, value, kind, bounds)
     return value
 
 
@@ -227,7 +236,8 @@ def _parts(hint: Any) -> tuple[Any, Bounds | Objects | None]:
         parts = [part for part in get_args(hint) if part is not type(None)]
         hint = parts[0] if len(parts) == 1 else hint
     if get_origin(hint) is Annotated:
-        return get_args(hint)[0], get_args(hint)[1]
+        kind, mark = get_args(hint)[:2]
+        return get_args(kind)[0] if isinstance(mark, Bounds) and mark.words else kind, mark
     return hint, None
 
 

@@ -24,6 +24,7 @@ from softlabels.store.fields import (
     Sha256,
     ShardFile,
     ShortHash,
+    Size,
     Text,
 )
 from softlabels.store.plan import MAX_SHARDS, Plan
@@ -201,6 +202,14 @@ class Commit(ShardRecord):
     )
     skipped: Annotated[list[Skipped], FailFast()] = Field(
         description="the rows that were left out: a list"
+    )
+    batch_size: Size | None = Field(
+        default=None,
+        description="the most rows that went through the teacher at once, the fewest where memory "
+        "ran out in between; left out where no teacher ran",
+    )
+    device: Text | None = Field(
+        default=None, description="what the teacher ran on; left out where none ran"
     )
 
     @property

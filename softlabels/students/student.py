@@ -16,6 +16,7 @@ from softlabels.probabilities import looks_like
 from softlabels.students.ranks import is_lost_touch
 from softlabels.system.devices import autocast
 from softlabels.system.humanize import counted
+from softlabels.system.memory import is_out_of_memory
 
 PASSES = 8  # in training mode: a layer that is left out at random is seen in one of them
 
@@ -30,7 +31,7 @@ def as_training_errors(spec: str, rows: int, remedy: str = "") -> Iterator[None]
     except Exception as error:
         if is_lost_touch(error):
             raise
-        full = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+        full = is_out_of_memory(error)
         raise TrainingError(
             f"model {spec} failed on a batch of {counted(rows, 'row')}: {cause(error)}"
             f"{'; use a smaller --batch-size' if full else ''}{remedy}"

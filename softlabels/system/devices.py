@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from operator import attrgetter
 
 import torch
+from torch import Tensor
 
 from softlabels.errors import UsageError
 
@@ -36,6 +37,28 @@ def own_device(device: torch.device) -> torch.device:
     if device.type != "cuda" or device.index is not None or not rank.isdigit():
         return device
     return torch.device("cuda", int(rank) % torch.cuda.device_count())
+
+
+def free_device_memory(device: torch.device) -> None:
+    """Give back the memory that torch keeps on this device for its next tensors."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+def device_words(device: torch.device) -> str:
+    """What it is, for records: `cpu`, `cuda, NVIDIA H200`."""
+    name = f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
+    return device.type + name
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """To a device; on CUDA without a wait for what it still computes, as a copy from memory that is
+    not pinned would."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def check_precision(device: torch.device, precision: str, training: bool = False) -> None:

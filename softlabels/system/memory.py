@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+import torch
 
 V2 = "memory.max", "memory.current", ("inactive_file", "active_file")
 V1 = (
@@ -11,6 +12,14 @@ V1 = (
     "memory.usage_in_bytes",
     ("total_inactive_file", "total_active_file"),
 )
+
+FULL = ("out of memory", "can't allocate memory", "not enough memory")  # what errors say
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of Python's, of torch's or of another library says that memory is full."""
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or any(sign in str(error) for sign in FULL)
 
 
 def free_memory() -> int:

@@ -42,9 +42,11 @@ def test_the_command_and_the_first_lines_of_a_dump(teacher, cli):
     assert planned.code == 0
     assert "shards      3 of up to 500 source rows" in planned.out
     assert "free there" in planned.out
-    assert set(cli("plan", "--teacher", teacher, "--json").value) == {
+    found = cli("plan", "--teacher", teacher, "--json", "--batch-size", "auto")
+    assert f"batches of {found.value['batch_size']:,} rows, " in found.err
+    assert set(found.value) == {
         "out", "rows", "shards", "shard_rows", "bytes", "seconds", "rows_per_second", "free",
-        "reading", "teacher", "writing", "bound", "advice",
+        "batch_size", "reading", "teacher", "writing", "bound", "advice",
     }  # fmt: skip
     assert re.search(r"alone       reading [0-9,]+, teacher [0-9,]+, writing [0-9,]+ rows/s\n"
                      r"bound by    (reading|the teacher|writing)", planned.out)  # fmt: skip

@@ -1,0 +1,171 @@
+"""How many rows go through a teacher at once: found, and fewer where memory runs out."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import softlabels
+from softlabels.capture import batching
+from softlabels.errors import OutOfMemory, UsageError
+from softlabels.store.folder import Folder
+from softlabels.store.reader import DumpReader
+from softlabels.system.progress import Advance
+from tests.conftest import Linear, Lines, every, make_vectors
+
+ROWS = 600
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> str:
+    return make_vectors(tmp_path_factory.mktemp("data") / "v.parquet", ROWS)
+
+
+@pytest.fixture(scope="module")
+def expected(data, tmp_path_factory) -> Path:
+    """The dump in batches of a given size."""
+    out = tmp_path_factory.mktemp("expected") / "d"
+    softlabels.dump(teacher=Linear(), **words(data, out))
+    return out
+
+
+def words(data: str, out: Path, **more) -> dict:
+    return {"name": "t", "data": data, "out": str(out), "shard_rows": 400} | more
+
+
+class Full(Linear):
+    """Has memory for `most` rows at once."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+        self.sizes: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.sizes.append(len(x))
+        if len(x) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        time.sleep(0.003)  # whatever the number of rows: more at once gain
+        return super().forward(x)
+
+
+class Filling(Lines):
+    """Memory runs out when the first rows are written."""
+
+    def __init__(self, net: Full) -> None:
+        super().__init__()
+        self.net = net
+
+    @contextmanager
+    def bar(self, what: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
+        yield lambda n, note="": setattr(self.net, "most", 20)
+
+
+def commits(out: Path) -> list[dict]:
+    return [json.loads(path.read_text()) for path in sorted(out.glob("commits/*.json"))]
+
+
+def logits(out: Path) -> np.ndarray:
+    return every(DumpReader(Folder(str(out))))
+
+
+@pytest.mark.parametrize(
+    ("most", "size", "why"),
+    [(100, 64, "128 don't fit into memory"), (20, 16, "32 don't fit into memory"),
+     (10_000, 512, "there are no more rows")],
+)  # fmt: skip
+def test_a_batch_size_is_found_that_fits_and_the_dump_is_the_same(
+    data, expected, tmp_path, most, size, why
+):
+    net, out, progress = Full(most), tmp_path / "d", Lines()
+    softlabels.dump(teacher=net, batch_size="auto", progress=progress, **words(data, out))
+    [line] = [line for line in progress.lines if line.startswith("batches of ")]
+    assert line.startswith(f"batches of {size} rows, ")
+    assert line.endswith(why)
+    assert max(net.sizes[-2:]) <= size
+    plans = [json.loads((folder / "plan.json").read_text()) for folder in (out, expected)]
+    assert plans[0]["batch_size"] is None
+    assert plans[0]["source"] == plans[1]["source"]
+    np.testing.assert_allclose(logits(out), logits(expected), atol=1e-3)
+    assert {(one["batch_size"], one["device"]) for one in commits(out)} == {(size, "cpu")}
+    assert {one["batch_size"] for one in commits(expected)} == {256}
+
+
+def test_twice_as_many_rows_have_to_gain(data):
+    def slow(inputs: Tensor) -> None:
+        time.sleep(len(inputs) ** 2 / 1e5)  # ever slower
+
+    cpu, inputs = torch.device("cpu"), torch.zeros(7, 6)
+    found = batching.find(slow, inputs, cpu, batching.Most(4096, "no more"))
+    assert (found.rows, found.why) == (32, "64 gain less than 5%")
+    found = batching.find(lambda inputs: time.sleep(1.1), inputs, cpu, batching.Most(64, "no more"))
+    assert (found.rows, found.why) == (32, "to try more would take too long")
+    assert batching.Most.of(10**9, 1 << 50, 12).rows == 1
+
+
+def test_memory_that_runs_out_in_a_dump_takes_fewer_rows_and_loses_none(data, expected, tmp_path):
+    net, out = Full(128), tmp_path / "d"
+
+    progress = Filling(net)
+    softlabels.dump(teacher=net, batch_size="auto", progress=progress, **words(data, out))
+    assert [line for line in progress.lines if line.startswith("out of memory")] == [
+        "out of memory with 128 rows at once: 64 from now on",
+        "out of memory with 64 rows at once: 32 from now on",
+        "out of memory with 32 rows at once: 16 from now on",
+    ]
+    assert commits(out)[-1]["batch_size"] == 16
+    np.testing.assert_allclose(logits(out), logits(expected), atol=1e-3)
+    assert softlabels.verify(dump=str(out), source=True).good
+
+
+def test_a_size_that_was_given_stays_and_the_error_says_what_helps(data, tmp_path):
+    net, given = Full(128), words(data, tmp_path / "d")
+    with pytest.raises(OutOfMemory, match=r"^out of memory with 200 rows at once; use a smaller"):
+        softlabels.dump(teacher=net, batch_size=200, **given)
+    net = Full(128)
+    progress = Filling(net)
+    with pytest.raises(OutOfMemory, match=r"smaller --batch-size, or --batch-size auto.*resume"):
+        softlabels.dump(teacher=net, batch_size=50, progress=progress, **given)
+    with pytest.raises(UsageError, match="--allow-batch-dependence is about a teacher whose"):
+        softlabels.dump(teacher=net, batch_size="auto", allow_batch_dependence=True, **given)
+    with pytest.raises(UsageError, match="--batch-size is 'some'; it must be a whole number, 1 or"):
+        softlabels.dump(teacher=net, batch_size="some", **given)
+
+
+class Reader(nn.Module):
+    """Reads tokens, and has memory for 20 rows at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table = nn.Embedding(50, 3)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        if len(input_ids) > 20:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return (self.table(input_ids) * attention_mask[..., None]).sum(1)
+
+
+def test_tokens_of_several_lengths_go_in_fewer_rows_too(tmp_path):
+    chance = np.random.default_rng(0)
+    tokens = [chance.integers(1, 50, length).tolist() for length in chance.integers(1, 9, 100)]
+    table = datasets.Dataset.from_dict({"input_ids": tokens, "label": [0] * 100})
+    table.to_parquet(tmp_path / "t.parquet")
+    net, out, progress = Reader(), tmp_path / "d", Lines()
+    softlabels.dump(teacher=net, batch_size="auto", progress=progress, dtype="float32",
+                    **words(str(tmp_path / "t.parquet"), out))  # fmt: skip
+    assert [line for line in progress.lines if line.startswith("batches of 16 rows, ")]
+    exact = torch.stack([net.table(torch.tensor(row)).sum(0) for row in tokens]).detach()
+    np.testing.assert_allclose(logits(out), exact.numpy(), atol=1e-5)
+    read = commits(out)[0]["statistics"]
+    groups = np.sort([len(row) for row in tokens])
+    padded = sum(16 * part.max() if len(part) == 16 else len(part) * part.max()
+                 for part in np.split(groups, range(16, 100, 16)))  # fmt: skip
+    assert read["padding"] == padded - groups.sum()
