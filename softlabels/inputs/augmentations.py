@@ -17,6 +17,7 @@ from torch import Tensor
 
 from softlabels.errors import UsageError
 from softlabels.inputs.chance import counter_random, fractions
+from softlabels.system.devices import moved
 
 DOWN, RIGHT = "shift_down", "shift_right"
 FLIP = "flip"
@@ -257,7 +258,7 @@ def windows(
     if batch_NCHW.device.type != "cpu":
         border = before[1], after[1], before[0], after[0]
         runs = torch.nn.functional.pad(batch_NCHW, border).reshape(-1).unfold(0, width, 1)
-        return runs[torch.as_tensor(start_R, device=batch_NCHW.device)].reshape(shape)
+        return runs[moved(torch.from_numpy(start_R), batch_NCHW.device)].reshape(shape)
     pixels = batch_NCHW.numpy()
     padded = np.zeros((n, channels, tall, wide), pixels.dtype)
     padded[:, :, before[0] : before[0] + size[0], before[1] : before[1] + size[1]] = pixels

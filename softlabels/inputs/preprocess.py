@@ -41,6 +41,7 @@ cached. Steps on numbers run on whole float32 batches, on the training device.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -375,8 +376,15 @@ def _flat(arg: Any) -> list:
     return list(arg) if isinstance(arg, tuple | list) else [arg]
 
 
+@lru_cache(maxsize=64)
+def _constant(value: float | tuple[float, ...], device: torch.device) -> Tensor:
+    """Copied to a device once: each copy would wait for what the device still computes."""
+    with torch.inference_mode(False):  # it may serve a training, too
+        return torch.tensor(value, dtype=torch.float32, device=device)
+
+
 def _per_channel(value: float | tuple[float, ...], x: Tensor, call: Call) -> Tensor:
-    tensor = torch.as_tensor(value, dtype=torch.float32, device=x.device)
+    tensor = _constant(tuple(value) if isinstance(value, list) else value, x.device)
     if tensor.ndim and (x.ndim < 2 or len(tensor) != x.shape[1]):
         raise UsageError(
             f"--preprocess: {call} is for {len(tensor)} channels; these inputs are "

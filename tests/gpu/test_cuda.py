@@ -1,5 +1,6 @@
 """Checks that need CUDA. Alone: python -m pytest tests/gpu"""
 
+import json
 import subprocess
 import sys
 
@@ -10,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 import softlabels
-from softlabels.errors import UsageError
+from softlabels.capture import pipeline
+from softlabels.errors import OutOfMemory, UsageError
 from softlabels.inputs.augmented import Augmented
 from softlabels.inputs.views import parse_augment
 from softlabels.store.folder import Folder
 from softlabels.store.reader import DumpReader
-from tests.conftest import Linear, every
+from tests.conftest import Linear, Lines, every, make_vectors
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 
@@ -79,6 +81,60 @@ def test_no_precision_makes_a_steady_teacher_depend_on_its_batch(tmp_path, preci
         assert verdict.replay is not None
         print(precision, device, verdict.replay)
         assert verdict.replay.steady
+
+
+class Broad(nn.Module):
+    """Vectors of 6 through wide layers, so that a batch computes while others are copied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Linear(6, 4096), nn.ReLU(), nn.Linear(4096, 4096), nn.ReLU(),
+                                    nn.Linear(4096, 100))  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+@pytest.mark.parametrize("codec", ["dense", "int8"])
+def test_logits_are_the_same_whatever_is_in_flight(tmp_path, monkeypatch, codec):
+    data, net = make_vectors(tmp_path / "v.parquet", 5000), Broad().cuda().eval()
+    words = {"teacher": net, "data": data, "batch_size": 50, "shard_rows": 1000, "codec": codec}
+    for flight in (1, 4, 64):
+        monkeypatch.setattr(pipeline, "WRITES_IN_FLIGHT", flight)
+        softlabels.dump(**words, out=str(tmp_path / str(flight)))
+    one = logits(tmp_path / "1")
+    assert (one == logits(tmp_path / "4")).all()
+    assert (one == logits(tmp_path / "64")).all()
+    with torch.inference_mode():
+        exact = net(softlabels.examples(data)["input"].cuda()).cpu().numpy()
+    assert abs(one - exact).max() < (2e-2 if codec == "dense" else 0.05)
+
+
+class Hungry(Linear):
+    """Takes 2⁻⁹ of the GPU's memory for each row."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        share = torch.cuda.get_device_properties(0).total_memory >> 9
+        taken = torch.empty(len(x), share, dtype=torch.uint8, device=x.device)
+        return super().forward(x) + 0 * taken[:, :1]
+
+
+def test_a_batch_size_is_found_below_what_the_gpu_has_no_memory_for(tmp_path):
+    data, progress = make_vectors(tmp_path / "v.parquet", 2000), Lines()
+    words = {"teacher": Hungry().cuda(), "data": data, "name": "t"}
+    softlabels.dump(**words, batch_size="auto", progress=progress, out=str(tmp_path / "found"))
+    [line] = [line for line in progress.lines if line.startswith("batches of ")]
+    print(line)
+    size = int(line.split()[2])
+    assert 32 <= size < 512
+    softlabels.dump(**words, batch_size=32, out=str(tmp_path / "given"))
+    assert abs(logits(tmp_path / "found") - logits(tmp_path / "given")).max() < 2e-2
+    commit = json.loads((tmp_path / "found" / "commits" / "00000.json").read_text())
+    assert commit["batch_size"] <= size
+    assert commit["device"] == f"cuda, {torch.cuda.get_device_name()}"
+    with pytest.raises(OutOfMemory, match=r"with 1,024 rows at once; use a smaller --batch-size"):
+        softlabels.dump(**words, batch_size=1024, out=str(tmp_path / "never"))
 
 
 def test_two_processes_for_one_gpu_are_refused_in_words(dump_folder, tmp_path):
