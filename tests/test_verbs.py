@@ -58,7 +58,9 @@ def test_an_option_that_takes_an_object_says_so():
 def test_choices_and_numbers_are_in_the_signature_as_types():
     shown = inspect.signature(softlabels.dump).parameters
     assert str(shown["dtype"]) == "dtype: Literal['float16', 'float32'] = 'float16'"
-    assert str(shown["batch_size"]) == "batch_size: int = 256"
+    trained = inspect.signature(softlabels.train).parameters
+    assert str(trained["batch_size"]) == "batch_size: int = 256"
+    assert shown["batch_size"].annotation == int | typing.Literal["auto"]
     assert next(iter(shown)) == "teacher", "what must be given comes first"
     assert inspect.signature(softlabels.train).return_annotation.__name__ == "TrainResult"
 

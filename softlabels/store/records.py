@@ -203,7 +203,7 @@ class Commit(ShardRecord):
     skipped: Annotated[list[Skipped], FailFast()] = Field(
         description="the rows that were left out: a list"
     )
-    batch_size: Size | None = Field(
+    at_once: Size | None = Field(
         default=None,
         description="the most rows that went through the teacher at once, the fewest where memory "
         "ran out in between; left out where no teacher ran",

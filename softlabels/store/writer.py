@@ -97,7 +97,7 @@ class ShardWriter:
         self.truncated = 0  # texts of which the end was cut
         self.tokens = self.padding = 0  # positions that a teacher of texts read
         self.unturned = 0  # pictures fed as stored, though their EXIF orientation says to turn them
-        self.batch_size: int | None = None  # rows in a forward pass: the fewest, if they changed
+        self.at_once: int | None = None  # rows in a forward pass: the fewest, if they changed
         self.device: str | None = None
         self.commit: Commit | None = None
         # the band of inputs that is being filled; of numbers [V, group_rows, …]
@@ -182,7 +182,7 @@ class ShardWriter:
         """Note what a batch ran on, with so many rows at once at most."""
         self.device = device
         if rows is not None:
-            self.batch_size = min(rows, self.batch_size or rows)
+            self.at_once = min(rows, self.at_once or rows)
 
     def skip(self, entry: Skipped) -> None:
         """Record an input that was left out, in all its views."""
@@ -222,7 +222,7 @@ class ShardWriter:
             fingerprint=fingerprint,
             statistics=statistics,
             skipped=self.skipped,
-            batch_size=self.batch_size,
+            at_once=self.at_once,
             device=self.device,
         )
         self.folder.write_json(commit_name(self.shard), self.commit.as_json)

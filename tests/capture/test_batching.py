@@ -94,8 +94,8 @@ def test_a_batch_size_is_found_that_fits_and_the_dump_is_the_same(
     assert plans[0]["batch_size"] is None
     assert plans[0]["source"] == plans[1]["source"]
     np.testing.assert_allclose(logits(out), logits(expected), atol=1e-3)
-    assert {(one["batch_size"], one["device"]) for one in commits(out)} == {(size, "cpu")}
-    assert {one["batch_size"] for one in commits(expected)} == {256}
+    assert {(one["at_once"], one["device"]) for one in commits(out)} == {(size, "cpu")}
+    assert {one["at_once"] for one in commits(expected)} == {256}
 
 
 def test_twice_as_many_rows_have_to_gain(data):
@@ -120,7 +120,7 @@ def test_memory_that_runs_out_in_a_dump_takes_fewer_rows_and_loses_none(data, ex
         "out of memory with 64 rows at once: 32 from now on",
         "out of memory with 32 rows at once: 16 from now on",
     ]
-    assert commits(out)[-1]["batch_size"] == 16
+    assert commits(out)[-1]["at_once"] == 16
     np.testing.assert_allclose(logits(out), logits(expected), atol=1e-3)
     assert softlabels.verify(dump=str(out), source=True).good
 

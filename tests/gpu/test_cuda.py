@@ -131,7 +131,7 @@ def test_a_batch_size_is_found_below_what_the_gpu_has_no_memory_for(tmp_path):
     softlabels.dump(**words, batch_size=32, out=str(tmp_path / "given"))
     assert abs(logits(tmp_path / "found") - logits(tmp_path / "given")).max() < 2e-2
     commit = json.loads((tmp_path / "found" / "commits" / "00000.json").read_text())
-    assert commit["batch_size"] <= size
+    assert commit["at_once"] <= size
     assert commit["device"] == f"cuda, {torch.cuda.get_device_name()}"
     with pytest.raises(OutOfMemory, match=r"with 1,024 rows at once; use a smaller --batch-size"):
         softlabels.dump(**words, batch_size=1024, out=str(tmp_path / "never"))

@@ -22,7 +22,7 @@ from tests.make_schema import FILE, KINDS, as_text, make_schema
 ROOT = Path(__file__).parents[2]
 SCHEMA = make_schema()
 NAMES = {"plan": "plan.json", "commit": "commits/00001.json", "manifest": "softlabels.json"}
-OPTIONAL = {"shared", "pilot", "data_seed", "decoder"}  # of a plan
+OPTIONAL = {"shared", "pilot", "data_seed", "decoder", "at_once", "device"}  # of plans and commits
 SKIPPED = {"id": "a", "row": 3, "input_hash": 2**64 - 1, "label": -1, "reason": "broken"}
 
 # what a schema can't say: records that are right one by one, and do not fit together
