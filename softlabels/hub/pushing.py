@@ -205,7 +205,7 @@ def _pages(
     where = Where(at.repo, Place.of(at.folder, plan), dumps, data_folders(there) - dumps)
     reader = DumpReader(folder)
     surveyed = survey(reader)
-    rows = f"{sample(reader)}\n\n{surveyed.section}"
+    rows = f"{sample(reader, progress)}\n\n{surveyed.section}"
     pages = {}
     try:
         pages[at.inside(PICTURE)] = draw(surveyed)

@@ -5,14 +5,18 @@ import re
 from collections.abc import Iterable
 
 # text that Markdown shows as it is wherever it stands, and that is not an address
-PLAIN = re.compile(r"(?!.*www\.)-?[^\W_](?:[\w .,;()/+%=:-]*[\w.,;()/+%-])?")
+BEYOND = r"[^\x00-\x7f]"  # all of Markdown's signs are ASCII
+PLAIN = re.compile(
+    rf"(?!.*www\.)-?(?!_)(?:\w|{BEYOND})"
+    rf"(?:(?:[\w .,;()/+%=:'\"!?-]|{BEYOND})*(?:[\w.,;()/+%'\"!?-]|{BEYOND}))?"
+)
+AT_AN_EDGE = re.compile(r"(?<!\w)_|_(?!\w)")  # of a word, where an underscore may be emphasis
 
 
 def shown(text: object) -> str:
     """A text on one line: as it is where that is safe, else as a code span."""
     line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
-    harmless = PLAIN.fullmatch(line) and "://" not in line and "_ " not in line + " "
-    if harmless and " _" not in line:
+    if PLAIN.fullmatch(line) and "://" not in line and not AT_AN_EDGE.search(line):
         return line
     if "`" in line or "\\" in line:  # these are special in cells and in code spans
         return "".join(c if c.isalnum() or c == " " else f"&#{ord(c)};" for c in line)

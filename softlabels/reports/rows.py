@@ -32,6 +32,7 @@ TEXT = 96  # characters of a text
 TOKENS = 16  # of a row
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 SAMPLE, SAMPLE_TOP, SAMPLE_T = 5, 3, (1.0, 4.0)  # of a card
+SAMPLE_TEXT = 60  # characters
 
 
 @dataclass(frozen=True)
@@ -202,12 +203,17 @@ def inputs_of(reader: DumpReader, rows: np.ndarray, progress: Progress) -> dict[
     return dict(zip(ids.tolist(), plain, strict=True))
 
 
-def sample(reader: DumpReader) -> str:
-    """A few rows for the card, in Markdown."""
-    rows = spread(first_views(reader), SAMPLE)
+def sample(reader: DumpReader, progress: Progress) -> str:
+    """A few rows for the card, in Markdown; beside them the beginnings of their texts, if the dump
+    holds its inputs: whoever has the card has these, and no others are given away."""
+    plan, rows = reader.plan, spread(first_views(reader), SAMPLE)
     made = shown_rows(reader, rows, SAMPLE_T, SAMPLE_TOP)
+    has_texts = plan.source.kind == "text" and plan.with_inputs
+    texts = inputs_of(reader, rows, progress) if has_texts else {}
+    names = plan.source.columns.inputs if texts else []
     has_labels = any(row.label is not None for row in made.rows)
-    heads = ["id", *(["label"] if has_labels else []), *(f"T = {T:g}" for T in SAMPLE_T)]
+    heads = ["id", *map(shown, names), *(["label"] if has_labels else [])]
+    heads += [f"T = {T:g}" for T in SAMPLE_T]
     lines = []
     for row in made.rows:
         cells = [
@@ -216,7 +222,10 @@ def sample(reader: DumpReader) -> str:
             for i in range(len(SAMPLE_T))
         ]  # fmt: skip
         label = [shown(_label_text(row, NAME))] if has_labels else []
-        lines.append([shown(short(str(row.id))), *label, *cells])
+        text = texts.get(row.id, "")
+        parts = [text] if isinstance(text, str) else [text[name] for name in names]
+        beginnings = [shown(short(part, SAMPLE_TEXT)) for part in parts] if names else []
+        lines.append([shown(short(str(row.id))), *beginnings, *label, *cells])
     return f"Soft targets of some rows, the {SAMPLE_TOP} most probable classes:\n\n" + table(
         heads, lines
     )

@@ -1,5 +1,7 @@
 """Dumps of texts and of tokens on the Hub: whoever loads one has them, with their ids."""
 
+import re
+
 import numpy as np
 import pytest
 from datasets import load_dataset
@@ -30,7 +32,13 @@ def test_texts_go_and_come(hub, owner, original, repo, tmp_path):
     card = hub.files(repo)["README.md"].decode()
     assert "text-classification" in card
     assert "| texts | pairs, in a, b |" in card
-    assert "garlic" not in card
+    head, _, first, *_ = re.findall(
+        r"^\| .*$", card[card.index("Soft targets of some rows") :], re.M
+    )
+    assert head == "| id | a | b | label | T = 1 | T = 4 |"
+    one, other = (sentences(ROWS, seed)[0] for seed in (0, 7))
+    assert first_cells(first)[:3] == ["r0", *(shortened(text) for text in (one, other))]
+    assert max(map(len, first_cells(first)[:3])) < 70
     pulled = tmp_path / "pulled"
     owner(work.pull, repo, out=str(pulled))
     assert softlabels.verify(dump=str(pulled), source=True).good
@@ -40,6 +48,20 @@ def test_texts_go_and_come(hub, owner, original, repo, tmp_path):
     np.testing.assert_array_equal(theirs["logits"], ours["logits"])
     first = load_dataset(str(pulled), split="train")[0]
     assert first["input"] == {"a": sentences(ROWS)[0], "b": sentences(ROWS, 7)[0]}
+
+
+def first_cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("| ").split(" | ")]
+
+
+def shortened(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def test_labels_alone_have_no_text_in_them(hub, owner, original, repo):
+    owner(work.push, str(original), repo, labels_only=True)
+    for name, content in hub.files(repo).items():
+        assert b"garlic" not in content, name
 
 
 def test_tokens_go_and_come(hub, owner, repo, tmp_path):

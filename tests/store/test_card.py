@@ -64,9 +64,10 @@ def cells(page: str) -> list[str]:
 
 def test_a_cell_shows_any_text_as_it_is():
     draw = random.Random(0)
-    signs = "ab1 |`\\*_<>[]()!#&;~-:./@w\n'\"{}é+=^$%"
-    for _ in range(3000):
-        text = "".join(draw.choice(signs) for _ in range(draw.randint(1, 9)))
+    signs = "ab1 |`\\*_<>[]()!#&;~-:./@w\n'\"{}é+=^$%—…?🍞"
+    texts = ["of(_x_)", "— _x_ —"]
+    texts += ["".join(draw.choice(signs) for _ in range(draw.randint(1, 9))) for _ in range(3000)]
+    for text in texts:
         page = table(("fact", "value"), [("x", shown(text))])
         assert cells(page)[2:] == ["x", " ".join(text.split())], text
 
