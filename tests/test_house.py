@@ -42,7 +42,7 @@ tables cropping
 cells hints whereabouts token_cells token_columns token_span decoding
 columns
 sources
-chosen_rows token_cache checked stored_pictures
+chosen_rows token_cache checked stored_pictures picture_cache
 kept
 describing label_numbers examples
 token_inputs

@@ -3,6 +3,8 @@
 Shapes: N rows asked for; inputs are [N, C, H, W] images (uint8) or [N, …] numbers.
 """
 
+import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -18,7 +20,8 @@ from softlabels.inputs.checked import Checked
 from softlabels.inputs.chosen_rows import ChosenRows
 from softlabels.inputs.cropping import OnPicture
 from softlabels.inputs.decoding import decode, stack
-from softlabels.inputs.kept import Kept
+from softlabels.inputs.kept import FEW_ROWS, Kept, shared
+from softlabels.inputs.picture_cache import PictureCache
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.rows import Rows
 from softlabels.inputs.sources import BLOCK_ROWS, Source
@@ -27,8 +30,10 @@ from softlabels.models.tokens import Tokens
 from softlabels.system.background import cores
 from softlabels.system.cache import LocalCache
 from softlabels.system.memory import free_memory
+from softlabels.system.progress import SILENT, Progress
 
 CACHE_BYTES = 4 << 30  # at most; and at most a quarter of the free memory
+LOOK_SECONDS = 5.0  # between two looks at what another process decodes
 
 
 def as_tensor(values: np.ndarray) -> Tensor:
@@ -86,6 +91,10 @@ class Examples(ChosenRows):
             )
         super().__init__(source, preprocess, positions, hashes)
         self.device: torch.device | None = None  # where decoded inputs are kept, if not here
+        self.cache: LocalCache | None = None
+        self.progress = SILENT
+        self._looked = time.monotonic()
+        self._tried, self._beginning = False, threading.Lock()
 
     @cached_property
     def _samples(self) -> dict[int, Tensor]:
@@ -140,6 +149,10 @@ class Examples(ChosenRows):
 
     def gather(self, rows: np.ndarray) -> Tensor:
         """The inputs of these rows as stored: uint8 images or raw numbers, [N, …]."""
+        if self._kept is None and self.cache is not None:
+            if len(rows) > FEW_ROWS:  # a look at some is no reason to keep all
+                self.keep_all()
+            self._look_again()
         kept = self._kept
         if kept is None:
             return self.gather_uncached(rows)
@@ -151,17 +164,20 @@ class Examples(ChosenRows):
         if self._kept is not None:
             self._kept.device = device
 
-    def remember_in(self, cache: LocalCache) -> None:
-        """Note in this cache when all inputs have had their hashes, and trust such a note."""
-        if self._kept is not None and self._kept.in_bulk and self.hashes is not None:
-            self._kept.checked = Checked(cache, self.source, self.positions, self.hashes)
+    def remember_in(self, cache: LocalCache, progress: Progress = SILENT) -> None:
+        """Before they are prepared: note in this cache when all inputs have had their hashes, and
+        trust such a note; keep decoded pictures in it that don't fit into memory."""
+        self.cache, self.progress = cache, progress
 
     def decode_when_asked(self) -> None:
         """Decode and keep rows when they are asked for, none ahead, and in this machine's memory:
         most of them will never be."""
-        self.decodes_ahead, self.device = False, None
+        self.decodes_ahead, self.device, self.cache = False, None, None
         if "_kept" in self.__dict__ and self._kept is not None:
             self._kept.device = None
+            if self._kept.file is not None and not self._kept.file.is_whole:
+                self._kept.file.leave()
+                self.__dict__["_kept"] = None
 
     def finish(self, batch: Tensor) -> Tensor:
         """A batch from `gather` → float32 model inputs, on the batch's device."""
@@ -186,7 +202,7 @@ class Examples(ChosenRows):
 
     @property
     def kept(self) -> bool:
-        """Whether decoded inputs fit into memory, and so stay there."""
+        """Whether decoded inputs stay, in memory or in a mapped file."""
         return self._kept is not None
 
     @property
@@ -198,9 +214,45 @@ class Examples(ChosenRows):
     @cached_property
     def _kept(self) -> Kept | None:
         if self.decoded_bytes > min(CACHE_BYTES, free_memory() // 4):
-            return None
+            return self._kept_in_file(begin=False)
         in_bulk = self.source.kind == "array" and not self.preprocess.is_opaque
-        return Kept(self, self.sample(1), self._decode_alike, in_bulk, self.device)
+        checked = None
+        if in_bulk and self.cache is not None and self.hashes is not None:
+            checked = Checked(self.cache, self.source, self.positions, self.hashes)
+        return Kept(self, self.sample(1), self._decode_alike, in_bulk, self.device, checked)
+
+    def keep_all(self) -> None:
+        """All rows will be asked for, epoch after epoch: pictures too many for the memory get a
+        file of the cache, unless another process fills one or there is no room."""
+        if self._kept is None and self.decodes_ahead and get_worker_info() is None:
+            with self._beginning:
+                if not self._tried:
+                    self._tried = True
+                    self.__dict__["_kept"] = self._kept_in_file(begin=True)
+
+    def _look_again(self) -> Kept | None:
+        """The file of the cache, if another process has filled it by now; asked now and then."""
+        if self._kept is None and time.monotonic() - self._looked > LOOK_SECONDS:
+            self._looked = time.monotonic()
+            self.__dict__["_kept"] = self._kept_in_file(begin=False)
+        return self._kept
+
+    def _kept_in_file(self, begin: bool) -> Kept | None:
+        """Pictures with known hashes, in a file of the cache. None where there is none; begin:
+        unless one can be filled here."""
+        if self.cache is None or self.hashes is None or self.source.runs_code:
+            return None
+        if self.source.kind != "image" or self.preprocess.is_opaque:
+            return None
+        first, checks = self.sample(1), shared(len(self), np.dtype(np.uint32), ())
+        shape = tuple(first.shape[1:])
+        pictures = PictureCache(
+            self.cache, self.source.name, self.preprocess, self.hashes, shape, self.progress
+        )
+        file = pictures.open(checks) if begin else pictures.whole(checks)
+        if file is None:
+            return None
+        return Kept(self, first, self._decode_alike, False, self.device, file=file)
 
     def _decode_alike(self, rows: np.ndarray) -> Tensor:
         """As `gather_uncached`. Raises SourceError where a row has another shape than the first."""

@@ -1,4 +1,5 @@
 """The inputs of all rows, kept in memory: read once, in the background or when they are asked for.
+Decoded pictures that don't fit there are kept in a mapped file of the cache.
 
 Numbers are read in bulk, in the order of the source, where a row costs little more than its digest.
 A shuffled batch waits for that: its rows, gathered from a file on their own, would take longer.
@@ -20,6 +21,7 @@ from torch.utils.data import get_worker_info
 from softlabels.inputs.checked import Checked
 from softlabels.inputs.chosen_rows import ChosenRows
 from softlabels.inputs.hashing import hash_arrays
+from softlabels.inputs.picture_cache import PictureFile
 from softlabels.system.background import Filler
 
 DECODED_ROWS = 256  # in the background at a time
@@ -34,6 +36,7 @@ class Kept:
     rows: which they are. first: the first of them, [1, …]. decode: reads some, [N, …], and checks
     them. in_bulk: whether they are numbers as the source has them. device: where they are wanted,
     if not here: they are copied there once all are read. checked: what earlier runs have checked.
+    file: where they are kept instead of memory.
     """
 
     def __init__(
@@ -44,12 +47,17 @@ class Kept:
         in_bulk: bool,
         device: torch.device | None = None,
         checked: Checked | None = None,
+        file: PictureFile | None = None,
     ) -> None:
         self.rows, self.decode, self.in_bulk = rows, decode, in_bulk
         self.device, self.checked = device, checked
-        self.memory = _shared(len(rows), first.numpy().dtype, first.shape[1:])
+        self.file = file
+        self.memory = (
+            shared(len(rows), first.numpy().dtype, first.shape[1:]) if file is None else file.memory
+        )
         self.values = torch.from_numpy(self.memory)
-        self.done = _shared(len(rows), np.dtype(bool), ())
+        # of a file that is whole: which rows were held against their checks
+        self.done = shared(len(rows), np.dtype(bool), ())
         self.complete = False
         self.block_rows = DECODED_ROWS
         if in_bulk:
@@ -69,6 +77,8 @@ class Kept:
             self.filler.check()
             self._ensure(rows, ahead and not worker)
         if self.device is None or worker:
+            if self.file is not None:
+                self.file.read_ahead(rows)
             return self.values.index_select(0, torch.from_numpy(rows))
         if self._copied is None and self.complete:
             self._copy()
@@ -80,7 +90,10 @@ class Kept:
         missing = rows[~self.done[rows]]
         if not len(missing):
             self.complete = bool(self.done.all())
-        if ahead:
+            if self.complete and self.file is not None:  # others may have decoded the last of them
+                self.file.finish()
+        # a file that is whole is checked as it is read, but for a device that wants all of it
+        if ahead and not (self.file is not None and self.file.is_whole and self.device is None):
             self.filler.start()
         if len(missing) > FEW_ROWS and ahead and self.in_bulk and self.filler.is_here:
             self.filler.wait(lambda: bool(self.done[missing].all()))
@@ -120,6 +133,8 @@ class Kept:
         return bool((hash_arrays(values) == hashes[rows]).all())
 
     def _finish(self) -> None:
+        if self.file is not None:
+            self.file.finish()
         if self.checked is not None:
             self.checked.remember()
         if self.device is not None:
@@ -139,13 +154,20 @@ class Kept:
         return np.argsort(positions, kind="stable")
 
     def _decode(self, rows: np.ndarray) -> None:
-        if len(rows):
-            # a tensor made in inference mode can't be written to, so numpy writes
+        if not len(rows):
+            return
+        if self.file is not None and self.file.is_whole:
+            self.file.read_ahead(rows)
+            if len(wrong := self.file.wrong(rows)):
+                self.file.write(wrong, self.decode(wrong).numpy())
+        elif self.file is not None:
+            self.file.write(rows, self.decode(rows).numpy())
+        else:  # a tensor made in inference mode can't be written to, so numpy writes
             self.memory[rows] = self.decode(rows).numpy()
-            self.done[rows] = True
+        self.done[rows] = True
 
 
-def _shared(rows: int, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+def shared(rows: int, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
     """Zeros that this process shares with those that it forks."""
     size = rows * int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     return np.frombuffer(mmap.mmap(-1, max(1, size)), dtype)[: size // dtype.itemsize].reshape(

@@ -9,6 +9,7 @@ from torch import Tensor
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.views import replay
 from softlabels.system.cache import LocalCache
+from softlabels.system.progress import SILENT, Progress
 
 
 class ViewedInputs(Examples):
@@ -30,8 +31,8 @@ class ViewedInputs(Examples):
     def keep_on(self, device: torch.device) -> None:
         self.inputs.keep_on(device)
 
-    def remember_in(self, cache: LocalCache) -> None:
-        self.inputs.remember_in(cache)
+    def remember_in(self, cache: LocalCache, progress: Progress = SILENT) -> None:
+        self.inputs.remember_in(cache, progress)
 
     @cached_property
     def decoded_bytes(self) -> int:
@@ -45,6 +46,9 @@ class ViewedInputs(Examples):
 
     def prepare(self) -> None:
         self.inputs.prepare()
+
+    def keep_all(self) -> None:
+        self.inputs.keep_all()
 
     @property
     def kept(self) -> bool:

@@ -1,7 +1,9 @@
-"""The local cache: copies of remote dumps, tokens of texts, which files had their recorded hash.
+"""The local cache: copies of remote dumps, tokens of texts, decoded pictures, and which files had
+their recorded hash.
 
     PLACE/copies/NAME/          a remote dump's manifest and shards; its users lock NAME.used
     PLACE/tokens/NAME/          the tokens of a source of texts; likewise
+    PLACE/pictures/NAME/        the decoded pictures of a dump; likewise
     PLACE/verified/NAME         an empty file: this file, as it was then, had the recorded SHA-256;
                                 or these rows of these files had the recorded hashes
 
@@ -29,7 +31,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 PLACE, BUDGET = "SOFTLABELS_CACHE", "SOFTLABELS_CACHE_GB"
-KINDS = "copies", "tokens"
+KINDS = "copies", "tokens", "pictures"
 
 
 def cache_place() -> Path:
@@ -48,12 +50,15 @@ class Entry:
 
     @property
     def description(self) -> str:
-        """For a list of the cache: which dump it is a copy of, or of which texts it has tokens."""
+        """For a list of the cache: which dump it is a copy of, or of which data it has tokens or
+        pictures."""
         about: dict[str, Any] = {}
         with suppress(OSError, ValueError):
             about = json.loads((Path(self.path) / "about.json").read_text())
         if "tokens" in about:
             return f"tokens of {about['tokens']}, by {about['tokenizer']}"
+        if "pictures" in about:
+            return f"decoded pictures of {about['pictures']}"
         return f"copy of {about['dump']}" if "dump" in about else "a copy"
 
 

@@ -98,6 +98,10 @@ class Concatenated(SoftDataset):
             if len(inside):
                 part.read_ahead(inside - start)
 
+    def keep_all(self) -> None:
+        for part in self.parts:
+            part.keep_all()
+
     def settle(self) -> None:
         for part in self.parts:
             part.settle()
@@ -211,6 +215,9 @@ class SideBySide(SoftDataset):
         for name, dump in self.dumps.items():
             where = self._positions[name]
             dump.read_ahead(rows if where is None else where[rows])
+
+    def keep_all(self) -> None:
+        self._first.keep_all()
 
     def settle(self) -> None:
         for dump in self.dumps.values():

@@ -16,15 +16,23 @@ from softlabels.inputs.viewed import ViewedInputs
 from softlabels.store.inputs import Join, open_inputs, stored_names, stored_source
 from softlabels.store.reader import DumpReader
 from softlabels.store.records import Plan
+from softlabels.system.cache import LocalCache
 from softlabels.system.progress import SILENT, Progress
 
 
 def join_inputs(
-    reader: DumpReader, source: Any, preprocess: Preprocess, progress: Progress = SILENT
+    reader: DumpReader,
+    source: Any,
+    preprocess: Preprocess,
+    cache: LocalCache | None = None,
+    progress: Progress = SILENT,
 ) -> Examples | TextInputs | TokenInputs:
-    """The inputs of all rows of a dump, in their order, decoded ahead."""
+    """The inputs of all rows of a dump, in their order, decoded ahead. cache: notes what was
+    checked, and keeps decoded pictures."""
     opened = open_inputs(reader, source, progress)
     examples = find_inputs(reader, opened, preprocess, reader.hashes_of(source))
+    if cache is not None and isinstance(examples, Examples):
+        examples.remember_in(cache, progress)
     examples.prepare()
     return examples
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from softlabels.errors import UsageError
-from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.rendering import DECODER
 from softlabels.places.folders import dump_folder
@@ -117,11 +116,9 @@ def open_dump(path: str | Path, T: float | None, how: Opening) -> Dump:
     rows = MappedRows(reader, place, how.keep, device, how.progress)
     if not how.inputs:
         return Dump(T, reader, rows, None)
-    examples = join_inputs(reader, how.source, _preprocess(reader, how), how.progress)
+    examples = join_inputs(reader, how.source, _preprocess(reader, how), place, how.progress)
     if choose_keep(how.keep, examples.decoded_bytes, device) == "gpu":
         examples.keep_on(device)
-    if place is not None and isinstance(examples, Examples):
-        examples.remember_in(place)
     return Dump(T, reader, rows, examples)
 
 

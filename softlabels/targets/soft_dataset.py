@@ -64,6 +64,9 @@ class SoftDataset(Dataset):
     def read_ahead(self, rows: np.ndarray) -> None:
         """Bring these rows nearer: they will be asked for soon."""
 
+    def keep_all(self) -> None:
+        """Make ready for inputs to be kept: all rows will be asked for, epoch after epoch."""
+
     @abstractmethod
     def settle(self) -> None:
         """Return when all files that were read have been checked. Raises DamagedDump."""
@@ -219,6 +222,8 @@ class SoftDataset(Dataset):
         ahead; worth it where images are decoded, not for logits. Raises UsageError.
         """
         order = self.order(shuffle, seed, epoch)
+        if workers:  # before they are forked, so that they share what each decodes
+            self.keep_all()
         return Batches(
             self._take,
             order,
@@ -274,6 +279,10 @@ class Dump(SoftDataset):
 
     def read_ahead(self, rows: np.ndarray) -> None:
         self.rows.read_ahead(rows)
+
+    def keep_all(self) -> None:
+        if isinstance(self.rows, MappedRows) and isinstance(self.examples, Examples):
+            self.examples.keep_all()
 
     def settle(self) -> None:
         self.rows.settle()
@@ -353,6 +362,9 @@ class OneView(SoftDataset):
 
     def read_ahead(self, rows: np.ndarray) -> None:
         self.whole.read_ahead(self.rows[rows])
+
+    def keep_all(self) -> None:
+        self.whole.keep_all()
 
     def settle(self) -> None:
         self.whole.settle()

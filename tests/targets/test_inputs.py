@@ -56,6 +56,7 @@ def test_images_that_do_not_fit_are_decoded_as_they_come(dump_folder, monkeypatc
     expected = softlabels.load(dump_folder, T=4).take(np.arange(1200))["input"]
     monkeypatch.setattr(examples, "CACHE_BYTES", 1000)
     monkeypatch.setattr(decoding, "PARALLEL_BYTES", 1000)
+    monkeypatch.setenv("SOFTLABELS_CACHE_GB", "0")
     dataset = softlabels.load(dump_folder, T=4)
     assert not dataset.examples.kept
     for batch in dataset.batches(100, shuffle=True, workers=workers):

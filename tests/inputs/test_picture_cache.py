@@ -1,0 +1,162 @@
+"""Decoded pictures that don't fit into memory are kept in a mapped file of the cache."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import softlabels
+from softlabels.inputs import decoding, examples
+from softlabels.inputs.decoding import decode_image
+from softlabels.system.cache import LocalCache
+from softlabels.system.progress import Progress
+from softlabels.targets.soft_dataset import Dump
+
+ROWS = 1200
+
+
+class Heard(Progress):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Path:
+    """An empty cache, on a machine whose memory has no room for pictures."""
+    monkeypatch.setenv("SOFTLABELS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(examples, "CACHE_BYTES", 1000)
+    monkeypatch.setattr(examples, "LOOK_SECONDS", 0.0)
+    return tmp_path / "cache" / "pictures"
+
+
+@pytest.fixture
+def decoded(monkeypatch) -> list[int]:
+    """The ids of the pictures that were decoded in this process."""
+    seen: list[int] = []
+
+    def decode(cell, preprocess, id):
+        seen.append(int(id))
+        return decode_image(cell, preprocess, id)
+
+    monkeypatch.setattr(decoding, "decode_image", decode)
+    return seen
+
+
+@pytest.fixture(scope="module")
+def pictures(dump_folder) -> torch.Tensor:
+    """All of them, kept in memory."""
+    return softlabels.load(dump_folder).take(np.arange(ROWS))["input"]
+
+
+def check(dataset: Dump, pictures: torch.Tensor, workers: int = 0, epochs: int = 1) -> Dump:
+    """Epochs give what memory gives, and afterwards all are read."""
+    for epoch in range(epochs):
+        for batch in dataset.batches(100, shuffle=True, epoch=epoch, workers=workers):
+            assert torch.equal(batch["input"], pictures[batch["id"]])
+    if dataset.examples.kept and not workers:
+        dataset.examples._kept.filler.wait()
+    return dataset
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_they_are_decoded_once_for_all_runs(dump_folder, pictures, place, decoded, workers):
+    heard = Heard()
+    check(softlabels.load(dump_folder, progress=heard), pictures, workers, epochs=2)
+    assert [line for line in heard.lines if "more than the memory has for them" in line]
+    (entry,) = LocalCache().entries()
+    assert entry.description == "decoded pictures of digits"
+    (file,) = place.glob("*/pictures.u8")
+    assert file.stat().st_size == pictures.numel()
+    done = len(decoded)
+    again = check(softlabels.load(dump_folder), pictures, workers)
+    assert again.examples._kept.file.is_whole
+    assert len(decoded) - done <= 3, "the first rows are a sample"
+
+
+def flip(folder: Path) -> None:
+    content = bytearray((folder / "pictures.u8").read_bytes())
+    content[777 * 64 + 5] ^= 8
+    (folder / "pictures.u8").write_bytes(content)
+
+
+def cut(folder: Path) -> None:
+    os.truncate(folder / "pictures.u8", 777 * 64)
+
+
+def kill_before_the_end(folder: Path) -> None:
+    (folder / "checks.npy").unlink()
+    (folder / "pictures.u8").rename(folder / ".pictures.u8.partial")
+    with open(folder / ".pictures.u8.partial", "r+b") as file:
+        file.write(b"\0" * 1000)
+
+
+def lose_checks(folder: Path) -> None:
+    (folder / "checks.npy").unlink()
+
+
+def change_a_check(folder: Path) -> None:
+    checks = np.load(folder / "checks.npy")
+    checks[777] += 1
+    np.save(folder / "checks.npy", checks)
+
+
+@pytest.mark.parametrize(
+    ("harm", "anew"),
+    [(flip, 1), (change_a_check, 1), (cut, ROWS), (kill_before_the_end, ROWS), (lose_checks, ROWS)],
+)
+def test_damage_is_never_given(dump_folder, pictures, place, decoded, harm, anew):
+    check(softlabels.load(dump_folder), pictures)
+    (folder,) = place.glob("*/")
+    intact = (folder / "pictures.u8").read_bytes()
+    harm(folder)
+    done = len(decoded)
+    check(softlabels.load(dump_folder), pictures)
+    assert anew <= len(decoded) - done < 2 * anew + 3
+    check(softlabels.load(dump_folder), pictures)
+    assert (folder / "pictures.u8").read_bytes() == intact, "it is mended"
+
+
+def test_others_decode_for_themselves_until_it_is_whole(dump_folder, pictures, place, decoded):
+    first, second = softlabels.load(dump_folder), softlabels.load(dump_folder)
+    assert len(first.take([3, 5])["input"]) == 2
+    assert not list(place.glob("*/")), "a look at some rows is no reason to keep all"
+    next(iter(first.batches(100)))
+    check(second, pictures)
+    assert not second.examples._kept or second.examples._kept.file.is_whole
+    check(first, pictures)
+    assert check(second, pictures).examples._kept.file.is_whole
+
+
+def test_without_room_they_are_decoded_each_time(dump_folder, pictures, place, monkeypatch):
+    monkeypatch.setenv("SOFTLABELS_CACHE_GB", "0.00001")
+    heard = Heard()
+    dataset = check(softlabels.load(dump_folder, progress=heard), pictures)
+    assert not dataset.examples.kept
+    assert not list(place.glob("*/"))
+    (warning,) = (line for line in heard.lines if line.startswith("warning: the 1,200 pictures"))
+    assert "SOFTLABELS_CACHE_GB to a larger number" in warning
+    assert not softlabels.load(dump_folder, cache=False, source="digits").examples.kept
+
+
+def test_other_steps_are_other_pictures(dump_folder, pictures, place):
+    small = {"preprocess": "resize(4)|scale(16)"}
+    expected = softlabels.load(dump_folder, cache=False, **small).take(np.arange(ROWS))["input"]
+    check(softlabels.load(dump_folder, **small), expected)
+    check(softlabels.load(dump_folder), pictures)
+    kept = [json.loads(path.read_text())["shape"] for path in place.glob("*/about.json")]
+    assert sorted(kept) == [[ROWS, 1, 4, 4], [ROWS, 1, 8, 8]]
+
+
+def test_pictures_that_are_cropped_anew_each_epoch_are_not_kept(dump_folder, place, tmp_path):
+    softlabels.train(
+        dump=dump_folder, student="linear", epochs=1, out=str(tmp_path / "s.pt"),
+        augment="random_resized_crop(8)",
+    )  # fmt: skip
+    assert not list(place.glob("*/*.u8"))
+    assert not list(place.glob("*/.*.partial"))
