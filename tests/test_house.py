@@ -40,6 +40,7 @@ listed_labels crop_percentage
 preprocess views
 tables cropping
 cells hints whereabouts token_cells token_columns token_span decoding
+number_cells number_columns
 columns
 sources
 chosen_rows token_cache checked stored_pictures picture_cache
@@ -47,6 +48,7 @@ kept
 describing label_numbers examples
 token_inputs
 text_inputs tokenizing reading_tokens
+reading_columns
 opening preprocessing own_preprocessing viewed augmented
 """,
     "inputs.tables": """
@@ -69,7 +71,8 @@ reader writer shard_check
 inputs
 """,
     "models": """
-causes outputs sniffing last_layers metadata tokens limits
+causes outputs sniffing last_layers metadata named
+tokens limits
 feeding masks keywords graphs pickles
 tokenizers padding
 specs model shards

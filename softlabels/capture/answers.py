@@ -20,6 +20,7 @@ from softlabels.inputs.rows import Rows
 from softlabels.inputs.token_inputs import TokenInputs
 from softlabels.inputs.views import replay
 from softlabels.models.model import no_room
+from softlabels.models.named import NamedInputs
 from softlabels.models.tokens import Tokens, alike
 from softlabels.store.codecs.kinds import Dense
 from softlabels.store.folder import Folder
@@ -30,7 +31,7 @@ from softlabels.system.reused_memory import ReusedMemory
 from softlabels.teachers import Teacher
 from softlabels.teachers.probing import steady_limit
 
-Given = Tensor | Tokens  # the inputs of a batch of rows
+Given = Tensor | NamedInputs  # the inputs of a batch of rows
 
 
 class Answers(Protocol):
@@ -189,7 +190,7 @@ class RunningTeacher:
                 raise OutOfMemory(no_room(min(most, len(inputs)))) from error
             raise
 
-    def _in_parts(self, inputs: Tensor, most: int, views: Sequence[Drawn]) -> Tensor:
+    def _in_parts(self, inputs: Any, most: int, views: Sequence[Drawn]) -> Tensor:
         """Each view is a batch of its own, as large as one of inputs as they are."""
         # what memory ran out for is answered again, and then no model has changed it in place
         spare = not views and (self.device.type != "cpu" or not self.batching.adapts)
@@ -210,7 +211,7 @@ class RunningTeacher:
         back = np.argsort(np.concatenate(batches))
         return torch.cat(parts)[moved(torch.from_numpy(back), self.device)]
 
-    def _logits(self, inputs: Tensor, spare: bool = False) -> Tensor:
+    def _logits(self, inputs: Given, spare: bool = False) -> Tensor:
         numbers = self.preprocess.on_numbers(inputs, self.memory.empty)
         return self.model.logits(numbers, self.precision, spare or numbers is not inputs)
 

@@ -26,12 +26,14 @@ from softlabels.inputs.cropping import OnPicture
 from softlabels.inputs.decoding import decode
 from softlabels.inputs.examples import numbers_of
 from softlabels.inputs.label_lists import as_record
+from softlabels.inputs.number_cells import as_columns
 from softlabels.inputs.rows import Rows
 from softlabels.inputs.sources import Source
 from softlabels.inputs.stored_pictures import Resized, Storing
 from softlabels.inputs.texts import Texts
 from softlabels.inputs.views import joined
 from softlabels.models.causes import first_line
+from softlabels.models.named import NamedInputs
 from softlabels.models.tokens import Tokens, padding
 from softlabels.store.codecs.kinds import Dense
 from softlabels.store.folder import Folder
@@ -117,7 +119,7 @@ class Ready:
     """
 
     rows: Rows
-    inputs: Tensor | Tokens | None
+    inputs: Tensor | NamedInputs | None
     skipped: list[Skipped]
     unturned: int = 0
     truncated: int = 0
@@ -346,8 +348,8 @@ class Scribe:
 
 
 def input_columns(cells: list[bytes] | np.ndarray | Texts | Tokens, schema: pa.Schema) -> pa.Table:
-    """The cells of a block as the columns of a shard that hold inputs: `input`, or those of
-    tokens."""
+    """The cells of a block as the columns of a shard that hold inputs: `input`, or those that go to
+    models by name."""
     if isinstance(cells, Tokens):
         offsets = pa.array(np.concatenate([[0], np.cumsum(cells.lengths)]), pa.int32())
         lists = {
@@ -355,6 +357,9 @@ def input_columns(cells: list[bytes] | np.ndarray | Texts | Tokens, schema: pa.S
             for name, values in cells.columns.items()
         }
         return pa.table({name: one.cast(schema.field(name).type) for name, one in lists.items()})
+    if isinstance(cells, np.ndarray) and cells.dtype.names is not None:
+        numbers = as_columns(cells)
+        return pa.table({n: one.cast(schema.field(n).type) for n, one in numbers.items()})
     type_ = schema.field("input").type
     if isinstance(cells, Texts):
         return pa.table({"input": pa.array(list(cells), type_)})

@@ -21,7 +21,7 @@ from softlabels.store.codecs.registry import parse_codec
 from softlabels.store.fields import FORMAT
 from softlabels.store.folder import Folder
 from softlabels.store.ledger import Ledger
-from softlabels.store.plan import MAX_SHARDS, Plan
+from softlabels.store.plan import KINDS, MAX_SHARDS, Plan
 from softlabels.system.background import cores
 
 SHARD_BYTES = 128 << 20
@@ -165,7 +165,7 @@ def _source_record(source: Source, names: ClassNames) -> dict[str, Any]:
         "origin": source.origin,
         "split": source.split,
         "revision": source.revision,
-        "kind": source.kind if source.kind in ("text", "tokens") else None,
+        "kind": source.kind if source.kind in KINDS else None,
         "columns": {
             "inputs": list(source.columns.inputs),
             "label": None if source.own_labels else label,

@@ -31,7 +31,7 @@ from softlabels.store.ledger import Ledger
 from softlabels.system.devices import own_device, resolve_device
 from softlabels.system.progress import SILENT, Progress
 from softlabels.teachers import Teacher, resolve
-from softlabels.teachers.reading_tokens import fit_to_tokens
+from softlabels.teachers.reading_columns import fit_to_columns
 from softlabels.teachers.resolving import TeacherChoice
 from softlabels.teachers.teacher import suggest_name
 
@@ -60,8 +60,9 @@ def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
             f"--augment is {views.augment!r}, which works on pixels; what the function "
             f"{examples.preprocess} gives may be none. Write the preprocessing as text"
         )
-    if isinstance(examples, TokenInputs) and views.augment is not None:
-        kind = "tokens" if examples.source.kind == "tokens" else "texts"
+    kind = examples.source.kind
+    if (isinstance(examples, TokenInputs) or kind == "columns") and views.augment is not None:
+        kind = {"columns": "columns of numbers"}.get(kind, kind.rstrip("s") + "s")
         raise UsageError(f"--augment is {views.augment!r}, which works on pixels; these are {kind}")
     views.check_shape(examples.input_shape)
     source = examples.source
@@ -213,10 +214,12 @@ def _open(options: DumpOptions, progress: Progress) -> _Opened:
         if source.kind == "tokens":  # what a file says of itself may be about pictures
             known = known if known is not None and Preprocess.parse(known).keeps_tokens else None
         chosen = choose(source, options.preprocess, known, whose, unasked)
-        if source.kind == "tokens" and not chosen.preprocess.is_opaque and teacher is not None:
-            preprocess = fit_to_tokens(teacher, source, chosen.preprocess)
-            return TokenInputs(source, preprocess), chosen.origin
-        return Examples(source, chosen.preprocess), chosen.origin
+        preprocess = chosen.preprocess
+        if source.is_by_name and not preprocess.is_opaque and teacher is not None:
+            preprocess = fit_to_columns(teacher, source, preprocess)
+            if source.kind == "tokens":
+                return TokenInputs(source, preprocess), chosen.origin
+        return Examples(source, preprocess), chosen.origin
 
     opened: list[tuple[Examples | TokenInputs, str]] = []
     teacher: Teacher | None = None

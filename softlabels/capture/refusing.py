@@ -24,11 +24,23 @@ def refuse_unstorable(setup: Setup) -> None:
         if problem.startswith("source.split"):
             raise SourceError(_bad_split(setup.source.split)) from error
         raise UsageError(f"no dump can hold this: {problem}") from error
+    _refuse_clashes(plan)
     size = len(json.dumps(plan.as_json)) + SHARD_BYTES * plan.shards
     if size > MAX_JSON_BYTES:
         raise UsageError(
             f"the records of this dump would take {size_words(size)}, and readers take up to "
             f"{size_words(MAX_JSON_BYTES)}: use larger --shard-rows, or shorter class names"
+        )
+
+
+def _refuse_clashes(plan: Plan) -> None:
+    """Raises SourceError where an input is stored under the name of a column of the codec."""
+    ours = set(plan.make_codec().names) & set(plan.input_columns if plan.with_inputs else [])
+    for name in sorted(ours):
+        raise SourceError(
+            f"--input-column: rows stored by {plan.codec} have a column {name!r} of their own, and "
+            f"--store-inputs would write the input beside it: rename it in the data, or choose "
+            f"another --codec"
         )
 
 

@@ -7,11 +7,15 @@ On other devices both are plain copies. N rows of a batch, C classes.
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from softlabels.models.named import NumberColumns
 from softlabels.store.codecs.kinds import Dense
+
+Numbers = TypeVar("Numbers", Tensor, NumberColumns)
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Lanes:
     def _back(self) -> torch.cuda.Stream:
         return torch.cuda.Stream(self.device)
 
-    def to_device(self, inputs: Tensor) -> Tensor:
+    def to_device(self, inputs: Numbers) -> Numbers:
         """They are there for what the calling thread launches from now on. Pinned inputs are copied
         while the device computes."""
         if self.device.type != "cuda":

@@ -81,7 +81,7 @@ def try_teacher(
     rows, inputs = examples.first_readable(run.batch_size)
     block = examples.source.take(rows)
     ids = block.ids.tolist()
-    inputs = examples.finish(inputs.to(device))  # type: ignore[arg-type]
+    inputs = examples.finish(inputs.to(device))
     side = ""
     with _naming_rows(examples.source):
         if isinstance(inputs, Tokens):

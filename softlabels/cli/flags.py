@@ -245,6 +245,10 @@ def _read_config(context: typer.Context, path: str | None) -> str | None:
         context.default_map = load_config(path, known)
     except UsageError as error:
         raise typer.BadParameter(str(error)) from None
+    for param in context.command.params:  # of several values one may stand alone
+        value = context.default_map.get(param.name or "")
+        if getattr(param, "multiple", False) and value is not None and not isinstance(value, list):
+            context.default_map[param.name or ""] = [value]
     return path
 
 

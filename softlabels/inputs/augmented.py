@@ -28,6 +28,11 @@ class Augmented:
                 f"{OPTION} is {str(augment)!r}, which works on pixels; what the function "
                 f"{preprocess} gives may be none. Write the preprocessing as text"
             )
+        if examples.source.is_by_name:
+            raise UsageError(
+                f"{OPTION} is {str(augment)!r}, which works on pixels; the inputs are columns, "
+                f"{', '.join(examples.source.columns.inputs)}. Leave it out"
+            )
         self.examples, self.seed, self.keys = examples, seed, counters(ids)
         self.augment = augment.on(examples.input_shape, OPTION)
         self.cropping = None

@@ -107,20 +107,36 @@ def numbers(named: Mapping[str, pa.ChunkedArray], ids: np.ndarray) -> np.ndarray
     Raises SourceError for empty cells, lists of unequal lengths, and values that are not numbers.
     """
     for name, column in named.items():
-        refuse_other_types(column.type)
-        if column.null_count:
-            row = pc.index(column.is_null(), True).as_py()
-            raise SourceError(
-                f"the row with id {ids[row]!s} has an empty cell in the input column "
-                f"{short(name)!r}; fill it, leave out the row, or choose the inputs with "
-                f"--input-column"
-            )
+        _check_cells(column, name, ids)
     columns = list(named.values())
     if len(columns) > 1 or not _is_list(columns[0].type):
         if any(_is_list(column.type) for column in columns):
-            raise SourceError("several input columns are joined only if each holds single numbers")
+            several = " ".join(f"--input-column {name}" for name in named)
+            raise SourceError(
+                f"several input columns are joined into one vector only if each holds single "
+                f"numbers. A model that takes them by name gets them apart: {several}"
+            )
         return np.stack([c.to_numpy().astype(np.float32) for c in columns], axis=1)
     return _nested(columns[0].combine_chunks(), ids)
+
+
+def array_of(column: pa.ChunkedArray, name: str, ids: np.ndarray) -> np.ndarray:
+    """A column of numbers, or of equally long (nested) lists of them, [N, …], in its own dtype.
+    Raises SourceError as `numbers` does."""
+    _check_cells(column, name, ids)
+    return _nested(column.combine_chunks(), ids, f"the column {short(name)!r}")
+
+
+def _check_cells(column: pa.ChunkedArray, name: str, ids: np.ndarray) -> None:
+    """Raises SourceError for empty cells, and for values that are not numbers."""
+    refuse_other_types(column.type)
+    if column.null_count:
+        row = pc.index(column.is_null(), True).as_py()
+        raise SourceError(
+            f"the row with id {ids[row]!s} has an empty cell in the input column "
+            f"{short(name)!r}; fill it, leave out the row, or choose the inputs with "
+            f"--input-column"
+        )
 
 
 def refuse_other_types(type: pa.DataType) -> None:
@@ -146,8 +162,9 @@ def _is_list(type: pa.DataType) -> bool:
     return any(is_kind(type) for is_kind in kinds)
 
 
-def _nested(array: pa.Array, ids: np.ndarray) -> np.ndarray:
-    """A column of equally long (nested) lists → [N, …], without making Python objects."""
+def _nested(array: pa.Array, ids: np.ndarray, what: str = "its input") -> np.ndarray:
+    """A column of equally long (nested) lists → [N, …], without making Python objects. what: the
+    column, in messages."""
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
     shape = [len(array)]
@@ -157,14 +174,17 @@ def _nested(array: pa.Array, ids: np.ndarray) -> np.ndarray:
             row = 0 if lengths[0].as_py() is None else _first_other(lengths)
             row = row * len(ids) // max(1, len(array))
             raise SourceError(
-                f"the row with id {ids[row]!s} has another number of values than the rows before "
-                f"it; inputs must be equally long"
+                f"the row with id {ids[row]!s} has another number of values in {what} than the "
+                f"rows before it; inputs must be equally long"
             )
         shape.append(lengths[0].as_py() if len(lengths) else 0)
         array = array.flatten()
     if array.null_count:
         row = pc.index(array.is_null(), True).as_py() * len(ids) // len(array)
-        raise SourceError(f"the row with id {ids[row]!s} has an empty number in its input")
+        raise SourceError(
+            f"the row with id {ids[row]!s} has an empty number in {what}; write it, or leave out "
+            f"the row"
+        )
     if pa.types.is_decimal(array.type):
         array = array.cast(pa.float64())
     return array.to_numpy(zero_copy_only=False).reshape(shape)

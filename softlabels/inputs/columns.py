@@ -18,6 +18,7 @@ from softlabels.errors import SourceError
 from softlabels.inputs.cells import image_content
 from softlabels.inputs.hints import hint_of_text
 from softlabels.inputs.labels import LABEL_NAMES
+from softlabels.inputs.number_columns import check_numbers
 from softlabels.inputs.tables.table import ArrowTable, Table
 from softlabels.inputs.token_columns import found_tokens, named_tokens, refuse_written_out
 
@@ -43,9 +44,10 @@ PAIR = 2  # texts of a row at most, as tokenizers take them
 class Columns:
     """The columns by their part.
 
-    inputs: one column; several of single numbers, which are stacked into a vector; two of texts; or
-    `input_ids`, and other columns of one number a token
+    inputs: one column; several of single numbers, which are stacked into a vector; several of
+    numbers that stay apart; two of texts; or `input_ids`, and other columns of one number a token
     mask: of tokens, the column that says which of them are no padding
+    apart: whether columns of numbers are inputs of their own, which a model takes by name
     notes: remarks for the user on columns that were left out
     """
 
@@ -53,6 +55,7 @@ class Columns:
     label: str | None
     id: str | None
     mask: str | None = None
+    apart: bool = False
     notes: tuple[str, ...] = field(default=(), compare=False)
 
 
@@ -63,6 +66,7 @@ def find_columns(
     id: str | None,
     several: bool = False,
     texts: bool = False,
+    apart: bool = True,
 ) -> Columns:
     """Check the columns that the user named, and find the others by type.
 
@@ -70,11 +74,14 @@ def find_columns(
     several: whether rows have several labels, so that the label is a column of lists.
     texts: whether the inputs are to be texts: named columns of a CSV file that look like numbers
         are taken as they are written
+    apart: whether a sequence of columns of numbers stays apart; else they are one vector, as
+        those that are joined by commas
 
     Raises SourceError where a column is missing, or where types or names leave a choice, and for a
     label of the other kind.
     """
     features = table.features
+    inputs = inputs[0] if inputs and not isinstance(inputs, str) and len(inputs) == 1 else inputs
     named = _named(inputs, features)
     for name, flag in [(n, "--input-column") for n in named] + [
         (label, "--label-column"),
@@ -100,9 +107,14 @@ def find_columns(
     rest = [name for name in features if name not in (label, lists, id)]
     tokens = named_tokens(features, named) if named else found_tokens(features, rest)
     if tokens is not None:
-        return Columns(tokens.inputs, label, id, tokens.mask, (*notes, *tokens.notes))
+        return Columns(tokens.inputs, label, id, tokens.mask, notes=(*notes, *tokens.notes))
     if named:
         notes = (*notes, *written, *_check_named(table, named, doubt=not written))
+        if len(named) > 1 and not is_text_feature(table.features[named[0]]):
+            apart = apart and not isinstance(inputs, str)
+            check_numbers(table.features, named, apart)
+            if apart:
+                return Columns(tuple(sorted(named)), label, id, apart=True, notes=notes)
         return Columns(named, label, id, notes=notes)
     refuse_written_out(features, rest)
     columns = _find_inputs(table, rest, label, id)
@@ -216,9 +228,12 @@ def _find_inputs(table: Table, rest: list[str], label: str | None, id: str | Non
         if len(candidates) == 1:
             return Columns((candidates[0],), label, id)
         if candidates:
+            each = " ".join(f"--input-column {name}" for name in candidates[:10])
             raise SourceError(
                 f"several columns could be the input: {', '.join(candidates)}; "
                 f"choose with --input-column"
+                + f". A model that takes several by name gets them with {each}"
+                * (candidates is arrays)
             )
     counting = [name for name in rest if _names_rows(name)]
     others = [name for name in rest if name not in counting]

@@ -1,6 +1,7 @@
 """Decoded inputs by position, as a student or a teacher is fed them, checked against stored hashes.
 
-Shapes: N rows asked for; inputs are [N, C, H, W] images (uint8) or [N, …] numbers.
+Shapes: N rows asked for; inputs are [N, C, H, W] images (uint8), [N, …] numbers, or several columns
+of numbers.
 """
 
 import threading
@@ -26,6 +27,7 @@ from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.rows import Rows
 from softlabels.inputs.sources import BLOCK_ROWS, Source
 from softlabels.inputs.texts import Texts
+from softlabels.models.named import NumberColumns
 from softlabels.models.tokens import Tokens
 from softlabels.system.background import cores
 from softlabels.system.cache import LocalCache
@@ -43,19 +45,28 @@ def as_tensor(values: np.ndarray) -> Tensor:
 
 def numbers_of(
     values: np.ndarray | Texts | Tokens, preprocess: Preprocess, ids: np.ndarray
-) -> Tensor:
-    """Inputs that are numbers, [N, …], as they are cached: what a function makes of each, of a text
-    or of a row of tokens, else as they are stored."""
+) -> Tensor | NumberColumns:
+    """Inputs that are numbers, [N, …], as they are cached: what a function makes of each, of a
+    text, or of the columns of a row by name, else as they are stored."""
     if not preprocess.is_opaque:
         assert isinstance(values, np.ndarray), "texts and tokens need a function"
+        if values.dtype.names is not None:
+            return NumberColumns.of(values)
         return as_tensor(values)
     made = []
     for value, id in zip(values, ids, strict=True):
         try:
-            made.append(preprocess.on_cell(value))
+            made.append(preprocess.on_cell(_as_dict(value)))
         except SourceError as error:
             raise SourceError(f"the row with id {id!s}: {error}") from error
     return stack(made, ids)
+
+
+def _as_dict(value: Any) -> Any:
+    """A row of several columns by their names; others as they are."""
+    if not isinstance(value, np.void):
+        return value
+    return {name: value[name] for name in value.dtype.names or ()}
 
 
 class Examples(ChosenRows):
@@ -80,6 +91,8 @@ class Examples(ChosenRows):
                 f"--preprocess: {shaping[0]} is for pictures; the inputs of {source.data!r} are "
                 f"numbers. Take it out of {str(preprocess)!r}"
             )
+        if not preprocess.is_opaque:
+            preprocess.check_columns(source.layout if source.kind == "columns" else None)
         if source.kind in ("text", "tokens") and not preprocess.is_opaque:
             texts = source.kind == "text"
             what = "texts" if texts else "tokens"
@@ -111,7 +124,7 @@ class Examples(ChosenRows):
         UnreadableInput for the first."""
         if rows not in self._samples:
             self._samples[rows] = self._read_sample(rows)
-        sample: Any = self._samples[rows]  # streamed rows may be texts or tokens
+        sample: Any = self._samples[rows]  # columns, and of streamed rows texts or tokens, too
         return sample.clone() if isinstance(sample, Tensor) else sample
 
     def _read_sample(self, rows: int) -> Tensor:
@@ -144,11 +157,14 @@ class Examples(ChosenRows):
     @cached_property
     def decoded_bytes(self) -> int:
         """The memory that all decoded inputs would take, in bytes."""
-        first = self.sample(1)
-        return first.numel() * first.element_size() * len(self)
+        first: Any = self.sample(1)
+        first = first.values if isinstance(first, NumberColumns) else first
+        size: int = first.numel() * first.element_size() * len(self)
+        return size
 
-    def gather(self, rows: np.ndarray) -> Tensor:
-        """The inputs of these rows as stored: uint8 images or raw numbers, [N, …]."""
+    def gather(self, rows: np.ndarray) -> Any:
+        """The inputs of these rows as stored: uint8 images or raw numbers, [N, …], a tensor; or
+        `NumberColumns`."""
         if self._kept is None and self.cache is not None:
             if len(rows) > FEW_ROWS:  # a look at some is no reason to keep all
                 self.keep_all()
@@ -156,7 +172,9 @@ class Examples(ChosenRows):
         kept = self._kept
         if kept is None:
             return self.gather_uncached(rows)
-        return kept.gather(rows, self.decodes_ahead and not self.source.runs_code)
+        values = kept.gather(rows, self.decodes_ahead and not self.source.runs_code)
+        layout = kept.memory.dtype
+        return values if layout.names is None else NumberColumns(values, layout)
 
     def keep_on(self, device: torch.device) -> None:
         """Give rows in this device's memory, where all are kept once they are decoded."""
@@ -179,11 +197,13 @@ class Examples(ChosenRows):
                 self._kept.file.leave()
                 self.__dict__["_kept"] = None
 
-    def finish(self, batch: Tensor) -> Tensor:
-        """A batch from `gather` → float32 model inputs, on the batch's device."""
+    def finish(self, batch: Any) -> Any:
+        """A batch from `gather` → float32 model inputs, on the batch's device; columns stay
+        columns."""
         return self.preprocess.on_numbers(batch)
 
-    def gather_uncached(self, rows: np.ndarray) -> Tensor:
+    def gather_uncached(self, rows: np.ndarray) -> Any:
+        """As `gather`, read again."""
         block = self._block(rows)
         if not isinstance(block.cells, list):
             return numbers_of(block.cells, self.preprocess, block.ids)
@@ -215,7 +235,8 @@ class Examples(ChosenRows):
     def _kept(self) -> Kept | None:
         if self.decoded_bytes > min(CACHE_BYTES, free_memory() // 4):
             return self._kept_in_file(begin=False)
-        in_bulk = self.source.kind == "array" and not self.preprocess.is_opaque
+        numbers = self.source.kind in ("array", "columns")
+        in_bulk = numbers and not self.preprocess.is_opaque
         checked = None
         if in_bulk and self.cache is not None and self.hashes is not None:
             checked = Checked(self.cache, self.source, self.positions, self.hashes)

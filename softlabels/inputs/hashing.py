@@ -1,12 +1,14 @@
 """The hash of an input and the fingerprint of a dataset, as docs/format.md defines them."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from softlabels.inputs.label_lists import Labels, encoded
+from softlabels.models.named import row_bytes
 
 
 def hash_bytes(content: bytes) -> int:
@@ -22,15 +24,26 @@ def hash_images(cells: list[bytes]) -> np.ndarray:
 
 def hash_arrays(values: np.ndarray) -> np.ndarray:
     """The input hashes of N inputs [N, …] that are numbers, uint64 [N]: each is `hash_bytes` of a
-    header such as `float32[8,8]` and the values in C order, little-endian."""
-    little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
-    header = f"{values.dtype.name}[{','.join(map(str, values.shape[1:]))}]".encode()
+    header such as `float32[8,8]` and the values in C order, little-endian. Of rows of several
+    columns (see `number_cells`) the header says names, dtypes and shapes, in the order of names."""
+    if values.dtype.names is not None:
+        little, header = row_bytes(values), _header(values.dtype)
+    else:
+        little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
+        header = f"{values.dtype.name}[{','.join(map(str, values.shape[1:]))}]".encode()
     begin, digests = hashlib.sha256(header).copy, []
     for cell in _rows_of_bytes(little):  # three calls a row: no faster road leads through hashlib
         digest = begin()
         digest.update(cell)
         digests.append(digest.digest())
     return np.frombuffer(b"".join(digests), "<u8")[::4].astype(np.uint64)
+
+
+def _header(layout: np.dtype) -> bytes:
+    """`[["a","float32",[8]],["b","int64",[]]]`: JSON, since a name may hold anything."""
+    columns = [(name, layout[name]) for name in layout.names or ()]
+    parts = [[name, one.base.name, list(one.shape)] for name, one in columns]
+    return json.dumps(parts, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def _rows_of_bytes(values: np.ndarray) -> Iterable[Any]:

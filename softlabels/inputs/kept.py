@@ -5,7 +5,8 @@ Numbers are read in bulk, in the order of the source, where a row costs little m
 A shuffled batch waits for that: its rows, gathered from a file on their own, would take longer.
 Pictures are decoded for each batch, beside the threads that decode all.
 
-Shapes: N rows asked for; inputs are [N, C, H, W] images (uint8) or [N, …] numbers.
+Shapes: N rows asked for; inputs are [N, C, H, W] images (uint8) or [N, …] numbers. Several columns
+are rows of a structured array, and given as their bytes.
 """
 
 import mmap
@@ -22,6 +23,7 @@ from softlabels.inputs.checked import Checked
 from softlabels.inputs.chosen_rows import ChosenRows
 from softlabels.inputs.hashing import hash_arrays
 from softlabels.inputs.picture_cache import PictureFile
+from softlabels.models.named import row_bytes
 from softlabels.system.background import Filler
 
 DECODED_ROWS = 256  # in the background at a time
@@ -52,10 +54,9 @@ class Kept:
         self.rows, self.decode, self.in_bulk = rows, decode, in_bulk
         self.device, self.checked = device, checked
         self.file = file
-        self.memory = (
-            shared(len(rows), first.numpy().dtype, first.shape[1:]) if file is None else file.memory
-        )
-        self.values = torch.from_numpy(self.memory)
+        like = first.numpy()
+        self.memory = shared(len(rows), like.dtype, like.shape[1:]) if file is None else file.memory
+        self.values = torch.from_numpy(row_bytes(self.memory))
         # of a file that is whole: which rows were held against their checks
         self.done = shared(len(rows), np.dtype(bool), ())
         self.complete = False

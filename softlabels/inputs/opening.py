@@ -52,10 +52,12 @@ def open_source(
     labels: LabelChoice = LabelChoice(),
     spelling: Spelling | None = None,
     texts: bool = False,
+    apart: bool = True,
     progress: Progress = SILENT,
 ) -> Source:
     """Open `data`: text or a data set in memory (see docs/getting-started.md).
 
+    input_column, apart: as `find_columns` takes them.
     class_names: a model's; labels that are text are numbered by them, so that a split in which a
     class is missing gets the same numbers. labels: which ones are read, and whose classes they
     are. spelling: how lists of labels are to be read; by default as their values have it.
@@ -80,7 +82,7 @@ def open_source(
         several = labels.several and labels.labels
         if several and label_column is not None and label_column not in table.features:
             table, label_column = _with_flags(table, label_column, id)
-        columns = find_columns(table, input_column, label_column, id, several, texts)
+        columns = find_columns(table, input_column, label_column, id, several, texts, apart)
         if not labels.labels:  # found all the same, so that they are no inputs
             columns = replace(columns, label=None)
         if labels.own_labels and columns.label is None:
@@ -149,7 +151,7 @@ class DataChoice:
     data: Any
     split: str
     revision: str | None
-    input_column: str | None
+    input_column: str | Sequence[str] | None
     label_column: str | None
     id_column: str | None
 

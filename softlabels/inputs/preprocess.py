@@ -23,6 +23,8 @@
                             entry a channel
     tokens[(pad)]           whole numbers stay whole: int64; of columns    on numbers, alone
                             of tokens, which one rows are padded with
+    floats[(name, …)]       of columns that a model takes by name: whole     on numbers, alone
+                            numbers as float32, all or those named
     opaque(name, hash)      a function of the user's, see `functions`      alone
     tokenizer(name, hash[, most][, truncate])                              alone
                             of texts: `own` for the model's tokenizer,
@@ -64,6 +66,7 @@ from softlabels.inputs.pictures import (
 )
 from softlabels.inputs.rendering import Picture
 from softlabels.inputs.resizing import FILTERS, PILLOW, RESIZERS
+from softlabels.models.named import NumberColumns
 from softlabels.models.tokenizers import Tokenizer
 from softlabels.spec import Call, parse_pipeline, short
 from softlabels.system.reused_memory import Empty
@@ -73,11 +76,13 @@ ON_PICTURE = {
     "contain": (1, 4), "cover": (1, 4), "pad": (1, 3), "center_crop": (1, 3), "crop_pct": (2, 7),
     "jpeg": (1, 1),
 }  # fmt: skip
-ON_NUMBERS = {"scale": (1, 1), "normalize": (2, 2), "tokens": (0, 1)}
+ON_NUMBERS = {"scale": (1, 1), "normalize": (2, 2), "tokens": (0, 1), "floats": (0, 1000)}
+ALONE = ("tokens", "floats")
 OPAQUE = "opaque"
 TOKENIZER, TRUNCATE, OWN = "tokenizer", "truncate", "own"
 BLOCK_VALUES = 1 << 19  # 2 MiB in float32
-DEFAULTS = {"image": "upright|scale(255)", "array": "", "text": "", "tokens": "tokens"}
+DEFAULTS = {"image": "upright|scale(255)", "array": "", "text": "", "tokens": "tokens",
+            "columns": ""}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -132,8 +137,9 @@ class Preprocess:
                 _check_place(each, picture)
                 whole = _in_full(each) if each.name in SCALING else each
                 (picture if each.name in ON_PICTURE else numbers).append(whole)
-        if len(picture) + len(numbers) > 1 and any(call.name == "tokens" for call in numbers):
-            raise UsageError(f"--preprocess: tokens stands alone, not in {text!r}")
+        alone = next((call.name for call in numbers if call.name in ALONE), None)
+        if len(picture) + len(numbers) > 1 and alone is not None:
+            raise UsageError(f"--preprocess: {alone} stands alone, not in {text!r}")
         return cls(tuple(picture), tuple(numbers))
 
     @property
@@ -146,6 +152,37 @@ class Preprocess:
         """The token that rows of tokens are padded with, if it is said."""
         args = self.numbers[0].args if self.keeps_tokens else ()
         return next(iter(args), None)
+
+    def check_columns(self, layout: np.dtype | None) -> None:
+        """Raises UsageError for steps that make no sense of columns of numbers, of which this is
+        the layout, and for `floats` of other inputs, where it is None."""
+        if layout is None:
+            if self._floats is not None:
+                raise UsageError(
+                    f"--preprocess is {str(self)!r}, which is for columns that a model takes by "
+                    f"name, and these inputs are none: leave it out"
+                )
+            return
+        columns = list(layout.names or ())
+        if self._floats is None and str(self):
+            raise UsageError(
+                f"--preprocess is {str(self)!r}, and the inputs are the columns "
+                f"{', '.join(columns)}, which have no step in common: leave it out, give 'floats', "
+                f"which makes float32 of whole numbers, or in Python a function of a row"
+            )
+        for name in self._floats or ():
+            if name not in columns or layout[name].base.kind != "i":
+                kind = "no input" if name not in columns else layout[name].base.name
+                raise UsageError(
+                    f"--preprocess is {str(self)!r}, and {name!r} is {kind}; name columns of whole "
+                    f"numbers"
+                )
+
+    @property
+    def _floats(self) -> tuple[str, ...] | None:
+        """What `floats` names; empty for all, None where it is not there."""
+        there = bool(self.numbers) and self.numbers[0].name == "floats"
+        return self.numbers[0].args if there else None
 
     @property
     def is_upright(self) -> bool:
@@ -254,13 +291,17 @@ class Preprocess:
         assert function is not None, "it is here"
         return function(cell)
 
-    def on_numbers(self, batch: Tensor, empty: Empty | None = None) -> Tensor:
+    def on_numbers(self, batch: Any, empty: Empty | None = None) -> Any:
         """[N, …] of any dtype → float32 [N, …] on the same device; int64 with `tokens`, and where a
-        function gave whole numbers. empty: makes the result, where it is on a CPU and no `batch`.
+        function gave whole numbers. Columns stay columns. empty: makes the result, where it is on a
+        CPU and no `batch`.
 
         Raises UsageError for tokens that are not whole numbers, and for another number of channels
         than normalize has.
         """
+        if isinstance(batch, NumberColumns):
+            given = batch.layout.names if self._floats == () else self._floats
+            return replace(batch, floats=frozenset(given or ()))
         if self.keeps_tokens:
             if batch.is_floating_point():
                 raise UsageError(f"--preprocess tokens: the inputs are {batch.dtype}, not whole")
@@ -350,6 +391,10 @@ def _is_byte(value: Any) -> bool:
 
 def _check_numbers(call: Call) -> None:
     args = call.args
+    if call.name == "floats":
+        if not all(isinstance(name, str) for name in args):
+            raise UsageError(f"--preprocess: {call}: write names of columns, such as floats(age)")
+        return
     if call.name == "tokens":
         if args and not (type(args[0]) is int and args[0] >= 0):
             raise UsageError(f"--preprocess: {call}: the token of padding is a whole number from 0")

@@ -16,6 +16,7 @@ from softlabels.inputs.preprocess import DEFAULTS, Preprocess
 from softlabels.inputs.sources import Source
 from softlabels.inputs.text_inputs import TextInputs
 from softlabels.inputs.token_inputs import TokenInputs, of_tokenizer
+from softlabels.models.named import NumberColumns
 from softlabels.system.progress import Progress
 
 UNIT, PIXELS = 1.0, 255.0
@@ -66,7 +67,7 @@ def choose(
     feature = source.table.features[source.columns.inputs[0]]
     mode = MODES.get(getattr(feature, "mode", None) or "", "|")
     default = DEFAULTS[source.kind].replace("|", mode)
-    return Chosen(Preprocess.parse(default), "by default")
+    return Chosen(Preprocess.parse(default), "by default" if source.kind != "columns" else "")
 
 
 def _of_tokens(preprocess: Preprocess, source: Source) -> Preprocess:
@@ -98,7 +99,9 @@ def remarks(examples: Examples | TextInputs | TokenInputs, origin: str = "") -> 
     preprocess = examples.preprocess
     if preprocess.is_tokenizer:  # of a stream, whose longest text is not known yet
         return [of_tokenizer(preprocess)]
-    raw_N = examples.sample(2)
+    raw_N: Any = examples.sample(2)
+    if isinstance(raw_N, NumberColumns):
+        return [f"{Chosen(preprocess, origin)}: inputs by name {preprocess.on_numbers(raw_N)}"]
     if raw_N.ndim != 4:  # numbers are cheap to read, and two rows of them say little
         raw_N = examples.sample(64)
     inputs_N = preprocess.on_numbers(raw_N)

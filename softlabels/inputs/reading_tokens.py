@@ -30,12 +30,8 @@ def fit_to(
     keywords = keywords_of(module)
     keywords.check(columns, title)
     left = [name for name in columns[1:] if not keywords.takes(name)]
-    if others := [name for name in left if name not in BESIDE]:
-        raise TeacherError(
-            f"{title} takes no {few(others)}; its inputs are {few(list(keywords.names))}. "
-            f"Leave the column out: --input-column "
-            f"{','.join(name for name in columns if name not in left)}"
-        )
+    kept = [name for name in columns if name not in left or name not in BESIDE]
+    keywords.refuse([name for name in left if name not in BESIDE], kept, title)
     if left:
         remarks.append(f"{title} takes no {few(left)}, which is left out")
     limits = limits_of(module)

@@ -20,7 +20,8 @@ class Rows:
     ids: int64 or str [N]
     labels: int64 [N], −1 for none, or lists of them
     hashes: of the inputs, uint64 [N]
-    cells: encoded images (a list of bytes), numbers [N, …], texts, or tokens
+    cells: encoded images (a list of bytes), numbers [N, …], of several columns a structured array
+    [N], texts, or tokens
     """
 
     numbers: np.ndarray

@@ -26,6 +26,7 @@ from softlabels.inputs.hashing import (
     hash_tokens,
 )
 from softlabels.inputs.label_lists import Labels
+from softlabels.inputs.number_cells import number_columns
 from softlabels.inputs.plain import is_text
 from softlabels.inputs.reading_errors import as_source_error
 from softlabels.inputs.rows import Rows
@@ -104,13 +105,28 @@ class Source:
 
     @property
     def kind(self) -> str:
-        """`image`, `text`, `tokens` or `array`."""
+        """`image`, `text`, `tokens`, `columns` (of numbers, apart) or `array`."""
+        if self.columns.apart:
+            return "columns"
         first = self._input_features[0]
         if self.columns.inputs[0] == IDS and is_tokens(first):
             return "tokens"
         if isinstance(first, datasets.Image):
             return "image"
         return "text" if is_text_feature(first) or is_text_struct(first) else "array"
+
+    @property
+    def is_by_name(self) -> bool:
+        """Whether a model takes the columns of the input by name."""
+        return self.kind in ("tokens", "columns")
+
+    @cached_property
+    def layout(self) -> np.dtype:
+        """The columns of numbers of a row: that of the first, which the others share."""
+        with as_source_error(f"{self.data!r}, split {self.split!r}"):
+            table = self.table.read(self._names, 0, 1)
+            ids = self._ids(table, np.arange(1))
+            return number_columns(self._columns_of(table), ids).dtype
 
     def text_blocks(self) -> Iterator[dict[str, pa.ChunkedArray]]:
         """The columns of texts, many rows at a time; a text may be missing."""
@@ -274,6 +290,8 @@ class Source:
         """The `datasets` features of the input as a dump stores it, by the names of its columns."""
         if self.kind == "tokens":
             return dict.fromkeys(self.columns.inputs, datasets.List(datasets.Value("int32")))
+        if self.kind == "columns":
+            return {name: _feature(self.layout[name]) for name in self.columns.inputs}
         return {"input": self._input_feature}
 
     @property
@@ -309,8 +327,8 @@ class Source:
             return self._parsed(self.table.take(self._names, positions), positions)
 
     def numbers(self, positions: np.ndarray) -> np.ndarray:
-        """The inputs of these rows of numbers, [N, …], and nothing else of them. Rows that follow
-        each other are read at once."""
+        """The inputs of these rows of numbers as `read` gives them, and nothing else of them. Rows
+        that follow each other are read at once."""
         inputs, start, stop = list(self.columns.inputs), int(positions[0]), int(positions[-1]) + 1
         follow = stop - start == len(positions) and (positions[1:] > positions[:-1]).all()
         try:
@@ -319,7 +337,7 @@ class Source:
                     table = self.table.read(inputs, start, stop)
                 else:
                     table = self.table.take(inputs, positions)
-                return numbers(self._columns_of(table), positions)
+                return self._numbers(table, positions)
         except SourceError:
             self.take(positions)  # whose errors name the row by its id
             raise
@@ -355,9 +373,14 @@ class Source:
             cells = self._tokens(table, ids)
             hashes = hash_tokens(cells.columns, cells.lengths)
         else:
-            cells = numbers(self._columns_of(table), ids)
+            cells = self._numbers(table, ids)
             hashes = hash_arrays(cells)
         return Rows(positions, ids, self._labels(table), hashes, cells)
+
+    def _numbers(self, table: pa.Table, ids: np.ndarray) -> np.ndarray:
+        if self.kind == "columns":
+            return number_columns(self._columns_of(table), ids, self.layout)
+        return numbers(self._columns_of(table), ids)
 
     def _tokens(self, table: pa.Table, ids: np.ndarray) -> Tokens:
         mask = self.columns.mask
@@ -382,3 +405,11 @@ class Source:
         if self.spelling is None:
             return labels.numbers_of(column, name, self.class_names)
         return listed_labels.lists_of(column, name, self.spelling, self.class_names, self.flags)
+
+
+def _feature(column: np.dtype) -> Any:
+    """The `datasets` feature of a column of numbers."""
+    feature: Any = datasets.Value(column.base.name)
+    for length in reversed(column.shape):
+        feature = datasets.List(feature, length=length)
+    return feature

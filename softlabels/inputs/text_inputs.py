@@ -12,6 +12,7 @@ from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import Source
 from softlabels.inputs.texts import TextBatch, Texts
 from softlabels.inputs.token_inputs import TokenInputs
+from softlabels.models.named import NumberColumns
 
 
 class TextInputs(ChosenRows):
@@ -57,7 +58,8 @@ def open_inputs_of(
 
 def numbers_alone(inputs: Any, user: str) -> Examples:
     """The same inputs. Raises UsageError where they are texts, which `user` does not take."""
-    if not isinstance(inputs, Examples) or not isinstance(inputs.sample(1), torch.Tensor):
+    numbers = torch.Tensor | NumberColumns
+    if not isinstance(inputs, Examples) or not isinstance(inputs.sample(1), numbers):
         tokens = inputs.source.kind == "tokens"
         raise UsageError(
             f"the inputs are {'tokens' if tokens else 'texts'}, and {user} takes numbers"

@@ -22,9 +22,10 @@ from softlabels.errors import TeacherError, UntrustedPickle
 from softlabels.models.causes import first_line
 from softlabels.models.feeding import Feed
 from softlabels.models.graphs import class_names_in
-from softlabels.models.keywords import Keywords
+from softlabels.models.keywords import Keywords, input_options
 from softlabels.models.metadata import known_of, of_archive
 from softlabels.models.model import Model, ModelFile
+from softlabels.models.named import exactly
 from softlabels.models.tokens import IDS
 
 OPERATORS = re.compile(r"torch\.ops\.\w+(\.\w+)+|_operator\.\w+|torch\.sym_\w+|math\.\w+")
@@ -56,7 +57,9 @@ def load_exported(file: ModelFile) -> Model:
             raise TeacherError(f"{file.path} can't be loaded: {first_line(error)}") from error
     inputs, texts = _inputs(program), of_archive(file.path)
     module: nn.Module = program.module()
-    taken = inputs[IDS] if IDS in inputs else _only_input(inputs)
+    if not inputs:
+        raise TeacherError(f"{file.path} takes no tensor; a model takes the inputs")
+    taken = inputs.get(IDS, next(iter(inputs.values())))
     if len(inputs) > 1:
         module = Named(module, inputs, len(program.call_spec.in_spec.children()[0].children()))
     elif not taken.dtype.is_floating_point:
@@ -77,17 +80,9 @@ def _inputs(program: torch.export.ExportedProgram) -> dict[str, Tensor]:
     return {str(name): shapes[name] for name in program.graph_signature.user_inputs}
 
 
-def _only_input(inputs: dict[str, Tensor]) -> Tensor:
-    if len(inputs) != 1:
-        raise TeacherError(
-            f"the program takes {len(inputs)} tensors; a model takes one, the inputs, or tokens by "
-            f"name, input_ids among them. Export it in a module that fills in the others"
-        )
-    return next(iter(inputs.values()))
-
-
 class Named(nn.Module):
-    """A program of several inputs, by name: tokens, and what stands beside them.
+    """A program of several inputs, by name: tokens, and what stands beside them, or columns of
+    numbers.
 
     keywords: its inputs, the first `places` of which it takes by their place
     """
@@ -95,7 +90,8 @@ class Named(nn.Module):
     def __init__(self, module: nn.Module, inputs: dict[str, Tensor], places: int) -> None:
         super().__init__()
         self.module, self.places, names = module, places, tuple(inputs)
-        length = inputs[IDS].shape[1] if inputs[IDS].ndim == 2 else None
+        tokens = inputs.get(IDS)
+        length = tokens.shape[1] if tokens is not None and tokens.ndim == 2 else None
         self.keywords = Keywords(names, names, length=length if isinstance(length, int) else None)
         self.dtypes = {name: values.dtype for name, values in inputs.items()}
 
@@ -104,9 +100,9 @@ class Named(nn.Module):
         if inputs is not None:
             raise TeacherError(
                 f"the program takes {len(names)} inputs, {', '.join(names)}, and is given one: the "
-                f"data need columns of these names"
+                f"data need columns of these names, {input_options(names)}"
             )
-        given = {name: named[name].to(self.dtypes[name]) for name in names}
+        given = {name: exactly(named[name], self.dtypes[name], name) for name in names}
         by_place = [given.pop(name) for name in names[: self.places]]
         return self.module(*by_place, **given)
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from softlabels.models.named import NamedInputs, NumberColumns
 from softlabels.models.tokens import Tokens
 from softlabels.system.devices import moved
 from softlabels.system.memory import is_out_of_memory
@@ -32,9 +33,9 @@ class Feed:
     remarks: list[str] = field(default_factory=list)
     worked: set[int] = field(default_factory=set)  # numbers of rows that went through at once
 
-    def run(self, call: Callable[[Tensor], Tensor], inputs: Tensor, spare: bool = False) -> Tensor:
-        """What `call` gives for these inputs, row for row. Raises what it raises first, where no
-        other way of feeding it works either.
+    def run(self, call: Callable[[Any], Tensor], inputs: Any, spare: bool = False) -> Tensor:
+        """What `call` gives for these inputs, [N, …] or columns, row for row. Raises what it raises
+        first, where no other way of feeding it works either.
 
         `call` may work in place: it gets a copy of the inputs, unless they are `spare` and no other
         way will be tried.
@@ -60,7 +61,7 @@ class Feed:
         return output
 
     def _other_ways(
-        self, inputs: Tensor, message: str
+        self, inputs: Tensor | NumberColumns, message: str
     ) -> Iterator[tuple[torch.dtype | None, int | None]]:
         """In the order in which they are tried; none where a fixed number of rows went wrong."""
         if inputs.is_floating_point() and not self.worked:
@@ -98,16 +99,20 @@ def weights_dtype(module: nn.Module) -> torch.dtype | None:
     return None if most == torch.float32 else most
 
 
-def _own(inputs: Tensor, dtype: torch.dtype | None, spare: bool = False) -> Tensor:
+def _own(inputs: Any, dtype: torch.dtype | None, spare: bool = False) -> Any:
     """The inputs in this dtype, in memory that a model may change."""
     cast = inputs if dtype is None or not inputs.is_floating_point() else inputs.to(dtype)
     if spare or cast is not inputs:
         return cast
+    if isinstance(inputs, NamedInputs):  # what a model is given of them is new memory
+        return inputs
     with torch.inference_mode(False):  # `Held` gives a module of the user's no inference tensors
         return inputs.clone()
 
 
-def in_batches(call: Callable[[Any], Tensor], inputs: Tensor | Tokens, rows: int | None) -> Tensor:
+def in_batches(
+    call: Callable[[Any], Tensor], inputs: Tensor | NamedInputs, rows: int | None
+) -> Tensor:
     """Exactly `rows` at once, the last ones filled up with copies of the first."""
     if rows is None:
         return call(inputs)

@@ -66,15 +66,12 @@ class Graph:
     metadata: dict[str, str] = field(default_factory=dict)
     ends: dict[str, tuple[str, str]] = field(default_factory=dict)
 
-    def only_input(self) -> Port:
-        """Raises TeacherError where there is not exactly one."""
-        if len(self.inputs) == 1:
-            return self.inputs[0]
-        raise TeacherError(
-            f"{self.path} takes {len(self.inputs)} inputs ({few(list(map(str, self.inputs)))}); a "
-            f"teacher is given one, that of the data. Export it in a module that fills in the "
-            f"others"
-        )
+    @property
+    def first_input(self) -> Port:
+        """Raises TeacherError where there is none."""
+        if not self.inputs:
+            raise TeacherError(f"{self.path} takes no input; a teacher is given those of the data")
+        return self.inputs[0]
 
     def choose_output(self, name: str | None) -> Port:
         """The tensor that is meant by --logits, else the only output, or the one that is called

@@ -1,7 +1,7 @@
-"""Which inputs a model takes by name, and tokens given to it so. N rows, L positions."""
+"""Which inputs a model takes by name, and tokens or columns of numbers given to it so."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from softlabels.errors import TeacherError
 from softlabels.models.limits import is_pretrained
+from softlabels.models.named import NumberColumns
 from softlabels.models.tokens import IDS, MASK
 from softlabels.system.humanize import few
 
@@ -36,7 +37,7 @@ class Keywords:
 
     @property
     def by_place(self) -> bool:
-        """Whether `input_ids` goes to the first input, whatever it is called."""
+        """Whether `input_ids`, if it is given, goes to the first input, whatever it is called."""
         return self.first and IDS not in self.names and (bool(self.required) or not self.others)
 
     @property
@@ -47,18 +48,19 @@ class Keywords:
     def chosen(self, columns: Mapping[str, Tensor]) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
         """What is given by its place, and what by its name."""
         named = {name: values for name, values in columns.items() if self.takes(name)}
-        if not self.by_place:
+        if not self.by_place or IDS not in columns:
             return (), named
         named.pop(IDS, None)
         return (columns[IDS],), named
 
-    def check(self, columns: list[str], title: str) -> None:
+    def check(self, columns: Sequence[str], title: str) -> None:
         """Raises TeacherError where a model needs an input that is none of these columns."""
-        given = {*columns, MASK}
+        tokens = IDS in columns
+        given, placed = {*columns, *[MASK] * tokens}, tokens and self.by_place
         needed = [name for name in self.required if name not in given]
-        if self.by_place and self.names:
+        if placed and self.names:
             needed = [name for name in needed if name != self.names[0]]
-        if not needed and (self.by_place or self.takes(IDS)):
+        if not needed and (placed or not tokens or self.takes(IDS)):
             return
         known = few(list(self.names), most=8) or "none"
         missing = f" needs {few(needed)} and" if needed else ""
@@ -67,6 +69,46 @@ class Keywords:
             f"{', '.join(columns)}, which are given by name: call the columns as the model calls "
             f"its inputs, or give a module or callable that takes {', '.join(columns)}"
         )
+
+    @property
+    def hint(self) -> str:
+        """For the message where it failed on one tensor, which it may not be meant for."""
+        if len(self.required) < 2 or IDS in self.required:
+            return ""
+        return (
+            f". It needs the inputs {few(list(self.required))}: where these are columns of the "
+            f"data, say {input_options(self.required)}"
+        )
+
+    def refuse(self, others: Sequence[str], columns: Sequence[str], title: str) -> None:
+        """Raises TeacherError where there are others among the columns, which the model does not
+        take."""
+        if not others:
+            return
+        kept = [name for name in columns if name not in others]
+        say = f": {input_options(kept)}" if kept else ""
+        raise TeacherError(
+            f"{title} takes no {few(list(others))}; its inputs are {few(list(self.names))}. Leave "
+            f"the column out{say}"
+        )
+
+
+def input_options(names: Sequence[str]) -> str:
+    """The options that name these columns: tokens joined, columns of numbers each by one."""
+    if IDS in names:
+        return f"--input-column {','.join(names)}"
+    return " ".join(f"--input-column {name}" for name in names)
+
+
+def whole_hint(columns: NumberColumns) -> str:
+    """For the message where a model failed on columns of numbers, of which it may want some as
+    floating numbers."""
+    if not (whole := columns.whole):
+        return ""
+    return (
+        f". Whole numbers are given as int64, as embeddings need them: --preprocess floats gives "
+        f"{few(whole)} as float32, 'floats({whole[0]})' {whole[0]} alone"
+    )
 
 
 def keywords_of(module: nn.Module) -> Keywords:

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from softlabels.errors import OutOfMemory, SoftlabelsError, TeacherError, UsageError
 from softlabels.models.causes import cause, first_line
 from softlabels.models.feeding import Feed, apart, in_batches, weights_dtype
-from softlabels.models.keywords import keywords_of
+from softlabels.models.keywords import keywords_of, whole_hint
 from softlabels.models.limits import pad_token
 from softlabels.models.masks import refuse_unmasked
+from softlabels.models.named import NamedInputs, NumberColumns
 from softlabels.models.outputs import logits_of, pair_of
 from softlabels.models.tokenizers import Tokenizer
 from softlabels.models.tokens import IDS, Tokens
@@ -145,11 +146,11 @@ class Model:
 
     @torch.inference_mode()
     def logits(
-        self, inputs: Tensor | Tokens, precision: str = "float32", spare: bool = False
+        self, inputs: Tensor | NamedInputs, precision: str = "float32", spare: bool = False
     ) -> Tensor:
-        """Raw logits, float32 [N, C] (float64 stays), on the inputs' device. Tokens are padded to
-        the longest row, on `side`, and go to the model by name, with a mask; to one that takes no
-        mask they go `apart`.
+        """Raw logits, float32 [N, C] (float64 stays), on the inputs' device. Columns go to the
+        model by name. Tokens are padded to the longest row, on `side`, and have a mask; to one that
+        takes no mask they go `apart`.
 
         precision: float32 (IEEE, never TF32), tf32, bf16 or fp16.
         spare: whether the caller needs the inputs no more, whatever comes of it: a model that works
@@ -171,15 +172,22 @@ class Model:
                 return pair_of(logits_NC)
             return logits_NC.clone()  # it may give the same memory each time, as CUDA graphs do
 
-        def call(part: Tensor) -> Tensor:
-            return taken(self.module(part), len(part))
+        keywords = keywords_of(self.module)
+        least = (keywords.length if keywords.masked else None) or 0
+
+        def call(part: Tensor | NamedInputs) -> Tensor:
+            if isinstance(part, Tensor):
+                return taken(self.module(part), len(part))
+            given, named = keywords.chosen(part.by_name(self.side, self.pad, least))
+            return taken(self.module(*given, **named), len(part))
 
         if isinstance(inputs, Tensor):
             refuse_unmasked(getattr(self.module, "held", self.module), inputs, self.title)
         try:
             with tf32(precision == "tf32"), autocast(inputs.device, precision):
                 if isinstance(inputs, Tokens):
-                    logits_NC = self._of_tokens(inputs, taken)
+                    batches = partial(in_batches, call, rows=self.feed.rows)
+                    logits_NC = batches(inputs) if self.pads else apart(batches, inputs)
                 else:
                     logits_NC = self.feed.run(call, inputs, spare)
         except UsageError as error:
@@ -190,6 +198,10 @@ class Model:
             if is_out_of_memory(error):
                 raise OutOfMemory(no_room(len(inputs))) from error
             reason = first_line(error) if isinstance(error, RuntimeError) else cause(error)
+            if isinstance(inputs, NumberColumns):
+                raise TeacherError(
+                    f"{self.title} can't take {inputs}, given by name: {reason}{whole_hint(inputs)}"
+                ) from error
             if self.kind == "callable":
                 raise TeacherError(
                     f"{self.title} failed with a batch of shape {list(inputs.shape)}: {reason}. It "
@@ -203,22 +215,9 @@ class Model:
             raise TeacherError(
                 f"{self.title} can't take inputs of shape {list(inputs.shape)}: {reason}. Check "
                 f"--data and --preprocess; if it was traced for another number of rows, give that "
-                f"as --batch-size"
+                f"as --batch-size{keywords.hint}"
             ) from error
         return logits_NC if logits_NC.dtype == torch.float64 else logits_NC.float()
-
-    def _of_tokens(self, tokens: Tokens, taken: Callable[[Any, int], Tensor]) -> Tensor:
-        """Rows padded a batch at a time, by the names that the module takes. taken: from its output
-        for so many rows to their logits"""
-        keywords = keywords_of(self.module)
-        least = keywords.length if keywords.masked else None
-
-        def call(part: Tokens) -> Tensor:
-            given, named = keywords.chosen(part.padded(self.side, self.pad, least or 0))
-            return taken(self.module(*given, **named), len(part))
-
-        batches = partial(in_batches, call, rows=self.feed.rows)
-        return batches(tokens) if self.pads else apart(batches, tokens)
 
 
 def no_room(rows: int) -> str:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from softlabels.errors import TeacherError
 from softlabels.models.feeding import Feed
 from softlabels.models.graphs import PURPOSE, Graph, Port, read_graph, with_output
-from softlabels.models.keywords import Keywords
+from softlabels.models.keywords import Keywords, input_options
 from softlabels.models.metadata import known_of
 from softlabels.models.model import Model, ModelFile
+from softlabels.models.named import exactly
 from softlabels.models.tokens import IDS
 from softlabels.system.extras import need
 from softlabels.system.humanize import counted, few, short
@@ -42,16 +43,17 @@ def load_onnx(file: ModelFile) -> Model:
                 f"{file.path} takes {port}, and softlabels gives {', '.join(DTYPES)}: export it "
                 f"for one of these"
             )
-    taken = graph.inputs[0] if _are_tokens(graph.inputs) else graph.only_input()
+    taken = graph.first_input
+    by_name = len(graph.inputs) > 1 or taken.name == IDS
     dtype, rows = DTYPES[taken.dtype], (taken.shape or ("?",))[0]
     names, doubt = _class_names(graph, given)
     module = OnnxModule(graph, taken, given.name)
     feed = Feed(
-        dtype=dtype if dtype.is_floating_point else None,
+        dtype=dtype if dtype.is_floating_point and not by_name else None,
         rows=rows if isinstance(rows, int) else None,
         remarks=module.remarks,
     )
-    if dtype.is_floating_point and dtype != torch.float32:
+    if feed.dtype is not None and dtype != torch.float32:
         feed.remarks.append(f"inputs are given in {taken.dtype}, as the graph takes them")
     if feed.rows is not None:
         feed.remarks.append(f"the graph takes {counted(feed.rows, 'row')} at once, and no others")
@@ -81,15 +83,11 @@ def _class_names(graph: Graph, given: Port) -> tuple[list[str] | None, list[str]
     return None, [f"the {len(names):,} class names in its metadata are left out: {problem}"]
 
 
-def _are_tokens(ports: list[Port]) -> bool:
-    return any(port.name == IDS for port in ports)
-
-
 class OnnxModule(nn.Module):
     """A graph as a module: inputs [N, …], one or several by name → one of its tensors. It runs
     where the inputs lie if onnxruntime can, else on the CPU. Pickled, it is the way to its file.
 
-    keywords: the inputs of a graph of tokens
+    keywords: the inputs of a graph, for tokens and columns of numbers
     remarks: how it runs, known after the first inputs
     """
 
@@ -117,7 +115,7 @@ class OnnxModule(nn.Module):
             raise TeacherError(
                 f"{self.path} takes {counted(len(self.ports), 'input')}, "
                 f"{few(list(self.ports), most=8)}, and is given one: the data need columns of "
-                f"these names"
+                f"these names, {input_options(list(self.ports))}"
             )
         else:
             given = {self.taken.name: self._cast(self._laid_out(inputs))}
@@ -141,14 +139,18 @@ class OnnxModule(nn.Module):
         return output
 
     def _as_port(self, values: Tensor, name: str) -> Tensor:
-        """Tokens as the graph takes them. Raises TeacherError where it takes another shape."""
+        """A column as the graph takes it. Raises TeacherError where it takes another shape, or
+        numbers that its dtype can't hold."""
         port = self.ports[name]
         if not _fits(port, values):
+            remedy = "export it with a length that may change" if IDS in self.ports else (
+                "bring the column to that shape"
+            )  # fmt: skip
             raise TeacherError(
-                f"{self.path} takes {port}, and these tokens are {list(values.shape)}: export it "
-                f"with a length that may change"
+                f"{self.path} takes {port}, and {short(name)!r} of the data is "
+                f"{list(values.shape)}: {remedy}"
             )
-        return values.to(DTYPES[port.dtype])
+        return exactly(values, DTYPES[port.dtype], name)
 
     def _session(self, device: torch.device) -> Any:
         if device not in self._sessions:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from softlabels.models.named import NamedInputs
 from softlabels.system.devices import moved
 
 IDS, MASK = "input_ids", "attention_mask"
@@ -21,7 +22,7 @@ CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, eq=False)
-class Tokens:
+class Tokens(NamedInputs):
     """columns: `input_ids` and those beside it, such as `token_type_ids`, all rows one after the
     other, whole numbers [sum of lengths]
     lengths: of each row, int64 [N]
@@ -87,6 +88,9 @@ class Tokens:
     def row(self, number: int) -> dict[str, Tensor]:
         """One row, unpadded, with its mask of ones: int64 [its length] each."""
         return {name: values[0] for name, values in self[[number]].padded("right", 0).items()}
+
+    def by_name(self, side: str = "right", pad: int = 0, least: int = 0) -> dict[str, Tensor]:
+        return self.padded(side, pad, least)
 
     def padded(self, side: str, pad: int, least: int = 0) -> dict[str, Tensor]:
         """The columns as int64 [N, L], and the mask of what is no padding.

@@ -1,7 +1,7 @@
 """Options that are an object in Python: a data set or a model in memory. On the command line and in
 YAML files they are text, so there they have the type `str`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -51,6 +51,12 @@ def _data_types() -> Any:
 def _function_types() -> Any:
     return str | Callable
 
+
+# an option that is said again for each value; in Python one may stand alone
+if TYPE_CHECKING:
+    Names = str | Sequence[str]
+else:
+    Names = tuple[str, ...]
 
 if TYPE_CHECKING:
     Preprocessing = str | Callable[[Any], Any]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from softlabels.errors import UsageError
-from softlabels.options.objects import Preprocessing, TextTokenizer
+from softlabels.options.objects import Names, Preprocessing, TextTokenizer
 from softlabels.options.option import Count, Options, option
 
 
@@ -13,9 +13,11 @@ class SourceOptions(Options):
 
     split: str = option("The split of the data.", "train")
     revision: str | None = option("Branch, tag or commit of a Hub dataset.", None)
-    input_column: str | None = option(
-        "Column of the input; several number columns are joined by commas. Default: found by type.",
-        None,
+    input_column: Names = option(
+        "Column of the input. Columns of single numbers, joined by commas, are one vector; said "
+        "again for each, columns are inputs of their own, which the model takes by name. Default: "
+        "found by type.",
+        (),
     )
     label_column: str | None = option(
         "Column of hard labels; with --task multilabel a list, or columns of 0 and 1 joined by "

@@ -107,10 +107,12 @@ def _codec_error(manifest: Manifest, plan: Plan) -> dict[str, Any]:
 
 
 def _inputs(plan: Plan) -> dict[str, str]:
-    """A fact about inputs that are texts or tokens."""
+    """A fact about inputs that are texts, or columns that the teacher takes by name."""
     names = plan.source.columns.inputs
     if plan.source.kind == "tokens":
         return {"tokens": f"in {', '.join(names)}"}
+    if plan.source.kind == "columns":
+        return {"columns": ", ".join(names)}
     if plan.source.kind != "text":
         return {}
     texts = f"{'pairs' if len(names) > 1 else 'one a row'}, in {', '.join(names)}"

@@ -28,8 +28,8 @@ def recipe(plan: Plan, skipped: bool = False, data: str | None = None) -> list[s
     pairs, flags = _options(plan, skipped, data)
     return [
         "softlabels dump",
-        *(f"--{name} {shlex.quote(str(value))}" for name, value in pairs.items()
-          if value is not None),
+        *(f"--{name} {shlex.quote(str(each))}" for name, value in pairs.items()
+          if value is not None for each in (value if isinstance(value, list) else [value])),
         *(f"--{name}" for name, is_set in flags.items() if is_set),
     ]  # fmt: skip
 
@@ -72,7 +72,7 @@ def again(plan: Plan, skipped: bool, data: str | None, out: str) -> str:
 
 def _options(plan: Plan, skipped: bool, data: str | None) -> tuple[dict[str, Any], dict[str, bool]]:
     teacher, source, columns = plan.teacher, plan.source, plan.source.columns
-    kind, model = teacher.kind, teacher.model
+    kind, model, apart = teacher.kind, teacher.model, source.kind == "columns"
     built = model and (kind == "state_dict" or ":" in model.partition("(")[0])
     by_name, steps = spelling(plan), Preprocess.parse(plan.preprocess)
     pairs = {
@@ -86,7 +86,7 @@ def _options(plan: Plan, skipped: bool, data: str | None) -> tuple[dict[str, Any
         "data": data or source.data,
         "split": source.split,
         "revision": source.revision,
-        "input-column": ",".join(columns.inputs),
+        "input-column": list(columns.inputs) if apart else ",".join(columns.inputs),
         "label-column": columns.label or columns.label_source,
         "id-column": columns.id,
         "class-names": NAMES if source.class_names_from == "file" else None,

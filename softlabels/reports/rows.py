@@ -14,7 +14,6 @@ from softlabels.inputs.chosen_rows import check_hashes
 from softlabels.inputs.label_lists import Labels
 from softlabels.inputs.texts import Texts
 from softlabels.inputs.whereabouts import recall
-from softlabels.models.tokens import Tokens
 from softlabels.options import ShowOptions
 from softlabels.options.verb import verb
 from softlabels.places.folders import dump_folder
@@ -29,7 +28,7 @@ from softlabels.system.progress import Progress
 
 NAME, BAR = 32, 16  # characters of a class's name and of the longest bar
 TEXT = 96  # characters of a text
-TOKENS = 16  # of a row
+TOKENS = 16  # of a row, or numbers of a column
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 SAMPLE, SAMPLE_TOP, SAMPLE_T = 5, 3, (1.0, 4.0)  # of a card
 SAMPLE_TEXT = 60  # characters
@@ -56,6 +55,7 @@ class ShownRow:
     path: of the picture, if its id is a path and its folder is on this disk
     text: of a dump of texts, if the dump holds it or its data are on this disk; a pair as a dict
     tokens: of a dump of tokens likewise, its columns by name
+    columns: of a dump of columns of numbers likewise, each a number or (nested) lists
     """
 
     id: int | str
@@ -68,6 +68,7 @@ class ShownRow:
     path: str | None
     text: str | dict[str, str] | None = None
     tokens: dict[str, list[int]] | None = None
+    columns: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -134,10 +135,9 @@ def show(options: ShowOptions, progress: Progress) -> ShownRows:
     if kind is None:
         return made
     inputs = inputs_of(reader, rows, progress)
-    shown = [(row, inputs.get(row.id)) for row in made.rows]
-    if kind == "text":
-        return replace(made, rows=[replace(row, text=text) for row, text in shown])
-    return replace(made, rows=[replace(row, tokens=tokens) for row, tokens in shown])
+    of_row = [{str(kind): inputs.get(row.id)} for row in made.rows]  # a field is called so
+    rows_with = [replace(row, **own) for row, own in zip(made.rows, of_row, strict=True)]  # type: ignore[arg-type]
+    return replace(made, rows=rows_with)
 
 
 def shown_rows(
@@ -176,8 +176,8 @@ def shown_rows(
 
 
 def inputs_of(reader: DumpReader, rows: np.ndarray, progress: Progress) -> dict[int | str, Any]:
-    """The text of each of these rows by its id, or its columns of tokens, as the teacher saw them;
-    empty, with a warning, where the dump does not hold them and their data are not on this disk."""
+    """The text of each of these rows by its id, or its columns, as the teacher saw them; empty,
+    with a warning, where the dump does not hold them and their data are not on this disk."""
     plan, ids, where = reader.plan, reader.ids[rows], str(reader.folder)
     try:
         if plan.with_inputs:
@@ -193,13 +193,15 @@ def inputs_of(reader: DumpReader, rows: np.ndarray, progress: Progress) -> dict[
             block = source.take(Join(source, where).positions(ids))
         check_hashes(block, reader.hashes[rows], source.data)
     except (SourceError, AlignmentError) as error:
-        what = "texts" if plan.source.kind == "text" else "tokens"
+        what = "texts" if plan.source.kind == "text" else plan.source.kind
         progress.say(f"warning: the {what} are not shown: {error}")
         return {}
-    assert isinstance(block.cells, Texts | Tokens), "the plan says so"
-    if isinstance(block.cells, Texts):
-        return dict(zip(ids.tolist(), block.cells, strict=True))
-    plain = [{name: values.tolist() for name, values in row.items()} for row in block.cells]
+    cells: Any = block.cells
+    if isinstance(cells, Texts):
+        return dict(zip(ids.tolist(), cells, strict=True))
+    if isinstance(cells, np.ndarray):
+        cells = ({name: row[name] for name in row.dtype.names} for row in cells)
+    plain = [{name: values.tolist() for name, values in row.items()} for row in cells]
     return dict(zip(ids.tolist(), plain, strict=True))
 
 
@@ -301,6 +303,11 @@ def _text_lines(row: ShownRow) -> Iterator[str]:
     for name, numbers in (row.tokens or {}).items():
         shown_numbers = " ".join(map(str, numbers[:TOKENS])) + " …" * (len(numbers) > TOKENS)
         yield f"    {name}: {shown_numbers} ({counted(len(numbers), 'token')})"
+    for name, value in (row.columns or {}).items():
+        flat = np.array(value)
+        some = " ".join(f"{number:.4g}" for number in flat.ravel()[:TOKENS])
+        more = f" … ({list(flat.shape)})" * (flat.size > TOKENS)
+        yield f"    {short(name, NAME)}: {some}{more}"
 
 
 def _line(name: str, parts: list[float], bars: list[str]) -> str:

@@ -83,7 +83,8 @@ def stored_names(plan: Plan) -> list[str]:
 
 def stored_source(table: pa.Table, plan: Plan, dump: str) -> Source:
     """The rows of a dump that holds its inputs, as a source."""
-    columns = Columns(tuple(plan.input_columns), plan.label_column, "id")
+    apart = plan.source.kind == "columns"
+    columns = Columns(tuple(plan.input_columns), plan.label_column, "id", apart=apart)
     own = plan.label_column == "label_source"
     spelling: Spelling | None = "numbers" if plan.several_labels else None
     return Source(
@@ -129,5 +130,6 @@ def named_source(plan: Plan, source: Any, progress: Progress = SILENT) -> Source
         ),
         spelling=recorded.label_lists,
         texts=plan.source.kind == "text",
+        apart=plan.source.kind == "columns",
         progress=progress,
     )

@@ -42,6 +42,7 @@ from softlabels.system.humanize import counted, short
 
 MAX_SHARDS = 200_000
 AUGMENT = "augment of the plan"
+KINDS = ("text", "tokens", "columns")  # of inputs that a plan names
 
 
 class PlanPart(Record):
@@ -112,10 +113,10 @@ class SourceRecord(PlanPart):
         "100 characters",
     )
     revision: Text | None = Field(description="its revision")
-    kind: Literal["text", "tokens"] | None = Field(
+    kind: Literal["text", "tokens", "columns"] | None = Field(
         default=None,
         description="text where an input is a text or a pair of them, tokens where it is a row of "
-        "token ids; left out for others",
+        "token ids, columns where it is several columns of numbers by name; left out for others",
     )
     columns: SourceColumns = Field(description="the source's columns by their part: an object")
     class_names: Texts | None = Field(description="the names of the teacher's classes")
@@ -324,8 +325,10 @@ class Plan(PlanPart):
 
     @property
     def input_columns(self) -> list[str]:
-        """The columns that hold inputs where they are stored: `input`, or those of tokens."""
-        return self.source.columns.inputs if self.source.kind == "tokens" else ["input"]
+        """The columns that hold inputs where they are stored: `input`, or those that go to models
+        by name."""
+        by_name = self.source.kind in ("tokens", "columns")
+        return self.source.columns.inputs if by_name else ["input"]
 
     @property
     def labelled(self) -> bool:

@@ -109,7 +109,7 @@ def build(
     if isinstance(sample, Tokens):
         student.pad = _pad_of(begun, examples.preprocess)
         begun.remarks.extend(_choose_side(student, examples, ranks.device))
-    sample = examples.finish(sample.to(ranks.device))  # type: ignore[arg-type]
+    sample = examples.finish(sample.to(ranks.device))
     check_model(student, sample)
     return Built(begun, student, check_training(student, sample, precision, share, ranks.world))
 

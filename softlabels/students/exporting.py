@@ -99,12 +99,19 @@ def export(options: ExportOptions, progress: Progress) -> Exported:
         if preprocess.keeps_tokens and not checkpoint.input_shape:
             kinds = _kinds_of_columns(checkpoint, module, title)
         elif preprocess.is_tokenizer:
-            pairs = "," in str(checkpoint.data.get("input_column"))
+            pairs = len(_inputs(checkpoint)) > 1
             kinds = kinds_of(checkpoint.own_tokenizer(options.checkpoint), module, pairs)
         else:
             return Numeric(module, preprocess, checkpoint.input_shape, classes, title)
         return TokenProgram(module, preprocess, kinds, classes, title)
 
+    named, tokens = _inputs(checkpoint), preprocess.is_tokenizer or preprocess.keeps_tokens
+    if len(named) > 1 and not tokens and not checkpoint.input_shape:
+        raise ExportError(
+            f"{title} takes the columns {', '.join(named)} by name, and a file "
+            f"of export takes one tensor: write it with torch.export.export or torch.onnx.export, "
+            f"whose programs softlabels opens with inputs by name"
+        )
     model = around(module)
     if options.to == "hf":
         return _to_folder(options.checkpoint, checkpoint, model, around, out)
@@ -158,13 +165,19 @@ def _open(path: Path, text: str) -> Checkpoint:
 def _kinds_of_columns(checkpoint: Checkpoint, module: nn.Module, title: str) -> int:
     """As `kinds_of`, where the model learned from columns of tokens. Raises ExportError where it
     was given other columns, too."""
-    names = str(checkpoint.data.get("input_column") or IDS).split(",")
+    names = _inputs(checkpoint) or [IDS]
     others = [name for name in names if name not in (IDS, KINDS, MASK)]
     if given := [name for name in others if keywords_of(module).takes(name)]:
         raise ExportError(
             f"{title} was given {few(given)} too, and a program takes {IDS}, {MASK} and {KINDS}"
         )
     return int(KINDS in names and keywords_of(module).takes(KINDS))
+
+
+def _inputs(checkpoint: Checkpoint) -> list[str]:
+    """The columns that it was told to learn from; empty where they were found by type."""
+    named = checkpoint.data.get("input_column") or []
+    return named.split(",") if isinstance(named, str) else list(named)
 
 
 def _task(checkpoint: Checkpoint) -> str:

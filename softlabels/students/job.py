@@ -19,8 +19,8 @@ from softlabels.inputs.token_inputs import TokenInputs
 from softlabels.measures import TeacherScore
 from softlabels.models.causes import cause
 from softlabels.models.checkpoint import Checkpoint, library_versions
+from softlabels.models.named import NamedInputs
 from softlabels.models.starting import Beginning, ModelChoice
-from softlabels.models.tokens import Tokens
 from softlabels.models.transformers import configuration_of
 from softlabels.students.building import Built, build, named_otherwise, prepared_otherwise
 from softlabels.students.history import History
@@ -271,7 +271,7 @@ class Job:
         mine = rows[ranks.rank :: ranks.world]
         student.eval()
 
-        def logits(inputs: Tensor | Tokens) -> Tensor:
+        def logits(inputs: Tensor | NamedInputs) -> Tensor:
             with as_training_errors(student.spec, len(inputs)):
                 return student(inputs)
 

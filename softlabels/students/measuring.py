@@ -6,7 +6,7 @@ from softlabels.inputs.examples import Examples
 from softlabels.inputs.own_preprocessing import check_own_preprocessing
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.preprocessing import Chosen, choose
-from softlabels.inputs.reading_tokens import fit_to
+from softlabels.inputs.reading_columns import fit_to
 from softlabels.inputs.sources import Source
 from softlabels.inputs.token_inputs import TokenInputs, open_tokens
 from softlabels.inputs.tokenizing import Tokenizing, check_texts, tokenization
@@ -44,7 +44,7 @@ def steps_of(model: Model, source: Source, given: Any, how: Tokenizing, is_objec
     elif given is None:
         check_own_preprocessing(model)
     chosen = choose(source, given, own, "the checkpoint", unasked)
-    if source.kind == "tokens" and not chosen.preprocess.is_opaque:
+    if source.is_by_name and not chosen.preprocess.is_opaque:
         steps, remarks = fit_to(model.module, model.title, source, chosen.preprocess)
         model.remarks += remarks
         model.pad = steps.pad or 0

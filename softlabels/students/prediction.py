@@ -38,7 +38,7 @@ def predict(
         return
     for start in range(0, len(rows), batch_size):
         part = rows[start : start + batch_size]
-        logits_NC = logits(examples.finish(examples.gather(part).to(device)))  # type: ignore[arg-type]
+        logits_NC = logits(examples.finish(examples.gather(part).to(device)))
         yield part, logits_NC.to("cpu", torch.float32, copy=True)  # the model may reuse its own
         advance(len(part), "")
 

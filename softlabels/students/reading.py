@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from softlabels.errors import UsageError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocess import Preprocess
-from softlabels.inputs.reading_tokens import fit_to
+from softlabels.inputs.reading_columns import fit_to
 from softlabels.inputs.sources import Source
 from softlabels.inputs.text_inputs import TextInputs
 from softlabels.inputs.token_inputs import TokenInputs
@@ -35,6 +35,13 @@ class Reading:
 def has_texts(inputs: Examples | TextInputs | TokenInputs | None) -> bool:
     """Whether inputs are texts, of which nothing has made numbers."""
     return inputs is not None and inputs.source.kind == "text" and not inputs.preprocess.is_opaque
+
+
+def is_by_name(inputs: Examples | TextInputs | TokenInputs) -> bool:
+    """Whether a model takes columns of these inputs by name. Rows of tokens that are streamed are
+    not: how long all are is not known."""
+    columns = isinstance(inputs, TokenInputs) or inputs.source.kind == "columns"
+    return columns and not inputs.preprocess.is_opaque
 
 
 def begin_reading(
@@ -69,19 +76,27 @@ def begin_reading(
     return Reading(begun, preprocess)
 
 
-def begin_on_tokens(
+def begin_on_columns(
     choice: ModelChoice, classes: int, source: Source, given: Preprocess, seed: int
 ) -> Reading:
-    """The model with its weights, held against columns of tokens.
+    """The model with its weights, held against columns of tokens or numbers that it takes by name.
 
-    given: which token rows are padded with, if it is said
+    given: such as which token rows are padded with, if it is said
 
     Raises UsageError for a model that takes other inputs, or that would see padding; TeacherError
     and SourceError as for teachers.
     """
+    columns = source.columns.inputs
     if isinstance(choice.model, str) and is_own(choice.model):
+        if source.kind == "columns":
+            raise UsageError(
+                f"the inputs are {', '.join(columns)}, columns of numbers by name, and the model "
+                f"{choice.title} takes one vector: join the columns into one, such as a column of "
+                f"lists (columns of single numbers with --input-column {','.join(columns)}), or "
+                f"give a module or factory whose forward takes them by name"
+            )
         raise UsageError(
-            f"the inputs are tokens, in {', '.join(source.columns.inputs)}, and the model "
+            f"the inputs are tokens, in {', '.join(columns)}, and the model "
             f"{choice.title} takes numbers: name a classifier of texts, hf:FOLDER, or give a "
             f"module that takes them by name"
         )
@@ -89,7 +104,8 @@ def begin_on_tokens(
     begun = built_by(choice, [], classes)
     title = f"the model {begun.spec}"
     preprocess, remarks = fit_to(begun.module, title, source, given)
-    if not keywords_of(begun.module).masked and not source.token_span.is_even:
+    tokens = source.kind == "tokens"
+    if tokens and not keywords_of(begun.module).masked and not source.token_span.is_even:
         raise UsageError(
             f"{title} takes no attention_mask, and rows have several lengths: it would see their "
             f"padding as tokens. Let its forward take attention_mask"

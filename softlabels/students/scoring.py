@@ -38,7 +38,7 @@ class Running:
 
     def label_space(self, examples: Examples | TokenInputs) -> LabelSpace:
         """Its classes, counted in its logits of a few inputs."""
-        sample: Any = examples.finish(examples.sample().to(self.device))  # type: ignore[arg-type]
+        sample: Any = examples.finish(examples.sample().to(self.device))
         logits_NC = self.model.logits(sample)
         if looks_like(logits_NC) in ("softmax", "percent"):
             raise TeacherError(

@@ -3,15 +3,16 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from softlabels.errors import SoftlabelsError, TrainingError, UsageError
 from softlabels.models.causes import cause
-from softlabels.models.keywords import keywords_of
+from softlabels.models.keywords import keywords_of, whole_hint
+from softlabels.models.named import NamedInputs, NumberColumns
 from softlabels.models.outputs import logits_of
-from softlabels.models.tokens import Tokens
 from softlabels.probabilities import looks_like
 from softlabels.students.ranks import is_lost_touch
 from softlabels.system.devices import autocast
@@ -51,18 +52,18 @@ class Student(nn.Module):
         super().__init__()
         self.model, self.classes, self.spec, self.made_for = model, classes, spec, made_for
 
-    def forward(self, *given: Tensor | Tokens, **named: Tensor) -> Tensor:
-        if given and isinstance(given[0], Tokens):
+    def forward(self, *given: Tensor | NamedInputs, **named: Tensor) -> Tensor:
+        if given and isinstance(given[0], NamedInputs):
             given, named = self.given(given[0])
         rows = len(next(iter((*given, *named.values()))))
         return logits_of(self.model(*given, **named), rows, self.classes, f"model {self.spec}")
 
-    def given(self, inputs: Tensor | Tokens) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
-        """What the model is given by place and by name: tokens padded, by the names that it takes;
-        others as they are."""
+    def given(self, inputs: Tensor | NamedInputs) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        """What the model is given by place and by name: columns by the names that it takes, tokens
+        padded; others as they are."""
         if isinstance(inputs, Tensor):
             return (inputs,), {}
-        return keywords_of(self.model).chosen(inputs.padded(self.side, self.pad))
+        return keywords_of(self.model).chosen(inputs.by_name(self.side, self.pad))
 
     def around(self, model: nn.Module) -> "Student":
         """The same student with another model of its kind, such as an average of it."""
@@ -92,7 +93,7 @@ class Use:
         return bool(self.unused) or not self.steady
 
 
-def check_model(student: Student, sample: Tensor | Tokens) -> None:
+def check_model(student: Student, sample: Any) -> None:
     """Run it on a few inputs, [N, …]. Raises UsageError unless it gives N rows of C finite
     logits."""
     with torch.no_grad():
@@ -114,7 +115,7 @@ def check_model(student: Student, sample: Tensor | Tokens) -> None:
 
 
 def check_training(
-    student: Student, sample: Tensor | Tokens, precision: str, share: int, world: int = 1
+    student: Student, sample: Any, precision: str, share: int, world: int = 1
 ) -> Use:
     """Run a forward and a backward pass in training mode on the smallest share of a batch.
 
@@ -138,7 +139,7 @@ def check_training(
     return Use(unused, all(idle == passes[0] for idle in passes))
 
 
-def _idle(student: Student, sample: Tensor | Tokens, precision: str) -> list[str]:
+def _idle(student: Student, sample: Any, precision: str) -> list[str]:
     """The parameters to which no gradient flows from the logits of these inputs."""
     with autocast(sample.device, precision, training=True):
         logits_NC = _run(student.train(), sample, " in training mode")
@@ -157,7 +158,7 @@ def _idle(student: Student, sample: Tensor | Tokens, precision: str) -> list[str
     return idle
 
 
-def _check_single(student: Student, sample: Tensor | Tokens, precision: str) -> None:
+def _check_single(student: Student, sample: Any, precision: str) -> None:
     """Raises UsageError where the model can be trained on some rows, but not on one."""
     _idle(student, sample, precision)
     try:
@@ -169,7 +170,7 @@ def _check_single(student: Student, sample: Tensor | Tokens, precision: str) -> 
         ) from error
 
 
-def _run(student: Student, sample: Tensor | Tokens, how: str = "") -> Tensor:
+def _run(student: Student, sample: Any, how: str = "") -> Tensor:
     try:
         logits_NC: Tensor = student(sample.clone() if isinstance(sample, Tensor) else sample)
     except SoftlabelsError:
@@ -177,10 +178,13 @@ def _run(student: Student, sample: Tensor | Tokens, how: str = "") -> Tensor:
     except Exception as error:  # of code that is not ours
         dtypes = {p.dtype for p in student.model.parameters()} - {torch.float32}
         names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+        numbers = isinstance(sample, NumberColumns)
+        shown = str(sample) if numbers else f"inputs of shape {list(sample.shape[1:])}"
+        hint = whole_hint(sample) if numbers else keywords_of(student.model).hint
         raise UsageError(
-            f"model {student.spec} can't take inputs of shape {list(sample.shape[1:])}{how}: "
+            f"model {student.spec} can't take {shown}{how}: "
             f"{cause(error)}{f' (its weights are {names}, inputs float32)' * bool(names)}"
-            f"{student.made_for}"
+            f"{student.made_for}{hint}"
         ) from error
     return logits_NC
 

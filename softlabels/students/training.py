@@ -4,6 +4,7 @@ N rows of a batch, C classes.
 """
 
 from collections import ChainMap
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -19,12 +20,12 @@ from softlabels.inputs.opening import DataChoice, LabelChoice, open_chosen
 from softlabels.inputs.preprocessing import choose, introduce
 from softlabels.inputs.sources import Source
 from softlabels.inputs.tables.opening import title_of
-from softlabels.inputs.text_inputs import numbers_alone
-from softlabels.inputs.token_inputs import TokenInputs, open_tokens
+from softlabels.inputs.text_inputs import numbers_alone, open_inputs_of
+from softlabels.inputs.token_inputs import open_tokens
 from softlabels.inputs.tokenizing import Tokenizing
 from softlabels.inputs.views import parse_augment
+from softlabels.models.named import NamedInputs
 from softlabels.models.starting import ModelChoice, reads_texts
-from softlabels.models.tokens import Tokens
 from softlabels.options import FitOptions, TrainOptions, verb
 from softlabels.places.newest import newest_dump
 from softlabels.soft_targets import check_temperature
@@ -35,7 +36,7 @@ from softlabels.students.job import Job, TrainResult
 from softlabels.students.losses import hard_label_loss, hard_loss, kd_loss
 from softlabels.students.optimization import Batch
 from softlabels.students.ranks import Ranks
-from softlabels.students.reading import begin_on_tokens, begin_reading, has_texts
+from softlabels.students.reading import begin_on_columns, begin_reading, has_texts, is_by_name
 from softlabels.students.recipe import Recipe
 from softlabels.students.softness import remark_on_softness
 from softlabels.students.trackers import check_trackers
@@ -97,10 +98,10 @@ def _fit(options: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:
         reading = begin_reading(model, classes, how, options.seed)
         begun = reading.begun
         examples: Any = open_tokens(source, reading.preprocess, progress)
-    elif source.kind == "tokens" and not chosen.preprocess.is_opaque:
+    elif source.is_by_name and not chosen.preprocess.is_opaque:
         how.refuse_any(model.title, source.data)
-        reading = begin_on_tokens(model, classes, source, chosen.preprocess, options.seed)
-        begun, examples = reading.begun, TokenInputs(source, reading.preprocess)
+        reading = begin_on_columns(model, classes, source, chosen.preprocess, options.seed)
+        begun, examples = reading.begun, open_inputs_of(source, reading.preprocess)
     else:
         how.refuse_any(f"--model {model.title}, over these inputs,")
         examples = Examples(source, chosen.preprocess)
@@ -121,7 +122,7 @@ def _fit(options: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:
         **_place(source.data, source.live),
         "split": source.split,
         "revision": options.revision,
-        "input_column": options.input_column,
+        "input_column": _remembered(options.input_column),
         "label_column": options.label_column,
         "id_column": options.id_column,
         "fingerprint": source.fingerprint,
@@ -180,11 +181,10 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
         plan = dataset.reader.plan
         reading = begin_reading(student, plan.classes, how, options.seed, plan)
         begun, dataset = reading.begun, dataset.tokenized(reading.preprocess, progress)
-    elif isinstance(dataset.examples, TokenInputs):
-        how.refuse_any(student.title, dataset.examples.source.data)
-        inputs = dataset.examples
+    elif (inputs := dataset.examples) is not None and is_by_name(inputs):
+        how.refuse_any(student.title, inputs.source.data)
         steps = inputs.preprocess
-        reading = begin_on_tokens(student, dataset.num_classes, inputs.source, steps, options.seed)
+        reading = begin_on_columns(student, dataset.num_classes, inputs.source, steps, options.seed)
         begun = reading.begun
     else:
         how.refuse_any(f"--student {student.title}, over these inputs,")
@@ -215,11 +215,12 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
             f"{len(plan.views)}, from 0 on; held-out inputs are scored on view {plan.views[0]}"
         )
     columns = plan.source.columns
+    joined = ",".join(columns.inputs)
     data = {
         **_source_place(plan, options.source),
         "split": plan.source.split,
         "revision": plan.source.revision if options.source is None else None,
-        "input_column": ",".join(columns.inputs),
+        "input_column": columns.inputs if plan.source.kind == "columns" else joined,
         "label_column": columns.label,
         "id_column": columns.id,
         "fingerprint": plan.source.fingerprint,
@@ -249,8 +250,9 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
     def take(rows: np.ndarray, epoch: int, device: torch.device) -> Batch:
         batch = dataset.take(rows) if shown is None else take_augmented(dataset, shown, rows, epoch)
         batch = batch.to(device, non_blocking=True)
-        if isinstance(batch.columns["input"], Tokens):  # padded by the student, which knows how
-            return ChainMap({"input": batch.columns["input"]}, batch)  # type: ignore[arg-type]
+        inputs = batch.columns["input"]
+        if isinstance(inputs, NamedInputs):  # given by the student, which knows how rows are padded
+            return ChainMap({"input": examples.finish(inputs)}, batch)  # type: ignore[arg-type]
         return batch
 
     def order(rows: np.ndarray, epoch: int) -> np.ndarray:
@@ -272,6 +274,11 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
     in_blocks = dataset.order(options.shuffle).text != "full" and not examples.source.runs_code
     ahead = in_blocks or (shown or examples).reads_ahead
     return job.run(loss, take, order, remedy, progress, ahead)
+
+
+def _remembered(named: Sequence[str]) -> str | list[str] | None:
+    """--input-column for a checkpoint: what was said once as text."""
+    return (named[0] if len(named) == 1 else list(named)) if named else None
 
 
 def _place(data: str, live: bool) -> dict[str, Any]:

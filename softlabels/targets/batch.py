@@ -17,6 +17,7 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 from softlabels.errors import UsageError
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.logits import Logits
+from softlabels.models.named import NamedInputs, NumberColumns
 from softlabels.models.tokens import Tokens
 from softlabels.system.humanize import counted, short
 
@@ -37,7 +38,8 @@ class Batch(Mapping[str, Any]):
     view: int32 [N]
     input: float32 [N, …], preprocessed; of texts a list of str [N], of pairs a dict of such lists;
         of tokens a dict of input_ids, attention_mask and what else there is, int64 [N, L], padded
-        on the right. The names of a dict are keys of the batch too. Absent if not loaded
+        on the right; of columns of numbers a dict of them, float32 or int64 [N, …]. The names of a
+        dict are keys of the batch too. Absent if not loaded
     label: int64 [N], −1 for none; of a multi-label dump int8 [N, C], 1 for each label of a row,
     else 0, and −1 throughout where a row's labels are unknown
     label_source: int64 [N], −1 for none: the data's labels where they are of other classes than the
@@ -66,9 +68,9 @@ class Batch(Mapping[str, Any]):
     def _inputs(self) -> Mapping[str, Any]:
         """The parts of an input that is a dict."""
         inputs = self.columns.get("input")
-        if isinstance(inputs, Tokens):
-            padded: dict[str, Tensor] = self["input"]
-            return padded
+        if isinstance(inputs, NamedInputs):
+            named: dict[str, Tensor] = self["input"]
+            return named
         return inputs if isinstance(inputs, dict) else {}
 
     def __iter__(self) -> Iterator[str]:
@@ -138,9 +140,11 @@ class Batch(Mapping[str, Any]):
             return self._inputs[name]
         value = self._raw(name)
         if isinstance(value, Tokens):
-            return value.padded("right", self.preprocess.pad or 0)
-        numbers = name == "input" and isinstance(value, Tensor)
-        return self.preprocess.on_numbers(value) if numbers else value
+            return value.by_name("right", self.preprocess.pad or 0)
+        if name != "input" or not isinstance(value, Tensor | NumberColumns):
+            return value
+        finished = self.preprocess.on_numbers(value)
+        return finished.by_name() if isinstance(finished, NumberColumns) else finished
 
     def __reduce__(self) -> tuple:
         return Batch, ({n: self._raw(n) for n in self.columns}, self.T, self.preprocess)
@@ -262,7 +266,9 @@ def _collate(rows: Sequence[Row], *, collate_fn_map: Any = None) -> Any:
     names, inputs = list(rows[0]), [row.batch.columns.get("input") for row in rows]
     tokens = [one for one in inputs if isinstance(one, Tokens)]
     if len(tokens) < len(rows):
-        return {name: default_collate([row[name] for row in rows]) for name in names}
+        made = {name: default_collate([row[name] for row in rows]) for name in names}
+        numbers = isinstance(inputs[0], NumberColumns)
+        return made | made["input"] if numbers else made
     own = [one[[row.position]] for one, row in zip(tokens, rows, strict=True)]
     padded = Tokens.joined(own).padded("right", rows[0].batch.preprocess.pad or 0)
     others = {n: default_collate([row[n] for row in rows]) for n in names if n != "input"}

@@ -12,7 +12,7 @@ from softlabels.errors import AlignmentError, LabelSpaceMismatch, UsageError
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.texts import joined_texts
 from softlabels.label_spaces import LabelSpace, match_label_spaces
-from softlabels.models.tokens import Tokens
+from softlabels.models.named import NamedInputs
 from softlabels.store.inputs import find_ids
 from softlabels.store.reader import DumpReader
 from softlabels.store.side_files import NOTES
@@ -291,8 +291,8 @@ def _stacked(parts: list[Any], back: np.ndarray) -> Any:
     parts = [part() if callable(part) else part for part in parts]
     if isinstance(parts[0], list | dict):
         return joined_texts(parts, back)
-    if isinstance(parts[0], Tokens):
-        return Tokens.joined(parts)[back]
+    if isinstance(parts[0], NamedInputs):
+        return type(parts[0]).joined(parts)[back]
     return torch.cat(parts).index_select(0, torch.from_numpy(back).to(parts[0].device))
 
 

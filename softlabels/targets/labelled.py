@@ -1,6 +1,6 @@
 """Inputs and labels of a data set, such as a test set, in the form of a dump's rows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -27,7 +27,7 @@ def examples(
     split: str = "train",
     *,
     revision: str | None = None,
-    input_column: str | None = None,
+    input_column: str | Sequence[str] | None = None,
     label_column: str | None = None,
     id_column: str | None = None,
     task: Literal["classification", "multilabel"] = "classification",

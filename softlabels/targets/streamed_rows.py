@@ -29,6 +29,7 @@ from softlabels.inputs.texts import joined_texts
 from softlabels.inputs.token_inputs import TokenInputs
 from softlabels.inputs.viewed import ViewedInputs
 from softlabels.logits import Logits
+from softlabels.models.named import NamedInputs
 from softlabels.models.tokens import Tokens
 from softlabels.store.codecs.codec import as_tensors
 from softlabels.store.gathering import RowGroups
@@ -86,8 +87,8 @@ class Chosen:
                 read.append(group.inputs.gather_pictures(rows, own))
         if isinstance(read[0], Tensor):
             return torch.cat(read)[torch.from_numpy(self.back)]
-        if isinstance(read[0], Tokens):
-            return Tokens.joined(read)[self.back]
+        if isinstance(read[0], NamedInputs):
+            return type(read[0]).joined(read)[self.back]
         return joined_texts(read, self.back)
 
 

@@ -29,7 +29,7 @@ from softlabels.targets.joining import find_inputs
 from softlabels.teachers import Teacher, resolve
 from softlabels.teachers.padding import choose_side
 from softlabels.teachers.probing import MOST_REPLAYED, REPLAYED, difference, steady_limit
-from softlabels.teachers.reading_tokens import fit_to_tokens
+from softlabels.teachers.reading_columns import fit_to_columns
 from softlabels.teachers.resolving import TeacherChoice
 
 SIDE_ROWS = 256  # that padding is tried on
@@ -170,8 +170,8 @@ def replay(
     if preprocess.is_tokenizer:
         examples = _tokenized(examples, teacher, preprocess)
         own_side = examples.preprocess.tokenization[0].side
-    elif tokens:
-        fit_to_tokens(teacher, source, preprocess)
+    elif source.is_by_name and not preprocess.is_opaque:
+        fit_to_columns(teacher, source, preprocess)
     teacher.classes, teacher.binary = plan.classes, plan.teacher.outputs == "binary"
     teacher.link = plan.link
     count = min(rerun.replay, len(reader))
