@@ -120,6 +120,18 @@ class Pooled(torch.nn.Module):
         return self.head((states * weights).sum(1) / weights.sum(1))
 
 
+class Plain(torch.nn.Module):
+    """Without transformers: a mean of embeddings, then a layer."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.embedding, self.head = torch.nn.Embedding(24, 16), torch.nn.Linear(16, classes)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        weights = attention_mask[..., None].float()
+        return self.head((self.embedding(input_ids) * weights).sum(1) / weights.sum(1))
+
+
 class Unmasked(Pooled):
     """The same without a mask, so that it can't tell padding from text."""
 

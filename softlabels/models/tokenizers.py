@@ -164,8 +164,8 @@ class OwnTokenizer:
 
 
 def reads_tokens(module: nn.Module) -> bool:
-    """Whether it is a model of transformers, or has one inside, and takes tokens by name."""
-    return reader_in(module) is not None and IDS in keywords_of(module).names
+    """Whether it takes tokens by name, as models of transformers do."""
+    return IDS in keywords_of(module).names
 
 
 def tokenizer_of(given: Any) -> Tokenizer:

@@ -107,15 +107,17 @@ def build(
     made_for = f"; it is made for --preprocess {begun.preprocess!r}" if begun.preprocess else ""
     student = Student(begun.module, classes, begun.spec, made_for)
     if isinstance(sample, Tokens):
-        student.pad = _pad_of(begun, examples.preprocess)
+        student.pad = _pad_of(begun, examples.preprocess, f"the model {begun.spec}")
         begun.remarks.extend(_choose_side(student, examples, ranks.device))
     sample = examples.finish(sample.to(ranks.device))
     check_model(student, sample)
     return Built(begun, student, check_training(student, sample, precision, share, ranks.world))
 
 
-def _pad_of(begun: Beginning, steps: Preprocess) -> int:
+def _pad_of(begun: Beginning, steps: Preprocess, title: str) -> int:
     """The token that the student's rows are padded with."""
+    if steps.is_tokenizer:
+        return steps.tokenization[0].pad_of(begun.module, title)
     own = pad_token(reader_in(begun.module) or begun.module)
     return (steps.pad if own is None else own) or 0
 

@@ -115,7 +115,12 @@ def export(options: ExportOptions, progress: Progress) -> Exported:
     model = around(module)
     if options.to == "hf":
         return _to_folder(options.checkpoint, checkpoint, model, around, out)
-    program = program_of(model)
+    try:
+        program = program_of(model)
+    except ExportError as error:
+        if checkpoint.configuration is None:
+            raise
+        raise ExportError(f"{error}. --to hf writes it as transformers saves it") from error
     before = "|".join(map(str, preprocess.picture))
     metadata = Metadata(
         model=checkpoint.model,

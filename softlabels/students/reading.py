@@ -57,7 +57,8 @@ def begin_reading(
     """
     numbers = (
         f"the inputs are texts, and the model {choice.title} takes numbers: name a classifier of "
-        f"texts, hf:FOLDER, or in Python give a module of one, with tokenizer=; there "
+        f"texts, hf:FOLDER, or a module or factory whose forward takes input_ids and "
+        f"attention_mask, with --tokenizer FOLDER (in Python tokenizer=); there "
         f"preprocess=FUNCTION makes numbers of each text, too"
     )
     if isinstance(choice.model, str) and is_own(choice.model):
@@ -71,6 +72,7 @@ def begin_reading(
         own, remark = _of_teacher(plan, begun.spec)
         begun.remarks.append(remark)
     title = f"the model {begun.spec}"
+    _refuse_unmasked(begun, title)
     preprocess, remarks = tokenization(begun.module, title, own, how)
     begun.remarks.extend(remarks)
     return Reading(begun, preprocess)
@@ -104,14 +106,18 @@ def begin_on_columns(
     begun = built_by(choice, [], classes)
     title = f"the model {begun.spec}"
     preprocess, remarks = fit_to(begun.module, title, source, given)
-    tokens = source.kind == "tokens"
-    if tokens and not keywords_of(begun.module).masked and not source.token_span.is_even:
+    if source.kind == "tokens" and not source.token_span.is_even:
+        _refuse_unmasked(begun, title)
+    begun.remarks.extend(remarks)
+    return Reading(begun, preprocess)
+
+
+def _refuse_unmasked(begun: Beginning, title: str) -> None:
+    if not keywords_of(begun.module).masked:
         raise UsageError(
             f"{title} takes no attention_mask, and rows have several lengths: it would see their "
             f"padding as tokens. Let its forward take attention_mask"
         )
-    begun.remarks.extend(remarks)
-    return Reading(begun, preprocess)
 
 
 def _of_teacher(plan: Plan | None, spec: str) -> tuple[Callable[[], Tokenizer], str]:

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 import softlabels
-from softlabels.errors import SourceError, TeacherError, UsageError
+from softlabels.errors import ExportError, SourceError, TeacherError, UsageError
+from softlabels.models.checkpoint import Checkpoint
 from softlabels.store.folder import Folder
 from softlabels.store.reader import DumpReader
 from tests.conftest import Lines, every
@@ -20,7 +21,11 @@ from tests.inputs.test_texts import write
 from tests.students.test_ranks import free_port
 from tests.text_models import (
     CONFIGS,
+    Plain,
+    Pooled,
+    Unmasked,
     alone,
+    make_pooled,
     make_tokenizer,
     save_classifier,
     sentences,
@@ -282,6 +287,8 @@ def test_a_model_that_reads_the_end_of_a_text_is_exported(made, tmp_path):
                    out=str(tmp_path / "t.pt"))  # fmt: skip
     done = softlabels.export(checkpoint=str(tmp_path / "t.pt"), to="hf")
     assert done.inputs == "texts, by its tokenizer"
+    with pytest.raises(ExportError, match=r"by torch.export: .*\. --to hf writes it as transf"):
+        softlabels.export(checkpoint=str(tmp_path / "t.pt"), to="pt2", out=str(tmp_path / "p"))
 
 
 def test_names_of_classes_that_are_not_the_datas(made, tmp_path):
@@ -301,6 +308,73 @@ def test_names_of_classes_that_are_not_the_datas(made, tmp_path):
     softlabels.export(checkpoint=str(tmp_path / "t.pt"), to="hf", out=str(tmp_path / "hf"))
     saved = transformers.AutoConfig.from_pretrained(tmp_path / "hf")
     assert saved.id2label == {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}
+
+
+def test_pairs_with_several_labels_in_fp16(tmp_path, cli):
+    """Both texts in two columns; the measures are those of each pair alone, by hand."""
+    save_classifier(tmp_path / "net", problem_type="multi_label_classification",
+                    max_position_embeddings=64)  # fmt: skip
+    config, columns = CONFIGS["absolute"](), [sentences(40), sentences(40, 7)]
+    config.num_hidden_layers, config.max_position_embeddings = 1, 64
+    config.architectures = ["BertForSequenceClassification"]
+    config.save_pretrained(tmp_path / "small")
+    some = [["good"], [], ["bad", "fair"], ["bad"]]
+    write(tmp_path / "d.jsonl", a=columns[0], b=columns[1], labels=some * 10)
+    pair = ["--data", "d.jsonl", "--input-column", "a,b", "--label-column", "labels"]
+    done = cli("dump", "--teacher", "hf:net", *pair, "--task", "multilabel", "--out", "dump")
+    assert done.code == 0, done.err
+    shown = cli("show", "dump", "--rows", 1).out
+    assert f"    a: {columns[0][0]}"[:60] in shown
+    assert f"    b: {columns[1][0]}"[:60] in shown
+    assert "label good *" in shown
+    done = cli("train", "dump", "--student", "hf:small", "--T", 2, "--epochs", 2, "--lr", 0.01,
+               "--batch-size", 8, "--precision", "fp16", "--out", "s.pt")  # fmt: skip
+    assert done.code == 0, done.err
+    checkpoint = Checkpoint.read(tmp_path / "s.pt")
+    logits = torch.from_numpy(alone(tmp_path / "net", rebuilt(checkpoint), *columns))
+    numbers = {name: place for place, name in enumerate(["bad", "fair", "good"])}
+    expected = torch.zeros(40, 3)
+    for row in range(40):
+        for name in some[row % 4]:
+            expected[row, numbers[name]] = 1
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, expected, reduction="sum")
+    done = cli("eval", "s.pt", *pair, "--split", "train", "--against", "dump", "--json")
+    assert done.code == 0, done.err
+    assert done.value["nll"] == pytest.approx(float(loss) / 40, rel=1e-4)
+    stored = every(DumpReader(Folder(str(tmp_path / "dump"))))
+    theirs, ours = torch.from_numpy(stored).double().sigmoid(), logits.double().sigmoid()
+    kl = theirs * (theirs / ours).log() + (1 - theirs) * ((1 - theirs) / (1 - ours)).log()
+    assert done.value["against"]["kl"] == pytest.approx(float(kl.sum()) / 40, rel=2e-3)
+
+
+@pytest.mark.parametrize("kind", [Plain, Pooled])
+def test_own_modules_that_take_tokens(made, tmp_path, kind, cli):
+    """A factory on the command line, with a model of transformers inside and without."""
+    factory = "tests.text_models:" + ("Plain" if kind is Plain else "make_pooled")
+    words = ["train", made / "dump", "--student", factory, "--T", 2, "--epochs", 1, "--out", "s.pt"]
+    done = cli(*words, "--tokenizer", made / "net", "--batch-size", 16)
+    assert done.code == 0, done.err
+    checkpoint = Checkpoint.read(tmp_path / "s.pt")
+    module = Plain(3) if kind is Plain else make_pooled()
+    module.load_state_dict(checkpoint.state_dict)
+    tokenizer, texts = make_tokenizer(), sentences(ROWS)
+    given = [tokenizer(text, return_tensors="pt") for text in texts]
+    with torch.inference_mode():
+        logits = torch.cat([module(t["input_ids"], t["attention_mask"]) for t in given])
+    labels = torch.tensor([["bad", "fair", "good"].index(label) for label in labels_of(texts)])
+    expected = torch.nn.functional.cross_entropy(logits, labels)
+    done = cli("eval", "s.pt", "--data", made / "d.csv", "--split", "train", "--input-column",
+               "text", "--model", factory, "--json")  # fmt: skip
+    assert done.code == 0, done.err
+    assert done.value["nll"] == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_modules_that_do_not_take_tokens_or_no_mask_are_refused(made, tmp_path):
+    options = {"dump": str(made / "dump"), "T": 2.0, "out": str(tmp_path / "s.pt")}
+    with pytest.raises(UsageError, match="takes input_ids and attention_mask, with --tokenizer"):
+        softlabels.train(student=torch.nn.Linear(3, 3), **options)
+    with pytest.raises(UsageError, match="Unmasked takes no attention_mask, and rows have several"):
+        softlabels.train(student=make_pooled(Unmasked), tokenizer=make_tokenizer(), **options)
 
 
 def test_what_is_cut_is_counted_and_remembered(made, tmp_path):
