@@ -46,6 +46,8 @@ class Answers(Protocol):
     teacher: the fields of the plan's `TeacherRecord`
     preprocess: from an input to what the teacher sees
     precision: of the teacher's run, or unknown
+    channels_last: whether pictures are given in that memory format
+    is_compiled: whether torch.compile made what runs
     classes: C
     batch_size: the rows in a batch, where the answers may depend on it
     rounding: by how much a probability may differ between two answers to the same row
@@ -69,6 +71,10 @@ class Answers(Protocol):
     def preprocess(self) -> Preprocess: ...
     @property
     def precision(self) -> str: ...
+    @property
+    def channels_last(self) -> bool: ...
+    @property
+    def is_compiled(self) -> bool: ...
     @property
     def classes(self) -> int: ...
     @property
@@ -152,6 +158,14 @@ class RunningTeacher:
     @property
     def rounding(self) -> float:
         return steady_limit(self.model, self.precision)
+
+    @property
+    def channels_last(self) -> bool:
+        return self.model.channels_last
+
+    @property
+    def is_compiled(self) -> bool:
+        return self.model.compiled is not None
 
     @property
     def pads(self) -> bool:

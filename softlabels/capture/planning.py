@@ -134,6 +134,8 @@ def draft(setup: Setup, earlier: Plan | None = None) -> Plan:
             "preprocess": str(answers.preprocess),
             "decoder": _decoder(source, answers),
             "precision": answers.precision,
+            "memory_format": "channels_last" if answers.channels_last else None,
+            "compile": answers.is_compiled,
             **setup.views.fields,
             "task": storage.task,
             "codec": storage.codec,

@@ -7,6 +7,7 @@ from typing import Any
 
 from softlabels.capture.answers import RunningTeacher
 from softlabels.capture.batching import TRIED, Batching, Found, Most, find, release
+from softlabels.capture.layouts import Layout, lay_out
 from softlabels.capture.naming import ClassNames, names_of_dump, names_of_teacher
 from softlabels.capture.pipeline import WRITES_IN_FLIGHT, Pace
 from softlabels.capture.planning import Setup, Storage, default_name
@@ -73,6 +74,10 @@ def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
     after = "class" if teacher.kind in OBJECTS else "file"
     for text in suggest_name(teacher.name, after) if options.name is None else ():
         progress.say(text)
+    out = options.out or f"data/{default_name(source, teacher.name)}"
+    ledger = Ledger(open_folder(out))
+    shape = [] if isinstance(examples, TokenInputs) else examples.input_shape
+    lay_out(teacher, options.part(Layout), shape, device, ledger.folder)
     finds = options.batch_size == "auto"
     tried_rows = TRIED if options.batch_size == "auto" else options.batch_size
     run = replace(options.part(TeacherRun), batch_size=tried_rows)
@@ -97,12 +102,11 @@ def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
         texts=examples if isinstance(examples, TokenInputs) else None,
     )
     pace = replace(options.part(Pace), batch_size=run.batch_size)
-    out = options.out or f"data/{default_name(source, teacher.name)}"
     setup = Setup(
         answers=answers,
         source=source,
         names=names,
-        ledger=Ledger(open_folder(out)),
+        ledger=ledger,
         storage=storage,
         pace=pace,
         views=views,

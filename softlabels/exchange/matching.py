@@ -78,6 +78,8 @@ class FileAnswers:
     on_gpu: ClassVar[bool] = False
     hardware: ClassVar[None] = None
     precision: ClassVar[str] = "unknown"
+    channels_last: ClassVar[bool] = False
+    is_compiled: ClassVar[bool] = False
     batch_size: ClassVar[int | None] = None
     rounding: ClassVar[float] = 0.0
 

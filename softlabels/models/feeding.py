@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from softlabels.models.compiling import is_of_compiler
 from softlabels.models.named import NamedInputs, NumberColumns
 from softlabels.models.tokens import Tokens
 from softlabels.system.devices import moved
@@ -44,7 +45,7 @@ class Feed:
         try:
             output = in_batches(call, _own(inputs, self.dtype, spare), self.rows)
         except FAILURES as error:
-            if is_out_of_memory(error):
+            if is_out_of_memory(error) or is_of_compiler(error):
                 raise
             for dtype, rows in self._other_ways(inputs, str(error)):
                 try:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from softlabels.errors import OutOfMemory, SoftlabelsError, TeacherError, UsageError
 from softlabels.models.causes import cause, first_line
+from softlabels.models.compiling import compiled, is_of_compiler
 from softlabels.models.feeding import Feed, apart, in_batches, weights_dtype
 from softlabels.models.keywords import keywords_of, whole_hint
 from softlabels.models.limits import pad_token
@@ -77,6 +78,8 @@ class Model:
     side: where rows of tokens are padded, right or left
     pad: the token that they are padded with
     apart: whether rows of tokens of one length alone are given at once, so that none is padded
+    channels_last: whether it is given pictures in that memory format
+    compiled: what runs in place of `module`, if it is compiled
     """
 
     name: str
@@ -104,6 +107,8 @@ class Model:
     side: str = "right"
     pad: int = 0
     apart: bool = False
+    channels_last: bool = False
+    compiled: Callable[..., Any] | None = None
 
     def __repr__(self) -> str:
         spec = f", {self.spec}" if self.spec else ""
@@ -144,6 +149,22 @@ class Model:
         self.module.to(device)
         return self
 
+    def lay_out(self, channels_last: bool) -> None:
+        """Pictures come with their channels last in memory, or not. The weights follow, but those
+        of an object of the user's, which is not changed."""
+        self.channels_last = channels_last
+        if channels_last and self.stays is None:
+            self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def runs(self) -> Callable[..., Any]:
+        """What is called: the module, or what was compiled of it."""
+        return self.module if self.compiled is None else self.compiled
+
+    def compile(self) -> None:
+        """Run what torch.compile makes of it, from now on. Raises UsageError where it can't."""
+        self.compiled = compiled(self.module)
+
     @torch.inference_mode()
     def logits(
         self, inputs: Tensor | NamedInputs, precision: str = "float32", spare: bool = False
@@ -176,10 +197,13 @@ class Model:
         least = (keywords.length if keywords.masked else None) or 0
 
         def call(part: Tensor | NamedInputs) -> Tensor:
-            if isinstance(part, Tensor):
-                return taken(self.module(part), len(part))
-            given, named = keywords.chosen(part.by_name(self.side, self.pad, least))
-            return taken(self.module(*given, **named), len(part))
+            if not isinstance(part, Tensor):
+                given, named = keywords.chosen(part.by_name(self.side, self.pad, least))
+                return taken(self.runs(*given, **named), len(part))
+            if part.ndim == 4:  # how pictures lie is the plan's to say, not who made them
+                last = torch.channels_last if self.channels_last else torch.contiguous_format
+                part = part.contiguous(memory_format=last)
+            return taken(self.runs(part), len(part))
 
         if isinstance(inputs, Tensor):
             refuse_unmasked(getattr(self.module, "held", self.module), inputs, self.title)
@@ -198,6 +222,10 @@ class Model:
             if is_out_of_memory(error):
                 raise OutOfMemory(no_room(len(inputs))) from error
             reason = first_line(error) if isinstance(error, RuntimeError) else cause(error)
+            if is_of_compiler(error):
+                raise TeacherError(
+                    f"{self.title} can't be compiled here: {reason}. Leave --compile out"
+                ) from error
             if isinstance(inputs, NumberColumns):
                 raise TeacherError(
                     f"{self.title} can't take {inputs}, given by name: {reason}{whole_hint(inputs)}"

@@ -132,6 +132,12 @@ class DumpOptions(ViewOptions, LabelOptions, SourceOptions, TextOptions):
     precision: Literal["float32", "bf16", "tf32", "fp16"] = option(
         "Precision of the teacher; tf32 and fp16 on CUDA.", "float32"
     )
+    memory_format: Literal["auto", "contiguous", "channels_last"] = option(
+        "How pictures lie in the teacher's memory. auto: channels_last on CUDA for convolutional "
+        "nets in less than float32, or what a dump that is there began with.",
+        "auto",
+    )
+    compile: bool = option("Compile the teacher with torch.compile.", False)
     workers: Count | None = option(
         "Threads that decode pictures. Default: the number of cores.", None
     )

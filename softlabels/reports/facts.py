@@ -143,7 +143,12 @@ def _stored(plan: Plan) -> str:
 
 
 def _made(plan: Plan) -> str:
-    return "imported" if plan.is_imported else f"teacher run in {plan.precision}"
+    if plan.is_imported:
+        return "imported"
+    how = [plan.precision]
+    how += [plan.memory_format] if plan.memory_format else []
+    how += ["compiled"] if plan.compile else []
+    return f"teacher run in {', '.join(how)}"
 
 
 def _teacher(plan: Plan) -> str:

@@ -94,6 +94,7 @@ def _options(plan: Plan, skipped: bool, data: str | None) -> tuple[dict[str, Any
         "tokenizer": steps.other_tokenizer,
         "max-length": steps.cut_at,
         "precision": plan.precision,
+        "memory-format": plan.memory_format,
         "task": plan.task if plan.task != "classification" else None,
         "codec": None if plan.codec == "dense" else plan.codec,
         "dtype": plan.dtype,
@@ -110,6 +111,7 @@ def _options(plan: Plan, skipped: bool, data: str | None) -> tuple[dict[str, Any
         "own-labels": columns.label_source is not None,
         "no-clean": plan.has_views and CLEAN not in plan.views,
         "trust-pickle": kind == "pickle",
+        "compile": plan.compile,
         "allow-batch-dependence": plan.batch_size is not None,
     }
     if source.origin == "embedded":

@@ -175,6 +175,15 @@ class Plan(PlanPart):
     precision: Text = Field(
         description="the precision of the teacher's run, such as float32, tf32 or bf16"
     )
+    memory_format: Literal["channels_last"] | None = Field(
+        default=None,
+        description="channels_last where pictures lay so in the teacher's memory; left out where "
+        "they did not",
+    )
+    compile: bool = Field(
+        default=False,
+        description="whether the teacher ran as torch.compile made it; left out where not",
+    )
     views: Views
     augment: Text | None = Field(
         description="what draws the views after 0, such as jitter(2); null where there is none"

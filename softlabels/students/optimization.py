@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from softlabels.errors import TrainingError, UsageError
 from softlabels.models.causes import cause
+from softlabels.models.compiling import compiled
 from softlabels.students.ranks import Ranks
 from softlabels.students.recipe import Recipe
 from softlabels.students.scaling import LossScale
@@ -57,10 +58,7 @@ class Optimization:
         self.wrapped = ranks.wrap(student, use_differs)
         self.forward: Callable[..., Tensor] = self.wrapped
         if recipe.compile:
-            try:
-                self.forward = torch.compile(self.wrapped)
-            except RuntimeError as error:  # of a Python or a system that torch does not compile on
-                raise UsageError(f"--compile is not possible here: {cause(error)}") from error
+            self.forward = compiled(self.wrapped)
         self.optimizer = torch.optim.AdamW(
             student.model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay
         )

@@ -159,6 +159,7 @@ def replay(
     device = teacher.device_for(rerun.device)
     precision = _precision_here(plan.precision, device, progress)
     teacher.to(device)
+    teacher.lay_out(plan.memory_format == "channels_last")
     for remark in teacher.remarks:
         progress.say(remark)
     if teacher.fingerprint != plan.teacher.fingerprint:
