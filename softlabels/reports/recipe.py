@@ -94,7 +94,7 @@ def _options(plan: Plan, skipped: bool, data: str | None) -> tuple[dict[str, Any
         "tokenizer": steps.other_tokenizer,
         "max-length": steps.cut_at,
         "precision": plan.precision,
-        "memory-format": plan.memory_format,
+        "memory-format": plan.memory_format or _contiguous(plan),
         "task": plan.task if plan.task != "classification" else None,
         "codec": None if plan.codec == "dense" else plan.codec,
         "dtype": plan.dtype,
@@ -117,6 +117,12 @@ def _options(plan: Plan, skipped: bool, data: str | None) -> tuple[dict[str, Any
     if source.origin == "embedded":
         pairs |= {"input-column": None, "label-column": None, "id-column": None}
     return pairs, flags
+
+
+def _contiguous(plan: Plan) -> str | None:
+    """Where pictures did not have their channels last, though a GPU might choose that today."""
+    chosen = plan.precision != "float32" and plan.source.kind is None and not plan.is_imported
+    return "contiguous" if chosen else None
 
 
 def what_is_teacher(plan: Plan) -> str:
