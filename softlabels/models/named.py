@@ -105,6 +105,10 @@ class NumberColumns(NamedInputs):
     def pin_memory(self) -> "NumberColumns":
         return replace(self, values=self.values.pin_memory())
 
+    @property
+    def nbytes(self) -> int:
+        return self.values.nbytes
+
     def record_stream(self, stream: Any) -> None:
         """As a tensor on CUDA has it: this stream reads the memory, too."""
         self.values.record_stream(stream)

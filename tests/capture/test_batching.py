@@ -139,6 +139,25 @@ def test_a_size_that_was_given_stays_and_the_error_says_what_helps(data, tmp_pat
         softlabels.dump(teacher=net, batch_size="some", **given)
 
 
+class Named(nn.Module):
+    """Takes two columns by name, and has memory for 40 rows at once."""
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        if len(a) > 40:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return torch.stack([a, 2 * b], 1)
+
+
+def test_columns_that_go_by_name_are_counted_too(tmp_path):
+    numbers = np.random.default_rng(0).normal(size=(2, 100)).astype(np.float32)
+    table = datasets.Dataset.from_dict({"a": numbers[0], "b": numbers[1], "label": [0, 1] * 50})
+    table.to_parquet(tmp_path / "t.parquet")
+    softlabels.dump(teacher=Named(), batch_size="auto", input_column=("a", "b"), dtype="float32",
+                    **words(str(tmp_path / "t.parquet"), tmp_path / "d"))  # fmt: skip
+    assert commits(tmp_path / "d")[0]["at_once"] == 32
+    np.testing.assert_allclose(logits(tmp_path / "d"), (numbers * [[1], [2]]).T, atol=1e-6)
+
+
 class Reader(nn.Module):
     """Reads tokens, and has memory for 20 rows at once."""
 
