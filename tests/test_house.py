@@ -72,7 +72,7 @@ inputs
 """,
     "models": """
 causes outputs sniffing last_layers metadata named
-tokens limits
+compiling tokens limits
 feeding masks keywords graphs pickles
 tokenizers padding
 specs model shards
