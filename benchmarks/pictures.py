@@ -1,6 +1,6 @@
 """What a dump of pictures costs: images a second with a teacher that computes nothing, over the
-bare loop that decodes the same pictures by the same threads and stores nothing, and over another
-version.
+bare loop that decodes the same pictures by the same threads, gives them to the same teacher and
+stores nothing, and over another version.
 
     python -m benchmarks.pictures [--old FOLDER] [--pictures 3072] [--threads 2] [--repeats 5]
                                   [--json FILE]
@@ -10,6 +10,11 @@ bytes in one Parquet file; they become uint8 [3, 224, 224] by rgb|resize(256)|ce
 teacher gives 1,000 pixels of each input as its logits. `shards` are the pictures alone: reading,
 hashing, decoding, answers, storing; `command` is the whole of `softlabels.dump`, with opening, the
 first batch that a teacher is tried on, plan and records.
+
+The bare loop, `bare`, finds the files' bytes in memory. Threads decode each picture into its place
+in a batch; meanwhile the batch before becomes float32 and is divided by 255, as any teacher needs
+it, and the teacher is called. All batches lie in the same memory. `decode` is the part of it that
+decodes, alone.
 
 --old names a checkout of another version, whose code runs the same dump. Sides run in turn, each in
 a process of its own; a ratio is the median of the rounds' ratios, with the smallest and largest
@@ -25,7 +30,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 
@@ -47,7 +54,8 @@ from softlabels.system.progress import SILENT
 
 HEIGHT, WIDTH, BATCH, CLASSES = 375, 500, 256, 1000
 PREPROCESS = "rgb|resize(256)|center_crop(224)|scale(255)"
-SIDES = "bare", "shards", "command"
+SIDES = "decode", "bare", "shards", "command"
+AHEAD = 3  # batches of the bare loop
 
 
 class Null(nn.Module):
@@ -75,7 +83,7 @@ def main() -> None:
     print(f"torch {torch.__version__}, {options.threads} decoding threads, {os.cpu_count()} cores")
     sides = {side: (side, here) for side in SIDES}
     if options.old:
-        sides |= {f"old {side}": (side, options.old.absolute()) for side in SIDES[1:]}
+        sides |= {f"old {side}": (side, options.old.absolute()) for side in SIDES[2:]}
     rounds: list[dict[str, list[float]]] = []
     with tempfile.TemporaryDirectory() as folder:
         data = str(Path(folder) / "pictures.parquet")
@@ -96,7 +104,7 @@ def report(rounds: list[dict[str, list[float]]], pictures: int) -> None:
         rates = [pictures / each[name][0] for each in rounds]
         used = [1000 * each[name][1] / pictures for each in rounds]
         print(f"{name:12} {median(rates):7,.0f} images/s, {median(used):.2f} ms of CPU an image")
-    pairs = [(name, "bare") for name in ("shards", "command")]
+    pairs = [(ours, theirs) for ours in ("shards", "command") for theirs in ("bare", "decode")]
     pairs += [(name.removeprefix("old "), name) for name in names if name.startswith("old ")]
     for ours, theirs in pairs:
         for place, clock in enumerate(("clock", "CPU time")):
@@ -124,8 +132,8 @@ def run(side: str, data: str, threads: int) -> list[float]:
     words |= {"workers": threads, "batch_size": BATCH, "name": "null"}
     with tempfile.TemporaryDirectory() as folder:
         words["out"] = str(Path(folder) / "d")
-        if side == "bare":
-            return timed(bare(data, threads))
+        if side in ("bare", "decode"):
+            return timed(bare(data, threads, teacher=Null().eval() if side == "bare" else None))
         if side == "command":
             return timed(lambda: softlabels.dump(**words))
         setup = prepare(DumpOptions(**words))
@@ -139,25 +147,45 @@ def timed(work: Callable[[], object]) -> list[float]:
     return [time.perf_counter() - began[0], time.process_time() - began[1]]
 
 
-def bare(data: str, threads: int, words: str = PREPROCESS) -> Callable[[], object]:
-    """Threads that decode pictures which lie in memory, each into its place in a batch."""
-    from concurrent.futures import ThreadPoolExecutor
-
+def bare(
+    data: str, threads: int, words: str = PREPROCESS, teacher: nn.Module | None = None
+) -> Callable[[], object]:
+    """Threads that decode pictures which lie in memory, each into its place in a batch, and a
+    teacher that is called with each batch, if there is one."""
     from softlabels.inputs.decoding import decode_image
     from softlabels.inputs.preprocess import Preprocess
 
     cells = [row["bytes"] for row in pq.read_table(data)["image"].to_pylist()]
     preprocess = Preprocess.parse(words)
-    batch = torch.empty((BATCH, *decode_image(cells[0], preprocess, 0).shape), dtype=torch.uint8)
+    shape = AHEAD, BATCH, *decode_image(cells[0], preprocess, 0).shape
+    batches, numbers = torch.empty(shape, dtype=torch.uint8), torch.empty(shape[1:])
 
     def part(start: int) -> None:
+        into = batches[start // BATCH % AHEAD].numpy()
         for place in range(start, min(start + 16, len(cells))):
-            np.copyto(batch[place % BATCH].numpy(), decode_image(cells[place], preprocess, place))
+            np.copyto(into[place % BATCH], decode_image(cells[place], preprocess, place))
 
+    def answer(start: int, parts: list[Future[None]]) -> None:
+        for each in parts:
+            each.result()
+        if teacher is not None:
+            rows = min(BATCH, len(cells) - start)
+            given = batches[start // BATCH % AHEAD, :rows]
+            for one, other in zip(numbers[:rows].split(4), given.split(4), strict=True):
+                one.copy_(other).div_(255)  # a few at a time, in the cache
+            teacher(numbers[:rows]).clone()
+
+    @torch.inference_mode()
     def loop() -> None:
+        waiting: deque[tuple[int, list[Future[None]]]] = deque()
         with ThreadPoolExecutor(threads) as pool:
-            for _ in pool.map(part, range(0, len(cells), 16)):
-                pass
+            for start in range(0, len(cells), BATCH):
+                if len(waiting) == AHEAD:
+                    answer(*waiting.popleft())
+                firsts = range(start, min(start + BATCH, len(cells)), 16)
+                waiting.append((start, [pool.submit(part, first) for first in firsts]))
+            while waiting:
+                answer(*waiting.popleft())
 
     return loop
 

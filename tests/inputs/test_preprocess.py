@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -10,6 +10,7 @@ from softlabels.inputs.augmentations import draw_shifts, shift
 from softlabels.inputs.chance import counter_random
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.spec import Call, parse_pipeline
+from softlabels.system.reused_memory import fresh
 
 
 @pytest.mark.parametrize(
@@ -257,6 +258,20 @@ def test_shift_moves_and_fills_with_zero():
     assert moved[1, 0].tolist() == [[2, 3, 0], [5, 6, 0], [8, 9, 0]]
     assert torch.equal(moved[2], batch[2])
     assert moved.dtype == torch.uint8
+
+
+divisors = st.floats(-300, 300, width=32).filter(lambda number: abs(number) > 1e-3)
+
+
+@settings(max_examples=20)
+@given(divisors, divisors, st.tuples(divisors, divisors, divisors), st.integers(0, 9))
+def test_pictures_become_the_same_numbers_in_given_memory(divisor, mean, std, rows):
+    chance = np.random.default_rng(rows)
+    batch = torch.from_numpy(chance.integers(0, 256, (rows, 3, 70, 300), np.uint8))
+    batch = batch if rows % 2 else batch[:, :, :4].permute(0, 1, 3, 2)  # more than a block; turned
+    for text in ("", f"scale({divisor})", f"scale(255)|normalize({mean}, {std})"):
+        words = Preprocess.parse(text)
+        assert torch.equal(words.on_numbers(batch, fresh), words.on_numbers(batch))
 
 
 def test_tokens_stay_whole_numbers():
