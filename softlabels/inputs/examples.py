@@ -21,6 +21,7 @@ from softlabels.inputs.checked import Checked
 from softlabels.inputs.chosen_rows import ChosenRows
 from softlabels.inputs.cropping import OnPicture
 from softlabels.inputs.decoding import decode, stack
+from softlabels.inputs.hashing import Fingerprint
 from softlabels.inputs.kept import FEW_ROWS, Kept, shared
 from softlabels.inputs.picture_cache import PictureCache
 from softlabels.inputs.preprocess import Preprocess
@@ -175,6 +176,20 @@ class Examples(ChosenRows):
         values = kept.gather(rows, self.decodes_ahead and not self.source.runs_code)
         layout = kept.memory.dtype
         return values if layout.names is None else NumberColumns(values, layout)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """That of all rows of the source, which these are. Numbers are read for it, and kept: each
+        row once."""
+        kept = self._kept
+        if kept is None or not kept.in_bulk:
+            return self.source.fingerprint
+        whole = Fingerprint()
+        for block in self.source.blocks():
+            whole.update(block.ids, block.hashes, block.labels)
+            assert isinstance(block.cells, np.ndarray), "they are numbers"
+            kept.put(block.numbers, block.cells)
+        return str(whole)
 
     def keep_on(self, device: torch.device) -> None:
         """Give rows in this device's memory, where all are kept once they are decoded."""

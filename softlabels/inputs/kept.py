@@ -11,7 +11,7 @@ are rows of a structured array, and given as their bytes.
 
 import mmap
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 
 import numpy as np
@@ -29,6 +29,7 @@ from softlabels.system.background import Filler
 DECODED_ROWS = 256  # in the background at a time
 READ_BYTES = 8 << 20  # of numbers, in bulk at a time
 FEW_ROWS = 8  # are read on their own, so that `dataset[0]` waits for no others
+FEW_BLOCKS = 2  # that a batch in order lies in
 THREADS = 2  # digests of short rows hold the interpreter's lock; the other one reads meanwhile
 
 
@@ -66,6 +67,7 @@ class Kept:
         blocks = -(-len(rows) // self.block_rows)
         self.filler = Filler(self._fill, blocks, THREADS, self._finish)
         self._blocks = iter(range(blocks))
+        self._turn: Iterator[int] | None = None  # of a DataLoader's worker
         self._reading = threading.Lock()
         self._copied: Tensor | None = None
         self._copying = threading.Lock()
@@ -96,14 +98,37 @@ class Kept:
         # a file that is whole is checked as it is read, but for a device that wants all of it
         if ahead and not (self.file is not None and self.file.is_whole and self.device is None):
             self.filler.start()
-        if len(missing) > FEW_ROWS and ahead and self.in_bulk and self.filler.is_here:
+        many = self.in_bulk and len(missing) > FEW_ROWS
+        if many and ahead and self.filler.is_here:
             self.filler.wait(lambda: bool(self.done[missing].all()))
+        elif many and get_worker_info() is not None:
+            self._fill_as_worker(missing)
         else:
             self._decode(missing)
 
+    def _fill_as_worker(self, rows: np.ndarray) -> None:
+        """The blocks that have these rows, where they are few; else block after block, until the
+        rows are there: a shuffled batch has rows of all of them. Each worker begins elsewhere, and
+        skips what others have read."""
+        worker = get_worker_info()
+        assert worker is not None, "others have threads that fill"
+        count = len(self.filler.done)
+        if self._turn is None:
+            start = count * worker.id // worker.num_workers
+            self._turn = iter([*range(start, count), *range(start)])
+        own = np.unique(self._places[rows] // self.block_rows).tolist()
+        turn = iter(own) if len(own) <= FEW_BLOCKS else self._turn
+        while not self.done[rows].all() and (block := next(turn, None)) is not None:
+            missing = self._missing_of(block)
+            self._take_over(missing, self._numbers(missing))
+        self._decode(rows[~self.done[rows]])
+
     def _fill(self, number: int) -> None:
         if self.in_bulk:
-            self._fill_in_bulk()
+            with self._reading:  # some files can only be read forwards
+                rows = self._missing_of(next(self._blocks))
+                values = self._numbers(rows)
+            self._take_over(rows, values)
         else:
             self._decode(self._missing_of(number))
 
@@ -111,19 +136,27 @@ class Kept:
         rows = self._order[block * self.block_rows : (block + 1) * self.block_rows]
         return rows[~self.done[rows]]
 
-    def _fill_in_bulk(self) -> None:
-        """The next block: some files can only be read forwards."""
-        with self._reading:
-            rows = self._missing_of(next(self._blocks))
-            if not len(rows):
-                return
-            values = self.rows.source.numbers(self.rows.positions[rows])
+    def _numbers(self, rows: np.ndarray) -> np.ndarray:
+        if not len(rows):
+            return self.memory[:0]
+        return self.rows.source.numbers(self.rows.positions[rows])
+
+    def _take_over(self, rows: np.ndarray, values: np.ndarray) -> None:
+        """These rows' numbers, if they are right. Raises what is wrong, and of which row."""
+        if not len(rows):
+            return
         if self._are_right(values, rows):
             follow = rows[-1] - rows[0] + 1 == len(rows) and (rows[1:] > rows[:-1]).all()
             self.memory[slice(rows[0], rows[-1] + 1) if follow else rows] = values
             self.done[rows] = True
-        else:  # which says what is wrong, and of which row
+        else:  # which says it
             self._decode(rows)
+
+    def put(self, rows: np.ndarray, values: np.ndarray) -> None:
+        """Numbers of these rows that were read for something else."""
+        if values.shape[1:] == self.memory.shape[1:] and values.dtype == self.memory.dtype:
+            self.memory[rows] = values
+            self.done[rows] = True
 
     def _are_right(self, values: np.ndarray, rows: np.ndarray) -> bool:
         if values.shape[1:] != self.memory.shape[1:] or values.dtype != self.memory.dtype:
@@ -153,6 +186,13 @@ class Kept:
         if not self.in_bulk or (positions[1:] > positions[:-1]).all():
             return np.arange(len(positions))
         return np.argsort(positions, kind="stable")
+
+    @cached_property
+    def _places(self) -> np.ndarray:
+        """Of each row its place in that order."""
+        places = np.empty(len(self._order), np.int64)
+        places[self._order] = np.arange(len(places))
+        return places
 
     def _decode(self, rows: np.ndarray) -> None:
         if not len(rows):

@@ -118,6 +118,8 @@ def _fit(options: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:
         label = as_tensor(labels[rows], classes).to(device, non_blocking=True)
         return {"input": examples.finish(inputs.to(device, non_blocking=True)), "label": label}
 
+    is_array = isinstance(examples, Examples)
+    fingerprint = examples.fingerprint if is_array else source.fingerprint
     data = {
         **_place(source.data, source.live),
         "split": source.split,
@@ -125,7 +127,7 @@ def _fit(options: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:
         "input_column": _remembered(options.input_column),
         "label_column": options.label_column,
         "id_column": options.id_column,
-        "fingerprint": source.fingerprint,
+        "fingerprint": fingerprint,
         "rows": len(source),
         **({} if options.task == "classification" else {"task": options.task}),
     }
@@ -138,7 +140,7 @@ def _fit(options: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:
         classes=classes,
         class_names=source.class_names,
         data=data,
-        identity=source.fingerprint,
+        identity=fingerprint,
         out=options.out,
         recipe=options.part(Recipe),
         options=options.plain,

@@ -10,10 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from torch.utils.data import DataLoader, get_worker_info
 
 import softlabels
 from softlabels.errors import AlignmentError, SourceError
 from softlabels.inputs import checked, kept
+from softlabels.inputs.opening import open_source
+from softlabels.inputs.sources import Source
 from softlabels.inputs.tables import parquet
 from softlabels.system.cache import LocalCache
 from tests.conftest import Firsts, save_script
@@ -190,3 +193,41 @@ def test_inputs_go_to_a_device_while_training_begins(dump_folder, dump, source, 
     dataset.examples._kept.filler.wait()
     assert dataset.examples._kept._copied is not None
     assert torch.equal(dataset.take(rows)["input"], expected[rows])
+
+
+def test_workers_read_numbers_in_bulk(dump, source, values, monkeypatch):
+    """A shuffled batch has rows of all row groups: gathered on their own, each would be decoded for
+    each batch."""
+    take = Source.take
+
+    def few(self, positions):
+        assert get_worker_info() is None or len(positions) <= kept.FEW_ROWS
+        return take(self, positions)
+
+    monkeypatch.setattr(Source, "take", few)
+    monkeypatch.setattr(kept, "READ_BYTES", 24 * 300)
+    dataset = softlabels.load(dump, source=str(source))
+    expected = torch.from_numpy(values)
+    for _ in range(2):
+        for batch in DataLoader(dataset, 64, shuffle=True, num_workers=2):
+            rows = [int(id[1:]) for id in batch["id"]]
+            assert torch.equal(batch["input"], expected[rows])
+    assert dataset.examples._kept.done.all()
+
+
+def test_fit_reads_numbers_once(tmp_path, values, monkeypatch):
+    read, counts = parquet.ParquetTable.read, []
+
+    def counted(self, names, start, stop):
+        counts.append((stop - start) * ("x" in names))
+        return read(self, names, start, stop)
+
+    labels = (values[:, 0] > 0).astype(int)
+    table = pa.table({"x": pa.array(list(values)), "label": labels})
+    pq.write_table(table, tmp_path / "x.parquet", row_group_size=128)
+    monkeypatch.setattr(parquet.ParquetTable, "read", counted)
+    result = softlabels.fit(data=str(tmp_path / "x.parquet"), model="linear", epochs=3,
+                            out=str(tmp_path / "t.pt"))  # fmt: skip
+    assert ROWS <= sum(counts) < 1.2 * ROWS, "some rows are a sample, or were counted by their type"
+    again = open_source(str(tmp_path / "x.parquet"))
+    assert result.checkpoint.data["fingerprint"] == again.fingerprint
