@@ -15,6 +15,7 @@ from torch import nn
 
 import softlabels
 from softlabels.errors import AlignmentError, DamagedDump, PlanMismatch, UsageError
+from softlabels.hub.labels_only import without_inputs
 from softlabels.inputs.hashing import hash_bytes
 from softlabels.store.folder import Folder
 from softlabels.store.reader import DumpReader
@@ -154,6 +155,9 @@ def test_the_source_itself_gives_the_same_pixels(place, tmp_path):
     stored = softlabels.load(str(place / "jpeg")).take(rows)["input"]
     assert torch.equal(softlabels.load(str(place / "jpeg"), source=source).take(rows)["input"],
                        stored)  # fmt: skip
+    bare = without_inputs(DumpReader(Folder(str(place / "jpeg"))), Folder(str(tmp_path / "bare")))
+    assert "stored_hash" not in pq.read_schema(next(Path(str(bare)).glob("data/*"))).names
+    assert torch.equal(softlabels.load(str(bare), source=source).take(rows)["input"], stored)
     verdict = softlabels.verify(
         dump=str(place / "jpeg"), data=source, source=True, replay=ROWS, teacher=str(place / "t.pt")
     )
