@@ -222,6 +222,7 @@ def test_pictures_that_cannot_be_read_are_left_out(place, tmp_path):
         ("resized(30, 20)", STEPS, r"the first step that does is resize\(20, bilinear, torch\)"),
         ("resized(0)", STEPS, "whole numbers from 1"),
         ("resized(20, gif)", STEPS, "then comes jpeg or png"),
+        ("resized(20)", f"jpeg(30)|{STEPS}", r"jpeg\(30\) comes before all that resizes"),
         ("shrunk(20)", STEPS, r"use none, original, resized\(256\)"),
         ("resized(20)", lambda image: torch.zeros(3, 16, 16), "write the preprocessing as text"),
     ],
@@ -249,6 +250,33 @@ def test_other_sizes_and_smaller_crops_of_what_is_stored(place):
     rows = softlabels.load(str(place / "larger")).take(range(ROWS))
     with torch.no_grad():
         assert torch.allclose(Flat()(rows["input"]), rows["logits"], atol=1e-5)
+
+
+@pytest.mark.parametrize("stored", ["none", "resized(20)"])
+def test_a_jpeg_that_the_user_asks_for_stays(place, tmp_path, stored):
+    """In what the teacher sees, and in the student's preprocessing."""
+    dump(place, str(tmp_path / "d"), store_inputs=stored,
+         preprocess="upright|rgb|resize(20)|jpeg(10)|center_crop(16)|scale(255)")  # fmt: skip
+    plan = json.loads((tmp_path / "d/plan.json").read_text())
+    resize = "upright|rgb|resize(20, bilinear, torch)"
+    through = "|jpeg(95)" if stored == "resized(20)" else ""
+    assert plan["preprocess"] == f"{resize}{through}|jpeg(10)|center_crop(16)|scale(255)"
+    rows = softlabels.load(str(tmp_path / "d")).take(range(ROWS))
+    with torch.no_grad():
+        assert torch.allclose(Flat()(rows["input"]), rows["logits"], atol=1e-5)
+    without = softlabels.load(str(place / "png")).take(range(ROWS))["input"]
+    assert (rows["input"] - without).abs().mean() > 0.02
+    result = softlabels.train(
+        dump=str(tmp_path / "d"), student="mlp:8", epochs=1, alpha=1, holdout=0,
+        out=str(tmp_path / "s.pt"),
+    )  # fmt: skip
+    assert result.checkpoint.preprocess == f"{resize}|jpeg(10)|center_crop(16)|scale(255)"
+    with pytest.raises(UsageError, match=r"jpeg\(10\) of the preprocessing, .* comes before that"):
+        softlabels.train(
+            dump=str(tmp_path / "d"), student="mlp:8", alpha=1, augment="random_resized_crop(16)",
+            preprocess="jpeg(10)|resize(16, 16)|scale(255)", out=str(tmp_path / "no.pt"),
+            source=str(place / "pictures"),
+        )  # fmt: skip
 
 
 def test_damage_is_found(place, tmp_path):

@@ -6,8 +6,10 @@ from typing import Protocol
 
 import numpy as np
 
+from softlabels.errors import UsageError
 from softlabels.inputs.augmentations import RandomResizedCrop
 from softlabels.inputs.pictures import (
+    FILE,
     SCALING,
     SIZED,
     apply_to_pixels,
@@ -37,6 +39,8 @@ class Cropping:
 
     replaced: the steps that give way
     scaled: filter and resizer of the last of them that scales; bilinear by torch where none does
+
+    Raises UsageError where a picture would become a file before it is cropped.
     """
 
     def __init__(self, preprocess: Preprocess, crop: RandomResizedCrop) -> None:
@@ -45,6 +49,11 @@ class Cropping:
         self.replaced = tuple(step for step in steps if step.name in SIZED)
         place = steps.index(self.replaced[0]) if self.replaced else len(steps)
         self.before = steps[:place]
+        if files := [step for step in self.before if step.name == FILE]:
+            raise UsageError(
+                f"{crop} crops source pictures, and {files[0]} of the preprocessing, {preprocess}, "
+                f"comes before that: put it behind what resizes, or leave it out"
+            )
         self.after = tuple(step for step in steps[place:] if step.name not in SIZED)
         scaling = [step for step in self.replaced if step.name in SCALING]
         self.scaled = how_scaled(scaling[-1]) if scaling else ("bilinear", TORCH)

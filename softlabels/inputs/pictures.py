@@ -18,6 +18,8 @@ SCALING = ("resize", "contain", "cover")  # words that scale
 SIZED = dict.fromkeys(SCALING, (*FILTERS, *RESIZERS)) | {"center_crop": ("floor",), "pad": ()}
 SHOWING = ("upright", "eight_bit", "grey", "rgb")  # words that say how a picture is shown
 FILE = "jpeg"  # a word that writes a picture as a file and reads it again
+QUALITY = 95  # of the JPEGs that dumps store of resized pictures
+OF_FILE = Call(FILE, (QUALITY,))
 
 
 def by_kind(call: Call) -> tuple[list, list[str], list[tuple]]:

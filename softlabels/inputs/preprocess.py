@@ -57,6 +57,7 @@ from softlabels.inputs.functions import Function
 from softlabels.inputs.pictures import (
     FILE,
     LARGEST,
+    OF_FILE,
     SCALING,
     SIZED,
     apply_words,
@@ -350,7 +351,12 @@ def _check_place(call: Call, before: list[Call]) -> None:
 
 
 def without_files(steps: tuple[Call, ...]) -> tuple[Call, ...]:
-    return tuple(step for step in steps if step.name != FILE)
+    """Without the files that dumps store: any other `jpeg` is a step that the user chose."""
+    return tuple(
+        step
+        for place, step in enumerate(steps)
+        if step != OF_FILE or place == 0 or steps[place - 1].name != "resize"
+    )
 
 
 def _check_arguments(call: Call) -> None:

@@ -19,6 +19,8 @@ from softlabels.inputs.hashing import hash_bytes
 from softlabels.inputs.pictures import (
     FILE,
     LARGEST,
+    OF_FILE,
+    QUALITY,
     SCALING,
     SHOWING,
     SIZED,
@@ -37,9 +39,7 @@ from softlabels.spec import Call, parse_pipeline, short
 OPTION, WORD = "--store-inputs", "resized"
 WHOLE = ("none", "original")
 JPEG, PNG = "jpeg", "png"
-QUALITY = 95  # of JPEGs
 UPRIGHT = Call("upright", ())
-OF_FILE = Call(FILE, (QUALITY,))
 
 
 @dataclass(frozen=True)
@@ -100,10 +100,16 @@ class Resized:
                 f"{OPTION} is {self}, and the pictures are preprocessed by {preprocess}, which "
                 f"takes them as they are: write the preprocessing as text, or say {OPTION} original"
             )
-        steps = without_files(preprocess.picture)
+        steps = preprocess.picture
         steps = steps if preprocess.is_upright else (UPRIGHT, *steps)
         place = next((i for i, step in enumerate(steps) if step.name not in SHOWING), len(steps))
         first = steps[place] if place < len(steps) else None
+        if first is not None and first.name == FILE:
+            raise UsageError(
+                f"{OPTION} is {self}, and {first} comes before all that resizes in the "
+                f"preprocessing, {preprocess}: put it behind {Call('resize', self.sizes)}, after "
+                f"which pictures are stored"
+            )
         if first is None or not self._fits(first):
             raise UsageError(
                 f"{OPTION} is {self}, and {_title(first)} of the preprocessing, {preprocess}: what "
@@ -113,7 +119,8 @@ class Resized:
         step = Call("resize", (*self.sizes, *how_scaled(first)))
         before, after = (*steps[:place], step), steps[place + (step == first) :]
         self._check_enough(after, preprocess)
-        before += (OF_FILE,) if self.file == JPEG else ()
+        if self.file == JPEG and (step != first or after[:1] != (OF_FILE,)):  # no plan's own words
+            before += (OF_FILE,)
         return replace(preprocess, picture=(*before, *after))
 
     def _fits(self, first: Call) -> bool:
