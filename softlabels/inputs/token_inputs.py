@@ -23,7 +23,9 @@ from softlabels.system.humanize import counted
 from softlabels.system.progress import Progress
 
 BLOCK_ROWS = 65_536
-LONGEST = 32  # texts with most characters, which are tokenised before anything is written
+LONGEST = 32  # texts with most characters, whose tokens are counted for the user
+PART_ROWS = 4096  # that are tokenised at once where only their lengths are asked for
+BESIDE_TEXT = 8  # tokens that a text may have beside one a byte: special ones
 
 
 class TokenInputs(ChosenRows):
@@ -132,6 +134,36 @@ class TokenInputs(ChosenRows):
         text = f"{counted(len(self), 'text')} of {spread}"
         return text + (f"; {cut:,} of them are cut" if cut else "")
 
+    def refuse_long(self, progress: Progress) -> None:
+        """Raises SourceError, before anything is made of the texts, for one that the model can't
+        take whole. Without a cache, whose lengths `check_lengths` looks at, those with more bytes
+        than the model takes tokens are tokenised for it.
+
+        Where a tokenizer makes more tokens than bytes of a text, its own batch is refused.
+        """
+        _, most, cuts = self.preprocess.tokenization
+        if self.cache is not None or most is None or cuts:
+            return
+        chosen, start = np.zeros(len(self.source), bool), 0
+        chosen[self.positions] = True
+        with progress.bar("measure", len(self.source), "texts") as advance:
+            for columns in self.source.text_blocks():
+                sizes = sum(
+                    pc.fill_null(pc.binary_length(c), 0).to_numpy() for c in columns.values()
+                )
+                long = np.flatnonzero(
+                    (sizes + BESIDE_TEXT > most) & chosen[start : start + len(sizes)]
+                )
+                for first in range(0, len(long), PART_ROWS):
+                    rows = long[first : first + PART_ROWS]
+                    parts = {name: column.take(rows) for name, column in columns.items()}
+                    texts = {name: pc.fill_null(c, "").to_pylist() for name, c in parts.items()}
+                    self._check(
+                        encode(Texts(texts), self.preprocess)[1], partial(self._id_of, start + rows)
+                    )
+                start += len(sizes)
+                advance(len(sizes))
+
     def remark(self) -> str:
         """The tokenizer, and what it makes of the texts; or which token pads rows of tokens."""
         if self.source.kind == "tokens":
@@ -194,9 +226,12 @@ def open_tokens(
     positions: np.ndarray | None = None,
     hashes: np.ndarray | None = None,
 ) -> TokenInputs:
-    """With the tokens of the cache, which are made now where it has none."""
+    """With the tokens of the cache, which are made now where it has none. Raises SourceError for a
+    text that has more tokens than the model takes, if there can be no cache."""
     cache = open_cache(source, preprocess, progress)
-    return TokenInputs(source, preprocess, positions, hashes, cache)
+    inputs = TokenInputs(source, preprocess, positions, hashes, cache)
+    inputs.refuse_long(progress)
+    return inputs
 
 
 def longest_rows(source: Source, positions: np.ndarray) -> np.ndarray:

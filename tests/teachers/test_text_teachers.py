@@ -118,6 +118,20 @@ def test_long_texts_are_cut_only_if_asked_and_counted(place, cli, options, most)
     assert f"{most}, truncate)" in manifest["plan"]["preprocess"]
 
 
+def test_a_text_that_is_too_long_is_refused_at_once_where_there_is_no_cache(place):
+    """Data in memory, whose longest text in tokens is one of the shorter ones in characters."""
+    model = save_classifier(place / "net")
+    texts = ["x" * 300] * 40 + sentences(60)
+    texts[95] = " ".join("a" * 40)
+    rows = [{"text": text, "label": 0} for text in texts]
+    with pytest.raises(SourceError, match="row with id 95 has 42 tokens, and the model takes 24"):
+        dumped(place, data=rows, shard_rows=16)
+    assert not (place / "dump").exists()
+    stored = dumped(place, data=rows, shard_rows=16, truncate=True)
+    cut = [*texts[:95], " ".join("a" * 22), *texts[96:]]
+    np.testing.assert_allclose(stored, alone(place / "net", model, cut), atol=2e-4, rtol=1e-4)
+
+
 def test_another_tokenizer(place):
     model = save_classifier(place / "net")
     expected = alone(place / "net", model, sentences(ROWS))
