@@ -74,6 +74,7 @@ inputs
 causes outputs sniffing last_layers metadata named
 compiling tokens limits
 feeding masks keywords graphs pickles
+lengths
 tokenizers padding
 specs model shards
 naming blueprints

@@ -7,6 +7,7 @@ from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import Source
 from softlabels.inputs.token_span import Seen, TokenSpan
 from softlabels.models.keywords import keywords_of
+from softlabels.models.lengths import runs_on
 from softlabels.models.limits import Limits, is_pretrained, limits_of, refuse_without_pad
 from softlabels.models.tokens import BESIDE, IDS, MASK
 from softlabels.system.humanize import few
@@ -38,7 +39,7 @@ def fit_to(
     if is_pretrained(getattr(module, "held", module)):
         refuse_without_pad(module, title)
     pad = limits.pad if given is None or given.pad is None else given.pad
-    _check_span(span, limits, title)
+    remarks += _check_span(span, limits, module, title)
     if source.columns.mask is None:
         remarks += _unmasked(span, pad, title)
     if not keywords.masked and not span.is_even:
@@ -49,11 +50,14 @@ def fit_to(
     return Preprocess.parse("tokens" if pad is None else f"tokens({pad})"), remarks
 
 
-def _check_span(span: TokenSpan, limits: Limits, title: str) -> None:
-    if limits.longest is not None and span.longest.value > limits.longest:
+def _check_span(span: TokenSpan, limits: Limits, module: nn.Module, title: str) -> list[str]:
+    """A warning where rows are longer than the model's configuration says, and it runs on them."""
+    longer = limits.longest is not None and span.longest.value > limits.longest
+    row = f"the row with id {span.longest.id!s} has {span.longest.value:,} tokens, and {title}"
+    if longer and not runs_on(module, span.longest.value):
         raise SourceError(
-            f"the row with id {span.longest.id!s} has {span.longest.value:,} tokens, and {title} "
-            f"takes {limits.longest:,}: cut it where its tokens are made, or leave out the row"
+            f"{row} takes {limits.longest:,}: cut it where its tokens are made, or leave out the "
+            f"row"
         )
     if limits.vocabulary is not None and span.largest.value >= limits.vocabulary:
         raise SourceError(
@@ -61,6 +65,12 @@ def _check_span(span: TokenSpan, limits: Limits, title: str) -> None:
             f"and {title} knows {limits.vocabulary:,}, from 0 to {limits.vocabulary - 1:,}: make "
             f"the tokens with its own tokenizer"
         )
+    if not longer:
+        return []
+    return [
+        f"warning: {row} says {limits.longest:,}: it runs on longer rows, and was perhaps trained "
+        f"on none"
+    ]
 
 
 def _unmasked(span: TokenSpan, pad: int | None, title: str) -> list[str]:

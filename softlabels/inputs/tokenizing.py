@@ -10,6 +10,7 @@ from softlabels.errors import UsageError
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import Source
 from softlabels.models.checkpoint import tokenizer_at
+from softlabels.models.lengths import runs_on
 from softlabels.models.tokenizers import Tokenizer, tokenizer_of
 from softlabels.system.humanize import few
 
@@ -81,7 +82,14 @@ def tokenization(
     if asked is None and not how.truncate and trained is not None:
         asked = trained.cut_at
     if asked is not None and most is not None and asked > most:
-        raise UsageError(f"--max-length is {asked:,}, and {title} takes {most:,} tokens at most")
+        if not runs_on(module, asked):
+            raise UsageError(
+                f"--max-length is {asked:,}, and {title} takes {most:,} tokens at most"
+            )
+        remarks.append(
+            f"warning: --max-length is {asked:,}, and {title} or its tokenizer says {most:,}: it "
+            f"runs on longer rows, and was perhaps trained on none"
+        )
     if how.truncate and asked is None and most is None:
         raise UsageError(
             f"--truncate: neither {title} nor its tokenizer says how many tokens it takes; say "

@@ -2,6 +2,7 @@
 is padding."""
 
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,9 @@ def limits_of(module: Any) -> Limits:
     held: Any = getattr(module, "held", module)
     if not is_pretrained(held):
         return Limits()
-    inputs = held.get_input_embeddings()
+    inputs = None
+    with suppress(NotImplementedError):  # of models without such a table, as CANINE
+        inputs = held.get_input_embeddings()
     known = getattr(inputs, "num_embeddings", getattr(held.config, "vocab_size", None))
     return Limits(known, _positions(held), pad_token(held))
 
@@ -69,6 +72,7 @@ def _positions(module: nn.Module) -> int | None:
     if type(most) is not int or most <= 0:
         return None
     for name, part in module.named_modules():
-        if name.endswith("position_embeddings") and isinstance(part, nn.Embedding):
-            return most - (0 if part.padding_idx is None else part.padding_idx + 1)
+        padding = getattr(part, "padding_idx", None)
+        if name.endswith("position_embeddings") and type(padding) is int:
+            return most - (padding + 1)
     return most

@@ -86,7 +86,10 @@ class Options:
     def __post_init__(self, progress: Progress) -> None:
         types = hints_of(type(self))
         for one in fields(self):
-            value = checked(name_of(one), getattr(self, one.name), types[one.name])
+            given = getattr(self, one.name)
+            if given is None and one.default == ():  # None is no name, too
+                given = ()
+            value = checked(name_of(one), given, types[one.name])
             object.__setattr__(self, one.name, value)
             empty = isinstance(value, str) and not value
             if empty and one.name != "preprocess":  # an empty preprocessing is one

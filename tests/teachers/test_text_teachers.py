@@ -118,6 +118,25 @@ def test_long_texts_are_cut_only_if_asked_and_counted(place, cli, options, most)
     assert f"{most}, truncate)" in manifest["plan"]["preprocess"]
 
 
+def test_more_tokens_than_the_configuration_says_where_the_model_takes_them(place):
+    """Relative positions go on, where a table of them ends."""
+    model = save_classifier(place / "net", "relative")
+    texts = [*sentences(ROWS)[1:], " ".join(["garlic bread"] * 20)]
+    write(place / "d.csv", text=texts, label=["bad", "good"] * 50)
+    with pytest.raises(SourceError, match="row with id 99 has 42 tokens, and the model takes 24"):
+        dumped(place)
+    lines = Lines()
+    stored = dumped(place, max_length=50, progress=lines)
+    np.testing.assert_allclose(stored, alone(place / "net", model, texts), atol=2e-4, rtol=1e-4)
+    assert any(line.startswith("warning: --max-length is 50, and the tea") for line in lines.lines)
+    tokens = transformers.AutoTokenizer.from_pretrained(place / "net")(texts)["input_ids"]
+    write(place / "t.jsonl", input_ids=tokens, label=["bad", "good"] * 50)
+    again = dumped(place, data=str(place / "t.jsonl"), input_column=None, out=str(place / "e"),
+                   progress=lines)  # fmt: skip
+    np.testing.assert_allclose(again, stored, atol=2e-4, rtol=1e-4)
+    assert any("has 42 tokens, and the teacher net says 24" in line for line in lines.lines)
+
+
 def test_a_text_that_is_too_long_is_refused_at_once_where_there_is_no_cache(place):
     """Data in memory, whose longest text in tokens is one of the shorter ones in characters."""
     model = save_classifier(place / "net")
