@@ -156,6 +156,8 @@ def dump_shards(job: Job, shards: Iterable[int]) -> Iterator[int]:
             for batch in timing.awaited(batches):
                 with timing.of(TEACHER):
                     answer = answer_to(job.answers, batch.ready) if len(batch.ready.rows) else None
+                if not isinstance(batch.ready.inputs, Tokens):  # their lengths are counted
+                    batch = replace(batch, ready=replace(batch.ready, inputs=None))
                 pending.append(writer.submit(scribe.write, batch, answer))
                 while len(pending) > WRITES_IN_FLIGHT or (pending and pending[0].done()):
                     yield written()

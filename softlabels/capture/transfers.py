@@ -5,8 +5,7 @@ the answers to the last ones leave during a forward pass; the answering thread w
 On other devices both are plain copies. N rows of a batch, C classes.
 """
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
@@ -39,17 +38,16 @@ class Arriving:
 
 @dataclass(frozen=True)
 class Lanes:
-    """The ways to a device and back."""
+    """The ways to a device and back. streams: of CUDA, by direction and device"""
 
     device: torch.device
+    streams: dict[tuple[str, torch.device], torch.cuda.Stream] = field(default_factory=dict)
 
-    @cached_property
-    def _there(self) -> torch.cuda.Stream:
-        return torch.cuda.Stream(self.device)
-
-    @cached_property
-    def _back(self) -> torch.cuda.Stream:
-        return torch.cuda.Stream(self.device)
+    def _stream(self, direction: str, device: torch.device) -> torch.cuda.Stream:
+        key = direction, device
+        if key not in self.streams:
+            self.streams[key] = torch.cuda.Stream(device)
+        return self.streams[key]
 
     def to_device(self, inputs: Numbers) -> Numbers:
         """They are there for what the calling thread launches from now on. Pinned inputs are copied
@@ -57,9 +55,10 @@ class Lanes:
         if self.device.type != "cuda":
             return inputs.to(self.device)
         computing = torch.cuda.current_stream(self.device)
-        with torch.cuda.stream(self._there):
+        there = self._stream("there", self.device)
+        with torch.cuda.stream(there):
             on_device = inputs.to(self.device, non_blocking=True)
-        computing.wait_stream(self._there)
+        computing.wait_stream(there)
         # their memory belongs to the other stream, which must not use it again before they are read
         on_device.record_stream(computing)
         return on_device
@@ -70,11 +69,13 @@ class Lanes:
         every device."""
         if logits_NC.device.type != "cuda":
             return Arriving(logits_NC, at_once)
-        self._back.wait_stream(torch.cuda.current_stream(logits_NC.device))
-        with torch.cuda.stream(self._back):
+        # of the device that has them: a model of several has its last layer on another
+        back = self._stream("back", logits_NC.device)
+        back.wait_stream(torch.cuda.current_stream(logits_NC.device))
+        with torch.cuda.stream(back):
             here_NC = torch.empty(logits_NC.shape, dtype=logits_NC.dtype, pin_memory=True)
             here_NC.copy_(logits_NC, non_blocking=True)
             arrived = torch.cuda.Event(blocking=True)  # a wait that spins would take a core
-            arrived.record(self._back)
-        logits_NC.record_stream(self._back)  # their memory is not used again before they are copied
+            arrived.record(back)
+        logits_NC.record_stream(back)  # their memory is not used again before they are copied
         return Arriving(here_NC, at_once, arrived)

@@ -13,7 +13,8 @@ V1 = (
     ("total_inactive_file", "total_active_file"),
 )
 
-FULL = ("out of memory", "can't allocate memory", "not enough memory")  # what errors say
+# what errors say; the last is of CUDA's libraries
+FULL = ("out of memory", "can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

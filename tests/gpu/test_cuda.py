@@ -83,6 +83,25 @@ def test_no_precision_makes_a_steady_teacher_depend_on_its_batch(tmp_path, preci
         assert verdict.replay.steady
 
 
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_a_convolutional_net_has_its_channels_last_in_less_than_float32(tmp_path, precision):
+    torch.save(Deep(), tmp_path / "t.pt")
+    words = {"teacher": str(tmp_path / "t.pt"), "data": "digits", "trust_pickle": True,
+             "preprocess": "rgb|resize(32)|scale(255)", "device": "cuda", "precision": precision,
+             "own_labels": True, "dtype": "float32"}  # fmt: skip
+    plans = {}
+    for layout in ("auto", "contiguous", "channels_last"):
+        out = tmp_path / layout
+        done = softlabels.dump(**words, memory_format=layout, out=str(out))
+        assert done.manifest is not None
+        plans[layout] = done.manifest.plan.memory_format
+    expected = None if precision == "float32" else "channels_last"
+    assert plans == {"auto": expected, "contiguous": None, "channels_last": "channels_last"}
+    apart = logits(tmp_path / "contiguous") - logits(tmp_path / "channels_last")
+    spread = logits(tmp_path / "contiguous").std()
+    assert abs(apart).max() < (1e-3 if precision == "float32" else 0.2) * spread
+
+
 class Broad(nn.Module):
     """Vectors of 6 through wide layers, so that a batch computes while others are copied."""
 
