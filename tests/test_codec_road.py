@@ -198,7 +198,11 @@ def test_a_teacher_that_answers_otherwise_is_found_at_resume(dump, teacher, tmp_
     (out / "commits" / "00003.json").unlink()
     (out / "softlabels.json").unlink()
     real = softlabels.Teacher.logits
-    monkeypatch.setattr(softlabels.Teacher, "logits", lambda self, *given: real(self, *given) * 1.1)
+
+    def other(self, *given, **named):
+        return real(self, *given, **named) * 1.1
+
+    monkeypatch.setattr(softlabels.Teacher, "logits", other)
     with pytest.raises(TeacherError, match=r"answers otherwise than when .* was begun"):
         softlabels.dump(teacher=teacher, out=str(out), resume=True, **WORDS)
 
