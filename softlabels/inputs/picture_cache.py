@@ -155,7 +155,8 @@ class PictureCache:
         except Timeout:
             return None
         except (DiskFull, OSError) as error:
-            shutil.rmtree(self.place, ignore_errors=True)
+            if lock.is_locked:  # else another process may have its pictures there
+                shutil.rmtree(self.place, ignore_errors=True)
             lock.release()
             why = "the disk is full" if is_full(error) else error
             self.progress.say(

@@ -1,5 +1,6 @@
 """Decoded pictures that don't fit into memory are kept in a mapped file of the cache."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 import softlabels
 from softlabels.inputs import decoding, examples
@@ -131,6 +133,21 @@ def test_others_decode_for_themselves_until_it_is_whole(dump_folder, pictures, p
     assert not second.examples._kept or second.examples._kept.file.is_whole
     check(first, pictures)
     assert check(second, pictures).examples._kept.file.is_whole
+
+
+def test_who_gets_no_lock_leaves_what_another_process_decodes(
+    dump_folder, pictures, place, monkeypatch
+):
+    first, second = softlabels.load(dump_folder), softlabels.load(dump_folder)
+    next(iter(first.batches(100)))
+
+    def acquire(lock):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(FileLock, "acquire", acquire)
+    check(second, pictures)
+    check(first, pictures)
+    assert list(place.glob("*/checks.npy"))
 
 
 def test_without_room_they_are_decoded_each_time(dump_folder, pictures, place, monkeypatch):
