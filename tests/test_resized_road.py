@@ -212,6 +212,18 @@ def test_pictures_that_cannot_be_read_are_left_out(place, tmp_path):
         assert torch.allclose(Flat()(rows["input"]), rows["logits"], atol=1e-5)
 
 
+def test_a_picture_too_long_for_a_jpeg_is_left_out(tmp_path, place):
+    (tmp_path / "t.pt").write_bytes((place / "t.pt").read_bytes())
+    (tmp_path / "pictures/a").mkdir(parents=True)
+    for row, width in enumerate((30, 4000, 4000)):  # there are no two in a row to try a teacher on
+        picture(1 if row else 30, width).save(tmp_path / f"pictures/a/{row}.png")
+    result = dump(tmp_path, "d", store_inputs="resized(20)", on_error="skip")
+    assert [entry.id for entry in result.manifest.skipped] == ["a/1.png", "a/2.png"]
+    assert "20×80,000 pixels, and a JPEG at most 65,500 a side" in result.manifest.skipped[0].reason
+    result = dump(tmp_path, "whole", store_inputs="resized(20, png)")
+    assert result.manifest.skipped == []
+
+
 @pytest.mark.parametrize(
     ("stored", "steps", "text"),
     [

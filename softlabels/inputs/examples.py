@@ -124,26 +124,20 @@ class Examples(ChosenRows):
         """The first inputs that can be read, to try a model on. If none can, raises
         UnreadableInput for the first."""
         if rows not in self._samples:
-            self._samples[rows] = self._read_sample(rows)
+            self._samples[rows] = self._first_readable(rows)[1]
         sample: Any = self._samples[rows]  # columns, and of streamed rows texts or tokens, too
         return sample.clone() if isinstance(sample, Tensor) else sample
-
-    def _read_sample(self, rows: int) -> Tensor:
-        first: UnreadableInput | None = None
-        for start in range(min(len(self), BLOCK_ROWS)):
-            try:
-                return self.gather_uncached(np.arange(start, min(start + rows, len(self))))
-            except UnreadableInput as error:
-                first = first or error
-        assert first is not None, "a source has at least one row"
-        raise first
 
     def first_readable(self, count: int) -> tuple[np.ndarray, Tensor]:
         """The first `count` source rows that can be read (fewer where the first thousands have no
         more), and their inputs, [N, …]. Raises UnreadableInput if there are none."""
+        rows, inputs = self._first_readable(count)
+        return self.positions[rows], inputs
+
+    def _first_readable(self, count: int) -> tuple[np.ndarray, Tensor]:
         rows = np.arange(min(count, len(self)))
         with suppress(UnreadableInput):
-            return self.positions[rows], self.gather_uncached(rows)
+            return rows, self.gather_uncached(rows)
         kept: list[int] = []
         for row in range(min(len(self), max(count, BLOCK_ROWS))):
             with suppress(UnreadableInput):
@@ -153,7 +147,7 @@ class Examples(ChosenRows):
                 break
         if not kept:
             self.gather_uncached(rows[:1])
-        return self.positions[kept], self.gather_uncached(np.array(kept))
+        return np.array(kept), self.gather_uncached(np.array(kept))
 
     @cached_property
     def decoded_bytes(self) -> int:

@@ -18,6 +18,7 @@ SCALING = ("resize", "contain", "cover")  # words that scale
 SIZED = dict.fromkeys(SCALING, (*FILTERS, *RESIZERS)) | {"center_crop": ("floor",), "pad": ()}
 SHOWING = ("upright", "eight_bit", "grey", "rgb")  # words that say how a picture is shown
 FILE = "jpeg"  # a word that writes a picture as a file and reads it again
+LONGEST = 65_500  # pixels a side of a JPEG, by libjpeg
 QUALITY = 95  # of the JPEGs that dumps store of resized pictures
 OF_FILE = Call(FILE, (QUALITY,))
 
@@ -97,7 +98,14 @@ def _apply(pixels: np.ndarray, call: Call) -> np.ndarray:
 
 
 def as_jpeg(pixels_HWC: np.ndarray, quality: int) -> bytes:
-    """A JPEG file of pixels, in grey or with colours at full size (4:4:4), without EXIF data."""
+    """A JPEG file of pixels, in grey or with colours at full size (4:4:4), without EXIF data.
+    Raises ValueError for more pixels a side than such a file has."""
+    height, width, _ = pixels_HWC.shape
+    if max(height, width) > LONGEST:
+        raise ValueError(
+            f"resized, it has {height:,}×{width:,} pixels, and a JPEG at most {LONGEST:,} a side: "
+            f"a PNG, as resized(…, png) stores, has more"
+        )
     space = "GRAY" if pixels_HWC.shape[2] == 1 else "RGB"
     content: bytes = simplejpeg.encode_jpeg(
         np.ascontiguousarray(pixels_HWC), quality, space, "Gray" if space == "GRAY" else "444"
