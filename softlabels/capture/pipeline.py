@@ -5,7 +5,6 @@ on the calling thread, and one thread encodes and writes. Whatever fails anywher
 once, and commits nothing.
 """
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -41,6 +40,7 @@ from softlabels.store.ledger import Ledger
 from softlabels.store.records import Plan, Skipped
 from softlabels.store.writer import ShardWriter, shard_schema, stored_features
 from softlabels.system.background import cores
+from softlabels.system.environment import number_in_environment
 from softlabels.system.reused_memory import Empty, ReusedMemory, fresh, pinned
 
 Item = TypeVar("Item")
@@ -66,6 +66,9 @@ class Pace:
     on_error: str = "stop"
     allow_codec_error: bool = False
 
+    def __post_init__(self) -> None:
+        _ = self.cores  # a wrong environment is refused before anything is written
+
     @property
     def threads(self) -> int:
         """Threads that decode pictures."""
@@ -74,7 +77,8 @@ class Pace:
     @property
     def cores(self) -> int:
         """Those of this process. Ranks of one machine share its cores."""
-        return max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+        ranks = number_in_environment("LOCAL_WORLD_SIZE", 1, least=1)
+        return max(1, cores() // ranks)
 
     @property
     def readers(self) -> int:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from softlabels.errors import StoreError, UsageError
+from softlabels.system.environment import number_in_environment
 
 COMING = 1800.0  # seconds for a rank to open its teacher and data
 LEAVING = 60.0  # seconds in which the store's host waits for ranks that never came
@@ -157,7 +158,10 @@ class Team:
 
 def join_team() -> Team:
     """The team that the environment describes. Raises UsageError where part of it is missing."""
-    world, elastic = _number("WORLD_SIZE", 1), "TORCHELASTIC_RUN_ID" in os.environ
+    world, elastic = (
+        number_in_environment("WORLD_SIZE", 1, least=1),
+        "TORCHELASTIC_RUN_ID" in os.environ,
+    )
     if world == 1 and not elastic:
         return Team()
     missing = [n for n in ("RANK", "MASTER_ADDR", "MASTER_PORT") if n not in os.environ]
@@ -166,14 +170,14 @@ def join_team() -> Team:
             f"WORLD_SIZE is {world}, but {' and '.join(missing)} are not set; start the ranks with "
             f"torchrun, or unset WORLD_SIZE"
         )
-    rank = _number("RANK", 0)
+    rank = number_in_environment("RANK", 0)
     try:
         meeting = torch.distributed.rendezvous("env://", timeout=timedelta(seconds=COMING))
         store, rank, world = next(meeting)
     except (torch.distributed.DistError, RuntimeError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise StoreError(f"rank {rank} of {world} found no other: {first}") from error
-    restarts = _number("TORCHELASTIC_RESTART_COUNT", 0)
+    restarts = number_in_environment("TORCHELASTIC_RESTART_COUNT", 0)
     agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     return Team(
         rank=rank,
@@ -189,11 +193,3 @@ def _root(store: Any) -> Any:
     while isinstance(store, torch.distributed.PrefixStore):
         store = store.underlying_store
     return store
-
-
-def _number(name: str, default: int) -> int:
-    text = os.environ.get(name, str(default))
-    try:
-        return int(text)
-    except ValueError:
-        raise UsageError(f"{name} is {text!r} in the environment; expected a number") from None

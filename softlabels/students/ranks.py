@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from softlabels.errors import SoftlabelsError, TrainingError, UsageError
 from softlabels.system.devices import resolve_device
+from softlabels.system.environment import number_in_environment
 from softlabels.system.humanize import counted
 
 _runs = itertools.count()  # the same on every rank, as all call the same verbs
@@ -43,7 +44,7 @@ class Ranks:
     ) -> None:
         _check_launcher(precision)
         self.device = resolve_device(device)
-        expected = _environment("WORLD_SIZE", 1)
+        expected = number_in_environment("WORLD_SIZE", 1, least=1)
         if expected > 1 and self.device.type == "cuda":
             _check_gpus()
         cpu = expected > 1 and self.device.type == "cpu"
@@ -212,13 +213,6 @@ def _leave() -> None:
         torch.distributed.destroy_process_group()
 
 
-def _environment(name: str, default: int) -> int:
-    text = os.environ.get(name, str(default))
-    if not text.isdigit():
-        raise UsageError(f"{name} is {text!r} in the environment; expected a number")
-    return int(text)
-
-
 def _check_launcher(precision: str) -> None:
     """Raises UsageError where `accelerate launch`, or its configuration, says another precision."""
     theirs = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
@@ -234,7 +228,10 @@ def _check_launcher(precision: str) -> None:
 def _check_gpus() -> None:
     """Raises UsageError where processes on this machine would share a GPU. NCCL, which averages the
     gradients, refuses that, but its error only speaks of a duplicate or an invalid device."""
-    here = max(_environment("LOCAL_WORLD_SIZE", 1), _environment("LOCAL_RANK", 0) + 1)
+    here = max(
+        number_in_environment("LOCAL_WORLD_SIZE", 1, least=1),
+        number_in_environment("LOCAL_RANK", 0) + 1,
+    )
     gpus = torch.cuda.device_count()
     if here > gpus:
         raise UsageError(

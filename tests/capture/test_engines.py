@@ -19,6 +19,7 @@ from softlabels.capture.team import Team, join_team
 from softlabels.errors import MissingExtra, SoftlabelsError, UsageError
 from tests.capture import harm
 from tests.capture.test_trust import Slow, commits, slow_words
+from tests.conftest import Linear, make_vectors
 from tests.processes import kill, start, wait_for
 
 pytestmark = pytest.mark.slow
@@ -229,6 +230,16 @@ def test_half_an_environment_is_said(monkeypatch):
         join_team()
     monkeypatch.delenv("WORLD_SIZE")
     assert join_team() == Team(0, 1)
+
+
+@pytest.mark.parametrize("text", ["two", "0", "-1", "²", ""])
+def test_a_launcher_that_counts_no_ranks_is_refused_before_a_dump(monkeypatch, tmp_path, text):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", text)
+    data = make_vectors(tmp_path / "d.parquet", 4)
+    message = f"LOCAL_WORLD_SIZE is '{text}' in the environment; expected a whole number, 1 or more"
+    with pytest.raises(UsageError, match=message):
+        softlabels.dump(teacher=Linear(), data=data, out=str(tmp_path / "d"))
+    assert not (tmp_path / "d").exists()
 
 
 def torchrun(slow: dict, out: Path, *words: str, world: int = 2) -> subprocess.Popen:
