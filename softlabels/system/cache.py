@@ -144,8 +144,11 @@ class LocalCache:
 
 
 def _of_file(path: str, sha256: str) -> str:
-    stat = os.stat(path)  # a changed file gets another mark
-    return f"{sha256} {stat.st_dev} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns}"
+    """A changed file gets another mark, also where its time of change was set back: no program sets
+    st_ctime."""
+    stat = os.stat(path)
+    times = f"{stat.st_mtime_ns} {stat.st_ctime_ns}"
+    return f"{sha256} {stat.st_dev} {stat.st_ino} {stat.st_size} {times}"
 
 
 def hold(copy: str | os.PathLike[str], user: object) -> None:
