@@ -143,6 +143,20 @@ class Preprocess:
             raise UsageError(f"--preprocess: {alone} stands alone, not in {text!r}")
         return cls(tuple(picture), tuple(numbers))
 
+    @staticmethod
+    def check_record(text: str) -> None:
+        """Raises UsageError for a step of a record that scales and leaves out its filter or its
+        resizer: what they are by default is a user's choice of today, not what a teacher saw."""
+        for call in parse_pipeline(text, "preprocess"):
+            _, names, _ = by_kind(call)
+            short_one = call.name in SCALING and len(names) < len(("filter", "resizer"))
+            if short_one or call.name == "crop_pct":
+                raise UsageError(
+                    f"preprocess has the step {short(str(call))}, and a record says with which "
+                    f"filter and resizer pictures were scaled, such as resize(256, bilinear, "
+                    f"pillow). It is of an older softlabels, or by hand: dump again"
+                )
+
     @property
     def keeps_tokens(self) -> bool:
         """Whether whole numbers stay whole."""

@@ -271,6 +271,7 @@ class Plan(PlanPart):
             if positions != self.positions:
                 raise ValueError(f"positions is {self.positions}, and {self.codec} has {positions}")
         try:
+            Preprocess.check_record(self.preprocess)
             stored = self.stored
             place = stored and stored.done_in(Preprocess.parse(self.preprocess).picture)
         except UsageError as error:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import sys
@@ -170,7 +171,9 @@ HOSTILE: dict[str, Callable[[Path], Any]] = {
     "columns that are text": source_with(columns="label"),
     "class names that are numbers": source_with(class_names=list(range(10))),
     "another number of class names": source_with(class_names=["a"]),
-    "a preprocessing that makes giants": plan_with(preprocess="resize(9000000)|scale(255)"),
+    "a preprocessing that makes giants": plan_with(
+        preprocess="resize(9000000, bilinear, torch)|scale(255)"
+    ),
     "a preprocessing that is code": plan_with(preprocess="__import__('os').system('touch /pwned')"),
     "statistics that are text": statistics(entropy="x" * 1000),
     "statistics that are infinite": statistics(min=float("-inf")),
@@ -251,6 +254,18 @@ def test_a_hostile_dump_harms_nobody(what, dump_folder, teacher, tmp_path):
     }
     assert around == {"victim", "b", "d"}
     assert all(len(words) < 1500 for words in said.values()), "no megabytes in an error"
+
+
+@pytest.mark.parametrize(
+    "step", ["resize(8)", "resize(8, bicubic)", "contain(8, torch)", "crop_pct(0.9, 8)"]
+)
+def test_a_plan_that_does_not_say_how_pictures_are_scaled_is_refused(step, dump_folder, tmp_path):
+    folder = shutil.copytree(dump_folder, tmp_path / "d")
+    plan_with(preprocess=f"upright|{step}|scale(255)")(folder)
+    message = rf"step {re.escape(step)}, and a record says with which filter and resizer"
+    for door in (softlabels.info, softlabels.load):
+        with pytest.raises(SoftlabelsError, match=message):
+            door(folder)
 
 
 def mutate(content: bytes, chance: random.Random) -> bytes:
