@@ -158,7 +158,9 @@ class EvalOptions(SourceOptions, TextOptions):
         "Data to measure on. Default: the data that the checkpoint was trained on.", None
     )
     split: str | None = option(  # type: ignore[assignment]
-        "Which split of the data. Default: test; with --holdout that of training.", None
+        "Which split of the data. Default: test, or all of a file; with --holdout that of "
+        "training.",
+        None,
     )
     holdout: bool = option(
         "Measure on the rows that the training of the checkpoint held out.", False, flag="--holdout"

@@ -18,6 +18,7 @@ from softlabels.inputs.label_numbers import has_two_classes
 from softlabels.inputs.opening import DataChoice, LabelChoice, open_chosen
 from softlabels.inputs.preprocessing import introduce
 from softlabels.inputs.sources import Source
+from softlabels.inputs.tables.opening import is_one_split
 from softlabels.inputs.text_inputs import numbers_alone
 from softlabels.inputs.token_inputs import TokenInputs
 from softlabels.inputs.tokenizing import Tokenizing
@@ -174,7 +175,10 @@ def _open_data(
 ) -> Source:
     """The data that were chosen, else those that the model remembers."""
     remembered = model.remembered
-    split = options.split or (remembered.get("split") if options.holdout else None) or "test"
+    # what is named is measured on; what training remembers may be the very rows that it saw
+    named = options.data is not None and is_one_split(options.data)
+    usual = "train" if named else "test"
+    split = options.split or (remembered.get("split") if options.holdout else None) or usual
     choice = DataChoice(
         options.data, split, options.revision, options.input_column, options.label_column,
         options.id_column,

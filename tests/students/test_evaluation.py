@@ -9,7 +9,13 @@ import pytest
 import torch
 
 import softlabels
-from softlabels.errors import AlignmentError, LabelSpaceMismatch, StoreError, UsageError
+from softlabels.errors import (
+    AlignmentError,
+    LabelSpaceMismatch,
+    SourceError,
+    StoreError,
+    UsageError,
+)
 from softlabels.students.holdout import choose_rows
 from tests.conftest import make_vectors
 from tests.inputs.test_orientation import Heard
@@ -35,6 +41,21 @@ def logits() -> np.ndarray:
 def evaluate(data, **options):
     given = {"checkpoint": torch.nn.Identity(), "split": "train", **options}
     return softlabels.evaluate(data=data, **given)
+
+
+def test_a_file_or_a_data_set_needs_no_split(tmp_path, logits):
+    label = datasets.ClassLabel(names=NAMES)
+    data = write(tmp_path / "d.parquet", logits, logits.argmax(-1).tolist(), label)
+    table = datasets.load_dataset("parquet", data_files=data, split="train")
+    table.save_to_disk(tmp_path / "saved")
+    for one in (data, table, list(table), str(tmp_path / "saved")):
+        found = evaluate(one, split=None)
+        assert (found["errors"], found["rows"], found["split"]) == (0, ROWS, "train")
+    several = tmp_path / "several"
+    several.mkdir()
+    shutil.copy(data, several / "train.parquet")
+    with pytest.raises(SourceError, match="has no split 'test'; it has train: use --split"):
+        evaluate(str(several), split=None)
 
 
 def test_top_5_and_each_class(tmp_path, logits):

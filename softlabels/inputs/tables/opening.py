@@ -77,6 +77,15 @@ def open_data(data: Any, split: str, revision: str | None = None) -> Opened:
     return _open_hub(data, split, revision)
 
 
+def is_one_split(data: Any) -> bool:
+    """Whether it is one split by its kind, which `train` stands for: a file, or a data set in
+    memory."""
+    if isinstance(data, str):
+        path = local_path(data)
+        return path is not None and (path.is_file() or (path / "state.json").is_file())
+    return not isinstance(data, datasets.DatasetDict)
+
+
 def _open_hub(data: str, split: str, revision: str | None) -> Opened:
     with _quiet():
         try:
