@@ -1,11 +1,13 @@
 """Inputs that are texts: one a row, or a pair. N rows of a block."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
 
+HALF_PAIR = re.compile("[\ud800-\udfff]")
 # What a batch has of texts: those of one column, or of each of several by its name.
 TextBatch = list[str] | dict[str, list[str]]
 
@@ -52,3 +54,14 @@ def joined_texts(parts: Sequence[TextBatch], order: np.ndarray) -> TextBatch:
 def _ordered(parts: Sequence[list[str]], order: np.ndarray) -> list[str]:
     texts = list(chain(*parts))
     return [texts[row] for row in order.tolist()]
+
+
+def half_pair(name: str, value: object) -> str | None:
+    """Why a cell that is a text is none; None for others."""
+    half = HALF_PAIR.search(value) if isinstance(value, str) else None
+    if half is None:
+        return None
+    return (
+        f"the column {name!r} holds {half[0]!a}, half a surrogate pair, which is no character: cut "
+        f"texts between characters, not between the two halves of one in UTF-16"
+    )

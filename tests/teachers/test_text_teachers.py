@@ -365,8 +365,11 @@ def test_lone_surrogates_are_refused(place):
     with pytest.raises(SourceError, match=r"line 1: the column 'text' holds '\\ud800', half a"):
         dumped(place, data=str(place / "d.jsonl"))
     rows = [{"text": "garlic \ud800 bread", "label": 0}, {"text": "a", "label": 1}]
-    with pytest.raises(SourceError, match="surrogates not allowed"):
+    with pytest.raises(SourceError, match=r"row 0 of list: the column 'text' holds '\\ud800', ha"):
         dumped(place, data=rows)
+    rows = [{"x": [1.0], "label": ["a", "b\udc80"[: 1 + row]]} for row in range(2)]
+    with pytest.raises(SourceError, match=r"row 1 of list: the column 'label' holds '\\udc80', ha"):
+        softlabels.examples(rows, task="multilabel")
 
 
 def test_tokenizers_of_python_and_with_tokens_of_their_own(place, monkeypatch):

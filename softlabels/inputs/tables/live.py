@@ -24,6 +24,7 @@ from softlabels.inputs.tables.live_cells import (
     bytes_of,
     list_type,
 )
+from softlabels.inputs.texts import half_pair
 from softlabels.models.causes import cause
 from softlabels.models.tokens import BESIDE, IDS, MASK
 from softlabels.system.humanize import short
@@ -148,7 +149,19 @@ class MapTable:
                 row = self._checked(position)
             for name in names:
                 columns[name].append(row[name])
-        return pa.table({name: self._column(name, cells) for name, cells in columns.items()})
+        try:
+            return pa.table({name: self._column(name, cells) for name, cells in columns.items()})
+        except UnicodeEncodeError:
+            self._refuse_halves(columns, positions)
+            raise
+
+    def _refuse_halves(self, columns: dict[str, list[Any]], positions: Sequence[int]) -> None:
+        """Raises SourceError for the first row with a text that can't be UTF-8."""
+        for place, position in enumerate(positions):
+            for name, cells in columns.items():
+                parts = cells[place] if isinstance(cells[place], list) else [cells[place]]
+                for half in filter(None, (half_pair(name, part) for part in parts)):
+                    raise SourceError(f"row {position:,} of {self.name}: {half}")
 
     def _checked(self, position: int) -> dict[str, Any]:
         """A row, the same as when it was read before."""

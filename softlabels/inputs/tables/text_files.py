@@ -22,6 +22,7 @@ from softlabels.errors import SourceError
 from softlabels.inputs.plain import is_text
 from softlabels.inputs.pointers import refuse_pointer
 from softlabels.inputs.tables.table import mark_padded
+from softlabels.inputs.texts import half_pair
 from softlabels.system.humanize import size_words
 from softlabels.system.memory import free_memory
 
@@ -30,7 +31,6 @@ BLOCK_BYTES = 1 << 30  # Arrow infers types from one block, so that is nearly ev
 HEADER_BYTES = 1 << 20
 NULL_ROW = re.compile(rb"(?:\A|\}[ \t\r]*\n)\s*(null)\b")  # never in a text
 PADDED = rb'[%s\r\n"][ \t]*-?0[0-9]'  # somewhere a cell begins with a zero and a digit
-HALF_PAIR = re.compile("[\ud800-\udfff]")
 NO_OBJECT = 'it is no JSON object ({"column": value, …})'
 
 
@@ -255,12 +255,8 @@ def _broken_line(content: bytes) -> str | None:
         if not isinstance(row, dict):
             return f"line {number}: {NO_OBJECT}"
         for name, value in row.items():
-            if isinstance(value, str) and (half := HALF_PAIR.search(value)):
-                return (
-                    f"line {number}: the column {name!r} holds {half[0]!a}, half a surrogate pair, "
-                    f"which is no character: cut texts between characters, not between the two "
-                    f"halves of one in UTF-16"
-                )
+            if half := half_pair(name, value):
+                return f"line {number}: {half}"
             kind = _kind(value)
             if kind and kinds.setdefault(name, kind) != kind:
                 return (
