@@ -22,12 +22,14 @@ class LogitStatistics:
 
     def __init__(self) -> None:
         self.parts: list[Statistics] = []
+        self.rows = 0
 
     def add(self, logits: Logits, labels: Labels, rows: int | None = None) -> None:
         """Stored logits of M positions, and their labels, int64 [M], −1 for none, or lists. rows:
         how many rows these are positions of, where a row may have several or none."""
         rows = len(labels) if rows is None else rows
-        if not len(labels):
+        self.rows += rows
+        if not len(labels):  # a row group whose rows have no position: nothing of it has a mean
             return
         tally = logits.tally()
         right = is_right(tally.top, labels)
@@ -48,4 +50,9 @@ class LogitStatistics:
 
     @property
     def merged(self) -> Statistics | None:
-        return Statistics.merge(self.parts)
+        """None where no row has a position."""
+        merged = Statistics.merge(self.parts)
+        if merged is None or merged.rows == self.rows:
+            return merged
+        scored = merged.scored
+        return merged.replace(rows=self.rows, positions=scored if scored != self.rows else None)

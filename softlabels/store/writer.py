@@ -199,7 +199,7 @@ class ShardWriter:
                 if self._waiting:
                     self._write()
                 statistics = self.statistics.merged
-                rows = statistics.rows if statistics else 0
+                rows = self.statistics.rows
                 views = len(self.plan.views)
                 assert rows == (stop - start - len(self.skipped)) * views, "a shard is whole"
                 fingerprint = self._fingerprint()

@@ -146,6 +146,15 @@ def test_statistics_are_those_of_all_rows(dump_folder):
     assert Statistics.merge([]) is None
 
 
+def test_rows_without_a_position_count_as_rows():
+    logits, labels = DenseLogits(torch.eye(3)), np.array([0, 1, 0])
+    some = LogitStatistics()
+    some.add(logits, labels, rows=2)
+    some.add(logits.select(torch.empty(0, dtype=torch.long)), labels[:0], rows=4)  # a row group
+    assert some.rows == 6
+    assert (some.merged.rows, some.merged.positions, some.merged.correct) == (6, 3, 2)
+
+
 def test_an_exception_leaves_no_file_and_no_commit(tmp_path):
     folder, made = Folder(tmp_path), plan(100)
     with pytest.raises(RuntimeError, match="boom"):
