@@ -62,6 +62,8 @@ class Beginning:
     is_users: whether it is an object of the user's, which is trained itself
     reads_text: whether it takes tokens by name, as models of transformers do
     own_tokenizer: what opens its own tokenizer, where it has one
+    class_names: of the classes that its last layer was trained to tell apart, where it starts with
+        that layer and their names are known
     remarks: what there is to say of its weights
     """
 
@@ -73,6 +75,7 @@ class Beginning:
     is_users: bool = False
     reads_text: bool = False
     own_tokenizer: Callable[[], Tokenizer] | None = None
+    class_names: list[str] | None = None
     remarks: list[str] = field(default_factory=list)
 
 
@@ -194,7 +197,7 @@ def _pretrained(begun: Beginning, name: ModelName, blueprint: Blueprint) -> Begi
     every = weighed.module.state_dict()
     weights = {key: every[key] for key in every if key not in weighed.missing}
     title = f"the pretrained weights of {blueprint.name}"
-    return _with_weights(begun, weights, title, weighed.remarks)
+    return _with_weights(begun, weights, title, weighed.remarks, blueprint.class_names)
 
 
 def _from_file(
@@ -207,7 +210,7 @@ def _from_file(
     if checkpoint is not None:
         _check_names(begun, checkpoint.state_dict, title)
         begun = replace(begun, preprocess=checkpoint.preprocess)
-        return _with_weights(begun, checkpoint.state_dict, title, [])
+        return _with_weights(begun, checkpoint.state_dict, title, [], checkpoint.class_names)
     model = open_file(ModelFile(path=path, spec=spec, input_shape=lambda: input_shape))
     if model.kind != "state_dict":
         raise TeacherError(f"--weights is {choice.weights!r}, a {model.kind}; give a state dict")
@@ -227,10 +230,14 @@ def _check_names(begun: Beginning, theirs: Mapping[str, Tensor], title: str) -> 
 
 
 def _with_weights(
-    begun: Beginning, theirs: Mapping[str, Tensor], title: str, remarks: list[str]
+    begun: Beginning,
+    theirs: Mapping[str, Tensor],
+    title: str,
+    remarks: list[str],
+    class_names: list[str] | None = None,
 ) -> Beginning:
     """With these weights, by name. A last layer for another number of classes stays random, and so
-    does one that they lack.
+    does one that they lack. class_names: of the classes that they were trained for
 
     Raises TeacherError for the weights of another model.
     """
@@ -255,6 +262,7 @@ def _with_weights(
         begun,
         weights=title,
         pretrained=True,
+        class_names=None if left else class_names,
         remarks=[*remarks, random] if left else remarks,
     )
 

@@ -13,6 +13,7 @@ from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.token_inputs import TokenInputs
 from softlabels.inputs.tokenizing import check_texts
+from softlabels.label_spaces import told_apart
 from softlabels.models.causes import cause
 from softlabels.models.hashes import weight_hashes
 from softlabels.models.limits import pad_token, reader_in
@@ -167,8 +168,17 @@ def prepared_otherwise(begun: Beginning, examples: Examples | TokenInputs) -> li
 
 
 def named_otherwise(begun: Beginning, names: list[str] | None) -> list[str]:
-    """A warning where a module of the user's calls its classes otherwise than the data do, by whose
-    numbers it is trained: what saves the module would write its own names."""
+    """A warning where weights were trained for as many classes of other names: their last layer is
+    kept, since only another number of classes shows in its shape. Likewise where a module of the
+    user's calls its classes otherwise than the data do, by whose numbers it is trained: what saves
+    the module would write its own names."""
+    before = None if begun.class_names is None else told_apart(begun.class_names)
+    if names is not None and before is not None and before != names:
+        return [
+            f"warning: the last layer of {begun.weights} was trained to tell apart {few(before)}; "
+            f"here the {len(names):,} classes are {few(names)}, in this order. It is kept, and "
+            f"begins with the answers of the others"
+        ]
     theirs = names_of_module(begun.module) if begun.is_users else None
     if names is None or theirs is None or theirs == names:
         return []

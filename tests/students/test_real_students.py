@@ -6,6 +6,7 @@ import shutil
 from functools import partial
 from pathlib import Path
 
+import datasets
 import pytest
 import torch
 from torch import nn
@@ -13,7 +14,7 @@ from torch import nn
 import softlabels
 from softlabels.errors import TeacherError, UsageError
 from softlabels.students import state_file
-from tests.conftest import Lines
+from tests.conftest import Lines, make_vectors
 from tests.pictures import save_pictures
 
 HERE = "tests.students.test_real_students"
@@ -223,6 +224,20 @@ def test_weights_of_a_checkpoint_are_held_against_its_own_preprocessing(tmp_path
     assert "warning" not in remarks("scale(16)", **start)
     warning = "warning: the weights were trained on inputs prepared by scale(16); these are"
     assert f"{warning} prepared by scale(255)" in remarks("scale(255)", **start)
+
+
+def test_weights_for_classes_of_other_names_are_kept_and_said(tmp_path):
+    """As many classes: no shape shows that they are others."""
+    data, still = make_vectors(tmp_path / "d.parquet", 60), {"epochs": 1, "holdout": 0}
+    table = datasets.load_dataset("parquet", data_files=data, split="train")
+    softlabels.fit(data=data, model="mlp:4", out=str(tmp_path / "w.pt"), **still)
+    for names, expected in ((["a", "b", "c"], False), (["c", "b", "x"], True)):
+        said, label = Lines(), datasets.ClassLabel(names=names)
+        softlabels.fit(data=table.cast_column("label", label), model="mlp:4", progress=said,
+                       weights=str(tmp_path / "w.pt"), out=str(tmp_path / "s.pt"),
+                       **still)  # fmt: skip
+        warning = "was trained to tell apart a, b, c; here the 3 classes are c, b, x, in this order"
+        assert (warning in str(said)) == expected
 
 
 def test_weights_to_start_from(dump_folder, teacher, tmp_path):
