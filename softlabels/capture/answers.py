@@ -180,15 +180,10 @@ class RunningTeacher:
             try:
                 return self.answer_at_once(inputs, self.batching.rows, views)
             except OutOfMemory as error:
-                if not self.batching.adapts:
-                    raise OutOfMemory(
-                        f"{error}, or --batch-size auto, which finds one and takes fewer rows "
-                        f"where memory runs out; with --resume, what is committed stays"
-                    ) from error
-                if not self.batching.can_shrink:
-                    raise
+                if not (self.batching.adapts and self.batching.can_shrink(len(inputs))):
+                    raise OutOfMemory(f"{error}. With --resume, what is committed stays") from error
             # not above: the error holds what the failed run took
-            self.batching.shrink(self.device)
+            self.batching.shrink(self.device, len(inputs))
 
     def answer_at_once(self, inputs: Given, most: int, views: Sequence[Drawn] = ()) -> Arriving:
         """So many rows at once at most. Raises OutOfMemory where they are too many, and what the
@@ -201,7 +196,7 @@ class RunningTeacher:
             return self.lanes.to_host(logits_NC, most)
         except (RuntimeError, MemoryError) as error:  # of our own steps around the teacher
             if is_out_of_memory(error):
-                raise OutOfMemory(no_room(min(most, len(inputs)))) from error
+                raise OutOfMemory(no_room(min(most, len(inputs)), error)) from error
             raise
 
     def _in_parts(self, inputs: Any, most: int, views: Sequence[Drawn]) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 from softlabels.errors import OutOfMemory
 from softlabels.models.tokens import Tokens
 from softlabels.system.devices import free_device_memory
+from softlabels.system.humanize import counted
 from softlabels.system.memory import free_memory
 
 TRIED = 256  # rows that a teacher is tried on, before a size is found
@@ -36,15 +37,16 @@ class Batching:
     least: int = 1
     say: Callable[[str], None] = lambda text: None
 
-    @property
-    def can_shrink(self) -> bool:
-        return self.adapts and self.rows > self.least
+    def can_shrink(self, given: int) -> bool:
+        """Where the device had no memory for so many of the rows that were given."""
+        return min(self.rows, given) > self.least
 
-    def shrink(self, device: torch.device) -> None:
-        """After the device had no memory for so many rows."""
-        before, self.rows = self.rows, max(self.least, self.rows // 2)
+    def shrink(self, device: torch.device, given: int) -> None:
+        """After the device had no memory for so many of the rows that were given."""
+        before = min(self.rows, given)
+        self.rows = max(self.least, before // 2)
         release(device)
-        self.say(f"out of memory with {before:,} rows at once: {self.rows:,} from now on")
+        self.say(f"out of memory with {counted(before, 'row')} at once: {self.rows:,} from now on")
 
 
 def release(device: torch.device) -> None:
@@ -62,7 +64,8 @@ class Found:
     why: str
 
     def __str__(self) -> str:
-        return f"batches of {self.rows:,} rows, {self.per_second:,.0f} rows/s alone: {self.why}"
+        size = counted(self.rows, "row")
+        return f"batches of {size}, {self.per_second:,.0f} rows/s alone: {self.why}"
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class Most:
         at the same time, which may take a quarter of the free memory."""
         fit = free_memory() // 4 // (waiting * max(1, row_bytes))
         bounds = [
-            cls(rows, "there are no more rows"),
+            cls(rows, f"there are {counted(rows, 'row')}"),
             cls(max(1, fit), "twice as many would take too much memory while they wait"),
             cls(MOST, "more are not tried"),
         ]

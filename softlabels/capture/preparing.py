@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from softlabels.capture.answers import RunningTeacher
-from softlabels.capture.batching import TRIED, Batching, Found, Most, find, release
+from softlabels.capture.batching import TRIED, Batching, Found, Most, find, release, repeated
 from softlabels.capture.layouts import Layout, lay_out
 from softlabels.capture.naming import ClassNames, names_of_dump, names_of_teacher
 from softlabels.capture.pipeline import WRITES_IN_FLIGHT, Pace
@@ -32,6 +32,7 @@ from softlabels.store.ledger import Ledger
 from softlabels.system.devices import own_device, resolve_device
 from softlabels.system.progress import SILENT, Progress
 from softlabels.teachers import Teacher, resolve
+from softlabels.teachers.probing import check_large
 from softlabels.teachers.reading_columns import fit_to_columns
 from softlabels.teachers.resolving import TeacherChoice
 from softlabels.teachers.teacher import suggest_name
@@ -118,8 +119,9 @@ def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
     if not finds:
         return setup
     found = _found(answers, examples, run.batch_size, pace)
-    progress.say(str(found))
     answers.batching.rows = found.rows
+    _check_found(answers, examples, run.batch_size)
+    progress.say(str(found))
     return replace(setup, pace=replace(pace, batch_size=found.rows))
 
 
@@ -142,6 +144,17 @@ def _found(
         most,
         answers.batching.least,
     )
+
+
+def _check_found(answers: RunningTeacher, examples: Examples | TokenInputs, tried: int) -> None:
+    """Raises TeacherError where larger batches than the one that was tried give other answers."""
+    positions, inputs = examples.first_readable(tried)
+    if answers.batching.rows <= len(inputs):
+        return
+    rows, more = examples.source.take(positions), repeated(inputs, answers.batching.rows)
+    few_NC = answers.answer(rows, inputs).wait().logits_NC
+    many_NC = answers.answer(rows, more).wait().logits_NC
+    check_large(answers.model, few_NC, many_NC, rows.ids.tolist(), answers.rounding)
 
 
 def _numbered(source: Source, names: list[str] | None) -> list[str]:

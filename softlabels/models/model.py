@@ -22,7 +22,8 @@ from softlabels.models.outputs import logits_of, pair_of
 from softlabels.models.tokenizers import Tokenizer
 from softlabels.models.tokens import IDS, Tokens
 from softlabels.system.devices import autocast, resolve_device, tf32
-from softlabels.system.memory import is_out_of_memory
+from softlabels.system.humanize import counted, short
+from softlabels.system.memory import is_known_out_of_memory, is_out_of_memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,7 +221,7 @@ class Model:
             raise
         except Exception as error:  # of code that is not ours
             if is_out_of_memory(error):
-                raise OutOfMemory(no_room(len(inputs))) from error
+                raise OutOfMemory(no_room(len(inputs), error)) from error
             reason = first_line(error) if isinstance(error, RuntimeError) else cause(error)
             if is_of_compiler(error):
                 raise TeacherError(
@@ -248,5 +249,14 @@ class Model:
         return logits_NC if logits_NC.dtype == torch.float64 else logits_NC.float()
 
 
-def no_room(rows: int) -> str:
-    return f"out of memory with {rows:,} rows at once; use a smaller --batch-size"
+def no_room(rows: int, error: BaseException) -> str:
+    """That memory ran out with so many rows; in the words of the error, if it may be about
+    another machine's memory."""
+    reason = "" if is_known_out_of_memory(error) else f": {short(first_line(error), 200)}"
+    remedy = (
+        "use a smaller --batch-size, or in a dump --batch-size auto, which finds one and takes "
+        "fewer rows where memory runs out"
+        if rows > 1
+        else "fewer can't be: free memory, or use a device that has more of it"
+    )
+    return f"out of memory with {counted(rows, 'row')} at once{reason}; {remedy}"

@@ -14,13 +14,20 @@ V1 = (
 )
 
 # what errors say; the last is of CUDA's libraries
-FULL = ("out of memory", "can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED")
+FULL = (
+    "out of memory", "can't allocate memory", "not enough memory", "Cannot allocate memory",
+    "bad_alloc", "STATUS_ALLOC_FAILED",
+)  # fmt: skip
+
+
+def is_known_out_of_memory(error: BaseException) -> bool:
+    """Whether it is the error that Python or torch has for memory that is full."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error of Python's, of torch's or of another library says that memory is full."""
-    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return known or any(sign in str(error) for sign in FULL)
+    return is_known_out_of_memory(error) or any(sign in str(error) for sign in FULL)
 
 
 def free_memory() -> int:

@@ -89,6 +89,21 @@ def check_steady(
     return f"warning: {text} That was allowed, with batches of the plan's size"
 
 
+def check_large(teacher: Teacher, few_NC: Tensor, many_MC: Tensor, ids: list, limit: float) -> None:
+    """Raises TeacherError where a teacher answers N rows otherwise in a batch of M, in which they
+    come over and over again."""
+    places = torch.arange(len(many_MC)) % len(few_NC)
+    moved = difference("", many_MC, few_NC[places], teacher.link)
+    if moved.size > limit:
+        raise TeacherError(
+            f"the answers of the teacher {teacher.name} to a row depend on the size of the batch: "
+            f"in one of {len(many_MC):,}, a probability of the row with id "
+            f"{ids[places[moved.row]]!r} differs by {moved.size:.2g} from what it is in one of "
+            f"{len(few_NC):,} (rounding: {limit:g} at most). --batch-size {len(few_NC)}, in place "
+            f"of auto, keeps to what was tried"
+        )
+
+
 def _compare(
     how: str, rows: Tensor, again: Callable[[Tensor], Tensor], logits_NC: Tensor, link: Link
 ) -> Difference:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import softlabels
 from softlabels.capture import batching
-from softlabels.errors import OutOfMemory, UsageError
+from softlabels.errors import OutOfMemory, TeacherError, UsageError
 from softlabels.store.folder import Folder
 from softlabels.store.reader import DumpReader
 from softlabels.system.progress import Advance
@@ -36,28 +36,36 @@ def expected(data, tmp_path_factory) -> Path:
     return out
 
 
+@pytest.fixture
+def sizes_gain(monkeypatch) -> None:
+    """Each larger size gains, on a busy machine too."""
+    monkeypatch.setattr(batching, "GAIN", 0.0)
+    monkeypatch.setitem(batching.SECONDS, "cpu", 60.0)
+
+
 def words(data: str, out: Path, **more) -> dict:
     return {"name": "t", "data": data, "out": str(out), "shard_rows": 400} | more
 
 
 class Full(Linear):
-    """Has memory for `most` rows at once."""
+    """Has memory for `most` rows at once; after so many batches `left` only for 20."""
 
     def __init__(self, most: int) -> None:
         super().__init__()
         self.most = most
+        self.left = 10**9
         self.sizes: list[int] = []
 
     def forward(self, x: Tensor) -> Tensor:
         self.sizes.append(len(x))
+        self.most, self.left = self.most if self.left else 20, max(0, self.left - 1)
         if len(x) > self.most:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        time.sleep(0.003)  # whatever the number of rows: more at once gain
         return super().forward(x)
 
 
 class Filling(Lines):
-    """Memory runs out when the first rows are written."""
+    """Memory runs out after two batches of the dump."""
 
     def __init__(self, net: Full) -> None:
         super().__init__()
@@ -65,7 +73,8 @@ class Filling(Lines):
 
     @contextmanager
     def bar(self, what: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
-        yield lambda n, note="": setattr(self.net, "most", 20)
+        self.net.left = 2
+        yield lambda n, note="": None
 
 
 def commits(out: Path) -> list[dict]:
@@ -76,10 +85,11 @@ def logits(out: Path) -> np.ndarray:
     return every(DumpReader(Folder(str(out))))
 
 
+@pytest.mark.usefixtures("sizes_gain")
 @pytest.mark.parametrize(
     ("most", "size", "why"),
     [(100, 64, "128 don't fit into memory"), (20, 16, "32 don't fit into memory"),
-     (10_000, 512, "there are no more rows")],
+     (10_000, 512, "there are 600 rows")],
 )  # fmt: skip
 def test_a_batch_size_is_found_that_fits_and_the_dump_is_the_same(
     data, expected, tmp_path, most, size, why
@@ -110,6 +120,7 @@ def test_twice_as_many_rows_have_to_gain(data):
     assert batching.Most.of(10**9, 1 << 50, 12).rows == 1
 
 
+@pytest.mark.usefixtures("sizes_gain")
 def test_memory_that_runs_out_in_a_dump_takes_fewer_rows_and_loses_none(data, expected, tmp_path):
     net, out = Full(128), tmp_path / "d"
 
@@ -131,7 +142,7 @@ def test_a_size_that_was_given_stays_and_the_error_says_what_helps(data, tmp_pat
         softlabels.dump(teacher=net, batch_size=200, **given)
     net = Full(128)
     progress = Filling(net)
-    with pytest.raises(OutOfMemory, match=r"smaller --batch-size, or --batch-size auto.*resume"):
+    with pytest.raises(OutOfMemory, match=r"smaller --batch-size, or in a dump.*auto.*resume"):
         softlabels.dump(teacher=net, batch_size=50, progress=progress, **given)
     with pytest.raises(UsageError, match="--allow-batch-dependence is about a teacher whose"):
         softlabels.dump(teacher=net, batch_size="auto", allow_batch_dependence=True, **given)
@@ -156,6 +167,42 @@ def test_columns_that_go_by_name_are_counted_too(tmp_path):
                     **words(str(tmp_path / "t.parquet"), tmp_path / "d"))  # fmt: skip
     assert commits(tmp_path / "d")[0]["at_once"] == 32
     np.testing.assert_allclose(logits(tmp_path / "d"), (numbers * [[1], [2]]).T, atol=1e-6)
+
+
+def test_an_error_about_memory_elsewhere_is_shown_and_one_row_has_no_smaller_batch(data, tmp_path):
+    def far(inputs: Tensor) -> Tensor:
+        raise RuntimeError("HTTP 503 of a.example: its worker ran out of memory, try later")
+
+    given = words(data, tmp_path / "d", version="1")
+    for size, rows in (("auto", "1 row"), (64, "64 rows")):
+        with pytest.raises(OutOfMemory, match=rf"with {rows} at once: HTTP 503 of a.example: its"):
+            softlabels.dump(teacher=far, batch_size=size, **given)
+    with pytest.raises(OutOfMemory, match=r"^out of memory with 1 row at once; fewer can't be: fr"):
+        softlabels.dump(teacher=Full(0), batch_size=1, **words(data, tmp_path / "d"))
+
+
+def test_fewer_rows_than_a_batch_are_halved_not_the_batch():
+    lines: list[str] = []
+    sizes = batching.Batching(512, adapts=True, say=lines.append)
+    assert not sizes.can_shrink(1)
+    sizes.shrink(torch.device("cpu"), 100)
+    assert lines == ["out of memory with 100 rows at once: 50 from now on"]
+    assert sizes.rows == 50
+
+
+class Turned(Full):
+    """Answers otherwise in batches of more than 300 rows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits_NC = super().forward(x)
+        return -logits_NC if len(x) > 300 else logits_NC
+
+
+@pytest.mark.usefixtures("sizes_gain")
+def test_a_teacher_that_depends_on_more_rows_than_were_tried_is_refused(data, tmp_path):
+    with pytest.raises(TeacherError, match=r"in one of 512,.*in one of 256 .*--batch-size 256, in"):
+        softlabels.dump(teacher=Turned(10_000), batch_size="auto", **words(data, tmp_path / "d"))
+    assert not (tmp_path / "d" / "plan.json").exists()
 
 
 class Reader(nn.Module):
