@@ -149,6 +149,19 @@ def test_a_student_is_for_pictures_that_no_dump_stored(place, tmp_path):
     assert found["against"]
 
 
+def test_a_model_of_whole_pictures_is_not_measured_on_stored_ones(place, tmp_path):
+    dump(place, str(tmp_path / "raw"), preprocess="rgb|center_crop(16)|scale(255)")
+    softlabels.train(
+        dump=str(tmp_path / "raw"), student="linear", epochs=1, alpha=1, holdout=0,
+        out=str(tmp_path / "s.pt"),
+    )  # fmt: skip
+    with pytest.raises(UsageError, match=r"takes them as they come: .* is center_crop\(16\)"):
+        softlabels.evaluate(
+            checkpoint=str(tmp_path / "s.pt"), data=str(place / "pictures"), split="train",
+            labels=False, against=str(place / "jpeg"),
+        )  # fmt: skip
+
+
 def test_the_source_itself_gives_the_same_pixels(place, tmp_path):
     source = str(place / "pictures")
     rows = list(range(ROWS))

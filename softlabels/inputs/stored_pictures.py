@@ -187,6 +187,17 @@ class Resized:
         self._check_enough(after, given)
         return replace(given, picture=(*before, *after), done=len(before))
 
+    def check_shows(self, steps: Preprocess, dump: str, title: str) -> None:
+        """Raises UsageError where stored pictures would show a model another part, or another
+        scale, than the pictures that its steps are for, those of the source."""
+        first = next((step for step in steps.picture if step.name not in SHOWING), None)
+        if not steps.is_opaque and (first is None or not self._fits(first)):
+            raise UsageError(
+                f"{dump} stores pictures after {Call('resize', self.sizes)}, and {title} takes "
+                f"them as they come: {_title(first)} of its preprocessing, {steps}. Name a dump "
+                f"that stores none, or the originals"
+            )
+
     def encode(self, pixels_HWC: np.ndarray) -> bytes:
         """The file that is stored of a resized picture, without EXIF data."""
         if self.file == JPEG:

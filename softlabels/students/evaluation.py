@@ -16,6 +16,7 @@ from softlabels.inputs.examples import Examples
 from softlabels.inputs.label_lists import LabelLists, known
 from softlabels.inputs.label_numbers import has_two_classes
 from softlabels.inputs.opening import DataChoice, LabelChoice, open_chosen
+from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.preprocessing import introduce
 from softlabels.inputs.sources import Source
 from softlabels.inputs.tables.opening import is_one_split
@@ -145,8 +146,8 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
         measures, evaluation.table = score(running, examples, labels, space, options.per_class)
         evaluation.update(measures)
     if options.against is not None:
-        inputs = _source_against(options)
         steps = None if chosen.preprocess.is_tokenizer else chosen.preprocess
+        inputs = _source_against(options, steps, title)
         dataset = load(options.against, preprocess=steps, source=inputs)
         assert isinstance(dataset, Dump), "one folder was named"
         if steps is None and has_texts(dataset.examples):
@@ -206,11 +207,14 @@ def _open_file(checkpoint: str, options: EvalOptions) -> Model:
     return model
 
 
-def _source_against(options: EvalOptions) -> Any:
-    """The inputs of a dump whose source was a data set in memory: the one that is measured on."""
+def _source_against(options: EvalOptions, steps: Preprocess | None, title: str) -> Any:
+    """The inputs of a dump whose source was a data set in memory: the one that is measured on.
+    Raises UsageError where the dump stores pictures that these steps are not for."""
     dataset = load(str(options.against), inputs=False)
     assert isinstance(dataset, Dump), "one folder was named"
     plan = dataset.reader.plan
+    if plan.stored is not None and steps is not None:
+        plan.stored.check_shows(steps, str(options.against), title)
     needed = plan.source.origin == "live" and not plan.with_inputs
     return options.data if needed and not isinstance(options.data, str) else None
 
