@@ -78,6 +78,11 @@ class Resized:
         return str(Call(WORD, (*self.sizes, self.file)))
 
     @property
+    def title(self) -> str:
+        """What was done to them, in messages."""
+        return f"after {Call('resize', self.sizes)}"
+
+    @property
     def least(self) -> tuple[int, int]:
         """Height and width of the smallest picture that is stored."""
         return self.sizes[0], self.sizes[-1]
@@ -193,9 +198,9 @@ class Resized:
         first = next((step for step in steps.picture if step.name not in SHOWING), None)
         if not steps.is_opaque and (first is None or not self._fits(first)):
             raise UsageError(
-                f"{dump} stores pictures after {Call('resize', self.sizes)}, and {title} takes "
-                f"them as they come: {_title(first)} of its preprocessing, {steps}. Name a dump "
-                f"that stores none, or the originals"
+                f"{dump} stores pictures {self.title}, and {title} takes them as they come: "
+                f"{_title(first)} of its preprocessing, {steps}. Name a dump that stores none, or "
+                f"the originals"
             )
 
     def encode(self, pixels_HWC: np.ndarray) -> bytes:

@@ -166,6 +166,11 @@ def _preprocess(reader: DumpReader, how: Opening) -> Preprocess:
             f"warning: the inputs are preprocessed by {chosen}; the teacher of {reader.folder} saw "
             f"what {own} makes of them"
         )
+    if how.inputs and stored is not None and chosen.is_opaque:
+        how.progress.say(
+            f"warning: {chosen} is given the pictures that {reader.folder} stores, upright and "
+            f"{stored.title}, not those of the source, which source= gives it"
+        )
     if how.inputs:
         for warning in _rendered_otherwise(reader, own, chosen):
             how.progress.say(warning)
