@@ -12,7 +12,7 @@ def bottleneck(job: Job, timing: Timing) -> str | None:
     bound = timing.bound
     if bound is None or sum(timing.seconds.values()) < SAID_SECONDS:
         return None
-    speed = f"{timing.rows_per_second:,.0f} rows/s"
+    speed = f"{timing.rows_per_second:,.0f} {job.plan.unit}/s"
     share = f"{timing.shares[bound]:.0%} of the time"
     return "; ".join([f"{speed}, bound by {THE[bound]} ({share})", *advice(job, bound)])
 

@@ -15,7 +15,7 @@ Engine = Callable[[Setup, Plan, list[int], str, Progress], Timing]
 def run_here(setup: Setup, plan: Plan, shards: list[int], run: str, progress: Progress) -> Timing:
     """All these shards in this process, in order."""
     job = setup.job(plan)
-    with progress.bar(setup.answers.verb, plan.inputs_of(shards), "rows") as advance:
+    with progress.bar(setup.answers.verb, plan.inputs_of(shards), plan.unit) as advance:
         for rows in dump_shards(job, shards):
             advance(rows, job.timing.note)
     return job.timing

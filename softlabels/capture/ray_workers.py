@@ -95,7 +95,7 @@ def _hand_out(
     here, timing, began = os.getcwd(), Timing(), time.perf_counter()
     try:
         done = pool.map_unordered(lambda worker, shard: worker.dump.remote(shard, here), shards)
-        with progress.bar("dump", plan.inputs_of(shards), "rows") as advance:
+        with progress.bar("dump", plan.inputs_of(shards), plan.unit) as advance:
             for of_shard in done:
                 timing = timing + of_shard
                 advance(of_shard.rows, timing.note)

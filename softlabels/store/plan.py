@@ -43,6 +43,7 @@ from softlabels.system.humanize import counted, short
 MAX_SHARDS = 200_000
 AUGMENT = "augment of the plan"
 KINDS = ("text", "tokens", "columns")  # of inputs that a plan names
+UNSAID = {"memory_format": "contiguous", "compile": False}  # what is left out, for messages
 
 
 class PlanPart(Record):
@@ -307,6 +308,11 @@ class Plan(PlanPart):
         """Whether views were drawn, so that there is more than each input as it is."""
         return self.views != [CLEAN]
 
+    @property
+    def unit(self) -> str:
+        """What the work is counted in, in which an input with all its views is one."""
+        return "inputs" if self.has_views else "rows"
+
     @cached_property
     def hash(self) -> str:
         """`sha256:` of the plan's canonical JSON: sorted keys, no spaces, UTF-8."""
@@ -443,7 +449,8 @@ class Plan(PlanPart):
         ours, theirs = _flatten(self.as_json), _flatten(other.as_json)
         mine, others = ours.pop("source.shards"), theirs.pop("source.shards")
         differing = [
-            f"{key} is {_shown(ours.get(key))} and was {_shown(theirs.get(key))}"
+            f"{key} is {_shown(ours.get(key, UNSAID.get(key)))} and was "
+            f"{_shown(theirs.get(key, UNSAID.get(key)))}"
             for key in ours | theirs
             if ours.get(key) != theirs.get(key)
         ]

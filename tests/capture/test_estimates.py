@@ -174,9 +174,11 @@ class Bars(Lines):
     def __init__(self) -> None:
         super().__init__()
         self.notes: list[str] = []
+        self.units: list[tuple[str, int]] = []
 
     @contextmanager
     def bar(self, what: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
+        self.units.append((unit, total))
         yield lambda n, note="": self.notes.append(note)
 
 
@@ -209,6 +211,17 @@ def test_what_bounds_a_dump_is_said_and_foretold(tmp_path, vectors, slow, monkey
     assert re.fullmatch(rf"[0-9,]+ rows/s, bound by {part} \(\d+% of the time\)(; .*)?", line)
     assert ("--dtype float16, in another folder" in line) == (slow == "writing")
     assert progress.notes[-1].startswith(f"bound by {slow} ")
+
+
+def test_inputs_with_several_views_are_not_counted_as_rows(teacher, tmp_path, monkeypatch):
+    monkeypatch.setattr(bottleneck, "SAID_SECONDS", 0.0)
+    progress = Bars()
+    done = softlabels.dump(
+        teacher=teacher, data="digits", out=str(tmp_path / "d"), batch_size=100, views=1,
+        augment="jitter(1)", progress=progress,
+    )  # fmt: skip
+    assert (progress.units, done.rows_run, done.manifest.rows) == ([("inputs", 1200)], 1200, 2400)
+    assert [line for line in progress.lines if re.match(r"[0-9,]+ inputs/s, bound by ", line)]
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_channels_last_is_seen_by_the_net_stands_in_the_plan_and_rounds_otherwis
 def test_a_resume_keeps_the_memory_format_and_refuses_another(tmp_path):
     dumped(tmp_path / "d", memory_format="channels_last", shard_rows=500)
     (tmp_path / "d" / "commits" / "00001.json").unlink()
-    with pytest.raises(PlanMismatch, match="memory_format is None and was 'channels_last'"):
+    with pytest.raises(PlanMismatch, match="memory_format is 'contiguous' and was 'channels_last'"):
         dumped(tmp_path / "d", memory_format="contiguous", resume=True)
     dumped(tmp_path / "d", resume=True)  # auto, which is contiguous on a CPU
     assert all(SEEN)
@@ -140,7 +140,7 @@ def test_a_compiled_teacher_is_what_runs_and_stands_in_the_plan(plain, tmp_path,
     assert sum(runs) > 1200
     assert plan["compile"] is True
     assert (logits == every(DumpReader(Folder(str(plain))))).all()
-    with pytest.raises(PlanMismatch, match="compile is True and was None"):
+    with pytest.raises(PlanMismatch, match="compile is True and was False"):
         dumped(plain, compile=True, resume=True)
     assert "--compile" in (tmp_path / "d" / "README.md").read_text()
 
