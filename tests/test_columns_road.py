@@ -7,9 +7,11 @@ from typing import Any
 
 import datasets
 import numpy as np
+import onnx
 import pyarrow as pa
 import pytest
 import torch
+from onnx import TensorProto, helper
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -319,6 +321,22 @@ def test_programs_get_the_columns_by_name(tmp_path, dumped, programs, name):
     np.testing.assert_allclose(stored(tmp_path / "d"), alone(numbers()), atol=1e-5)
     with pytest.raises(TeacherError, match=r"b.*a.*age.*job|job.*age"):
         softlabels.dump(teacher=str(programs / name), data=data, input_column="a", out="x")
+
+
+def test_a_graph_of_a_table_takes_single_numbers_as_columns_of_one(tmp_path, dumped):
+    port, kind = helper.make_tensor_value_info, TensorProto.FLOAT
+    ports = [port("job", kind, ["N", 1]), port("age", kind, ["N", 1])]
+    node = helper.make_node("Concat", ["age", "job", "age"], ["y"], axis=1)
+    graph = helper.make_graph([node], "g", ports, [port("y", kind, ["N", 3])])
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "t.onnx")
+    softlabels.dump(
+        teacher=str(tmp_path / "t.onnx"), data=str(dumped / "data.parquet"), dtype="float32",
+        input_column=["age", "job"], out=str(tmp_path / "d"),
+    )  # fmt: skip
+    columns = numbers()
+    expected = np.float32([columns[name] for name in ("age", "job", "age")]).T
+    np.testing.assert_array_equal(stored(tmp_path / "d"), expected)
 
 
 BAD = {

@@ -142,6 +142,8 @@ class OnnxModule(nn.Module):
         """A column as the graph takes it. Raises TeacherError where it takes another shape, or
         numbers that its dtype can't hold."""
         port = self.ports[name]
+        if values.ndim == 1 and not _fits(port, values) and _fits(port, values[:, None]):
+            values = values[:, None]  # as graphs of tables have it, a column [N, 1] each
         if not _fits(port, values):
             remedy = "export it with a length that may change" if IDS in self.ports else (
                 "bring the column to that shape"
