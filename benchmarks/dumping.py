@@ -29,18 +29,12 @@ import datasets
 import torch
 
 from benchmarks.ratios import TEACHERS, compare, make_data
-from softlabels.capture.pipeline import (
-    WRITES_IN_FLIGHT,
-    Batch,
-    Job,
-    Scribe,
-    _batches,
-    dump_shards,
-    read,
-    read_ahead,
-)
+from softlabels.capture.job import Job
+from softlabels.capture.pipeline import WRITES_IN_FLIGHT, dump_shards
 from softlabels.capture.preparing import prepare
+from softlabels.capture.reading import Batch, read_shards
 from softlabels.capture.resuming import begin
+from softlabels.capture.writing import Scribe
 from softlabels.models.specs import build_model
 from softlabels.options import DumpOptions
 from softlabels.store.codecs.kinds import Dense
@@ -130,16 +124,11 @@ def storing_ratio(
 
 def drop_shards(job: Job) -> None:
     """`dump_shards` of every shard, with nothing at its end."""
-    tasks = (
-        (shard, start, stop)
-        for shard in range(job.plan.shards)
-        for start, stop in _batches(job, shard)
-    )
     pending: deque[Future[int]] = deque()
-    with ThreadPoolExecutor(job.readers) as readers, ThreadPoolExecutor(1) as sink:
-        for batch in read_ahead(readers, lambda task: read(job, *task), tasks, 2 * job.readers):
+    with ThreadPoolExecutor(1) as sink:
+        for batch in read_shards(job, range(job.plan.shards)):
             answer = job.answers.answer(batch.ready.rows, batch.ready.inputs)
-            pending.append(sink.submit(lambda answer: len(answer.logits_NC.cpu()), answer))
+            pending.append(sink.submit(lambda answer: len(answer.wait().logits_NC), answer))
             while len(pending) > WRITES_IN_FLIGHT or (pending and pending[0].done()):
                 pending.popleft().result()
         while pending:

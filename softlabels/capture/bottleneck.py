@@ -1,6 +1,6 @@
 """What would make a dump faster, in words: only what is true of this dump."""
 
-from softlabels.capture.pipeline import Job
+from softlabels.capture.job import Job
 from softlabels.capture.timing import READING, TEACHER, THE, WRITING, Timing
 from softlabels.system.humanize import counted
 

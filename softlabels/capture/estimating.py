@@ -11,13 +11,14 @@ import pyarrow.parquet as pq
 
 from softlabels.capture.bottleneck import advice
 from softlabels.capture.pilot import with_pilot
-from softlabels.capture.pipeline import dump_shards, read_shards
+from softlabels.capture.pipeline import dump_shards
 from softlabels.capture.planning import (
     Setup,
     make_plan,
     mean_input_bytes,
 )
 from softlabels.capture.preparing import prepare
+from softlabels.capture.reading import read_shards
 from softlabels.capture.refusing import refuse_unstorable
 from softlabels.capture.timing import PARTS, READING, TEACHER, THE, WRITING
 from softlabels.options import PlanOptions, verb

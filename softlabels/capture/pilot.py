@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from softlabels.capture.pipeline import make_ready, read_ahead
 from softlabels.capture.planning import Setup
+from softlabels.capture.reading import make_ready, read_ahead
 from softlabels.capture.viewing import one_view_each
 from softlabels.errors import DamagedDump, TeacherError, UnreadableInput
 from softlabels.store.codecs.codec import Codec, kl_at

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from softlabels.capture.answers import Answers
+from softlabels.capture.job import Job, Pace
 from softlabels.capture.naming import ClassNames
-from softlabels.capture.pipeline import Job, Pace
 from softlabels.capture.viewing import Views
 from softlabels.errors import UsageError
 from softlabels.inputs.decoding import decode

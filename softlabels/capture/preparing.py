@@ -7,9 +7,10 @@ from typing import Any
 
 from softlabels.capture.answers import RunningTeacher
 from softlabels.capture.batching import TRIED, Batching, Found, Most, find, release, repeated
+from softlabels.capture.job import Pace
 from softlabels.capture.layouts import Layout, lay_out
 from softlabels.capture.naming import ClassNames, names_of_dump, names_of_teacher
-from softlabels.capture.pipeline import WRITES_IN_FLIGHT, Pace
+from softlabels.capture.pipeline import WRITES_IN_FLIGHT
 from softlabels.capture.planning import Setup, Storage, default_name
 from softlabels.capture.tokenizing import read_texts
 from softlabels.capture.trying import TeacherRun, try_teacher

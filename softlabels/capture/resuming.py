@@ -1,7 +1,7 @@
 """What of a dump is done, what is done again, and the first and the last things written."""
 
+from softlabels.capture.job import Job
 from softlabels.capture.pilot import check_probes, left_behind, with_pilot
-from softlabels.capture.pipeline import Job
 from softlabels.capture.planning import Setup, make_plan
 from softlabels.capture.sampling import check_sample
 from softlabels.errors import StoreError

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from softlabels.capture.engines import ENGINES
-from softlabels.capture.pipeline import Job
+from softlabels.capture.job import Job
 from softlabels.capture.planning import Setup, make_plan
 from softlabels.capture.refusing import refuse_unstorable
 from softlabels.capture.resuming import (

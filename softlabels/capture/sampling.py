@@ -5,7 +5,7 @@ from? What is certain of the source, such as its ids and labels, the plan was he
 import numpy as np
 import pyarrow as pa
 
-from softlabels.capture.pipeline import Job
+from softlabels.capture.job import Job
 from softlabels.errors import DamagedDump, PlanMismatch
 from softlabels.inputs.cells import read_ids
 from softlabels.store.footers import PARQUET_ERRORS, read_columns

@@ -9,8 +9,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from softlabels.capture.job import Pace
 from softlabels.capture.naming import ClassNames, names_of_dump, names_of_teacher
-from softlabels.capture.pipeline import Pace
 from softlabels.capture.planning import Setup, Storage, default_name
 from softlabels.capture.running import Looking, carry_out, enter, saying_how_to_go_on
 from softlabels.capture.team import Team

@@ -12,7 +12,7 @@ import pytest
 from torch import Tensor
 
 import softlabels
-from softlabels.capture import bottleneck, estimating, pipeline
+from softlabels.capture import bottleneck, estimating, job, reading
 from softlabels.cli import terminal
 from softlabels.errors import PlanMismatch
 from softlabels.store.writer import ShardWriter
@@ -191,8 +191,8 @@ def test_what_bounds_a_dump_is_said_and_foretold(tmp_path, vectors, slow, monkey
             ShardWriter, "add", lambda *args, **named: (time.sleep(0.02), add(*args, **named))
         )
     elif slow == "reading":
-        read = pipeline.read
-        monkeypatch.setattr(pipeline, "read", lambda *args: (time.sleep(0.1), read(*args))[1])
+        read = reading.read
+        monkeypatch.setattr(reading, "read", lambda *args: (time.sleep(0.1), read(*args))[1])
     words = {
         "teacher": Slow() if slow == "teacher" else Linear(), "data": vectors, "name": "t",
         "out": str(tmp_path / "d"), "batch_size": 10, "dtype": "float32",
@@ -231,7 +231,7 @@ def test_inputs_with_several_views_are_not_counted_as_rows(teacher, tmp_path, mo
 def test_more_workers_are_advised_where_there_are_cores_for_them(
     teacher, workers, advice, monkeypatch
 ):
-    monkeypatch.setattr(pipeline, "cores", lambda: 2)
-    read = pipeline.read
-    monkeypatch.setattr(pipeline, "read", lambda *args: (time.sleep(0.05), read(*args))[1])
+    monkeypatch.setattr(job, "cores", lambda: 2)
+    read = reading.read
+    monkeypatch.setattr(reading, "read", lambda *args: (time.sleep(0.05), read(*args))[1])
     assert advice in softlabels.plan(teacher=teacher, workers=workers).facts["bound by"]
