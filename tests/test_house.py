@@ -37,6 +37,7 @@ plain pointers label_lists resizing chance reading_errors class_names
 hashing rows labels rendering functions augmentations
 pictures
 listed_labels crop_percentage
+steps
 preprocess views
 tables cropping
 cells hints whereabouts token_cells token_columns token_span decoding

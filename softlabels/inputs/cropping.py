@@ -17,9 +17,10 @@ from softlabels.inputs.pictures import (
     how_scaled,
     shown_by,
 )
-from softlabels.inputs.preprocess import Preprocess, without_files
+from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.rendering import Picture, Scaling, render
 from softlabels.inputs.resizing import TORCH
+from softlabels.inputs.steps import without_files
 
 
 class OnPicture(Protocol):

@@ -31,9 +31,10 @@ from softlabels.inputs.pictures import (
     how_scaled,
     size_after,
 )
-from softlabels.inputs.preprocess import Preprocess, without_files
+from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.rendering import Picture
 from softlabels.inputs.sources import Source
+from softlabels.inputs.steps import without_files
 from softlabels.spec import Call, parse_pipeline, short
 
 OPTION, WORD = "--store-inputs", "resized"

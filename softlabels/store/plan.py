@@ -13,7 +13,7 @@ from pydantic import ConfigDict, FailFast, Field, model_validator
 from softlabels.errors import PlanMismatch, UsageError
 from softlabels.inputs.augmentations import Drawn
 from softlabels.inputs.chance import counters
-from softlabels.inputs.preprocess import Preprocess
+from softlabels.inputs.steps import check_record, parse_steps
 from softlabels.inputs.stored_pictures import Resized
 from softlabels.inputs.views import parse_views
 from softlabels.soft_targets import LINKS, Link
@@ -272,9 +272,9 @@ class Plan(PlanPart):
             if positions != self.positions:
                 raise ValueError(f"positions is {self.positions}, and {self.codec} has {positions}")
         try:
-            Preprocess.check_record(self.preprocess)
+            check_record(self.preprocess)
             stored = self.stored
-            place = stored and stored.done_in(Preprocess.parse(self.preprocess).picture)
+            place = stored and stored.done_in(parse_steps(self.preprocess)[0])
         except UsageError as error:
             raise ValueError(str(error)) from None
         if stored and (place is None or self.source.kind is not None):
