@@ -91,6 +91,7 @@ def dumped(tmp_path_factory) -> Path:
     return place
 
 
+@pytest.mark.slow
 def test_a_command_gives_the_columns_by_name(cli, tmp_path):
     written(tmp_path / "d.jsonl", numbers())
     flags = [word for name in NAMES for word in ("--input-column", name)]
@@ -209,6 +210,7 @@ def test_logits_of_another_program(tmp_path, dumped):
     assert rows["input"]["job"].tolist() == numbers()["job"]
 
 
+@pytest.mark.slow
 def test_students_get_the_columns_by_name(cli, tmp_path, dumped):
     data, out = str(dumped / "data.parquet"), str(tmp_path / "s.pt")
     for folder, streaming in (("none", False), ("original", True)):

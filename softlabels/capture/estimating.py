@@ -61,6 +61,12 @@ class Estimate:
     bound: str
     advice: list[str]
 
+    def __repr__(self) -> str:
+        return (
+            f"Estimate({self.out}: {counted(self.rows, 'row')}, {counted(self.shards, 'shard')}, "
+            f"{size_words(self.bytes)}, {time_words(self.seconds)}, bound by {self.bound})"
+        )
+
     @property
     def facts(self) -> dict[str, str]:
         """For people, in the order in which they ask."""

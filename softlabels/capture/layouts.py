@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from softlabels.errors import UsageError
+from softlabels.errors import StoreError, UsageError
 from softlabels.models.objects import CALLABLE, OBJECTS
 from softlabels.store.folder import Folder
 from softlabels.store.ledger import Ledger
+from softlabels.store.records import Plan
 from softlabels.teachers import Teacher
 
 CHANNELS_LAST = "channels_last"
@@ -64,12 +65,23 @@ def _is_last(
         return True
     if layout.memory_format != "auto" or len(shape) != 3 or teacher.kind in AS_THEY_ARE:
         return False
-    earlier = Ledger(folder).earlier_plan()  # another ledger: this one keeps what it has read
+    if not has_convolutions(teacher.module):
+        return False
+    earlier = _earlier_plan(folder)
     if earlier is not None:
         return earlier.memory_format == CHANNELS_LAST
     fast = device.type == "cuda" and layout.precision in GAINS
     # a module in memory is not changed, and its weights would be laid out anew for each batch
-    return fast and teacher.kind not in OBJECTS and has_convolutions(teacher.module)
+    return fast and teacher.kind not in OBJECTS
+
+
+def _earlier_plan(folder: Folder) -> Plan | None:
+    """None also where the folder can't be read, such as a repository that is not made yet: a dump
+    is held against the plan that is there before it writes anything."""
+    try:
+        return Ledger(folder).earlier_plan()  # of its own: the dump's ledger keeps what it has read
+    except StoreError:
+        return None
 
 
 def has_convolutions(module: nn.Module) -> bool:

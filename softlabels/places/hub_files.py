@@ -46,4 +46,5 @@ def make_repository(folder: Folder, progress: Progress = SILENT) -> None:
     with translated(address):
         if not api.repo_exists(address.repo, repo_type="dataset"):
             api.create_repo(address.repo, repo_type="dataset", private=True, exist_ok=True)
+            folder.fs.invalidate_cache()  # it may remember that there was no such repository
             progress.say(f"{api.endpoint}/datasets/{address.repo} is made, and private")

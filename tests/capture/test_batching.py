@@ -169,6 +169,7 @@ def test_columns_that_go_by_name_are_counted_too(tmp_path):
     np.testing.assert_allclose(logits(tmp_path / "d"), (numbers * [[1], [2]]).T, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_error_about_memory_elsewhere_is_shown_and_one_row_has_no_smaller_batch(data, tmp_path):
     def far(inputs: Tensor) -> Tensor:
         raise RuntimeError("HTTP 503 of a.example: its worker ran out of memory, try later")

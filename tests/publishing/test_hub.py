@@ -27,6 +27,7 @@ from tests.publishing.work import SHARDS, environment, shard, stored
 RECORDS = {"README.md", "plan.json", "softlabels.json", "softlabels.png"}
 
 
+@pytest.mark.slow
 def test_a_stranger_trains_from_what_was_pushed(hub, owner, stranger, folder, repo, cli, tmp_path):
     pushed = owner(work.push, str(folder), repo, license="cc-by-4.0")
     assert set(pushed["files"]) == {
@@ -368,6 +369,14 @@ def test_pulled_into_a_folder_it_is_a_dump(hub, owner, stranger, folder, repo, t
     differs = r"commits/00001\.json does not agree"
     with client(home) as run, pytest.raises(DamagedDump, match=differs):
         run(work.pull, repo)
+
+
+def test_a_dump_of_a_convolutional_net_can_too(hub, owner, repo, tmp_path):
+    """Its memory format may be that of a plan which is there already; here is no repository."""
+    teacher = str(tmp_path / "c.pt")
+    softlabels.fit(data="digits", model="cnn:2", epochs=1, holdout=0, rows=100, out=teacher)
+    owner(work.dump, teacher=teacher, out=f"hf://datasets/{repo}")
+    assert "softlabels.json" in hub.commits(repo)[0].files
 
 
 def test_a_dump_can_go_straight_to_the_hub(hub, owner, stranger, teacher, folder, repo):

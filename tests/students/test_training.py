@@ -132,6 +132,7 @@ def test_temperature_changes_what_is_learned(dump_folder, tmp_path):
     assert not torch.allclose(a["layers.0.weight"], b["layers.0.weight"])
 
 
+@pytest.mark.slow
 def test_without_a_dump_the_newest_is_taken_and_named(dump_folder, cli, tmp_path):
     import shutil
 
