@@ -19,8 +19,7 @@ from softlabels.hub.labels_only import without_inputs
 from softlabels.inputs.hashing import hash_bytes
 from softlabels.store.folder import Folder
 from softlabels.store.reader import DumpReader
-from softlabels.system.progress import Progress
-from tests.conftest import make_vectors, save_script
+from tests.conftest import Lines, make_vectors, save_script
 from tests.inputs.test_preprocess import picture
 
 STEPS = "rgb|resize(20)|center_crop(16)|scale(255)"
@@ -164,24 +163,16 @@ def test_a_model_of_whole_pictures_is_not_measured_on_stored_ones(place, tmp_pat
 
 
 def test_a_function_is_told_which_pictures_it_gets(place):
-    lines = []
-
-    class Heard(Progress):
-        def say(self, text: str) -> None:
-            lines.append(text)
-
     def widths(image: Image.Image) -> np.ndarray:
         return np.array([min(image.size)], np.int64)
 
     for source, width in ((None, 20), (str(place / "pictures"), 40)):
+        heard = Lines()
         dataset = softlabels.load(
-            str(place / "jpeg"), source=source, preprocess=widths, progress=Heard()
+            str(place / "jpeg"), source=source, preprocess=widths, progress=heard
         )
         assert dataset.take(range(ROWS))["input"].min() == width
-        assert any("stores, upright and after resize(20), not" in line for line in lines) == (
-            source is None
-        )
-        lines.clear()
+        assert ("stores, upright and after resize(20), not" in str(heard)) == (source is None)
 
 
 def test_the_source_itself_gives_the_same_pixels(place, tmp_path):

@@ -8,7 +8,7 @@ import gc
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from softlabels.models.tokens import Tokens
 from softlabels.system.devices import free_device_memory
 from softlabels.system.humanize import counted
 from softlabels.system.memory import free_memory
+
+Result = TypeVar("Result")
 
 TRIED = 256  # rows that a teacher is tried on, before a size is found
 LEAST, MOST = 32, 8192
@@ -53,6 +55,21 @@ def release(device: torch.device) -> None:
     """Give memory back that nothing uses: of the objects of a failed run, and of torch's cache."""
     gc.collect()
     free_device_memory(device)
+
+
+def as_many_as_fit(attempt: Callable[[int], Result], device: torch.device) -> tuple[int, Result]:
+    """What an attempt gives with `TRIED` rows at once, or with half as many, and so on, where
+    memory runs out; and with how many it was. Raises OutOfMemory where a single row does not
+    fit."""
+    rows = TRIED
+    while True:
+        try:
+            return rows, attempt(rows)
+        except OutOfMemory:
+            if rows == 1:
+                raise
+        rows //= 2  # not above: the error holds what the failed attempt took
+        release(device)
 
 
 @dataclass(frozen=True)

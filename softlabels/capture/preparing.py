@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from softlabels.capture.answers import RunningTeacher
-from softlabels.capture.batching import TRIED, Batching, Found, Most, find, release, repeated
+from softlabels.capture.batching import TRIED, Batching, Found, Most, as_many_as_fit, find, repeated
 from softlabels.capture.job import Pace
 from softlabels.capture.layouts import Layout, lay_out
 from softlabels.capture.naming import ClassNames, names_of_dump, names_of_teacher
@@ -15,7 +15,7 @@ from softlabels.capture.planning import Setup, Storage, default_name
 from softlabels.capture.tokenizing import read_texts
 from softlabels.capture.trying import TeacherRun, try_teacher
 from softlabels.capture.viewing import Views
-from softlabels.errors import LabelSpaceMismatch, OutOfMemory, UsageError
+from softlabels.errors import LabelSpaceMismatch, UsageError
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.opening import DataChoice, LabelChoice, open_chosen
 from softlabels.inputs.own_preprocessing import check_own_preprocessing
@@ -80,30 +80,29 @@ def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
     ledger = Ledger(open_folder(out))
     shape = [] if isinstance(examples, TokenInputs) else examples.input_shape
     lay_out(teacher, options.part(Layout), shape, device, ledger.folder)
-    finds = options.batch_size == "auto"
-    tried_rows = TRIED if options.batch_size == "auto" else options.batch_size
-    run = replace(options.part(TeacherRun), batch_size=tried_rows)
     storage = options.part(Storage)
-    while True:
-        try:
-            classes, tried = try_teacher(teacher, examples, names, run, storage, device)
-            break
-        except OutOfMemory:
-            if not finds or run.batch_size == 1:
-                raise
-        run = replace(run, batch_size=run.batch_size // 2)
-        release(device)
+
+    def try_rows(rows: int) -> tuple[int, list[str]]:
+        run = replace(options.part(TeacherRun), batch_size=rows)
+        return try_teacher(teacher, examples, names, run, storage, device)
+
+    if options.batch_size == "auto":
+        finds = True
+        tried_rows, (classes, tried) = as_many_as_fit(try_rows, device)
+    else:
+        finds, tried_rows = False, options.batch_size
+        classes, tried = try_rows(tried_rows)
     answers = RunningTeacher(
         model=teacher,
         preprocess=examples.preprocess,
         precision=options.precision,
         device=device,
         classes=classes,
-        batch_size=run.batch_size if options.allow_batch_dependence else None,
-        batching=Batching(run.batch_size, finds, teacher.feed.rows or 1, progress.say),
+        batch_size=tried_rows if options.allow_batch_dependence else None,
+        batching=Batching(tried_rows, finds, teacher.feed.rows or 1, progress.say),
         texts=examples if isinstance(examples, TokenInputs) else None,
     )
-    pace = replace(options.part(Pace), batch_size=run.batch_size)
+    pace = replace(options.part(Pace), batch_size=tried_rows)
     setup = Setup(
         answers=answers,
         source=source,
@@ -119,9 +118,9 @@ def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
         progress.say(text)
     if not finds:
         return setup
-    found = _found(answers, examples, run.batch_size, pace)
+    found = _found(answers, examples, tried_rows, pace)
     answers.batching.rows = found.rows
-    _check_found(answers, examples, run.batch_size)
+    _check_found(answers, examples, tried_rows)
     progress.say(str(found))
     return replace(setup, pace=replace(pace, batch_size=found.rows))
 

@@ -160,9 +160,9 @@ def _parameter(field: Any, hint: Any, help: str, panel: str) -> inspect.Paramete
     looks: dict[str, Any] = {"help": help, "metavar": "", "show_default": False}
     for kind, name in ((int, "integer"), (float, "number")):
         if kind in (hint, *get_args(hint)):
-            words = [word for part in get_args(hint) for word in get_args(part)]
-            looks |= {"parser": _number(kind, name, words)}
-            hint = kind if words else hint
+            literals = [one for part in get_args(hint) for one in get_args(part)]  # such as auto
+            looks |= {"parser": _number(kind, name, literals)}
+            hint = kind if literals else hint
     if field.metadata["positional"]:
         door = typer.Argument(**looks | {"metavar": field.name.upper()})
     else:
@@ -175,11 +175,11 @@ def _parameter(field: Any, hint: Any, help: str, panel: str) -> inspect.Paramete
     )
 
 
-def _number(kind: type, name: str, words: list[str]) -> Callable[[Any], Any]:
-    """A parser of numbers whose error gives the value; these words stay."""
+def _number(kind: type, name: str, literals: list[str]) -> Callable[[Any], Any]:
+    """A parser of numbers whose error gives the value; these literals stay."""
 
     def parse(value: Any) -> Any:
-        if value in words:
+        if value in literals:
             return value
         try:
             if isinstance(value, bool):

@@ -38,11 +38,11 @@ P = TypeVar("P")
 @dataclass(frozen=True)
 class Bounds:
     """The numbers that an option takes. holds: whether a number is one; text: says so to people;
-    words: that it takes in place of a number."""
+    literals: what it takes in place of a number."""
 
     text: str
     holds: Callable[[float], bool]
-    words: tuple[str, ...] = ()
+    literals: tuple[str, ...] = ()
 
 
 Count = Annotated[int, Bounds("a whole number, 1 or more", lambda n: n >= 1)]
@@ -179,7 +179,7 @@ def checked(name: str, value: Any, hint: Any) -> Any:
     if kind is str:
         return _text(name, value, mark if isinstance(mark, Objects) else None)
     bounds = mark if isinstance(mark, Bounds) else None
-    if bounds and value in bounds.words:
+    if bounds and value in bounds.literals:
         return value
     if kind in (int, float):
         return _number(name, value, kind, bounds)
@@ -240,7 +240,7 @@ def _parts(hint: Any) -> tuple[Any, Bounds | Objects | None]:
         hint = parts[0] if len(parts) == 1 else hint
     if get_origin(hint) is Annotated:
         kind, mark = get_args(hint)[:2]
-        return get_args(kind)[0] if isinstance(mark, Bounds) and mark.words else kind, mark
+        return get_args(kind)[0] if isinstance(mark, Bounds) and mark.literals else kind, mark
     return hint, None
 
 

@@ -17,8 +17,8 @@ from softlabels.cli import terminal
 from softlabels.errors import PlanMismatch
 from softlabels.store.writer import ShardWriter
 from softlabels.system.humanize import counted, size_words, time_words
-from softlabels.system.progress import Advance, Progress
-from tests.conftest import Linear, make_vectors, save_script
+from softlabels.system.progress import Advance
+from tests.conftest import Linear, Lines, make_vectors, save_script
 
 
 @pytest.mark.parametrize("words", [{}, {"store_inputs": "original"}, {"dtype": "float32"}])
@@ -53,14 +53,6 @@ def test_the_command_and_the_first_lines_of_a_dump(teacher, cli):
     dumped = cli("dump", "--teacher", teacher, "--shard-rows", 500, "--out", "d")
     assert re.search("1,200 rows, 3 shards, about [0-9.]+ kB, [0-9.]+ .B free\n", dumped.err)
     assert cli("plan", "--teacher", "none.pt").code == 1
-
-
-class Lines(Progress):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,7 @@ from softlabels.exchange import import_logits
 from softlabels.inputs.opening import open_source
 from softlabels.store.folder import Folder
 from softlabels.store.reader import DumpReader
-from softlabels.system.progress import Progress
-from tests.conftest import every, make_vectors, png
+from tests.conftest import Lines, every, make_vectors, png
 from tests.dumps import change
 from tests.exchange.foreign_files import marginal, soft, write_fkd, write_tinyvit
 
@@ -352,14 +351,6 @@ def test_a_tinyvit_epoch_of_all_classes(words, tmp_path):
     told = softlabels.info(words["out"])["facts"]["teacher"]
     for text in ("tinyvit", "does not tell what was drawn with it", "made at T=1"):
         assert text in told
-
-
-class Lines(Progress):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def test_a_tinyvit_key_is_a_rows_number_or_translated(vectors, words, tmp_path):

@@ -16,21 +16,12 @@ from softlabels.exchange import import_logits, importing
 from softlabels.exchange.matching import FileAnswers
 from softlabels.store.folder import Folder
 from softlabels.store.reader import DumpReader
-from softlabels.system.progress import Progress
 from tests.capture import harm
-from tests.conftest import every, make_vectors
+from tests.conftest import Lines, every, make_vectors
 from tests.exchange.foreign_files import soft
 from tests.processes import kill, start, wait_for
 
 ROWS, SHARDS = 300, 30
-
-
-class Heard(Progress):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 @pytest.fixture
@@ -50,7 +41,7 @@ def commits(folder: Path) -> set[int]:
 
 def stopping(words: dict, shard: int, error: BaseException, monkeypatch) -> list[str]:
     """Import until the rows of `shard` are read; what was said."""
-    heard, real = Heard(), FileAnswers.answer
+    heard, real = Lines(), FileAnswers.answer
     first = shard * words["shard_rows"]
 
     def answer(self, rows, *given):
@@ -88,7 +79,7 @@ def test_kills_lose_nothing_and_change_nothing(words, tmp_path):
         kept = commits(rough)
     before = harm.places(rough)
     whole = {f"train-{shard:05d}-of-{SHARDS:05d}.parquet" for shard in kept}
-    heard = Heard()
+    heard = Lines()
     import_logits(progress=heard, **words, resume=True)
     assert f"to do: {SHARDS - len(kept)} shards of {SHARDS}" in heard.lines
     after = harm.places(rough)
@@ -107,7 +98,7 @@ def test_a_stop_says_what_is_safe_and_how_to_go_on(words, tmp_path, monkeypatch)
     before = harm.places(tmp_path / "d")
     import_logits(**words | {"shard_rows": None}, resume=True)  # those that were begun with
     assert before.items() <= harm.places(tmp_path / "d").items()
-    heard = Heard()
+    heard = Lines()
     import_logits(progress=heard, **words)
     assert heard.lines[-1] == f"{words['out']} is complete already; nothing to do"
 

@@ -9,7 +9,7 @@ import softlabels
 from softlabels.errors import SourceError
 from softlabels.inputs.describing import describe
 from softlabels.inputs.opening import open_source
-from softlabels.system.progress import Progress
+from tests.conftest import Lines
 
 
 @pytest.fixture
@@ -33,16 +33,6 @@ def test_the_first_lines_of_a_table(table):
         "left out as inputs: 'id', by name an index; --input-column takes them in",
         "15 of 60 rows have no label in 'label'",
     ]
-
-
-class Lines(Progress):
-    """Keeps what is said."""
-
-    def __init__(self):
-        self.lines = []
-
-    def say(self, text):
-        self.lines.append(text)
 
 
 def test_every_verb_says_them(table, tmp_path):

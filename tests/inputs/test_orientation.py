@@ -12,8 +12,7 @@ from torch import nn
 
 import softlabels
 from softlabels.inputs.preprocess import Preprocess
-from softlabels.system.progress import Progress
-from tests.conftest import save_script
+from tests.conftest import Lines, save_script
 
 ORIENTATION = 0x0112
 KINDS = {"PNG": {}, "JPEG": {"quality": 95}, "WEBP": {"lossless": True}, "TIFF": {}}
@@ -86,18 +85,10 @@ def photos(tmp_path, orientations: list[int | None]) -> str:
     return path
 
 
-class Heard(Progress):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-
 @pytest.mark.parametrize("words", [None, "scale(255)"])
 def test_readers_of_a_dump_see_what_the_teacher_saw_or_are_told(tmp_path, words):
     data, out = photos(tmp_path, [6, None, 1, 3]), str(tmp_path / "d")
-    teacher, heard = save_script(Flat(), tmp_path / "t.pt"), Heard()
+    teacher, heard = save_script(Flat(), tmp_path / "t.pt"), Lines()
     result = softlabels.dump(
         progress=heard, teacher=teacher, data=data, out=out, preprocess=words,
         store_inputs="original", shard_rows=2, dtype="float32",

@@ -14,18 +14,10 @@ import softlabels
 from softlabels.inputs import decoding, examples
 from softlabels.inputs.decoding import decode_image
 from softlabels.system.cache import LocalCache
-from softlabels.system.progress import Progress
 from softlabels.targets.soft_dataset import Dump
+from tests.conftest import Lines
 
 ROWS = 1200
-
-
-class Heard(Progress):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 @pytest.fixture
@@ -68,7 +60,7 @@ def check(dataset: Dump, pictures: torch.Tensor, workers: int = 0, epochs: int =
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_they_are_decoded_once_for_all_runs(dump_folder, pictures, place, decoded, workers):
-    heard = Heard()
+    heard = Lines()
     check(softlabels.load(dump_folder, progress=heard), pictures, workers, epochs=2)
     assert [line for line in heard.lines if "more than the memory has for them" in line]
     (entry,) = LocalCache().entries()
@@ -152,7 +144,7 @@ def test_who_gets_no_lock_leaves_what_another_process_decodes(
 
 def test_without_room_they_are_decoded_each_time(dump_folder, pictures, place, monkeypatch):
     monkeypatch.setenv("SOFTLABELS_CACHE_GB", "0.00001")
-    heard = Heard()
+    heard = Lines()
     dataset = check(softlabels.load(dump_folder, progress=heard), pictures)
     assert not dataset.examples.kept
     assert not list(place.glob("*/"))

@@ -12,8 +12,7 @@ from softlabels.errors import UnreadableInput, UsageError
 from softlabels.inputs.opening import open_source
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.preprocessing import choose, doubts
-from tests.conftest import make_vectors, png, save_script
-from tests.inputs.test_orientation import Heard
+from tests.conftest import Lines, make_vectors, png, save_script
 
 PICTURES = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
 UNIT = torch.rand(64, 6)
@@ -62,7 +61,7 @@ def test_what_looks_right(words, raw):
 
 def test_every_verb_says_the_preprocessing_and_where_it_comes_from(tmp_path, teacher, dump_folder):
     def lines(verb, **options) -> list[str]:
-        heard = Heard()
+        heard = Lines()
         verb(progress=heard, **options)
         return [line for line in heard.lines if "preprocessing" in line or "scale" in line]
 

@@ -20,7 +20,7 @@ from softlabels.store.names import commit_name
 from softlabels.store.reader import DumpReader
 from softlabels.store.records import Commit, Manifest
 from softlabels.store.writer import ShardWriter, shard_schema
-from softlabels.system.progress import Progress
+from tests.conftest import Lines
 from tests.hub import OWNER, Hub
 
 SHARDS = 6
@@ -95,19 +95,9 @@ def tag(repo: str, name: str) -> None:
     HfApi().create_tag(repo, tag=name, repo_type="dataset")
 
 
-class Noted(Progress):
-    """Keeps what a verb says."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-
 def words_of_push(dump: str, repo: str, **words: Any) -> list[str]:
     """What a push says."""
-    progress = Noted()
+    progress = Lines()
     softlabels.push(progress=progress, dump=dump, repo=repo, **words)
     return progress.lines
 

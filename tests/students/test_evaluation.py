@@ -17,8 +17,7 @@ from softlabels.errors import (
     UsageError,
 )
 from softlabels.students.holdout import choose_rows
-from tests.conftest import make_vectors
-from tests.inputs.test_orientation import Heard
+from tests.conftest import Lines, make_vectors
 
 ROWS, C = 120, 8
 NAMES = [f"c{i}" for i in range(C)]
@@ -247,7 +246,7 @@ def named(tmp_path):
 
 
 def mapped(place, data, given, **options):
-    heard = Heard()
+    heard = Lines()
     found = softlabels.evaluate(
         progress=heard, checkpoint=str(place / "t.pt"), data=data, split="train",
         map_labels=given if given == "by-number" else str(given), **options,

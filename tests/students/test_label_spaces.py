@@ -10,8 +10,7 @@ import softlabels
 from softlabels.errors import LabelSpaceMismatch, SourceError
 from softlabels.exchange import import_logits
 from softlabels.inputs.opening import open_source
-from tests.conftest import make_vectors
-from tests.inputs.test_orientation import Heard
+from tests.conftest import Lines, make_vectors
 
 
 def relabelled(path, names: list[str] | None, order: list[int] | None = None) -> str:
@@ -33,7 +32,7 @@ def right(teacher) -> dict:
 
 
 def evaluate(teacher, data, **options) -> tuple[dict, list[str]]:
-    heard = Heard()
+    heard = Lines()
     return softlabels.evaluate(
         progress=heard, checkpoint=teacher, data=data, split="train", **options
     ), [line for line in heard.lines if "by name" in line or "unknown" in line]
@@ -126,7 +125,7 @@ def test_verify_sees_that_classes_were_renamed(teacher, tmp_path):
 
 
 def test_labels_that_are_numbers_are_said_to_be_the_teachers(teacher, tmp_path):
-    heard = Heard()
+    heard = Lines()
     data = relabelled(tmp_path / "d.parquet", None)
     softlabels.dump(progress=heard, teacher=teacher, data=data, out=str(tmp_path / "d"))
     assert "labels of d are numbers, taken as the teacher's: 0 is '0', 1 is '1', 2 is '2'" in (

@@ -13,21 +13,9 @@ from softlabels.errors import TeacherError, TrainingError, UntrustedPickle, Usag
 from softlabels.inputs.opening import open_source
 from softlabels.students.holdout import choose_rows, labels_choose
 from softlabels.system.humanize import json_text
-from softlabels.system.progress import Progress
+from tests.conftest import Lines
 
 HERE = "tests.students.test_scores"
-
-
-class Listener(Progress):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-    @property
-    def text(self) -> str:
-        return "\n".join(self.lines)
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +41,10 @@ def few_labels(made, tmp_path_factory):
 
 
 def train(folder, out, **options):
-    heard = Listener()
+    heard = Lines()
     defaults = {"student": "mlp:32", "T": 4, "epochs": 8, "batch_size": 64, "lr": 3e-3}
     result = softlabels.train(progress=heard, dump=folder, out=str(out), **(defaults | options))
-    return result.metrics, heard.text
+    return result.metrics, str(heard)
 
 
 @pytest.mark.parametrize(
@@ -105,11 +93,11 @@ def test_a_hold_out_leaves_rows_on_both_sides(total, holdout, side):
 
 
 def test_few_held_out_rows_are_said(vectors, tmp_path):
-    heard = Listener()
+    heard = Lines()
     softlabels.fit(progress=heard, data=vectors, model="linear", epochs=1, holdout=0.02,
                    out=str(tmp_path / "t.pt"))  # fmt: skip
     assert "warning: 6 rows held out choose the epoch, and one error among them is 17 points" in (
-        heard.text
+        str(heard)
     )
 
 

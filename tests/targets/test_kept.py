@@ -25,9 +25,8 @@ from softlabels.places import remote_copies
 from softlabels.store.codecs.dense import DenseCodec
 from softlabels.store.pages.places import chunk_of, plain_values
 from softlabels.system.cache import LocalCache, remove
-from softlabels.system.progress import Progress
 from softlabels.targets import mapped_rows
-from tests.conftest import whole
+from tests.conftest import Lines, whole
 from tests.dumps import OTHER_WRITERS, change, make_dump
 from tests.processes import start
 
@@ -74,7 +73,7 @@ def test_whatever_the_pages_the_values_are_those_that_pyarrow_reads(
 
 
 def test_what_lies_in_place_is_mapped_and_nothing_is_copied(tmp_path, cache):
-    listener = Listener()
+    listener = Lines()
     dataset = load(make_dump(tmp_path / "d", LOGITS, shard_rows=300), progress=listener)
     assert same(whole(dataset), LOGITS)
     assert cache.entries() == []
@@ -83,18 +82,10 @@ def test_what_lies_in_place_is_mapped_and_nothing_is_copied(tmp_path, cache):
     assert listener.lines == []
 
 
-class Listener(Progress):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-
 @pytest.mark.parametrize("writer", OTHER_WRITERS)
 def test_other_pages_are_decoded_into_memory_which_is_said(tmp_path, cache, writer, monkeypatch):
     folder = make_dump(tmp_path / "d", LOGITS, 16, 300, OTHER_WRITERS[writer])
-    listener = Listener()
+    listener = Lines()
     dataset = load(folder, progress=listener)
     [line] = listener.lines
     assert line.startswith(f"4 shards of {folder} can't be used in place")
