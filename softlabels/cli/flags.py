@@ -186,7 +186,8 @@ def _number(kind: type, name: str, literals: list[str]) -> Callable[[Any], Any]:
                 raise ValueError
             return kind(value)
         except (TypeError, ValueError):
-            raise typer.BadParameter(f"{value!r} is not a valid {name}") from None
+            kinds = " or ".join([f"valid {name}", *literals])
+            raise typer.BadParameter(f"{value!r} is not a {kinds}") from None
 
     return parse
 
