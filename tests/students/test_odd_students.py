@@ -11,7 +11,6 @@ import softlabels
 from softlabels.errors import SourceError, TrainingError, UsageError
 from softlabels.targets.batches import steps
 from tests.conftest import Linear, Lines, save_script
-from tests.students.test_scores import Listener
 
 HERE = "tests.students.test_odd_students"
 
@@ -128,11 +127,11 @@ class Demanding(Base):
 
 
 def train(dump_folder, out, name, **options):
-    heard = Listener()
+    heard = Lines()
     defaults = {"T": 2.0, "epochs": 1, "batch_size": 64, "alpha": 1.0}
     softlabels.train(progress=heard, dump=dump_folder, student=f"{HERE}:{name}", out=str(out),
                      **(defaults | options))  # fmt: skip
-    return torch.load(out, weights_only=True)["state_dict"], heard.text
+    return torch.load(out, weights_only=True)["state_dict"], str(heard)
 
 
 @pytest.mark.parametrize("name", ["Attribute", "Named", "Pair", "Double"])
@@ -240,10 +239,10 @@ def test_options_that_can_not_work_are_refused_before_training(
 
 
 def test_classes_without_a_row_are_named(tmp_path):
-    heard = Listener()
+    heard = Lines()
     softlabels.fit(progress=heard, data="digits", model="linear", epochs=1, rows=7,
                    out=str(tmp_path / "t.pt"))  # fmt: skip
-    assert "warning: 3 of 10 classes have no row to train on: " in heard.text
+    assert "warning: 3 of 10 classes have no row to train on: " in str(heard)
 
 
 def test_a_full_disk_is_said(small_disk, tmp_path):
@@ -260,10 +259,10 @@ def test_a_temperature_at_which_nothing_is_left_of_the_logits_is_refused(dump_fo
 
 
 def test_a_temperature_that_float32_hardly_holds_is_said(dump_folder, tmp_path):
-    heard = Listener()
+    heard = Lines()
     softlabels.train(progress=heard, dump=dump_folder, student="linear", T=2000, epochs=1, alpha=1,
                      out=str(tmp_path / "s.pt"))  # fmt: skip
-    assert "to three digits for T from 0.01 to 1,000 only" in heard.text
+    assert "to three digits for T from 0.01 to 1,000 only" in str(heard)
 
 
 def labelled(path, labels) -> str:
