@@ -33,9 +33,9 @@ __main__
 INSIDE = {
     "inputs": """
 texts
-plain pointers label_lists resizing chance reading_errors class_names
+plain pointers label_lists resizing chance beta reading_errors class_names
 hashing rows labels rendering functions augmentations
-pictures
+pictures mixing
 listed_labels crop_percentage
 steps
 preprocess views
