@@ -50,6 +50,10 @@ CountOrAuto = Annotated[
     int | Literal["auto"],
     Bounds("a whole number, 1 or more, or auto", lambda n: n >= 1, ("auto",)),
 ]
+CountOrAll = Annotated[
+    int | Literal["all"],
+    Bounds("a whole number, 1 or more, or all", lambda n: n >= 1, ("all",)),
+]
 Natural = Annotated[int, Bounds("a whole number, 0 or more", lambda n: n >= 0)]
 Positive = Annotated[float, Bounds("a finite number above 0", lambda x: 0 < x < math.inf)]
 NotNegative = Annotated[float, Bounds("a finite number, 0 or more", lambda x: 0 <= x < math.inf)]

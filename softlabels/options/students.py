@@ -9,6 +9,7 @@ from softlabels.options.option import (
     BelowOne,
     Between,
     Count,
+    CountOrAll,
     Fraction,
     Natural,
     NotNegative,
@@ -53,7 +54,9 @@ class TrainingOptions(Options):
         None,
     )
     rows: Count | None = option(
-        "Train on this many rows only, drawn evenly over the classes by --data-seed.", None
+        "Train on this many rows only (of views: inputs), drawn evenly over the classes by "
+        "--data-seed.",
+        None,
     )
     holdout: BelowOne = option(
         "Fraction of the inputs, with all their views, held out to choose the best epoch; 0 keeps "
@@ -121,6 +124,12 @@ class TrainOptions(TrainingOptions, TextOptions):
         "linear, mlp:800x800, cnn:32x64, timm:NAME, torchvision:NAME, hf:FOLDER, or "
         "package.module:factory.",
         "mlp:800x800",
+    )
+    views: CountOrAll | None = option(
+        "How many drawn views of the dump to train on, and the clean one where it has it: epoch e "
+        "sees the one in place e mod their number. all: each epoch sees every view. Default: all, "
+        "one an epoch.",
+        None,
     )
     source: Data | None = option(
         "Where the inputs are, if not where the dump says: a file, folder or Hub id.", None

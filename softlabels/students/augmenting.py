@@ -27,8 +27,8 @@ def augmented_dump(dataset: Dump, augment: Augment, seed: int, progress: Progres
     progress.say(
         "warning: the stored soft targets answer clean inputs, and the student is shown augmented "
         "ones, to which the teacher might answer otherwise. Students learn best from targets of "
-        "the very views that they see (Beyer et al. 2022, arXiv:2106.05237), such as dump --views "
-        "4 --augment 'jitter(2)' stores them"
+        "the very views that they see (Beyer et al. 2022, arXiv:2106.05237): softlabels dump "
+        f"--views 4 --augment '{augment}' stores them"
     )
     return shown
 

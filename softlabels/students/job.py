@@ -92,7 +92,8 @@ class Job:
         is a teacher.
     data: what the checkpoint remembers of its data.
     identity: a hash of the rows, the same on every rank.
-    inputs: for each input, the row that stands for it: inputs are held out with all their views.
+    inputs: for each input, the row that stands for it when it is held out, with all its views.
+    each: for each input, the rows that it has in an epoch, int64 [rows, inputs].
     begun: a model that reads texts, which was begun before they were tokenised
     options: all of them, for the checkpoint, and for ranks to compare.
     """
@@ -110,6 +111,7 @@ class Job:
     options: dict[str, Any]
     ranks: Ranks
     inputs: np.ndarray
+    each: np.ndarray
     begun: Beginning | None = None
 
     def run(
@@ -124,7 +126,7 @@ class Job:
             rows=recipe.rows,
             data_seed=recipe.data_seed,
         )
-        rows = self.inputs[kept], self.inputs[held]
+        rows = np.sort(self.each[:, kept].ravel()), self.inputs[held]
         share = smallest_share(len(rows[0]), recipe.batch_size, ranks.world, recipe.accumulate)
         seed_everything(recipe.seed)
         built = build(

@@ -38,14 +38,14 @@ from softlabels.students.optimization import Batch
 from softlabels.students.ranks import Ranks
 from softlabels.students.reading import begin_on_columns, begin_reading, has_texts, is_by_name
 from softlabels.students.recipe import Recipe
+from softlabels.students.showing import mixed, showing
 from softlabels.students.softness import remark_on_softness
 from softlabels.students.trackers import check_trackers
 from softlabels.system.humanize import counted
 from softlabels.system.progress import Progress
 from softlabels.targets.batch import for_each_position
 from softlabels.targets.loading import load
-from softlabels.targets.orders import permutation
-from softlabels.targets.soft_dataset import Dump, SoftDataset
+from softlabels.targets.soft_dataset import Dump
 
 MOST_CLASSES = 1_000_000
 # Between them float32's gradient is right to four digits, and its loss to three unless the KL is
@@ -146,6 +146,7 @@ def _fit(options: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:
         options=options.plain,
         ranks=ranks,
         inputs=np.arange(len(source)),
+        each=np.arange(len(source))[None],
     )
 
     def loss(logits_NC: Tensor, batch: Batch) -> Tensor:
@@ -210,12 +211,9 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
         logits_MC = for_each_position(logits_NC, batch)
         return kd_loss(logits_MC, batch["targets"], hard, T=options.T, alpha=options.alpha)
 
-    plan, view_rows = dataset.reader.plan, dataset.reader.view_rows
-    if plan.has_views:
-        progress.say(
-            f"{len(plan.views)} views of each input: epoch e sees the one in place e mod "
-            f"{len(plan.views)}, from 0 on; held-out inputs are scored on view {plan.views[0]}"
-        )
+    plan, views = dataset.reader.plan, showing(dataset, options.views)
+    if views.remark:
+        progress.say(views.remark)
     columns = plan.source.columns
     joined = ",".join(columns.inputs)
     data = {
@@ -226,8 +224,9 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
         "label_column": columns.label,
         "id_column": columns.id,
         "fingerprint": plan.source.fingerprint,
-        "rows": len(view_rows[0]),
+        "rows": len(views.inputs),
         "dump": folder,
+        **({"views": views.numbers, "augment": plan.augment} if plan.has_views else {}),
         "shards": options.shards,
         "task": plan.task,
         "plan": plan.hash,
@@ -246,7 +245,8 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
         recipe=options.part(Recipe),
         options=options.plain,
         ranks=ranks,
-        inputs=view_rows[0],
+        inputs=views.inputs,
+        each=views.each,
     )
 
     def take(rows: np.ndarray, epoch: int, device: torch.device) -> Batch:
@@ -258,19 +258,7 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
         return batch
 
     def order(rows: np.ndarray, epoch: int) -> np.ndarray:
-        """Of the inputs that these rows stand for, the epoch's view."""
-        seen: SoftDataset = dataset
-        of_view = view_rows[epoch % len(plan.views)]
-        if plan.has_views:
-            rows = of_view[np.searchsorted(view_rows[0], rows)]
-            seen = dataset.view(plan.views[epoch % len(plan.views)])
-        whole = seen.order(options.shuffle, options.data_seed, epoch)
-        if whole.text == "full":
-            return mixed(rows, options.data_seed, epoch)
-        chosen = np.zeros(len(dataset), bool)
-        chosen[rows] = True
-        every = of_view[whole.part(0, len(seen))]
-        return every[chosen[every]]
+        return views.order(rows, options.shuffle, options.data_seed, epoch)
 
     # A live source's code may draw from the generators that the training step draws from.
     in_blocks = dataset.order(options.shuffle).text != "full" and not examples.source.runs_code
@@ -298,10 +286,6 @@ def _slower(lr: float, weight_decay: float) -> str:
     if lr * weight_decay >= 1:  # AdamW multiplies weights by 1 − lr · weight_decay
         return f"--weight-decay {weight_decay:g} times --lr {lr:g} must be well below 1"
     return f"try a smaller --lr than {lr:g}, or a longer --warmup"
-
-
-def mixed(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    return rows[permutation(len(rows), seed, epoch)]
 
 
 def _all_labels(source: Source) -> Labels:
