@@ -89,6 +89,31 @@ def test_kd_loss_is_the_papers_sum():
     torch.testing.assert_close(kd_loss(student, teacher, labels, T=8, alpha=0.7), expected)
 
 
+def test_labels_of_mixed_inputs_count_by_their_weight():
+    """mixup's cross-entropy is that of the mixed target, by hand; a missing label has no part."""
+    torch.manual_seed(1)
+    student, teacher = torch.randn(3, 4), torch.randn(3, 4)
+    labels, partners = torch.tensor([1, 2, -1]), torch.tensor([3, 2, 0])
+    weight = torch.tensor([0.75, 0.5, 0.25])
+    mixed = {"partner_labels": partners, "mix_weight": weight}
+    p = -torch.log_softmax(student, -1)
+    hard = (0.75 * p[0, 1] + 0.25 * p[0, 3] + p[1, 2] + 0.75 * p[2, 0]) / 3
+    loss = kd_loss(student, teacher, labels, T=8, alpha=0.7, **mixed)
+    soft = kd_loss(student, teacher, T=8, alpha=1)
+    torch.testing.assert_close(loss, 0.7 * soft + 0.3 * hard)
+    stack = torch.stack([student, student])
+    both = kd_loss(stack, DenseLogits(teacher), labels, T=8, alpha=0.7, **mixed)
+    torch.testing.assert_close(both, torch.stack([loss, loss]))
+    for wrong, message in (
+        ({"mix_weight": weight}, "mix_weight is given without partner_labels"),
+        ({"partner_labels": partners}, "partner_labels is given without mix_weight"),
+        (mixed | {"mix_weight": weight[:1]}, r"mix_weight \[1\]; the labels have \[3\], so"),
+        (mixed | {"partner_labels": partners[:2]}, r"partner_labels have the shape \[2\]"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            kd_loss(student, teacher, labels, T=8, alpha=0.7, **wrong)
+
+
 def test_temperatures_may_lie_on_another_device_than_the_logits():
     """`meta` stands for an accelerator: it too refuses to mix devices."""
     student, teacher = (torch.zeros(3, 4, device="meta") for _ in range(2))

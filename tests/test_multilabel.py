@@ -72,6 +72,14 @@ def test_the_loss_sums_over_labels_and_takes_hard_labels():
         softlabels.kd_loss(stack, targets, labels_MC.long(), T=4, alpha=0.7),
         torch.stack([loss] * 2),
     )
+    partners_MC, weight_M = labels_MC.flip(0), torch.linspace(0, 1, len(labels_MC))
+    mixed_MC = weight_M[:, None] * labels_MC + (1 - weight_M[:, None]) * partners_MC
+    of_mixed = softlabels.kd_loss(
+        student_MC, targets, labels_MC, T=4, alpha=0.7, partner_labels=partners_MC,
+        mix_weight=weight_M,
+    )  # fmt: skip
+    hard = -Bernoulli(logits=student_MC, validate_args=False).log_prob(mixed_MC).sum(-1).mean()
+    torch.testing.assert_close(of_mixed, 0.7 * soft + 0.3 * hard)
     with pytest.raises(UsageError, match="0 and 1 for each of its labels"):
         softlabels.kd_loss(student_MC, targets, torch.zeros(4).long(), T=4, alpha=0.7)
 

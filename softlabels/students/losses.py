@@ -3,6 +3,8 @@
 N rows; M scored positions of them, for a classifier as many; C classes; S students at once.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -23,6 +25,8 @@ def kd_loss(
     *,
     T: Temperature,
     alpha: float,
+    partner_labels: Tensor | None = None,
+    mix_weight: Tensor | None = None,
 ) -> Tensor:
     """α·T²·KL(teacher ‖ student, both at T) + (1−α)·CE(labels, student at 1): a scalar.
 
@@ -36,10 +40,12 @@ def kd_loss(
     checked for probabilities, which waits for an accelerator; `targets` are not checked.
     labels: int64 [M], −1 for none; of a multi-label teacher 0 and 1 [M, C], −1 for unknown.
     T: a number, or one for each position [M], or for each student [S, 1].
+    partner_labels, mix_weight: of inputs mixed by mixup or cutmix, a batch's `partner_label`, as
+    labels, and `mix_weight`, float32 [M]: the hard part is then w·CE(labels) + (1−w)·CE(partners').
 
-    Raises UsageError for T ≤ 0 or not finite, α outside [0, 1], α < 1 without labels, and another
-    number of classes or positions; LogitsError for probabilities in the place of the teacher's
-    logits.
+    Raises UsageError for T ≤ 0 or not finite, α outside [0, 1], α < 1 without labels, one of
+    partner_labels and mix_weight without the other, and another number of classes or positions;
+    LogitsError for probabilities in the place of the teacher's logits.
     """
     if not 0 <= alpha <= 1:
         raise UsageError(f"alpha is {alpha}; it must be a number from 0 to 1")
@@ -56,25 +62,60 @@ def kd_loss(
         if labels_M is None:
             raise UsageError(f"alpha is {alpha}, but there are no labels; use alpha 1")
         hard = hard_loss if teacher_logits.link == "softmax" else hard_label_loss
-        loss = loss + (1 - alpha) * hard(student_logits_MC, labels_M)
+        if partner_labels is None and mix_weight is None:
+            loss = loss + (1 - alpha) * hard(student_logits_MC, labels_M)
+        else:
+            partners = _partners(partner_labels, mix_weight, labels_M)
+            loss = loss + (1 - alpha) * mixed_loss(hard, student_logits_MC, labels_M, *partners)
     return loss
 
 
-def hard_loss(logits_MC: Tensor, labels_M: Tensor) -> Tensor:
+def mixed_loss(
+    hard: Callable[..., Tensor],
+    logits_MC: Tensor,
+    labels_M: Tensor,
+    partner_labels_M: Tensor,
+    weight_M: Tensor,
+) -> Tensor:
+    """w·CE(labels) + (1−w)·CE(partners' labels), as mixup and cutmix have it: Zhang et al. 2018,
+    section 2, since cross-entropy is linear in its target. hard: `hard_loss` or `hard_label_loss`.
+    weight: of each input's own labels, [M]."""
+    own = hard(logits_MC, labels_M, weight_M)
+    return own + hard(logits_MC, partner_labels_M, 1 - weight_M)
+
+
+def _partners(
+    partner_labels_M: Tensor | None, weight_M: Tensor | None, labels_M: Tensor
+) -> tuple[Tensor, Tensor]:
+    if partner_labels_M is None or weight_M is None:
+        there, missing = ("mix_weight", "partner_labels")[:: 1 if partner_labels_M is None else -1]
+        raise UsageError(f"{there} is given without {missing}; a batch of mixed inputs has both")
+    if partner_labels_M.shape != labels_M.shape or weight_M.shape != labels_M.shape[:1]:
+        raise UsageError(
+            f"partner_labels have the shape {list(partner_labels_M.shape)} and mix_weight "
+            f"{list(weight_M.shape)}; the labels have {list(labels_M.shape)}, so expected are "
+            f"{list(labels_M.shape)} and {list(labels_M.shape[:1])}"
+        )
+    return partner_labels_M, weight_M
+
+
+def hard_loss(logits_MC: Tensor, labels_M: Tensor, weight_M: Tensor | None = None) -> Tensor:
     """Cross-entropy with hard labels, a scalar, or [S] for logits [S, M, C]; positions with label
-    −1 count as 0."""
+    −1 count as 0. weight: by which each position's is multiplied."""
     if logits_MC.dim() == 3:
-        return torch.stack([hard_loss(one_MC, labels_M) for one_MC in logits_MC])
-    summed = torch.nn.functional.cross_entropy(
-        logits_MC.float(), labels_M, ignore_index=-1, reduction="sum"
+        return torch.stack([hard_loss(one_MC, labels_M, weight_M) for one_MC in logits_MC])
+    how = "sum" if weight_M is None else "none"
+    loss_M = torch.nn.functional.cross_entropy(
+        logits_MC.float(), labels_M, ignore_index=-1, reduction=how
     )
+    summed = loss_M if weight_M is None else (loss_M * weight_M).sum()
     return summed / len(labels_M)
 
 
-def hard_label_loss(logits_MC: Tensor, labels_MC: Tensor) -> Tensor:
+def hard_label_loss(logits_MC: Tensor, labels_MC: Tensor, weight_M: Tensor | None = None) -> Tensor:
     """Binary cross-entropy with hard labels, summed over labels: a scalar, or [S] for logits
-    [S, M, C]. labels: 0 or 1, [M, C]; those below 0 are unknown and count as 0. Raises UsageError
-    for labels of another shape."""
+    [S, M, C]. labels: 0 or 1, [M, C]; those below 0 are unknown and count as 0. weight: by which
+    each position's is multiplied. Raises UsageError for labels of another shape."""
     if labels_MC.shape != logits_MC.shape[-2:]:
         raise UsageError(
             f"the labels have the shape {list(labels_MC.shape)}; those of a multi-label teacher "
@@ -84,7 +125,8 @@ def hard_label_loss(logits_MC: Tensor, labels_MC: Tensor) -> Tensor:
     loss_MC = binary_cross_entropy_with_logits(
         x_MC, labels_MC.to(x_MC).expand_as(x_MC), (labels_MC >= 0).to(x_MC), reduction="none"
     )
-    return loss_MC.sum(-1).mean(-1)
+    loss_M = loss_MC.sum(-1)
+    return (loss_M if weight_M is None else loss_M * weight_M).mean(-1)
 
 
 def check_shape(student_logits_MC: Tensor, teacher: Logits) -> None:

@@ -22,11 +22,13 @@ from softlabels.models.tokens import Tokens
 from softlabels.system.humanize import counted, short
 
 Columns = dict[str, Any]
-ONE = ("id", "view", "label", "label_source", "positions")  # columns with one number a row
+ONE = (  # columns with one number a row
+    "id", "view", "label", "label_source", "partner_label", "mix_weight", "positions",
+)  # fmt: skip
 
 KEYS = (
-    "id", "view", "input", "label", "label_source", "positions", "loss_mask", "logits",
-    "soft_target",
+    "id", "view", "input", "label", "label_source", "partner_label", "mix_weight", "positions",
+    "loss_mask", "logits", "soft_target",
 )  # fmt: skip
 
 
@@ -44,6 +46,10 @@ class Batch(Mapping[str, Any]):
     else 0, and −1 throughout where a row's labels are unknown
     label_source: int64 [N], −1 for none: the data's labels where they are of other classes than the
     teacher's, and `label` is −1; else absent
+    partner_label: of a dump with views by mixup or cutmix, the label of the input that each row is
+        mixed with, as `label`; absent if there are no labels
+    mix_weight: float32 [N], the weight of the row's own input, 1 where it is not mixed. Absent in
+        other dumps; `kd_loss` takes both
     positions: int64 [N], the number of positions of each row; absent if each has one
     loss_mask: bool [N, L], which of the L places of each input are scored positions; absent if
         positions are no places of inputs
