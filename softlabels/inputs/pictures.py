@@ -16,7 +16,9 @@ LARGEST = 8192  # pixels a side; a dump's preprocessing may come from a stranger
 SCALING = ("resize", "contain", "cover")  # words that scale
 # Words that take one or two sizes, and the names that may follow these.
 SIZED = dict.fromkeys(SCALING, (*FILTERS, *RESIZERS)) | {"center_crop": ("floor",), "pad": ()}
-SHOWING = ("upright", "eight_bit", "grey", "rgb")  # words that say how a picture is shown
+REDUCED = "reduced"  # a word that decodes JPEGs at a part of their size
+ENOUGH = 2  # times the size after the scaling, as `reduced` keeps unless it says another number
+SHOWING = ("upright", "eight_bit", "grey", "rgb", REDUCED)  # words that say how a picture is shown
 FILE = "jpeg"  # a word that writes a picture as a file and reads it again
 LONGEST = 65_500  # pixels a side of a JPEG, by libjpeg
 QUALITY = 95  # of the JPEGs that dumps store of resized pictures
@@ -55,7 +57,11 @@ def shown_by(picture: Picture, calls: tuple[Call, ...]) -> tuple[Picture, tuple[
     first = next((i for i, call in enumerate(calls) if call.name not in SHOWING), len(calls))
     names = [call.name for call in calls[:first]]
     colours = tuple(name for name in names if name in ("grey", "rgb"))
-    return picture.shown("upright" in names, "eight_bit" in names, colours), calls[first:]
+    reduced = next((call.args or (ENOUGH,) for call in calls[:first] if call.name == REDUCED), None)
+    shown = picture.shown(
+        "upright" in names, "eight_bit" in names, colours, None if reduced is None else reduced[0]
+    )
+    return shown, calls[first:]
 
 
 def apply_words(picture: Picture, calls: tuple[Call, ...]) -> np.ndarray:

@@ -24,6 +24,7 @@ SEGMENTS = frozenset(range(0xC0, 0xFF)) - frozenset(range(0xD0, 0xDB))  # marker
 TURNING = b"Exif\0\0", b"tiff:Orientation"
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
 TURNED = range(2, 9)
+DIVISORS = 8, 4, 2  # that libjpeg decodes by at little cost
 
 Box = tuple[int, int, int, int]
 """A part of a picture: top, left, height and width, in pixels of the picture as it is shown."""
@@ -47,16 +48,21 @@ class Picture:
     upright: whether it is turned as its EXIF orientation says
     eight_bit: whether 16 bits become 8
     colours: grey and rgb, in the order in which they are applied
+    enough: how many times as large as it is scaled to a JPEG must be decoded at least; None where
+    it is decoded in full
     """
 
     cell: bytes | Image.Image
     upright: bool = False
     eight_bit: bool = False
     colours: tuple[str, ...] = ()
+    enough: float | None = None
     _opened: dict[str, Image.Image] = field(default_factory=dict, compare=False)  # one for copies
 
-    def shown(self, upright: bool, eight_bit: bool, colours: tuple[str, ...]) -> "Picture":
-        return replace(self, upright=upright, eight_bit=eight_bit, colours=colours)
+    def shown(
+        self, upright: bool, eight_bit: bool, colours: tuple[str, ...], enough: float | None = None
+    ) -> "Picture":
+        return replace(self, upright=upright, eight_bit=eight_bit, colours=colours, enough=enough)
 
     @property
     def image(self) -> Image.Image:
@@ -126,23 +132,35 @@ class Picture:
             return None
         return height, width, SPACES[space]
 
-    def pixels(self) -> np.ndarray:
-        """uint8 [H, W, C] as it is shown; C is 1 for grey, 3 for colour.
+    def pixels(self, scaling: Scaling | None = None) -> np.ndarray:
+        """uint8 [H, W, C] as it is shown; C is 1 for grey, 3 for colour. Where it is to be scaled,
+        a JPEG has fewer pixels if `enough` allows it.
 
         Raises OSError and other errors of Pillow, and ValueError for pixels of more than 8 bits
         unless `eight_bit` says what becomes of them.
         """
-        pixels = self._decoded()
+        pixels = self._decoded(1 if scaling is None else self._divisor(scaling))
         if self.upright:
             pixels = _turned(pixels, self.orientation)
         for colour in self.colours:
             pixels = recoloured(pixels, colour)
         return pixels
 
-    def _decoded(self) -> np.ndarray:
+    def _divisor(self, scaling: Scaling) -> int:
+        """By what its sides are divided as it is decoded, for this scaling of the whole picture.
+        libjpeg has eighths too, such as 3/8, but they are slower than all of it."""
+        sides = zip(self.size, (scaling.height, scaling.width), strict=True)
+        spare = min(side / scaled for side, scaled in sides)
+        if self.enough is None:
+            return 1
+        return next((d for d in DIVISORS if spare >= d * self.enough), 1)
+
+    def _decoded(self, divisor: int = 1) -> np.ndarray:
         if self._header is not None:
+            *sides, space = self._header
+            least = [-(-side // divisor) if divisor > 1 else 0 for side in sides]
             try:
-                return simplejpeg.decode_jpeg(self._bytes, self._header[2])
+                return simplejpeg.decode_jpeg(self._bytes, space, False, False, *least)
             except ValueError:  # of a file that is not whole, or not in order: Pillow decides
                 pass
         image = self.image
@@ -158,7 +176,7 @@ def render(picture: Picture, box: Box | None = None, scaling: Scaling | None = N
     The part is cut out before it is scaled, as torchvision does: no pixel around it has a say.
     Raises what `Picture.pixels` raises.
     """
-    pixels = picture.pixels()
+    pixels = picture.pixels(scaling if box is None else None)
     if box is not None:
         top, left, height, width = box
         pixels = pixels[top : top + height, left : left + width]

@@ -5,6 +5,9 @@
     eight_bit               16 bits become 8, value // 256; first, or      on the picture
                             after upright. Other pictures stay
     grey, rgb               to one or three channels                       on the picture
+    reduced[(n)]            JPEGs are decoded at 1/2, 1/4 or 1/8 of their  on the picture
+                            size, if that is at least n times the size
+                            that the next step scales them to (2)
     resize(H)               the shorter side is H, the aspect is kept      on the picture
     resize(H, W)            exactly so
     contain(H[, W])         the largest inside H×W, the aspect is kept     on the picture
@@ -50,7 +53,9 @@ from softlabels.inputs.pictures import (
     FILE,
     LARGEST,
     OF_FILE,
+    REDUCED,
     SCALING,
+    SHOWING,
     SIZED,
     by_kind,
     in_full,
@@ -59,9 +64,9 @@ from softlabels.inputs.resizing import FILTERS, RESIZERS
 from softlabels.spec import Call, parse_pipeline, short
 
 ON_PICTURE = {
-    "upright": (0, 0), "eight_bit": (0, 0), "grey": (0, 0), "rgb": (0, 0), "resize": (1, 4),
-    "contain": (1, 4), "cover": (1, 4), "pad": (1, 3), "center_crop": (1, 3), "crop_pct": (2, 7),
-    "jpeg": (1, 1),
+    "upright": (0, 0), "eight_bit": (0, 0), "grey": (0, 0), "rgb": (0, 0), "reduced": (0, 1),
+    "resize": (1, 4), "contain": (1, 4), "cover": (1, 4), "pad": (1, 3), "center_crop": (1, 3),
+    "crop_pct": (2, 7), "jpeg": (1, 1),
 }  # fmt: skip
 ON_NUMBERS = {"scale": (1, 1), "normalize": (2, 2), "tokens": (0, 1), "floats": (0, 1000)}
 ALONE = ("tokens", "floats")
@@ -96,6 +101,7 @@ def parse_steps(text: str) -> tuple[tuple[Call, ...], tuple[Call, ...]]:
             _check_place(each, picture)
             whole = _in_full(each) if each.name in SCALING else each
             (picture if each.name in ON_PICTURE else numbers).append(whole)
+    _check_reduced(picture)
     alone = next((call.name for call in numbers if call.name in ALONE), None)
     if len(picture) + len(numbers) > 1 and alone is not None:
         raise UsageError(f"--preprocess: {alone} stands alone, not in {text!r}")
@@ -123,6 +129,20 @@ def _check_place(call: Call, before: list[Call]) -> None:
         raise UsageError("--preprocess: eight_bit must come first, or after upright, and once")
 
 
+def _check_reduced(picture: list[Call]) -> None:
+    names = [call.name for call in picture]
+    if REDUCED not in names:
+        return
+    place = names.index(REDUCED)
+    sizing = next((name for name in names if name not in SHOWING), None)
+    if names.count(REDUCED) > 1 or sizing not in SCALING or names.index(sizing) < place:
+        raise UsageError(
+            f"--preprocess: {picture[place]} must come once, before the first step that changes "
+            f"the size, and this one of {', '.join(SCALING)}: it decodes JPEGs at a part of their "
+            f"size where they are scaled down further"
+        )
+
+
 def without_files(steps: tuple[Call, ...]) -> tuple[Call, ...]:
     """Without the files that dumps store: any other `jpeg` is a step that the user chose."""
     return tuple(
@@ -136,6 +156,10 @@ def _check_arguments(call: Call) -> None:
     if call.name == FILE:
         if not (type(call.args[0]) is int and 1 <= call.args[0] <= 100):
             raise UsageError(f"--preprocess: {call}: the quality is a whole number from 1 to 100")
+        return
+    if call.name == REDUCED:
+        if not all(type(n) in (int, float) and _is_finite(n) and n >= 1 for n in call.args):
+            raise UsageError(f"--preprocess: {call}: how many times as large is a number from 1 on")
         return
     (_check_sizes if call.name in SIZED else _check_numbers)(call)
 

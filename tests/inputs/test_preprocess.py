@@ -20,6 +20,8 @@ from softlabels.system.reused_memory import fresh
              "upright|rgb|resize(256, bicubic, torch)|resize(4, 5, lanczos, pillow)|scale(255)",
              "upright|eight_bit|rgb|contain(9, 8, bicubic, torch)|cover(7, bilinear, pillow)|"
              "pad(9, 9, (1, 2, 3))|pad(9)",
+             "upright|reduced|rgb|resize(256, bicubic, torch)",
+             "reduced(1.5)|grey|cover(7, box, pillow)",
              "eight_bit|center_crop(2, floor)|pad(3, (255,))"],
 )  # fmt: skip
 def test_text_round_trips(text):
@@ -57,6 +59,12 @@ def test_text_round_trips(text):
         ("crop_pct(0.9, 224, box, torch)", "torch has no box filter"),
         ("rgb|eight_bit", "eight_bit must come first, or after upright"),
         ("eight_bit|upright", "upright must come first"),
+        ("reduced(0.5)|resize(2)", "how many times as large is a number from 1 on"),
+        ("reduced('a')|resize(2)", "how many times as large is a number from 1 on"),
+        ("reduced|center_crop(2)|resize(2)", "before the first step that changes the size"),
+        ("resize(4)|reduced|resize(2)", "before the first step that changes the size"),
+        ("reduced|reduced|resize(2)", "reduced must come once"),
+        ("reduced|rgb|scale(255)", "this one of resize, contain, cover"),
         ("crop_pct(224, 0.875)", "write a share above 0, one or two sizes"),
         ("crop_pct(0, 224)", "write a share above 0, one or two sizes"),
         ("crop_pct(0.9, 224, squash, center)", "write a share above 0, one or two sizes"),

@@ -119,6 +119,48 @@ def test_cmyk_is_pillows(inverted):
     assert np.array_equal(render(Picture(cell)), of_pillow(cell))
 
 
+@pytest.mark.parametrize(
+    ("step", "scaling", "divisor"),
+    [
+        ("reduced", "resize(20, 31)", 4),
+        ("reduced", "resize(21, 31)", 2),
+        ("reduced(4)", "resize(20)", 2),
+        ("reduced(1)", "cover(20)", 8),
+        ("reduced(1)", "contain(101, 156)", 1),
+        ("reduced", "resize(81)", 1),
+    ],
+)
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0"])
+def test_a_reduced_jpeg_is_decoded_as_pillow_drafts_it(
+    step, scaling, divisor, orientation, subsampling
+):
+    height, width = (248, 160) if orientation == 6 else (160, 248)
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    image = Image.fromarray(drawn(height, width, "smooth"))
+    cell = encoded(image, exif=exif, quality=90, subsampling=subsampling)
+    drafted = Image.open(io.BytesIO(cell))
+    drafted.draft("RGB", (width // divisor, height // divisor))
+    assert drafted.size == (width // divisor, height // divisor)
+    same = Preprocess.parse(f"upright|rgb|{scaling}").on_picture(drafted)
+    found = Preprocess.parse(f"upright|{step}|rgb|{scaling}").on_picture(Picture(cell))
+    assert found.shape == same.shape
+    assert np.array_equal(found, same)
+
+
+def test_reduced_changes_no_other_picture_and_no_crop_of_one(tmp_path):
+    image = Image.fromarray(drawn(160, 248, "smooth"))
+    plain, reduced = (Preprocess.parse(f"{word}resize(16)") for word in ("", "reduced|"))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    png = Picture(buffer.getvalue())
+    assert np.array_equal(reduced.on_picture(png), plain.on_picture(png))
+    jpeg = Picture(encoded(image)).shown(False, False, (), 2)
+    box, scaling = (3, 5, 100, 120), Scaling(16, 16, "bilinear", "torch")
+    assert np.array_equal(render(jpeg, box, scaling), render(Picture(jpeg.cell), box, scaling))
+
+
 @pytest.mark.parametrize("xmp", [False, True])
 @pytest.mark.parametrize("orientation", range(9))
 def test_a_turned_jpeg_is_cropped_as_it_is_shown(orientation, xmp):
