@@ -33,10 +33,10 @@ __main__
 INSIDE = {
     "inputs": """
 texts
-plain pointers label_lists resizing chance beta reading_errors class_names
+plain pointers label_lists resizing chance beta reading_errors class_names batch_rows colours
 hashing rows labels rendering functions augmentations
-pictures mixing
-listed_labels crop_percentage
+pictures mixing recolouring
+listed_labels crop_percentage erasing
 steps
 preprocess views
 tables cropping

@@ -36,6 +36,9 @@ class Augmented:
         self.examples, self.seed, self.keys = examples, seed, counters(ids)
         self.augment = augment.on(examples.input_shape, OPTION)
         self.cropping = None
+        if augment.crop is None:
+            # a step may not be for numbers of this type
+            self.augment.apply(examples.sample(1), self.augment.draw(seed, self.keys[:1], 1))
         if augment.crop is not None:
             if examples.source.kind != "image":
                 raise UsageError(

@@ -10,6 +10,15 @@ a dump stores them, a column each, and `replay` makes the view from these column
                                            of 0
     flip                                   half of them left to right           fit and train
     jitter(p)                              shifted by up to p pixels each way   dump too
+    color_jitter(b[, c[, s[, h]]])         brightness, contrast and saturation  fit and train
+                                           times a factor within b, c, s of 1,
+                                           hue moved by up to h of the circle,
+                                           in any order; uint8 alone
+    grey(p)                                a share p of them without colours    fit and train
+    erase(p[, least, most][, fill])        in a share p of them a part, of this fit and train
+                                           share of the area (0.02 to 0.33),
+                                           becomes `fill`: 0, a level or one a
+                                           channel
 
 In place of H stands (height, width) for one that is not square. random_resized_crop works on source
 pictures, and is for fit and train; the others work on what the preprocessing made of them.
@@ -34,10 +43,14 @@ from softlabels.inputs.augmentations import (
     Step,
     shifted,
 )
+from softlabels.inputs.erasing import parse_erase
 from softlabels.inputs.pictures import LARGEST
+from softlabels.inputs.recolouring import parse_color_jitter, parse_grey
 from softlabels.spec import Call, parse_pipeline, short
 
-KNOWN = ("random_resized_crop", "random_crop", "flip", "jitter")
+KNOWN = (
+    "random_resized_crop", "random_crop", "flip", "jitter", "color_jitter", "grey", "erase"
+)  # fmt: skip
 EXAMPLES = "random_resized_crop(224)|flip, random_crop(32, 4)|flip or jitter(2)"
 
 
@@ -111,7 +124,8 @@ def parse_augment(text: str, what: str = "--augment") -> Augment:
             f"not as in {short(text)!r}"
         )
     parsers: dict[str, Callable[[Call, str], Step]] = {
-        "random_crop": _parse_crop, "flip": _parse_flip, "jitter": _parse_jitter
+        "random_crop": _parse_crop, "flip": _parse_flip, "jitter": _parse_jitter,
+        "color_jitter": parse_color_jitter, "grey": parse_grey, "erase": parse_erase,
     }  # fmt: skip
     rest = calls if crop is None else calls[1:]
     return Augment(crop, tuple(parsers[call.name](call, what) for call in rest))

@@ -50,7 +50,8 @@ class TrainingOptions(Options):
     )
     augment: str | None = option(
         "Change pictures at random in each epoch: 'random_resized_crop(224)|flip', "
-        "'random_crop(32, 4)|flip', 'jitter(2)', …; drawn by --data-seed.",
+        "'random_crop(32, 4)|flip|color_jitter(0.4, 0.4, 0.4)|grey(0.1)|erase(0.25)', …; drawn by "
+        "--data-seed.",
         None,
     )
     rows: Count | None = option(

@@ -278,7 +278,8 @@ def test_views_are_shown_alike_on_both(teacher, tmp_path):
 
 
 def test_pictures_in_the_memory_of_a_gpu_are_augmented_as_those_of_the_cpu(dump_folder, tmp_path):
-    augment, rows = parse_augment("random_crop(8, 2)|flip|jitter(1)"), np.arange(1200)[::-1].copy()
+    augment = parse_augment("random_crop(8, 2)|flip|jitter(1)|color_jitter(0.9, 0.9)|erase(0.5)")
+    rows = np.arange(1200)[::-1].copy()
     shown = {}
     for keep in ("gpu", "disk"):
         dataset = softlabels.load(dump_folder, keep=keep, device="cuda")
@@ -291,6 +292,22 @@ def test_pictures_in_the_memory_of_a_gpu_are_augmented_as_those_of_the_cpu(dump_
         augment="random_crop(8, 1)", out=str(tmp_path / "s.pt"),
     )  # fmt: skip
     assert trained.metrics["held_out"]["accuracy"] > 0.5
+
+
+@pytest.mark.parametrize("size", [9, 224])
+def test_colours_and_parts_are_the_same_on_a_gpu(size):
+    """Levels are whole, and every operation is rounded in one way only."""
+    pictures = np.random.default_rng(0).integers(0, 256, (48, 3, size, size), np.uint8)
+    pictures[24:] = pictures[24:] // 8 + 100
+    batch = torch.from_numpy(pictures)
+    text = "color_jitter(1, 1, 1, 0.5)|grey(0.3)|erase(0.5, 0.1, 0.4, (9, 90, 200))"
+    augment = parse_augment(text).on([3, size, size], "it")
+    drawn = augment.draw(0, np.arange(48), 1)
+    there = batch.cuda()
+    shown = augment.apply(there, drawn)
+    assert shown.is_cuda
+    assert torch.equal(shown.cpu(), augment.apply(batch, drawn))
+    assert torch.equal(there.cpu(), batch), "what is given stays"
 
 
 def test_a_module_in_memory_runs_where_it_lies_and_a_callable_gets_what_was_asked(

@@ -13,6 +13,9 @@ from softlabels.inputs.augmentations import FLIP, Flip, RandomCrop, RandomResize
 from softlabels.inputs.chance import counters
 from softlabels.inputs.views import parse_augment
 
+TENSOR_WORDS = (
+    "random_crop((8, 6), 3)|flip|jitter(2)|color_jitter(1, 1, 1, 0.5)|grey(0.5)|erase(1, 0.1, 0.5)"
+)
 PICTURES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (40, 3, 8, 6), np.uint8))
 
 
@@ -25,6 +28,11 @@ PICTURES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (40, 3, 8,
         "random_crop(32, 4)|flip",
         "flip|random_crop((8, 6), 1)",
         "jitter(2)",
+        "color_jitter(0.4)|grey(0.2)|erase(0.25)",
+        "color_jitter(0, 0.4, 0, 0.1)",
+        "color_jitter(0.4, 0.4, 0.4)|erase(1, 127)",
+        "erase(0.25, 0.1, 0.2)|flip",
+        "erase(0.25, 0.1, 0.2, (124, 116, 104))",
     ],
 )
 def test_text_round_trips(text):
@@ -55,6 +63,23 @@ def test_text_round_trips(text):
         ("random_resized_crop(8, 0, 1)", "shares of the area lie between 0 and 1"),
         ("random_resized_crop(8, 0.1, 224)", "shares of the area lie between 0 and 1"),
         ("random_resized_crop(8, bicubic)", "write the size in whole pixels"),
+        ("color_jiter(0.4)", r"no word 'color_jiter'; did you mean color_jitter\?"),
+        ("color_jitter", "can't read 'color_jitter'; write how far brightness, contrast, satura"),
+        ("color_jitter(-0.1)", "each a number of 0 or more"),
+        ("color_jitter(1e999)", "each a number of 0 or more"),
+        ("color_jitter(0.4, 0.4, 0.4, 0.1, 0.1)", "as many of the four as you like"),
+        ("color_jitter(0, 0, 0, 0.6)", "moves hue by up to 0.6, and 0.5 reaches all of the circ"),
+        ("color_jitter(0, 0)", "changes nothing; use numbers above 0"),
+        ("grey", "can't read 'grey'; write the share of the pictures that turn grey, above 0"),
+        ("grey(0)", "above 0 and up to 1, such as grey"),
+        ("grey(1.5)", "above 0 and up to 1, such as grey"),
+        ("erase", "can't read 'erase'; write the share of the pictures, if you like the least"),
+        ("erase(0)", "can't read 'erase.0.'; write the share"),
+        ("erase(0.5, 0.2)", "the level that fills it, from 0 to 255, or one a channel"),
+        ("erase(0.5, 256)", "the level that fills it, from 0 to 255, or one a channel"),
+        ("erase(0.5, 0.1, 0.2, ())", "the level that fills it, from 0 to 255, or one a channel"),
+        ("erase(0.5, 0.3, 0.2)", "shares of the area lie between 0 and 1, the least first, such"),
+        ("erase(0.5, 0, 0.2)", "shares of the area lie between 0 and 1, the least first, such"),
     ],
 )
 def test_what_is_no_augmentation_is_refused(text, message):
@@ -77,6 +102,12 @@ def test_what_is_no_augmentation_is_refused(text, message):
             "gives pictures of 6×6 pixels, and the preprocessing gives",
         ),
         ("random_resized_crop(9)|flip", [3, 8, 8], "gives pictures of 9×9 pixels, and the prepro"),
+        ("grey(0.1)", [1, 8, 8], "changes nothing, since pictures have one channel here; leave it"),
+        ("grey(0.1)", [4, 8, 8], "is for pictures of three channels, red, green and blue, or of o"),
+        ("color_jitter(0.4)", [2, 8, 8], "or of one; these have 2. Leave it out, or add rgb to"),
+        ("color_jitter(0, 0, 1)", [1, 8, 8], "changes nothing, since pictures have one channel h"),
+        ("erase(0.5, (1, 2))", [3, 8, 8], "fills 2 channels, and pictures have 3 here; give one"),
+        ("erase(0.5)", [1, 1, 8], "erases nothing of pictures of 1×8 pixels, since what it erase"),
     ],
 )
 def test_pictures_that_an_augmentation_does_not_fit_are_refused(text, shape, message):
@@ -97,7 +128,7 @@ def test_a_crop_may_lead_back_to_the_size_of_the_preprocessing():
     st.integers(1, 1000),
 )
 def test_a_view_depends_on_seed_id_and_epoch_alone(seed, ids, epoch):
-    augment = parse_augment("random_resized_crop((8, 6))|random_crop((8, 6), 3)|flip|jitter(2)")
+    augment = parse_augment(f"random_resized_crop((8, 6))|{TENSOR_WORDS}")
     augment = augment.on([3, 8, 6], "it")
     keys = counters(np.array(ids))
     whole = augment.draw(seed, keys, epoch)
@@ -113,10 +144,15 @@ def test_a_view_depends_on_seed_id_and_epoch_alone(seed, ids, epoch):
 
 def test_no_word_changes_what_another_draws():
     keys = np.arange(1000)
-    many = parse_augment("random_crop((8, 6), 3)|jitter(3)|flip").on([3, 8, 6], "it")
+    many = parse_augment(TENSOR_WORDS).on([3, 8, 6], "it")
     drawn = many.draw(3, keys, 7)
     assert (Flip().draw(3, keys, 7)[FLIP] == drawn[FLIP]).all()
-    columns = np.stack([*drawn.values(), many.draw(3, keys, 8)[FLIP]]).astype(float)
+    alone = parse_augment("color_jitter(1, 1, 1, 0.5)").on([3, 8, 6], "it").draw(3, keys, 7)
+    assert all((values == drawn[name]).all() for name, values in alone.items())
+    # a part's size and place go together: a high one has less room
+    names = [name for name in drawn if not name.startswith("erase")] + ["erase_height"]
+    columns = [drawn[name] for name in names] + [many.draw(3, keys, 8)[FLIP]]
+    columns = np.stack(columns).astype(float)
     apart = np.corrcoef(columns) - np.eye(len(columns))
     assert abs(apart).max() < 0.12, "nothing is drawn from the same numbers"
 

@@ -117,7 +117,13 @@ def clean(data: str, **words) -> dict[str, torch.Tensor]:
     return dict(zip(ids if isinstance(ids, list) else ids.tolist(), rows[:]["input"], strict=True))
 
 
-@pytest.mark.parametrize("augment", ["random_crop(8, 3)|flip", "random_resized_crop(8)|flip"])
+@pytest.mark.parametrize(
+    "augment",
+    [
+        "random_crop(8, 3)|flip|color_jitter(0.4, 0.4, 0.4, 0.1)|grey(0.2)|erase(0.5)",
+        "random_resized_crop(8)|flip",
+    ],
+)
 def test_what_an_epoch_shows_does_not_depend_on_batches(squares, tmp_path, monkeypatch, augment):
     monkeypatch.chdir(tmp_path)
     words = {"data": squares, "id_column": "name", "augment": augment, "holdout": 0.2}
@@ -263,16 +269,17 @@ def test_what_is_said(photos, cli):
 
 def test_what_can_not_be_augmented_is_refused(dump, photos, squares, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    arrays = str(tmp_path / "arrays.parquet")
+    arrays, floats = str(tmp_path / "arrays.parquet"), str(tmp_path / "floats.parquet")
     import datasets
 
-    features = datasets.Features({
-        "x": datasets.Array3D((3, 8, 8), "uint8"), "label": datasets.ClassLabel(names=["a", "b"])
-    })  # fmt: skip
     values = np.random.default_rng(0).integers(0, 256, (20, 3, 8, 8), np.uint8)
-    datasets.Dataset.from_dict(
-        {"x": list(values), "label": [0, 1] * 10}, features=features
-    ).to_parquet(arrays)
+    for path, kind in ((arrays, "uint8"), (floats, "float32")):
+        features = datasets.Features({
+            "x": datasets.Array3D((3, 8, 8), kind), "label": datasets.ClassLabel(names=["a", "b"])
+        })  # fmt: skip
+        datasets.Dataset.from_dict(
+            {"x": list(values.astype(kind)), "label": [0, 1] * 10}, features=features
+        ).to_parquet(path)
     softlabels.fit(data=arrays, model="linear", epochs=1, augment="random_crop(8, 1)|flip", out="t")
 
     def to_numbers(picture):
@@ -288,6 +295,8 @@ def test_what_can_not_be_augmented_is_refused(dump, photos, squares, tmp_path, m
         ({"data": photos, "preprocess": RESIZED, "augment": "random_resized_crop(9)"},
          "gives pictures of 9×9 pixels, and the preprocessing gives 8×8, as held-out rows are"),
         ({"data": squares, "augment": "random_crop(8)"}, "changes nothing"),
+        ({"data": floats, "augment": "flip|color_jitter(0.4)"},
+         r"color_jitter\(0.4\) is for pictures of 8 bits, from 0 to 255, and these are float32"),
     ):  # fmt: skip
         with pytest.raises(UsageError, match=message):
             softlabels.fit(**words, model="linear", epochs=1, out="never.pt")
