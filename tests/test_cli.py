@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -207,12 +208,18 @@ def test_version(cli):
     assert cli("--version").out.startswith("softlabels 0.")
 
 
-def test_demo_tells_what_it_shows_and_can_run_again(cli, tmp_path):
+@pytest.mark.parametrize("epochs", [2, pytest.param(None, marks=pytest.mark.slow)])
+def test_demo_tells_what_it_shows_and_can_run_again(cli, tmp_path, monkeypatch, epochs):
+    if epochs is not None:
+        for name in ("fit", "train"):
+            verb = getattr(softlabels, name)
+            briefly = partial(lambda verb, **options: verb(**options | {"epochs": epochs}), verb)
+            monkeypatch.setattr(softlabels, name, briefly)
     done = cli("demo", "--seeds", 1, "--rows", 60, "--out", "d", "--json")
     assert done.code == 0
     value = done.value
     assert [line["T"] for line in value["students"]] == [None, 1, 2, 4, 8, 20]
-    assert all(0 < line["mean"] < 300 for line in value["students"])
+    assert all(0 < line["mean"] < (300 if epochs is None else 597) for line in value["students"])
     assert (tmp_path / value["plot"]).read_bytes()[:4] == b"\x89PNG"
     assert json.loads((tmp_path / "d" / "demo.json").read_text())["rows"] == 60
     from softlabels.cli.demo import Line, _table

@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import datasets
@@ -34,7 +32,7 @@ from softlabels.store.reader import DumpReader
 from softlabels.store.writer import ShardWriter
 from softlabels.teachers import resolve
 from tests.conftest import Linear, every, make_vectors, png, save_script
-from tests.processes import wait_for
+from tests.processes import command, wait_for
 
 TEMPERATURES = [0.5, 1, 2, 4, 8, 20, 100]
 
@@ -109,7 +107,7 @@ def test_a_second_dump_finds_everything_done(dump_folder, teacher, cli):
 
 
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
-def test_a_dump_that_is_stopped_and_resumed_gives_the_same_bytes(tmp_path, cli, stop):
+def test_a_dump_that_is_stopped_and_resumed_gives_the_same_bytes(tmp_path, cli, stop, monkeypatch):
     (tmp_path / "slow.py").write_text(SLOW)
     names: dict = {}
     exec(SLOW, names)
@@ -118,18 +116,18 @@ def test_a_dump_that_is_stopped_and_resumed_gives_the_same_bytes(tmp_path, cli, 
              "--batch-size", "20", "--shard-rows", "100"]  # fmt: skip
     assert cli(*words, "--out", "calm").code == 0
     again = [*words, "--out", "rough"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "softlabels", *again], cwd=tmp_path,
-        env=os.environ | {"PAUSE": "0.05"}, stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
-        wait_for(lambda: len(list(tmp_path.glob("rough/commits/*"))) >= 3)
-        process.send_signal(stop)
-        said = process.communicate(timeout=60)[1]
+    with monkeypatch.context() as slowly:
+        slowly.setenv("PAUSE", "0.05")
+        process = command(*again, cwd=tmp_path, out=tmp_path / "out", err=tmp_path / "err")
+    wait_for(lambda: len(list(tmp_path.glob("rough/commits/*"))) >= 3)
+    os.kill(process.pid, stop)
+    process.join(60)
+    said = (tmp_path / "err").read_text()
     committed = len(list(tmp_path.glob("rough/commits/*")))
     assert 3 <= committed < 12
     assert not (tmp_path / "rough" / "softlabels.json").exists()
     if stop == signal.SIGINT:
-        assert process.returncode == 130
+        assert process.exitcode == 130
         assert "of 12 shards are committed and safe. Go on with the same command and" in said
         assert "Traceback" not in said
     refused = cli(*again)

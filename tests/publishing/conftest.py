@@ -23,9 +23,14 @@ def owner(hub, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def stranger(hub, tmp_path_factory):
-    """Another process, another account, empty caches."""
-    with client(environment(hub, tmp_path_factory.mktemp("stranger"), READER)) as run:
+def strangers_home(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("stranger")
+
+
+@pytest.fixture(scope="session")
+def stranger(hub, strangers_home):
+    """Another process, another account, and caches that hold nothing of a test's `repo` before."""
+    with client(environment(hub, strangers_home, READER)) as run:
         yield run
 
 

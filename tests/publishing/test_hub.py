@@ -332,12 +332,10 @@ def test_refusals_say_what_to_do_and_no_token(hub, owner, stranger, folder, repo
         assert b"hf_owner" not in content
 
 
-def test_without_a_network_what_is_here_is_used(hub, owner, folder, repo, tmp_path):
+def test_without_a_network_what_is_here_is_used(hub, owner, stranger, strangers_home, folder, repo):
     owner(work.push, str(folder), repo)
-    here = environment(hub, tmp_path / "home", READER)
-    with client(here) as run:
-        assert run(work.first_logits, repo) == stored(folder)
-    with client(here | {"HF_HUB_OFFLINE": "1"}) as run:
+    assert stranger(work.first_logits, repo) == stored(folder)
+    with client(environment(hub, strangers_home, READER) | {"HF_HUB_OFFLINE": "1"}) as run:
         hub.forget()
         assert run(work.first_logits, repo) == stored(folder)
         assert sum(hub.requests.values()) == 0

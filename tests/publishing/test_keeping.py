@@ -191,15 +191,14 @@ def test_without_a_network_what_is_here_is_used_and_what_is_not_is_told(
 
 
 def test_a_card_that_could_not_be_asked_for_is_not_taken_for_none(
-    hub, owner, folder, repo, tmp_path
+    hub, owner, stranger, folder, repo, tmp_path
 ):
     owner(work.push, str(folder), repo)
     hub.faults.append(lambda method, path: 404 if path.endswith("README.md") else None)
-    with client(environment(hub, tmp_path / "home", READER)) as run:
-        with pytest.raises(StoreError, match=r"README.md can't be fetched"):
-            run(work.pull, repo, out=str(tmp_path / "p"))
-        hub.forget()
-        run(work.pull, repo, out=str(tmp_path / "p"))
+    with pytest.raises(StoreError, match=r"README.md can't be fetched"):
+        stranger(work.pull, repo, out=str(tmp_path / "p"))
+    hub.forget()
+    stranger(work.pull, repo, out=str(tmp_path / "p"))
     assert (tmp_path / "p/README.md").exists()
 
 

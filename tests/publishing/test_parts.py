@@ -11,7 +11,7 @@ import pytest
 import softlabels
 from softlabels.errors import DamagedDump, DiskFull, IncompleteDump, UsageError
 from tests.conftest import wide_dump
-from tests.hub import READER, client
+from tests.hub import READER
 from tests.loopback import once
 from tests.processes import wait_for
 from tests.publishing import work
@@ -22,21 +22,20 @@ def shards_in(folder: Path) -> list[str]:
     return sorted(f"data/{path.name}" for path in (folder / "data").glob("*"))
 
 
-def test_only_the_shards_that_are_asked_for_are_fetched(hub, owner, folder, repo, tmp_path):
+def test_only_the_shards_that_are_asked_for_are_fetched(hub, owner, stranger, folder, repo):
     owner(work.push, str(folder), repo)
     size = (folder / shard(0)).stat().st_size
-    with client(environment(hub, tmp_path / "home", READER)) as run:
-        for words in ({}, {"streaming": True}):
-            hub.forget()
-            found = run(work.first_logits, repo, shards="1,4", inputs=False, **words)
-            assert found == [*stored(folder)[200:400], *stored(folder)[800:1000]]
-            assert hub.sent["GET", "cdn"] < 4.2 * size, "a stream takes footers too"
-        assert run(work.pull, repo, shards="1-2")["shards"] == [1, 2]
+    for words in ({}, {"streaming": True}):
         hub.forget()
-        assert run(work.pull, repo)["shards"] == list(range(SHARDS))
-        assert hub.requests["GET", "cdn"] == 3, "the others"
-        with pytest.raises(UsageError, match="the dump has 6 shards"):
-            run(work.pull, repo, shards="6")
+        found = stranger(work.first_logits, repo, shards="1,4", inputs=False, **words)
+        assert found == [*stored(folder)[200:400], *stored(folder)[800:1000]]
+        assert hub.sent["GET", "cdn"] < 4.2 * size, "a stream takes footers too"
+    assert stranger(work.pull, repo, shards="1-2")["shards"] == [1, 2]
+    hub.forget()
+    assert stranger(work.pull, repo)["shards"] == list(range(SHARDS))
+    assert hub.requests["GET", "cdn"] == 3, "the others"
+    with pytest.raises(UsageError, match="the dump has 6 shards"):
+        stranger(work.pull, repo, shards="6")
 
 
 def test_a_folder_grows_by_shards(hub, owner, stranger, folder, repo, tmp_path):
