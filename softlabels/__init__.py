@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from softlabels.reports import info, list_dumps, show
     from softlabels.soft_targets import SoftTargets
     from softlabels.students import evaluate, export, fit, kd_loss, train
-    from softlabels.targets import SoftDataset, examples, load, with_soft_targets
+    from softlabels.targets import SoftDataset, TimmLoader, examples, load, with_soft_targets
     from softlabels.teachers import Teacher
     from softlabels.verification import verify
 
@@ -31,6 +31,7 @@ __all__ = [
     "SoftTargets",
     "SoftlabelsError",
     "Teacher",
+    "TimmLoader",
     "__version__",
     "dump",
     "evaluate",
@@ -60,7 +61,7 @@ _HOMES = {
     "reports": ["info", "list_dumps", "show"],
     "soft_targets": ["SoftTargets"],
     "students": ["evaluate", "export", "fit", "kd_loss", "train"],
-    "targets": ["SoftDataset", "examples", "load", "with_soft_targets"],
+    "targets": ["SoftDataset", "TimmLoader", "examples", "load", "with_soft_targets"],
     "teachers": ["Teacher"],
     "verification": ["verify"],
 }

@@ -100,12 +100,13 @@ info figures card
 """,
     "targets": """
 batch orders joining
+turns
 batches mapped_rows
 streamed_rows
 soft_dataset
 combined labelled
 loading
-transform
+transform timm_loader
 """,
 }
 LAYERS = {"softlabels": ROOMS} | {f"softlabels.{room}": text for room, text in INSIDE.items()}
@@ -230,9 +231,9 @@ def test_softmax_has_one_home():
 
 def test_public_names_are_pinned():
     assert softlabels.__all__ == [
-        "DenseLogits", "SoftDataset", "SoftTargets", "SoftlabelsError", "Teacher", "__version__",
-        "dump", "evaluate", "examples", "export", "fit", "import_logits", "info", "kd_loss",
-        "list_dumps", "load", "plan", "pull", "push", "show", "train", "verify",
+        "DenseLogits", "SoftDataset", "SoftTargets", "SoftlabelsError", "Teacher", "TimmLoader",
+        "__version__", "dump", "evaluate", "examples", "export", "fit", "import_logits", "info",
+        "kd_loss", "list_dumps", "load", "plan", "pull", "push", "show", "train", "verify",
         "with_soft_targets",
     ]  # fmt: skip
     for name in softlabels.__all__:

@@ -226,7 +226,9 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
         "fingerprint": plan.source.fingerprint,
         "rows": len(views.inputs),
         "dump": folder,
-        **({"views": views.numbers, "augment": plan.augment} if plan.has_views else {}),
+        **(
+            {"views": list(views.choice.numbers), "augment": plan.augment} if plan.has_views else {}
+        ),
         "shards": options.shards,
         "task": plan.task,
         "plan": plan.hash,

@@ -118,8 +118,9 @@ class Batch(Mapping[str, Any]):
         return self._each(lambda value: value.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "Batch":
-        """The batch in pinned memory; a DataLoader with `pin_memory=True` calls this."""
-        return self._each(lambda value: value.pin_memory())
+        """The batch in pinned memory; a DataLoader with `pin_memory=True` calls this. What is kept
+        on a device stays there."""
+        return self._each(lambda value: value.pin_memory() if value.device.type == "cpu" else value)
 
     def _each(self, change: Callable[[Any], Any]) -> "Batch":
         changed = {name: _each(self._raw(name), change) for name in self.columns}

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from softlabels.errors import UsageError
 from softlabels.targets.batch import Batch
 from softlabels.targets.orders import Order
+from softlabels.targets.turns import Turns
 
 Take = Callable[[np.ndarray], Batch]
 
@@ -56,7 +57,7 @@ class Batches(IterableDataset):
     def __init__(
         self,
         take: Take,
-        order: Order,
+        order: Order | Turns,
         batch_size: int,
         *,
         rank: int = 0,
@@ -182,7 +183,7 @@ class _Ahead:
     """A thread that reads ahead: the window of blocks after the one that batches are drawn from,
     and before them the first window."""
 
-    def __init__(self, order: Order, read: Callable[[np.ndarray], None] | None) -> None:
+    def __init__(self, order: Order | Turns, read: Callable[[np.ndarray], None] | None) -> None:
         self.order, self.read = order, read
         self.read_to = -1  # the last window that was requested
         self.pending: Future[None] | None = None

@@ -29,6 +29,7 @@ from softlabels.targets.batches import Batches
 from softlabels.targets.mapped_rows import MappedRows
 from softlabels.targets.orders import Order, order_text
 from softlabels.targets.streamed_rows import StreamedInputs, StreamedRows
+from softlabels.targets.turns import ALL, Choice, Turns, choose_views
 
 NOTHING = Preprocess((), ())
 
@@ -60,6 +61,17 @@ class SoftDataset(Dataset):
     def order(self, shuffle: bool | str, seed: int = 0, epoch: int = 0) -> Order:
         """The order of an epoch's rows. Raises UsageError for one that this dataset can't give."""
 
+    def shown(
+        self, choice: Choice, shuffle: bool | str, seed: int = 0, epoch: int = 0
+    ) -> Order | Turns:
+        """The order of an epoch's rows, of which it shows these views."""
+        if choice.at_once or self.view_numbers == [choice.numbers[0]]:
+            return self.order(shuffle, seed, epoch)
+        views = [OneView(self.T, self, number) for number in choice.numbers]
+        orders = [view.order(shuffle) for view in views]
+        rows, bounds = np.stack([view.rows for view in views]), tuple(o.bounds for o in orders)
+        return Turns(orders[0].text, rows, bounds, seed, epoch)
+
     @abstractmethod
     def read_ahead(self, rows: np.ndarray) -> None:
         """Bring these rows nearer: they will be asked for soon."""
@@ -85,6 +97,12 @@ class SoftDataset(Dataset):
     @abstractmethod
     def views(self) -> np.ndarray:
         """The number of each row's view, int32 [R]; 0 is the input as it is."""
+
+    @property
+    def view_numbers(self) -> list[int]:
+        """The views that there are of each input, ascending; [0] where each is as it is."""
+        numbers: list[int] = np.unique(self.views).tolist()
+        return numbers
 
     @property
     @abstractmethod
@@ -208,6 +226,7 @@ class SoftDataset(Dataset):
         shuffle: bool | str = False,
         seed: int = 0,
         epoch: int = 0,
+        views: int | str = ALL,
         rank: int = 0,
         world: int = 1,
         drop_last: bool = False,
@@ -219,9 +238,16 @@ class SoftDataset(Dataset):
         The order is a function of (seed, epoch) alone. shuffle: True is a permutation of all rows;
         `"blocks(64, 512)"` mixes 512 random blocks of 64 neighbours at a time, for dumps larger
         than memory (see `orders`). rank, world: this process's share. workers: processes that read
-        ahead; worth it where images are decoded, not for logits. Raises UsageError.
+        ahead; worth it where images are decoded, not for logits.
+
+        views, of a dump that has several of each input: `"all"` shows every row in each epoch;
+        `"turn"` each input once, in epoch e the view in place e mod V of `view_numbers`; a number N
+        the first N drawn ones in turn, and the clean one where it is there.
+
+        Raises UsageError.
         """
-        order = self.order(shuffle, seed, epoch)
+        choice = choose_views(self.view_numbers, views, self._place())
+        order = self.shown(choice, shuffle, seed, epoch)
         if workers:  # before they are forked, so that they share what each decodes
             self.keep_all()
         return Batches(
@@ -233,7 +259,7 @@ class SoftDataset(Dataset):
             drop_last=drop_last,
             workers=workers,
             pin_memory=pin_memory,
-            identity=self.identity,
+            identity=self.identity if choice.at_once else f"{self.identity}, {choice}",
             ahead=self.read_ahead if "blocks" in order.text else None,
             settle=self.settle,
         )
@@ -298,6 +324,10 @@ class Dump(SoftDataset):
     @property
     def views(self) -> np.ndarray:
         return self.reader.views
+
+    @property
+    def view_numbers(self) -> list[int]:
+        return list(self.reader.plan.views)
 
     def _place(self) -> str:
         return short(str(self.reader.folder))
@@ -380,6 +410,10 @@ class OneView(SoftDataset):
     @property
     def views(self) -> np.ndarray:
         return np.full(len(self), self.number, np.int32)
+
+    @property
+    def view_numbers(self) -> list[int]:
+        return [self.number]
 
     def _place(self) -> str:
         return f"{self.whole._place()}, view {self.number}"

@@ -115,7 +115,8 @@ def test_two_ranks_share_all_views(dumps, tmp_path):
         torch.testing.assert_close(weights(tmp_path / "s.pt")[name], value, rtol=1e-3, atol=1e-4)
 
 
-def test_views_that_are_not_there_are_refused(dumps, dump_folder, cli):
+def test_views_that_are_not_there_are_refused(dumps, dump_folder, tmp_path, cli):
+    out = tmp_path / "never.pt"
     four = str(dumps / "four")
     for dump, views, message in (
         (
@@ -133,8 +134,8 @@ def test_views_that_are_not_there_are_refused(dumps, dump_folder, cli):
         (four, "many", "--views is 'many'; it must be a whole number, 1 or more, or all"),
     ):
         with pytest.raises(UsageError, match=message):
-            softlabels.train(dump=dump, views=views, student="linear", epochs=1, out="never.pt")
-    assert not Path("never.pt").exists()
+            softlabels.train(dump=dump, views=views, student="linear", epochs=1, out=out)
+    assert not out.exists()
     wrong = cli("train", four, "--views", "few")
     assert (wrong.code, wrong.out) == (2, "")
     assert "'few' is not a valid integer or all" in wrong.err
