@@ -70,6 +70,9 @@ def write_shard(
                 name: np.concatenate([plan.draw(ids, view)[name] for view in plan.views])
                 for name in plan.parameters
             }
+            drawn["view_hash"] = np.concatenate(
+                [plan.is_hashed(ids, view).astype(np.uint64) for view in plan.views]
+            )
             writer.add(ids, ids % plan.classes, ids.astype(np.uint64),
                        Dense(torch.from_numpy(part)), drawn=drawn)  # fmt: skip
 
@@ -85,6 +88,7 @@ def make_dump(
     words: dict = {"shard_inputs": shard_rows or rows}
     if logits.ndim == 3:
         words |= {"views": [*range(len(logits))], "augment": "jitter(2)", "data_seed": 7}
+        words["view_shape"] = [1, 8, 8]
     plan = make_plan(rows, classes, str(logits.dtype), group, ids, **words)
     folder = Folder(where)
     folder.write_json("plan.json", plan.as_json)

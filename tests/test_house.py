@@ -50,7 +50,7 @@ describing label_numbers examples
 token_inputs
 text_inputs tokenizing reading_tokens
 reading_columns
-opening preprocessing own_preprocessing viewed augmented
+opening preprocessing own_preprocessing viewed augmented shown
 """,
     "inputs.tables": """
 identity live_cells

@@ -300,7 +300,7 @@ def test_a_student_with_other_pixels_is_refused(flat, tmp_path):
     """A shift by three of the teacher's pixels is another one in a picture of another size."""
     out = str(tmp_path / "d")
     softlabels.dump(**flat, out=out)
-    with pytest.raises(UsageError, match=r"shifts in pixels of .* after its steps .*, rgb: keep"):
+    with pytest.raises(UsageError, match=r"made of pictures with the steps rgb, and not rgb\|re"):
         softlabels.load(out, source=flat["data"], preprocess="rgb|resize(4)|scale(255)")
     scaled = softlabels.load(out, source=flat["data"], preprocess="rgb|scale(51)")
     plain = softlabels.load(out, source=flat["data"])
@@ -373,6 +373,22 @@ def test_a_codec_with_a_pilot(teacher, tmp_path, codec, dump):
     assert softlabels.dump(teacher=teacher, out=str(out), resume=True, **words).rows_run == 100
 
 
+def save_numbers(path: Path) -> str:
+    """A Parquet file of 40 pictures [1, 8, 8] that are numbers."""
+    import datasets
+
+    rows = datasets.List(datasets.List(datasets.Value("uint8"), length=8), length=8)
+    features = datasets.Features({"x": datasets.List(rows, length=1)})
+    values = np.random.default_rng(0).integers(0, 256, (40, 1, 8, 8), np.uint8)
+    datasets.Dataset.from_dict({"x": values}, features=features).to_parquet(str(path))
+    return str(path)
+
+
+def linear_of(inputs: int) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return torch.nn.Linear(inputs, 3)
+
+
 def test_what_makes_no_views_is_refused_in_words(teacher, flat, tmp_path):
     words = {"teacher": teacher, "out": str(tmp_path / "d")}
     for change, message in (
@@ -386,11 +402,9 @@ def test_what_makes_no_views_is_refused_in_words(teacher, flat, tmp_path):
             {"views": 1, "augment": "flop"},
             r"--augment: no word 'flop'; did you mean flip\? Use ra",
         ),
-        ({"views": 1, "augment": "flip"}, "flip is for fit and train; the views of a dump are dr"),
-        (
-            {"views": 1, "augment": "jitter(2)|flip"},
-            "flip is for fit and train; the views of a du",
-        ),
+        ({"views": 1, "augment": "flip|random_resized_crop(8)"}, "random_resized_crop must come"),
+        ({"views": 1, "augment": "random_crop(8)"}, "changes nothing, since pictures have 8×8 pix"),
+        ({"views": 1, "augment": "random_crop(7)"}, "gives pictures of 7×7 pixels, and the prepro"),
         ({"views": 1, "augment": "jitter(0)"}, r"--augment: jitter\(0\) has not one whole number"),
         ({"views": 1, "augment": "jitter"}, "--augment: jitter has not one whole number"),
         ({"views": 1, "augment": "jitter(8)"}, "shift pictures of 8×8 pixels out of sight; use le"),
@@ -402,6 +416,12 @@ def test_what_makes_no_views_is_refused_in_words(teacher, flat, tmp_path):
     with pytest.raises(UsageError, match=r"is for pictures \[C, H, W\]; these inputs are \[6\]"):
         softlabels.dump(
             teacher=linear, data=vectors, out=words["out"], views=1, augment="jitter(1)"
+        )
+    numbers = save_numbers(tmp_path / "numbers.parquet")
+    flat = save_script(torch.nn.Sequential(torch.nn.Flatten(), linear_of(64)), tmp_path / "f.pt")
+    with pytest.raises(UsageError, match=r"crops encoded pictures .* are numbers. Use random_crop"):
+        softlabels.dump(
+            teacher=flat, data=numbers, out=words["out"], views=1, augment="random_resized_crop(8)"
         )
     assert not Path(words["out"]).exists()
 

@@ -2,7 +2,6 @@
 Both become a dump in the same way. N rows of a batch, C classes.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Protocol
@@ -14,11 +13,10 @@ from torch import Tensor
 from softlabels.capture.batching import Batching
 from softlabels.capture.transfers import Arriving, Lanes
 from softlabels.errors import OutOfMemory
-from softlabels.inputs.augmentations import Drawn
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.rows import Rows
+from softlabels.inputs.shown import Shown
 from softlabels.inputs.token_inputs import TokenInputs
-from softlabels.inputs.views import replay
 from softlabels.models.model import no_room
 from softlabels.models.named import NamedInputs
 from softlabels.models.tokens import Tokens, alike
@@ -31,7 +29,7 @@ from softlabels.system.reused_memory import ReusedMemory
 from softlabels.teachers import Teacher
 from softlabels.teachers.probing import steady_limit
 
-Given = Tensor | NamedInputs  # the inputs of a batch of rows
+Given = Tensor | NamedInputs | Shown  # the inputs of a batch of rows
 
 
 class Answers(Protocol):
@@ -90,10 +88,10 @@ class Answers(Protocol):
         """The positions of the rows that have no answer, and why, in order."""
         ...
 
-    def answer(self, rows: Rows, inputs: Given | None, views: Sequence[Drawn] = ()) -> Arriving:
-        """The answers to these rows, of which `left_out` names none; or to these views of each, one
-        view after the other. A device may still compute them: the writing thread waits for
-        them."""
+    def answer(self, rows: Rows, inputs: Given | None) -> Arriving:
+        """The answers to these rows, of which `left_out` names none; or to the views of each that
+        are shown, one view after the other. A device may still compute them: the writing thread
+        waits for them."""
         ...
 
     def check_earlier(self, earlier: TeacherRecord, folder: Folder) -> None:
@@ -174,44 +172,63 @@ class RunningTeacher:
     def left_out(self, rows: Rows) -> list[tuple[int, str]]:
         return []
 
-    def answer(self, rows: Rows, inputs: Given | None, views: Sequence[Drawn] = ()) -> Arriving:
+    def answer(self, rows: Rows, inputs: Given | None) -> Arriving:
         assert inputs is not None, "it needs them"
         while True:
             try:
-                return self.answer_at_once(inputs, self.batching.rows, views)
+                return self.answer_at_once(inputs, self.batching.rows)
             except OutOfMemory as error:
                 if not (self.batching.adapts and self.batching.can_shrink(len(inputs))):
                     raise OutOfMemory(f"{error}. With --resume, what is committed stays") from error
             # not above: the error holds what the failed run took
             self.batching.shrink(self.device, len(inputs))
 
-    def answer_at_once(self, inputs: Given, most: int, views: Sequence[Drawn] = ()) -> Arriving:
+    def answer_at_once(self, inputs: Given, most: int) -> Arriving:
         """So many rows at once at most. Raises OutOfMemory where they are too many, and what the
         teacher raises."""
         try:
             if isinstance(inputs, Tokens):
                 logits_NC = self._by_length(inputs.to(self.device), most)
+            elif isinstance(inputs, Shown):
+                logits_NC = self._by_view(inputs, most)
             else:
-                logits_NC = self._in_parts(inputs, most, views)
+                logits_NC = self._in_parts(inputs, most)
             return self.lanes.to_host(logits_NC, most)
         except (RuntimeError, MemoryError) as error:  # of our own steps around the teacher
             if is_out_of_memory(error):
                 raise OutOfMemory(no_room(min(most, len(inputs)), error)) from error
             raise
 
-    def _in_parts(self, inputs: Any, most: int, views: Sequence[Drawn]) -> Tensor:
-        """Each view is a batch of its own, as large as one of inputs as they are."""
+    def _in_parts(self, inputs: Any, most: int) -> Tensor:
         # what memory ran out for is answered again, and then no model has changed it in place
-        spare = not views and (self.device.type != "cpu" or not self.batching.adapts)
-        of_parts = []
-        for start in range(0, len(inputs), most):
+        spare = self.device.type != "cpu" or not self.batching.adapts
+        parts = [
+            self._logits(self.lanes.to_device(inputs[start : start + most]), spare)
+            for start in range(0, len(inputs), most)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _by_view(self, shown: Shown, most: int) -> Tensor:
+        """Views of few inputs go through the teacher together, as many as a batch holds."""
+        of_views: list[list[Tensor]] = [[] for _ in shown.views]
+        waiting: list[tuple[int, Tensor]] = []
+
+        def answer() -> None:
+            inputs = [of_view for _, of_view in waiting]
+            logits_NC = self._logits(inputs[0] if len(inputs) == 1 else torch.cat(inputs))
+            parts = logits_NC.split([len(of_view) for of_view in inputs])
+            for (view, _), part in zip(waiting, parts, strict=True):
+                of_views[view].append(part)
+            waiting.clear()
+
+        for start in range(0, shown.inputs, most):
             part = slice(start, start + most)
-            on_device = self.lanes.to_device(inputs[part])
-            drawn = [{name: values[part] for name, values in view.items()} for view in views]
-            shown = (replay(on_device, view) for view in drawn) if views else [on_device]
-            of_parts.append([self._logits(one, spare) for one in shown])
-        by_view = [logits_NC for of_view in zip(*of_parts, strict=True) for logits_NC in of_view]
-        return by_view[0] if len(by_view) == 1 else torch.cat(by_view)
+            for view, inputs in enumerate(shown.of(part, self.lanes.to_device)):
+                if waiting and sum(len(one) for _, one in waiting) + len(inputs) > most:
+                    answer()
+                waiting.append((view, inputs))
+        answer()
+        return torch.cat([part for of_view in of_views for part in of_view])
 
     def _by_length(self, tokens: Tokens, most: int) -> Tensor:
         """Rows of like lengths are answered together, so that little is padded; in their order."""
@@ -220,7 +237,7 @@ class RunningTeacher:
         back = np.argsort(np.concatenate(batches))
         return torch.cat(parts)[moved(torch.from_numpy(back), self.device)]
 
-    def _logits(self, inputs: Given, spare: bool = False) -> Tensor:
+    def _logits(self, inputs: Any, spare: bool = False) -> Tensor:
         numbers = self.preprocess.on_numbers(inputs, self.memory.empty)
         return self.model.logits(numbers, self.precision, spare or numbers is not inputs)
 

@@ -30,6 +30,7 @@ from softlabels.system.progress import SILENT, Progress
 
 SAMPLE_SECONDS, SAMPLE_BATCHES = 1.0, 8
 PACKED_BYTES = 11  # of a row beside its logits: 8 of the input's hash; id, view and label, packed
+PACKED_VIEWS = {"bool": 1 / 7, "uint8": 1, "int16": 1, "int32": 2, "float32": 4, "uint64": 0.2}
 FOOTER_BYTES = 2600  # of a shard's file: the footer and the page index
 
 
@@ -141,7 +142,8 @@ def _row_bytes(setup: Setup, plan: Plan) -> int:
     rows'."""
     texts = setup.source.ids[:64].tolist() if plan.ids == "string" else []
     ids = sum(map(len, texts)) // max(1, 3 * len(texts))
-    return plan.make_codec().row_bytes + PACKED_BYTES + len(plan.parameters) + ids
+    views = sum(PACKED_VIEWS[kind] for kind in plan.view_columns.values())
+    return round(plan.make_codec().row_bytes + PACKED_BYTES + views + ids)
 
 
 def _footer_bytes(plan: Plan) -> int:

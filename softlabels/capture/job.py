@@ -1,9 +1,11 @@
 """A plan and what carries it out; how a dump is run."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from softlabels.capture.answers import Answers
 from softlabels.capture.timing import Timing
+from softlabels.capture.viewing import Viewing
 from softlabels.inputs.sources import Source
 from softlabels.store.folder import Folder
 from softlabels.store.ledger import Ledger
@@ -64,6 +66,11 @@ class Job:
     @property
     def folder(self) -> Folder:
         return self.ledger.folder
+
+    @cached_property
+    def viewing(self) -> Viewing:
+        """How inputs are shown to the teacher."""
+        return Viewing(self.plan, self.answers.preprocess, self.plan.views)
 
     @property
     def readers(self) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from softlabels.capture.planning import Setup
 from softlabels.capture.reading import make_ready, read_ahead
-from softlabels.capture.viewing import one_view_each
+from softlabels.capture.viewing import Viewing
 from softlabels.errors import DamagedDump, TeacherError, UnreadableInput
 from softlabels.store.codecs.codec import Codec, kl_at
 from softlabels.store.codecs.kinds import Dense
@@ -136,24 +136,28 @@ def left_behind(folder: Folder, draft: Plan) -> Plan:
 
 
 def _answers(setup: Setup, plan: Plan, rows: np.ndarray) -> tuple[np.ndarray, Tensor]:
-    """The rows that can be read, and the raw logits of one view of each, [N, C] on the CPU."""
+    """The rows that can be read, and the raw logits of one view of each, [N, C] on the CPU: of all
+    views in turn, by a row's number in the source, so that a pilot is like the rows that are
+    stored."""
     answers, pace, source = setup.answers, setup.pace, setup.source
-    starts = range(0, len(rows), pace.batch_size)
+    batches = [
+        (Viewing(plan, answers.preprocess, [view]), of_view[start : start + pace.batch_size])
+        for index, view in enumerate(plan.views)
+        for of_view in [rows[rows % len(plan.views) == index]]
+        for start in range(0, len(of_view), pace.batch_size)
+    ]
     kept, parts = [], []
     with ThreadPoolExecutor(pace.readers) as readers:
         for ready in read_ahead(
             readers,
-            lambda start: make_ready(
-                source.take(rows[start : start + pace.batch_size]), answers, pace
-            ),
-            starts,
+            lambda batch: make_ready(source.take(batch[1]), answers, pace, batch[0]),
+            batches,
             2 * pace.readers,
         ):
             if len(ready.rows):
-                numbers = ready.rows.numbers
-                views = one_view_each(plan, ready.rows.ids, numbers)
-                parts.append(answers.answer(ready.rows, ready.inputs, views).wait().logits_NC)
-                kept.append(numbers)
+                parts.append(answers.answer(ready.rows, ready.inputs).wait().logits_NC)
+                kept.append(ready.rows.numbers)
     if not kept:
         raise UnreadableInput(f"none of the {len(rows):,} rows drawn for the pilot can be read")
-    return np.concatenate(kept), torch.cat(parts)
+    order = np.argsort(numbers := np.concatenate(kept))
+    return numbers[order], torch.cat(parts)[torch.from_numpy(order)]

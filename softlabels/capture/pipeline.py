@@ -58,4 +58,4 @@ def _answer_to(answers: Answers, ready: Ready) -> Arriving | None:
     """To each view of the rows, one view after the other; None where there are no rows."""
     if not len(ready.rows):
         return None
-    return answers.answer(ready.rows, ready.inputs, ready.views)
+    return answers.answer(ready.rows, ready.inputs)

@@ -51,6 +51,7 @@ class Setup:
     """Answers and the data that they are for, opened and tried on each other. Nothing is written
     yet.
 
+    view_shape: of the pictures that views are made of, [C, H, W]; None where none are
     name: what the user calls the teacher; None for the name of its file
     reopen: makes the same setup in another process
     """
@@ -62,6 +63,7 @@ class Setup:
     storage: Storage
     pace: Pace
     views: Views = field(default_factory=Views)
+    view_shape: list[int] | None = None
     name: str | None = None
     reopen: "Callable[[], Setup] | None" = field(default=None, compare=False)
 
@@ -137,6 +139,7 @@ def draft(setup: Setup, earlier: Plan | None = None) -> Plan:
             "memory_format": "channels_last" if answers.channels_last else None,
             "compile": answers.is_compiled,
             **setup.views.fields,
+            "view_shape": setup.view_shape,
             "task": storage.task,
             "codec": storage.codec,
             "positions": codec.positions,

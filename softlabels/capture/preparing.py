@@ -58,16 +58,11 @@ def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
     device = own_device(teacher.device_for(options.device))
     teacher.to(device)
     teacher.name = options.name or teacher.name
-    if examples.preprocess.is_opaque and views.augment is not None:
-        raise UsageError(
-            f"--augment is {views.augment!r}, which works on pixels; what the function "
-            f"{examples.preprocess} gives may be none. Write the preprocessing as text"
-        )
     kind = examples.source.kind
     if (isinstance(examples, TokenInputs) or kind == "columns") and views.augment is not None:
         kind = {"columns": "columns of numbers"}.get(kind, kind.rstrip("s") + "s")
         raise UsageError(f"--augment is {views.augment!r}, which works on pixels; these are {kind}")
-    views.check_shape(examples.input_shape)
+    view_shape = None if isinstance(examples, TokenInputs) else views.shape(examples)
     source = examples.source
     names = names_of_dump(source, opened.names)
     seen = remarks(examples, opened.preprocessing)
@@ -111,6 +106,7 @@ def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
         storage=storage,
         pace=pace,
         views=views,
+        view_shape=view_shape,
         name=options.name,
         reopen=partial(prepare, options),
     )

@@ -14,14 +14,16 @@ from torch import Tensor
 
 from softlabels.capture.answers import Answers
 from softlabels.capture.job import Job, Pace
+from softlabels.capture.viewing import Viewing
 from softlabels.errors import UnreadableInput
 from softlabels.inputs.augmentations import Drawn
-from softlabels.inputs.cropping import OnPicture
+from softlabels.inputs.cropping import DrawnCrop
 from softlabels.inputs.decoding import decode
 from softlabels.inputs.examples import numbers_of
 from softlabels.inputs.label_lists import as_record
 from softlabels.inputs.rows import Rows
-from softlabels.inputs.stored_pictures import Resized, Storing
+from softlabels.inputs.shown import Shown
+from softlabels.inputs.stored_pictures import Storing
 from softlabels.models.named import NamedInputs
 from softlabels.store.records import Skipped
 from softlabels.system.reused_memory import Empty, ReusedMemory, fresh, pinned
@@ -36,15 +38,16 @@ WINDOW, WINDOW_ROWS = 16, 16_384  # batches of texts or tokens, and the most row
 class Ready:
     """Rows that can be answered, and those that are left out.
 
-    inputs: those of `rows`, decoded; None where answers need none, or where there are no rows
-    views: the parameters of each view of them; empty for the inputs as they are
+    inputs: those of `rows`, decoded, in their views if there are any; None where answers need none,
+    or where there are no rows
+    views: the columns of each view of them; empty for the inputs as they are
     unturned: pictures that are fed as stored, though their EXIF orientation says to turn them
     truncated: texts of which the end was cut
     files: the pictures of `rows` as they are stored, if that is not as they are
     """
 
     rows: Rows
-    inputs: Tensor | NamedInputs | None
+    inputs: Tensor | NamedInputs | Shown | None
     skipped: list[Skipped]
     unturned: int = 0
     truncated: int = 0
@@ -67,7 +70,7 @@ def read_shards(job: Job, shards: Iterable[int]) -> Generator[Batch]:
     tasks = ((shard, start, stop) for shard in shards for start, stop in _batches(job, shard))
     readers = ThreadPoolExecutor(job.readers, thread_name_prefix="read")
     depth = 2 * job.readers
-    empty = pinned if job.answers.on_gpu else ReusedMemory(depth).empty
+    empty = pinned if job.answers.on_gpu else ReusedMemory(depth * job.viewing.at_once).empty
     try:
         yield from read_ahead(readers, lambda task: read(job, *task, empty), tasks, depth)
     finally:
@@ -94,11 +97,10 @@ def read(job: Job, shard: int, start: int, stop: int, empty: Empty = fresh) -> B
     """Read the source rows [start, stop) of a shard, and decode their inputs where answers need
     them. empty: makes the tensors that pictures are decoded into"""
     rows = job.source.read(start, stop)
-    ready = make_ready(rows, job.answers, job.pace, job.plan.stored, empty)
+    ready = make_ready(rows, job.answers, job.pace, job.viewing, empty)
     # hashed and decoded: nothing waits in the queue but numbers, and files that are stored
     if not job.plan.with_inputs or ready.files:
         ready = replace(ready, rows=replace(ready.rows, cells=[]))
-    ready = replace(ready, views=job.plan.draw_views(ready.rows.ids))
     return Batch(shard, stop - start, stop == job.plan.bounds(shard)[1], ready)
 
 
@@ -106,13 +108,13 @@ def make_ready(
     rows: Rows,
     answers: Answers,
     pace: Pace,
-    resized: Resized | None = None,
+    viewing: Viewing,
     empty: Empty = fresh,
 ) -> Ready:
     """Raises UnreadableInput that names the row, unless such rows are left out.
 
-    resized: how pictures are stored, if it is not as they are: the teacher sees what is decoded of
-    these files; empty: makes the tensor that they are decoded into
+    viewing: how pictures are stored, where the teacher sees what is decoded of these files, and in
+    which views they are shown; empty: makes the tensors that they are decoded into
     """
     if not answers.needs_inputs:
         reasons = answers.left_out(rows)
@@ -122,13 +124,13 @@ def make_ready(
         return Ready(rows, tokens, [], truncated=truncated)
     if not isinstance(rows.cells, list):
         numbers = numbers_of(rows.cells, answers.preprocess, rows.ids)
-        return Ready(rows, numbers.pin_memory() if answers.on_gpu else numbers, [])
-    preprocess = answers.preprocess
-    ways: list[OnPicture] = [preprocess] * len(rows)
-    if resized is not None:
-        ways = [Storing(resized, preprocess) for _ in range(len(rows))]
+        numbers = numbers.pin_memory() if answers.on_gpu else numbers
+        if isinstance(numbers, Tensor):
+            return _ready(Ready(rows, numbers, []), viewing, [numbers], [])
+        return Ready(rows, numbers, [])
+    preprocess, shooting = answers.preprocess, viewing.shoot(rows.ids)
     decoded = decode(
-        rows.cells, ways, rows.ids, pace.threads, empty,
+        rows.cells, shooting.ways, rows.ids, pace.threads, empty,
         turns=not (preprocess.is_upright or preprocess.is_opaque),
     )  # fmt: skip
     for _, error in decoded.unreadable if pace.on_error != "skip" else ():
@@ -137,11 +139,22 @@ def make_ready(
         ) from error
     reasons = [(position, str(error)) for position, error in decoded.unreadable]
     unturned = sum(turn != 1 for turn in decoded.turns)
-    unread = {position for position, _ in reasons}
-    files = [way for i, way in enumerate(ways) if isinstance(way, Storing) and i not in unread]
-    return Ready(
-        _without(rows, reasons), decoded.inputs, _left_out(rows, reasons), unturned, files=files
-    )
+    shooting = shooting.without({position for position, _ in reasons})
+    ready = Ready(
+        _without(rows, reasons), decoded.inputs, _left_out(rows, reasons), unturned,
+        files=shooting.files,
+    )  # fmt: skip
+    return _ready(ready, viewing, decoded.shots, shooting.crops)
+
+
+def _ready(
+    ready: Ready, viewing: Viewing, shots: list[Tensor], crops: list[list[DrawnCrop]]
+) -> Ready:
+    """With the views of its inputs, if there are any."""
+    if not viewing.plan.has_views or not shots:
+        return ready
+    shown = viewing.shown(ready.rows.ids, shots, crops)
+    return replace(ready, inputs=shown, views=shown.drawn)
 
 
 def _without(rows: Rows, reasons: list[tuple[int, str]]) -> Rows:
@@ -167,7 +180,9 @@ def _batches(job: Job, shard: int) -> Iterator[tuple[int, int]]:
     """The source rows that are read at once: a batch, or of texts and tokens several, whose rows
     are sorted by length before they are batched."""
     start, stop = job.plan.bounds(shard)
-    size = job.pace.batch_size
+    # where pictures are cropped, a batch has all views of few inputs, so that no more pictures wait
+    # in memory than without views
+    size = max(1, job.pace.batch_size // job.viewing.at_once)
     if job.answers.texts is not None:
         size = max(size, min(WINDOW * size, WINDOW_ROWS))
     for first in range(start, stop, size):

@@ -9,9 +9,9 @@ from softlabels.capture.transfers import Arriving
 from softlabels.errors import TeacherError
 from softlabels.inputs.number_cells import as_columns
 from softlabels.inputs.rows import Rows
+from softlabels.inputs.shown import joined
 from softlabels.inputs.stored_pictures import Storing
 from softlabels.inputs.texts import Texts
-from softlabels.inputs.views import joined
 from softlabels.models.causes import first_line
 from softlabels.models.tokens import Tokens, padding
 from softlabels.store.codecs.kinds import Dense

@@ -307,6 +307,8 @@ def _verdict(verdict: Any, took: str) -> str:
         summary = "no row could be checked"
     if verdict.source_checked:
         summary += "; every input compared with the source"
+    if verdict.views_made is not None:
+        summary += f"; {counted(verdict.views_made, 'view')} made again, pixel by pixel"
     if verdict.accuracy is not None and verdict.good:
         share = f"{verdict.accuracy:.4f}"
         right = f"accuracy, from the stored logits, is {share}"

@@ -14,7 +14,7 @@ from softlabels.store.records import Commit, Manifest
 from softlabels.store.shard_check import sha256_of
 from softlabels.store.shard_reader import ShardReader
 from softlabels.store.side_files import SideFiles
-from softlabels.store.writer import ShardWriter, shard_features, shard_schema
+from softlabels.store.writer import ShardWriter, drawn_of, shard_features, shard_schema
 from softlabels.system.background import in_order
 from softlabels.system.progress import SILENT, Progress
 
@@ -27,7 +27,7 @@ def without_inputs(reader: DumpReader, to: Folder, progress: Progress = SILENT) 
     """
     plan = reader.plan.replace(store_inputs="none")
     schema = shard_schema(plan, None)
-    columns = ["id", "input_hash", *plan.parameters, *reader.codec.names, *plan.label_columns]
+    columns = ["id", "input_hash", *plan.view_columns, *reader.codec.names, *plan.label_columns]
     ledger = Ledger(to, plan)
     there = ledger.commits if ledger.frozen == plan else {}
     done = {n: c for n, c in there.items() if sha256_of(to.path(c.file)) == c.sha256}
@@ -72,7 +72,7 @@ def _append(writer: ShardWriter, reader: ShardReader, table: pa.Table) -> None:
         first = band.slice(0, inputs)
         label = plan.label_column
         labels = none_of(inputs, several=False) if label is None else of_column(first[label])
-        drawn = {name: band[name].to_numpy() for name in plan.parameters}
+        drawn = drawn_of(band, plan)
         hashes = first["input_hash"].to_numpy()
         writer.append(read_ids(first["id"], "id"), labels, hashes, reader.decode(band), None, drawn)
         done += rows

@@ -1,9 +1,10 @@
 """Augmentations: each draws the parameters of a view of N pictures, and shows them so.
 
 Parameters are drawn for (seed, id, view) by `chance`, those of each word from streams of its own,
-so that no word changes what another draws. Pictures are tensors [N, C, H, W] as they are stored,
-before the steps of the preprocessing on numbers: 0 is black. `RandomResizedCrop` alone works
-earlier, on the source picture.
+so that no word changes what another draws. View 0 is the input as it is: nothing is drawn for it
+and no step touches it, which `views.Augment` sees to. Pictures are tensors [N, C, H, W] as they are
+stored, before the steps of the preprocessing on numbers: 0 is black. `RandomResizedCrop` alone
+works earlier, on the source picture.
 """
 
 import math
@@ -15,13 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from softlabels.errors import UsageError
+from softlabels.errors import SourceError, UsageError
 from softlabels.inputs.chance import counter_random, fractions
 from softlabels.system.devices import moved
 
 DOWN, RIGHT = "shift_down", "shift_right"
 FLIP = "flip"
-TOP, LEFT = "crop_top", "crop_left"
+TOP, LEFT = "window_top", "window_left"
+BOX = "crop_top", "crop_left", "crop_height", "crop_width"
 FARTHEST = 2**15 - 1  # pixels: these columns are int16
 JITTER_STREAMS, FLIP_STREAM, CROP_STREAMS, BOX_STREAM = (0, 1), 2, (3, 4), 5
 TRIES = 10
@@ -46,7 +48,7 @@ class Step(Protocol):
         """The shape of what it makes of them."""
 
     def draw(self, seed: int, keys_N: np.ndarray, view: int) -> Drawn:
-        """The columns of this view, [N] each. keys_N: ids as `counters` gives them."""
+        """The columns of this view, 1 or more, [N] each. keys_N: ids as `counters` gives them."""
 
     def apply(self, batch_NCHW: Tensor, drawn: Drawn) -> Tensor:
         """The pictures as these columns show them, of the same dtype, on the same device."""
@@ -54,7 +56,7 @@ class Step(Protocol):
 
 @dataclass(frozen=True)
 class Jitter:
-    """Pictures moved by up to `pixels` each way; what comes in is 0. View 0 is not moved.
+    """Pictures moved by up to `pixels` each way; what comes in is 0.
 
     columns: whole pixels, of which more move the picture down and to the right.
     """
@@ -78,16 +80,14 @@ class Jitter:
         return shape
 
     def draw(self, seed: int, keys_N: np.ndarray, view: int) -> Drawn:
-        shifts_N2 = np.zeros((len(keys_N), 2), np.int64)
-        if view:
-            shifts_N2 = draw_shifts(self.pixels, seed, keys_N, view)
+        shifts_N2 = draw_shifts(self.pixels, seed, keys_N, view)
         return {
             name: shifts_N2[:, axis].astype(kind)
             for axis, (name, kind) in enumerate(self.columns.items())
         }
 
     def apply(self, batch_NCHW: Tensor, drawn: Drawn) -> Tensor:
-        return shifted(batch_NCHW, drawn)
+        return shift(batch_NCHW, np.stack([drawn[DOWN], drawn[RIGHT]], axis=1))
 
 
 @dataclass(frozen=True)
@@ -164,6 +164,15 @@ class RandomCrop:
         }
 
     def apply(self, batch_NCHW: Tensor, drawn: Drawn) -> Tensor:
+        padded = [side + 2 * self.padding for side in batch_NCHW.shape[2:]]
+        for name, whole, side in zip((TOP, LEFT), padded, (self.height, self.width), strict=True):
+            wrong = (drawn[name] < 0) | (drawn[name] > whole - side)
+            if wrong.any():  # which may be anyone's: zeros around it could take gigabytes
+                raise SourceError(
+                    f"{name} of a view is {drawn[name][wrong][0]}, and a window of {side} pixels "
+                    f"lies within the {whole} of the padded picture: these columns are not of "
+                    f"{self}, or not of these pictures"
+                )
         top_N, left_N = (drawn[name].astype(np.int64) - self.padding for name in (TOP, LEFT))
         return windows(batch_NCHW, top_N, left_N, self.height, self.width)
 
@@ -175,12 +184,16 @@ class RandomResizedCrop:
 
     After Szegedy et al. 2015, "Going deeper with convolutions", section 6; the same tries and the
     same rounding as `RandomResizedCrop.get_params` of torchvision.
+
+    columns: the part, in pixels of the picture that it is cut from. By ids alone no more is known
+    of it than chances: where it lies depends on the size of the picture, too.
     """
 
     height: int
     width: int
     least: float = 0.08
     most: float = 1.0
+    columns: ClassVar[dict[str, str]] = dict.fromkeys(BOX, "int32")
 
     def __str__(self) -> str:
         standard = (self.least, self.most) == (0.08, 1.0)
@@ -222,11 +235,6 @@ def draw_shifts(pixels: int, seed: int, keys_N: np.ndarray, view: int) -> np.nda
     span = np.uint64(2 * pixels + 1)
     drawn = [counter_random(seed, keys_N, view, stream) % span for stream in JITTER_STREAMS]
     return np.stack(drawn, axis=1).astype(np.int64) - pixels
-
-
-def shifted(batch_NCHW: Tensor, drawn: Drawn) -> Tensor:
-    """Pictures as the columns of jitter show them."""
-    return shift(batch_NCHW, np.stack([drawn[DOWN], drawn[RIGHT]], axis=1))
 
 
 def shift(batch_NCHW: Tensor, shifts_N2: np.ndarray) -> Tensor:

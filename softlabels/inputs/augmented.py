@@ -22,31 +22,9 @@ class Augmented:
     """
 
     def __init__(self, examples: Examples, augment: Augment, seed: int, ids: np.ndarray) -> None:
-        preprocess = examples.preprocess
-        if preprocess.is_opaque:
-            raise UsageError(
-                f"{OPTION} is {str(augment)!r}, which works on pixels; what the function "
-                f"{preprocess} gives may be none. Write the preprocessing as text"
-            )
-        if examples.source.is_by_name:
-            raise UsageError(
-                f"{OPTION} is {str(augment)!r}, which works on pixels; the inputs are columns, "
-                f"{', '.join(examples.source.columns.inputs)}. Leave it out"
-            )
+        self.augment, self.cropping = fit_to(examples, augment)
         self.examples, self.seed, self.keys = examples, seed, counters(ids)
-        self.augment = augment.on(examples.input_shape, OPTION)
-        self.cropping = None
-        if augment.crop is None:
-            # a step may not be for numbers of this type
-            self.augment.apply(examples.sample(1), self.augment.draw(seed, self.keys[:1], 1))
-        if augment.crop is not None:
-            if examples.source.kind != "image":
-                raise UsageError(
-                    f"{OPTION}: {augment.crop} crops encoded pictures before they are resized; the "
-                    f"inputs of {examples.source.data!r} are numbers. Use random_crop, such as "
-                    f"random_crop({augment.crop.height}, 4)"
-                )
-            self.cropping = Cropping(preprocess, augment.crop)
+        if self.cropping is not None:
             examples.decode_when_asked()
 
     def gather(self, rows: np.ndarray, epoch: int) -> Tensor:
@@ -56,7 +34,7 @@ class Augmented:
         if self.cropping is None:
             inputs = self.examples.gather(rows)
         else:
-            preprocesses = self.cropping.of(self.seed, keys_N, epoch)
+            preprocesses = self.cropping.drawn(self.seed, keys_N, epoch)
             inputs = self.examples.gather_pictures(rows, preprocesses)
         return self.augment.apply(inputs, self.augment.draw(self.seed, keys_N, epoch))
 
@@ -73,3 +51,31 @@ class Augmented:
         text = f"augmented by {self.augment}, drawn for each epoch by data seed {self.seed}"
         lines = [f"{text}; held-out rows stay as they are"]
         return lines if self.cropping is None else [*lines, str(self.cropping)]
+
+
+def fit_to(examples: Examples, augment: Augment) -> tuple[Augment, Cropping | None]:
+    """What draws and shows views of these inputs, and what crops their pictures, if anything does.
+    Raises UsageError where they don't fit together."""
+    preprocess, crop = examples.preprocess, augment.crop
+    if preprocess.is_opaque:
+        raise UsageError(
+            f"{OPTION} is {str(augment)!r}, which works on pixels; what the function {preprocess} "
+            f"gives may be none. Write the preprocessing as text"
+        )
+    if examples.source.is_by_name:
+        raise UsageError(
+            f"{OPTION} is {str(augment)!r}, which works on pixels; the inputs are columns, "
+            f"{', '.join(examples.source.columns.inputs)}. Leave it out"
+        )
+    fitted = augment.on(examples.input_shape, OPTION)
+    if crop is None:
+        # a step may not be for numbers of this type
+        fitted.apply(examples.sample(1), fitted.draw(0, np.zeros(1, np.uint64), 1))
+        return fitted, None
+    if examples.source.kind != "image":
+        raise UsageError(
+            f"{OPTION}: {crop} crops encoded pictures before they are resized; the inputs of "
+            f"{examples.source.data!r} are numbers. Use random_crop, such as "
+            f"random_crop({crop.height}, 4)"
+        )
+    return fitted, Cropping(preprocess, crop)

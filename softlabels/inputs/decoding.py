@@ -30,8 +30,9 @@ _crews: dict[tuple[int, int], ThreadPoolExecutor] = {}
 
 def decode_image(
     cell: bytes, preprocess: OnPicture, id: Any, turns: list[int] | None = None
-) -> np.ndarray:
-    """An encoded image → uint8 [C, H, W]. Raises UnreadableInput that names the id.
+) -> np.ndarray | list[np.ndarray]:
+    """An encoded image → uint8 [C, H, W], or several of them by `Shots`. Raises UnreadableInput
+    that names the id, and SourceError for what is wrong beside the image.
 
     turns: a list to which the EXIF orientation is appended, if the image could be read
     """
@@ -41,8 +42,8 @@ def decode_image(
         if turns is not None:
             turns.append(picture.orientation)
         return values
-    except SourceError as error:  # of a function of the user's
-        raise SourceError(f"the row with id {id!s}: {error}") from error
+    except SourceError as error:  # of a function of the user's, or of a view's columns
+        raise type(error)(f"the row with id {id!s}: {error}") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         unknown = isinstance(error, UnidentifiedImageError)  # whose text has an address in memory
         cause = _no_image(cell) if unknown else error
@@ -89,14 +90,20 @@ def check_same(kinds: Sequence[tuple[tuple[int, ...], np.dtype]], ids: np.ndarra
 class Decoded:
     """The pictures of a batch.
 
-    inputs: those that could be read, [M, …]; None where none could
+    shots: those that could be read, [M, …]; a tensor for each way of `Shots`, none where no picture
+    could
     unreadable: the places of the others, ascending, and why
     turns: the EXIF orientations of those that could be read, if they were asked for
     """
 
-    inputs: Tensor | None
+    shots: list[Tensor]
     unreadable: list[tuple[int, UnreadableInput]]
     turns: list[int]
+
+    @property
+    def inputs(self) -> Tensor | None:
+        """Those of the first way, which is the only one but for `Shots`."""
+        return self.shots[0] if self.shots else None
 
 
 def decode(
@@ -107,9 +114,9 @@ def decode(
     empty: Empty = fresh,
     turns: bool = False,
 ) -> Decoded:
-    """Encoded pictures, each with its preprocessing.
+    """Encoded pictures, each with its preprocessing: all by `Shots` of as many ways, or none.
 
-    empty: makes the tensor that they are decoded into; turns: whether EXIF orientations are looked
+    empty: makes the tensors that they are decoded into; turns: whether EXIF orientations are looked
     for. Raises SourceError for pictures of unequal shapes, and where a function of the user's
     fails.
     """
@@ -126,8 +133,8 @@ def decode(
 
 
 class _Batch:
-    """Pictures that are being decoded, and the tensor that they are decoded into, which is made
-    when the shape of one is known."""
+    """Pictures that are being decoded, and the tensors that they are decoded into, which are made
+    when the shapes of one picture's shots are known."""
 
     def __init__(
         self,
@@ -139,9 +146,9 @@ class _Batch:
     ) -> None:
         self.columns = cells, preprocesses, ids
         self.empty, self.turns = empty, turns
-        self.kinds: dict[int, tuple[tuple[int, ...], np.dtype]] = {}
+        self.kinds: dict[int, list[tuple[tuple[int, ...], np.dtype]]] = {}
         self.unreadable: dict[int, UnreadableInput] = {}
-        self.inputs: Tensor | None = None
+        self.shots: list[Tensor] = []
         self.lock = Lock()
 
     def decode(self, places: range) -> None:
@@ -153,26 +160,29 @@ class _Batch:
             except UnreadableInput as error:
                 self.unreadable[place] = error
                 continue
-            self.kinds[place] = values.shape, values.dtype
-            into = self._into(values)
-            if (values.shape, values.dtype) == (into.shape[1:], into.dtype):  # else refused later
-                np.copyto(into[place], values)  # which torch would start threads for
+            shots = values if isinstance(values, list) else [values]
+            self.kinds[place] = [(shot.shape, shot.dtype) for shot in shots]
+            for shot, into in zip(shots, self._into(shots), strict=True):
+                if (shot.shape, shot.dtype) == (into.shape[1:], into.dtype):  # else refused later
+                    np.copyto(into[place], shot)  # which torch would start threads for
 
-    def _into(self, values: np.ndarray) -> np.ndarray:
+    def _into(self, shots: list[np.ndarray]) -> list[np.ndarray]:
         with self.lock:
-            if self.inputs is None:
-                dtype = torch.from_numpy(np.empty(0, values.dtype)).dtype
-                self.inputs = self.empty((len(self.columns[0]), *values.shape), dtype)
-            return self.inputs.numpy()
+            if not self.shots:
+                for shot in shots:
+                    dtype = torch.from_numpy(np.empty(0, shot.dtype)).dtype
+                    self.shots.append(self.empty((len(self.columns[0]), *shot.shape), dtype))
+            return [shot.numpy() for shot in self.shots]
 
     def decoded(self, ids: np.ndarray) -> Decoded:
         read = sorted(self.kinds)
-        check_same([self.kinds[place] for place in read], ids[read])
-        inputs = self.inputs
-        if inputs is not None and len(read) < len(inputs):
-            inputs = inputs[torch.tensor(read)]
+        for kinds in zip(*(self.kinds[place] for place in read), strict=True):
+            check_same(kinds, ids[read])
+        shots = self.shots
+        if len(read) < len(self.columns[0]):
+            shots = [shot[torch.tensor(read)] for shot in shots]
         unreadable = [(place, self.unreadable[place]) for place in sorted(self.unreadable)]
-        return Decoded(inputs, unreadable, self.turns or [])
+        return Decoded(shots, unreadable, self.turns or [])
 
 
 def _crew(threads: int) -> ThreadPoolExecutor:

@@ -6,8 +6,9 @@ warning, by Pillow, which decides whether a damaged file can be read. Both give 
 """
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -57,7 +58,8 @@ class Picture:
     eight_bit: bool = False
     colours: tuple[str, ...] = ()
     enough: float | None = None
-    _opened: dict[str, Image.Image] = field(default_factory=dict, compare=False)  # one for copies
+    # what was read of it: one for copies, so that several views of a picture decode it once
+    _known: dict[Any, Any] = field(default_factory=dict, compare=False)
 
     def shown(
         self, upright: bool, eight_bit: bool, colours: tuple[str, ...], enough: float | None = None
@@ -69,20 +71,29 @@ class Picture:
         """As Pillow opens it. Raises OSError and other errors of Pillow."""
         if isinstance(self.cell, Image.Image):
             return self.cell
-        if "image" not in self._opened:
-            self._opened["image"] = Image.open(io.BytesIO(self.cell))
-        return self._opened["image"]
+        cell = self.cell
+        image: Image.Image = self._once("image", lambda: Image.open(io.BytesIO(cell)))
+        return image
 
     def close(self) -> None:
-        """Let go of what Pillow opened."""
-        for image in self._opened.values():
-            image.close()
-        self._opened.clear()
+        """Let go of what was opened and decoded."""
+        if "image" in self._known:
+            self._known["image"].close()
+        self._known.clear()
 
-    @cached_property
+    def _once(self, key: Any, find: Callable[[], Any]) -> Any:
+        if key not in self._known:
+            self._known[key] = find()
+        return self._known[key]
+
+    @property
     def orientation(self) -> int:
         """The EXIF orientation, 1 to 8, that has not been applied to the pixels yet; 1 where there
         is none or the EXIF data can't be read."""
+        orientation: int = self._once("orientation", self._read_orientation)
+        return orientation
+
+    def _read_orientation(self) -> int:
         if self._header is None:
             self.image.load()  # Pillow turns TIFF pictures itself
         elif not any(self._bytes.find(text, 0, self._scan) >= 0 for text in TURNING):
@@ -93,7 +104,7 @@ class Picture:
             return 1
         return value if type(value) is int and value in TURNED else 1
 
-    @cached_property
+    @property
     def size(self) -> tuple[int, int]:
         """Height and width as it is shown; a JPEG is not decoded for it."""
         turns = self.upright and self.orientation in SIDEWAYS
@@ -108,7 +119,7 @@ class Picture:
     def _bytes(self) -> bytes:
         return b"" if isinstance(self.cell, Image.Image) else self.cell
 
-    @cached_property
+    @property
     def _scan(self) -> int:
         """Where the first scan of a JPEG begins, behind which Pillow looks for no orientation; the
         end of its bytes where segments don't follow each other."""
@@ -117,10 +128,14 @@ class Picture:
             place += 2 + int.from_bytes(cell[place + 2 : place + 4], "big")
         return place if cell[place : place + 2] == SCAN else len(cell)
 
-    @cached_property
+    @property
     def _header(self) -> tuple[int, int, str] | None:
         """Height, width and the colours that it is decoded to, of a JPEG; None for pictures that
         are Pillow's."""
+        header: tuple[int, int, str] | None = self._once("header", self._read_header)
+        return header
+
+    def _read_header(self) -> tuple[int, int, str] | None:
         if not self._bytes.startswith(JPEG):
             return None
         try:
@@ -137,9 +152,16 @@ class Picture:
         a JPEG has fewer pixels if `enough` allows it.
 
         Raises OSError and other errors of Pillow, and ValueError for pixels of more than 8 bits
-        unless `eight_bit` says what becomes of them.
+        unless `eight_bit` says what becomes of them. They are decoded once, so nobody writes to
+        them.
         """
-        pixels = self._decoded(1 if scaling is None else self._divisor(scaling))
+        divisor = 1 if scaling is None else self._divisor(scaling)
+        how = divisor, self.upright, self.eight_bit, self.colours
+        pixels: np.ndarray = self._once(how, lambda: self._read_pixels(divisor))
+        return pixels
+
+    def _read_pixels(self, divisor: int) -> np.ndarray:
+        pixels = self._decoded(divisor)
         if self.upright:
             pixels = _turned(pixels, self.orientation)
         for colour in self.colours:

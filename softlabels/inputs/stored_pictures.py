@@ -27,7 +27,6 @@ from softlabels.inputs.pictures import (
     apply_words,
     as_jpeg,
     by_kind,
-    channels_first,
     how_scaled,
     size_after,
 )
@@ -232,9 +231,13 @@ class Storing:
         self.before = without_files(preprocess.picture[:done])
 
     def on_picture(self, picture: Picture) -> np.ndarray:
+        return self.rest.on_picture(self.stored(picture))
+
+    def stored(self, picture: Picture) -> Picture:
+        """What others will decode of it."""
         self.content = self.resized.encode(apply_words(picture, self.before))
         self.hash = hash_bytes(self.content)
-        return channels_first(apply_words(Picture(self.content), self.rest.left))
+        return Picture(self.content)
 
 
 def _title(first: Call | None) -> str:

@@ -1,27 +1,24 @@
 """The language of augmentations, `random_resized_crop(224)|flip`, and views made by them.
 
-A view of an input depends on (seed, id, view) only. A student draws its parameters for each epoch;
-a dump stores them, a column each, and `replay` makes the view from these columns alone.
+A view of an input depends on (seed, id, view) only, and on the size of its picture where a part of
+that is cut out. A student draws its parameters for each epoch; a dump stores them, a column each,
+and `Augment.show` makes the view from these columns alone. View 0 is the input as it is.
 
-    random_resized_crop(H[, least, most])  a part of the source picture, of     first
-                                           this share of its area (0.08 to 1),
-                                           scaled to H×H
-    random_crop(H[, padding])              a part of the picture in a border    fit and train
-                                           of 0
-    flip                                   half of them left to right           fit and train
-    jitter(p)                              shifted by up to p pixels each way   dump too
-    color_jitter(b[, c[, s[, h]]])         brightness, contrast and saturation  fit and train
-                                           times a factor within b, c, s of 1,
-                                           hue moved by up to h of the circle,
-                                           in any order; uint8 alone
-    grey(p)                                a share p of them without colours    fit and train
-    erase(p[, least, most][, fill])        in a share p of them a part, of this fit and train
-                                           share of the area (0.02 to 0.33),
-                                           becomes `fill`: 0, a level or one a
-                                           channel
+    random_resized_crop(H[, least, most])  a part of the source picture, of this share   first
+                                           of its area (0.08 to 1), scaled to H×H
+    random_crop(H[, padding])              a part of the picture in a border of 0
+    flip                                   half of them left to right
+    jitter(p)                              shifted by up to p pixels each way
+    color_jitter(b[, c[, s[, h]]])         brightness, contrast and saturation times a factor
+                                           within b, c, s of 1, hue moved by up to h of the
+                                           circle, in any order; uint8 alone
+    grey(p)                                a share p of them without colours
+    erase(p[, least, most][, fill])        in a share p of them a part, of this share of the
+                                           area (0.02 to 0.33), becomes `fill`: 0, a level or
+                                           one a channel
 
 In place of H stands (height, width) for one that is not square. random_resized_crop works on source
-pictures, and is for fit and train; the others work on what the preprocessing made of them.
+pictures (see `cropping`); the others work on what the preprocessing made of them, as tensors.
 """
 
 import difflib
@@ -30,9 +27,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from softlabels.errors import SourceError, UsageError
+from softlabels.errors import UsageError
 from softlabels.inputs.augmentations import (
     FARTHEST,
     Drawn,
@@ -41,8 +39,8 @@ from softlabels.inputs.augmentations import (
     RandomCrop,
     RandomResizedCrop,
     Step,
-    shifted,
 )
+from softlabels.inputs.chance import counter_random
 from softlabels.inputs.erasing import parse_erase
 from softlabels.inputs.pictures import LARGEST
 from softlabels.inputs.recolouring import parse_color_jitter, parse_grey
@@ -52,6 +50,8 @@ KNOWN = (
     "random_resized_crop", "random_crop", "flip", "jitter", "color_jitter", "grey", "erase"
 )  # fmt: skip
 EXAMPLES = "random_resized_crop(224)|flip, random_crop(32, 4)|flip or jitter(2)"
+CLEAN = 0  # the view that is the input as it is
+HASH_STREAM, HASHED = 1000, 64  # one row in so many keeps a hash of its pixels
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,14 @@ class Augment:
 
     def __str__(self) -> str:
         return "|".join(map(str, [*([self.crop] if self.crop else []), *self.steps]))
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The parameters of a view with their types, in the order of the words."""
+        columns = dict(self.crop.columns) if self.crop else {}
+        for step in self.steps:
+            columns |= step.columns
+        return columns
 
     def on(self, shape: list[int], what: str) -> "Augment":
         """The same for inputs of this shape. Raises UsageError for inputs that are no pictures
@@ -89,18 +97,37 @@ class Augment:
         return Augment(self.crop, tuple(steps))
 
     def draw(self, seed: int, keys_N: np.ndarray, view: int) -> Drawn:
-        """The parameters of the steps for this view of these inputs. keys_N: ids as `counters` of
-        `chance` gives them."""
+        """The parameters of the steps for this view of these inputs, [N] each: all but those of
+        random_resized_crop, which `cropping` knows. keys_N: ids as `counters` of `chance` gives
+        them."""
         drawn: Drawn = {}
         for step in self.steps:
-            drawn |= step.draw(seed, keys_N, view)
+            if view == CLEAN:
+                drawn |= {n: np.zeros(len(keys_N), kind) for n, kind in step.columns.items()}
+            else:
+                drawn |= step.draw(seed, keys_N, view)
         return drawn
 
     def apply(self, batch_NCHW: Tensor, drawn: Drawn) -> Tensor:
-        """What the steps make of pictures, of any dtype, on any device."""
+        """What the steps make of pictures of drawn views, of any dtype, on any device."""
         for step in self.steps:
             batch_NCHW = step.apply(batch_NCHW, drawn)
         return batch_NCHW
+
+    def show(self, batch: Tensor, views_N: np.ndarray, drawn: Drawn) -> Tensor:
+        """Inputs [N, C, H, W] as these views with these columns show them: the rows of view 0 as
+        they are. What random_resized_crop does was done before."""
+        rows = np.flatnonzero(views_N != CLEAN)
+        if len(rows) in (0, len(views_N)):
+            return self.apply(batch, drawn) if len(rows) else batch
+        index = torch.as_tensor(rows, device=batch.device)
+        shown = self.apply(batch[index], {name: values[rows] for name, values in drawn.items()})
+        return batch.index_copy(0, index, shown)
+
+
+def is_hashed(seed: int, keys_N: np.ndarray, view: int) -> np.ndarray:
+    """Which rows of a view, 0 included, keep a hash of their pixels, bool [N]: one in `HASHED`."""
+    return counter_random(seed, keys_N, view, HASH_STREAM) % np.uint64(HASHED) == 0
 
 
 def parse_augment(text: str, what: str = "--augment") -> Augment:
@@ -131,20 +158,6 @@ def parse_augment(text: str, what: str = "--augment") -> Augment:
     return Augment(crop, tuple(parsers[call.name](call, what) for call in rest))
 
 
-def parse_views(text: str, what: str = "--augment") -> Jitter:
-    """What can draw the views of a dump: `"jitter(2)"`. Raises UsageError for anything else."""
-    augment = parse_augment(text, what)
-    parts: list[Step | RandomResizedCrop] = [*([augment.crop] if augment.crop else [])]
-    parts += augment.steps
-    if len(parts) == 1 and isinstance(parts[0], Jitter):
-        return parts[0]
-    other = next(part for part in parts if not isinstance(part, Jitter))
-    raise UsageError(
-        f"{what}: {other} is for fit and train; the views of a dump are drawn by jitter alone, as "
-        f"by jitter(2), which shifts by up to 2 pixels each way"
-    )
-
-
 def check_pictures(shape: Sequence[int], augment: str, what: str) -> None:
     """Raises UsageError for inputs that are no pictures [C, H, W]."""
     if len(shape) != 3:
@@ -158,23 +171,6 @@ def check_pictures(shape: Sequence[int], augment: str, what: str) -> None:
             f"{list(shape)}, with channels last as it seems. Bring the channels to the front, or "
             f"leave it out"
         )
-
-
-def replay(batch: Tensor, drawn: Drawn) -> Tensor:
-    """Inputs [N, C, H, W] of any dtype, on any device, as the view with these columns shows
-    them. Raises SourceError for inputs that are no pictures."""
-    if batch.ndim != 4:
-        raise SourceError(
-            f"views are of pictures [C, H, W], and these inputs are {list(batch.shape[1:])}: they "
-            f"are not what the teacher saw"
-        )
-    return shifted(batch, drawn)
-
-
-def joined(views: list[Drawn]) -> Drawn:
-    """The parameters of one view after the other, [V·N] each."""
-    names = views[0] if views else {}
-    return {name: np.concatenate([drawn[name] for drawn in views]) for name in names}
 
 
 def _parse_jitter(call: Call, what: str) -> Jitter:

@@ -172,7 +172,7 @@ def is_ours(content: Any) -> bool:
 
 def library_versions() -> dict[str, str]:
     """The versions that a result depends on, for records."""
-    names = ("softlabels", "torch", "numpy", "datasets", "pyarrow", "pillow")
+    names = ("softlabels", "torch", "numpy", "datasets", "pyarrow", "pillow", "simplejpeg")
     models = [name for name in ("timm", "torchvision", "transformers") if name in sys.modules]
     versions = {"python": platform.python_version()}
     for name in (*names, *models):

@@ -19,7 +19,9 @@ class ViewOptions(Options):
         "Number of drawn views of each input, beside the input itself; needs --augment.", None
     )
     augment: str | None = option(
-        "How to draw views: jitter(2) shifts pictures by up to 2 pixels each way.", None
+        "How to draw views: 'random_resized_crop(224)|flip', 'random_crop(32, 4)|flip', "
+        "'jitter(2)', …; each row stores what was drawn.",
+        None,
     )
     clean: bool = option(
         "Also store the input as it is, as view 0.", True, flag="--clean/--no-clean"

@@ -5,8 +5,8 @@ import shlex
 from typing import Any
 
 from softlabels.inputs.preprocess import Preprocess
+from softlabels.inputs.views import CLEAN
 from softlabels.models.objects import OBJECTS
-from softlabels.store.fields import CLEAN
 from softlabels.store.records import Plan
 
 TEACHER = "TEACHER"  # stands for its file: records hold no paths

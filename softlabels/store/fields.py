@@ -13,7 +13,6 @@ from softlabels.store.json_objects import problem_of
 
 FORMAT: Final = "softlabels/1"
 INT64 = 2**63 - 1
-CLEAN = 0  # the view that is the input as it is
 # The characters of a name in a file's name: no punctuation, no spaces, none that control a text
 LETTERS = r"[^\u0000-/:-@\[-^`{-\u00a0\u2000-\u206f\ufeff]+"
 SPLIT = rf"{LETTERS}([.-]{LETTERS})*"
@@ -111,6 +110,18 @@ Views = TypeAliasType(
             min_length=1,
             max_length=10_000,
             description="the numbers of each input's views, ascending: 0 is the input as it is",
+        ),
+    ],
+)
+Shape = TypeAliasType(
+    "Shape",
+    Annotated[
+        list[Annotated[int, Field(ge=1, le=2**16)]],
+        FailFast(),
+        Field(
+            min_length=3,
+            max_length=3,
+            description="channels, height and width: three whole numbers from 1 to 65,536",
         ),
     ],
 )

@@ -15,19 +15,19 @@ from softlabels.inputs.augmentations import Drawn
 from softlabels.inputs.chance import counters
 from softlabels.inputs.steps import check_record, parse_steps
 from softlabels.inputs.stored_pictures import Resized
-from softlabels.inputs.views import parse_views
+from softlabels.inputs.views import CLEAN, Augment, is_hashed, parse_augment
 from softlabels.soft_targets import LINKS, Link
 from softlabels.store.bands import group_sizes, view_rows
 from softlabels.store.codecs.codec import Codec
 from softlabels.store.codecs.registry import parse_codec
 from softlabels.store.fields import (
-    CLEAN,
     SPLIT,
     Count,
     Hash,
     Record,
     Rows,
     Sha256,
+    Shape,
     ShortHash,
     SideFile,
     Size,
@@ -42,6 +42,7 @@ from softlabels.system.humanize import counted, short
 
 MAX_SHARDS = 200_000
 AUGMENT = "augment of the plan"
+VIEW_HASH = "view_hash"  # of the pixels of some rows
 KINDS = ("text", "tokens", "columns")  # of inputs that a plan names
 UNSAID = {"memory_format": "contiguous", "compile": False}  # what is left out, for messages
 
@@ -187,11 +188,17 @@ class Plan(PlanPart):
     )
     views: Views
     augment: Text | None = Field(
-        description="what draws the views after 0, such as jitter(2); null where there is none"
+        description="what draws the views after 0, such as random_resized_crop(224)|flip or "
+        "jitter(2); null where there is none"
     )
     data_seed: Count | None = Field(
         default=None,
         description="the seed that views are drawn by; left out where none are drawn",
+    )
+    view_shape: Shape | None = Field(
+        default=None,
+        description="the shape [C, H, W] of the pictures, as the steps of preprocess on pictures "
+        "leave them, and of all their views; left out where none are drawn",
     )
     task: Literal["classification", "multilabel"] = Field(
         description="classification: the soft targets of a position are softmax(logits / T); "
@@ -256,7 +263,8 @@ class Plan(PlanPart):
         if sorted(set(self.views)) != self.views:
             raise ValueError("views do not ascend")
         drawn = self.views != [CLEAN]
-        for name, value in (("augment", self.augment), ("data_seed", self.data_seed)):
+        for name in ("augment", "data_seed", "view_shape"):
+            value = getattr(self, name)
             if drawn != (value is not None):
                 raise ValueError(f"{name} is {value!r}, and views is {short(str(self.views))}")
         if self.shards > MAX_SHARDS:
@@ -378,25 +386,36 @@ class Plan(PlanPart):
         """Whether another program stored the logits: the teacher never ran here."""
         return self.teacher.kind == "imported"
 
+    @cached_property
+    def augmentation(self) -> Augment | None:
+        """What draws the views; None where there are none. Raises UsageError where this softlabels
+        does not know it."""
+        if self.augment is None or self.view_shape is None:
+            return None
+        return parse_augment(self.augment, AUGMENT).on(self.view_shape, AUGMENT)
+
     @property
     def parameters(self) -> dict[str, str]:
         """The columns that say how each row's view was drawn, with their types. Raises UsageError
         where this softlabels does not know how."""
-        return {} if self.augment is None else parse_views(self.augment, AUGMENT).columns
+        return {} if self.augmentation is None else self.augmentation.columns
+
+    @property
+    def view_columns(self) -> dict[str, str]:
+        """All that a dump with views has of its own: the parameters, and the hash of some rows'
+        pixels, which is null in others."""
+        return self.parameters | ({VIEW_HASH: "uint64"} if self.has_views else {})
 
     def draw(self, ids_N: np.ndarray, view: int) -> Drawn:
-        """The parameters of this view of these inputs."""
-        if self.augment is None or self.data_seed is None:
+        """The parameters of this view of these inputs, as far as ids tell them: what depends on the
+        size of a picture does not."""
+        if self.augmentation is None or self.data_seed is None:
             return {}
-        step = parse_views(self.augment, AUGMENT)
-        return step.draw(self.data_seed, counters(ids_N), view)
+        return self.augmentation.draw(self.data_seed, counters(ids_N), view)
 
-    def draw_views(self, ids_N: np.ndarray) -> list[Drawn]:
-        """The parameters of each view of these inputs; empty where none are drawn."""
-        if not self.has_views:
-            return []
-        keys_N = counters(ids_N)  # of texts once, whatever views there are
-        return [self.draw(keys_N, view) for view in self.views]
+    def is_hashed(self, ids_N: np.ndarray, view: int) -> np.ndarray:
+        """Which rows of this view have a hash of their pixels, bool [N]."""
+        return is_hashed(self.data_seed or 0, counters(ids_N), view)
 
     def group_sizes(self, rows: int) -> np.ndarray:
         """The rows of each row group of a shard that has so many, int64 [groups]."""

@@ -13,6 +13,7 @@ from softlabels.logits import Logits
 from softlabels.store.folder import Folder
 from softlabels.store.footers import PARQUET_ERRORS, read_columns
 from softlabels.store.ledger import read_manifest
+from softlabels.store.plan import VIEW_HASH
 from softlabels.store.shard_numbers import parse_numbers, write_numbers
 from softlabels.store.shard_reader import ShardReader
 
@@ -80,6 +81,14 @@ class DumpReader:
         """The columns that say how each row's view was drawn, [R] each."""
         table = self.table(list(self.plan.parameters)) if self.plan.parameters else {}
         return {name: table[name].to_numpy().copy() for name in self.plan.parameters}
+
+    @cached_property
+    def view_hashes(self) -> np.ndarray:
+        """uint64 [R]: of the rows that have one, the hash of the pixels that the steps on pictures
+        made of them; 0 for none."""
+        if not self.plan.has_views:
+            return np.zeros(len(self), np.uint64)
+        return self.table([VIEW_HASH])[VIEW_HASH].fill_null(0).to_numpy().copy()
 
     @cached_property
     def view_rows(self) -> np.ndarray:

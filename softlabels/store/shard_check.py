@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from softlabels.errors import DamagedDump, SoftlabelsError
+from softlabels.inputs.augmentations import BOX
 from softlabels.inputs.cells import read_ids
 from softlabels.inputs.label_lists import (
     LabelLists,
@@ -23,9 +25,11 @@ from softlabels.inputs.label_lists import (
     of_column,
     shown,
 )
+from softlabels.inputs.views import CLEAN
 from softlabels.store.folder import Folder
 from softlabels.store.footers import PARQUET_ERRORS, check_footer, read_columns
 from softlabels.store.left_out import fingerprints, put_back
+from softlabels.store.plan import VIEW_HASH
 from softlabels.store.records import Commit, Plan
 from softlabels.store.shard_reader import ShardReader
 from softlabels.store.statistics import is_right
@@ -104,7 +108,7 @@ def check_shard(folder: Folder, plan: Plan, commit: Commit, decode: bool = True)
 
 
 def _check_content(folder: Folder, path: str, plan: Plan, commit: Commit, checked: Checked) -> None:
-    columns = ["id", "view", "input_hash", *plan.parameters, *plan.label_columns]
+    columns = ["id", "view", "input_hash", *plan.view_columns, *plan.label_columns]
     table = read_columns(path, plan, commit.shard, commit.rows, columns)
     ids = read_ids(table["id"], "id")
     none = none_of(len(ids), several=False)
@@ -203,7 +207,36 @@ def _check_views(plan: Plan, table: pa.Table, ids: np.ndarray, labels: Labels) -
                     f"{stored[row]}; {plan.augment} draws {drawn[row]} by the data seed "
                     f"{plan.data_seed}"
                 )
+        if plan.has_views:
+            _check_boxes(plan, table.take(pa.array(rows)), view)
     return first
+
+
+def _check_boxes(plan: Plan, table: pa.Table, view: int) -> None:
+    """Of the rows of one view, what can be known of boxes and hashes without pictures. Raises
+    DamagedDump for boxes that lie in no picture, and where a hash is there by another choice than
+    the data seed's."""
+    ids = read_ids(table["id"], "id")
+    if plan.augmentation is not None and plan.augmentation.crop is not None:
+        top, left, height, width = boxes = [table[name].to_numpy().astype(np.int64) for name in BOX]
+        if view == CLEAN:
+            wrong, rule = np.any(boxes, axis=0), "the input as it is has zeros there"
+        else:
+            wrong = (top < 0) | (left < 0) | (height < 1) | (width < 1)
+            rule = "a part of a picture has no negative place, and at least a pixel"
+        if len(wrong := np.flatnonzero(wrong)):
+            pairs = zip(BOX, boxes, strict=True)
+            shown = ", ".join(f"{name} {column[wrong[0]]}" for name, column in pairs)
+            raise DamagedDump(
+                f"view {view} of the row with id {ids[wrong[0]]!s} has {shown}: {rule}"
+            )
+    is_there = pc.is_valid(table[VIEW_HASH]).to_numpy()
+    if len(wrong := np.flatnonzero(is_there != plan.is_hashed(ids, view))):
+        word = "a" if is_there[wrong[0]] else "no"
+        raise DamagedDump(
+            f"view {view} of the row with id {ids[wrong[0]]!s} has {word} {VIEW_HASH}, and by the "
+            f"data seed {plan.data_seed} it is one of those with{'out' * (word == 'a')} one"
+        )
 
 
 def _planned(

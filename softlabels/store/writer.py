@@ -22,10 +22,11 @@ from softlabels.store.names import commit_name
 from softlabels.store.pages.columns import Column
 from softlabels.store.pages.shard_file import ShardFile
 from softlabels.store.pilots import STOPPED
+from softlabels.store.plan import VIEW_HASH
 from softlabels.store.records import Commit, Plan, Skipped, Statistics
 from softlabels.store.statistics import LogitStatistics
 
-NULLABLE = ("label", "label_source", "input")  # and what a codec decodes
+NULLABLE = ("label", "label_source", "input", VIEW_HASH)  # and what a codec decodes
 
 
 def stored_features(plan: Plan, source: Source) -> dict[str, Any] | None:
@@ -42,7 +43,7 @@ def shard_features(plan: Plan, inputs: Mapping[str, Any] | None) -> datasets.Fea
     features = {
         "id": datasets.Value(plan.ids),
         "view": datasets.Value("int32"),
-        **{name: datasets.Value(kind) for name, kind in plan.parameters.items()},
+        **{name: datasets.Value(kind) for name, kind in plan.view_columns.items()},
         "input_hash": datasets.Value("uint64"),
         **({} if plan.stored is None else {"stored_hash": datasets.Value("uint64")}),
     }
@@ -110,7 +111,7 @@ class ShardWriter:
             c.name: [[] for _ in plan.views] for c in self.codec.decoded
         }
         self._drawn = {
-            name: np.empty((views, rows), kind) for name, kind in plan.parameters.items()
+            name: np.empty((views, rows), kind) for name, kind in plan.view_columns.items()
         }
         self._lost = 0.0  # nats
         # of rows that are encoded already: the record of their shard, which knows the codec's error
@@ -137,7 +138,8 @@ class ShardWriter:
     ) -> None:
         """All views of these inputs. ids, labels (the source's, whatever classes they number),
         hashes [N], inputs (their columns): of the inputs. answer, to R
-        rows, and `drawn` with the plan's parameters, [R] each: of each view in turn.
+        rows, and `drawn` with the plan's parameters and hashes, 0 for none, [R] each: of each view
+        in turn.
 
         Raises LogitsError where a row's logits must not be stored.
         """
@@ -283,7 +285,7 @@ class ShardWriter:
             columns |= zip(whole.column_names, whole.columns, strict=True)
         for index, view in enumerate(self.plan.views):
             columns["view"] = pa.array(np.full(rows, view, np.int32))
-            columns |= {n: pa.array(values[index, :rows]) for n, values in self._drawn.items()}
+            columns |= {n: _column(n, values[index, :rows]) for n, values in self._drawn.items()}
             self._write_group(index, columns, labels)
             # an input is stored once, with its first view
             if "input" in columns:
@@ -303,3 +305,17 @@ class ShardWriter:
         of_positions = self.codec.by_position(scored, stored)
         self.statistics.add(self.codec.of_arrays(stored), of_positions, rows)
         self.file.write(others, mapped)
+
+
+def _column(name: str, values: np.ndarray) -> pa.Array:
+    """The parameters of a view as they are; hashes with null for none."""
+    return pa.array(values, mask=values == 0 if name == VIEW_HASH else None)
+
+
+def drawn_of(table: pa.Table, plan: Plan) -> dict[str, np.ndarray]:
+    """What a shard's rows say of their views, as `ShardWriter.append` takes it."""
+    columns = {name: table[name] for name in plan.view_columns}
+    return {
+        name: (column.fill_null(0) if name == VIEW_HASH else column).to_numpy()
+        for name, column in columns.items()
+    }

@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from softlabels.errors import UsageError
 from softlabels.inputs.cells import read_ids
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.preprocess import Preprocess
+from softlabels.inputs.rendering import DECODER
 from softlabels.inputs.sources import Source
 from softlabels.inputs.text_inputs import TextInputs, open_inputs_of
 from softlabels.inputs.token_inputs import TokenInputs
@@ -53,7 +55,42 @@ def find_inputs(
     examples = Examples(source, preprocess, join.positions(reader.ids[first]), hashes[first])
     numbers = np.empty(len(reader), np.int64)
     numbers[view_rows] = np.arange(len(first))
-    return ViewedInputs(examples, numbers, reader.drawn)
+    assert reader.plan.augmentation is not None, "there are views"
+    return ViewedInputs(
+        examples, reader.plan.augmentation, numbers, reader.views, reader.drawn,
+        reader.plan.view_shape or [], stored_steps(reader.plan, preprocess),
+    )  # fmt: skip
+
+
+def check_shows_views(plan: Plan, preprocess: Preprocess, own: Preprocess, dump: str) -> None:
+    """Raises UsageError where pictures would be decoded, resized or shown otherwise than those of
+    which a dump's views were made: nothing else would tell that a student sees other pixels.
+
+    own: the dump's preprocessing
+    """
+    if not plan.has_views:
+        return
+    if preprocess.left != own.left:
+        theirs, ours = ("|".join(map(str, each.left)) or "none" for each in (own, preprocess))
+        raise UsageError(
+            f"--preprocess is {str(preprocess)!r}; the views of {dump} are made of pictures with "
+            f"the steps {theirs}, and not {ours}: keep these, with their filter and resizer, and "
+            f"change only the steps on numbers, such as scale(255)"
+        )
+    if plan.decoder is not None and plan.decoder != DECODER:
+        raise UsageError(
+            f"the views of {dump} are made of pictures that {plan.decoder} decoded, and here "
+            f"{DECODER} decodes them: a student would see other pixels than the teacher. Use the "
+            f"softlabels that dumped it, or load its rows alone with inputs=False"
+        )
+
+
+def stored_steps(plan: Plan, preprocess: Preprocess) -> int:
+    """How many steps make of the pictures that this prepares those that a dump stores, from which
+    the boxes of its views are cut; 0 where it is given these."""
+    if plan.stored is None or preprocess.done:
+        return 0
+    return plan.stored.done_in(preprocess.picture) or 0
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from softlabels.system.cache import LocalCache
 from softlabels.system.devices import own_device, resolve_device
 from softlabels.system.progress import SILENT, Progress
 from softlabels.targets.combined import Concatenated, SideBySide
-from softlabels.targets.joining import JoinedInputs, StoredInputs, join_inputs
+from softlabels.targets.joining import JoinedInputs, StoredInputs, check_shows_views, join_inputs
 from softlabels.targets.mapped_rows import MappedRows, choose_keep
 from softlabels.targets.soft_dataset import Dump, SoftDataset
 from softlabels.targets.streamed_rows import StreamedInputs, StreamedRows
@@ -172,15 +172,9 @@ def _preprocess(reader: DumpReader, how: Opening) -> Preprocess:
             f"{stored.title}, not those of the source, which source= gives it"
         )
     if how.inputs:
+        check_shows_views(reader.plan, chosen, own, str(reader.folder))
         for warning in _rendered_otherwise(reader, own, chosen):
             how.progress.say(warning)
-    if how.inputs and reader.plan.has_views and chosen.left != own.left:
-        steps = "|".join(map(str, own.left)) or "none"
-        raise UsageError(
-            f"--preprocess is {str(chosen)!r}; the views of {reader.folder} are shifts in pixels "
-            f"of the picture after its steps on pictures, {steps}: keep these, and change only "
-            f"those on numbers, such as scale(255)"
-        )
     return chosen
 
 

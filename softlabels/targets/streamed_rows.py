@@ -6,7 +6,7 @@ threads, page checksums verified, each by one request; nothing is written. N row
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -37,7 +37,7 @@ from softlabels.store.pages.columns import Column
 from softlabels.store.reader import DumpReader
 from softlabels.store.shard_reader import ShardReader
 from softlabels.system import background
-from softlabels.targets.joining import JoinedInputs, StoredInputs
+from softlabels.targets.joining import JoinedInputs, StoredInputs, stored_steps
 from softlabels.targets.mapped_rows import no_labels, target_columns
 from softlabels.targets.orders import HELD_GROUPS
 
@@ -99,7 +99,7 @@ class StreamedRows:
     def __init__(
         self,
         reader: DumpReader,
-        inputs: Callable[[pa.Table], Examples | TextInputs | TokenInputs] | None,
+        inputs: StoredInputs | JoinedInputs | None,
         columns: list[str],
     ) -> None:
         self.reader, self.inputs, self.names = reader, inputs, columns
@@ -114,7 +114,7 @@ class StreamedRows:
 
     def prepared_by(self, preprocess: Preprocess) -> "StreamedRows":
         """The same rows, whose inputs this prepares."""
-        assert isinstance(self.inputs, StoredInputs | JoinedInputs), "they were asked for"
+        assert self.inputs is not None, "they were asked for"
         return StreamedRows(self.reader, replace(self.inputs, preprocess=preprocess), self.names)
 
     def gather(self, rows: np.ndarray) -> Logits:
@@ -238,7 +238,11 @@ class StreamedRows:
         drawn = {name: table[name].to_numpy() for name in plan.parameters}
         inputs = self.inputs(table)
         assert isinstance(inputs, Examples), "texts have no views"
-        return ViewedInputs(inputs, np.arange(len(table)), drawn)
+        assert plan.augmentation is not None, "there are views"
+        views, numbers = np.full(len(table), plan.views[before]), np.arange(len(table))
+        stored = stored_steps(plan, self.inputs.preprocess)
+        shape = plan.view_shape or []
+        return ViewedInputs(inputs, plan.augmentation, numbers, views, drawn, shape, stored)
 
 
 class StreamedInputs(Examples):

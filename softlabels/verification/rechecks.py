@@ -25,12 +25,13 @@ from softlabels.store.reader import DumpReader
 from softlabels.store.records import Plan
 from softlabels.system.devices import CUDA_ALONE
 from softlabels.system.progress import Progress
-from softlabels.targets.joining import find_inputs
+from softlabels.targets.joining import check_shows_views, find_inputs
 from softlabels.teachers import Teacher, resolve
 from softlabels.teachers.padding import choose_side
 from softlabels.teachers.probing import MOST_REPLAYED, REPLAYED, difference, steady_limit
 from softlabels.teachers.reading_columns import fit_to_columns
 from softlabels.teachers.resolving import TeacherChoice
+from softlabels.verification.views import remake_views
 
 SIDE_ROWS = 256  # that padding is tried on
 
@@ -72,8 +73,18 @@ class Rerun:
     preprocess: Any
 
 
-def recheck_source(reader: DumpReader, data: Any, progress: Progress) -> list[str]:
-    """Hash every input again and compare hashes and labels. A sentence for each finding.
+@dataclass(frozen=True)
+class Recheck:
+    """A sentence for each finding, and how many views were made again; None where there are
+    none."""
+
+    findings: list[str]
+    views_made: int | None = None
+
+
+def recheck_source(reader: DumpReader, data: Any, progress: Progress) -> Recheck:
+    """Hash every input again and compare hashes and labels; make the views again of which pixels
+    were hashed.
 
     Raises SourceError where the source can't be opened.
     """
@@ -82,7 +93,7 @@ def recheck_source(reader: DumpReader, data: Any, progress: Progress) -> list[st
     try:
         positions = Join(source, str(reader.folder)).positions(reader.ids[rows])
     except AlignmentError as error:
-        return [str(error)]
+        return Recheck([str(error)])
     findings, hashes = _renamed_classes(reader, source), reader.hashes_of(data)
     wrong: dict[str, list[Any]] = {"inputs": [], "labels": []}
     with progress.bar("source", len(positions), "rows") as advance:
@@ -94,12 +105,16 @@ def recheck_source(reader: DumpReader, data: Any, progress: Progress) -> list[st
                 differs = differing(block.labels, reader.source_labels[chosen])
                 wrong["labels"] += block.ids[differs].tolist()
             advance(len(block))
-    return findings + [
+    findings += [
         f"{len(ids):,} of {len(positions):,} {what} are not what the teacher saw, first those with "
         f"id {', '.join(map(str, ids[:5]))}"
         for what, ids in wrong.items()
         if ids
     ]
+    if not reader.plan.has_views:
+        return Recheck(findings)
+    remade = remake_views(reader, source, data, wrong["inputs"], progress)
+    return Recheck(findings + remade.findings(reader), remade.rows)
 
 
 def _renamed_classes(reader: DumpReader, source: Source) -> list[str]:
@@ -134,6 +149,7 @@ def replay(
             raise UsageError(f"preprocess is {given}; the dump's is {plan.preprocess}")
         preprocess = given
     preprocess.check_here(str(reader.folder))
+    check_shows_views(plan, preprocess, preprocess, str(reader.folder))
     if plan.stored is not None and data is None:
         preprocess = plan.stored.of_stored(preprocess)
     inputs = find_inputs(reader, source, preprocess, reader.hashes_of(data))

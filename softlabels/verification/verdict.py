@@ -41,6 +41,8 @@ class Verdict:
     row, how often the top label is one of them.
     positives: how many labels the rows have in all, where they may have several; else None.
     source_checked: whether the inputs were hashed again.
+    views_made: how many views were made again then, of which the pixels were hashed; None where the
+    dump has none.
     remedy: how to redo damaged files.
     replay: what the teacher gives now, where that was asked for.
     """
@@ -57,6 +59,7 @@ class Verdict:
     correct: int = 0
     positives: int | None = None
     source_checked: bool = False
+    views_made: int | None = None
     remedy: str = ""
     replay: Replay | None = None
 
@@ -257,9 +260,10 @@ def _go_further(
         return
     reader = DumpReader(folder)
     if options.source:
-        for problem in recheck_source(reader, options.data, progress):
+        checked = recheck_source(reader, options.data, progress)
+        for problem in checked.findings:
             verdict.report("the source", problem, redone=False)
-        verdict.source_checked = True
+        verdict.source_checked, verdict.views_made = True, checked.views_made
     if options.replay:
         verdict.replay = replayed = replay(
             reader, options.part(TeacherChoice), options.part(Rerun), options.data, progress

@@ -118,8 +118,8 @@ def test_pictures_that_an_augmentation_does_not_fit_are_refused(text, shape, mes
 def test_a_crop_may_lead_back_to_the_size_of_the_preprocessing():
     augment = parse_augment("random_resized_crop(12)|random_crop((8, 6))").on([3, 8, 6], "it")
     drawn = augment.draw(0, np.arange(500), 1)
-    assert set(drawn["crop_top"]) == set(range(5))
-    assert set(drawn["crop_left"]) == set(range(7))
+    assert set(drawn["window_top"]) == set(range(5))
+    assert set(drawn["window_left"]) == set(range(7))
 
 
 @given(
@@ -175,10 +175,10 @@ def test_a_random_crop_is_a_window_of_the_padded_picture(size, dtype):
     shown = crop.apply(PICTURES.to(dtype), drawn)
     assert shown.dtype == dtype
     padded = np.pad(PICTURES.numpy(), ((0, 0), (0, 0), (2, 2), (2, 2)))
-    for i, (top, left) in enumerate(zip(drawn["crop_top"], drawn["crop_left"], strict=True)):
+    for i, (top, left) in enumerate(zip(drawn["window_top"], drawn["window_left"], strict=True)):
         window = padded[i, :, top : top + size[0], left : left + size[1]]
         assert np.array_equal(shown[i].numpy(), window)
-    tops = set(crop.draw(1, np.arange(1000), 1)["crop_top"])
+    tops = set(crop.draw(1, np.arange(1000), 1)["window_top"])
     assert tops == set(range(8 + 4 - size[0] + 1))
 
 
@@ -226,8 +226,8 @@ def test_draws_are_the_documented_ones():
     keys = counters(np.array(["a", "b", "née-0", "d"]))
     drawn = {name: values.tolist() for name, values in augment.draw(7, keys, 3).items()}
     assert drawn == {
-        "crop_top": [4, 3, 6, 8],
-        "crop_left": [7, 7, 6, 4],
+        "window_top": [4, 3, 6, 8],
+        "window_left": [7, 7, 6, 4],
         "flip": [False, False, False, True],
     }
     boxes = [augment.crop.box(c.tolist(), 375, 500) for c in augment.crop.chances(7, keys, 3)]

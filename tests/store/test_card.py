@@ -180,7 +180,8 @@ def test_a_recipe_has_every_option_that_decides_a_row(place):
     teacher = plan.teacher.replace(kind="pickle", model="nets:small", key="ema", logits="z")
     changed = plan.replace(
         source=source, teacher=teacher, store_inputs="original", batch_size=8, codec="int8",
-        views=[1, 2], augment="jitter(2)", data_seed=3, task="multilabel", compile=True,
+        views=[1, 2], augment="jitter(2)", data_seed=3, view_shape=[1, 8, 8],
+        task="multilabel", compile=True,
         memory_format="channels_last",
     )  # fmt: skip
     text = " ".join(recipe(changed, skipped=True)).replace("--no-clean", "--clean")

@@ -22,7 +22,15 @@ from tests.make_schema import FILE, KINDS, as_text, make_schema
 ROOT = Path(__file__).parents[2]
 SCHEMA = make_schema()
 NAMES = {"plan": "plan.json", "commit": "commits/00001.json", "manifest": "softlabels.json"}
-OPTIONAL = {"shared", "pilot", "data_seed", "decoder", "memory_format", "compile"}  # of plans
+OPTIONAL = {
+    "shared",
+    "pilot",
+    "data_seed",
+    "view_shape",
+    "decoder",
+    "memory_format",
+    "compile",
+}  # of plans
 OPTIONAL |= {"at_once", "device"}  # of commits
 SKIPPED = {"id": "a", "row": 3, "input_hash": 2**64 - 1, "label": -1, "reason": "broken"}
 

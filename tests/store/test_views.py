@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import softlabels
 from softlabels.errors import AlignmentError, SourceError, UsageError
 from softlabels.inputs.augmentations import draw_shifts
-from softlabels.inputs.views import replay
+from softlabels.inputs.views import parse_augment
 from softlabels.reports.card import render_card
 from softlabels.store.folder import Folder
 from softlabels.store.ledger import read_manifest
@@ -119,11 +119,13 @@ def test_a_pair_that_stands_twice_is_found(tmp_path):
 
 
 def test_shifts_beyond_the_picture_take_no_memory_and_vectors_have_no_views():
-    pictures = torch.ones(2, 1, 4, 3)
+    pictures, views = torch.ones(2, 1, 4, 3), np.ones(2, np.int32)
     far = {"shift_down": np.array([-32768, 32767], np.int16), "shift_right": np.zeros(2, np.int16)}
-    assert not replay(pictures, far).any()
-    with pytest.raises(SourceError, match=r"views are of pictures .* these inputs are \[6\]"):
-        replay(torch.ones(2, 6), far)
+    assert not parse_augment("jitter(2)").show(pictures, views, far).any()
+    far = {"window_top": np.array([0, 32767], np.int16), "window_left": np.zeros(2, np.int16)}
+    crop = parse_augment("random_crop((4, 3), 1)")
+    with pytest.raises(SourceError, match="window_top of a view is 32767, and a window of 4 pixel"):
+        crop.show(pictures, views, far)
 
 
 def test_rows_of_an_id_are_asked_for_in_one_view(tmp_path):

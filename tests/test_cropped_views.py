@@ -1,0 +1,208 @@
+"""Views that are cut from source pictures, over the whole road: what a dump stores of them is
+enough to make them again, to the bit.
+
+The teacher's logits are pixels of what it saw, so that they tell of any other picture.
+"""
+
+import hashlib
+import io
+import json
+from collections import Counter
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+import softlabels
+from softlabels.inputs import rendering
+from softlabels.inputs.rendering import Picture
+from tests.capture import harm
+from tests.conftest import save_script
+
+SIZE = 20, 24
+COUNT = 90
+STEPS = "upright|rgb|resize(30, bilinear, pillow)|center_crop(20, 24)|scale(255)"
+AUGMENT = f"random_resized_crop({SIZE}, 0.2, 1)|random_crop({SIZE}, 3)|flip|jitter(1)"
+
+
+class Pixels(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x[:, :, 3, 5], x[:, :, 15, 20]], 1) * 100
+
+
+@cache
+def photographs() -> list[np.ndarray]:
+    from sklearn.datasets import load_sample_images
+
+    return load_sample_images().images
+
+
+@cache
+def encoded(number: int) -> bytes:
+    """Photographs of many sizes; some are grey, some lie on their side, some are PNGs."""
+    chance = np.random.default_rng(number)
+    photo = photographs()[number % 2]
+    height, width = chance.integers(24, 70, 2)
+    top, left = chance.integers(0, 300, 2)
+    image = Image.fromarray(photo[top : top + height, left : left + width])
+    image = image.convert("L") if number % 5 == 4 else image
+    buffer, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6 if number % 3 == 1 else 1
+    image.save(buffer, "PNG") if number % 7 == 6 else image.save(buffer, "JPEG", exif=exif)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder with t.pt and photos.parquet."""
+    import datasets
+
+    folder = tmp_path_factory.mktemp("cropped")
+    save_script(Pixels(), folder / "t.pt")
+    features = datasets.Features({"image": datasets.Image(), "name": datasets.Value("string")})
+    rows = {
+        "image": [{"bytes": encoded(number), "path": None} for number in range(COUNT)],
+        "name": [f"né-{number}" for number in range(COUNT)],
+    }
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(str(folder / "photos.parquet"))
+    return folder
+
+
+def words(place: Path, **changes) -> dict:
+    return {
+        "teacher": str(place / "t.pt"), "data": str(place / "photos.parquet"), "id_column": "name",
+        "views": 3, "augment": AUGMENT, "data_seed": 3, "shard_rows": 40, "batch_size": 16,
+        "preprocess": STEPS, "dtype": "float32",
+    } | changes  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def dump(place) -> Path:
+    softlabels.dump(**words(place), out=str(place / "d"))
+    return place / "d"
+
+
+def rows_of(dump: Path) -> dict[tuple, dict]:
+    """The columns of each row by id and view."""
+    table = pq.read_table(dump / "data").to_pylist()
+    return {(row["id"], row["view"]): row for row in table}
+
+
+@cache
+def documented() -> dict:
+    """The functions of docs/format.md."""
+    text = (Path(__file__).parent.parent / "docs" / "format.md").read_text()
+    text = text.split("## Views", 1)[1].split("**Draws.**", 1)[0]
+    names: dict = {"np": np, "io": io, "hashlib": hashlib, "Image": Image, "ImageOps": ImageOps}
+    for block in text.split("```python")[1:]:
+        exec(block.split("```", 1)[0], names)
+    return names
+
+
+def by_hand(cell: bytes, row: dict) -> np.ndarray:
+    """What a row's columns say of its picture, by the code of the format: uint8 [C, H, W]."""
+    (height, width), format = SIZE, documented()
+    if not row["view"]:
+        image = ImageOps.exif_transpose(Image.open(io.BytesIO(cell))).convert("RGB")
+        scaled = [int(30 * side / min(image.size)) for side in image.size]
+        image = image.resize(tuple(scaled), Image.Resampling.BILINEAR)
+        top, left = round((image.height - height) / 2), round((image.width - width) / 2)
+        return np.asarray(image)[top : top + height, left : left + width].transpose(2, 0, 1)
+    picture = format["cropped"](cell, row | {"flip": False}, height, width)
+    window = row["window_top"], row["window_left"]
+    picture = format["window"](picture, *window, height, width, 3)
+    picture = picture[:, :, ::-1] if row["flip"] else picture
+    return format["shown"](picture, row["shift_down"], row["shift_right"])
+
+
+def seen(inputs: torch.Tensor) -> torch.Tensor:
+    return Pixels()(inputs)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_view_is_made_of_its_columns_alone(dump, streaming):
+    dataset, stored = softlabels.load(dump, streaming=streaming), rows_of(dump)
+    assert len(dataset) == 4 * COUNT
+    batch = dataset.take(np.random.default_rng(0).permutation(len(dataset))[:200])
+    keys = list(zip(batch["id"], batch["view"].tolist(), strict=True))
+    assert {view for _, view in keys} == {0, 1, 2, 3}
+    for key, shown, logits in zip(keys, batch["input"], batch["logits"], strict=True):
+        pixels = by_hand(encoded(int(key[0].removeprefix("né-"))), stored[key])
+        assert np.array_equal((shown * 255).round().byte().numpy(), pixels), key
+        assert torch.equal(seen(shown[None])[0], logits), key
+    of_view = dataset.take(np.flatnonzero(dataset.views == 2)[:7])
+    assert torch.equal(dataset.view(2)[:7]["input"], of_view["input"])
+
+
+def test_boxes_and_flips_are_drawn_for_each_view(dump):
+    rows = rows_of(dump)
+    for name in ("crop_top", "crop_height", "window_left", "flip", "shift_down"):
+        assert not any(row[name] for (_, view), row in rows.items() if not view)
+        by_view = [[row[name] for (_, v), row in rows.items() if v == view] for view in (1, 2, 3)]
+        assert len({tuple(values) for values in by_view}) == 3
+    assert json.loads((dump / "plan.json").read_text())["augment"] == AUGMENT
+    schema = pq.read_schema(dump / "data" / "train-00000-of-00003.parquet")
+    names = schema.names[schema.names.index("view") + 1 : schema.names.index("input_hash")]
+    kinds = [pa.int32()] * 4 + [pa.int16()] * 2 + [pa.bool_()] + [pa.int16()] * 2 + [pa.uint64()]
+    assert [schema.field(name).type for name in names] == kinds
+    assert names[-1] == "view_hash"
+
+
+@pytest.mark.parametrize("change", [{"batch_size": 3}, {"batch_size": 90, "workers": 3}])
+def test_how_a_dump_is_run_changes_no_byte(dump, place, change, tmp_path):
+    softlabels.dump(**words(place, **change), out=str(tmp_path / "d"))
+    ours, theirs = harm.contents(tmp_path / "d"), harm.contents(dump)
+    rows = [name for name in theirs if not name.startswith("commits/")]  # which say the batch size
+    assert [ours[name] for name in rows] == [theirs[name] for name in rows]
+
+
+def test_a_picture_is_decoded_once_for_all_its_views(place, tmp_path, monkeypatch):
+    decoded = Counter()
+    decode = Picture._decoded
+
+    def counting(self, *how):
+        decoded[self.cell] += 1
+        return decode(self, *how)
+
+    out = tmp_path / "d"
+    softlabels.dump(**words(place), out=str(out))
+    (out / "softlabels.json").unlink()
+    (out / "commits" / "00001.json").unlink()
+    monkeypatch.setattr(rendering.Picture, "_decoded", counting)
+    assert softlabels.dump(**words(place), out=str(out), resume=True).rows_run == 40
+    tried = {encoded(number) for number in range(16)}  # before the dump begins
+    assert {decoded[encoded(n)] for n in range(40, 80) if encoded(n) not in tried} == {1}
+
+
+@pytest.mark.parametrize("stored", ["original", "resized(40)", "resized(40, png)"])
+def test_stored_pictures_show_what_the_teacher_saw(place, dump, stored, tmp_path):
+    """Boxes are in pixels of the picture that is stored; who reads the source's makes it first."""
+    out = tmp_path / "d"
+    softlabels.dump(**words(place, store_inputs=stored), out=str(out))
+    source = str(place / "photos.parquet")
+    rows = np.random.default_rng(1).permutation(4 * COUNT)[:100]
+    for how in ({}, {"streaming": True}, {"source": source}):
+        batch = softlabels.load(out, **how).take(rows)
+        assert torch.equal(seen(batch["input"]), batch["logits"]), how
+    hashes = [row["view_hash"] for row in rows_of(out).values()]
+    plain = [row["view_hash"] for row in rows_of(dump).values()]
+    assert ([*map(bool, hashes)], hashes == plain) == ([*map(bool, plain)], stored == "original")
+    verdict = softlabels.verify(dump=str(out), source=True)
+    assert verdict.good
+    assert verdict.views_made == len(plain) - plain.count(None)
+
+
+def test_without_clean_and_with_few_bytes(place, tmp_path):
+    out = tmp_path / "d"
+    softlabels.dump(
+        **words(place, clean=False, views=1, augment=f"random_resized_crop({SIZE})|flip"),
+        out=str(out),
+    )
+    batch = softlabels.load(out)[:]
+    assert torch.equal(seen(batch["input"]), batch["logits"])
+    assert set(batch["view"].tolist()) == {1}
