@@ -68,6 +68,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--teacher-epochs", type=int)
+    parser.set_defaults(batch_size=256)
     parser.add_argument("--rows", type=int, help="of the students; the teacher learns from all")
     parser.add_argument("--pictures", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=5)
@@ -106,6 +107,7 @@ def photographs(place: Path, given: argparse.Namespace) -> None:
     teacher: dict[str, Any] = {"model": "cnn:32x64", "augment": VIEWS}
     teacher["epochs"] = given.teacher_epochs or 60
     student = {"student": "cnn:8x16", "T": 4.0, "alpha": 0.9, "epochs": given.epochs or 60}
+    given.batch_size = 32
     compare(place, train, test, teacher, student, VIEWS, given)
 
 
@@ -114,12 +116,12 @@ def compare(
     augment: str, given: argparse.Namespace,
 ) -> None:  # fmt: skip
     """Errors of a teacher, of students of hard labels and of students of its views."""
-    recipe = {"holdout": 0.0, "device": "cpu"}
+    recipe = {"holdout": 0.0, "device": "cpu", "batch_size": given.batch_size}
     checkpoint, out = str(place / "teacher.pt"), str(place / "student.pt")
     if not Path(checkpoint).exists():
         softlabels.fit(data=train, out=checkpoint, **recipe, **teacher)
     print(f"teacher: {errors(checkpoint, test)} errors of {len(softlabels.examples(test)):,}")
-    kept = {"teacher": checkpoint, "data": train, "device": "cpu"}
+    kept = {"teacher": checkpoint, "data": train, "device": "cpu", "batch_size": 256}
     clean, views = place / "clean", place / "views"
     if not clean.exists():
         softlabels.dump(**kept, out=str(clean))
@@ -128,7 +130,7 @@ def compare(
     ways: dict[str, dict[str, Any]] = {"clean alone": {"dump": str(clean)}}
     ways |= {f"clean and V = {v}": {"dump": str(views), "views": v} for v in COUNTS}
     found: dict[str, list[int]] = {name: [] for name in ["hard labels", *ways]}
-    recipe["rows"] = given.rows
+    recipe |= {"rows": given.rows}
     for seed in range(given.seeds):
         hard = {"model": student["student"], "epochs": student["epochs"], "data": train}
         softlabels.fit(**hard, **recipe, seed=seed, out=out)

@@ -6,6 +6,7 @@ The teacher's logits are pixels of what it saw, so that they tell of any other p
 
 import hashlib
 import io
+import itertools
 import json
 from collections import Counter
 from functools import cache
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageEnhance, ImageOps
 
 import softlabels
 from softlabels.inputs import rendering
@@ -27,7 +28,11 @@ from tests.conftest import save_script
 SIZE = 20, 24
 COUNT = 90
 STEPS = "upright|rgb|resize(30, bilinear, pillow)|center_crop(20, 24)|scale(255)"
-AUGMENT = f"random_resized_crop({SIZE}, 0.2, 1)|random_crop({SIZE}, 3)|flip|jitter(1)"
+FILL = 124, 116, 104
+AUGMENT = (
+    f"random_resized_crop({SIZE}, 0.2, 1)|random_crop({SIZE}, 3)|flip|jitter(1)|"
+    f"color_jitter(0.4, 0.4, 0.4, 0.1)|grey(0.2)|erase(0.5, 0.05, 0.5, {FILL})"
+)
 
 
 class Pixels(torch.nn.Module):
@@ -98,7 +103,8 @@ def documented() -> dict:
     """The functions of docs/format.md."""
     text = (Path(__file__).parent.parent / "docs" / "format.md").read_text()
     text = text.split("## Views", 1)[1].split("**Draws.**", 1)[0]
-    names: dict = {"np": np, "io": io, "hashlib": hashlib, "Image": Image, "ImageOps": ImageOps}
+    names: dict = {"np": np, "io": io, "hashlib": hashlib, "itertools": itertools}
+    names |= {"Image": Image, "ImageEnhance": ImageEnhance, "ImageOps": ImageOps}
     for block in text.split("```python")[1:]:
         exec(block.split("```", 1)[0], names)
     return names
@@ -117,7 +123,10 @@ def by_hand(cell: bytes, row: dict) -> np.ndarray:
     window = row["window_top"], row["window_left"]
     picture = format["window"](picture, *window, height, width, 3)
     picture = picture[:, :, ::-1] if row["flip"] else picture
-    return format["shown"](picture, row["shift_down"], row["shift_right"])
+    picture = format["shown"](picture, row["shift_down"], row["shift_right"])
+    picture = format["recoloured"](picture, row)
+    picture = format["greyed"](picture) if row["grey"] else picture
+    return format["erased"](picture, row, FILL)
 
 
 def seen(inputs: torch.Tensor) -> torch.Tensor:
@@ -141,14 +150,15 @@ def test_a_view_is_made_of_its_columns_alone(dump, streaming):
 
 def test_boxes_and_flips_are_drawn_for_each_view(dump):
     rows = rows_of(dump)
-    for name in ("crop_top", "crop_height", "window_left", "flip", "shift_down"):
+    for name in ("crop_top", "window_left", "flip", "shift_down", "hue", "grey", "erase_top"):
         assert not any(row[name] for (_, view), row in rows.items() if not view)
         by_view = [[row[name] for (_, v), row in rows.items() if v == view] for view in (1, 2, 3)]
         assert len({tuple(values) for values in by_view}) == 3
     assert json.loads((dump / "plan.json").read_text())["augment"] == AUGMENT
     schema = pq.read_schema(dump / "data" / "train-00000-of-00003.parquet")
     names = schema.names[schema.names.index("view") + 1 : schema.names.index("input_hash")]
-    kinds = [pa.int32()] * 4 + [pa.int16()] * 2 + [pa.bool_()] + [pa.int16()] * 2 + [pa.uint64()]
+    kinds = [pa.int32()] * 4 + [pa.int16()] * 2 + [pa.bool_()] + [pa.int16()] * 2
+    kinds += [pa.float32()] * 4 + [pa.uint8(), pa.bool_()] + [pa.int16()] * 4 + [pa.uint64()]
     assert [schema.field(name).type for name in names] == kinds
     assert names[-1] == "view_hash"
 

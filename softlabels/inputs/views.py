@@ -27,7 +27,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from softlabels.errors import UsageError
@@ -40,6 +39,7 @@ from softlabels.inputs.augmentations import (
     RandomResizedCrop,
     Step,
 )
+from softlabels.inputs.batch_rows import copied, put, taken
 from softlabels.inputs.chance import counter_random
 from softlabels.inputs.erasing import parse_erase
 from softlabels.inputs.pictures import LARGEST
@@ -120,9 +120,10 @@ class Augment:
         rows = np.flatnonzero(views_N != CLEAN)
         if len(rows) in (0, len(views_N)):
             return self.apply(batch, drawn) if len(rows) else batch
-        index = torch.as_tensor(rows, device=batch.device)
-        shown = self.apply(batch[index], {name: values[rows] for name, values in drawn.items()})
-        return batch.index_copy(0, index, shown)
+        of_rows = {name: values[rows] for name, values in drawn.items()}
+        shown = copied(batch)
+        put(shown, rows, self.apply(taken(batch, rows), of_rows))
+        return shown
 
 
 def is_hashed(seed: int, keys_N: np.ndarray, view: int) -> np.ndarray:
