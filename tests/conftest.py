@@ -95,6 +95,17 @@ def dump_folder(made: Path) -> str:
     return str(made / "digits-t")
 
 
+@pytest.fixture(scope="session")
+def views_folder(teacher: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dump of digits in the clean view and two drawn ones, in four shards. Not to be changed."""
+    import softlabels
+
+    out = tmp_path_factory.mktemp("made") / "digits-views"
+    words = {"views": 2, "augment": "jitter(1)", "shard_rows": 300, "batch_size": 400}
+    softlabels.dump(teacher=teacher, out=str(out), **words)
+    return out
+
+
 def png(values: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(values.astype(np.uint8)).save(buffer, "PNG")

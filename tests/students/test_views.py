@@ -17,16 +17,16 @@ from tests.conftest import Lines
 from tests.students.test_ranks import train_in_two, weights
 from tests.students.test_resume import assert_same_training, options
 
-DRAWN = {"augment": "jitter(2)", "shard_rows": 500, "batch_size": 400}
 SHORT = {"student": "linear", "T": 4, "holdout": 0.25, "batch_size": 100}
 
 
 @pytest.fixture(scope="module")
-def dumps(teacher, tmp_path_factory) -> Path:
+def dumps(teacher, views_folder, tmp_path_factory) -> Path:
     """The folders four and two, of digits with so many drawn views and the clean one."""
     folder = tmp_path_factory.mktemp("views")
-    for name, views in (("four", 4), ("two", 2)):
-        softlabels.dump(teacher=teacher, out=str(folder / name), views=views, **DRAWN)
+    (folder / "two").symlink_to(views_folder)
+    softlabels.dump(teacher=teacher, out=str(folder / "four"), views=4, augment="jitter(1)",
+                    shard_rows=500, batch_size=400)  # fmt: skip
     return folder
 
 
@@ -65,7 +65,7 @@ def test_some_views_are_those_of_a_dump_that_has_no_others(dumps, shown):
     assert [{view for _, view in epoch} for epoch in some] == [{1}, {2}, {0}, {1}]
     assert result.metrics["held_out"]["errors"] == other.metrics["held_out"]["errors"]
     assert result.checkpoint.data["views"] == [0, 1, 2]
-    assert result.checkpoint.data["augment"] == "jitter(2)"
+    assert result.checkpoint.data["augment"] == "jitter(1)"
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_two_ranks_share_all_views(dumps, tmp_path):
         torch.testing.assert_close(weights(tmp_path / "s.pt")[name], value, rtol=1e-3, atol=1e-4)
 
 
-def test_views_that_are_not_there_are_refused(dumps, dump_folder, tmp_path, cli):
+def test_views_that_are_not_there_are_refused(dumps, dump_folder, tmp_path):
     out = tmp_path / "never.pt"
     four = str(dumps / "four")
     for dump, views, message in (
@@ -136,6 +136,3 @@ def test_views_that_are_not_there_are_refused(dumps, dump_folder, tmp_path, cli)
         with pytest.raises(UsageError, match=message):
             softlabels.train(dump=dump, views=views, student="linear", epochs=1, out=out)
     assert not out.exists()
-    wrong = cli("train", four, "--views", "few")
-    assert (wrong.code, wrong.out) == (2, "")
-    assert "'few' is not a valid integer or all" in wrong.err

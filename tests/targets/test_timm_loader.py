@@ -1,7 +1,5 @@
 """What a training script of timm gets of a dump. timm's own tasks are asked in tests/vision."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -14,19 +12,12 @@ from tests.conftest import make_vectors, save_script
 CONFIG = {"input_size": (1, 8, 8), "mean": (0.2, 0.4, 0.6), "std": (0.5, 0.5, 0.2)}
 
 
-@pytest.fixture(scope="module")
-def dump(teacher, tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("timm") / "d"
-    softlabels.dump(teacher=teacher, out=str(out), views=2, augment="jitter(2)", shard_rows=300)
-    return out
-
-
 @pytest.mark.parametrize(
     "words", [{}, {"dtype": torch.bfloat16, "channels_last": True}, {"workers": 1}]
 )
-def test_a_batch_is_the_view_of_its_epoch_normalised_as_the_student_wants_it(dump, words):
-    loader = softlabels.TimmLoader(dump, CONFIG, 500, shuffle=False, epoch=2, **words)
-    rows = softlabels.load(dump).view(2)
+def test_a_batch_is_the_view_of_its_epoch_normalised_as_the_student_wants_it(views_folder, words):
+    loader = softlabels.TimmLoader(views_folder, CONFIG, 500, shuffle=False, epoch=2, **words)
+    rows = softlabels.load(views_folder).view(2)
     dtype = words.get("dtype", torch.float32)
     mean, std = (torch.tensor(255 * v, dtype=dtype) for v in (0.4, 0.4))  # of three channels
     pairs = [(input, target, loader.answer(input)) for input, target in loader]
@@ -41,9 +32,9 @@ def test_a_batch_is_the_view_of_its_epoch_normalised_as_the_student_wants_it(dum
         assert input.is_contiguous(memory_format=loader.format)
 
 
-def test_each_pass_is_the_next_epoch_unless_one_is_chosen(dump):
-    loader = softlabels.TimmLoader(dump, CONFIG, 600, seed=3)
-    rows = softlabels.load(dump)
+def test_each_pass_is_the_next_epoch_unless_one_is_chosen(views_folder):
+    loader = softlabels.TimmLoader(views_folder, CONFIG, 600, seed=3)
+    rows = softlabels.load(views_folder)
 
     def seen() -> int:
         """The view of a pass over the loader, in which each input comes once."""
@@ -58,29 +49,31 @@ def test_each_pass_is_the_next_epoch_unless_one_is_chosen(dump):
     assert [seen() for _ in range(4)] == [0, 1, 2, 0]
     loader.sampler.set_epoch(1)
     assert [seen(), loader.epoch, seen()] == [1, 1, 2]
-    again = softlabels.TimmLoader(dump, CONFIG, 600, seed=3, epoch=2)
+    again = softlabels.TimmLoader(views_folder, CONFIG, 600, seed=3, epoch=2)
     first = [next(iter(one))[1] for one in (loader, again)]
     assert not torch.equal(*first), "another epoch has another order"
     loader.set_epoch(2)
     assert torch.equal(next(iter(loader))[1], first[1])
-    every = softlabels.TimmLoader(dump, CONFIG, 600, views="all")
+    every = softlabels.TimmLoader(views_folder, CONFIG, 600, views="all")
     assert len(every) == 6
 
 
-def test_ranks_share_an_epoch(dump, monkeypatch):
-    shares = [softlabels.TimmLoader(dump, CONFIG, 250, rank=rank, world=2) for rank in (0, 1)]
+def test_ranks_share_an_epoch(views_folder, monkeypatch):
+    shares = [
+        softlabels.TimmLoader(views_folder, CONFIG, 250, rank=rank, world=2) for rank in (0, 1)
+    ]
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-    shares.append(softlabels.TimmLoader(dump, CONFIG, 250))
+    shares.append(softlabels.TimmLoader(views_folder, CONFIG, 250))
     labels = [torch.cat([target for _, target in share]) for share in shares]
     assert torch.equal(labels[1], labels[2])
     both = torch.cat(labels[:2]).sort()[0]
-    assert torch.equal(both, softlabels.load(dump).view(0)["label"].sort()[0])
+    assert torch.equal(both, softlabels.load(views_folder).view(0)["label"].sort()[0])
 
 
-def test_the_teacher_answers_the_batch_that_was_given_and_no_other(dump):
-    loader = softlabels.TimmLoader(dump, CONFIG, 100)
+def test_the_teacher_answers_the_batch_that_was_given_and_no_other(views_folder):
+    loader = softlabels.TimmLoader(views_folder, CONFIG, 100)
     passing = iter(loader)
     first, _ = next(passing)
     answer = loader.answer(first)
@@ -101,7 +94,7 @@ class Wide(torch.nn.Module):
         return x.flatten(1)[:, :3]
 
 
-def test_what_timm_can_not_train_on_is_refused(dump, teacher, dump_folder, tmp_path):
+def test_what_timm_can_not_train_on_is_refused(views_folder, teacher, dump_folder, tmp_path):
     import datasets
 
     script = save_script(Wide(), tmp_path / "wide.pt")
@@ -122,13 +115,15 @@ def test_what_timm_can_not_train_on_is_refused(dump, teacher, dump_folder, tmp_p
         (tmp_path / "bare", CONFIG, r"20 of 20 rows of .*bare have none: train with softlabels.kd"),
         (tmp_path / "steps", CONFIG, "compares one softmax and one label a picture, and .*steps"),
         (several, CONFIG, r"TimmLoader takes one dump, and this is Concatenated\(.*digits-t"),
-        (softlabels.load(dump, inputs=False), CONFIG, "was loaded without inputs"),
+        (softlabels.load(views_folder, inputs=False), CONFIG, "was loaded without inputs"),
         (
-            dump, CONFIG | {"input_size": (3, 224, 224)},
+            views_folder, CONFIG | {"input_size": (3, 224, 224)},
             r"input_size'\] is \[3, 224, 224\], and the pictures of .* are \[1, 8, 8\] as the teac",
         ),
     ):  # fmt: skip
         with pytest.raises(UsageError, match=message):
             softlabels.TimmLoader(given, config, 10)
-    with pytest.raises(UsageError, match=r"views is 3, and .*/d has 2 drawn views of each input"):
-        softlabels.TimmLoader(dump, CONFIG, 10, views=3)
+    with pytest.raises(
+        UsageError, match=r"views is 3, and .*digits-views has 2 drawn views of each input"
+    ):
+        softlabels.TimmLoader(views_folder, CONFIG, 10, views=3)

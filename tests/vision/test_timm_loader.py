@@ -6,7 +6,7 @@ import torch
 
 import softlabels
 from softlabels.errors import UsageError
-from tests.test_loops import run, views_folder  # noqa: F401
+from tests.test_loops import run
 
 timm = pytest.importorskip("timm")
 from timm import task as tasks  # noqa: E402
@@ -22,7 +22,7 @@ def student() -> torch.nn.Module:
     return timm.create_model("test_resnet", num_classes=10, in_chans=1).eval()
 
 
-def test_the_loop_of_the_docs_learns_from_the_store(views_folder, tmp_path, monkeypatch):  # noqa: F811
+def test_the_loop_of_the_docs_learns_from_the_store(views_folder, tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "digits-views").symlink_to(views_folder)
     monkeypatch.chdir(tmp_path)
@@ -35,7 +35,7 @@ def test_the_loop_of_the_docs_learns_from_the_store(views_folder, tmp_path, monk
     assert float((logits.argmax(1) == rows[:]["label"]).float().mean()) > 0.85
 
 
-def test_a_loss_of_timm_is_that_of_its_stored_logits(views_folder, student):  # noqa: F811
+def test_a_loss_of_timm_is_that_of_its_stored_logits(views_folder, student):
     config = resolve_data_config(SIZE, model=student)
     loader = softlabels.TimmLoader(views_folder, config, 400, shuffle=False, epoch=1)
     task = tasks.LogitDistillationTask(student, loader.teacher, task_loss_weight=0.1, temperature=4)
@@ -59,7 +59,7 @@ def test_a_loss_of_timm_is_that_of_its_stored_logits(views_folder, student):  # 
 
 
 @pytest.mark.parametrize("kind", ["soft", "hard"])
-def test_a_distilled_transformer_learns_from_the_store(views_folder, kind):  # noqa: F811
+def test_a_distilled_transformer_learns_from_the_store(views_folder, kind):
     model = timm.create_model("deit_tiny_distilled_patch16_224", img_size=8, patch_size=4, depth=1,
                               num_classes=10, in_chans=1)  # fmt: skip
     loader = softlabels.TimmLoader(views_folder, resolve_data_config(SIZE, model=model), 200)
@@ -69,7 +69,7 @@ def test_a_distilled_transformer_learns_from_the_store(views_folder, kind):  # n
     assert torch.isfinite(task(input, target)["distill_loss"])
 
 
-def test_a_store_has_no_features(views_folder, student):  # noqa: F811
+def test_a_store_has_no_features(views_folder, student):
     loader = softlabels.TimmLoader(views_folder, resolve_data_config(SIZE, model=student), 200)
     with pytest.raises(UsageError, match="is a store of logits, without a model and its features"):
         tasks.FeatureDistillationTask(student, loader.teacher)
