@@ -8,6 +8,8 @@ import hashlib
 import io
 import itertools
 import json
+import re
+import shutil
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -20,10 +22,17 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 
 import softlabels
+from softlabels.errors import AlignmentError, SourceError, UsageError
 from softlabels.inputs import rendering
 from softlabels.inputs.rendering import Picture
+from softlabels.store.folder import Folder
+from softlabels.store.ledger import Ledger
+from softlabels.store.names import commit_name
+from softlabels.store.records import Manifest
+from softlabels.targets import joining
 from tests.capture import harm
 from tests.conftest import save_script
+from tests.dumps import rewrite
 
 SIZE = 20, 24
 COUNT = 90
@@ -216,3 +225,98 @@ def test_without_clean_and_with_few_bytes(place, tmp_path):
     batch = softlabels.load(out)[:]
     assert torch.equal(seen(batch["input"]), batch["logits"])
     assert set(batch["view"].tolist()) == {1}
+
+
+def changed(dump: Path, out: Path, name: str, value: object) -> Path:
+    """A copy of a dump whose last row of shard 0 has another value there, as a stranger's might."""
+    shutil.copytree(dump, out)
+    ledger = Ledger(Folder(out))
+    plan = ledger.plan = ledger.read_plan()
+
+    def change(shard: int, table: pa.Table) -> pa.Table:
+        values, place = table[name].to_pylist(), table.column_names.index(name)
+        values[-1] = value if shard == 0 else values[-1]
+        field = table.schema.field(name)
+        return table.set_column(place, field, pa.array(values, field.type))
+
+    commits = [rewrite(out, plan, commit, {}, change) for commit in ledger.commits.values()]
+    for commit in commits:
+        ledger.folder.write_json(commit_name(commit.shard), commit.as_json)
+    manifest = Manifest.derive(plan, commits, {}).as_json
+    (out / "softlabels.json").write_text(json.dumps(manifest))
+    return out
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem", "found"),
+    [
+        ("crop_top", -3, "cut from .* pixels at -3 down, .* are wrong", "crop_top -3, .* no negat"),
+        ("crop_left", 2**31 - 1, "2147483647 right, and its picture has .* wrong", "not cut where"),
+        ("crop_height", 2**31 - 1, "from 2147483647×", "are not cut where .* first id né-39 in vi"),
+        ("crop_width", 0, "×0 pixels at", "crop_width 0: a part .* at least a pixel"),
+        ("window_left", 32767, "window_left of a view is 32767, and a win", "window_left of vi"),
+        ("view_hash", 7, None, "has a view_hash, and by the data seed 3 it is one .* without"),
+    ],
+)  # fmt: skip
+def test_columns_that_lie_are_named(dump, tmp_path, name, value, problem, found):
+    lying = changed(dump, tmp_path / "d", name, value)
+    dataset = softlabels.load(lying)
+    last = dataset.view(3).rows_of(["né-39"])
+    if problem is not None:
+        with pytest.raises(SourceError, match=problem):
+            dataset.view(3).take(last)
+        with pytest.raises(SourceError, match=problem):
+            softlabels.load(lying, streaming=True).view(3).take(last)
+    assert len(dataset.view(1)[:40]["id"]) == 40, "others are read"
+    findings = softlabels.verify(dump=str(lying), source="not cut" in found).findings
+    assert any(re.search(found, finding.problem) for finding in findings), findings
+
+
+def test_a_picture_that_changed_is_refused(dump, place, tmp_path):
+    import datasets
+
+    data = str(tmp_path / "photos.parquet")
+    rows = datasets.Dataset.from_parquet(str(place / "photos.parquet"))
+    rows = rows.cast_column("image", datasets.Image(decode=False))
+    other = {"bytes": encoded(1000), "path": None}
+    rows.map(
+        lambda row, i: {"image": other if i == 5 else row["image"]},
+        with_indices=True, features=rows.features,
+    ).to_parquet(data)  # fmt: skip
+    dataset = softlabels.load(dump, source=data)
+    one = dataset.view(2)
+    with pytest.raises(AlignmentError, match=r"1 of 2 inputs are not what .* with id né-5\."):
+        one.take(one.rows_of(["né-4", "né-5"]))
+    verdict = softlabels.verify(dump=str(dump), source=True, data=data)
+    assert [
+        "1 of 90 inputs are not what the teacher saw" in f.problem for f in verdict.findings
+    ] == [True]
+
+
+def test_other_pixels_are_refused_by_name(dump, place, monkeypatch, tmp_path):
+    other = STEPS.replace("pillow", "torch")
+    for how in ({}, {"streaming": True}):
+        with pytest.raises(UsageError, match=r"made of pictures with the steps .*pillow\).*torch"):
+            softlabels.load(dump, preprocess=other, **how)
+    assert softlabels.load(dump, preprocess=STEPS.replace("255", "51"))[:2]["input"].max() > 1
+
+    shift = rendering.resize
+    monkeypatch.setattr(rendering, "resize", lambda pixels, *how: shift(pixels, *how) // 2)
+    verdict = softlabels.verify(dump=str(dump), source=True)
+    [finding] = verdict.findings
+    hashed = sum(row["view_hash"] is not None for row in rows_of(dump).values())
+    assert finding.problem.startswith(f"{hashed} of {hashed} views that were made again are not wh")
+    assert "in view" in finding.problem
+
+    monkeypatch.setattr(joining, "DECODER", "nvJPEG")
+    message = "views of .* are made of pictures that libjpeg-turbo, .* decoded, and here nvJPEG dec"
+    for how in ({}, {"streaming": True}):
+        with pytest.raises(UsageError, match=message):
+            softlabels.load(dump, **how)
+    with pytest.raises(UsageError, match=message):
+        softlabels.train(dump=str(dump), student="linear", out=str(tmp_path / "s.pt"))
+    with pytest.raises(UsageError, match=message):
+        softlabels.verify(dump=str(dump), replay=8, teacher=str(place / "t.pt"))
+    [finding] = softlabels.verify(dump=str(dump), source=True).findings
+    assert re.search(message, finding.problem)
+    assert len(softlabels.load(dump, inputs=False)) == 4 * COUNT

@@ -284,6 +284,8 @@ def test_inputs_that_do_not_fit_are_refused(tmp_path, nets):
         dumped(tmp_path, net, unmasked)
     with pytest.raises(UsageError, match=r"--truncate is for texts, and the inputs of .* are tok"):
         dumped(tmp_path, net, path, truncate=True)
+    with pytest.raises(UsageError, match=r"--augment is 'flip', .* pixels; these are tokens"):
+        dumped(tmp_path, net, path, views=1, augment="flip")
     extra = written(tmp_path / "f.parquet", columns, extra=columns["input_ids"])
     with pytest.raises(TeacherError, match="takes no extra; its inputs are input_ids"):
         dumped(tmp_path, Mean(), extra, input_column="input_ids,extra")

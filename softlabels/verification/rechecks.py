@@ -7,20 +7,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from softlabels.errors import AlignmentError, LabelSpaceMismatch, TeacherError, UsageError
-from softlabels.inputs.label_lists import differing
+from softlabels.errors import TeacherError, UsageError
 from softlabels.inputs.preprocess import Preprocess
-from softlabels.inputs.sources import BLOCK_ROWS, Source
 from softlabels.inputs.text_inputs import numbers_alone
 from softlabels.inputs.token_inputs import TokenInputs
 from softlabels.inputs.whereabouts import find_tokenizer
-from softlabels.label_spaces import LabelSpace, match_label_spaces
 from softlabels.logits import DenseLogits, Logits
 from softlabels.measures import agrees
 from softlabels.models.objects import CALLABLE, OBJECTS
 from softlabels.models.specs import is_factory
 from softlabels.soft_targets import kl_of_change
-from softlabels.store.inputs import Join, open_inputs
+from softlabels.store.inputs import open_inputs
 from softlabels.store.reader import DumpReader
 from softlabels.store.records import Plan
 from softlabels.system.devices import CUDA_ALONE
@@ -31,7 +28,6 @@ from softlabels.teachers.padding import choose_side
 from softlabels.teachers.probing import MOST_REPLAYED, REPLAYED, difference, steady_limit
 from softlabels.teachers.reading_columns import fit_to_columns
 from softlabels.teachers.resolving import TeacherChoice
-from softlabels.verification.views import remake_views
 
 SIDE_ROWS = 256  # that padding is tried on
 
@@ -71,66 +67,6 @@ class Rerun:
     batch_size: int
     device: str
     preprocess: Any
-
-
-@dataclass(frozen=True)
-class Recheck:
-    """A sentence for each finding, and how many views were made again; None where there are
-    none."""
-
-    findings: list[str]
-    views_made: int | None = None
-
-
-def recheck_source(reader: DumpReader, data: Any, progress: Progress) -> Recheck:
-    """Hash every input again and compare hashes and labels; make the views again of which pixels
-    were hashed.
-
-    Raises SourceError where the source can't be opened.
-    """
-    source = open_inputs(reader, data, progress)
-    rows = reader.view_rows[0]  # an input has the same hash and label in all its views
-    try:
-        positions = Join(source, str(reader.folder)).positions(reader.ids[rows])
-    except AlignmentError as error:
-        return Recheck([str(error)])
-    findings, hashes = _renamed_classes(reader, source), reader.hashes_of(data)
-    wrong: dict[str, list[Any]] = {"inputs": [], "labels": []}
-    with progress.bar("source", len(positions), "rows") as advance:
-        for start in range(0, len(positions), BLOCK_ROWS):
-            part = slice(start, start + BLOCK_ROWS)
-            block, chosen = source.take(positions[part]), rows[part]
-            wrong["inputs"] += block.ids[block.hashes != hashes[chosen]].tolist()
-            if reader.source_labels is not None:
-                differs = differing(block.labels, reader.source_labels[chosen])
-                wrong["labels"] += block.ids[differs].tolist()
-            advance(len(block))
-    findings += [
-        f"{len(ids):,} of {len(positions):,} {what} are not what the teacher saw, first those with "
-        f"id {', '.join(map(str, ids[:5]))}"
-        for what, ids in wrong.items()
-        if ids
-    ]
-    if not reader.plan.has_views:
-        return Recheck(findings)
-    remade = remake_views(reader, source, data, wrong["inputs"], progress)
-    return Recheck(findings + remade.findings(reader), remade.rows)
-
-
-def _renamed_classes(reader: DumpReader, source: Source) -> list[str]:
-    """A finding where the source's class names are not the dump's: numbers may mean other classes
-    now."""
-    plan = reader.plan
-    if plan.label_column is None:
-        return []
-    try:
-        matched = match_label_spaces(
-            LabelSpace("the dump", plan.classes if plan.labelled else None, plan.label_names),
-            LabelSpace("the source", None, source.class_names),
-        )
-    except LabelSpaceMismatch as error:
-        return [str(error)]
-    return [] if matched.order is None else [str(matched.note)]
 
 
 def replay(

@@ -27,7 +27,8 @@ from softlabels.store.side_files import SHARED
 from softlabels.system.humanize import counted
 from softlabels.system.progress import Progress
 from softlabels.teachers.resolving import TeacherChoice
-from softlabels.verification.rechecks import Replay, Rerun, recheck_source, replay
+from softlabels.verification.rechecks import Replay, Rerun, replay
+from softlabels.verification.source_check import recheck_source
 
 
 @dataclass

@@ -145,6 +145,8 @@ def test_a_text_that_is_too_long_is_refused_at_once_where_there_is_no_cache(plac
     rows = [{"text": text, "label": 0} for text in texts]
     with pytest.raises(SourceError, match="row with id 95 has 42 tokens, and the model takes 24"):
         dumped(place, data=rows, shard_rows=16)
+    with pytest.raises(UsageError, match=r"--augment is 'flip', .* pixels; these are texts"):
+        dumped(place, views=1, augment="flip")
     assert not (place / "dump").exists()
     stored = dumped(place, data=rows, shard_rows=16, truncate=True)
     cut = [*texts[:95], " ".join("a" * 22), *texts[96:]]
