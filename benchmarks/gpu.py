@@ -22,6 +22,7 @@ import argparse
 import hashlib
 import json
 import os
+import shutil
 import statistics
 import tempfile
 import time
@@ -33,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line has it
 
 import datasets
 import numpy as np
@@ -221,19 +223,26 @@ class Bench:
         values = torch.randn(rows, CLASSES).half().numpy()
 
         def save_and_hash() -> None:
-            with open(self.place / "bare.npy", "wb") as file:
+            path = self.place / "bare.npy"
+            path.unlink(missing_ok=True)  # as a dump, it writes a new file
+            with open(path, "wb") as file:
                 np.save(file, values)
                 file.flush()
                 os.fsync(file.fileno())
             hashlib.sha256(values.data).digest()
 
-        barest = statistics.median(self.timed(save_and_hash) for _ in range(3))
         how = {"precision": "float32", "batch_size": 4096}
         self.dump("storing-warm", Firsts().eval(), data, **how)
-        whole, alone = self.dump("storing", Firsts().eval(), data, **how)
+        pairs = []
+        for _ in range(3):  # in turns, since others may use the disk
+            shutil.rmtree(self.place / "storing", ignore_errors=True)
+            barest = self.timed(save_and_hash)
+            whole, alone = self.dump("storing", Firsts().eval(), data, **how)
+            pairs.append((barest / alone, barest / whole))
+        over_rows, over_whole = (statistics.median(pair) for pair in zip(*pairs, strict=True))
         name = "np.save and SHA-256 over dump with a teacher that costs nothing, rows alone"
-        self.say(name, barest / alone, "", 0.5)
-        self.say("… the whole command", barest / whole, "")
+        self.say(name, over_rows, "", 0.5)
+        self.say("… the whole command", over_whole, "")
 
     def training(self) -> None:
         data, rows, epochs = self.numbers(), self.rows, 3
@@ -320,8 +329,11 @@ def main() -> None:
     options = parser.parse_args()
     datasets.disable_progress_bars()
     device = resolve_device("auto")
-    if device.type != "cuda" and not options.tiny:
-        parser.error("no CUDA device here; --tiny tries the script on any machine")
+    if device.type != "cuda" and not options.tiny and options.only != ["storing"]:
+        parser.error(
+            "no CUDA device here; --tiny tries the script on any machine, and --only storing says "
+            "something on a CPU too"
+        )
     name = torch.cuda.get_device_name() if device.type == "cuda" else device.type
     print(f"torch {torch.__version__}, {name}, {cores()} cores", flush=True)
     began = time.monotonic()

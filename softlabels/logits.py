@@ -277,10 +277,10 @@ def _tally(logits: DenseLogits) -> Tally:
     if spare is None or spare.shape[1] < stored_MC.numel():
         spare = SPARE.blocks = np.empty((2, stored_MC.numel()), np.float32)
     values_MC, spare_MC = (block[: rows * classes].reshape(rows, classes) for block in spare)
-    values = torch.from_numpy(values_MC).copy_(stored_MC)
-    smallest, largest = values.aminmax()
-    total = values.sum(-1).sum(dtype=torch.float64)
+    torch.from_numpy(values_MC).copy_(stored_MC)
+    total = values_MC.sum(-1).sum(dtype=np.float64)
     top = values_MC.argmax(-1)
+    smallest, largest = values_MC.min(), values_MC[np.arange(rows), top].max()
     if logits.link == "softmax":
         entropy = entropy_at_one(values_MC, top, spare_MC)
     else:

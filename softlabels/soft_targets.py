@@ -236,15 +236,15 @@ def _column(T: Temperature, logits_MC: Tensor) -> Temperature:
 def entropy_at_one(z_NC: np.ndarray, top_N: np.ndarray, spare_NC: np.ndarray) -> np.ndarray:
     """What `DenseLogits(z).temper(1).entropy()` is, float32 [N], for a thread that counts its time.
 
-    With d = z − max z it is log Σ eᵈ − Σ eᵈ·d / Σ eᵈ: one exp, numpy's, which is twice as fast as
-    torch's. `top_N` are the top classes. z and `spare_NC`, float32 [N, C], are overwritten, so
-    that no memory is asked for.
+    With d = z − max z and p = softmax(d) it is −log p_max − Σ p·d. `top_N` are the top classes. z
+    and `spare_NC`, float32 [N, C], are overwritten, so that no memory is asked for.
     """
-    z_NC -= np.take_along_axis(z_NC, top_N[:, None], -1)
-    np.exp(z_NC, out=spare_NC)
-    total_N = spare_NC.sum(-1)
-    expected_N: np.ndarray = np.einsum("nc,nc->n", spare_NC, z_NC) / total_N
-    return np.log(total_N) - expected_N
+    rows = np.arange(len(z_NC))
+    z_NC -= z_NC[rows, top_N][:, None]
+    # one kernel for exp, sum and quotient: numpy's exp alone takes half as long again
+    torch.softmax(torch.from_numpy(z_NC), -1, out=torch.from_numpy(spare_NC))
+    entropy_N: np.ndarray = -np.log(spare_NC[rows, top_N]) - np.einsum("nc,nc->n", spare_NC, z_NC)
+    return entropy_N
 
 
 def kl_of_change(logits_MC: Tensor, changed_MC: Tensor, T: float, link: Link = "softmax") -> Tensor:

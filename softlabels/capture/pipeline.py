@@ -1,7 +1,8 @@
 """Stage one's inner loop: read ahead, answer, encode and write, overlapped across shards.
 
 Threads of `reading` read and decode. Answers are given on the calling thread, and one thread of
-`writing` encodes and writes. Whatever fails anywhere is raised here, at once, and commits nothing.
+`writing` encodes and writes. Whatever fails anywhere is raised here, at once, and no shard that was
+begun after it is committed.
 """
 
 from collections import deque
@@ -47,8 +48,11 @@ def dump_shards(job: Job, shards: Iterable[int]) -> Iterator[int]:
                     yield written()
             while pending:
                 yield written()
+            with timing.of(WRITING):
+                writer.submit(scribe.finish).result()
     except BaseException as error:
         writer.submit(scribe.abandon, error)
+        writer.submit(scribe.finish)
         raise
     finally:
         writer.shutdown(wait=True)

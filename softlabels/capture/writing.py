@@ -1,4 +1,6 @@
-"""Answers become shards, on the writing thread."""
+"""Answers become shards, on the writing thread; another one closes and commits them."""
+
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -19,54 +21,77 @@ from softlabels.store.writer import ShardWriter, shard_schema, stored_features
 
 
 class Scribe:
-    """The writing thread's side: the shard that is open, if any."""
+    """The writing thread's side: the shard that is open, if any, and the one before it, which
+    another thread flushes to the disk or uploads, and then commits: the next one is begun
+    meanwhile."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
         self.schema = shard_schema(job.plan, stored_features(job.plan, job.source))
         self.open: ShardWriter | None = None
         self.failed = False
+        self._closer = ThreadPoolExecutor(1, thread_name_prefix="close")
+        self._closing: Future[None] | None = None
 
     def write(self, batch: Batch, coming: Arriving | None) -> int:
-        """Add a batch to its shard; commit the shard after its last. The source rows done."""
+        """Add a batch to its shard; begin to commit the shard after its last. The source rows done.
+        Raises what closing an earlier shard raised."""
         if self.failed:  # batches may be queued behind the one that failed
             raise RuntimeError("an earlier batch of this dump could not be written")
         with self.job.timing.writing():
-            self._write(batch, coming)
+            try:
+                self._write(batch, coming)
+            except BaseException as error:
+                self.abandon(error)
+                raise
         return batch.count
 
+    def finish(self) -> None:
+        """Until the last shard is committed. Raises what closing it raised."""
+        if not self.failed:
+            with self.job.timing.writing():
+                self._await_closed()
+        self._closer.shutdown()
+
     def _write(self, batch: Batch, coming: Arriving | None) -> None:
+        if self._closing is not None and self._closing.done():
+            self._await_closed()
         if self.open is None:
             job = self.job
             writer = ShardWriter(job.folder, job.plan, batch.shard, self.schema)
             writer.holds_error = not job.pace.allow_codec_error
             self.open = writer.__enter__()
-        try:
-            rows = batch.ready.rows
-            for entry in batch.ready.skipped:
-                self.open.skip(entry)
-            self.open.unturned += batch.ready.unturned
-            self.open.truncated += batch.ready.truncated
-            if isinstance(inputs := batch.ready.inputs, Tokens):
-                self.open.tokens += int(inputs.lengths.sum())
-                if self.job.answers.pads and coming is not None and coming.at_once is not None:
-                    self.open.padding += padding(inputs.lengths, coming.at_once)
-            if coming is not None:
-                answer, stored = self._arrived(coming, rows), None
-                if batch.ready.files:
-                    stored = file_columns(batch.ready.files, self.schema)
-                elif self.job.plan.with_inputs:
-                    stored = input_columns(rows.cells, self.schema)
-                drawn = joined(batch.ready.views)
-                self.open.add(rows.ids, rows.labels, rows.hashes, answer, stored, drawn)
-            if batch.last:
-                done, self.open = self.open, None
-                done.__exit__(None, None, None)
-                assert done.commit is not None, "it was left without an exception"
-                self.job.ledger.note(done.commit)
-        except BaseException as error:
-            self.abandon(error)
-            raise
+        rows = batch.ready.rows
+        for entry in batch.ready.skipped:
+            self.open.skip(entry)
+        self.open.unturned += batch.ready.unturned
+        self.open.truncated += batch.ready.truncated
+        if isinstance(inputs := batch.ready.inputs, Tokens):
+            self.open.tokens += int(inputs.lengths.sum())
+            if self.job.answers.pads and coming is not None and coming.at_once is not None:
+                self.open.padding += padding(inputs.lengths, coming.at_once)
+        if coming is not None:
+            answer, stored = self._arrived(coming, rows), None
+            if batch.ready.files:
+                stored = file_columns(batch.ready.files, self.schema)
+            elif self.job.plan.with_inputs:
+                stored = input_columns(rows.cells, self.schema)
+            drawn = joined(batch.ready.views)
+            self.open.add(rows.ids, rows.labels, rows.hashes, answer, stored, drawn)
+        if batch.last:
+            self._await_closed()  # one at a time, so that neither files nor failures pile up
+            done, self.open = self.open, None
+            self._closing = self._closer.submit(self._close, done)
+
+    def _close(self, shard: ShardWriter) -> None:
+        shard.__exit__(None, None, None)
+        assert shard.commit is not None, "it was left without an exception"
+        self.job.ledger.note(shard.commit)
+
+    def _await_closed(self) -> None:
+        closing, self._closing = self._closing, None
+        if closing is not None:
+            closing.result()
 
     def _arrived(self, coming: Arriving, rows: Rows) -> Dense:
         """The answers to these rows. Raises TeacherError where the device fails, which is known
@@ -84,7 +109,8 @@ class Scribe:
             ) from error
 
     def abandon(self, error: BaseException) -> None:
-        """Drop the open shard: nothing of it is kept, and nothing more is written."""
+        """Drop the open shard: nothing of it is kept, and nothing more is written. The one before
+        it is whole, and still committed."""
         self.failed = True
         if self.open is not None:
             dropped, self.open = self.open, None

@@ -4,6 +4,7 @@ N inputs of a block, V views of each; R = V · N rows, those of one view after t
 """
 
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
@@ -81,7 +82,8 @@ class ShardWriter:
     """Use as a context: an exception inside leaves neither a file nor a commit.
 
     Row groups have the plan's length and one page a column. Those of the codec's mapped columns are
-    uncompressed and PLAIN, so that a reader can map them in place.
+    uncompressed and PLAIN, so that a reader can map them in place. A thread of its own sums up,
+    hashes and writes a row group while the next one is encoded and described.
     """
 
     def __init__(self, folder: Folder, plan: Plan, shard: int, schema: pa.Schema) -> None:
@@ -104,19 +106,23 @@ class ShardWriter:
         # the band of inputs that is being filled; of numbers [V, group_rows, …]
         views, rows = len(plan.views), plan.group_rows
         self._others: list[tuple[Any, ...]] = []
-        self._mapped = {
-            c.name: c.empty(views * rows).reshape(views, rows, *c.shape) for c in self.codec.mapped
+        kinds: dict[str, tuple[np.dtype, tuple[int, ...]]] = {
+            c.name: (c.dtype, c.shape) for c in self.codec.mapped
         }
+        kinds |= {name: (np.dtype(kind), ()) for name, kind in plan.view_columns.items()}
+        self._numbers, self._spare = (
+            {name: np.empty((views, rows, *shape), kind) for name, (kind, shape) in kinds.items()}
+            for _ in range(2)  # one is filled while the other is written: Arrow copies neither
+        )
         self._decoded: dict[str, list[list[bytes | None]]] = {
             c.name: [[] for _ in plan.views] for c in self.codec.decoded
-        }
-        self._drawn = {
-            name: np.empty((views, rows), kind) for name, kind in plan.view_columns.items()
         }
         self._lost = 0.0  # nats
         # of rows that are encoded already: the record of their shard, which knows the codec's error
         self.known: Commit | None = None
         self._waiting = 0  # inputs of the band
+        self._filing = ThreadPoolExecutor(1, thread_name_prefix="file")
+        self._filed: Future[None] | None = None  # the row group that is being written
         # ids, input hashes and labels of all inputs
         self._keys: list[tuple[np.ndarray, np.ndarray, Labels]] = []
 
@@ -163,12 +169,12 @@ class ShardWriter:
         given = stored | (drawn or {})
         by_view = {
             name: given[name].reshape(views, count, *numbers.shape[2:])
-            for name, numbers in (self._mapped | self._drawn).items()
+            for name, numbers in self._numbers.items()
         }
         while done < count:
             rows = min(count - done, self.plan.group_rows - self._waiting)
             place, part = slice(self._waiting, self._waiting + rows), slice(done, done + rows)
-            for name, numbers in (self._mapped | self._drawn).items():
+            for name, numbers in self._numbers.items():
                 numbers[:, place] = by_view[name][:, part]
             for name, values in self._decoded.items():
                 for view, of_view in enumerate(values):
@@ -192,7 +198,7 @@ class ShardWriter:
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if kind is not None:
-            self.file.abandon()
+            self._abandon()
             self._stack.__exit__(kind, error, trace)
             return
         start, stop = self.plan.bounds(self.shard)
@@ -200,6 +206,8 @@ class ShardWriter:
             try:
                 if self._waiting:
                     self._write()
+                self._await_file()
+                self._filing.shutdown()
                 statistics = self.statistics.merged
                 rows = self.statistics.rows
                 views = len(self.plan.views)
@@ -211,7 +219,7 @@ class ShardWriter:
                     statistics = self._judged(statistics.replace(**counts))
                 self.file.close()
             except BaseException:
-                self.file.abandon()
+                self._abandon()
                 raise
         written = self.file.file
         self.commit = Commit(
@@ -228,6 +236,17 @@ class ShardWriter:
             device=self.device,
         )
         self.folder.write_json(commit_name(self.shard), self.commit.as_json)
+
+    def _abandon(self) -> None:
+        """Once its thread has ended, since both use Arrow's writer."""
+        self._filing.shutdown(cancel_futures=True)
+        self.file.abandon()
+
+    def _await_file(self) -> None:
+        """Until the last row group is in the file. Raises what writing it raised."""
+        filed, self._filed = self._filed, None
+        if filed is not None:
+            filed.result()
 
     def _fingerprint(self) -> str:
         """Of the source rows that this shard was made from. Raises AlignmentError where they have
@@ -285,26 +304,32 @@ class ShardWriter:
             columns |= zip(whole.column_names, whole.columns, strict=True)
         for index, view in enumerate(self.plan.views):
             columns["view"] = pa.array(np.full(rows, view, np.int32))
-            columns |= {n: _column(n, values[index, :rows]) for n, values in self._drawn.items()}
+            columns |= {
+                name: _column(name, self._numbers[name][index, :rows])
+                for name in self.plan.view_columns
+            }
             self._write_group(index, columns, labels)
             # an input is stored once, with its first view
             if "input" in columns:
                 columns["input"] = pa.nulls(rows, columns["input"].type)
         self._decoded = {name: [[] for _ in self.plan.views] for name in self._decoded}
+        # its last row group may still be written; the other band's were before that one began
+        self._numbers, self._spare = self._spare, self._numbers
 
     def _write_group(self, index: int, columns: dict[str, Any], labels: Labels) -> None:
         """The band's rows of one view: the columns but the codec's, which are its buffers."""
         rows = len(labels)
         scored = labels if self.plan.labelled else none_of(rows, several=False)
-        mapped = {name: numbers[index, :rows] for name, numbers in self._mapped.items()}
+        mapped = {c.name: self._numbers[c.name][index, :rows] for c in self.codec.mapped}
         decoded = {name: values[index] for name, values in self._decoded.items()}
         packed = {name: pa.array(values, pa.binary()) for name, values in decoded.items()}
         schema, every = self.file.others, columns | packed
         others = pa.table([every[name] for name in schema.names], schema=schema)
         stored = mapped | decoded
+        self._await_file()
+        self._filed = self._filing.submit(self.file.write, others, mapped)
         of_positions = self.codec.by_position(scored, stored)
         self.statistics.add(self.codec.of_arrays(stored), of_positions, rows)
-        self.file.write(others, mapped)
 
 
 def _column(name: str, values: np.ndarray) -> pa.Array:

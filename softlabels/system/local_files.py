@@ -19,9 +19,8 @@ def appearing(path: str | os.PathLike[str], partial: str | None = None) -> Itera
     """A file that takes its name when the block ends without an exception: written to `partial` on
     the same disk, by default beside it, flushed to the disk, then renamed."""
     partial = partial or partial_path(path)
-    make_directory(os.path.dirname(partial) or ".")
     try:
-        with open(partial, "wb") as file:
+        with _opened(partial) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -31,6 +30,15 @@ def appearing(path: str | os.PathLike[str], partial: str | None = None) -> Itera
         with suppress(FileNotFoundError):
             os.unlink(partial)
         raise
+
+
+def _opened(path: str) -> IO[bytes]:
+    """A new file, even while others remove its folder because it is empty."""
+    for _ in range(20):
+        make_directory(os.path.dirname(path) or ".")
+        with suppress(FileNotFoundError):
+            return open(path, "wb")
+    return open(path, "wb")
 
 
 def partial_path(path: str | os.PathLike[str]) -> str:

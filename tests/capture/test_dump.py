@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import threading
 from pathlib import Path
 
 import datasets
@@ -28,6 +29,7 @@ from softlabels.inputs.examples import Examples
 from softlabels.inputs.opening import open_source
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.store.folder import Folder
+from softlabels.store.pages.shard_file import ShardFile
 from softlabels.store.reader import DumpReader
 from softlabels.store.writer import ShardWriter
 from softlabels.teachers import resolve
@@ -317,6 +319,26 @@ def test_whatever_fails_stops_the_dump_and_commits_nothing_wrong(
     assert reader.ids.tolist() == list(range(1200))
     expected = live_logits(teacher, "digits").numpy()
     np.testing.assert_allclose(every(reader), expected, rtol=2e-3, atol=1e-2)
+
+
+def test_a_shard_is_flushed_to_the_disk_while_the_next_one_is_written(
+    teacher, tmp_path, monkeypatch
+):
+    next_began, add, close = threading.Event(), ShardWriter.add, ShardFile.close
+
+    def added(shard, *args, **words):
+        if shard.shard == 1:
+            next_began.set()
+        return add(shard, *args, **words)
+
+    def closed(file):
+        assert next_began.wait(30), "it waits for the shard before it"
+        return close(file)
+
+    monkeypatch.setattr(ShardWriter, "add", added)
+    monkeypatch.setattr(ShardFile, "close", closed)
+    softlabels.dump(teacher=teacher, out=str(tmp_path / "d"), shard_rows=600)
+    assert read(tmp_path / "d").ids.tolist() == list(range(1200))
 
 
 def test_a_full_disk_loses_nothing(small_disk, tmp_path):
