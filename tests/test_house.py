@@ -44,7 +44,7 @@ cells hints whereabouts token_cells token_columns token_span decoding
 number_cells number_columns
 columns
 sources
-chosen_rows token_cache checked stored_pictures picture_cache
+chosen_rows token_cache checked stored_pictures decoded_cache
 kept
 describing label_numbers examples
 token_inputs

@@ -33,10 +33,13 @@ class Checked:
         self.key = self._key()
         self.are_known = self.key is not None and cache.is_noted(self.key)
 
-    def remember(self) -> None:
-        """All rows have been read and had their hashes."""
-        if self.key is not None and not self.are_known and self.key == self._key():
+    def remember(self) -> bool:
+        """All rows have been read and had their hashes. Whether that will be known later: the files
+        did not change meanwhile."""
+        holds = self.key is not None and self.key == self._key()
+        if self.key is not None and holds and not self.are_known:
             self.cache.note(self.key)
+        return holds
 
     def _key(self) -> str | None:
         files, states = self.source.table.files, []

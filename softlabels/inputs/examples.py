@@ -20,10 +20,10 @@ from softlabels.errors import SourceError, UnreadableInput, UsageError
 from softlabels.inputs.checked import Checked
 from softlabels.inputs.chosen_rows import ChosenRows
 from softlabels.inputs.cropping import OnPicture
+from softlabels.inputs.decoded_cache import DecodedCache
 from softlabels.inputs.decoding import decode, stack
 from softlabels.inputs.hashing import Fingerprint
-from softlabels.inputs.kept import FEW_ROWS, Kept, shared
-from softlabels.inputs.picture_cache import PictureCache
+from softlabels.inputs.kept import FEW_ROWS, Kept
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.rows import Rows
 from softlabels.inputs.sources import BLOCK_ROWS, Source
@@ -36,6 +36,7 @@ from softlabels.system.memory import free_memory
 from softlabels.system.progress import SILENT, Progress
 
 CACHE_BYTES = 4 << 30  # at most; and at most a quarter of the free memory
+SAVED_BYTES = 16 << 20  # of numbers at least: fewer are read in less time than an epoch takes
 LOOK_SECONDS = 5.0  # between two looks at what another process decodes
 
 
@@ -193,7 +194,8 @@ class Examples(ChosenRows):
 
     def remember_in(self, cache: LocalCache, progress: Progress = SILENT) -> None:
         """Before they are prepared: note in this cache when all inputs have had their hashes, and
-        trust such a note; keep decoded pictures in it that don't fit into memory."""
+        trust such a note; keep inputs in it that don't fit into memory, and numbers for later
+        runs."""
         self.cache, self.progress = cache, progress
 
     def decode_when_asked(self) -> None:
@@ -202,7 +204,7 @@ class Examples(ChosenRows):
         self.decodes_ahead, self.device, self.cache = False, None, None
         if "_kept" in self.__dict__ and self._kept is not None:
             self._kept.device = None
-            if self._kept.file is not None and not self._kept.file.is_whole:
+            if self._kept.file is not None and not self._kept.is_made:
                 self._kept.file.leave()
                 self.__dict__["_kept"] = None
 
@@ -240,20 +242,35 @@ class Examples(ChosenRows):
         is asked for, and no code of the user's is run for it, which might be in use just then."""
         return not self.kept and not self.source.runs_code
 
+    @property
+    def _in_bulk(self) -> bool:
+        """Whether they are numbers as the source has them."""
+        return self.source.kind in ("array", "columns") and not self.preprocess.is_opaque
+
+    @cached_property
+    def _compared(self) -> Checked | None:
+        """What earlier runs have checked of these numbers."""
+        if not self._in_bulk or self.cache is None or self.hashes is None:
+            return None
+        return Checked(self.cache, self.source, self.positions, self.hashes)
+
     @cached_property
     def _kept(self) -> Kept | None:
         if self.decoded_bytes > min(CACHE_BYTES, free_memory() // 4):
             return self._kept_in_file(begin=False)
-        numbers = self.source.kind in ("array", "columns")
-        in_bulk = numbers and not self.preprocess.is_opaque
-        checked = None
-        if in_bulk and self.cache is not None and self.hashes is not None:
-            checked = Checked(self.cache, self.source, self.positions, self.hashes)
-        return Kept(self, self.sample(1), self._decode_alike, in_bulk, self.device, checked)
+        checked, save = self._compared, None
+        if checked is not None and self.decoded_bytes >= SAVED_BYTES:
+            kept = self._kept_in_file(begin=False)
+            if kept is not None:
+                return kept
+            save = self._decoded_cache().save
+        return Kept(
+            self, self.sample(1), self._decode_alike, self._in_bulk, self.device, checked, save=save
+        )
 
     def keep_all(self) -> None:
-        """All rows will be asked for, epoch after epoch: pictures too many for the memory get a
-        file of the cache, unless another process fills one or there is no room."""
+        """All rows will be asked for, epoch after epoch: inputs too many for the memory get a file
+        of the cache, unless another process fills one or there is no room."""
         if self._kept is None and self.decodes_ahead and get_worker_info() is None:
             with self._beginning:
                 if not self._tried:
@@ -264,25 +281,36 @@ class Examples(ChosenRows):
         """The file of the cache, if another process has filled it by now; asked now and then."""
         if self._kept is None and time.monotonic() - self._looked > LOOK_SECONDS:
             self._looked = time.monotonic()
+            self.__dict__.pop("_compared", None)  # it may have checked them, too
             self.__dict__["_kept"] = self._kept_in_file(begin=False)
         return self._kept
 
     def _kept_in_file(self, begin: bool) -> Kept | None:
-        """Pictures with known hashes, in a file of the cache. None where there is none; begin:
-        unless one can be filled here."""
+        """Pictures or numbers with known hashes, in a file of the cache. None where there is none;
+        begin: unless one can be filled here.
+
+        Numbers of a file stand for the source's only as long as this is known to hold them.
+        """
         if self.cache is None or self.hashes is None or self.source.runs_code:
             return None
-        if self.source.kind != "image" or self.preprocess.is_opaque:
+        if self.preprocess.is_opaque or not (self._in_bulk or self.source.kind == "image"):
             return None
-        first, checks = self.sample(1), shared(len(self), np.dtype(np.uint32), ())
-        shape = tuple(first.shape[1:])
-        pictures = PictureCache(
-            self.cache, self.source.name, self.preprocess, self.hashes, shape, self.progress
-        )
-        file = pictures.open(checks) if begin else pictures.whole(checks)
+        checked, decoded = self._compared, self._decoded_cache()
+        unknown = checked is not None and not checked.are_known
+        if unknown and not begin:
+            return None
+        file = decoded.open(anew=unknown) if begin else decoded.whole()
         if file is None:
             return None
-        return Kept(self, first, self._decode_alike, False, self.device, file=file)
+        first = self.sample(1)
+        return Kept(self, first, self._decode_alike, self._in_bulk, self.device, checked, file=file)
+
+    def _decoded_cache(self) -> DecodedCache:
+        assert self.cache is not None, "where they are kept"
+        assert self.hashes is not None, "by which they are known"
+        how = None if self._in_bulk else self.preprocess
+        first = self.sample(1).numpy()
+        return DecodedCache(self.cache, self.source.name, how, self.hashes, first, self.progress)
 
     def _decode_alike(self, rows: np.ndarray) -> Tensor:
         """As `gather_uncached`. Raises SourceError where a row has another shape than the first."""

@@ -1,5 +1,6 @@
 """The inputs of all rows, kept in memory: read once, in the background or when they are asked for.
-Decoded pictures that don't fit there are kept in a mapped file of the cache.
+Those that don't fit there are kept in a mapped file of the cache; numbers that an earlier run has
+written to one are mapped from it.
 
 Numbers are read in bulk, in the order of the source, where a row costs little more than its digest.
 A shuffled batch waits for that: its rows, gathered from a file on their own, would take longer.
@@ -9,7 +10,6 @@ Shapes: N rows asked for; inputs are [N, C, H, W] images (uint8) or [N, …] num
 are rows of a structured array, and given as their bytes.
 """
 
-import mmap
 import threading
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -21,10 +21,11 @@ from torch.utils.data import get_worker_info
 
 from softlabels.inputs.checked import Checked
 from softlabels.inputs.chosen_rows import ChosenRows
+from softlabels.inputs.decoded_cache import DecodedFile
 from softlabels.inputs.hashing import hash_arrays
-from softlabels.inputs.picture_cache import PictureFile
 from softlabels.models.named import row_bytes
 from softlabels.system.background import Filler
+from softlabels.system.memory import shared
 
 DECODED_ROWS = 256  # in the background at a time
 READ_BYTES = 8 << 20  # of numbers, in bulk at a time
@@ -39,7 +40,8 @@ class Kept:
     rows: which they are. first: the first of them, [1, …]. decode: reads some, [N, …], and checks
     them. in_bulk: whether they are numbers as the source has them. device: where they are wanted,
     if not here: they are copied there once all are read. checked: what earlier runs have checked.
-    file: where they are kept instead of memory.
+    file: where they are kept instead of memory. save: writes all of them to a file, in the
+    background, for later runs; it is asked to stop when the main thread has ended.
     """
 
     def __init__(
@@ -50,20 +52,29 @@ class Kept:
         in_bulk: bool,
         device: torch.device | None = None,
         checked: Checked | None = None,
-        file: PictureFile | None = None,
+        file: DecodedFile | None = None,
+        save: Callable[[np.ndarray, Callable[[], bool]], None] | None = None,
     ) -> None:
         self.rows, self.decode, self.in_bulk = rows, decode, in_bulk
         self.device, self.checked = device, checked
-        self.file = file
+        self.file, self.save = file, save
+        self.is_made = file is not None and file.is_whole  # by an earlier run or another process
         like = first.numpy()
-        self.memory = shared(len(rows), like.dtype, like.shape[1:]) if file is None else file.memory
-        self.values = torch.from_numpy(row_bytes(self.memory))
+        if file is None:
+            self.memory = shared(len(rows), like.dtype, like.shape[1:])
+            self.values = torch.from_numpy(row_bytes(self.memory))
+        else:
+            self.memory, self.values = file.memory, file.values
         # of a file that is whole: which rows were held against their checks
         self.done = shared(len(rows), np.dtype(bool), ())
+        # rows that are wrong in a file that can't be mended, as this process has decoded them
+        self._apart: dict[int, np.ndarray] = {}
         self.complete = False
         self.block_rows = DECODED_ROWS
         if in_bulk:
             self.block_rows = max(DECODED_ROWS, READ_BYTES // max(1, self.memory[:1].nbytes))
+        if file is not None and self.is_made and file.rows.per_check > 1:
+            self.block_rows = file.rows.per_check
         blocks = -(-len(rows) // self.block_rows)
         self.filler = Filler(self._fill, blocks, THREADS, self._finish)
         self._blocks = iter(range(blocks))
@@ -82,21 +93,30 @@ class Kept:
         if self.device is None or worker:
             if self.file is not None:
                 self.file.read_ahead(rows)
-            return self.values.index_select(0, torch.from_numpy(rows))
+            return self._selected(rows)
         if self._copied is None and self.complete:
             self._copy()
         if self._copied is None:
-            return self.values.index_select(0, torch.from_numpy(rows)).to(self.device)
+            return self._selected(rows).to(self.device)
         return self._copied.index_select(0, torch.from_numpy(rows).to(self.device))
+
+    def _selected(self, rows: np.ndarray) -> Tensor:
+        values = self.values.index_select(0, torch.from_numpy(rows))
+        for place, row in enumerate(rows.tolist() if self._apart else ()):
+            if row in self._apart:
+                values[place] = torch.as_tensor(self._apart[row])
+        return values
 
     def _ensure(self, rows: np.ndarray, ahead: bool) -> None:
         missing = rows[~self.done[rows]]
+        if self._apart:
+            missing = missing[[row not in self._apart for row in missing.tolist()]]
         if not len(missing):
             self.complete = bool(self.done.all())
             if self.complete and self.file is not None:  # others may have decoded the last of them
                 self.file.finish()
-        # a file that is whole is checked as it is read, but for a device that wants all of it
-        if ahead and not (self.file is not None and self.file.is_whole and self.device is None):
+        # pictures of a whole file are checked as they are read, but for a device that wants all
+        if ahead and not (self.is_made and not self.in_bulk and self.device is None):
             self.filler.start()
         many = self.in_bulk and len(missing) > FEW_ROWS
         if many and ahead and self.filler.is_here:
@@ -120,11 +140,14 @@ class Kept:
         turn = iter(own) if len(own) <= FEW_BLOCKS else self._turn
         while not self.done[rows].all() and (block := next(turn, None)) is not None:
             missing = self._missing_of(block)
-            self._take_over(missing, self._numbers(missing))
+            if self.is_made:
+                self._decode(missing)
+            else:
+                self._take_over(missing, self._numbers(missing))
         self._decode(rows[~self.done[rows]])
 
     def _fill(self, number: int) -> None:
-        if self.in_bulk:
+        if self.in_bulk and not self.is_made:
             with self._reading:  # some files can only be read forwards
                 rows = self._missing_of(next(self._blocks))
                 values = self._numbers(rows)
@@ -154,7 +177,8 @@ class Kept:
 
     def put(self, rows: np.ndarray, values: np.ndarray) -> None:
         """Numbers of these rows that were read for something else."""
-        if values.shape[1:] == self.memory.shape[1:] and values.dtype == self.memory.dtype:
+        fit = values.shape[1:] == self.memory.shape[1:] and values.dtype == self.memory.dtype
+        if fit and not self.is_made:
             self.memory[rows] = values
             self.done[rows] = True
 
@@ -169,8 +193,11 @@ class Kept:
     def _finish(self) -> None:
         if self.file is not None:
             self.file.finish()
-        if self.checked is not None:
-            self.checked.remember()
+        if self.checked is not None and self.checked.remember() and self.save is not None:
+            goes_on = threading.main_thread().is_alive
+            threading.Thread(
+                target=self.save, args=(self.memory, goes_on), name="softlabels-save"
+            ).start()
         if self.device is not None:
             self._copy()
 
@@ -178,12 +205,14 @@ class Kept:
         with self._copying:
             if self._copied is None and self.device is not None:
                 self._copied = self.values.to(self.device)
+                for row, value in self._apart.items():
+                    self._copied[row] = torch.as_tensor(value)
 
     @cached_property
     def _order(self) -> np.ndarray:
         """All rows; of numbers in the order of the source."""
         positions = self.rows.positions
-        if not self.in_bulk or (positions[1:] > positions[:-1]).all():
+        if not self.in_bulk or self.is_made or (positions[1:] > positions[:-1]).all():
             return np.arange(len(positions))
         return np.argsort(positions, kind="stable")
 
@@ -197,20 +226,16 @@ class Kept:
     def _decode(self, rows: np.ndarray) -> None:
         if not len(rows):
             return
-        if self.file is not None and self.file.is_whole:
+        if self.file is not None and self.is_made:
             self.file.read_ahead(rows)
+            rows = self.file.run_of(rows)
             if len(wrong := self.file.wrong(rows)):
-                self.file.write(wrong, self.decode(wrong).numpy())
+                right = row_bytes(self.decode(wrong).numpy())
+                if not self.file.mend(wrong, right):
+                    self._apart |= zip(wrong.tolist(), right, strict=True)
+                    rows = np.setdiff1d(rows, wrong)
         elif self.file is not None:
             self.file.write(rows, self.decode(rows).numpy())
         else:  # a tensor made in inference mode can't be written to, so numpy writes
             self.memory[rows] = self.decode(rows).numpy()
         self.done[rows] = True
-
-
-def shared(rows: int, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
-    """Zeros that this process shares with those that it forks."""
-    size = rows * int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    return np.frombuffer(mmap.mmap(-1, max(1, size)), dtype)[: size // dtype.itemsize].reshape(
-        rows, *shape
-    )

@@ -1,15 +1,16 @@
-"""The local cache: copies of remote dumps, tokens of texts, decoded pictures, and which files had
-their recorded hash.
+"""The local cache: copies of remote dumps, tokens of texts, decoded pictures and numbers, and which
+files had their recorded hash.
 
     PLACE/copies/NAME/          a remote dump's manifest and shards; its users lock NAME.used
     PLACE/tokens/NAME/          the tokens of a source of texts; likewise
-    PLACE/pictures/NAME/        the decoded pictures of a dump; likewise
+    PLACE/decoded/NAME/         the decoded inputs of a dump; likewise
     PLACE/verified/NAME         an empty file: this file, as it was then, had the recorded SHA-256;
                                 or these rows of these files had the recorded hashes
 
 PLACE is $SOFTLABELS_CACHE, else ~/.cache/softlabels. Every file appears whole or not at all.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -31,7 +32,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 PLACE, BUDGET = "SOFTLABELS_CACHE", "SOFTLABELS_CACHE_GB"
-KINDS = "copies", "tokens", "pictures"
+KINDS = "copies", "tokens", "decoded"
 
 
 def cache_place() -> Path:
@@ -51,14 +52,14 @@ class Entry:
     @property
     def description(self) -> str:
         """For a list of the cache: which dump it is a copy of, or of which data it has tokens or
-        pictures."""
+        decoded inputs."""
         about: dict[str, Any] = {}
         with suppress(OSError, ValueError):
             about = json.loads((Path(self.path) / "about.json").read_text())
         if "tokens" in about:
             return f"tokens of {about['tokens']}, by {about['tokenizer']}"
-        if "pictures" in about:
-            return f"decoded pictures of {about['pictures']}"
+        if "decoded" in about:
+            return str(about["decoded"])
         return f"copy of {about['dump']}" if "dump" in about else "a copy"
 
 
@@ -152,9 +153,17 @@ def _of_file(path: str, sha256: str) -> str:
 
 
 def hold(copy: str | os.PathLike[str], user: object) -> None:
-    """Keep all processes from removing this folder as long as `user` lives."""
+    """Keep all processes from removing this folder as long as `user` lives. Nothing is removed from
+    a cache without write permission."""
     if fcntl is not None:
-        file = open(f"{copy}.used", "w")  # noqa: SIM115
+        try:
+            file = open(f"{copy}.used", "w")  # noqa: SIM115
+        except PermissionError:
+            return
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+            return
         fcntl.flock(file, fcntl.LOCK_SH)
         weakref.finalize(user, file.close)
 

@@ -1,8 +1,10 @@
-"""How much memory this process may still take."""
+"""How much memory this process may still take, and memory that processes share."""
 
+import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import psutil
 import torch
 
@@ -63,3 +65,11 @@ def _free(folder: Path, limit: str, usage: str, cache: tuple[str, ...]) -> Itera
     except (OSError, ValueError):
         return
     yield max(0, most - used + sum(int(counts.get(name, 0)) for name in cache))
+
+
+def shared(rows: int, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+    """Zeros that this process shares with those that it forks."""
+    size = rows * int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    return np.frombuffer(mmap.mmap(-1, max(1, size)), dtype)[: size // dtype.itemsize].reshape(
+        rows, *shape
+    )

@@ -1,5 +1,6 @@
 """Inputs that are numbers, kept in memory: read in bulk, each hashed before it is given."""
 
+import errno
 import os
 import threading
 import time
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader, get_worker_info
 
 import softlabels
 from softlabels.errors import AlignmentError, SourceError
-from softlabels.inputs import checked, kept
+from softlabels.inputs import checked, decoded_cache, examples, kept
 from softlabels.inputs.opening import open_source
 from softlabels.inputs.sources import Source
 from softlabels.inputs.tables import parquet
@@ -22,6 +23,7 @@ from softlabels.system.cache import LocalCache
 from tests.conftest import Firsts, save_script
 
 ROWS = 1000
+SAMPLED = 2  # rows, of which a model is tried
 
 
 def write(path: Path, values: np.ndarray, names: list, group: int = 128) -> None:
@@ -231,3 +233,111 @@ def test_fit_reads_numbers_once(tmp_path, values, monkeypatch):
     assert ROWS <= sum(counts) < 1.2 * ROWS, "some rows are a sample, or were counted by their type"
     again = open_source(str(tmp_path / "x.parquet"))
     assert result.checkpoint.data["fingerprint"] == again.fingerprint
+
+
+@pytest.fixture
+def mapped(monkeypatch, tmp_path) -> Path:
+    """A cache that keeps few numbers, and believes young files: runs of 32 rows have a check."""
+    monkeypatch.setattr(checked, "SETTLED_SECONDS", 0)
+    monkeypatch.setattr(examples, "SAVED_BYTES", 0)
+    monkeypatch.setattr(decoded_cache, "CHECKED_BYTES", 32 * 24)
+    return tmp_path / "cache"
+
+
+def run(dump: str, source: Path, values: np.ndarray, cache: Path) -> kept.Kept:
+    """A training's reading, until its numbers are saved."""
+    dataset = softlabels.load(dump, source=str(source), cache=str(cache))
+    assert torch.equal(an_epoch(dataset), torch.from_numpy(values))
+    dataset.examples._kept.filler.wait()
+    for thread in threading.enumerate():
+        if thread.name == "softlabels-save":
+            thread.join()
+    return dataset.examples._kept
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_second_run_maps_the_numbers_of_the_first(
+    dump, source, values, hashed, mapped, monkeypatch, in_memory
+):
+    if not in_memory:
+        monkeypatch.setattr(examples, "CACHE_BYTES", 1000)
+        monkeypatch.setattr(examples, "LOOK_SECONDS", 0.0)
+    assert not run(dump, source, values, mapped).is_made
+    assert sum(hashed) == ROWS
+    (entry,) = LocalCache(mapped).entries()
+    assert entry.description.startswith("decoded numbers of ")
+    with monkeypatch.context() as patch:
+        patch.setattr(Source, "numbers", lambda self, positions: 1 / 0)
+        assert run(dump, source, values, mapped).is_made
+    assert sum(hashed) == ROWS
+    source.touch()
+    again = run(dump, source, values, mapped)
+    assert not again.is_made, "the file does not stand for a source that may have changed"
+    assert sum(hashed) == 2 * ROWS
+    changed = values.copy()
+    changed[700] *= 2
+    write(source, changed, [f"r{i}" for i in range(ROWS)])
+    with pytest.raises(AlignmentError, match="id r700"):
+        run(dump, source, values, mapped)
+
+
+def flip(folder: Path) -> None:
+    content = bytearray((folder / "inputs").read_bytes())
+    content[777 * 24 + 5] ^= 8
+    (folder / "inputs").write_bytes(content)
+
+
+def exchange(folder: Path) -> None:
+    """With the numbers of another source, of as many rows."""
+    content = np.fromfile(folder / "inputs", np.float32)
+    (folder / "inputs").write_bytes(content[::-1].tobytes())
+
+
+def cut(folder: Path) -> None:
+    os.truncate(folder / "inputs", 777 * 24)
+
+
+def change_a_check(folder: Path) -> None:
+    checks = np.load(folder / "checks.npy")
+    checks[24] += 1
+    np.save(folder / "checks.npy", checks)
+
+
+@pytest.mark.parametrize("writable", [True, False])
+@pytest.mark.parametrize(("harm", "anew"), [(flip, 32), (exchange, ROWS), (cut, 0)])
+def test_damaged_numbers_are_never_given(
+    dump, source, values, mapped, monkeypatch, harm, anew, writable
+):
+    run(dump, source, values, mapped)
+    (folder,) = mapped.glob("decoded/*/")
+    intact = (folder / "inputs").read_bytes()
+    harm(folder)
+    read, take = [], examples.Examples.gather_uncached
+    monkeypatch.setattr(
+        examples.Examples, "gather_uncached", lambda *a: (read.append(len(a[1])), take(*a))[1]
+    )
+    if not writable:
+        opened = open
+
+        def only_read(path, mode="r", *others, **words):
+            if set(mode) & set("wax+") and str(path).startswith(str(mapped)):
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return opened(path, mode, *others, **words)
+
+        monkeypatch.setattr("builtins.open", only_read)
+    assert run(dump, source, values, mapped).is_made == (harm is not cut)
+    first = sum(n for n in read if n > SAMPLED)
+    assert anew <= first <= 2 * anew, "two threads may read the same rows"
+    assert run(dump, source, values, mapped).is_made == (harm is not cut or writable)
+    assert sum(n for n in read if n > SAMPLED) - first >= (0 if writable else anew)
+    if writable:
+        assert sum(n for n in read if n > SAMPLED) == first
+        assert (folder / "inputs").read_bytes() == intact, "it is mended"
+
+
+def test_a_wrong_check_of_numbers_costs_reading_them_again(dump, source, values, mapped):
+    run(dump, source, values, mapped)
+    (folder,) = mapped.glob("decoded/*/")
+    change_a_check(folder)
+    for _ in range(2):
+        assert run(dump, source, values, mapped).is_made

@@ -1,8 +1,10 @@
-"""Decoded pictures that don't fit into memory are kept in a mapped file of the cache."""
+"""Decoded inputs in a mapped file of the cache: pictures that don't fit into memory, numbers for
+later runs."""
 
 import errno
 import json
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,8 @@ from softlabels.inputs import decoding, examples
 from softlabels.inputs.decoding import decode_image
 from softlabels.system.cache import LocalCache
 from softlabels.targets.soft_dataset import Dump
-from tests.conftest import Lines
+from tests.conftest import Linear, Lines, make_vectors, save_script
+from tests.processes import start
 
 ROWS = 1200
 
@@ -26,7 +29,7 @@ def place(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("SOFTLABELS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(examples, "CACHE_BYTES", 1000)
     monkeypatch.setattr(examples, "LOOK_SECONDS", 0.0)
-    return tmp_path / "cache" / "pictures"
+    return tmp_path / "cache" / "decoded"
 
 
 @pytest.fixture
@@ -65,28 +68,28 @@ def test_they_are_decoded_once_for_all_runs(dump_folder, pictures, place, decode
     assert [line for line in heard.lines if "more than the memory has for them" in line]
     (entry,) = LocalCache().entries()
     assert entry.description == "decoded pictures of digits"
-    (file,) = place.glob("*/pictures.u8")
+    (file,) = place.glob("*/inputs")
     assert file.stat().st_size == pictures.numel()
     done = len(decoded)
     again = check(softlabels.load(dump_folder), pictures, workers)
-    assert again.examples._kept.file.is_whole
+    assert again.examples._kept.is_made
     assert len(decoded) - done <= 3, "the first rows are a sample"
 
 
 def flip(folder: Path) -> None:
-    content = bytearray((folder / "pictures.u8").read_bytes())
+    content = bytearray((folder / "inputs").read_bytes())
     content[777 * 64 + 5] ^= 8
-    (folder / "pictures.u8").write_bytes(content)
+    (folder / "inputs").write_bytes(content)
 
 
 def cut(folder: Path) -> None:
-    os.truncate(folder / "pictures.u8", 777 * 64)
+    os.truncate(folder / "inputs", 777 * 64)
 
 
 def kill_before_the_end(folder: Path) -> None:
     (folder / "checks.npy").unlink()
-    (folder / "pictures.u8").rename(folder / ".pictures.u8.partial")
-    with open(folder / ".pictures.u8.partial", "r+b") as file:
+    (folder / "inputs").rename(folder / ".inputs.partial")
+    with open(folder / ".inputs.partial", "r+b") as file:
         file.write(b"\0" * 1000)
 
 
@@ -107,13 +110,13 @@ def change_a_check(folder: Path) -> None:
 def test_damage_is_never_given(dump_folder, pictures, place, decoded, harm, anew):
     check(softlabels.load(dump_folder), pictures)
     (folder,) = place.glob("*/")
-    intact = (folder / "pictures.u8").read_bytes()
+    intact = (folder / "inputs").read_bytes()
     harm(folder)
     done = len(decoded)
     check(softlabels.load(dump_folder), pictures)
     assert anew <= len(decoded) - done < 2 * anew + 3
     check(softlabels.load(dump_folder), pictures)
-    assert (folder / "pictures.u8").read_bytes() == intact, "it is mended"
+    assert (folder / "inputs").read_bytes() == intact, "it is mended"
 
 
 def test_others_decode_for_themselves_until_it_is_whole(dump_folder, pictures, place, decoded):
@@ -122,9 +125,9 @@ def test_others_decode_for_themselves_until_it_is_whole(dump_folder, pictures, p
     assert not list(place.glob("*/")), "a look at some rows is no reason to keep all"
     next(iter(first.batches(100)))
     check(second, pictures)
-    assert not second.examples._kept or second.examples._kept.file.is_whole
+    assert not second.examples._kept or second.examples._kept.is_made
     check(first, pictures)
-    assert check(second, pictures).examples._kept.file.is_whole
+    assert check(second, pictures).examples._kept.is_made
 
 
 def test_who_gets_no_lock_leaves_what_another_process_decodes(
@@ -167,5 +170,46 @@ def test_pictures_that_are_cropped_anew_each_epoch_are_not_kept(dump_folder, pla
         dump=dump_folder, student="linear", epochs=1, out=str(tmp_path / "s.pt"),
         augment="random_resized_crop(8)",
     )  # fmt: skip
-    assert not list(place.glob("*/*.u8"))
+    assert not list(place.glob("*/inputs"))
     assert not list(place.glob("*/.*.partial"))
+
+
+def _train(dump: str, out: str, data: str) -> None:
+    """A training of two epochs, in a machine whose memory has no room for pictures."""
+    examples.CACHE_BYTES, examples.SAVED_BYTES, examples.LOOK_SECONDS = 1000, 0, 0.1
+    softlabels.train(dump=dump, source=data, student="linear", epochs=2, out=out, device="cpu")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["pictures", "numbers"])
+def test_trainings_that_begin_together_share_one_file(dump_folder, tmp_path, what):
+    """Two processes at the same moment, several times: the weights are those of one alone."""
+    dump, data = dump_folder, "digits"
+    if what == "numbers":
+        data = make_vectors(tmp_path / "x.parquet", rows=20_000)
+        dump = str(tmp_path / "d")
+        script = save_script(Linear(), tmp_path / "t.pt")
+        softlabels.dump(teacher=script, data=data, out=dump)
+        os.utime(data, (1e9, 1e9))
+        time.sleep(2.5)  # else it is too young to be remembered
+    dataset = softlabels.load(dump, source=data, cache=False)
+    expected = dataset.take(np.arange(len(dataset)))["input"].numpy()
+
+    def trained(cache: Path, count: int) -> list[bytes]:
+        outs = [str(tmp_path / f"{cache.name}-{number}.pt") for number in range(count)]
+        environment = {"SOFTLABELS_CACHE": str(cache)}
+        both = [start(_train, environment, dump=dump, out=out, data=data) for out in outs]
+        for process in both:
+            process.join(300)
+            assert process.exitcode == 0
+        states = [torch.load(out, weights_only=False)["state_dict"] for out in outs]
+        return [b"".join(t.numpy().tobytes() for t in state.values()) for state in states]
+
+    (alone,) = trained(tmp_path / "own", 1)
+    for number in range(3):
+        cache = tmp_path / f"cache{number}"
+        for _ in range(2):  # that fill it, and that find it
+            assert trained(cache, 2) == [alone, alone]
+        (folder,) = cache.glob("decoded/*/")
+        assert not list(folder.glob(".*"))
+        assert (folder / "inputs").read_bytes() == expected.tobytes()
