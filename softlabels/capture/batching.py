@@ -93,15 +93,18 @@ class Most:
     why: str
 
     @classmethod
-    def of(cls, rows: int, row_bytes: int, waiting: int) -> "Most":
+    def of(cls, rows: int, row_bytes: int, waiting: int, shard_rows: int | None = None) -> "Most":
         """rows: of the data; row_bytes: of one in memory; waiting: batches that are read or written
-        at the same time, which may take a quarter of the free memory."""
+        at the same time, which may take a quarter of the free memory; shard_rows: those of a shard,
+        which end a batch."""
         fit = free_memory() // 4 // (waiting * max(1, row_bytes))
         bounds = [
             cls(rows, f"there are {counted(rows, 'row')}"),
             cls(max(1, fit), "twice as many would take too much memory while they wait"),
             cls(MOST, "more are not tried"),
         ]
+        if shard_rows is not None:
+            bounds.append(cls(shard_rows, f"--shard-rows is {shard_rows:,}, and ends a batch"))
         return min(bounds, key=lambda bound: bound.rows)
 
 

@@ -114,7 +114,7 @@ def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
         progress.say(text)
     if not finds:
         return setup
-    found = _found(answers, examples, tried_rows, pace)
+    found = _found(answers, examples, tried_rows, pace, storage.shard_rows)
     answers.batching.rows = found.rows
     _check_found(answers, examples, tried_rows)
     progress.say(str(found))
@@ -122,7 +122,11 @@ def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
 
 
 def _found(
-    answers: RunningTeacher, examples: Examples | TokenInputs, tried: int, pace: Pace
+    answers: RunningTeacher,
+    examples: Examples | TokenInputs,
+    tried: int,
+    pace: Pace,
+    shard_rows: int | None,
 ) -> Found:
     """The batch size that --batch-size auto stands for, found on the rows that were tried."""
     inputs = examples.first_readable(tried)[1]
@@ -130,6 +134,7 @@ def _found(
         len(examples),
         inputs.nbytes // len(inputs) + FLOAT_BYTES * answers.classes,
         2 * pace.readers + WRITES_IN_FLIGHT,
+        shard_rows,
     )
     if tried < min(TRIED, most.rows):  # twice as many were tried first
         most = Most(tried, f"{2 * tried:,} don't fit into memory")

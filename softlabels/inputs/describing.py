@@ -1,9 +1,10 @@
 """What the user reads about a source when it is opened: rows, inputs, classes, ids, oddities."""
 
 from collections import Counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -16,6 +17,7 @@ from softlabels.inputs.sources import Source
 from softlabels.system.humanize import counted, short
 
 SHOWN = 10
+LOOKED_AT = 1024  # rows, for numbers that float32 can't hold
 # as programs write a missing value, which stand in texts that were made of such values
 MISSING = ["NA", "N/A", "#N/A", "NaN", "nan", "<NA>", "null", "NULL", "None", "NaT"]
 
@@ -35,7 +37,7 @@ def describe(source: Source) -> list[str]:
         parts.append(f"input {source.columns.inputs[0]}")
     parts += [_ids(source)]
     text = f"data {source.name}, split {source.split}: " + "; ".join(parts)
-    notes = [*source.notes, *source.columns.notes, *_empty(source)]
+    notes = [*source.notes, *source.columns.notes, *_empty(source), *_rounded(source)]
     if source.labelled and source.class_names:
         modelled = source.known_classes is not None
         notes += warnings_of(source.class_names, modelled)
@@ -52,6 +54,51 @@ def describe(source: Source) -> list[str]:
             f"{span.high}; where these are two classes, call them 0 and 1"
         )
     return [text, *notes]
+
+
+def _rounded(source: Source) -> list[str]:
+    """Warnings about whole numbers that float32 can't hold, among the first rows: as inputs, such
+    as the numbers of accounts, they would become those of others in silence."""
+    if source.kind not in ("array", "columns") or source.runs_code:
+        return []
+    warnings = []
+    for name in source.columns.inputs:
+        dtype = _dtype(source.table.features[name])
+        whole = dtype.startswith(("int", "uint")) and not source.columns.apart
+        if not (whole or dtype == "float64"):  # a column that stays apart keeps its whole numbers
+            continue
+        cells = source.table.read([name], 0, min(len(source), LOOKED_AT))[name].combine_chunks()
+        values = _flat(cells)
+        with np.errstate(all="ignore"):
+            kept = values.astype(np.float32)
+            lost = (kept.astype(values.dtype) != values) & (values == np.floor(values))
+        lost &= np.isfinite(kept)  # others are refused, and named by their row
+        if lost.any():
+            place = int(np.flatnonzero(lost)[0])
+            warnings.append(
+                f"warning: the input {name!r} has {values[place]:.0f}, and models get float32, "
+                f"which makes {float(kept[place]):.0f} of it. If these numbers name rows or are "
+                f"times, leave the column out with --input-column; if they count, divide them, or "
+                f"take a constant off"
+            )
+    return warnings
+
+
+def _dtype(feature: Any) -> str:
+    """The type of the numbers of a column, or of those in its lists."""
+    while isinstance(feature, datasets.List):
+        feature = feature.feature
+    return str(getattr(feature, "dtype", ""))
+
+
+def _flat(cells: pa.Array) -> np.ndarray:
+    """All numbers in a column, or in its lists; empty ones are left out."""
+    if isinstance(cells, pa.ExtensionArray):
+        cells = cells.storage
+    while pa.types.is_nested(cells.type):
+        cells = cells.flatten()
+    values: np.ndarray = cells.drop_null().to_numpy(zero_copy_only=False)
+    return values
 
 
 def _empty(source: Source) -> list[str]:

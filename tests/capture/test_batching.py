@@ -89,7 +89,7 @@ def logits(out: Path) -> np.ndarray:
 @pytest.mark.parametrize(
     ("most", "size", "why"),
     [(100, 64, "128 don't fit into memory"), (20, 16, "32 don't fit into memory"),
-     (10_000, 512, "there are 600 rows")],
+     (10_000, 256, "--shard-rows is 400, and ends a batch")],
 )  # fmt: skip
 def test_a_batch_size_is_found_that_fits_and_the_dump_is_the_same(
     data, expected, tmp_path, most, size, why
@@ -201,8 +201,9 @@ class Turned(Full):
 
 @pytest.mark.usefixtures("sizes_gain")
 def test_a_teacher_that_depends_on_more_rows_than_were_tried_is_refused(data, tmp_path):
+    given = words(data, tmp_path / "d", shard_rows=600)
     with pytest.raises(TeacherError, match=r"in one of 512,.*in one of 256 .*--batch-size 256, in"):
-        softlabels.dump(teacher=Turned(10_000), batch_size="auto", **words(data, tmp_path / "d"))
+        softlabels.dump(teacher=Turned(10_000), batch_size="auto", **given)
     assert not (tmp_path / "d" / "plan.json").exists()
 
 

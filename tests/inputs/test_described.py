@@ -2,6 +2,8 @@
 
 from contextlib import suppress
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -52,3 +54,18 @@ def test_every_verb_says_them(table, tmp_path):
             verb(progress=heard, **options)
         assert heard.lines.count(FIRST) == 1, heard.lines
         assert "15 of 60 rows have no label in 'label'" in heard.lines
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [(pa.array([5, 16_777_217, 7]), "16777217"), (pa.array([0.5, 1e9 + 1, None]), "1000000001"),
+     (pa.array([[1, 2], [3, 2**40 + 1], [4, 5]]), "1099511627777"),
+     (pa.array([16_777_216, 2**40, -7]), None), (pa.array([0.1, 1e9 + 0.1, 1e300]), None),
+     (pa.array([1.0, 1e9, 2.0], pa.float32()), None)],
+)  # fmt: skip
+def test_whole_numbers_that_float32_lacks_are_said(tmp_path, values, shown):
+    pq.write_table(pa.table({"a": values, "b": [0.5, 1.5, 0.25]}), tmp_path / "x.parquet")
+    source = open_source(str(tmp_path / "x.parquet"), input_column="a")
+    warnings = [line for line in describe(source) if line.startswith("warning: the input 'a' has")]
+    assert len(warnings) == (shown is not None)
+    assert all(f"has {shown}, and models get float32" in line for line in warnings)
