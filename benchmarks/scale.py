@@ -1,10 +1,12 @@
-"""What trust costs: verify over reading, memory at ten times the rows, ranks over one process.
+"""What trust costs: verify over reading, memory at three sizes, ranks over one process.
 
-    python -m benchmarks.scale [--repeats 5] [--json FILE]
+    python -m benchmarks.scale [--repeats 5] [--rows 200000] [--only NAME] [--json FILE]
 
 Verify is compared with reading the same bytes (from the page cache, so against the fastest disk
 there could be) and with hashing them by as many threads. Memory is the largest anonymous memory of
-a process of its own; pages of mapped files, which the system takes back at will, are not in it.
+a process of its own, at one, three and ten times --rows; pages of mapped files, which the system
+takes back at will, are not in it. Inputs that a training keeps are memory that it shares with its
+workers, and stand apart.
 """
 
 import argparse
@@ -36,19 +38,20 @@ WATCHED = """
 import json, sys, threading, time
 import softlabels
 
-peak = [0]
+peak = [0, 0]
 
 def watch():
     while True:
         with open("/proc/self/status") as file:
-            kib = next(int(line.split()[1]) for line in file if line.startswith("RssAnon"))
-        peak[0] = max(peak[0], kib)
+            lines = [line.split() for line in file if line.startswith(("RssAnon", "RssShmem"))]
+        for number, line in enumerate(lines):
+            peak[number] = max(peak[number], int(line[1]))
         time.sleep(0.005)
 
 threading.Thread(target=watch, daemon=True).start()
 for verb, options in json.loads(sys.argv[1]):
     getattr(softlabels, verb)(**options)
-print(peak[0])
+print(*peak)
 """
 
 
@@ -56,6 +59,7 @@ def main() -> None:
     datasets.disable_progress_bars()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--rows", type=int, default=200_000, help="of the smallest data")
     parser.add_argument("--only", default="", help="verify, ranks or memory")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -67,7 +71,7 @@ def main() -> None:
         if options.only in "ranks":
             results |= rank_scaling(Path(place), options.repeats)
         if options.only in "memory":
-            results |= peak_memory(Path(place))
+            results |= peak_memory(Path(place), options.rows)
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n")
 
@@ -139,23 +143,32 @@ def _fine(codes: list[int]) -> None:
     assert not any(codes), codes
 
 
-def peak_memory(place: Path) -> dict:
+def peak_memory(place: Path, base: int) -> dict:
     results: dict[str, float] = {}
-    for name, rows in (("1 x", 200_000), ("10 x", 2_000_000)):
+    for rows in (base, 3 * base, 10 * base):
         options = made(place, f"m{rows}", 16, "mlp:32", 100, rows) | {"shard_rows": 10_000}
-        out = str(place / f"memory-{rows}")
+        out, student = str(place / f"memory-{rows}"), str(place / f"s{rows}.pt")
+        os.environ["SOFTLABELS_CACHE"] = str(place / f"cache-{rows}")
         # the first opening of a file by `datasets` converts it into its cache; that is not ours
         softlabels.plan(**options, out=out)
+        train = {
+            "dump": out, "source": options["data"], "student": "linear", "T": 2, "alpha": 1,
+            "epochs": 1, "batch_size": 256, "out": student,
+        }  # fmt: skip
         verbs = {
             "dump": ["dump", options | {"out": out}],
             "verify": ["verify", {"dump": out}],
             "resume": ["dump", options | {"out": out, "resume": True}],
+            "train": ["train", train],
+            "train again": ["train", train],
         }
         for verb, call in verbs.items():
             done = subprocess.run([sys.executable, "-c", WATCHED, json.dumps([call])],
                                   capture_output=True, text=True, check=True)  # fmt: skip
-            results[f"{verb}, {name}"] = int(done.stdout) / 1024
-            print(f"{verb:<7} {rows:>10,} rows {results[f'{verb}, {name}']:8.0f} MiB", flush=True)
+            anonymous, shared = (int(part) / 1024 for part in done.stdout.split())
+            results[f"{verb}, {rows:,}"] = anonymous
+            shown = f"{anonymous:8.0f} MiB and {shared:6.0f} shared"
+            print(f"{verb:<12} {rows:>10,} rows {shown}", flush=True)
     return {"peak anonymous MiB": results}
 
 
