@@ -108,6 +108,7 @@ class Examples(ChosenRows):
         self.device: torch.device | None = None  # where decoded inputs are kept, if not here
         self.cache: LocalCache | None = None
         self.progress = SILENT
+        self._part: Examples | None = None  # if no other rows will be asked for
         self._looked = time.monotonic()
         self._tried, self._beginning = False, threading.Lock()
 
@@ -161,6 +162,9 @@ class Examples(ChosenRows):
     def gather(self, rows: np.ndarray) -> Any:
         """The inputs of these rows as stored: uint8 images or raw numbers, [N, …], a tensor; or
         `NumberColumns`."""
+        if self._part is not None:
+            places = self._places[rows]
+            return self._part.gather(places) if (places >= 0).all() else self.gather_uncached(rows)
         if self._kept is None and self.cache is not None:
             if len(rows) > FEW_ROWS:  # a look at some is no reason to keep all
                 self.keep_all()
@@ -208,6 +212,22 @@ class Examples(ChosenRows):
                 self._kept.file.leave()
                 self.__dict__["_kept"] = None
 
+    def only(self, rows: np.ndarray) -> None:
+        """Before they are read: no other rows will be asked for, so that these alone are read ahead
+        and kept."""
+        every = len(np.unique(rows)) == len(self)
+        if every or not self.decodes_ahead or (self._kept is not None and self._kept.is_made):
+            return
+        rows = np.unique(rows)
+        hashes = None if self.hashes is None else self.hashes[rows]
+        part = Examples(self.source, self.preprocess, self.positions[rows], hashes)
+        part.device, part.cache, part.progress = self.device, self.cache, self.progress
+        part.__dict__["_samples"] = self._samples
+        part.prepare()
+        self._places = np.full(len(self), -1)
+        self._places[rows] = np.arange(len(rows))
+        self._part = part
+
     def finish(self, batch: Any) -> Any:
         """A batch from `gather` → float32 model inputs, on the batch's device; columns stay
         columns."""
@@ -234,7 +254,7 @@ class Examples(ChosenRows):
     @property
     def kept(self) -> bool:
         """Whether decoded inputs stay, in memory or in a mapped file."""
-        return self._kept is not None
+        return (self._part or self)._kept is not None
 
     @property
     def reads_ahead(self) -> bool:
@@ -271,7 +291,9 @@ class Examples(ChosenRows):
     def keep_all(self) -> None:
         """All rows will be asked for, epoch after epoch: inputs too many for the memory get a file
         of the cache, unless another process fills one or there is no room."""
-        if self._kept is None and self.decodes_ahead and get_worker_info() is None:
+        if self._part is not None:
+            self._part.keep_all()
+        elif self._kept is None and self.decodes_ahead and get_worker_info() is None:
             with self._beginning:
                 if not self._tried:
                     self._tried = True

@@ -84,6 +84,9 @@ class ViewedInputs(Examples):
         if self.cropping is None:
             self.inputs.keep_all()
 
+    def only(self, rows: np.ndarray) -> None:
+        self.inputs.only(self.numbers[rows])
+
     @property
     def kept(self) -> bool:
         return self.cropping is None and self.inputs.kept

@@ -127,6 +127,8 @@ class Job:
             data_seed=recipe.data_seed,
         )
         rows = np.sort(self.each[:, kept].ravel()), self.inputs[held]
+        if self.teacher is not None and isinstance(self.examples, Examples):
+            self.examples.only(np.concatenate(rows))
         share = smallest_share(len(rows[0]), recipe.batch_size, ranks.world, recipe.accumulate)
         seed_everything(recipe.seed)
         built = build(

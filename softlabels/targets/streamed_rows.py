@@ -282,6 +282,9 @@ class StreamedInputs(Examples):
         pictures: Tensor = self.rows.inputs_of(rows, preprocesses)
         return pictures
 
+    def only(self, rows: np.ndarray) -> None:
+        """Nothing is kept."""
+
     @property
     def kept(self) -> bool:
         return False

@@ -165,6 +165,14 @@ def test_other_steps_are_other_pictures(dump_folder, pictures, place):
     assert sorted(kept) == [[ROWS, 1, 4, 4], [ROWS, 1, 8, 8]]
 
 
+def test_rows_that_are_not_trained_on_are_not_decoded(dump_folder, place, decoded, tmp_path):
+    softlabels.train(dump=dump_folder, student="linear", epochs=2, rows=200, holdout=0.1,
+                     out=str(tmp_path / "s.pt"))  # fmt: skip
+    [about] = place.glob("*/about.json")
+    assert json.loads(about.read_text())["shape"] == [320, 1, 8, 8]
+    assert len(set(decoded)) <= 320 + 2, "besides a sample"
+
+
 def test_pictures_that_are_cropped_anew_each_epoch_are_not_kept(dump_folder, place, tmp_path):
     softlabels.train(
         dump=dump_folder, student="linear", epochs=1, out=str(tmp_path / "s.pt"),
