@@ -8,8 +8,13 @@ import hashlib
 import io
 import itertools
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -320,3 +325,38 @@ def test_other_pixels_are_refused_by_name(dump, place, monkeypatch, tmp_path):
     [finding] = softlabels.verify(dump=str(dump), source=True).findings
     assert re.search(message, finding.problem)
     assert len(softlabels.load(dump, inputs=False)) == 4 * COUNT
+
+
+@pytest.mark.slow
+def test_eight_views_killed_and_resumed_by_two_ranks_have_the_same_bytes(place, tmp_path):
+    given = words(place, views=8, shard_rows=20)
+    softlabels.dump(**given, out=str(tmp_path / "whole"))
+    out = tmp_path / "d"
+    process = run("dump", *options(given), "--out", out)
+    while not list(out.glob("commits/*.json")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert len(list(out.glob("commits/*.json"))) < 5
+    process = run("dump", *options(given), "--out", out, "--resume", "--json", ranks=2)
+    said, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert len(said.splitlines()) == 2
+    assert harm.contents(out) == harm.contents(tmp_path / "whole")
+    batch = softlabels.load(out)[:]
+    assert set(batch["view"].tolist()) == set(range(9))
+    assert torch.equal(seen(batch["input"]), batch["logits"])
+
+
+def options(given: dict) -> list[object]:
+    return [word for key, value in given.items() for word in (f"--{key.replace('_', '-')}", value)]
+
+
+def run(*given: object, ranks: int = 1) -> subprocess.Popen:
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    command = [sys.executable, *(launcher if ranks > 1 else []), "-m", "softlabels"]
+    return subprocess.Popen(
+        [*command, *map(str, given)], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
+    )  # fmt: skip

@@ -5,12 +5,7 @@ tests/store/test_views.py.
 """
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from itertools import chain
 from pathlib import Path
 
@@ -101,37 +96,6 @@ def test_views_depend_on_the_data_seed_and_not_on_how_a_dump_is_run(dump, teache
     torch.testing.assert_close(logits["a"], logits["b"], rtol=1e-2, atol=1e-2)
     with pytest.raises(AlignmentError, match=r"same id and other shift_(down|right) of their view"):
         softlabels.load({"a": dump, "b": tmp_path / "other"})
-
-
-def run(*words: object, ranks: int = 1) -> subprocess.Popen:
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    command = [sys.executable, *(launcher if ranks > 1 else []), "-m", "softlabels"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        [*command, *map(str, words)], env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-
-
-def dumping(teacher: str, out: Path, *words: object) -> list[object]:
-    options = [w for k, v in WORDS.items() for w in (f"--{k.replace('_', '-')}", v)]
-    return ["dump", "--teacher", teacher, "--out", out, *options, *words]
-
-
-@pytest.mark.slow
-def test_a_kill_loses_nothing_and_two_ranks_go_on_with_it(dump, teacher, tmp_path):
-    out = tmp_path / "d"
-    process = run(*dumping(teacher, out))
-    while not list(out.glob("commits/*.json")):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    process = run(*dumping(teacher, out, "--resume", "--json"), ranks=2)
-    said, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    assert len(said.splitlines()) == 2
-    assert harm.contents(out) == harm.contents(dump)
 
 
 def test_a_resume_draws_the_same_views_or_is_refused(dump, teacher, tmp_path):
