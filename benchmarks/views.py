@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--teacher-epochs", type=int)
-    parser.set_defaults(batch_size=256)
+    parser.set_defaults(batch_size=64)
     parser.add_argument("--rows", type=int, help="of the students; the teacher learns from all")
     parser.add_argument("--pictures", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=5)
@@ -121,6 +121,11 @@ def compare(
     if not Path(checkpoint).exists():
         softlabels.fit(data=train, out=checkpoint, **recipe, **teacher)
     print(f"teacher: {errors(checkpoint, test)} errors of {len(softlabels.examples(test)):,}")
+    if given.rows:
+        few = str(place / "few.parquet")
+        every = datasets.Dataset.from_parquet(train)
+        every.shuffle(seed=0).select(range(given.rows)).to_parquet(few)
+        train = few
     kept = {"teacher": checkpoint, "data": train, "device": "cpu", "batch_size": 256}
     clean, views = place / "clean", place / "views"
     if not clean.exists():
@@ -130,7 +135,6 @@ def compare(
     ways: dict[str, dict[str, Any]] = {"clean alone": {"dump": str(clean)}}
     ways |= {f"clean and V = {v}": {"dump": str(views), "views": v} for v in COUNTS}
     found: dict[str, list[int]] = {name: [] for name in ["hard labels", *ways]}
-    recipe |= {"rows": given.rows}
     for seed in range(given.seeds):
         hard = {"model": student["student"], "epochs": student["epochs"], "data": train}
         softlabels.fit(**hard, **recipe, seed=seed, out=out)

@@ -58,3 +58,26 @@ def test_labels_only_gives_the_bytes_of_a_dump_without_inputs(
     assert table.views.tolist() == softlabels.load(original, inputs=False).views.tolist()
     facts = softlabels.info(tmp_path / "bare")["facts"]
     assert (facts["rows"], facts["inputs"], facts["inputs stored"]) == (3600, 1200, "none")
+
+
+def trained(dump: str | Path, folder: Path) -> dict[str, torch.Tensor]:
+    """The weights of a student that has seen each of eight views."""
+    out = str(folder / "s.pt")
+    softlabels.train(dump=str(dump), T=4, student="linear", epochs=9, views=8, out=out)
+    return torch.load(out, weights_only=True)["state_dict"]
+
+
+@pytest.mark.slow
+def test_a_student_of_eight_pulled_views_is_that_of_the_views_that_were_pushed(
+    owner, stranger, teacher, repo, tmp_path
+):
+    words = "random_crop(8, 1)|flip|jitter(1)|color_jitter(0.4, 0.4)|erase(0.3)"
+    softlabels.dump(teacher=teacher, out=str(tmp_path / "d"), views=8, augment=words)
+    owner(work.push, str(tmp_path / "d"), repo)
+    stranger(work.pull, repo, out=str(tmp_path / "pulled"))
+    verdict = softlabels.verify(dump=str(tmp_path / "pulled"), source=True)
+    assert verdict.good
+    assert verdict.views_made > 100
+    ours, theirs = (trained(tmp_path / name, tmp_path) for name in ("d", "pulled"))
+    for name, weights in ours.items():
+        assert torch.equal(weights, theirs[name]), name
