@@ -4,6 +4,7 @@ That inputs, views and targets of a row agree is in tests/test_views_road.py.
 """
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,12 @@ import torch
 
 import softlabels
 from softlabels.errors import UsageError
+from softlabels.inputs import decoding
+from softlabels.inputs.decoding import decode_image
 from softlabels.students import state_file
 from softlabels.targets.soft_dataset import SoftDataset
-from tests.conftest import Lines
+from tests.conftest import Lines, save_script
+from tests.students.test_augment import RESIZED, Flat, photos  # noqa: F401
 from tests.students.test_ranks import train_in_two, weights
 from tests.students.test_resume import assert_same_training, options
 
@@ -136,3 +140,39 @@ def test_views_that_are_not_there_are_refused(dumps, dump_folder, tmp_path):
         with pytest.raises(UsageError, match=message):
             softlabels.train(dump=dump, views=views, student="linear", epochs=1, out=out)
     assert not out.exists()
+
+
+def test_cropped_views_are_decoded_ahead_once_an_epoch(photos, tmp_path, monkeypatch):  # noqa: F811
+    """In training, the clean view once for all epochs; in a loop of timm they are the same ones."""
+    out = tmp_path / "d"
+    teacher = save_script(Flat(), tmp_path / "flat.pt")
+    augment = "random_resized_crop(8)|flip"
+    softlabels.dump(teacher=teacher, data=photos, preprocess=RESIZED, out=str(out), views=2,
+                    augment=augment, batch_size=9)  # fmt: skip
+    dataset = softlabels.load(out, streaming=True)
+    expected = {(id, view): row for view in (0, 1, 2) for id, row in pictures(dataset.view(view))}
+    decoded: list[str] = []
+    threads: set[str] = set()
+
+    def decode(cell, preprocess, id, *extra):
+        decoded.append(str(id))
+        threads.add(threading.current_thread().name)
+        return decode_image(cell, preprocess, id, *extra)
+
+    monkeypatch.setattr(decoding, "decode_image", decode)
+    softlabels.train(dump=str(out), student="linear", epochs=4, holdout=0.25, batch_size=9,
+                     out=str(tmp_path / "s.pt"))  # fmt: skip
+    assert 36 * 3 + 48 <= len(decoded) < 36 * 3 + 48 + 10, "a few more are tried at the beginning"
+    assert any(name.startswith("ahead") for name in threads)
+    config = {"input_size": (3, 8, 8), "mean": [0.0] * 3, "std": [1 / 255] * 3}
+    loader = softlabels.TimmLoader(out, config, 10, shuffle=False)
+    for view in (0, 1, 2):
+        rows = dataset.view(view)[:]
+        inputs = torch.cat([input for input, _ in loader])
+        for id, input in zip(rows["id"], inputs, strict=True):
+            assert torch.equal(input, expected[id, view] * 255)
+
+
+def pictures(dataset):
+    rows = dataset[:]
+    return zip(rows["id"], rows["input"], strict=True)
