@@ -253,18 +253,17 @@ def test_targets_stay_those_of_their_rows(dump, tmp_path, monkeypatch):
     assert losses[1] > 1e-3
 
 
-def test_what_is_said(photos, cli):
-    done = cli("fit", "--data", photos, "--model", "linear", "--epochs", 1, "--preprocess",
-               "rgb|resize(9, bicubic)|center_crop(8)|scale(255)", "--augment",
-               "random_resized_crop(8)|flip")  # fmt: skip
-    assert done.code == 0, done.err
+def test_what_is_said(photos, tmp_path):
+    lines, words = Lines(), {"data": photos, "model": "linear", "epochs": 1}
+    words |= {"preprocess": "rgb|resize(9, bicubic)|center_crop(8)|scale(255)"}
+    words["out"] = str(tmp_path / "t.pt")
+    softlabels.fit(augment="random_resized_crop(8)|flip", progress=lines, **words)
     assert (
         "random_resized_crop(8) crops source pictures, in the place of "
-        "resize(9, bicubic, torch)|center_crop(8), bicubic by torch" in done.err
+        "resize(9, bicubic, torch)|center_crop(8), bicubic by torch" in str(lines)
     )
-    wrong = cli("fit", "--data", photos, "--augment", "flop")
-    assert (wrong.code, wrong.out) == (2, "")
-    assert "--augment: no word 'flop'; did you mean flip?" in wrong.err
+    with pytest.raises(UsageError, match=r"--augment: no word 'flop'; did you mean flip\?"):
+        softlabels.fit(augment="flop", **words)
 
 
 def test_what_can_not_be_augmented_is_refused(dump, photos, squares, tmp_path, monkeypatch):

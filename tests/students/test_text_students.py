@@ -320,17 +320,17 @@ def test_pairs_with_several_labels_in_fp16(tmp_path, cli):
     config.save_pretrained(tmp_path / "small")
     some = [["good"], [], ["bad", "fair"], ["bad"]]
     write(tmp_path / "d.jsonl", a=columns[0], b=columns[1], labels=some * 10)
-    pair = ["--data", "d.jsonl", "--input-column", "a,b", "--label-column", "labels"]
-    done = cli("dump", "--teacher", "hf:net", *pair, "--task", "multilabel", "--out", "dump")
-    assert done.code == 0, done.err
+    pair = {"data": str(tmp_path / "d.jsonl"), "input_column": "a,b", "label_column": "labels"}
+    dump, out = str(tmp_path / "dump"), str(tmp_path / "s.pt")
+    teacher = f"hf:{tmp_path / 'net'}"
+    softlabels.dump(teacher=teacher, **pair, task="multilabel", out=dump)
     shown = cli("show", "dump", "--rows", 1).out
     assert f"    a: {columns[0][0]}"[:60] in shown
     assert f"    b: {columns[1][0]}"[:60] in shown
     assert "label good *" in shown
-    done = cli("train", "dump", "--student", "hf:small", "--T", 2, "--epochs", 2, "--lr", 0.01,
-               "--batch-size", 8, "--precision", "fp16", "--out", "s.pt")  # fmt: skip
-    assert done.code == 0, done.err
-    checkpoint = Checkpoint.read(tmp_path / "s.pt")
+    result = softlabels.train(dump=dump, student=f"hf:{tmp_path / 'small'}", T=2, epochs=2, lr=0.01,
+                              batch_size=8, precision="fp16", out=out)  # fmt: skip
+    checkpoint = result.checkpoint
     logits = torch.from_numpy(alone(tmp_path / "net", rebuilt(checkpoint), *columns))
     numbers = {name: place for place, name in enumerate(["bad", "fair", "good"])}
     expected = torch.zeros(40, 3)
@@ -338,23 +338,22 @@ def test_pairs_with_several_labels_in_fp16(tmp_path, cli):
         for name in some[row % 4]:
             expected[row, numbers[name]] = 1
     loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, expected, reduction="sum")
-    done = cli("eval", "s.pt", *pair, "--split", "train", "--against", "dump", "--json")
-    assert done.code == 0, done.err
-    assert done.value["nll"] == pytest.approx(float(loss) / 40, rel=1e-4)
+    measured = softlabels.evaluate(checkpoint=out, **pair, split="train", against=dump)
+    assert measured["nll"] == pytest.approx(float(loss) / 40, rel=1e-4)
     stored = every(DumpReader(Folder(str(tmp_path / "dump"))))
     theirs, ours = torch.from_numpy(stored).double().sigmoid(), logits.double().sigmoid()
     kl = theirs * (theirs / ours).log() + (1 - theirs) * ((1 - theirs) / (1 - ours)).log()
-    assert done.value["against"]["kl"] == pytest.approx(float(kl.sum()) / 40, rel=2e-3)
+    assert measured["against"]["kl"] == pytest.approx(float(kl.sum()) / 40, rel=2e-3)
 
 
 @pytest.mark.parametrize("kind", [Plain, Pooled])
-def test_own_modules_that_take_tokens(made, tmp_path, kind, cli):
-    """A factory on the command line, with a model of transformers inside and without."""
+def test_own_modules_that_take_tokens(made, tmp_path, kind):
+    """A factory by its name, with a model of transformers inside and without."""
     factory = "tests.text_models:" + ("Plain" if kind is Plain else "make_pooled")
-    words = ["train", made / "dump", "--student", factory, "--T", 2, "--epochs", 1, "--out", "s.pt"]
-    done = cli(*words, "--tokenizer", made / "net", "--batch-size", 16)
-    assert done.code == 0, done.err
-    checkpoint = Checkpoint.read(tmp_path / "s.pt")
+    out = str(tmp_path / "s.pt")
+    softlabels.train(dump=str(made / "dump"), student=factory, T=2, epochs=1, batch_size=16,
+                     tokenizer=str(made / "net"), out=out)  # fmt: skip
+    checkpoint = Checkpoint.read(Path(out))
     module = Plain(3) if kind is Plain else make_pooled()
     module.load_state_dict(checkpoint.state_dict)
     tokenizer, texts = make_tokenizer(), sentences(ROWS)
@@ -363,10 +362,9 @@ def test_own_modules_that_take_tokens(made, tmp_path, kind, cli):
         logits = torch.cat([module(t["input_ids"], t["attention_mask"]) for t in given])
     labels = torch.tensor([["bad", "fair", "good"].index(label) for label in labels_of(texts)])
     expected = torch.nn.functional.cross_entropy(logits, labels)
-    done = cli("eval", "s.pt", "--data", made / "d.csv", "--split", "train", "--input-column",
-               "text", "--model", factory, "--json")  # fmt: skip
-    assert done.code == 0, done.err
-    assert done.value["nll"] == pytest.approx(float(expected), rel=1e-4)
+    measured = softlabels.evaluate(checkpoint=out, data=str(made / "d.csv"), split="train",
+                                   input_column="text", model=factory)  # fmt: skip
+    assert measured["nll"] == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_modules_that_do_not_take_tokens_or_no_mask_are_refused(made, tmp_path):

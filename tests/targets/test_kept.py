@@ -47,7 +47,7 @@ def same(a: torch.Tensor, b: np.ndarray) -> bool:
     return a.dtype == torch.from_numpy(b).dtype and np.array_equal(a.numpy(), b)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     rows=st.integers(1, 90), classes=st.integers(1, 40), group=st.sampled_from([1, 4, 16, 64]),
     shard_rows=st.integers(1, 100), dtype=st.sampled_from(["float16", "float32"]),
@@ -275,6 +275,7 @@ def test_workers_of_a_dataloader_share_what_was_decoded(tmp_path):
     assert same(whole(dataset), LOGITS)
 
 
+@pytest.mark.slow
 def test_a_spawned_worker_opens_the_dump_again(dump_folder):
     dataset = softlabels.load(dump_folder, T=2)
     loader = DataLoader(dataset, batch_size=600, num_workers=1, multiprocessing_context="spawn")

@@ -21,9 +21,9 @@ class Flat(torch.nn.Module):
         return x.flatten(1)[:, :3]
 
 
-@settings(max_examples=25)
+@settings(max_examples=20)
 @given(
-    writer=st.sampled_from([None, *OTHER_WRITERS]), shard_rows=st.integers(90, 400),
+    writer=st.sampled_from([None, *OTHER_WRITERS]), shard_rows=st.integers(60, 200),
     how=st.sampled_from([{"keep": "disk"}, {"streaming": True}]),
     cached=st.booleans(), shuffle=st.booleans(), data=st.data(),
 )  # fmt: skip
@@ -31,7 +31,8 @@ def test_chosen_shards_give_their_rows_and_no_other_file_is_looked_at(
     tmp_path_factory, writer, shard_rows, how, cached, shuffle, data
 ):
     folder = tmp_path_factory.mktemp("d")
-    make_dump(folder, LOGITS, 16, shard_rows, OTHER_WRITERS.get(writer))
+    logits = LOGITS[:300]
+    make_dump(folder, logits, 16, shard_rows, OTHER_WRITERS.get(writer))
     files = sorted(folder.glob("data/*"))
     chosen = data.draw(st.sets(st.integers(0, len(files) - 1), min_size=1))
     for number, file in enumerate(files):
@@ -39,14 +40,14 @@ def test_chosen_shards_give_their_rows_and_no_other_file_is_looked_at(
             file.unlink()
     cache = tmp_path_factory.mktemp("cache") if cached else False
     dataset = softlabels.load(folder, T=2, inputs=False, shards=chosen, cache=cache, **how)
-    rows = [row for number in sorted(chosen) for row in range(1000) if row // shard_rows == number]
+    rows = [row for number in sorted(chosen) for row in range(300) if row // shard_rows == number]
     assert len(dataset) == len(rows)
-    batches = list(dataset.batches(64, shuffle=shuffle))
+    batches = list(dataset.batches(32, shuffle=shuffle))
     dataset.settle()
     ids = torch.cat([batch["id"] for batch in batches])
     assert sorted(ids.tolist()) == rows
     assert torch.equal(
-        torch.cat([b["logits"] for b in batches]), torch.from_numpy(LOGITS[ids.numpy()])
+        torch.cat([b["logits"] for b in batches]), torch.from_numpy(logits[ids.numpy()])
     )
     assert torch.equal(torch.cat([b["label"] for b in batches]), ids % 10)
 

@@ -24,24 +24,24 @@ def ids(batches) -> list[list[int]]:
     return [batch["id"].tolist() for batch in batches]
 
 
-@settings(max_examples=25)
+@settings(max_examples=20)
 @given(
     writer=st.sampled_from([None, *OTHER_WRITERS]), group=st.sampled_from([7, 16, 300]),
-    shard_rows=st.integers(200, 1000), seed=st.integers(0, 99), shuffle=st.booleans(),
+    shard_rows=st.integers(100, 300), seed=st.integers(0, 99), shuffle=st.booleans(),
 )  # fmt: skip
 def test_streamed_rows_are_the_stored_ones(
     tmp_path_factory, writer, group, shard_rows, seed, shuffle
 ):
     folder = tmp_path_factory.mktemp("d")
-    make_dump(folder, LOGITS, group, shard_rows, OTHER_WRITERS.get(writer))
+    make_dump(folder, LOGITS[:300], group, shard_rows, OTHER_WRITERS.get(writer))
     seen = []
-    for batch in load(folder).batches(64, shuffle=shuffle, seed=seed):
+    for batch in load(folder).batches(32, shuffle=shuffle, seed=seed):
         rows = batch["id"].numpy()
         assert np.array_equal(batch["logits"].numpy(), LOGITS[rows])
         assert batch["label"].tolist() == (rows % 10).tolist()
         seen += rows.tolist()
-    assert sorted(seen) == list(range(1000))
-    assert (seen == list(range(1000))) is not shuffle
+    assert sorted(seen) == list(range(300))
+    assert (seen == list(range(300))) is not shuffle
 
 
 def test_nothing_is_written(tmp_path):
@@ -102,7 +102,7 @@ def test_inputs_are_joined_and_checked(tmp_path, store_inputs):
 
 
 def test_a_student_learns_from_a_stream(dump_folder, tmp_path, monkeypatch):
-    words = {"dump": dump_folder, "T": 4, "epochs": 15, "batch_size": 64, "lr": 1e-2}
+    words = {"dump": dump_folder, "T": 4, "epochs": 6, "batch_size": 32, "lr": 2e-2}
     words["student"] = "linear"
     streamed = softlabels.train(**words, streaming=True, out=str(tmp_path / "a.pt"))
     kept = softlabels.train(**words, out=str(tmp_path / "b.pt"))

@@ -158,13 +158,18 @@ def test_what_comes_afterwards_keeps_rows_and_soft_targets_together(dump_folder,
     check(soft.sort("id"), sorted(ids))
     mapped = soft.map(lambda row: {"top": int(row["soft_target"].argmax())})
     assert mapped.with_format(None)["top"][:] == targets(dump_folder, ids).argmax(-1).tolist()
+    with pytest.raises(TypeError, match="format kwargs must be JSON serializable"):
+        soft.save_to_disk(str(tmp_path / "saved"))
+
+
+@pytest.mark.slow
+def test_a_spawned_worker_gives_soft_targets_too(dump_folder, plain):
+    ids = [7, 3, 1000, 3, 15, 2]
     torchy = softlabels.with_soft_targets(
         plain.with_format("torch", columns=["x"]), dump_folder, T=2
     )
     loader = DataLoader(torchy, batch_size=4, num_workers=1, multiprocessing_context="spawn")
     assert torch.equal(torch.cat([b["soft_target"] for b in loader]), targets(dump_folder, ids))
-    with pytest.raises(TypeError, match="format kwargs must be JSON serializable"):
-        soft.save_to_disk(str(tmp_path / "saved"))
 
 
 def test_columns_that_a_map_adds_come_along(dump_folder, plain):
