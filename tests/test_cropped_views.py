@@ -40,7 +40,7 @@ from tests.conftest import save_script
 from tests.dumps import rewrite
 
 SIZE = 20, 24
-COUNT = 90
+COUNT, SHARD = 60, 24
 STEPS = "upright|rgb|resize(30, bilinear, pillow)|center_crop(20, 24)|scale(255)"
 FILL = 124, 116, 104
 AUGMENT = (
@@ -95,7 +95,7 @@ def place(tmp_path_factory) -> Path:
 def words(place: Path, **changes) -> dict:
     return {
         "teacher": str(place / "t.pt"), "data": str(place / "photos.parquet"), "id_column": "name",
-        "views": 3, "augment": AUGMENT, "data_seed": 3, "shard_rows": 40, "batch_size": 16,
+        "views": 3, "augment": AUGMENT, "data_seed": 3, "shard_rows": SHARD, "batch_size": 16,
         "preprocess": STEPS, "dtype": "float32",
     } | changes  # fmt: skip
 
@@ -177,7 +177,7 @@ def test_boxes_and_flips_are_drawn_for_each_view(dump):
     assert names[-1] == "view_hash"
 
 
-@pytest.mark.parametrize("change", [{"batch_size": 3}, {"batch_size": 90, "workers": 3}])
+@pytest.mark.parametrize("change", [{"batch_size": 3}, {"batch_size": 60, "workers": 3}])
 def test_how_a_dump_is_run_changes_no_byte(dump, place, change, tmp_path):
     softlabels.dump(**words(place, **change), out=str(tmp_path / "d"))
     ours, theirs = harm.contents(tmp_path / "d"), harm.contents(dump)
@@ -198,9 +198,9 @@ def test_a_picture_is_decoded_once_for_all_its_views(place, tmp_path, monkeypatc
     (out / "softlabels.json").unlink()
     (out / "commits" / "00001.json").unlink()
     monkeypatch.setattr(rendering.Picture, "_decoded", counting)
-    assert softlabels.dump(**words(place), out=str(out), resume=True).rows_run == 40
+    assert softlabels.dump(**words(place), out=str(out), resume=True).rows_run == SHARD
     tried = {encoded(number) for number in range(16)}  # before the dump begins
-    assert {decoded[encoded(n)] for n in range(40, 80) if encoded(n) not in tried} == {1}
+    assert {decoded[encoded(n)] for n in range(SHARD, 2 * SHARD) if encoded(n) not in tried} == {1}
 
 
 @pytest.mark.parametrize("stored", ["original", "resized(40)", "resized(40, png)"])
@@ -209,7 +209,7 @@ def test_stored_pictures_show_what_the_teacher_saw(place, dump, stored, tmp_path
     out = tmp_path / "d"
     softlabels.dump(**words(place, store_inputs=stored), out=str(out))
     source = str(place / "photos.parquet")
-    rows = np.random.default_rng(1).permutation(4 * COUNT)[:100]
+    rows = np.random.default_rng(1).permutation(4 * COUNT)[:80]
     for how in ({}, {"streaming": True}, {"source": source}):
         batch = softlabels.load(out, **how).take(rows)
         assert torch.equal(seen(batch["input"]), batch["logits"]), how
@@ -257,7 +257,7 @@ def changed(dump: Path, out: Path, name: str, value: object) -> Path:
     [
         ("crop_top", -3, "cut from .* pixels at -3 down, .* are wrong", "crop_top -3, .* no negat"),
         ("crop_left", 2**31 - 1, "2147483647 right, and its picture has .* wrong", "not cut where"),
-        ("crop_height", 2**31 - 1, "from 2147483647×", "are not cut where .* first id né-39 in vi"),
+        ("crop_height", 2**31 - 1, "from 2147483647×", "are not cut where .* first id né-23 in vi"),
         ("crop_width", 0, "×0 pixels at", "crop_width 0: a part .* at least a pixel"),
         ("window_left", 32767, "window_left of a view is 32767, and a win", "window_left of vi"),
         ("view_hash", 7, None, "has a view_hash, and by the data seed 3 it is one .* without"),
@@ -266,13 +266,13 @@ def changed(dump: Path, out: Path, name: str, value: object) -> Path:
 def test_columns_that_lie_are_named(dump, tmp_path, name, value, problem, found):
     lying = changed(dump, tmp_path / "d", name, value)
     dataset = softlabels.load(lying)
-    last = dataset.view(3).rows_of(["né-39"])
+    last = dataset.view(3).rows_of(["né-23"])
     if problem is not None:
         with pytest.raises(SourceError, match=problem):
             dataset.view(3).take(last)
         with pytest.raises(SourceError, match=problem):
             softlabels.load(lying, streaming=True).view(3).take(last)
-    assert len(dataset.view(1)[:40]["id"]) == 40, "others are read"
+    assert len(dataset.view(1)[:SHARD]["id"]) == SHARD, "others are read"
     findings = softlabels.verify(dump=str(lying), source="not cut" in found).findings
     assert any(re.search(found, finding.problem) for finding in findings), findings
 
@@ -294,7 +294,7 @@ def test_a_picture_that_changed_is_refused(dump, place, tmp_path):
         one.take(one.rows_of(["né-4", "né-5"]))
     verdict = softlabels.verify(dump=str(dump), source=True, data=data)
     assert [
-        "1 of 90 inputs are not what the teacher saw" in f.problem for f in verdict.findings
+        "1 of 60 inputs are not what the teacher saw" in f.problem for f in verdict.findings
     ] == [True]
 
 

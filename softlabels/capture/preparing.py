@@ -114,7 +114,7 @@ def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
         progress.say(text)
     if not finds:
         return setup
-    found = _found(answers, examples, tried_rows, pace, storage.shard_rows)
+    found = _found(answers, examples, tried_rows, pace, storage.shard_rows, views.answers_each)
     answers.batching.rows = found.rows
     _check_found(answers, examples, tried_rows)
     progress.say(str(found))
@@ -127,12 +127,14 @@ def _found(
     tried: int,
     pace: Pace,
     shard_rows: int | None,
+    answers_each: int,
 ) -> Found:
-    """The batch size that --batch-size auto stands for, found on the rows that were tried."""
+    """The batch size that --batch-size auto stands for, found on the rows that were tried.
+    answers_each: how many wait in memory for each picture"""
     inputs = examples.first_readable(tried)[1]
     most = Most.of(
         len(examples),
-        inputs.nbytes // len(inputs) + FLOAT_BYTES * answers.classes,
+        inputs.nbytes // len(inputs) + FLOAT_BYTES * answers.classes * answers_each,
         2 * pace.readers + WRITES_IN_FLIGHT,
         shard_rows,
     )

@@ -47,6 +47,13 @@ class Views:
             "data_seed": self.data_seed or 0,
         }
 
+    @property
+    def answers_each(self) -> int:
+        """How many answers there are to each picture in memory: one where each view has a picture
+        of its own."""
+        cut = self.augment is not None and parse_augment(self.augment).crop is not None
+        return 1 if cut else len(self.fields["views"])
+
     def shape(self, inputs: Examples) -> list[int] | None:
         """Of the pictures and their views, [C, H, W]; None for no views. Raises UsageError for
         inputs that have no such views."""

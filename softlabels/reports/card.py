@@ -223,7 +223,7 @@ def _seen_by(plan: Plan) -> str:
 
 
 def _parameters_sentence(plan: Plan) -> str:
-    columns = " and ".join(f"`{name}`" for name in plan.parameters)
+    columns = ", ".join(f"`{name}`" for name in plan.parameters)
     return f"How the teacher saw a row's input is in {columns}; sizes and places are in pixels."
 
 

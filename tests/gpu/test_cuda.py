@@ -253,8 +253,9 @@ def test_pinned_batches_of_workers(dump_folder):
     assert next(iter(dataset.batches(9, workers=1, pin_memory=True)))["logits"].is_pinned()
 
 
-def test_views_are_shown_alike_on_both(teacher, tmp_path):
-    words = {"teacher": teacher, "views": 2, "augment": "jitter(2)"}
+@pytest.mark.parametrize("augment", ["jitter(2)", "random_resized_crop(8)|random_crop(8, 1)|flip"])
+def test_views_are_shown_alike_on_both(teacher, tmp_path, augment):
+    words = {"teacher": teacher, "views": 2, "augment": augment}
     for device in ("cpu", "cuda"):
         softlabels.dump(**words, device=device, out=str(tmp_path / device))
     both = softlabels.load({name: tmp_path / name for name in ("cpu", "cuda")}, inputs=False)
@@ -262,7 +263,10 @@ def test_views_are_shown_alike_on_both(teacher, tmp_path):
     torch.testing.assert_close(stored["cuda"].float(), stored["cpu"].float(), rtol=0, atol=2e-2)
     rows = np.random.default_rng(0).permutation(3600)[:500]
     kept = softlabels.load(tmp_path / "cuda", keep="gpu", device="cuda").take(rows)
-    assert kept["input"].is_cuda
+    # what is cut from source pictures is decoded for each batch
+    assert kept["input"].is_cuda == (augment == "jitter(2)")
+    drawn = [DumpReader(Folder(tmp_path / name)) for name in ("cpu", "cuda")]
+    assert np.array_equal(drawn[0].view_hashes, drawn[1].view_hashes)
     here = softlabels.load(tmp_path / "cuda").take(rows)
     for name in ("id", "view", "logits"):
         assert torch.equal(kept[name].cpu(), here[name]), name
