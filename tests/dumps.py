@@ -80,15 +80,16 @@ def write_shard(
 def make_dump(
     where: Path, logits: np.ndarray, group: int = 16, shard_rows: int | None = None,
     rewritten: dict | None = None, change: Callable[[int, pa.Table], pa.Table] | None = None,
-    ids: np.ndarray | None = None,
+    ids: np.ndarray | None = None, augment: str = "jitter(2)", side: int = 8, first: int = 0,
 ) -> Path:  # fmt: skip
-    """A whole dump of these logits, [N, C] or with views [V, N, C]: ours, or `rewritten` by another
-    writer of Parquet with these words; `change` makes another table of a shard's."""
+    """A whole dump of these logits, [N, C] or with views [V, N, C], from `first` on, of pictures of
+    this side: ours, or `rewritten` by another writer of Parquet with these words; `change` makes
+    another table of a shard's."""
     rows, classes = logits.shape[-2:]
     words: dict = {"shard_inputs": shard_rows or rows}
     if logits.ndim == 3:
-        words |= {"views": [*range(len(logits))], "augment": "jitter(2)", "data_seed": 7}
-        words["view_shape"] = [1, 8, 8]
+        words |= {"views": [*range(first, first + len(logits))], "augment": augment, "data_seed": 7}
+        words["view_shape"] = [3, side, side]
     plan = make_plan(rows, classes, str(logits.dtype), group, ids, **words)
     folder = Folder(where)
     folder.write_json("plan.json", plan.as_json)

@@ -23,7 +23,7 @@ pictures (see `cropping`); the others work on what the preprocessing made of the
 
 import difflib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -75,6 +75,19 @@ class Augment:
         for step in self.steps:
             columns |= step.columns
         return columns
+
+    def is_at_another_size(self, other: "Augment") -> bool:
+        """Whether the same parameters show the same part of an input by the other one, scaled to
+        another size."""
+        crops = [
+            augment.crop and replace(augment.crop, height=1, width=1) for augment in (self, other)
+        ]
+        # places, sizes and shifts in pixels of what is shown are int16
+        return (
+            "int16" not in self.columns.values()
+            and crops[0] == crops[1]
+            and replace(self, crop=None) == replace(other, crop=None)
+        )
 
     def on(self, shape: list[int], what: str) -> "Augment":
         """The same for inputs of this shape. Raises UsageError for inputs that are no pictures

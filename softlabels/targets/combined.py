@@ -181,6 +181,7 @@ class SideBySide(SoftDataset):
         ours, places = self._first.reader, {}
         for name, dump in self.dumps.items():
             theirs = dump.reader
+            _check_views(ours, theirs)
             where = _find_rows(theirs, ours)
             missing = np.flatnonzero(where < 0)
             if len(missing):
@@ -258,6 +259,25 @@ class SideBySide(SoftDataset):
     @property
     def preprocess(self) -> Preprocess:
         return self._first.preprocess
+
+
+def _check_views(ours: DumpReader, theirs: DumpReader) -> None:
+    """Raises AlignmentError where a view of the same number shows another thing: columns that only
+    one of them has, the order of the words and what they fill with can't be compared row by row."""
+    mine, others = ours.plan.augmentation, theirs.plan.augmentation
+    if mine is None or others is None:  # then of view 0 alone there can be rows in both
+        return
+    sizes = [(reader.plan.view_shape or [])[1:] for reader in (ours, theirs)]
+    same = mine == others if sizes[0] == sizes[1] else mine.is_at_another_size(others)
+    if not same:
+        first, second = (
+            f"{reader.folder} are drawn by {reader.plan.augment} of {size[0]}×{size[1]} pixels"
+            for reader, size in zip((ours, theirs), sizes, strict=True)
+        )
+        raise AlignmentError(
+            f"the views of {first}, those of {second}: their teachers saw other pictures in views "
+            f"of the same number. {ONE_SOURCE}, drawn alike"
+        )
 
 
 def _find_rows(theirs: DumpReader, ours: DumpReader) -> np.ndarray:

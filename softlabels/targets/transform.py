@@ -42,8 +42,9 @@ def with_soft_targets(
 
     options: those of `load`, such as `keep`
 
-    view: the view of the soft targets, if the dump has several; rows of
-    `datasets.load_dataset(DIR)` of such a dump have to be of this view too
+    view: the view of the soft targets, if the dump was made with views; rows of
+    `datasets.load_dataset(DIR)` of such a dump have to be of this view too. Their column `input` is
+    the picture as it is: to change it as the columns of a drawn view say is left to you
 
     Rows may be selected, shuffled, filtered, split and mapped afterwards, as long as `id` stays.
     `with_transform`, `set_transform` and `with_format` afterwards put another format in the place
@@ -83,12 +84,20 @@ def with_soft_targets(
 
 
 def _one_view(dump: Dump, view: int | None) -> SoftDataset:
-    """Raises UsageError where an id has several rows, and for a view that is not there."""
+    """Raises UsageError where an id has several rows, for a view that is not there, and for drawn
+    ones that were not named."""
     plan = dump.reader.plan
     if len(plan.views) > 1 and view is None:
         raise UsageError(
             f"{dump.reader.folder} has {len(plan.views)} views of each input, and an id is to have "
             f"one row: name a view, such as view={plan.views[0]}"
+        )
+    if plan.has_views and view is None:
+        raise UsageError(
+            f"{dump.reader.folder} has view {plan.views[0]} alone, drawn by {plan.augment}: a "
+            f"dataset's pictures, its own column input too, are not changed so, and not what the "
+            f"teacher saw. softlabels.load gives what it saw; where you make the view from its "
+            f"columns, name view={plan.views[0]}"
         )
     return dump if view is None else dump.view(view)
 

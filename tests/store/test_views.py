@@ -163,6 +163,26 @@ def test_side_by_side_joins_by_id_and_view(tmp_path):
         softlabels.load({"a": many, "b": moved}, inputs=False)
 
 
+def test_side_by_side_teachers_saw_the_same_of_each_input(tmp_path):
+    """Columns alone don't say it: a dump may have others, and they don't tell a fill or a size."""
+
+    def both(ours: str, theirs: str, side: int = 8) -> object:
+        one = make_dump(tmp_path / "one", LOGITS, augment=ours)
+        return softlabels.load(
+            {"a": one, "b": make_dump(tmp_path / "two", LOGITS, augment=theirs, side=side)},
+            inputs=False,
+        )
+
+    for words in (
+        ("flip", "jitter(2)"), ("flip", "flip|grey(0.5)"), ("flip|jitter(2)", "jitter(2)|flip"),
+        ("erase(0.5)", "erase(0.5, 9)"), ("jitter(2)", "jitter(2)", 16),
+        ("random_crop(8, 2)", "random_crop(16, 2)", 16),
+    ):  # fmt: skip
+        with pytest.raises(AlignmentError, match=r"drawn by .* of 8×8 pixels, .* drawn by .* of "):
+            both(*words)
+    assert len(both("flip|color_jitter(0.4)", "flip|color_jitter(0.4)", 16)) == 300
+
+
 def test_one_after_the_other_stand_dumps_with_the_same_views(tmp_path):
     many, also = (make_dump(tmp_path / name, LOGITS) for name in "ab")
     both = softlabels.load([many, also], inputs=False)
@@ -183,3 +203,6 @@ def test_soft_targets_of_a_dataset_are_of_one_view(tmp_path):
         joined[0:5]
     mine = softlabels.with_soft_targets(rows.filter(lambda r: r["view"] == 1), folder, 4, view=1)
     assert np.array_equal(mine[[5, 2]]["logits"], LOGITS[1, [5, 2]])
+    drawn = make_dump(tmp_path / "drawn", LOGITS[1:2], first=1)
+    with pytest.raises(UsageError, match=r"has view 1 alone, drawn by jitter.* name view=1"):
+        softlabels.with_soft_targets(rows, drawn, 4)
