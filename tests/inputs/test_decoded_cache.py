@@ -201,7 +201,7 @@ def test_trainings_that_begin_together_share_one_file(dump_folder, tmp_path, wha
         os.utime(data, (1e9, 1e9))
         time.sleep(2.5)  # else it is too young to be remembered
     dataset = softlabels.load(dump, source=data, cache=False)
-    expected = dataset.take(np.arange(len(dataset)))["input"].numpy()
+    expected = dataset.examples.gather(np.arange(len(dataset))).numpy()
 
     def trained(cache: Path, count: int) -> list[bytes]:
         outs = [str(tmp_path / f"{cache.name}-{number}.pt") for number in range(count)]
