@@ -31,6 +31,7 @@ from softlabels.system.progress import SILENT, Progress
 SAMPLE_SECONDS, SAMPLE_BATCHES = 1.0, 8
 PACKED_BYTES = 11  # of a row beside its logits: 8 of the input's hash; id, view and label, packed
 PACKED_VIEWS = {"bool": 1 / 7, "uint8": 1, "int16": 1, "int32": 2, "float32": 4, "uint64": 0.2}
+CHUNK_BYTES = 100  # of what a footer says of a column in a row group
 FOOTER_BYTES = 2600  # of a shard's file: the footer and the page index
 
 
@@ -148,7 +149,9 @@ def _row_bytes(setup: Setup, plan: Plan) -> int:
 
 def _footer_bytes(plan: Plan) -> int:
     names = plan.source.class_names or []
-    return FOOTER_BYTES + 3 * sum(map(len, names))  # twice, and once in base64
+    groups = len(plan.group_sizes(min(plan.shard_inputs, plan.inputs) * len(plan.views)))
+    of_views = CHUNK_BYTES * groups * len(plan.view_columns)
+    return FOOTER_BYTES + of_views + 3 * sum(map(len, names))  # twice, and once in base64
 
 
 def _estimate(setup: Setup, plan: Plan, missing: list[int]) -> Estimate:

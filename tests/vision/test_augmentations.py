@@ -32,7 +32,7 @@ def test_a_box_has_the_pixels_of_resized_crop(filter, size):
     image, crop = picture(*size), RandomResizedCrop(56, 48)
     cropping = Cropping(Preprocess.parse(TEXTS[filter]), crop)
     for chances, one in zip(
-        crop.chances(0, np.arange(20), 1), cropping.of(0, np.arange(20), 1), strict=True
+        crop.chances(0, np.arange(20), 1), cropping.drawn(0, np.arange(20), 1), strict=True
     ):
         box = crop.box(chances.tolist(), image.height, image.width)
         mode = v2.InterpolationMode(filter)
