@@ -30,7 +30,10 @@ from softlabels.system.progress import SILENT, Progress
 
 SAMPLE_SECONDS, SAMPLE_BATCHES = 1.0, 8
 PACKED_BYTES = 11  # of a row beside its logits: 8 of the input's hash; id, view and label, packed
-PACKED_VIEWS = {"bool": 1 / 7, "uint8": 1, "int16": 1, "int32": 2, "float32": 4, "uint64": 0.2}
+PACKED_VIEWS = {
+    "bool": 1 / 7, "uint8": 1, "int16": 1, "int32": 2, "float32": 4, "uint64": 0.2, "int64": 3,
+    "string": 8, "list": 3,
+}  # fmt: skip
 CHUNK_BYTES = 100  # of what a footer says of a column in a row group
 FOOTER_BYTES = 2600  # of a shard's file: the footer and the page index
 

@@ -150,7 +150,7 @@ def _answers(setup: Setup, plan: Plan, rows: np.ndarray) -> tuple[np.ndarray, Te
     with ThreadPoolExecutor(pace.readers) as readers:
         for ready in read_ahead(
             readers,
-            lambda batch: make_ready(source.take(batch[1]), answers, pace, batch[0]),
+            lambda batch: make_ready(source.take(batch[1]), source, answers, pace, batch[0]),
             batches,
             2 * pace.readers,
         ):

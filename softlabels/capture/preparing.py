@@ -10,6 +10,7 @@ from softlabels.capture.batching import TRIED, Batching, Found, Most, as_many_as
 from softlabels.capture.job import Pace
 from softlabels.capture.layouts import Layout, lay_out
 from softlabels.capture.naming import ClassNames, names_of_dump, names_of_teacher
+from softlabels.capture.partners import remark_on_reading
 from softlabels.capture.pipeline import WRITES_IN_FLIGHT
 from softlabels.capture.planning import Setup, Storage, default_name
 from softlabels.capture.tokenizing import read_texts
@@ -64,6 +65,8 @@ def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
         raise UsageError(f"--augment is {views.augment!r}, which works on pixels; these are {kind}")
     view_shape = None if isinstance(examples, TokenInputs) else views.shape(examples)
     source = examples.source
+    if views.mixes and (slow := remark_on_reading(source)):
+        progress.say(slow)
     names = names_of_dump(source, opened.names)
     seen = remarks(examples, opened.preprocessing)
     for text in (*seen, *_numbered(source, names.names), *teacher.remarks, *opened.remarks):

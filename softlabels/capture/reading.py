@@ -14,6 +14,7 @@ from torch import Tensor
 
 from softlabels.capture.answers import Answers
 from softlabels.capture.job import Job, Pace
+from softlabels.capture.partners import PartnerReading
 from softlabels.capture.viewing import Viewing
 from softlabels.errors import UnreadableInput
 from softlabels.inputs.augmentations import Drawn
@@ -23,6 +24,7 @@ from softlabels.inputs.examples import numbers_of
 from softlabels.inputs.label_lists import as_record
 from softlabels.inputs.rows import Rows
 from softlabels.inputs.shown import Shown
+from softlabels.inputs.sources import Source
 from softlabels.inputs.stored_pictures import Storing
 from softlabels.models.named import NamedInputs
 from softlabels.store.records import Skipped
@@ -97,7 +99,7 @@ def read(job: Job, shard: int, start: int, stop: int, empty: Empty = fresh) -> B
     """Read the source rows [start, stop) of a shard, and decode their inputs where answers need
     them. empty: makes the tensors that pictures are decoded into"""
     rows = job.source.read(start, stop)
-    ready = make_ready(rows, job.answers, job.pace, job.viewing, empty)
+    ready = make_ready(rows, job.source, job.answers, job.pace, job.viewing, empty)
     # hashed and decoded: nothing waits in the queue but numbers, and files that are stored
     if not job.plan.with_inputs or ready.files:
         ready = replace(ready, rows=replace(ready.rows, cells=[]))
@@ -106,6 +108,7 @@ def read(job: Job, shard: int, start: int, stop: int, empty: Empty = fresh) -> B
 
 def make_ready(
     rows: Rows,
+    source: Source,
     answers: Answers,
     pace: Pace,
     viewing: Viewing,
@@ -113,6 +116,7 @@ def make_ready(
 ) -> Ready:
     """Raises UnreadableInput that names the row, unless such rows are left out.
 
+    source: that of the rows, which those that they are mixed with are read from, too
     viewing: how pictures are stored, where the teacher sees what is decoded of these files, and in
     which views they are shown; empty: makes the tensors that they are decoded into
     """
@@ -126,7 +130,8 @@ def make_ready(
         numbers = numbers_of(rows.cells, answers.preprocess, rows.ids)
         numbers = numbers.pin_memory() if answers.on_gpu else numbers
         if isinstance(numbers, Tensor):
-            return _ready(Ready(rows, numbers, []), viewing, [numbers], [])
+            reading = PartnerReading(source, viewing, answers, pace.threads, empty)
+            return _ready(Ready(rows, numbers, []), reading, [numbers], [])
         return Ready(rows, numbers, [])
     preprocess, shooting = answers.preprocess, viewing.shoot(rows.ids)
     decoded = decode(
@@ -144,16 +149,20 @@ def make_ready(
         _without(rows, reasons), decoded.inputs, _left_out(rows, reasons), unturned,
         files=shooting.files,
     )  # fmt: skip
-    return _ready(ready, viewing, decoded.shots, shooting.crops)
+    reading = PartnerReading(source, viewing, answers, pace.threads, empty)
+    return _ready(ready, reading, decoded.shots, shooting.crops)
 
 
 def _ready(
-    ready: Ready, viewing: Viewing, shots: list[Tensor], crops: list[list[DrawnCrop]]
+    ready: Ready, reading: PartnerReading, shots: list[Tensor], crops: list[list[DrawnCrop]]
 ) -> Ready:
     """With the views of its inputs, if there are any."""
-    if not viewing.plan.has_views or not shots:
+    plan = reading.viewing.plan
+    if not plan.has_views or not shots:
         return ready
-    shown = viewing.shown(ready.rows.ids, shots, crops)
+    shown = reading.viewing.shown(ready.rows.ids, shots, crops)
+    if plan.mixing is not None:
+        shown = reading.joined_by_partners(shown, ready.rows)
     return replace(ready, inputs=shown, views=shown.drawn)
 
 

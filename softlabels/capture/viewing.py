@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from softlabels.errors import UsageError
 from softlabels.inputs.augmentations import BOX, Drawn
 from softlabels.inputs.augmented import fit_to
 from softlabels.inputs.chance import counters
@@ -54,12 +55,22 @@ class Views:
         cut = self.augment is not None and parse_augment(self.augment).crop is not None
         return 1 if cut else len(self.fields["views"])
 
+    @property
+    def mixes(self) -> bool:
+        """Whether inputs are mixed with others in the drawn views."""
+        return self.augment is not None and parse_augment(self.augment).mixing is not None
+
     def shape(self, inputs: Examples) -> list[int] | None:
         """Of the pictures and their views, [C, H, W]; None for no views. Raises UsageError for
         inputs that have no such views."""
         if self.augment is None:
             return None
-        fit_to(inputs, parse_augment(self.augment))
+        augment, _ = fit_to(inputs, parse_augment(self.augment))
+        if augment.mixing is not None and len(inputs.source) < 2:
+            raise UsageError(
+                f"--augment: {augment.mixing} mixes an input with another one of the data, and "
+                f"{inputs.source.data!r} has one alone; leave it out"
+            )
         return list(inputs.sample(1).shape[1:])
 
 
@@ -78,7 +89,9 @@ class Viewing:
     @property
     def at_once(self) -> int:
         """How many pictures an input needs room for."""
-        return len(self.views) if self.cropping else 1
+        drawn = len([view for view in self.views if view != CLEAN])
+        partners = drawn if self.plan.mixing else 0
+        return partners + (len(self.views) if self.cropping else 1)
 
     @cached_property
     def cropping(self) -> Cropping | None:

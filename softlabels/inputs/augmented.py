@@ -1,12 +1,14 @@
 """The inputs of training rows, changed at random in each epoch. N rows of a batch."""
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from softlabels.errors import UsageError
 from softlabels.inputs.chance import counters
 from softlabels.inputs.cropping import Cropping
 from softlabels.inputs.examples import Examples
+from softlabels.inputs.mixing import WEIGHT, mixed, partners_of
 from softlabels.inputs.views import Augment
 
 OPTION = "--augment"
@@ -24,12 +26,39 @@ class Augmented:
     def __init__(self, examples: Examples, augment: Augment, seed: int, ids: np.ndarray) -> None:
         self.augment, self.cropping = fit_to(examples, augment)
         self.examples, self.seed, self.keys = examples, seed, counters(ids)
+        self.among = np.arange(len(ids))
         if self.cropping is not None:
             examples.decode_when_asked()
 
     def gather(self, rows: np.ndarray, epoch: int) -> Tensor:
         """The inputs of these rows as this epoch, 1 or more, shows them, [N, C, H, W], as `gather`
         of examples gives them."""
+        shown, mixing = self._alone(rows, epoch), self.augment.mixing
+        if mixing is None:
+            return shown
+        others = self._alone(self.partners(rows, epoch)[0], epoch)
+        return mixed(shown, others, mixing.draw(self.seed, self.keys[rows], epoch))
+
+    def mix_among(self, rows: np.ndarray) -> None:
+        """Mix with these rows alone, ascending: those that are trained on. Raises UsageError where
+        mixing needs more."""
+        self.among = rows
+        if self.augment.mixing is not None and len(rows) < 2:
+            raise UsageError(
+                f"{OPTION}: {self.augment.mixing} mixes an input with another one, and there is "
+                f"one to train on; leave it out"
+            )
+
+    def partners(self, rows: np.ndarray, epoch: int) -> tuple[np.ndarray, Tensor]:
+        """The rows that these are mixed with, int64 [N], and the weights of their own inputs."""
+        assert self.augment.mixing is not None, "there are partners"
+        keys_N, places_N = self.keys[rows], np.searchsorted(self.among, rows)
+        others_N = partners_of(self.seed, keys_N, epoch, places_N, len(self.among))
+        weights_N = self.augment.mixing.draw(self.seed, keys_N, epoch)[WEIGHT]
+        return self.among[others_N], torch.from_numpy(weights_N)
+
+    def _alone(self, rows: np.ndarray, epoch: int) -> Tensor:
+        """Not mixed with others yet."""
         keys_N = self.keys[rows]
         if self.cropping is None:
             inputs = self.examples.gather(rows)

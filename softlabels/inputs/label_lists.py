@@ -149,6 +149,24 @@ def as_column(labels: Labels) -> pa.Array:
     return labels.lists.cast(STORED) if isinstance(labels, LabelLists) else pa.array(labels)
 
 
+def as_cells(labels: Labels) -> np.ndarray:
+    """One object a row where rows have lists, None where they are unknown; else the numbers."""
+    if not isinstance(labels, LabelLists):
+        return labels
+    cells = np.empty(len(labels), object)
+    for row, listed in enumerate(labels.tolist()):
+        cells[row] = listed
+    return cells
+
+
+def hidden(labels: Labels, rows: np.ndarray) -> Labels:
+    """The same labels, but none of these rows, bool [N]."""
+    if not isinstance(labels, LabelLists):
+        return np.where(rows, -1, labels)
+    numbers = labels.numbers[~rows[labels.rows]]
+    return LabelLists.of_numbers(np.where(rows, -1, labels.counts), numbers)
+
+
 def as_record(labels: Labels, row: int) -> int | list[int] | None:
     """One row's labels as a record has them."""
     return labels.lists[row].as_py() if isinstance(labels, LabelLists) else int(labels[row])

@@ -72,20 +72,23 @@ class Mixing:
         drawn = {MIX: ways_N, WEIGHT: (steps_N / STEPS).astype(np.float32)}
         if self.cutmix is None:
             return drawn
+        return drawn | self._boxes(drawn, steps_N, seed, keys_N, view)
+
+    def _boxes(
+        self, drawn: Drawn, steps_N: np.ndarray, seed: int, keys_N: np.ndarray, view: int
+    ) -> Drawn:
+        """Those of the rows that have one, and the weight that each leaves."""
         centres = [counter_random(seed, keys_N, view, stream) for stream in CENTRE_STREAMS]
-        sides = [
+        (top_N, height_N), (left_N, width_N) = (
             _side(whole, centre_N, STEPS - steps_N)
             for whole, centre_N in zip(self.size, centres, strict=True)
-        ]
-        (top_N, height_N), (left_N, width_N) = sides
-        cut_N = ways_N == CUTMIX
+        )
+        cut_N = drawn[MIX] == CUTMIX
         own_N = 1 - height_N * width_N / (self.size[0] * self.size[1])  # of what is not cut
-        drawn[WEIGHT] = np.where(cut_N, own_N.astype(np.float32), drawn[WEIGHT])
-        boxes = (top_N, left_N, height_N, width_N)
-        return drawn | {
-            name: (values_N * cut_N).astype(np.int16)
-            for name, values_N in zip(BOX, boxes, strict=True)
-        }
+        boxes = {WEIGHT: np.where(cut_N, own_N.astype(np.float32), drawn[WEIGHT])}
+        for name, values_N in zip(BOX, (top_N, left_N, height_N, width_N), strict=True):
+            boxes[name] = (values_N * cut_N).astype(np.int16)
+        return boxes
 
     def unmixed(self, rows: int) -> Drawn:
         """The columns of so many rows that are not mixed."""

@@ -11,6 +11,7 @@ from softlabels.errors import SourceError
 from softlabels.inputs.augmentations import BOX
 from softlabels.inputs.cropping import Cropping, OnPicture, StoredCrop
 from softlabels.inputs.examples import Examples
+from softlabels.inputs.mixing import mixed
 from softlabels.inputs.views import CLEAN, Augment
 from softlabels.system.cache import LocalCache
 from softlabels.system.progress import SILENT, Progress
@@ -24,6 +25,8 @@ class ViewedInputs(Examples):
     views: the number of each row's view, [R]
     drawn: the columns of its view by name, [R] each
     shape: of all of them, [C, H, W]
+    partners: of each row the one that it is mixed with, itself for those that are not, int64 [R];
+    None where none are
     stored: how many steps of the preprocessing make of these inputs those from which boxes are cut
 
     What is cut from source pictures is decoded when it is asked for: to keep all views would take
@@ -39,8 +42,10 @@ class ViewedInputs(Examples):
         drawn: dict[str, np.ndarray],
         shape: list[int],
         stored: int = 0,
+        partners: np.ndarray | None = None,
     ) -> None:
         self.inputs, self.augment, self.shape, self.stored = inputs, augment, shape, stored
+        self.partners = partners
         self.numbers, self.views, self.drawn = numbers, views, drawn
         self.source, self.preprocess = inputs.source, inputs.preprocess
         self.positions = inputs.positions[numbers]
@@ -56,7 +61,8 @@ class ViewedInputs(Examples):
 
     def __reduce__(self) -> tuple:
         of_rows = self.numbers, self.views, self.drawn
-        return ViewedInputs, (self.inputs, self.augment, *of_rows, self.shape, self.stored)
+        others = self.shape, self.stored, self.partners
+        return ViewedInputs, (self.inputs, self.augment, *of_rows, *others)
 
     def keep_on(self, device: torch.device) -> None:
         if self.cropping is None:
@@ -99,6 +105,19 @@ class ViewedInputs(Examples):
         return self._cut(rows, self.cropping)
 
     def _shown(self, rows: np.ndarray, gather: Callable[[np.ndarray], Tensor]) -> Tensor:
+        """These rows as the teacher saw them."""
+        alone = self._alone(rows, gather)
+        if self.partners is None:
+            return alone
+        places = np.flatnonzero(self.partners[rows] != rows)
+        if not len(places):
+            return alone
+        drawn = {name: values[rows[places]] for name, values in self.drawn.items()}
+        others = self._alone(self.partners[rows[places]], gather)
+        index = torch.as_tensor(places, device=alone.device)
+        return alone.index_copy(0, index, mixed(alone[index], others, drawn))
+
+    def _alone(self, rows: np.ndarray, gather: Callable[[np.ndarray], Tensor]) -> Tensor:
         drawn = {name: values[rows] for name, values in self.drawn.items()}
         if self.cropping is None:
             inputs = self._checked(gather(self.numbers[rows]))

@@ -16,6 +16,8 @@ and `Augment.show` makes the view from these columns alone. View 0 is the input 
     erase(p[, least, most][, fill])        in a share p of them a part, of this share of the
                                            area (0.02 to 0.33), becomes `fill`: 0, a level or
                                            one a channel
+    mixup(alpha), cutmix(alpha)            mixed with another input (see `mixing`);      last
+                                           where both are given, one of them a row
 
 In place of H stands (height, width) for one that is not square. random_resized_crop works on source
 pictures (see `cropping`); the others work on what the preprocessing made of them, as tensors.
@@ -42,12 +44,13 @@ from softlabels.inputs.augmentations import (
 from softlabels.inputs.batch_rows import copied, put, taken
 from softlabels.inputs.chance import counter_random
 from softlabels.inputs.erasing import parse_erase
+from softlabels.inputs.mixing import WORDS, Mixing, parse_mixing
 from softlabels.inputs.pictures import LARGEST
 from softlabels.inputs.recolouring import parse_color_jitter, parse_grey
 from softlabels.spec import Call, parse_pipeline, short
 
 KNOWN = (
-    "random_resized_crop", "random_crop", "flip", "jitter", "color_jitter", "grey", "erase"
+    "random_resized_crop", "random_crop", "flip", "jitter", "color_jitter", "grey", "erase", *WORDS
 )  # fmt: skip
 EXAMPLES = "random_resized_crop(224)|flip, random_crop(32, 4)|flip or jitter(2)"
 CLEAN = 0  # the view that is the input as it is
@@ -60,13 +63,16 @@ class Augment:
 
     crop: what is cut out of the source picture, before all else
     steps: what then happens to tensors, in this order
+    mixing: how these are mixed with others, after all else
     """
 
     crop: RandomResizedCrop | None
     steps: tuple[Step, ...]
+    mixing: Mixing | None = None
 
     def __str__(self) -> str:
-        return "|".join(map(str, [*([self.crop] if self.crop else []), *self.steps]))
+        parts = [self.crop, *self.steps, self.mixing]
+        return "|".join(str(part) for part in parts if part is not None)
 
     @property
     def columns(self) -> dict[str, str]:
@@ -74,7 +80,7 @@ class Augment:
         columns = dict(self.crop.columns) if self.crop else {}
         for step in self.steps:
             columns |= step.columns
-        return columns
+        return columns | (self.mixing.columns if self.mixing else {})
 
     def is_at_another_size(self, other: "Augment") -> bool:
         """Whether the same parameters show the same part of an input by the other one, scaled to
@@ -107,7 +113,8 @@ class Augment:
                 f"the preprocessing gives {shape[1]}×{shape[2]}, as held-out rows are scored: make "
                 f"both the same, here or with --preprocess, such as resize and center_crop"
             )
-        return Augment(self.crop, tuple(steps))
+        mixing = self.mixing and self.mixing.on(now)
+        return Augment(self.crop, tuple(steps), mixing)
 
     def draw(self, seed: int, keys_N: np.ndarray, view: int) -> Drawn:
         """The parameters of the steps for this view of these inputs, [N] each: all but those of
@@ -119,17 +126,18 @@ class Augment:
                 drawn |= {n: np.zeros(len(keys_N), kind) for n, kind in step.columns.items()}
             else:
                 drawn |= step.draw(seed, keys_N, view)
-        return drawn
+        return drawn | (self.mixing.draw(seed, keys_N, view) if self.mixing else {})
 
     def apply(self, batch_NCHW: Tensor, drawn: Drawn) -> Tensor:
-        """What the steps make of pictures of drawn views, of any dtype, on any device."""
+        """What the steps make of pictures of drawn views, of any dtype, on any device; not mixed
+        with others yet."""
         for step in self.steps:
             batch_NCHW = step.apply(batch_NCHW, drawn)
         return batch_NCHW
 
     def show(self, batch: Tensor, views_N: np.ndarray, drawn: Drawn) -> Tensor:
         """Inputs [N, C, H, W] as these views with these columns show them: the rows of view 0 as
-        they are. What random_resized_crop does was done before."""
+        they are. What random_resized_crop does was done before, and mixing comes after."""
         rows = np.flatnonzero(views_N != CLEAN)
         if len(rows) in (0, len(views_N)):
             return self.apply(batch, drawn) if len(rows) else batch
@@ -169,7 +177,18 @@ def parse_augment(text: str, what: str = "--augment") -> Augment:
         "color_jitter": parse_color_jitter, "grey": parse_grey, "erase": parse_erase,
     }  # fmt: skip
     rest = calls if crop is None else calls[1:]
-    return Augment(crop, tuple(parsers[call.name](call, what) for call in rest))
+    mixes = [call for call in rest if call.name in WORDS]
+    steps = rest[: len(rest) - len(mixes)]
+    if late := [call for call in steps if call.name in WORDS]:
+        raise UsageError(
+            f"{what}: {late[0].name} must come last, since it mixes two finished pictures; not as "
+            f"in {short(text)!r}"
+        )
+    return Augment(
+        crop,
+        tuple(parsers[call.name](call, what) for call in steps),
+        parse_mixing(mixes, what) if mixes else None,
+    )
 
 
 def check_pictures(shape: Sequence[int], augment: str, what: str) -> None:

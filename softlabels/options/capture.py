@@ -20,7 +20,7 @@ class ViewOptions(Options):
     )
     augment: str | None = option(
         "How to draw views: 'random_resized_crop(224)|flip', 'random_crop(32, 4)|flip', "
-        "'jitter(2)', …; each row stores what was drawn.",
+        "'jitter(2)', 'flip|mixup(0.2)|cutmix(1.0)', …; each row stores what was drawn.",
         None,
     )
     clean: bool = option(

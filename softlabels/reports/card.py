@@ -6,6 +6,7 @@ from typing import Any
 import datasets
 import yaml
 
+from softlabels.inputs.mixing import PARTNER, PARTNER_LABEL
 from softlabels.reports.facts import describe, readable
 from softlabels.reports.markdown import folded, shown, table
 from softlabels.reports.recipe import DATA, NAMES, TEACHER, as_block, spelling
@@ -224,7 +225,14 @@ def _seen_by(plan: Plan) -> str:
 
 def _parameters_sentence(plan: Plan) -> str:
     columns = ", ".join(f"`{name}`" for name in plan.parameters)
-    return f"How the teacher saw a row's input is in {columns}; sizes and places are in pixels."
+    text = f"How the teacher saw a row's input is in {columns}; sizes and places are in pixels."
+    if plan.mixing is None:
+        return text
+    label = f", and `{PARTNER_LABEL}` its label" * plan.labelled
+    return (
+        f"{text} It is mixed with the input of the id in `{PARTNER}`, which is shown by its own "
+        f"row of the same view{label}: the label of a mixed row alone is no right answer."
+    )
 
 
 def _origin_paragraph(manifest: Manifest, plan: Plan) -> str:

@@ -29,6 +29,11 @@ def doubts(manifest: Manifest, plan: Plan) -> Iterator[str]:
             f"of {statistics.truncated:,} of {manifest.inputs:,} texts the teacher saw the "
             f"beginning alone, as was asked for ({plan.preprocess})"
         )
+    if statistics.unmixed:
+        yield (
+            f"{statistics.unmixed:,} of {manifest.rows:,} rows are not mixed, since the picture of "
+            f"their partner can't be read: their mix is 0, and the teacher saw them alone"
+        )
     if statistics.unturned:
         yield (
             f"{statistics.unturned:,} of {manifest.inputs:,} images carry an EXIF "

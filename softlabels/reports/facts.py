@@ -47,6 +47,8 @@ def describe(manifest: Manifest, plan: Plan) -> dict[str, Any]:
         facts["range of logits"] = [statistics.min, statistics.max]
     if statistics and statistics.unturned:
         facts["pictures not turned"] = statistics.unturned
+    if statistics and statistics.unmixed:
+        facts["rows without a partner"] = statistics.unmixed
     if statistics and statistics.truncated:
         facts["texts cut"] = statistics.truncated
     if statistics and statistics.tokens:

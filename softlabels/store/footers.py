@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 
 from softlabels.errors import DamagedDump
 from softlabels.inputs.label_lists import STORED
-from softlabels.store.plan import VIEW_HASH
+from softlabels.inputs.mixing import PARTNER_LABEL
+from softlabels.store.plan import LISTS, VIEW_HASH
 from softlabels.store.records import Plan
 
 
@@ -45,7 +46,7 @@ def refuse_empty_cells(table: pa.Table, plan: Plan) -> None:
     decoded columns. A row without a label has −1, not null; of several labels, null says
     unknown."""
     may_have = {"input", VIEW_HASH, *(column.name for column in plan.make_codec().decoded)}
-    may_have |= {"label"} if plan.several_labels else set()
+    may_have |= {"label", PARTNER_LABEL} if plan.several_labels else set()
     for name in table.column_names:
         if name not in may_have and table[name].null_count:
             is_label = name in plan.label_columns
@@ -70,7 +71,8 @@ def check_footer(parquet: pq.ParquetFile, plan: Plan, shard: int, rows: int) -> 
     types = {"id": KINDS[plan.ids], "view": pa.int32(), "input_hash": pa.uint64()}
     types |= {} if plan.stored is None else {"stored_hash": pa.uint64()}
     types |= {column.name: column.arrow_type for column in plan.make_codec().columns}
-    types |= {name: pa.type_for_alias(kind) for name, kind in plan.view_columns.items()}
+    for name, kind in plan.view_columns.items():
+        types[name] = STORED if kind == LISTS else pa.type_for_alias(kind)
     types |= dict.fromkeys(plan.label_columns, STORED if plan.several_labels else pa.int64())
     for name, kind in types.items():
         if schema.names.count(name) != 1 or schema.field(name).type != kind:

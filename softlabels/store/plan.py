@@ -13,6 +13,7 @@ from pydantic import ConfigDict, FailFast, Field, model_validator
 from softlabels.errors import PlanMismatch, UsageError
 from softlabels.inputs.augmentations import Drawn
 from softlabels.inputs.chance import counters
+from softlabels.inputs.mixing import PARTNER, PARTNER_LABEL, Mixing
 from softlabels.inputs.steps import check_record, parse_steps
 from softlabels.inputs.stored_pictures import Resized
 from softlabels.inputs.views import CLEAN, Augment, is_hashed, parse_augment
@@ -43,6 +44,7 @@ from softlabels.system.humanize import counted, short
 MAX_SHARDS = 200_000
 AUGMENT = "augment of the plan"
 VIEW_HASH = "view_hash"  # of the pixels of some rows
+LISTS = "list"  # the type of a column with lists of labels
 KINDS = ("text", "tokens", "columns")  # of inputs that a plan names
 UNSAID = {"memory_format": "contiguous", "compile": False}  # what is left out, for messages
 
@@ -401,10 +403,24 @@ class Plan(PlanPart):
         return {} if self.augmentation is None else self.augmentation.columns
 
     @property
+    def mixing(self) -> Mixing | None:
+        """How inputs are mixed with others in the drawn views; None where they are not."""
+        return None if self.augmentation is None else self.augmentation.mixing
+
+    @property
+    def partner_columns(self) -> dict[str, str]:
+        """Which input a row is mixed with, and the labels of that, with their types."""
+        if self.mixing is None:
+            return {}
+        labels = {PARTNER_LABEL: LISTS if self.several_labels else "int64"}
+        return {PARTNER: self.ids} | (labels if self.labelled else {})
+
+    @property
     def view_columns(self) -> dict[str, str]:
-        """All that a dump with views has of its own: the parameters, and the hash of some rows'
-        pixels, which is null in others."""
-        return self.parameters | ({VIEW_HASH: "uint64"} if self.has_views else {})
+        """All that a dump with views has of its own: the parameters, partners, and the hash of some
+        rows' pixels, which is null in others."""
+        hashes = {VIEW_HASH: "uint64"} if self.has_views else {}
+        return self.parameters | self.partner_columns | hashes
 
     def draw(self, ids_N: np.ndarray, view: int) -> Drawn:
         """The parameters of this view of these inputs, as far as ids tell them: what depends on the

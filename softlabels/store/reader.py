@@ -8,7 +8,9 @@ import numpy as np
 import pyarrow as pa
 
 from softlabels.errors import DamagedDump, UsageError
-from softlabels.inputs.label_lists import Labels, none_of, of_column
+from softlabels.inputs.cells import read_ids
+from softlabels.inputs.label_lists import Labels, hidden, none_of, of_column
+from softlabels.inputs.mixing import MIX, PARTNER, PARTNER_LABEL, UNMIXED
 from softlabels.logits import Logits
 from softlabels.store.folder import Folder
 from softlabels.store.footers import PARQUET_ERRORS, read_columns
@@ -83,6 +85,28 @@ class DumpReader:
         return {name: table[name].to_numpy().copy() for name in self.plan.parameters}
 
     @cached_property
+    def partners(self) -> np.ndarray:
+        """The id of the input that each row is mixed with, or was to be; in view 0 its own. int64
+        or str [R]."""
+        return read_ids(self.table([PARTNER])[PARTNER], PARTNER)
+
+    @cached_property
+    def partner_labels(self) -> Labels | None:
+        """The labels of these, int64 [R], −1 for none, or lists of them; None where there are none,
+        or no partners."""
+        if PARTNER_LABEL not in self.plan.partner_columns:
+            return None
+        return of_column(self.table([PARTNER_LABEL])[PARTNER_LABEL])
+
+    @cached_property
+    def mixed(self) -> np.ndarray:
+        """Which rows are mixed with another input, bool [R]."""
+        if self.plan.mixing is None:
+            return np.zeros(len(self), bool)
+        is_mixed: np.ndarray = self.drawn[MIX] != UNMIXED
+        return is_mixed
+
+    @cached_property
     def view_hashes(self) -> np.ndarray:
         """uint64 [R]: of the rows that have one, the hash of the pixels that the steps on pictures
         made of them; 0 for none."""
@@ -124,14 +148,18 @@ class DumpReader:
 
     def groups(self, labels: bool = False) -> Iterator[tuple[Logits, Labels]]:
         """The logits of each row group, and the labels of their positions: int64 [M], −1 for none
-        and where they were not asked for; or lists of them."""
+        and where they were not asked for; or lists of them. Of an input that is mixed with another
+        one no label is the right answer."""
         columns = ["label"] * (labels and self.labelled)
+        mixes = [MIX] * (bool(columns) and self.plan.mixing is not None)
         for shard in range(len(self.records)):
             reader = self.shard(shard)
             for group in range(reader.groups):
-                table = reader.table(group, [*self.codec.names, *columns])
+                table = reader.table(group, [*self.codec.names, *columns, *mixes])
                 stored = reader.decode(table)
                 of_rows = of_column(table["label"]) if columns else none_of(len(table), False)
+                if mixes:
+                    of_rows = hidden(of_rows, table[MIX].to_numpy() != UNMIXED)
                 yield self.codec.of_arrays(stored), self.codec.by_position(of_rows, stored)
 
     def logits_of(self, rows: np.ndarray) -> tuple[Logits, np.ndarray]:

@@ -76,6 +76,11 @@ class Statistics(Record):
         description="the number of pictures that the teacher saw as stored, though their EXIF "
         "orientation says to turn them; left out where there are none",
     )
+    unmixed: Count = Field(
+        default=0,
+        description="the number of rows of mixed views that are not mixed, since their partner "
+        "could not be read; left out where there are none",
+    )
     truncated: Count = Field(
         default=0,
         description="the number of texts of which the teacher saw the beginning alone; left out "
@@ -136,6 +141,7 @@ class Statistics(Record):
             kl=_all([part.kl for part in parts], lambda means: _mean(means, weights)),
             kl_most=_all([part.kl_most for part in parts], max),
             unturned=sum(part.unturned for part in parts),
+            unmixed=sum(part.unmixed for part in parts),
             truncated=sum(part.truncated for part in parts),
             tokens=sum(part.tokens for part in parts),
             padding=sum(part.padding for part in parts),

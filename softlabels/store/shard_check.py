@@ -20,10 +20,20 @@ from softlabels.inputs.label_lists import (
     LabelLists,
     Labels,
     differing,
+    hidden,
     known,
     none_of,
     of_column,
     shown,
+)
+from softlabels.inputs.mixing import (
+    CUTMIX,
+    MIX,
+    PARTNER,
+    PARTNER_LABEL,
+    UNMIXED,
+    WEIGHT,
+    Mixing,
 )
 from softlabels.inputs.views import CLEAN
 from softlabels.store.folder import Folder
@@ -118,6 +128,8 @@ def _check_content(folder: Folder, path: str, plan: Plan, commit: Commit, checke
     else:
         _check_labels(plan, ids, labels)
     scored = labels if plan.labelled else none
+    if plan.mixing is not None and plan.labelled:
+        scored = hidden(labels, table[MIX].to_numpy() != UNMIXED)
     first = _check_views(plan, table, ids, labels)
     reader = ShardReader(folder, plan, commit.shard, commit.rows, path)
     bounds = np.cumsum([0, *plan.group_sizes(commit.rows)])
@@ -200,7 +212,10 @@ def _check_views(plan: Plan, table: pa.Table, ids: np.ndarray, labels: Labels) -
                 )
         for name, drawn in plan.draw(ids[rows], view).items():
             stored = table[name].to_numpy()[rows]
-            if len(wrong := np.flatnonzero(stored != drawn)):
+            differs = stored != drawn
+            if view != CLEAN and plan.mixing is not None and name in plan.mixing.columns:
+                differs &= table[MIX].to_numpy()[rows] != UNMIXED  # whose partner can't be read
+            if len(wrong := np.flatnonzero(differs)):
                 row = wrong[0]
                 raise DamagedDump(
                     f"{name} of view {view} of the row with id {ids[rows[row]]!s} is "
@@ -209,6 +224,8 @@ def _check_views(plan: Plan, table: pa.Table, ids: np.ndarray, labels: Labels) -
                 )
         if plan.has_views:
             _check_boxes(plan, table.take(pa.array(rows)), view)
+        if plan.mixing is not None:
+            _check_mixing(plan, plan.mixing, table.take(pa.array(rows)), view)
     return first
 
 
@@ -237,6 +254,36 @@ def _check_boxes(plan: Plan, table: pa.Table, view: int) -> None:
             f"view {view} of the row with id {ids[wrong[0]]!s} has {word} {VIEW_HASH}, and by the "
             f"data seed {plan.data_seed} it is one of those with{'out' * (word == 'a')} one"
         )
+
+
+def _check_mixing(plan: Plan, mixing: Mixing, table: pa.Table, view: int) -> None:
+    """Of the rows of one view, what can be known of how they are mixed without the other shards.
+    Raises DamagedDump."""
+    ids, partners = read_ids(table["id"], "id"), read_ids(table[PARTNER], PARTNER)
+    columns = {name: table[name].to_numpy() for name in mixing.columns}
+    alone = mixing.unmixed(len(ids))
+    differs = [columns[name] != values for name, values in alone.items() if name != MIX]
+    weight = columns[WEIGHT]
+    wrong = [
+        (~((weight >= 0) & (weight <= 1)), f"a {WEIGHT} outside 0 to 1"),
+        (columns[MIX] > CUTMIX, f"a {MIX} beyond {CUTMIX}"),
+        (
+            (columns[MIX] == UNMIXED) & np.any(differs, axis=0),
+            "a weight or a box, and is not mixed",
+        ),
+        ((partners == ids) == (view != CLEAN), "the wrong partner: itself in view 0 alone"),
+    ]
+    for rows, what in wrong:
+        if rows.any():
+            raise DamagedDump(f"view {view} of the row with id {ids[rows][0]!s} has {what}")
+    if plan.labelled:
+        labels = of_column(table[PARTNER_LABEL])
+        if isinstance(labels, LabelLists):
+            _check_label_lists(plan, partners, labels)
+        else:
+            _check_labels(plan, partners, labels)
+        if view == CLEAN and differing(labels, of_column(table["label"])).any():
+            raise DamagedDump(f"{PARTNER_LABEL} of view 0 is not the label")
 
 
 def _planned(

@@ -13,8 +13,10 @@ import numpy as np
 import pyarrow as pa
 
 from softlabels.errors import AlignmentError, LogitsError
-from softlabels.inputs.label_lists import Labels, as_column, joined, none_of
+from softlabels.inputs.label_lists import STORED, Labels, as_column, hidden, joined, none_of
+from softlabels.inputs.mixing import MIX, PARTNER_LABEL, UNMIXED
 from softlabels.inputs.sources import Source
+from softlabels.inputs.views import CLEAN
 from softlabels.store.codecs.codec import Stored
 from softlabels.store.codecs.kinds import Dense
 from softlabels.store.folder import Folder
@@ -23,11 +25,11 @@ from softlabels.store.names import commit_name
 from softlabels.store.pages.columns import Column
 from softlabels.store.pages.shard_file import ShardFile
 from softlabels.store.pilots import STOPPED
-from softlabels.store.plan import VIEW_HASH
+from softlabels.store.plan import LISTS, VIEW_HASH
 from softlabels.store.records import Commit, Plan, Skipped, Statistics
 from softlabels.store.statistics import LogitStatistics
 
-NULLABLE = ("label", "label_source", "input", VIEW_HASH)  # and what a codec decodes
+NULLABLE = ("label", "label_source", "input", PARTNER_LABEL, VIEW_HASH)  # and what a codec decodes
 
 
 def stored_features(plan: Plan, source: Source) -> dict[str, Any] | None:
@@ -44,12 +46,15 @@ def shard_features(plan: Plan, inputs: Mapping[str, Any] | None) -> datasets.Fea
     features = {
         "id": datasets.Value(plan.ids),
         "view": datasets.Value("int32"),
-        **{name: datasets.Value(kind) for name, kind in plan.view_columns.items()},
+        **{
+            name: datasets.Value("int64" if kind == LISTS else kind)
+            for name, kind in plan.view_columns.items()
+        },
         "input_hash": datasets.Value("uint64"),
         **({} if plan.stored is None else {"stored_hash": datasets.Value("uint64")}),
     }
     label = datasets.ClassLabel(names=names) if names else datasets.Value("int64")
-    for name in plan.label_columns:
+    for name in (*plan.label_columns, *({PARTNER_LABEL} & features.keys())):
         features[name] = datasets.List(label) if plan.several_labels else label
     features |= inputs or {}
     for column in plan.make_codec().columns:
@@ -100,6 +105,7 @@ class ShardWriter:
         self.truncated = 0  # texts of which the end was cut
         self.tokens = self.padding = 0  # positions that a teacher of texts read
         self.unturned = 0  # pictures fed as stored, though their EXIF orientation says to turn them
+        self.unmixed = 0  # rows of mixed views whose partner could not be read
         self.at_once: int | None = None  # rows in a forward pass: the fewest, if they changed
         self.device: str | None = None
         self.commit: Commit | None = None
@@ -109,7 +115,8 @@ class ShardWriter:
         kinds: dict[str, tuple[np.dtype, tuple[int, ...]]] = {
             c.name: (c.dtype, c.shape) for c in self.codec.mapped
         }
-        kinds |= {name: (np.dtype(kind), ()) for name, kind in plan.view_columns.items()}
+        for name, kind in plan.view_columns.items():
+            kinds[name] = np.dtype(object if kind in ("string", LISTS) else kind), ()
         self._numbers, self._spare = (
             {name: np.empty((views, rows, *shape), kind) for name, (kind, shape) in kinds.items()}
             for _ in range(2)  # one is filled while the other is written: Arrow copies neither
@@ -144,8 +151,8 @@ class ShardWriter:
     ) -> None:
         """All views of these inputs. ids, labels (the source's, whatever classes they number),
         hashes [N], inputs (their columns): of the inputs. answer, to R
-        rows, and `drawn` with the plan's parameters and hashes, 0 for none, [R] each: of each view
-        in turn.
+        rows, and `drawn` with the plan's parameters, partners and hashes, 0 for none, [R] each: of
+        each view in turn.
 
         Raises LogitsError where a row's logits must not be stored.
         """
@@ -214,7 +221,7 @@ class ShardWriter:
                 assert rows == (stop - start - len(self.skipped)) * views, "a shard is whole"
                 fingerprint = self._fingerprint()
                 if statistics:
-                    names = ("unturned", "truncated", "tokens", "padding")
+                    names = ("unturned", "unmixed", "truncated", "tokens", "padding")
                     counts = {name: getattr(self, name) for name in names}
                     statistics = self._judged(statistics.replace(**counts))
                 self.file.close()
@@ -320,6 +327,10 @@ class ShardWriter:
         """The band's rows of one view: the columns but the codec's, which are its buffers."""
         rows = len(labels)
         scored = labels if self.plan.labelled else none_of(rows, several=False)
+        if MIX in self._numbers:
+            mixed = self._numbers[MIX][index, :rows] != UNMIXED
+            scored = hidden(scored, mixed) if self.plan.labelled else scored
+            self.unmixed += rows - int(mixed.sum()) if self.plan.views[index] != CLEAN else 0
         mapped = {c.name: self._numbers[c.name][index, :rows] for c in self.codec.mapped}
         decoded = {name: values[index] for name, values in self._decoded.items()}
         packed = {name: pa.array(values, pa.binary()) for name, values in decoded.items()}
@@ -334,6 +345,8 @@ class ShardWriter:
 
 def _column(name: str, values: np.ndarray) -> pa.Array:
     """The parameters of a view as they are; hashes with null for none."""
+    if values.dtype == object:
+        return pa.array(values.tolist(), STORED if name == PARTNER_LABEL else pa.string())
     return pa.array(values, mask=values == 0 if name == VIEW_HASH else None)
 
 

@@ -21,6 +21,12 @@ def augmented_dump(dataset: Dump, augment: Augment, seed: int, progress: Progres
             f"{counted(len(plan.views), 'view')} of each input, drawn by {plan.augment}: the "
             f"student sees what the teacher saw, and not something else. Leave out --augment"
         )
+    if augment.mixing is not None:
+        raise UsageError(
+            f"--augment: {augment.mixing} mixes inputs, and the stored soft targets answer none "
+            f"that are mixed, nor would a mean of two of them be the teacher's answer. Let the "
+            f"teacher answer them: softlabels dump --views 4 --augment '{augment}'"
+        )
     shown = Augmented(examples, augment, seed, dataset.ids)
     for remark in shown.remarks:
         progress.say(remark)

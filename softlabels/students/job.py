@@ -119,13 +119,7 @@ class Job:
     ) -> TrainResult:
         recipe, ranks = self.recipe, self.ranks
         check_out(self.out)
-        kept, held = choose_rows(
-            len(self.inputs),
-            None if self.labels is None else self.labels[self.inputs],
-            holdout=recipe.holdout,
-            rows=recipe.rows,
-            data_seed=recipe.data_seed,
-        )
+        kept, held = self.chosen
         rows = np.sort(self.each[:, kept].ravel()), self.inputs[held]
         if self.teacher is not None and isinstance(self.examples, Examples):
             self.examples.only(np.concatenate(rows))
@@ -174,6 +168,17 @@ class Job:
             self.out,
             result[0] if result else self.checkpoint(student, begun, outcome),
             self.ranks.rank,
+        )
+
+    @cached_property
+    def chosen(self) -> tuple[np.ndarray, np.ndarray]:
+        """The numbers of the inputs that are trained on, and of those that are held out."""
+        return choose_rows(
+            len(self.inputs),
+            None if self.labels is None else self.labels[self.inputs],
+            holdout=self.recipe.holdout,
+            rows=self.recipe.rows,
+            data_seed=self.recipe.data_seed,
         )
 
     def facts(self, student: Student) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from torch import Tensor
 from softlabels.errors import SourceError, UsageError
 from softlabels.inputs.augmented import Augmented
 from softlabels.inputs.examples import Examples
-from softlabels.inputs.label_lists import LabelLists, Labels, as_tensor, known
+from softlabels.inputs.label_lists import LabelLists, Labels, as_tensor, hidden, known
+from softlabels.inputs.mixing import PARTNER_LABEL, WEIGHT
 from softlabels.inputs.opening import DataChoice, LabelChoice, open_chosen
 from softlabels.inputs.preprocessing import choose, introduce
 from softlabels.inputs.sources import Source
@@ -33,7 +34,7 @@ from softlabels.store.inputs import source_place
 from softlabels.store.records import Plan
 from softlabels.students.augmenting import augmented_dump, take_augmented
 from softlabels.students.job import Job, TrainResult
-from softlabels.students.losses import hard_label_loss, hard_loss, kd_loss
+from softlabels.students.losses import hard_label_loss, hard_loss, kd_loss, mixed_loss
 from softlabels.students.optimization import Batch
 from softlabels.students.ranks import Ranks
 from softlabels.students.reading import begin_on_columns, begin_reading, has_texts, is_by_name
@@ -115,8 +116,12 @@ def _fit(options: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:
 
     def take(rows: np.ndarray, epoch: int, device: torch.device) -> Batch:
         inputs = examples.gather(rows) if shown is None else shown.gather(rows, epoch)
-        label = as_tensor(labels[rows], classes).to(device, non_blocking=True)
-        return {"input": examples.finish(inputs.to(device, non_blocking=True)), "label": label}
+        columns = {"label": as_tensor(labels[rows], classes)}
+        if shown is not None and shown.augment.mixing is not None:
+            partners, weights = shown.partners(rows, epoch)
+            columns |= {PARTNER_LABEL: as_tensor(labels[partners], classes), WEIGHT: weights}
+        there = {name: v.to(device, non_blocking=True) for name, v in columns.items()}
+        return there | {"input": examples.finish(inputs.to(device, non_blocking=True))}
 
     is_array = isinstance(examples, Examples)
     fingerprint = examples.fingerprint if is_array else source.fingerprint
@@ -150,8 +155,13 @@ def _fit(options: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:
     )
 
     def loss(logits_NC: Tensor, batch: Batch) -> Tensor:
-        one_label = options.task == "classification"
-        return (hard_loss if one_label else hard_label_loss)(logits_NC, batch["label"])
+        hard = hard_loss if options.task == "classification" else hard_label_loss
+        if WEIGHT not in batch:
+            return hard(logits_NC, batch["label"])
+        return mixed_loss(hard, logits_NC, batch["label"], batch[PARTNER_LABEL], batch[WEIGHT])
+
+    if shown is not None:
+        shown.mix_among(job.chosen[0])
 
     def order(rows: np.ndarray, epoch: int) -> np.ndarray:
         return mixed(rows, options.data_seed, epoch)
@@ -209,11 +219,25 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
     def loss(logits_NC: Tensor, batch: Batch) -> Tensor:
         hard = None if labels is None else for_each_position(batch["label"], batch)
         logits_MC = for_each_position(logits_NC, batch)
-        return kd_loss(logits_MC, batch["targets"], hard, T=options.T, alpha=options.alpha)
+        mixed_with: dict[str, Tensor] = {}
+        if hard is not None and plan.mixing is not None:
+            mixed_with["partner_labels"] = for_each_position(batch[PARTNER_LABEL], batch)
+            mixed_with["mix_weight"] = for_each_position(batch[WEIGHT], batch)
+        return kd_loss(
+            logits_MC, batch["targets"], hard, T=options.T, alpha=options.alpha, **mixed_with
+        )
 
     plan, views = dataset.reader.plan, showing(dataset, options.views)
     if views.remark:
         progress.say(views.remark)
+    scored = None if labels is None else hidden(labels, dataset.reader.mixed)
+    if plan.mixing is not None and options.holdout:
+        progress.say(
+            f"warning: {plan.mixing} mixes inputs with any others of the data, so about "
+            f"{options.holdout:.0%} of the mixed rows show something of an input that is held out: "
+            f"held-out scores are a little too good. Measure on data of their own, with "
+            f"softlabels eval --data"
+        )
     columns = plan.source.columns
     joined = ",".join(columns.inputs)
     data = {
@@ -237,7 +261,7 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
         model=student,
         begun=begun,
         examples=examples,
-        labels=labels,
+        labels=scored,
         teacher=dataset,
         classes=plan.classes,
         class_names=dataset.class_names,

@@ -297,6 +297,8 @@ def _compared(ours: DumpReader, theirs: DumpReader) -> Iterator[tuple[str, np.nd
     yield "inputs", ours.hashes, theirs.hashes
     for name in ours.drawn.keys() & theirs.drawn.keys():
         yield f"{name} of their view", ours.drawn[name], theirs.drawn[name]
+    if ours.plan.mixing is not None and theirs.plan.mixing is not None:
+        yield "partner of their view", ours.partners, theirs.partners
 
 
 def _keys(reader: DumpReader, rows: np.ndarray) -> str:

@@ -15,7 +15,7 @@ from softlabels.inputs.sources import Source
 from softlabels.inputs.text_inputs import TextInputs, open_inputs_of
 from softlabels.inputs.token_inputs import TokenInputs
 from softlabels.inputs.viewed import ViewedInputs
-from softlabels.store.inputs import Join, open_inputs, stored_names, stored_source
+from softlabels.store.inputs import Join, find_ids, open_inputs, stored_names, stored_source
 from softlabels.store.reader import DumpReader
 from softlabels.store.records import Plan
 from softlabels.system.cache import LocalCache
@@ -58,8 +58,30 @@ def find_inputs(
     assert reader.plan.augmentation is not None, "there are views"
     return ViewedInputs(
         examples, reader.plan.augmentation, numbers, reader.views, reader.drawn,
-        reader.plan.view_shape or [], stored_steps(reader.plan, preprocess),
+        reader.plan.view_shape or [], stored_steps(reader.plan, preprocess), partner_rows(reader),
     )  # fmt: skip
+
+
+def partner_rows(reader: DumpReader) -> np.ndarray | None:
+    """The row of the same view of the input that each row is mixed with, itself for those that are
+    not, int64 [R]; None where none are. Raises UsageError where such an input is not among these
+    rows: of some shards alone."""
+    if reader.plan.mixing is None:
+        return None
+    rows, missing = np.arange(len(reader)), 0
+    ids = reader.ids[reader.view_rows[0]]
+    for of_view in reader.view_rows:
+        mixed = of_view[reader.mixed[of_view]]
+        places = find_ids(ids, reader.partners[mixed])
+        missing += int((places < 0).sum())
+        rows[mixed] = of_view[places]
+    if missing:
+        raise UsageError(
+            f"{missing:,} of {len(reader):,} rows of {reader.folder} are mixed with inputs that "
+            f"{'are in other shards' if len(reader.numbers) < reader.plan.shards else 'it lacks'}: "
+            f"load all shards, or these without inputs, with inputs=False"
+        )
+    return rows
 
 
 def check_shows_views(plan: Plan, preprocess: Preprocess, own: Preprocess, dump: str) -> None:

@@ -135,8 +135,14 @@ def _reader(folder: Folder, how: Opening) -> DumpReader:
 
 def _streamed(reader: DumpReader, T: float | None, how: Opening) -> Dump:
     plan, preprocess = reader.plan, _preprocess(reader, how)
+    if plan.mixing is not None and how.inputs:
+        raise UsageError(
+            f"the inputs of {reader.folder} are mixed with others of the whole dump by "
+            f"{plan.mixing}, and a streamed dump holds a few row groups at a time: load it without "
+            f"streaming, from a local copy (softlabels pull), or without inputs: inputs=False"
+        )
     columns = ["id", "input_hash", *plan.label_columns]
-    columns += ["view", *plan.parameters] if plan.has_views else []
+    columns += ["view", *plan.parameters, *plan.partner_columns] if plan.has_views else []
     find: StoredInputs | JoinedInputs | None = None
     if how.inputs and plan.with_inputs and how.source is None:
         columns += plan.input_columns + [plan.hash_column] * (plan.stored is not None)

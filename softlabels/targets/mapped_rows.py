@@ -17,6 +17,7 @@ from torch.utils.data import get_worker_info
 
 from softlabels.errors import DamagedDump, StoreError, UsageError
 from softlabels.inputs.label_lists import Labels, as_tensor
+from softlabels.inputs.mixing import PARTNER_LABEL, WEIGHT
 from softlabels.logits import Logits
 from softlabels.store.codecs.codec import MASK, POSITIONS, Codec
 from softlabels.store.footers import PARQUET_ERRORS
@@ -86,6 +87,7 @@ class MappedRows:
         self.keep = "disk" if self.codec.decoded else self.keep
         shard_rows = [record.rows for record in self.records]
         views, self._viewed = len(plan.views), plan.has_views
+        self._mixed = plan.mixing is not None
         self._own_labels = plan.label_column == "label_source"
         self.layout = RowGroups(shard_rows, plan.group_rows, 0, views)
         self._mapped = [
@@ -148,8 +150,18 @@ class MappedRows:
         columns["label"] = lambda: self._labels(self.reader.labels, rows)
         if self._own_labels:
             columns["label_source"] = lambda: self._labels(self.reader.source_labels, rows)
+        if self._mixed:
+            columns |= self._partners(rows)
         if self._viewed:
             columns["view"] = lambda: torch.from_numpy(self.reader.views[rows])
+        return columns
+
+    def _partners(self, rows: np.ndarray) -> dict[str, Any]:
+        """What the hard labels of mixed inputs need."""
+        reader, columns = self.reader, {}
+        if reader.plan.labelled:
+            columns[PARTNER_LABEL] = lambda: self._labels(reader.partner_labels, rows)
+        columns[WEIGHT] = lambda: torch.from_numpy(reader.drawn[WEIGHT][rows])
         return columns
 
     def _ids(self, rows: np.ndarray) -> Tensor | list[str]:

@@ -22,6 +22,7 @@ from softlabels.errors import UsageError
 from softlabels.inputs.cropping import OnPicture
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.label_lists import as_tensor, of_column
+from softlabels.inputs.mixing import PARTNER_LABEL, WEIGHT
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import Source
 from softlabels.inputs.text_inputs import TextInputs
@@ -143,9 +144,13 @@ class StreamedRows:
         if inputs:
             columns["input"] = chosen.inputs()
         none = {} if "label" in self.names else {"label": no_labels(len(rows), plan)}
+        partners = [name for name in plan.partner_columns if name == PARTNER_LABEL]
         labels = {
-            name: as_tensor(of_column(table[name]), plan.classes) for name in plan.label_columns
+            name: as_tensor(of_column(table[name]), plan.classes)
+            for name in (*plan.label_columns, *partners)
         }
+        if plan.mixing is not None:
+            labels[WEIGHT] = torch.from_numpy(table[WEIGHT].to_numpy().copy())
         return columns | none | labels | target_columns(codec, stored)
 
     def inputs_of(self, rows: np.ndarray, preprocesses: Sequence[OnPicture] | None = None) -> Any:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from softlabels.errors import UsageError
 from softlabels.inputs.label_lists import LabelLists
+from softlabels.inputs.mixing import PARTNER_LABEL, WEIGHT
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.system.extras import need
 from softlabels.targets.batch import Batch
@@ -37,7 +38,8 @@ class TimmLoader:
         task = timm.task.LogitDistillationTask(model, loader.teacher, temperature=4, device=device)
 
     input: `dtype` [N, C, H, W] on `device`, the pictures as the teacher saw them, normalised with
-    the student's mean and std. target: the labels, int64 [N], on `device`.
+    the student's mean and std. target: the labels, int64 [N], on `device`; of a dump with views by
+    mixup or cutmix float32 [N, C], for a loss such as timm's SoftTargetCrossEntropy.
 
     `teacher` goes where timm's tasks take one, and answers with the stored logits. Each pass is the
     next epoch, from `epoch` on; `set_epoch`, also of `loader.sampler`, chooses another.
@@ -135,7 +137,7 @@ class TimmLoader:
             here = batch.to(self.device, non_blocking=True)
             inputs = self._normalised(here.columns["input"])
             self._recent.append(_Given(inputs, here["logits"]))
-            yield inputs, here["label"]
+            yield inputs, _target(here)
 
     def _read_ahead(self) -> Iterator[Batch]:
         """The batches, each read while the one before it is trained on."""
@@ -173,6 +175,19 @@ class TimmLoader:
             f"mixes, erases or crops pictures after the loader, and let the teacher answer such "
             f"views: softlabels dump --views 4 --augment '…'"
         )
+
+
+def _target(batch: Batch) -> Tensor:
+    """The labels, or of mixed inputs their shares [N, C], as timm's own Mixup gives them."""
+    label_N = batch["label"]
+    if WEIGHT not in batch:
+        return label_N
+    weight_N = batch[WEIGHT]
+    share_NC = weight_N.new_zeros(len(label_N), batch["targets"].classes)
+    for labels_N, part_N in ((label_N, weight_N), (batch[PARTNER_LABEL], 1 - weight_N)):
+        known_N = labels_N >= 0
+        share_NC.scatter_add_(1, labels_N.clamp_min(0)[:, None], (part_N * known_N)[:, None])
+    return share_NC
 
 
 class _Given:

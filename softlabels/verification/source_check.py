@@ -11,6 +11,7 @@ from softlabels.label_spaces import LabelSpace, match_label_spaces
 from softlabels.store.inputs import Join, open_inputs
 from softlabels.store.reader import DumpReader
 from softlabels.system.progress import Progress
+from softlabels.verification.partners import wrong_partners
 from softlabels.verification.views import Views
 
 
@@ -36,6 +37,7 @@ def recheck_source(reader: DumpReader, data: Any, progress: Progress) -> Recheck
     except AlignmentError as error:
         return Recheck([str(error)])
     findings, hashes = _renamed_classes(reader, source), reader.hashes_of(data)
+    findings += wrong_partners(reader)
     views = Views(reader, data)
     wrong: dict[str, list[Any]] = {"inputs": [], "labels": []}
     with progress.bar("source", len(positions), "rows") as advance:

@@ -45,7 +45,6 @@ def test_text_round_trips(text):
         ("", "is empty; use random_resized_crop"),
         ("flop", r"no word 'flop'; did you mean flip\? Use random_resized_crop, random_crop, flip"),
         ("RandomCrop(32)", "no word 'RandomCrop'; did you mean random_crop"),
-        ("mixup(0.2)", "no word 'mixup'; use random_resized_crop"),
         ("flip|flip", "flip comes 2 times; use it once"),
         (
             "flip|random_resized_crop(8)",

@@ -129,6 +129,12 @@ class ParquetTable:
     def files(self) -> Files:
         return tuple((p, mark[:2]) for p, mark in zip(self.paths, self.marks, strict=True))
 
+    def unkept_bytes(self, names: Sequence[str]) -> int:
+        """How much of these columns, decoded, does not fit into what is kept of row groups: where
+        rows are taken at random, that is decoded again and again."""
+        size = sum(self._state.size((*group, tuple(names))) for group in self._groups)
+        return max(0, size - KEPT_BYTES)
+
     def categories(self, name: str) -> list[str] | None:
         first = next((n for n, rows in enumerate(np.diff(self._starts)) if rows), None)
         if first is None or not pa.types.is_dictionary(self._schema.field(name).type):
@@ -169,11 +175,15 @@ class _Opened:
     def is_large(self, key: tuple) -> bool:
         """Whether these columns of a row group are too large to be decoded at once. key: number of
         the file, number of the group, columns."""
+        return self.size(key) > WHOLE_BYTES
+
+    def size(self, key: tuple) -> int:
+        """The bytes of these columns of a row group, decoded."""
         number, group, names = key
         with self.lock:
             if key not in self.sizes:
                 self.sizes[key] = _decoded_bytes(self._file(number), group, names)
-            return self.sizes[key] > WHOLE_BYTES
+            return self.sizes[key]
 
     def rows(self, number: int, group: int, names: tuple, start: int, stop: int) -> pa.Table:
         with self.lock:
