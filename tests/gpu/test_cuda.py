@@ -14,6 +14,7 @@ import softlabels
 from softlabels.capture import pipeline
 from softlabels.errors import OutOfMemory, UsageError
 from softlabels.inputs.augmented import Augmented
+from softlabels.inputs.mixing import Mixing, mixed
 from softlabels.inputs.views import parse_augment
 from softlabels.store.folder import Folder
 from softlabels.store.reader import DumpReader
@@ -336,3 +337,15 @@ def test_a_module_in_memory_runs_where_it_lies_and_a_callable_gets_what_was_aske
     softlabels.dump(**words, out=str(tmp_path / "cuda"), device="cuda")
     assert set(seen) == {"cuda"}
     assert (logits(tmp_path / "cpu") == logits(tmp_path / "cuda")).all()
+
+
+def test_pictures_are_mixed_as_on_the_cpu():
+    chance = np.random.default_rng(0)
+    own, partners = (
+        torch.from_numpy(chance.integers(0, 256, (64, 3, 9, 7), "uint8")) for _ in "ab"
+    )
+    drawn = Mixing(0.5, 1.0).on([3, 9, 7]).draw(0, np.arange(64, dtype=np.uint64), 1)
+    for kind in (torch.uint8, torch.float32):
+        here, there = own.to(kind), partners.to(kind)
+        found = mixed(here.cuda(), there.cuda(), drawn)
+        assert torch.equal(found.cpu(), mixed(here, there, drawn))
