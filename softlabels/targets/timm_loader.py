@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from softlabels.errors import UsageError
 from softlabels.inputs.label_lists import LabelLists
 from softlabels.inputs.mixing import PARTNER_LABEL, WEIGHT
-from softlabels.inputs.preprocess import Preprocess
 from softlabels.system.extras import need
 from softlabels.targets.batch import Batch
 from softlabels.targets.loading import load
@@ -46,7 +45,8 @@ class TimmLoader:
 
     dataset: a dump's folder or address, or what `load` gave, with any of its options
     data_config: the student's, of which input_size, mean and std are used
-    batch_size: rows of this process in a step; the last step may have fewer, unless drop_last
+    batch_size: rows of this process in a step; the last may have fewer, or one or two more where
+        a row would be alone, unless drop_last
     shuffle, seed, workers: as those of `SoftDataset.batches`; without workers a thread reads ahead
     views: as there, too; by default an epoch shows one view of each input, the next epoch the next
     rank, world: this process's share; by default as torch.distributed says, where it is initialised
@@ -148,6 +148,7 @@ class TimmLoader:
                 coming = pool.submit(next, batches, None)
                 yield batch.pin_memory() if self.device.type == "cuda" else batch
 
+    @torch.inference_mode(False)  # whose tensors don't count changes, by which `_Given` sees them
     def _normalised(self, pixels_NCHW: Tensor) -> Tensor:
         """As timm's PrefetchLoader does it."""
         inputs = pixels_NCHW.to(self.device, self.dtype, memory_format=self.format)
@@ -262,16 +263,32 @@ def _pixel_statistics(
             f"teacher saw them. Give the student's configuration that size, and make the student "
             f"for it: data_config | {{'input_size': {tuple(ours)}}}"
         )
-    steps = Preprocess.parse(dump.reader.plan.preprocess).numbers
-    levels = [step.args[0] for step in steps if step.name == "scale"]
-    if not levels and examples.source.kind != "image":
-        raise UsageError(
-            f"nothing says which number is white in the pictures of {where}: load it with "
-            f"preprocess='scale(255)' and give TimmLoader what that returns"
-        )
-    white = math.prod(levels) if levels else 255
+    white = 255.0 if examples.source.kind == "image" else _white_of_arrays(dump)
     mean, std = (_of_channels(data_config[name], ours[0]) for name in ("mean", "std"))
     return [white * value for value in mean], [white * value for value in std]
+
+
+def _white_of_arrays(dump: Dump) -> float:
+    """What the preprocessing divides by. Raises UsageError where it doesn't say, or where pixels
+    are larger: steps such as scale(127.5)|normalize(1, 1) mean another white."""
+    remedy = (
+        "load it with preprocess='scale(255)', or another number that is white, and give "
+        "TimmLoader what that returns"
+    )
+    scales = [step for step in dump.preprocess.numbers if step.name == "scale"]
+    if not scales:
+        raise UsageError(
+            f"nothing says which number is white in the pictures of {dump.reader.folder}: {remedy}"
+        )
+    assert dump.examples is not None, "its pictures were asked for"
+    white, some = math.prod(step.args[0] for step in scales), dump.examples.sample(64)
+    assert isinstance(some, Tensor), "they were checked"
+    if (largest := int(some.max())) > white:
+        raise UsageError(
+            f"pixels of {dump.reader.folder} are up to {largest}, and "
+            f"{'|'.join(map(str, scales))} says that {white:g} is white: {remedy}"
+        )
+    return white
 
 
 def _of_channels(values: Sequence[float], channels: int) -> list[float]:

@@ -89,9 +89,55 @@ def test_the_teacher_answers_the_batch_that_was_given_and_no_other(views_folder)
         loader.answer(second)
 
 
+def test_a_pass_without_gradients_is_answered_too(views_folder):
+    loader = softlabels.TimmLoader(views_folder, CONFIG, 400, shuffle=False)
+    with torch.inference_mode():
+        input, _ = next(iter(loader))
+        assert torch.equal(
+            loader.answer(input), softlabels.load(views_folder).view(0)[:400]["logits"].float()
+        )
+        input[:, :, :2] = 0
+        with pytest.raises(UsageError, match="that are no batch as TimmLoader gave it last"):
+            loader.answer(input)
+
+
 class Wide(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.flatten(1)[:, :3]
+
+
+def test_white_is_255_in_a_picture_and_what_scale_says_in_an_array(tmp_path):
+    import datasets
+    from PIL import Image
+
+    levels = np.random.default_rng(0).integers(0, 256, (6, 8, 8), np.uint8)
+    for number, picture in enumerate(levels):
+        (tmp_path / "photos" / f"{number % 3}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(tmp_path / "photos" / f"{number % 3}" / f"{number}.png")
+    script = save_script(Wide(), tmp_path / "wide.pt")
+    from_minus_1 = "grey|scale(127.5)|normalize(1, 1)"
+    softlabels.dump(teacher=script, data=str(tmp_path / "photos"), preprocess=from_minus_1,
+                    out=str(tmp_path / "of_photos"))  # fmt: skip
+    [(input, _)] = softlabels.TimmLoader(tmp_path / "of_photos", CONFIG, 6, shuffle=False)
+    shown = torch.from_numpy(levels[[0, 3, 1, 4, 2, 5]][:, None]).float()
+    assert torch.equal(input, (shown - 255 * 0.4) / torch.tensor(255 * 0.4))
+
+    features = datasets.Features({"x": datasets.Array3D((1, 8, 8), "uint8"),
+                                  "label": datasets.Value("int64")})  # fmt: skip
+    rows = {"x": list(levels[:, None]), "label": [0, 1, 2, 0, 1, 2]}
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "arrays.parquet")
+    arrays = tmp_path / "of_arrays"
+    softlabels.dump(teacher=script, data=str(tmp_path / "arrays.parquet"), out=str(arrays))
+    with pytest.raises(UsageError, match=r"which number is white .* preprocess='scale\(255\)'"):
+        softlabels.TimmLoader(arrays, CONFIG, 6)
+    with pytest.raises(
+        UsageError, match=r"up to 25\d, and scale\(127.5\) says that 127.5 is white"
+    ):
+        softlabels.TimmLoader(softlabels.load(arrays, preprocess="scale(127.5)"), CONFIG, 6)
+    said = softlabels.load(arrays, preprocess="scale(255)")
+    [(input, _)] = softlabels.TimmLoader(said, CONFIG, 6, shuffle=False)
+    of_arrays = (torch.from_numpy(levels[:, None]).float() - 255 * 0.4) / torch.tensor(255 * 0.4)
+    assert torch.equal(input, of_arrays)
 
 
 def test_what_timm_can_not_train_on_is_refused(views_folder, teacher, dump_folder, tmp_path):
