@@ -167,7 +167,7 @@ class RandomCrop:
         padded = [side + 2 * self.padding for side in batch_NCHW.shape[2:]]
         for name, whole, side in zip((TOP, LEFT), padded, (self.height, self.width), strict=True):
             wrong = (drawn[name] < 0) | (drawn[name] > whole - side)
-            if wrong.any():  # which may be anyone's: zeros around it could take gigabytes
+            if wrong.any():
                 raise SourceError(
                     f"{name} of a view is {drawn[name][wrong][0]}, and a window of {side} pixels "
                     f"lies within the {whole} of the padded picture: these columns are not of "
@@ -239,12 +239,8 @@ def draw_shifts(pixels: int, seed: int, keys_N: np.ndarray, view: int) -> np.nda
 
 def shift(batch_NCHW: Tensor, shifts_N2: np.ndarray) -> Tensor:
     """Each image moved by its (down, right); what comes in is 0. Keeps dtype and shape."""
-    height, width = batch_NCHW.shape[2:]
-    # anyone's file may tell of shifts that would need gigabytes of zeros around the picture; one as
-    # far as the picture is large leaves nothing of it, and so does any larger one
-    down_N = np.clip(shifts_N2[:, 0].astype(np.int64), -height, height)
-    right_N = np.clip(shifts_N2[:, 1].astype(np.int64), -width, width)
-    return windows(batch_NCHW, -down_N, -right_N, height, width)
+    down_N, right_N = shifts_N2.astype(np.int64).T
+    return windows(batch_NCHW, -down_N, -right_N, *batch_NCHW.shape[2:])
 
 
 def windows(
@@ -253,6 +249,9 @@ def windows(
     """The part of this size of each picture whose upper left corner is there, int64 [N]; what of it
     lies outside of the picture is 0."""
     n, channels, *size = batch_NCHW.shape
+    # what is far outside would need gigabytes of zeros around the picture; a window right beside it
+    # has nothing of it either
+    top_N, left_N = np.clip(top_N, -height, size[0]), np.clip(left_N, -width, size[1])
     corners = [(top_N, height, size[0]), (left_N, width, size[1])]
     before = [max(0, -int(first.min(initial=0))) for first, _, _ in corners]
     after = [max(0, int(first.max(initial=0)) + side - whole) for first, side, whole in corners]

@@ -48,6 +48,14 @@ class ColorJitter:
     def _ranges(self) -> tuple[float, ...]:
         return self.brightness, self.contrast, self.saturation, self.hue
 
+    @property
+    def _bounds(self) -> dict[str, tuple[float, float]]:
+        """Between which each change lies."""
+        return {
+            name: (-most, most) if name == "hue" else (max(0, 1 - most), 1 + most)
+            for name, most in zip(CHANGES, self._ranges, strict=True)
+        }
+
     def on(self, shape: list[int], what: str) -> Self:
         check_channels(shape, str(self), what)
         if shape[0] == 1 and not (self.brightness or self.contrast):
@@ -63,8 +71,7 @@ class ColorJitter:
 
     def draw(self, seed: int, keys_N: np.ndarray, view: int) -> Drawn:
         drawn: Drawn = {}
-        for name, most, stream in zip(CHANGES, self._ranges, COLOUR_STREAMS, strict=True):
-            low, high = (-most, most) if name == "hue" else (max(0, 1 - most), 1 + most)
+        for (name, (low, high)), stream in zip(self._bounds.items(), COLOUR_STREAMS, strict=True):
             chances_N = fractions(counter_random(seed, keys_N, view, stream))
             drawn[name] = (low + (high - low) * chances_N).astype(self.columns[name])
         orders_N = counter_random(seed, keys_N, view, ORDER_STREAM) % np.uint64(len(ORDERS))
@@ -77,11 +84,7 @@ class ColorJitter:
                 f"{self} is for pictures of 8 bits, from 0 to 255, and these are {kind}, of which "
                 f"no largest value is known; store them as uint8, or leave it out"
             )
-        if drawn[ORDER].max(initial=0) >= len(ORDERS):
-            raise SourceError(
-                f"{ORDER} of a view is {drawn[ORDER].max()}; it is the number of one of "
-                f"{len(ORDERS)} orders, 0 to {len(ORDERS) - 1}: the row is damaged"
-            )
+        self._check(drawn)
         factors = {name: drawn[name] for name in CHANGES}
         factors["hue"] = (drawn["hue"].astype(np.float64) % 1 * 6).astype(np.float32)
         shown = copied(batch_NCHW)
@@ -93,6 +96,23 @@ class ColorJitter:
                     BY_NAME[name](x, factor[:, None, None, None])
                 put(shown, rows, x)
         return shown
+
+    def _check(self, drawn: Drawn) -> None:
+        """Raises SourceError for columns that it never draws. They may be anyone's, and what is no
+        number becomes another level on each device."""
+        if drawn[ORDER].max(initial=0) >= len(ORDERS):
+            raise SourceError(
+                f"{ORDER} of a view is {drawn[ORDER].max()}; it is the number of one of "
+                f"{len(ORDERS)} orders, 0 to {len(ORDERS) - 1}: the row is damaged"
+            )
+        for name, (low, high) in self._bounds.items():
+            values = drawn[name]
+            wrong = ~((np.float32(low) <= values) & (values <= np.float32(high)))  # of NaN, too
+            if wrong.any():
+                raise SourceError(
+                    f"{name} of a view is {values[wrong][0]}, and {self} draws it from {low:g} to "
+                    f"{high:g}: the row is damaged"
+                )
 
     def _paths(self, drawn: Drawn, channels: int) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
         """The changes, in their order, and the rows that have them so."""

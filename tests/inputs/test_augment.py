@@ -181,6 +181,18 @@ def test_a_random_crop_is_a_window_of_the_padded_picture(size, dtype):
     assert tops == set(range(8 + 4 - size[0] + 1))
 
 
+def test_a_wide_border_takes_no_more_memory_than_pictures():
+    """256 of them with all their zeros would be 200 GB."""
+    pictures = torch.randint(1, 256, (256, 3, 8, 8), dtype=torch.uint8)
+    crop = parse_augment("random_crop(8, 8000)").on([3, 8, 8], "--augment")
+    drawn = {name: np.zeros(256, np.int16) for name in crop.columns}
+    drawn["window_top"][1], drawn["window_left"][1] = 8005, 7998
+    shown = crop.apply(pictures, drawn)
+    assert not shown[[0, *range(2, 256)]].any()
+    assert torch.equal(shown[1, :, :3, 2:], pictures[1, :, 5:, :6])
+    assert np.count_nonzero(shown[1]) == 3 * 3 * 6
+
+
 def test_a_whole_crop_without_padding_changes_nothing():
     crop = RandomCrop(8, 6)
     assert torch.equal(crop.apply(PICTURES, crop.draw(0, np.arange(40), 1)), PICTURES)

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import softlabels
 from softlabels.errors import SourceError
 from softlabels.inputs.opening import open_source
 from softlabels.inputs.tables import parquet
@@ -102,6 +103,16 @@ def test_matrices_of_datasets(tmp_path):
     path = str(tmp_path / "d.parquet")
     datasets.Dataset.from_dict({"m": values.tolist()}, features=features).to_parquet(path)
     assert open_source(path).read(1, 3).cells.tolist() == values[1:3].tolist()
+
+
+def test_pictures_of_numbers_in_any_order(tmp_path):
+    """Of which pyarrow takes others where they are a part of a row group."""
+    rows = pa.list_(pa.list_(pa.list_(pa.float32(), 4), 5), 3)
+    values = np.random.default_rng(0).normal(size=(40, 3, 5, 4)).astype(np.float32)
+    pq.write_table(pa.table({"x": pa.array(values.tolist(), rows)}), tmp_path / "x.parquet")
+    examples = softlabels.examples(tmp_path / "x.parquet")
+    for chosen in ([20, 21, 22], [39, 7, 23], [5]):
+        assert np.array_equal(examples.take(chosen)["input"], values[chosen])
 
 
 @pytest.mark.parametrize(

@@ -168,3 +168,19 @@ def test_what_has_no_largest_value_or_no_such_order_is_refused():
         step.apply(PICTURES.float(), factors(len(PICTURES)))
     with pytest.raises(SourceError, match="colour_order of a view is 24; it is the number of one"):
         step.apply(PICTURES, factors(len(PICTURES), order=24))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("brightness", np.nan), ("contrast", np.inf), ("saturation", -0.1), ("saturation", 1.5),
+        ("hue", 9),
+    ],
+)  # fmt: skip
+def test_what_is_never_drawn_is_refused(name, value):
+    step = of("color_jitter(0.4, 1.4, 0.4, 0.1)")
+    assert step.apply(NOISE, step.draw(0, np.arange(24, dtype=np.uint64), 1)).shape == NOISE.shape
+    with pytest.raises(
+        SourceError, match=rf"{name} of a view is .*draws it from .* row is damaged"
+    ):
+        step.apply(NOISE, factors(len(NOISE), **{name: value}))

@@ -115,7 +115,7 @@ class ParquetTable:
                 continue
             first = int(rows[0])
             part = self._rows(group, names, first, int(rows[-1]) + 1)
-            parts.append(part.take(pa.array(rows - first)))
+            parts.append(_taken(part, rows - first))
         back = np.empty(len(order), dtype=np.int64)
         back[order] = np.arange(len(order))
         return _reordered(self._table(names, parts), back)
@@ -329,6 +329,20 @@ def _decoded_bytes(file: pq.ParquetFile, group: int, names: tuple) -> int:
         c.total_uncompressed_size
         for c in columns
         if c.path_in_schema in names or c.path_in_schema.startswith(inside)
+    )
+
+
+def _taken(table: pa.Table, rows: np.ndarray) -> pa.Table:
+    """These rows, which ascend. Of a slice, `take` of pyarrow (26.0.1 at least) gives other numbers
+    where fixed-size lists hold such lists, as those of [C, H, W] do, and says nothing."""
+    if any(_holds_lists(field.type) for field in table.schema):
+        return pa.concat_tables([table.slice(row, 1) for row in rows.tolist()])
+    return table.take(pa.array(rows))
+
+
+def _holds_lists(type: pa.DataType) -> bool:
+    return pa.types.is_nested(type) and any(
+        pa.types.is_nested(type.field(i).type) for i in range(type.num_fields)
     )
 
 
