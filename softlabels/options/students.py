@@ -127,9 +127,9 @@ class TrainOptions(TrainingOptions, TextOptions):
         "mlp:800x800",
     )
     views: CountOrAll | None = option(
-        "How many drawn views of the dump to train on, and the clean one where it has it: epoch e "
-        "sees the one in place e mod their number. all: each epoch sees every view. Default: all, "
-        "one an epoch.",
+        "How many drawn views of the dump to train on, beside the clean one where it has it; an "
+        "epoch sees one, the next epoch the next. all: each epoch sees every view. Default: as "
+        "many as there are, one an epoch.",
         None,
     )
     source: Data | None = option(

@@ -3,6 +3,7 @@
 N rows of a batch, C classes.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -94,6 +95,7 @@ class Job:
     identity: a hash of the rows, the same on every rank.
     inputs: for each input, the row that stands for it when it is held out, with all its views.
     each: for each input, the rows that it has in an epoch, int64 [rows, inputs].
+    views_in: the views that an epoch shows, of inputs that have several
     begun: a model that reads texts, which was begun before they were tokenised
     options: all of them, for the checkpoint, and for ranks to compare.
     """
@@ -113,6 +115,7 @@ class Job:
     inputs: np.ndarray
     each: np.ndarray
     begun: Beginning | None = None
+    views_in: Callable[[int], list[int]] | None = None
 
     def run(
         self, loss: Any, take: Any, order: Any, remedy: str, progress: Progress, ahead: bool = False
@@ -143,6 +146,7 @@ class Job:
             loss=loss,
             score=self.score,
             remedy=remedy,
+            views_in=self.views_in,
         )
         result: list[Checkpoint] = []
 

@@ -32,21 +32,34 @@ class Showing:
         """The rows that stand for each input in the epochs, int64 [rows an epoch, N]."""
         return self.rows if self.choice.at_once else self.rows[:1]
 
-    @property
-    def remark(self) -> str | None:
-        """What is shown, for the user; None where there is one view alone."""
+    def in_epoch(self, epoch: int) -> list[int]:
+        """The views that an epoch shows; the first is epoch 1."""
+        numbers = self.choice.numbers
+        return list(numbers) if self.choice.at_once else [numbers[self.choice.place(epoch)]]
+
+    def remarks(self, epochs: int) -> list[str]:
+        """What is shown in so many epochs, for the user; nothing of a dump without views."""
         plan, numbers = self.dataset.reader.plan, self.choice.numbers
         if not plan.has_views:
-            return None
+            return []
         views = counted(len(numbers), "view")
         if len(numbers) < len(plan.views):
-            views = f"{views} ({few(list(map(str, numbers)))}) of {len(plan.views)}"
-        shown = f"epoch e sees the one in place e mod {len(numbers)}, from 0 on"
+            views = f"{views} ({_listed(list(numbers))}) of {len(plan.views)}"
+        turns = [self.in_epoch(epoch)[0] for epoch in range(1, len(numbers) + 1)]
+        shown = f"an epoch sees one, in the order {_listed(turns)}"
         if len(numbers) == 1:
             shown = "each epoch sees it"
         elif self.choice.at_once:
             shown = "each epoch sees them all"
-        return f"{views} of each input: {shown}; held-out inputs are scored on view {plan.views[0]}"
+        remark = f"{views} of each input: {shown}; held-out inputs are scored on view"
+        remarks = [f"{remark} {plan.views[0]}"]
+        if not self.choice.at_once and epochs < len(numbers):
+            remarks.append(
+                f"warning: {counted(epochs, 'epoch')} {'shows' if epochs == 1 else 'show'} only "
+                f"{_listed(turns[:epochs])} of {counted(len(numbers), 'view')}; --epochs "
+                f"{len(numbers)} shows each once, and --views all each in every epoch"
+            )
+        return remarks
 
     def order(self, rows: np.ndarray, shuffle: str, seed: int, epoch: int) -> np.ndarray:
         """The rows of this epoch, 1 or more, in its order. rows: some of `each`, int64."""
@@ -69,6 +82,10 @@ def showing(dataset: Dump, views: int | str | None) -> Showing:
         raise no_views(views, folder, "--views")
     choice = choose_views(plan.views, TURN if views is None else views, folder, "--views")
     return Showing(dataset, choice, dataset.reader.view_rows[: len(choice.numbers)])
+
+
+def _listed(numbers: list[int]) -> str:
+    return few(list(map(str, numbers)), most=8)
 
 
 def mixed(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:

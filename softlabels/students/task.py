@@ -44,6 +44,7 @@ class Task:
     settle: called after each epoch; raises the damage that background checks have seen.
     remedy: what to try where the loss becomes NaN or infinite.
     ahead: take each batch while the one before it is trained on.
+    views_in: epoch → the views that it shows, for the history; None for inputs without views.
     """
 
     order: Callable[[np.ndarray, int], np.ndarray]
@@ -53,6 +54,7 @@ class Task:
     settle: Callable[[], None]
     remedy: str
     ahead: bool = False
+    views_in: Callable[[int], list[int]] | None = None
 
 
 @dataclass

@@ -231,6 +231,8 @@ class Trainer:
         entry: dict[str, Any] = {"epoch": epoch, "loss": loss}
         entry["learning_rate"] = self.optimization.rate
         entry["rows_per_second"] = round(self.pace, 1)
+        if self.task.views_in is not None:
+            entry["views"] = self.task.views_in(epoch)
         if self.optimization.scale.is_on:
             entry["skipped_steps"] = self.step - len(self.losses)
         score = Score(None if loss is None else (-epoch,))

@@ -185,6 +185,7 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
         progress=progress,
     )
     assert isinstance(dataset, Dump), "one folder was named"
+    views = showing(dataset, options.views)
     student = ModelChoice(options.student, options.weights, options.dropout, options.input_dropout)
     labels = _labels_for(dataset, options.alpha, folder)
     chosen = "" if options.dump else " (the newest complete dump)"
@@ -227,9 +228,9 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
             logits_MC, batch["targets"], hard, T=options.T, alpha=options.alpha, **mixed_with
         )
 
-    plan, views = dataset.reader.plan, showing(dataset, options.views)
-    if views.remark:
-        progress.say(views.remark)
+    plan = dataset.reader.plan
+    for remark in views.remarks(options.epochs):
+        progress.say(remark)
     scored = None if labels is None else hidden(labels, dataset.reader.mixed)
     if plan.mixing is not None and options.holdout:
         progress.say(
@@ -273,6 +274,7 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
         ranks=ranks,
         inputs=views.inputs,
         each=views.each,
+        views_in=views.in_epoch if plan.has_views else None,
     )
 
     def take(rows: np.ndarray, epoch: int, device: torch.device) -> Batch:

@@ -61,15 +61,28 @@ def shown(monkeypatch):
 def test_some_views_are_those_of_a_dump_that_has_no_others(dumps, shown):
     lines = Lines()
     some, result = shown(4, dumps / "four", views=2, progress=lines)
-    assert "3 views (0, 1, 2) of 5 of each input: epoch e sees the one in place e mod 3" in str(
-        lines
+    assert (
+        "3 views (0, 1, 2) of 5 of each input: an epoch sees one, in the order 1, 2, 0; held"
+        in str(lines)
     )
+    assert "warning" not in str(lines)
     whole, other = shown(4, dumps / "two")
     assert some == whole
     assert [{view for _, view in epoch} for epoch in some] == [{1}, {2}, {0}, {1}]
     assert result.metrics["held_out"]["errors"] == other.metrics["held_out"]["errors"]
     assert result.checkpoint.data["views"] == [0, 1, 2]
     assert result.checkpoint.data["augment"] == "jitter(1)"
+    history = (dumps / "s.pt.history.jsonl").read_text().splitlines()
+    assert [json.loads(line)["views"] for line in history] == [[1], [2], [0], [1]]
+
+
+def test_views_that_no_epoch_shows_are_said(dumps, shown):
+    lines = Lines()
+    epochs, _ = shown(3, dumps / "four", progress=lines, rows=60)
+    assert [{view for _, view in epoch} for epoch in epochs] == [{1}, {2}, {3}]
+    assert "warning: 3 epochs show only 1, 2, 3 of 5 views; --epochs 5 shows each once" in str(
+        lines
+    )
 
 
 @pytest.mark.parametrize(
