@@ -50,7 +50,7 @@ SIDE, SCALED = 32, 384  # pixels: of a part, and of a photograph's shorter side
 CROPPED = "random_resized_crop(224)|flip"
 EVERY_WORD = (
     "random_resized_crop(256)|random_crop(224)|flip|jitter(4)|color_jitter(0.4, 0.4, 0.4, 0.1)|"
-    "grey(0.2)|erase(0.25)"
+    "grey(0.2)|erase(0.25)|mixup(0.2)|cutmix(1.0)"
 )
 VIEWS = "random_crop(32, 4)|flip|color_jitter(0.4, 0.4, 0.4, 0.05)"
 OF_SCIKIT_IMAGE = (

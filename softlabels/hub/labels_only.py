@@ -2,6 +2,7 @@
 
 import pyarrow as pa
 
+from softlabels.errors import UsageError
 from softlabels.inputs.cells import read_ids
 from softlabels.inputs.label_lists import none_of, of_column
 from softlabels.places.hub_copies import CONNECTIONS
@@ -9,6 +10,7 @@ from softlabels.reports.card import render_card
 from softlabels.store.folder import Folder
 from softlabels.store.ledger import Ledger
 from softlabels.store.names import CARD, MANIFEST, PLAN, commit_name
+from softlabels.store.plan import Plan
 from softlabels.store.reader import DumpReader
 from softlabels.store.records import Commit, Manifest
 from softlabels.store.shard_check import sha256_of
@@ -19,13 +21,26 @@ from softlabels.system.background import in_order
 from softlabels.system.progress import SILENT, Progress
 
 
+def bare_plan(plan: Plan, of: str) -> Plan:
+    """The plan of a copy without inputs. Raises UsageError for views that could not be shown any
+    more: their boxes are in pixels of the pictures that would be left out."""
+    cropped = plan.augmentation is not None and plan.augmentation.crop is not None
+    if cropped and plan.stored is not None:
+        raise UsageError(
+            f"the views of {of} are cut from the pictures that it stores, {plan.store_inputs}, and "
+            f"without these no student can be shown what the teacher saw: leave out --labels-only, "
+            f"or dump again with --store-inputs original or none"
+        )
+    return plan.replace(store_inputs="none")
+
+
 def without_inputs(reader: DumpReader, to: Folder, progress: Progress = SILENT) -> Folder:
     """Write a copy without inputs to a local folder. Resumable and deterministic. Never downloads
     the inputs of a remote dump.
 
-    Raises DamagedDump for a dump that does not agree with its records.
+    Raises DamagedDump for a dump that does not agree with its records, and what `bare_plan` raises.
     """
-    plan = reader.plan.replace(store_inputs="none")
+    plan = bare_plan(reader.plan, str(reader.folder))
     schema = shard_schema(plan, None)
     columns = ["id", "input_hash", *plan.view_columns, *reader.codec.names, *plan.label_columns]
     ledger = Ledger(to, plan)

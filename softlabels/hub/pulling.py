@@ -9,7 +9,7 @@ from huggingface_hub import is_offline_mode
 from huggingface_hub.errors import EntryNotFoundError
 
 from softlabels.errors import DamagedDump, StoreError, UsageError
-from softlabels.hub.labels_only import without_inputs
+from softlabels.hub.labels_only import bare_plan, without_inputs
 from softlabels.hub.own_folder import InStore, OnHub, OwnFolder
 from softlabels.options import PullOptions, verb
 from softlabels.places.folders import elsewhere, open_folder
@@ -167,7 +167,7 @@ def _into(
     """Fill a folder; the manifest that it has then. bare_source: what a copy without inputs is made
     from."""
     plan = manifest.plan
-    here = plan.replace(store_inputs="none") if own.is_bare else plan
+    here = bare_plan(plan, own.remote.place) if own.is_bare else plan
     with own.taken(manifest, here):
         if own.is_bare:
             without_inputs(DumpReader(bare_source()), own.folder, progress)

@@ -21,7 +21,7 @@ from huggingface_hub import (
 from softlabels.errors import DamagedDump, MissingExtra, StoreError, UsageError
 from softlabels.hub.announcing import announcement
 from softlabels.hub.contents import Place
-from softlabels.hub.labels_only import without_inputs
+from softlabels.hub.labels_only import bare_plan, without_inputs
 from softlabels.hub.page import TEACHER_LICENSE, Where, render_index, render_page
 from softlabels.hub.repository import (
     data_folders,
@@ -106,6 +106,8 @@ def push(options: PushOptions, progress: Progress) -> Pushed:
             f"{folder} holds the inputs of {plan.source.data}; add --include-inputs if their "
             f"licence lets you publish them, else --labels-only"
         )
+    if plan.with_inputs and options.labels_only:
+        bare_plan(plan, str(folder))
     _check(options.dump, progress)
     for line in announcement(DumpReader(folder), address, options.include_inputs, options.license):
         progress.say(line)

@@ -7,7 +7,14 @@ import pytest
 import torch
 
 import softlabels
+from softlabels.errors import UsageError
+from tests.pictures import save_pictures
 from tests.publishing import work
+
+
+class Means(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean((2, 3))
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +65,24 @@ def test_labels_only_gives_the_bytes_of_a_dump_without_inputs(
     assert table.views.tolist() == softlabels.load(original, inputs=False).views.tolist()
     facts = softlabels.info(tmp_path / "bare")["facts"]
     assert (facts["rows"], facts["inputs"], facts["inputs stored"]) == (3600, 1200, "none")
+
+
+def test_views_of_stored_pictures_are_not_published_without_these(owner, stranger, repo, tmp_path):
+    """Their boxes would be taken for such of the source's pictures."""
+    place = save_pictures(tmp_path)
+    softlabels.dump(
+        teacher=Means(), name="means", data=str(place), out=str(tmp_path / "d"), views=1,
+        augment="random_resized_crop(16)", preprocess="rgb|resize(24)|center_crop(16)|scale(255)",
+        store_inputs="resized(24)",
+    )  # fmt: skip
+    owner(work.push, str(tmp_path / "d"), repo, include_inputs=True)
+    for refused in (
+        lambda: owner(work.push, str(tmp_path / "d"), repo, labels_only=True),
+        lambda: stranger(work.pull, repo, out=str(tmp_path / "bare"), labels_only=True),
+    ):
+        with pytest.raises(UsageError, match=r"cut from the pictures that it stores, resized\(24"):
+            refused()
+    assert not (tmp_path / "bare" / "plan.json").exists()
 
 
 def trained(dump: str | Path, folder: Path) -> dict[str, torch.Tensor]:
