@@ -5,6 +5,7 @@ What is drawn, and how two pictures become one, is tested in tests/inputs/test_m
 
 import json
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import softlabels
-from softlabels.errors import DamagedDump, UsageError
+from softlabels.errors import DamagedDump, SourceError, UsageError
 from softlabels.hub.labels_only import without_inputs
 from softlabels.inputs.chance import counters
 from softlabels.inputs.mixing import partners_of
@@ -26,11 +27,13 @@ from softlabels.inputs.tables import parquet
 from softlabels.places.folders import open_folder
 from softlabels.store.plan import Plan
 from softlabels.store.reader import DumpReader
+from softlabels.store.records import Commit, Manifest
 from softlabels.store.shard_check import _check_mixing
 from softlabels.teachers import resolve
 from softlabels.verification.partners import wrong_partners
 from tests.capture import harm
 from tests.conftest import Lines, png, save_script
+from tests.dumps import rewrite
 from tests.students.test_augment import seen
 from tests.test_cropped_views import run
 
@@ -337,6 +340,25 @@ def test_a_shard_with_other_weights_is_damaged(place, tmp_path):
         wrong = table.set_column(place_of, name, pa.array(column, table[name].type))
         with pytest.raises(DamagedDump, match=message):
             _check_mixing(plan, plan.mixing, wrong, 1)
+
+
+@pytest.mark.parametrize(("name", "value"), [("mix_weight", np.nan), ("mix_weight", 2), ("mix", 7)])
+def test_a_student_is_shown_no_mix_that_is_never_drawn(place, tmp_path, name, value):
+    out = shutil.copytree(place / "d", tmp_path / "d")
+    plan = Plan.parse(json.loads((out / "plan.json").read_text()), "plan.json")
+    paths = sorted((out / "commits").iterdir())
+    commits = [Commit.parse(json.loads(path.read_text()), path.name) for path in paths]
+
+    def change(shard: int, table: pa.Table) -> pa.Table:
+        column, at = table[name].to_pylist(), table.column_names.index(name)
+        column[20] = value  # of view 1
+        return table.set_column(at, table.field(at), pa.array(column, table[name].type))
+
+    commits[0] = rewrite(out, plan, commits[0], {}, change)
+    manifest = Manifest.derive(plan, commits, {}).as_json
+    (out / "softlabels.json").write_text(json.dumps(manifest))
+    with pytest.raises(SourceError, match=f"{name} .*{value}.* the row is damaged"):
+        softlabels.load(out)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from softlabels.errors import UsageError
+from softlabels.errors import SourceError, UsageError
 from softlabels.inputs.augmentations import Drawn
 from softlabels.inputs.beta import LEAST, MOST, STEPS, beta_steps
 from softlabels.inputs.chance import counter_random
@@ -124,6 +124,20 @@ def _side(whole: int, centre_N: np.ndarray, share_N: np.ndarray) -> tuple[np.nda
     middle_N, half_N = (centre_N % np.uint64(whole)).astype(np.int64), root_N // 2
     first_N = np.clip(middle_N - half_N, 0, whole)
     return first_N, np.clip(middle_N + half_N, 0, whole) - first_N
+
+
+def check_mixed(drawn: Drawn) -> None:
+    """Raises SourceError for columns that no draw gives, which may be anyone's: pictures would be
+    mixed by one weight and labels by another, and what is no number would be another level on each
+    device."""
+    ways_N, weights_N = drawn[MIX], drawn[WEIGHT]
+    known_N = (ways_N <= CUTMIX) & (weights_N >= 0) & (weights_N <= 1)  # which NaN is not
+    wrong = np.flatnonzero(~known_N | ((ways_N == UNMIXED) & (weights_N != 1)))
+    if len(wrong):
+        raise SourceError(
+            f"{MIX} of a view is {ways_N[wrong[0]]} and {WEIGHT} {weights_N[wrong[0]]}; the first "
+            f"is 0, 1 or 2, the second 0 to 1, and 1 where nothing is mixed: the row is damaged"
+        )
 
 
 def mixed(own_NCHW: Tensor, partners_NCHW: Tensor, drawn: Drawn) -> Tensor:

@@ -11,7 +11,7 @@ from softlabels.errors import SourceError
 from softlabels.inputs.augmentations import BOX
 from softlabels.inputs.cropping import Cropping, OnPicture, StoredCrop
 from softlabels.inputs.examples import Examples
-from softlabels.inputs.mixing import mixed
+from softlabels.inputs.mixing import check_mixed, mixed
 from softlabels.inputs.views import CLEAN, Augment
 from softlabels.system.cache import LocalCache
 from softlabels.system.progress import SILENT, Progress
@@ -49,6 +49,8 @@ class ViewedInputs(Examples):
         self.numbers, self.views, self.drawn = numbers, views, drawn
         self.source, self.preprocess = inputs.source, inputs.preprocess
         self.positions = inputs.positions[numbers]
+        if augment.mixing is not None:
+            check_mixed(drawn)
         self.cropping = None
         if augment.crop is not None:
             if inputs.source.kind != "image":
