@@ -110,8 +110,8 @@ class Augment:
         if now != shape:
             raise UsageError(
                 f"{what} is {str(self)!r}, which gives pictures of {now[1]}×{now[2]} pixels, and "
-                f"the preprocessing gives {shape[1]}×{shape[2]}, as held-out rows are scored: make "
-                f"both the same, here or with --preprocess, such as resize and center_crop"
+                f"the preprocessing gives {shape[1]}×{shape[2]}, as clean and held-out inputs "
+                f"are: make both the same, here or with --preprocess, such as by center_crop"
             )
         mixing = self.mixing and self.mixing.on(now)
         return Augment(self.crop, tuple(steps), mixing)

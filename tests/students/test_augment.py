@@ -292,7 +292,7 @@ def test_what_can_not_be_augmented_is_refused(dump, photos, squares, tmp_path, m
         ({"data": photos, "preprocess": to_numbers, "augment": "flip"},
          "which works on pixels; what the function .*to_numbers.* gives may be none"),
         ({"data": photos, "preprocess": RESIZED, "augment": "random_resized_crop(9)"},
-         "gives pictures of 9×9 pixels, and the preprocessing gives 8×8, as held-out rows are"),
+         "gives pictures of 9×9 pixels, and the preprocessing gives 8×8, as clean and held"),
         ({"data": squares, "augment": "random_crop(8)"}, "changes nothing"),
         ({"data": floats, "augment": "flip|color_jitter(0.4)"},
          r"color_jitter\(0.4\) is for pictures of 8 bits, from 0 to 255, and these are float32"),
