@@ -145,11 +145,13 @@ class Batches(IterableDataset):
         worker = get_worker_info()
         first, every = (worker.id, worker.num_workers) if worker else (0, 1)
         mine = self._steps(self._position)[first::every]
-        with _Ahead(self.order, self.ahead) as ahead:
+        order = self.order  # of this pass: set_epoch chooses that of the next
+        with _Ahead(order, self.ahead) as ahead:
             for start, stop in mine:
                 ahead.reaching(start, stop)
-                batch = self.take(self.order.part(start, stop)[self.rank :: self.world])
-                self._position = stop
+                batch = self.take(order.part(start, stop)[self.rank :: self.world])
+                if self.order is order:
+                    self._position = stop
                 yield batch
         self.settle()
 
@@ -163,10 +165,11 @@ class Batches(IterableDataset):
             pin_memory=self.pin_memory,
             collate_fn=as_it_is,
         )
-        batches = iter(loader)
+        batches, order = iter(loader), self.order
         try:
             for (_, stop), batch in zip(self._steps(self._position), batches, strict=True):
-                self._position = stop
+                if self.order is order:
+                    self._position = stop
                 yield batch
         finally:
             # An error's traceback holds the iterator; the collector of cycles would end its queues

@@ -183,6 +183,17 @@ def test_state_goes_on_exactly_where_it_was(dataset, stop, text, world, again):
     assert ids(other) == ids(dataset.batches(5, **words | {"epoch": 8}))
 
 
+def test_a_pass_that_has_begun_keeps_its_epoch(dataset):
+    batches = dataset.batches(5, shuffle=True, epoch=1)
+    passing = iter(batches)
+    begun = [next(passing)["id"].tolist()]
+    batches.set_epoch(2)
+    assert begun + ids(passing) == ids(dataset.batches(5, shuffle=True, epoch=1))
+    state = batches.state_dict()
+    assert (state["epoch"], state["position"]) == (2, 0)
+    assert ids(batches) == ids(dataset.batches(5, shuffle=True, epoch=2))
+
+
 @pytest.mark.parametrize(("before", "after"), [(0, 2), (2, 0), (2, 3), (3, 1)])
 def test_state_is_exact_with_another_number_of_workers(dataset, before, after):
     whole = ids(dataset.batches(5, shuffle=True, epoch=1))
