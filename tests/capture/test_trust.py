@@ -274,8 +274,8 @@ def test_whatever_else_changed_before_a_resume_is_named(tmp_path):
     for change, message in (
         ({"codec": "topk:64"}, "codec is 'dense' and was 'topk:64'"),
         (
-            {"views": [0, 1], "augment": "jitter(2)", "data_seed": 0},
-            r"views is \[0\] and was \[0, 1\]; augment is None and was 'jitter\(2\)'",
+            {"views": [0, 1], "augment": "jitter(1)", "data_seed": 0, "view_shape": [1, 2, 3]},
+            r"views is \[0\] and was \[0, 1\]; augment is None and was 'jitter\(1\)'",
         ),
     ):
         plan.write_text(json.dumps(json.loads(frozen) | change))
