@@ -32,7 +32,7 @@ from softlabels.inputs.augmented import Augmented
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.opening import open_source
 from softlabels.inputs.preprocess import Preprocess
-from softlabels.inputs.views import parse_augment
+from softlabels.inputs.views.augment import parse_augment
 
 BATCH = 64
 Rates = tuple[float, float]  # by the clock, by CPU time

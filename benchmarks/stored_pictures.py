@@ -31,7 +31,7 @@ import softlabels
 from benchmarks.pictures import PREPROCESS, Null, save
 from softlabels.inputs import examples
 from softlabels.inputs.augmented import Augmented
-from softlabels.inputs.views import parse_augment
+from softlabels.inputs.views.augment import parse_augment
 from softlabels.targets.soft_dataset import Dump
 
 KINDS = "original", "resized(256)", "resized(256, png)"

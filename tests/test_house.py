@@ -33,10 +33,10 @@ __main__
 INSIDE = {
     "inputs": """
 texts
-plain pointers label_lists resizing chance beta reading_errors class_names batch_rows colours
-hashing rows labels rendering functions augmentations
-pictures mixing recolouring
-listed_labels crop_percentage erasing
+plain pointers label_lists resizing reading_errors class_names
+hashing rows labels rendering functions
+pictures
+listed_labels crop_percentage
 steps
 preprocess views
 tables cropping
@@ -52,6 +52,13 @@ text_inputs tokenizing reading_tokens
 reading_columns
 opening preprocessing own_preprocessing viewed augmented shown
 """,
+    "inputs.views": """
+chance beta batch_rows colours
+augmentations
+mixing recolouring
+erasing
+augment
+""",
     "inputs.tables": """
 identity live_cells
 table folders
@@ -62,7 +69,7 @@ opening
     "store": """
 names pages json_objects shard_numbers bands
 folder fields gathering
-side_files pilots
+side_files pilots plan_parts
 codecs
 plan lives
 records claims
@@ -104,7 +111,7 @@ turns
 batches mapped_rows
 streamed_rows
 soft_dataset
-combined labelled
+concatenated side_by_side labelled
 loading
 transform timm_loader
 """,

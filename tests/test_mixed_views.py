@@ -21,9 +21,9 @@ from torch.nn.functional import cross_entropy
 import softlabels
 from softlabels.errors import DamagedDump, SourceError, UsageError
 from softlabels.hub.labels_only import without_inputs
-from softlabels.inputs.chance import counters
-from softlabels.inputs.mixing import partners_of
 from softlabels.inputs.tables import parquet
+from softlabels.inputs.views.chance import counters
+from softlabels.inputs.views.mixing import partners_of
 from softlabels.places.folders import open_folder
 from softlabels.store.plan import Plan
 from softlabels.store.reader import DumpReader

@@ -16,7 +16,7 @@ import torch
 
 import softlabels
 from softlabels.errors import AlignmentError, PlanMismatch, UsageError
-from softlabels.inputs.augmentations import draw_shifts, shift
+from softlabels.inputs.views.augmentations import draw_shifts, shift
 from softlabels.targets.soft_dataset import SoftDataset
 from softlabels.teachers import resolve
 from tests import codecs

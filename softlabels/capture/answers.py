@@ -22,7 +22,7 @@ from softlabels.models.named import NamedInputs
 from softlabels.models.tokens import Tokens, alike
 from softlabels.store.codecs.kinds import Dense
 from softlabels.store.folder import Folder
-from softlabels.store.plan import TeacherRecord
+from softlabels.store.plan_parts import TeacherRecord
 from softlabels.system.devices import device_words, moved
 from softlabels.system.memory import is_out_of_memory
 from softlabels.system.reused_memory import ReusedMemory

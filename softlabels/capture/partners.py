@@ -9,17 +9,17 @@ from torch import Tensor
 
 from softlabels.capture.answers import Answers
 from softlabels.capture.viewing import Viewing
-from softlabels.inputs.augmentations import Drawn
-from softlabels.inputs.chance import counters
 from softlabels.inputs.decoding import check_same, decode
 from softlabels.inputs.examples import numbers_of
 from softlabels.inputs.label_lists import as_cells
-from softlabels.inputs.mixing import PARTNER, PARTNER_LABEL, partners_of
 from softlabels.inputs.rows import Rows
 from softlabels.inputs.shown import Partners, Shown
 from softlabels.inputs.sources import Source
 from softlabels.inputs.tables.parquet import ParquetTable
-from softlabels.inputs.views import CLEAN
+from softlabels.inputs.views.augment import CLEAN
+from softlabels.inputs.views.augmentations import Drawn
+from softlabels.inputs.views.chance import counters
+from softlabels.inputs.views.mixing import PARTNER, PARTNER_LABEL, partners_of
 from softlabels.system.humanize import size_words
 from softlabels.system.reused_memory import Empty
 

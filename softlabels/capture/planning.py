@@ -21,7 +21,8 @@ from softlabels.store.codecs.registry import parse_codec
 from softlabels.store.fields import FORMAT
 from softlabels.store.folder import Folder
 from softlabels.store.ledger import Ledger
-from softlabels.store.plan import KINDS, MAX_SHARDS, Plan
+from softlabels.store.plan import KINDS, Plan
+from softlabels.store.plan_parts import MAX_SHARDS
 from softlabels.system.background import cores
 
 SHARD_BYTES = 128 << 20

@@ -17,7 +17,6 @@ from softlabels.capture.job import Job, Pace
 from softlabels.capture.partners import PartnerReading
 from softlabels.capture.viewing import Viewing
 from softlabels.errors import UnreadableInput
-from softlabels.inputs.augmentations import Drawn
 from softlabels.inputs.cropping import DrawnCrop
 from softlabels.inputs.decoding import decode
 from softlabels.inputs.examples import numbers_of
@@ -26,6 +25,7 @@ from softlabels.inputs.rows import Rows
 from softlabels.inputs.shown import Shown
 from softlabels.inputs.sources import Source
 from softlabels.inputs.stored_pictures import Storing
+from softlabels.inputs.views.augmentations import Drawn
 from softlabels.models.named import NamedInputs
 from softlabels.store.records import Skipped
 from softlabels.system.reused_memory import Empty, ReusedMemory, fresh, pinned

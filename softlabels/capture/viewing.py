@@ -9,16 +9,16 @@ import numpy as np
 from torch import Tensor
 
 from softlabels.errors import UsageError
-from softlabels.inputs.augmentations import BOX, Drawn
 from softlabels.inputs.augmented import fit_to
-from softlabels.inputs.chance import counters
 from softlabels.inputs.cropping import Cropping, DrawnCrop, OnPicture, Shots
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.hashing import hash_arrays
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.shown import Shown
 from softlabels.inputs.stored_pictures import Storing
-from softlabels.inputs.views import CLEAN, parse_augment
+from softlabels.inputs.views.augment import CLEAN, parse_augment
+from softlabels.inputs.views.augmentations import BOX, Drawn
+from softlabels.inputs.views.chance import counters
 from softlabels.store.plan import VIEW_HASH, Plan
 
 

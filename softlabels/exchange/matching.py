@@ -22,16 +22,16 @@ from softlabels.exchange.logarithms import (
     refuse_probabilities,
     refuse_strange_logits,
 )
-from softlabels.inputs.augmentations import Drawn
 from softlabels.inputs.label_lists import LabelLists
 from softlabels.inputs.label_numbers import check_labels
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.rows import Rows
 from softlabels.inputs.sources import Source
+from softlabels.inputs.views.augmentations import Drawn
 from softlabels.label_spaces import WAYS_OUT
 from softlabels.store.codecs.kinds import Dense
 from softlabels.store.folder import Folder
-from softlabels.store.plan import TeacherRecord
+from softlabels.store.plan_parts import TeacherRecord
 from softlabels.system.humanize import few
 from softlabels.system.local_files import file_fingerprint
 

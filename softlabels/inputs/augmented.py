@@ -5,11 +5,11 @@ import torch
 from torch import Tensor
 
 from softlabels.errors import UsageError
-from softlabels.inputs.chance import counters
 from softlabels.inputs.cropping import Cropping
 from softlabels.inputs.examples import Examples
-from softlabels.inputs.mixing import WEIGHT, mixed, partners_of
-from softlabels.inputs.views import Augment
+from softlabels.inputs.views.augment import Augment
+from softlabels.inputs.views.chance import counters
+from softlabels.inputs.views.mixing import WEIGHT, mixed, partners_of
 
 OPTION = "--augment"
 

@@ -9,7 +9,6 @@ import numpy as np
 from PIL import Image
 
 from softlabels.errors import AlignmentError, UsageError
-from softlabels.inputs.augmentations import RandomResizedCrop
 from softlabels.inputs.pictures import (
     FILE,
     SCALING,
@@ -24,6 +23,7 @@ from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.rendering import Box, Picture, Scaling, render
 from softlabels.inputs.resizing import TORCH
 from softlabels.inputs.steps import without_files
+from softlabels.inputs.views.augmentations import RandomResizedCrop
 
 
 class OnPicture(Protocol):

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from softlabels.inputs.augmentations import Drawn
-from softlabels.inputs.mixing import mixed
-from softlabels.inputs.views import Augment
+from softlabels.inputs.views.augment import Augment
+from softlabels.inputs.views.augmentations import Drawn
+from softlabels.inputs.views.mixing import mixed
 
 
 @dataclass(frozen=True)

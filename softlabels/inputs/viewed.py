@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from softlabels.errors import SourceError
-from softlabels.inputs.augmentations import BOX
 from softlabels.inputs.cropping import Cropping, OnPicture, StoredCrop
 from softlabels.inputs.examples import Examples
-from softlabels.inputs.mixing import check_mixed, mixed
-from softlabels.inputs.views import CLEAN, Augment
+from softlabels.inputs.views.augment import CLEAN, Augment
+from softlabels.inputs.views.augmentations import BOX
+from softlabels.inputs.views.mixing import check_mixed, mixed
 from softlabels.system.cache import LocalCache
 from softlabels.system.progress import SILENT, Progress
 

@@ -6,7 +6,7 @@ from typing import Any
 import datasets
 import yaml
 
-from softlabels.inputs.mixing import PARTNER, PARTNER_LABEL
+from softlabels.inputs.views.mixing import PARTNER, PARTNER_LABEL
 from softlabels.reports.facts import describe, readable
 from softlabels.reports.markdown import folded, shown, table
 from softlabels.reports.recipe import DATA, NAMES, TEACHER, as_block, spelling

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from softlabels.inputs.preprocess import Preprocess
-from softlabels.inputs.views import CLEAN
+from softlabels.inputs.views.augment import CLEAN
 from softlabels.store.pilots import Pilot
 from softlabels.store.records import Manifest, Plan
 from softlabels.system.humanize import few, size_words

@@ -5,7 +5,7 @@ import shlex
 from typing import Any
 
 from softlabels.inputs.preprocess import Preprocess
-from softlabels.inputs.views import CLEAN
+from softlabels.inputs.views.augment import CLEAN
 from softlabels.models.objects import OBJECTS
 from softlabels.store.records import Plan
 

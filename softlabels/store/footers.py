@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 
 from softlabels.errors import DamagedDump
 from softlabels.inputs.label_lists import STORED
-from softlabels.inputs.mixing import PARTNER_LABEL
+from softlabels.inputs.views.mixing import PARTNER_LABEL
 from softlabels.store.plan import LISTS, VIEW_HASH
 from softlabels.store.records import Plan
 

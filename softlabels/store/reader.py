@@ -10,7 +10,7 @@ import pyarrow as pa
 from softlabels.errors import DamagedDump, UsageError
 from softlabels.inputs.cells import read_ids
 from softlabels.inputs.label_lists import Labels, hidden, none_of, of_column
-from softlabels.inputs.mixing import MIX, PARTNER, PARTNER_LABEL, UNMIXED
+from softlabels.inputs.views.mixing import MIX, PARTNER, PARTNER_LABEL, UNMIXED
 from softlabels.logits import Logits
 from softlabels.store.folder import Folder
 from softlabels.store.footers import PARQUET_ERRORS, read_columns

@@ -27,7 +27,8 @@ from softlabels.store.fields import (
     Size,
     Text,
 )
-from softlabels.store.plan import MAX_SHARDS, Plan
+from softlabels.store.plan import Plan
+from softlabels.store.plan_parts import MAX_SHARDS
 from softlabels.system.humanize import counted, size_words
 
 

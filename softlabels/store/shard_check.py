@@ -14,7 +14,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from softlabels.errors import DamagedDump, SoftlabelsError
-from softlabels.inputs.augmentations import BOX
 from softlabels.inputs.cells import read_ids
 from softlabels.inputs.label_lists import (
     LabelLists,
@@ -26,7 +25,9 @@ from softlabels.inputs.label_lists import (
     of_column,
     shown,
 )
-from softlabels.inputs.mixing import (
+from softlabels.inputs.views.augment import CLEAN
+from softlabels.inputs.views.augmentations import BOX
+from softlabels.inputs.views.mixing import (
     CUTMIX,
     MIX,
     PARTNER,
@@ -35,7 +36,6 @@ from softlabels.inputs.mixing import (
     WEIGHT,
     Mixing,
 )
-from softlabels.inputs.views import CLEAN
 from softlabels.store.folder import Folder
 from softlabels.store.footers import PARQUET_ERRORS, check_footer, read_columns
 from softlabels.store.left_out import fingerprints, put_back

@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from softlabels.errors import AlignmentError, LogitsError
 from softlabels.inputs.label_lists import STORED, Labels, as_column, hidden, joined, none_of
-from softlabels.inputs.mixing import MIX, PARTNER_LABEL, UNMIXED
 from softlabels.inputs.sources import Source
-from softlabels.inputs.views import CLEAN
+from softlabels.inputs.views.augment import CLEAN
+from softlabels.inputs.views.mixing import MIX, PARTNER_LABEL, UNMIXED
 from softlabels.store.codecs.codec import Stored
 from softlabels.store.codecs.kinds import Dense
 from softlabels.store.folder import Folder

@@ -5,7 +5,7 @@ import numpy as np
 from softlabels.errors import UsageError
 from softlabels.inputs.augmented import Augmented
 from softlabels.inputs.text_inputs import numbers_alone
-from softlabels.inputs.views import Augment
+from softlabels.inputs.views.augment import Augment
 from softlabels.system.humanize import counted
 from softlabels.system.progress import Progress
 from softlabels.targets.batch import Batch

@@ -16,7 +16,6 @@ from softlabels.errors import SourceError, UsageError
 from softlabels.inputs.augmented import Augmented
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.label_lists import LabelLists, Labels, as_tensor, hidden, known
-from softlabels.inputs.mixing import PARTNER_LABEL, WEIGHT
 from softlabels.inputs.opening import DataChoice, LabelChoice, open_chosen
 from softlabels.inputs.preprocessing import choose, introduce
 from softlabels.inputs.sources import Source
@@ -24,7 +23,8 @@ from softlabels.inputs.tables.opening import title_of
 from softlabels.inputs.text_inputs import numbers_alone, open_inputs_of
 from softlabels.inputs.token_inputs import open_tokens
 from softlabels.inputs.tokenizing import Tokenizing
-from softlabels.inputs.views import parse_augment
+from softlabels.inputs.views.augment import parse_augment
+from softlabels.inputs.views.mixing import PARTNER_LABEL, WEIGHT
 from softlabels.models.named import NamedInputs
 from softlabels.models.starting import ModelChoice, reads_texts
 from softlabels.options import FitOptions, TrainOptions, verb

@@ -18,9 +18,10 @@ from softlabels.store.shard_numbers import write_numbers
 from softlabels.system.cache import LocalCache
 from softlabels.system.devices import own_device, resolve_device
 from softlabels.system.progress import SILENT, Progress
-from softlabels.targets.combined import Concatenated, SideBySide
+from softlabels.targets.concatenated import Concatenated
 from softlabels.targets.joining import JoinedInputs, StoredInputs, check_shows_views, join_inputs
 from softlabels.targets.mapped_rows import MappedRows, choose_keep
+from softlabels.targets.side_by_side import SideBySide
 from softlabels.targets.soft_dataset import Dump, SoftDataset
 from softlabels.targets.streamed_rows import StreamedInputs, StreamedRows
 

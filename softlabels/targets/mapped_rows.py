@@ -17,7 +17,7 @@ from torch.utils.data import get_worker_info
 
 from softlabels.errors import DamagedDump, StoreError, UsageError
 from softlabels.inputs.label_lists import Labels, as_tensor
-from softlabels.inputs.mixing import PARTNER_LABEL, WEIGHT
+from softlabels.inputs.views.mixing import PARTNER_LABEL, WEIGHT
 from softlabels.logits import Logits
 from softlabels.store.codecs.codec import MASK, POSITIONS, Codec
 from softlabels.store.footers import PARQUET_ERRORS

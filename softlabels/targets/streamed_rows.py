@@ -22,13 +22,13 @@ from softlabels.errors import UsageError
 from softlabels.inputs.cropping import OnPicture
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.label_lists import as_tensor, of_column
-from softlabels.inputs.mixing import PARTNER_LABEL, WEIGHT
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import Source
 from softlabels.inputs.text_inputs import TextInputs
 from softlabels.inputs.texts import joined_texts
 from softlabels.inputs.token_inputs import TokenInputs
 from softlabels.inputs.viewed import ViewedInputs
+from softlabels.inputs.views.mixing import PARTNER_LABEL, WEIGHT
 from softlabels.logits import Logits
 from softlabels.models.named import NamedInputs
 from softlabels.models.tokens import Tokens

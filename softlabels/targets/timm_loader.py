@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from softlabels.errors import UsageError
 from softlabels.inputs.label_lists import LabelLists
-from softlabels.inputs.mixing import PARTNER_LABEL, WEIGHT
+from softlabels.inputs.views.mixing import PARTNER_LABEL, WEIGHT
 from softlabels.system.extras import need
 from softlabels.targets.batch import Batch
 from softlabels.targets.loading import load

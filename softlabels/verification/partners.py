@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from softlabels.inputs.chance import counters
 from softlabels.inputs.label_lists import differing
-from softlabels.inputs.mixing import partners_of
+from softlabels.inputs.views.chance import counters
+from softlabels.inputs.views.mixing import partners_of
 from softlabels.store.reader import DumpReader
 
 

@@ -9,8 +9,6 @@ import numpy as np
 from PIL import Image
 
 from softlabels.errors import SourceError
-from softlabels.inputs.augmentations import BOX
-from softlabels.inputs.chance import counters
 from softlabels.inputs.cropping import Cropping
 from softlabels.inputs.hashing import hash_arrays
 from softlabels.inputs.preprocess import Preprocess
@@ -18,7 +16,9 @@ from softlabels.inputs.rendering import DECODER, Box, Picture
 from softlabels.inputs.rows import Rows
 from softlabels.inputs.sources import Source
 from softlabels.inputs.viewed import ViewedInputs
-from softlabels.inputs.views import CLEAN
+from softlabels.inputs.views.augment import CLEAN
+from softlabels.inputs.views.augmentations import BOX
+from softlabels.inputs.views.chance import counters
 from softlabels.models.checkpoint import library_versions
 from softlabels.store.reader import DumpReader
 from softlabels.system.humanize import few

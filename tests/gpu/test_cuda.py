@@ -14,8 +14,8 @@ import softlabels
 from softlabels.capture import pipeline
 from softlabels.errors import OutOfMemory, UsageError
 from softlabels.inputs.augmented import Augmented
-from softlabels.inputs.mixing import Mixing, mixed
-from softlabels.inputs.views import parse_augment
+from softlabels.inputs.views.augment import parse_augment
+from softlabels.inputs.views.mixing import Mixing, mixed
 from softlabels.store.folder import Folder
 from softlabels.store.reader import DumpReader
 from tests.conftest import Linear, Lines, every, make_vectors

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softlabels.errors import UsageError
-from softlabels.inputs.augmentations import FLIP, Flip, RandomCrop, RandomResizedCrop
-from softlabels.inputs.chance import counters
-from softlabels.inputs.views import parse_augment
+from softlabels.inputs.views.augment import parse_augment
+from softlabels.inputs.views.augmentations import FLIP, Flip, RandomCrop, RandomResizedCrop
+from softlabels.inputs.views.chance import counters
 
 TENSOR_WORDS = (
     "random_crop((8, 6), 3)|flip|jitter(2)|color_jitter(1, 1, 1, 0.5)|grey(0.5)|erase(1, 0.1, 0.5)"

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from softlabels.errors import UsageError
-from softlabels.inputs.chance import counters
-from softlabels.inputs.erasing import HEIGHT, LEFT, TOP, WIDTH, Erase
-from softlabels.inputs.views import parse_augment
+from softlabels.inputs.views.augment import parse_augment
+from softlabels.inputs.views.chance import counters
+from softlabels.inputs.views.erasing import HEIGHT, LEFT, TOP, WIDTH, Erase
 
 PICTURES = torch.from_numpy(np.random.default_rng(0).integers(1, 100, (50, 3, 12, 9), np.uint8))
 

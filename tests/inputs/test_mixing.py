@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softlabels.errors import UsageError
-from softlabels.inputs import mixing
-from softlabels.inputs.beta import STEPS, beta_steps, exact_steps
-from softlabels.inputs.chance import counter_random
-from softlabels.inputs.mixing import Mixing, mixed, parse_mixing, partners_of
+from softlabels.inputs.views import mixing
+from softlabels.inputs.views.beta import STEPS, beta_steps, exact_steps
+from softlabels.inputs.views.chance import counter_random
+from softlabels.inputs.views.mixing import Mixing, mixed, parse_mixing, partners_of
 from softlabels.spec import parse_pipeline
 
 WORD = st.integers(0, 2**64 - 1)
@@ -44,7 +44,7 @@ def test_weights_by_hand():
 
 def test_what_is_close_to_the_middle_of_two_steps_is_drawn_with_many_digits(monkeypatch):
     """A float64 that errs by a ten-thousandth of a step would round some of these otherwise."""
-    from softlabels.inputs import beta
+    from softlabels.inputs.views import beta
 
     asked = []
     monkeypatch.setattr(beta, "CLOSE", 2.0**-9)
@@ -193,6 +193,6 @@ def test_another_alpha_is_refused(text):
 
 
 def test_pi_is_pi():
-    from softlabels.inputs.beta import PI, _sine
+    from softlabels.inputs.views.beta import PI, _sine
 
     assert abs(_sine(PI / 6) - Decimal("0.5")) < Decimal("1e-26")

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from softlabels.errors import UsageError
-from softlabels.inputs.augmentations import draw_shifts, shift
-from softlabels.inputs.chance import counter_random
 from softlabels.inputs.preprocess import Preprocess
+from softlabels.inputs.views.augmentations import draw_shifts, shift
+from softlabels.inputs.views.chance import counter_random
 from softlabels.spec import Call, parse_pipeline
 from softlabels.system.reused_memory import fresh
 

@@ -8,10 +8,10 @@ import torch
 from PIL import Image, ImageEnhance
 
 from softlabels.errors import SourceError, UsageError
-from softlabels.inputs import batch_rows
-from softlabels.inputs.chance import counters
-from softlabels.inputs.recolouring import CHANGES, GREY, ORDER, ORDERS
-from softlabels.inputs.views import parse_augment
+from softlabels.inputs.views import batch_rows
+from softlabels.inputs.views.augment import parse_augment
+from softlabels.inputs.views.chance import counters
+from softlabels.inputs.views.recolouring import CHANGES, GREY, ORDER, ORDERS
 
 PILLOW = {
     "brightness": ImageEnhance.Brightness,

@@ -21,7 +21,7 @@ from softlabels.reports.markdown import shown, table
 from softlabels.reports.recipe import call_of, recipe
 from softlabels.store.folder import Folder
 from softlabels.store.ledger import read_manifest
-from softlabels.store.plan import SourceColumns
+from softlabels.store.plan_parts import SourceColumns
 from tests.conftest import Linear, png, save_script
 
 STRANGE = [

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import softlabels
 from softlabels.errors import AlignmentError, SourceError, UsageError
-from softlabels.inputs.augmentations import draw_shifts
-from softlabels.inputs.views import parse_augment
+from softlabels.inputs.views.augment import parse_augment
+from softlabels.inputs.views.augmentations import draw_shifts
 from softlabels.reports.card import render_card
 from softlabels.store.folder import Folder
 from softlabels.store.ledger import read_manifest

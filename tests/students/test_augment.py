@@ -13,9 +13,9 @@ from PIL import Image
 import softlabels
 from softlabels.errors import UsageError
 from softlabels.inputs import decoding
-from softlabels.inputs.chance import counters
 from softlabels.inputs.decoding import decode_image
-from softlabels.inputs.views import parse_augment
+from softlabels.inputs.views.augment import parse_augment
+from softlabels.inputs.views.chance import counters
 from tests.conftest import Lines, make_vectors, save_script
 
 RESIZED = "rgb|resize(12, bicubic, pillow)|center_crop(8)|scale(255)"

@@ -215,6 +215,7 @@ def test_a_copy_that_is_in_use_makes_no_room(tmp_path, cache, monkeypatch):
         load(addresses[1])
     assert cache.clear() == 0
     assert first.take([3, 999])["id"].tolist() == [3, 999]
+    first.settle()  # the thread that hashes its files holds them, too
     del first
     gc.collect()
     assert load(addresses[1]).take([3, 999])["id"].tolist() == [3, 999]

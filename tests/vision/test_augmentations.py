@@ -8,12 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from softlabels.inputs.augmentations import RandomResizedCrop
 from softlabels.inputs.cropping import Cropping
-from softlabels.inputs.erasing import HEIGHT, LEFT, TOP, WIDTH, Erase
 from softlabels.inputs.preprocess import Preprocess
-from softlabels.inputs.recolouring import CHANGES, ORDER, ORDERS, ColorJitter, Grey
 from softlabels.inputs.rendering import Picture
+from softlabels.inputs.views.augmentations import RandomResizedCrop
+from softlabels.inputs.views.erasing import HEIGHT, LEFT, TOP, WIDTH, Erase
+from softlabels.inputs.views.recolouring import CHANGES, ORDER, ORDERS, ColorJitter, Grey
 from tests.inputs.test_preprocess import picture
 
 v2 = pytest.importorskip("torchvision.transforms.v2")

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from softlabels.errors import SourceError, UsageError
-from softlabels.inputs.augmentations import Drawn
-from softlabels.inputs.batch_rows import blocks, copied, put, taken
-from softlabels.inputs.chance import counter_random, fractions
-from softlabels.inputs.colours import BY_NAME, weighed
+from softlabels.inputs.views.augmentations import Drawn
+from softlabels.inputs.views.batch_rows import blocks, copied, put, taken
+from softlabels.inputs.views.chance import counter_random, fractions
+from softlabels.inputs.views.colours import BY_NAME, weighed
 from softlabels.spec import Call, short
 from softlabels.system.devices import moved
 

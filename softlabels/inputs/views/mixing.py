@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from softlabels.errors import SourceError, UsageError
-from softlabels.inputs.augmentations import Drawn
-from softlabels.inputs.beta import LEAST, MOST, STEPS, beta_steps
-from softlabels.inputs.chance import counter_random
+from softlabels.inputs.views.augmentations import Drawn
+from softlabels.inputs.views.beta import LEAST, MOST, STEPS, beta_steps
+from softlabels.inputs.views.chance import counter_random
 from softlabels.spec import Call, short
 from softlabels.system.devices import moved
 

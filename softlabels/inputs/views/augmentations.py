@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from softlabels.errors import SourceError, UsageError
-from softlabels.inputs.chance import counter_random, fractions
+from softlabels.inputs.views.chance import counter_random, fractions
 from softlabels.system.devices import moved
 
 DOWN, RIGHT = "shift_down", "shift_right"

@@ -32,7 +32,8 @@ import numpy as np
 from torch import Tensor
 
 from softlabels.errors import UsageError
-from softlabels.inputs.augmentations import (
+from softlabels.inputs.pictures import LARGEST
+from softlabels.inputs.views.augmentations import (
     FARTHEST,
     Drawn,
     Flip,
@@ -41,12 +42,11 @@ from softlabels.inputs.augmentations import (
     RandomResizedCrop,
     Step,
 )
-from softlabels.inputs.batch_rows import copied, put, taken
-from softlabels.inputs.chance import counter_random
-from softlabels.inputs.erasing import parse_erase
-from softlabels.inputs.mixing import WORDS, Mixing, parse_mixing
-from softlabels.inputs.pictures import LARGEST
-from softlabels.inputs.recolouring import parse_color_jitter, parse_grey
+from softlabels.inputs.views.batch_rows import copied, put, taken
+from softlabels.inputs.views.chance import counter_random
+from softlabels.inputs.views.erasing import parse_erase
+from softlabels.inputs.views.mixing import WORDS, Mixing, parse_mixing
+from softlabels.inputs.views.recolouring import parse_color_jitter, parse_grey
 from softlabels.spec import Call, parse_pipeline, short
 
 KNOWN = (

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from softlabels.errors import UsageError
-from softlabels.inputs.augmentations import TRIES, Drawn
-from softlabels.inputs.batch_rows import copied
-from softlabels.inputs.chance import counter_random, fractions
-from softlabels.inputs.recolouring import is_number, is_share
+from softlabels.inputs.views.augmentations import TRIES, Drawn
+from softlabels.inputs.views.batch_rows import copied
+from softlabels.inputs.views.chance import counter_random, fractions
+from softlabels.inputs.views.recolouring import is_number, is_share
 from softlabels.spec import Call, short
 from softlabels.system.devices import moved
 
