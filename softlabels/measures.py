@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from softlabels.logits import DenseLogits, Logits
-from softlabels.soft_targets import LabelTargets, Link, SoftTargets
+from softlabels.soft_targets import Link, SoftTargets
 
 BINS = 15
 TOP = 5  # classes
@@ -39,7 +39,7 @@ def agrees(one: SoftTargets, other: SoftTargets) -> Tensor:
     """1 where both have the same top class, else 0, float64 [M]; of equal classes, the lower number
     is the top one. Of multi-label targets the share of the labels that both hold for more probable
     than not, or both don't."""
-    if isinstance(one, LabelTargets):
+    if one.link == "sigmoid":
         return ((one.probs() > 0.5) == (other.probs() > 0.5)).double().mean(-1)
     same_M = one.top(1)[1][:, 0] == other.top(1)[1][:, 0]
     return same_M.double()
@@ -220,8 +220,7 @@ class Softness:
     @classmethod
     def of(cls, targets: SoftTargets, classes: int) -> "Softness":
         """Of a block of positions."""
-        link: Link = "sigmoid" if isinstance(targets, LabelTargets) else "softmax"
-        most = max(most_entropy(classes, link), 1e-9)  # that of a single class is always 0
+        most = max(most_entropy(classes, targets.link), 1e-9)  # that of a single class is always 0
         part_M = in_bins(targets.entropy().cpu() / most, PARTS)
         return cls(part_M.bincount(minlength=PARTS))
 

@@ -15,7 +15,7 @@ Below them is what two sets of raw logits differ by, once a temperature makes di
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
@@ -79,9 +79,12 @@ class SoftTargets(ABC):
     Results have the shape [M, C] or [M], with a dimension S in front if T has the shape [S, 1].
     They are float32, or float64 for logits in float64. A codec's own kind has to define only
     `log_probs`.
+
+    link: the function that makes probabilities of logits
     """
 
     T: Temperature
+    link: ClassVar[Link] = "softmax"
 
     @abstractmethod
     def log_probs(self) -> Tensor:
@@ -175,13 +178,39 @@ class DenseTargets(SoftTargets):
         return working(logits_MC) / _column(self.T, logits_MC)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class LabelTargets(DenseTargets):
-    """Soft targets of a multi-label teacher: C probabilities a position, each of one label, that do
-    not sum to 1. Entropy, cross-entropy and KL are sums over labels.
+class SoftLabels(SoftTargets):
+    """The base of soft targets of a multi-label teacher: C probabilities a position, each of one
+    label, that do not sum to 1. Entropy, cross-entropy and KL are sums over labels.
 
-    `log_probs` is log q; log(1 − q) is that of the negated logits.
+    A kind of them has to define `log_probs` and `absent`.
     """
+
+    link = "sigmoid"
+
+    @abstractmethod
+    def absent(self) -> Tensor:
+        """1 − q, [M, C]. Where a label is nearly certain the difference would be 0 in float32, and
+        its log p is far from 0."""
+
+    def entropy(self) -> Tensor:
+        """−Σ [q log q + (1 − q) log(1 − q)] in nats, [M]."""
+        q_MC, absent_MC = self.probs(), self.absent()
+        return -(torch.xlogy(q_MC, q_MC) + torch.xlogy(absent_MC, absent_MC)).sum(-1)
+
+    def log_probs_of(self, student_logits_MC: Tensor) -> Tensor:
+        return logsigmoid(working(student_logits_MC) / _column(self.T, student_logits_MC))
+
+    def cross_entropy(self, student_logits_MC: Tensor) -> Tensor:
+        """−Σ [q log p + (1 − q) log(1 − p)] in nats, [M], with p the student's, none of them 0."""
+        x_MC = working(student_logits_MC) / _column(self.T, student_logits_MC)
+        with torch.no_grad():
+            q_MC, absent_MC = self.probs(), self.absent()
+        return -(q_MC * logsigmoid(x_MC) + absent_MC * logsigmoid(-x_MC)).sum(-1)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LabelTargets(SoftLabels, DenseTargets):
+    """Soft targets of a multi-label teacher's logits: q = sigmoid(z/T)."""
 
     def log_probs(self) -> Tensor:
         return logsigmoid(self._scaled())
@@ -189,29 +218,15 @@ class LabelTargets(DenseTargets):
     def probs(self) -> Tensor:
         return torch.sigmoid(self._scaled())
 
+    def absent(self) -> Tensor:
+        return torch.sigmoid(-self._scaled())
+
     def entropy(self) -> Tensor:
-        """−Σ [q log q + (1 − q) log(1 − q)] in nats, [M]."""
-        return self._cross_entropy(self._scaled())
-
-    def log_probs_of(self, student_logits_MC: Tensor) -> Tensor:
-        return logsigmoid(working(student_logits_MC) / _column(self.T, student_logits_MC))
-
-    def cross_entropy(self, student_logits_MC: Tensor) -> Tensor:
-        return self._cross_entropy(working(student_logits_MC) / _column(self.T, student_logits_MC))
+        return self.cross_entropy(self.logits_MC)
 
     def kl(self, student_logits_MC: Tensor) -> Tensor:
         """Σ over labels of KL(q ‖ p) in nats, [M]."""
-        with torch.no_grad():
-            entropy_M = self.entropy()
-        return self.cross_entropy(student_logits_MC) - entropy_M
-
-    def _cross_entropy(self, x_MC: Tensor) -> Tensor:
-        """−Σ [q log p + (1 − q) log(1 − p)] with p = sigmoid(x), none of which is 0."""
-        with torch.no_grad():
-            t_MC = self._scaled()
-            # 1 − q would round to 0 where a label is nearly certain, and its log p is far from 0
-            q_MC, absent_MC = torch.sigmoid(t_MC), torch.sigmoid(-t_MC)
-        return -(q_MC * logsigmoid(x_MC) + absent_MC * logsigmoid(-x_MC)).sum(-1)
+        return SoftTargets.kl(self, student_logits_MC)
 
 
 TARGETS: dict[str, type[DenseTargets]] = {"softmax": DenseTargets, "sigmoid": LabelTargets}

@@ -18,6 +18,7 @@ ROOMS = """
 errors
 system spec soft_targets
 logits
+mixtures
 options label_spaces models probabilities measures multilabel
 inputs
 store teachers
@@ -106,12 +107,14 @@ survey
 info figures card
 """,
     "targets": """
-batch orders joining
+batch orders joining holdout
 turns
 batches mapped_rows
 streamed_rows
 soft_dataset
-concatenated side_by_side labelled
+concatenated mixed labelled
+weighting
+side_by_side
 loading
 transform timm_loader
 """,

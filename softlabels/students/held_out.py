@@ -11,9 +11,9 @@ from softlabels.places.folders import dump_folder
 from softlabels.store.inputs import Join
 from softlabels.store.ledger import read_manifest
 from softlabels.store.reader import DumpReader
-from softlabels.students.holdout import choose_rows
 from softlabels.system.humanize import counted
 from softlabels.system.progress import Progress
+from softlabels.targets.holdout import choose_rows
 
 
 @dataclass(frozen=True)

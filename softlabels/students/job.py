@@ -25,7 +25,6 @@ from softlabels.models.starting import Beginning, ModelChoice
 from softlabels.models.transformers import configuration_of
 from softlabels.students.building import Built, build, named_otherwise, prepared_otherwise
 from softlabels.students.history import History
-from softlabels.students.holdout import FEW, choose_rows, labels_choose
 from softlabels.students.prediction import broken_rows, hard_measures, predict
 from softlabels.students.ranks import Ranks
 from softlabels.students.recipe import Recipe
@@ -45,6 +44,7 @@ from softlabels.system.humanize import counted, few, measured
 from softlabels.system.local_files import partial_path
 from softlabels.system.progress import Progress
 from softlabels.targets.batch import for_each_position
+from softlabels.targets.holdout import FEW, choose_rows, labels_choose
 from softlabels.targets.soft_dataset import Dump
 
 # may differ between ranks; of a tokenizer the preprocessing has the hash

@@ -1,7 +1,7 @@
 """Dumps of several teachers over the same rows as one dataset. N rows, C classes."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -10,26 +10,35 @@ import numpy as np
 from softlabels.errors import AlignmentError, LabelSpaceMismatch, UsageError
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.label_spaces import LabelSpace, match_label_spaces
+from softlabels.mixtures import SPACES, Space
 from softlabels.store.inputs import find_ids
 from softlabels.store.reader import DumpReader
 from softlabels.system.humanize import few
+from softlabels.system.progress import SILENT, Progress
+from softlabels.targets.holdout import choose_rows
+from softlabels.targets.mixed import Mixed, Teachers
 from softlabels.targets.orders import Order, order_text
-from softlabels.targets.soft_dataset import Dump, SoftDataset
+from softlabels.targets.soft_dataset import Dump
 from softlabels.targets.streamed_rows import StreamedRows
+from softlabels.targets.weighting import FIT, Fitted, Weights, checked_weights, fit_weights
 
 ONE_SOURCE = "Side by side stand dumps of one source"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SideBySide(SoftDataset):
+class SideBySide(Teachers):
     """Several teachers over the same rows, joined by id and view, each input hash and each
     parameter of a view the same.
 
     The rows and inputs are the first dump's. `targets`, `logits` and `soft_target` are mappings
-    from each dump's name to its own; classes and dtypes may differ.
+    from each dump's name to its own; classes and dtypes may differ. `mix` makes one teacher of
+    them.
+
+    first: where the dump whose rows these are is not the first of `dumps`, or none of them
     """
 
     dumps: Mapping[str, Dump]
+    first: Dump | None = None
 
     def __post_init__(self) -> None:
         if any(dump.reader.codec.positions != 1 for dump in self.dumps.values()):
@@ -40,12 +49,12 @@ class SideBySide(SoftDataset):
         _ = self._positions  # refused now, not in the first batch
 
     def __len__(self) -> int:
-        return len(self._first)
+        return len(self.base)
 
     def _check_classes(self) -> None:
         """Raises for teachers with the same classes in another order, whose logits would be added
         up wrongly in silence. Teachers with different classes are fine."""
-        first = self._first
+        first = self.base
         for dump in self.dumps.values():
             mine, theirs = first.class_names, dump.class_names
             if mine and theirs and mine != theirs and sorted(mine) == sorted(theirs):
@@ -54,13 +63,105 @@ class SideBySide(SoftDataset):
                 raise LabelSpaceMismatch(f"{match_label_spaces(ours, other).note}. {ONE_SOURCE}")
 
     @property
-    def _first(self) -> Dump:
-        return next(iter(self.dumps.values()))
+    def base(self) -> Dump:
+        """The dump whose rows, labels and inputs these are."""
+        return self.first or next(iter(self.dumps.values()))
+
+    def only(self, *names: str) -> "SideBySide":
+        """The same rows and inputs, with these teachers alone. Raises UsageError for another."""
+        for name in names:
+            if name not in self.dumps:
+                raise UsageError(
+                    f"no teacher is called {name!r}; there are {few(list(self.dumps))}"
+                )
+        if not names:
+            raise UsageError(f"no teacher is named; there are {few(list(self.dumps))}")
+        return replace(self, dumps={name: self.dumps[name] for name in names}, first=self.base)
+
+    def mix(
+        self,
+        space: Space = "prob",
+        weights: Weights = None,
+        *,
+        holdout: float = 0.1,
+        data_seed: int = 0,
+    ) -> Mixed:
+        """One teacher made of these: rows whose `targets` are a `Mixture`, at any temperature.
+
+        space: "prob" for the weighted mean of their probabilities, Σ_k w_k·softmax(z_k/T), which
+            has no logits; "logit" for that of their logits, Σ_k w_k·z_k. Hinton, Vinyals, Dean
+            2015, section 1, has both, as the arithmetic and the geometric mean.
+        weights: of each teacher, by name or in their order, divided by their sum; None for equal
+            ones; "fit" for those of `fit_weights`, to which holdout and data_seed go. A teacher of
+            weight 0 is not read.
+
+        Raises UsageError for weights below 0 or not one of each; AlignmentError or
+        LabelSpaceMismatch where the teachers answered other rows, or have other classes or tasks.
+        """
+        self._check_mixable(space)
+        if weights == FIT:
+            weights = self.fit_weights(space, holdout=holdout, data_seed=data_seed).weights
+        shares = checked_weights(weights, list(self.dumps))
+        used = {name: share for name, share in shares.items() if share}
+        return Mixed(self.T, self.only(*used), space, used)
+
+    def fit_weights(
+        self, space: Space = "prob", *, holdout: float = 0.1, data_seed: int = 0
+    ) -> Fitted:
+        """The weights by which the mixture's NLL on held-out labels is smallest, at T = 1.
+
+        holdout: the fraction of the inputs that is held out; data_seed: which. Those are the rows
+            that `train`, and `fit` over the same data, hold out with the same numbers: where the
+            teachers were trained otherwise, they may have seen these, and an overconfident one gets
+            more than its due.
+
+        Raises UsageError where fewer than 30 of the held-out rows have a label, and what `mix`
+        raises.
+        """
+        self._check_mixable(space)
+        inputs = self.base.reader.view_rows[0]
+        _, held = choose_rows(len(inputs), None, holdout=holdout, rows=None, data_seed=data_seed)
+        return fit_weights(self, space, inputs[held])
+
+    def _check_mixable(self, space: Space) -> None:
+        if space not in SPACES:
+            raise UsageError(f'mix is {space!r}; teachers are mixed by "prob" or by "logit"')
+        ours, rows = self.base.reader, np.zeros(1, np.int64)
+        for dump in self.dumps.values():
+            theirs = dump.reader
+            if ours.plan.task != theirs.plan.task:
+                raise UsageError(
+                    f"{ours.folder} is for {ours.plan.task} and {theirs.folder} for "
+                    f"{theirs.plan.task}; teachers are mixed where they do the same"
+                )
+            match_label_spaces(
+                LabelSpace(str(ours.folder), ours.plan.classes, self.base.class_names),
+                LabelSpace(str(theirs.folder), theirs.plan.classes, dump.class_names),
+            )
+            if len(theirs) > len(ours):  # all of ours are there
+                extra = np.flatnonzero(_find_rows(ours, theirs) < 0)
+                raise AlignmentError(
+                    f"{len(extra)} of {len(theirs)} rows of {theirs.folder} are not in "
+                    f"{ours.folder}: first the {_keys(theirs, extra)}. Teachers are mixed over the "
+                    f"same rows and views"
+                )
+            if space == "logit" and len(self) and not dump.rows.gather(rows).is_dense:
+                raise UsageError(
+                    f"the codec of {theirs.folder}, {theirs.plan.codec}, does not store all "
+                    f'logits, so they have no mean; mix by "prob"'
+                )
+
+    def tokenized(self, preprocess: Preprocess, progress: Progress = SILENT) -> "SideBySide":
+        """The same rows, with their texts as the tokens that `preprocess` makes: `input` is then
+        `Tokens`."""
+        base = self.base.tokenized(preprocess, progress)
+        dumps = {name: base if one is self.base else one for name, one in self.dumps.items()}
+        return replace(self, dumps=dumps, first=base)
 
     @cached_property
     def _positions(self) -> dict[str, np.ndarray | None]:
         """For each dump, the places of the first dump's rows in it; None where both agree."""
-        ours, places = self._first.reader, {}
+        ours, places = self.base.reader, {}
         for name, dump in self.dumps.items():
             theirs = dump.reader
             _check_views(ours, theirs)
@@ -82,17 +183,17 @@ class SideBySide(SoftDataset):
         return places
 
     def columns(self, rows: np.ndarray, inputs: bool = True) -> dict[str, Any]:
-        columns = self._first.columns(rows, inputs)
+        columns = self.base.columns(rows, inputs)
         targets = {}
         for name, dump in self.dumps.items():
             where = self._positions[name]
-            own = dump is self._first
+            own = dump is self.base
             theirs = rows if where is None else where[rows]
             targets[name] = columns["targets"] if own else dump.rows.gather(theirs)
         return columns | {"targets": targets}
 
     def order(self, shuffle: bool | str, seed: int = 0, epoch: int = 0) -> Order:
-        return self._first.order(order_text(shuffle), seed, epoch)
+        return self.base.order(order_text(shuffle), seed, epoch)
 
     def read_ahead(self, rows: np.ndarray) -> None:
         for name, dump in self.dumps.items():
@@ -100,7 +201,7 @@ class SideBySide(SoftDataset):
             dump.read_ahead(rows if where is None else where[rows])
 
     def keep_all(self) -> None:
-        self._first.keep_all()
+        self.base.keep_all()
 
     def settle(self) -> None:
         for dump in self.dumps.values():
@@ -112,11 +213,11 @@ class SideBySide(SoftDataset):
 
     @property
     def ids(self) -> np.ndarray:
-        return self._first.ids
+        return self.base.ids
 
     @property
     def views(self) -> np.ndarray:
-        return self._first.views
+        return self.base.views
 
     def _place(self) -> str:
         return few([f"{name}={dump._place()}" for name, dump in self.dumps.items()])
@@ -128,19 +229,19 @@ class SideBySide(SoftDataset):
     @property
     def num_classes(self) -> int:
         """That of the first dump, whose rows these are."""
-        return self._first.num_classes
+        return self.base.num_classes
 
     @property
     def class_names(self) -> list[str] | None:
-        return self._first.class_names
+        return self.base.class_names
 
     @property
     def label_source_names(self) -> list[str] | None:
-        return self._first.label_source_names
+        return self.base.label_source_names
 
     @property
     def preprocess(self) -> Preprocess:
-        return self._first.preprocess
+        return self.base.preprocess
 
 
 def _check_views(ours: DumpReader, theirs: DumpReader) -> None:

@@ -288,6 +288,11 @@ class Dump(SoftDataset):
     rows: MappedRows | StreamedRows
     examples: Examples | TextInputs | TokenInputs | None
 
+    @property
+    def base(self) -> "Dump":
+        """The dump whose rows, labels and inputs these are: itself."""
+        return self
+
     def __len__(self) -> int:
         return len(self.reader)
 

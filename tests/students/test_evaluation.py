@@ -16,7 +16,7 @@ from softlabels.errors import (
     StoreError,
     UsageError,
 )
-from softlabels.students.holdout import choose_rows
+from softlabels.targets.holdout import choose_rows
 from tests.conftest import Lines, make_vectors
 
 ROWS, C = 120, 8

@@ -11,8 +11,8 @@ from torch import nn
 import softlabels
 from softlabels.errors import TeacherError, TrainingError, UntrustedPickle, UsageError
 from softlabels.inputs.opening import open_source
-from softlabels.students.holdout import choose_rows, labels_choose
 from softlabels.system.humanize import json_text
+from softlabels.targets.holdout import choose_rows, labels_choose
 from tests.conftest import Lines
 
 HERE = "tests.students.test_scores"

@@ -13,8 +13,8 @@ import torch
 
 import softlabels
 from softlabels.errors import SourceError, StoreError, TrainingError, UsageError
-from softlabels.students.holdout import choose_rows
 from softlabels.students.optimization import learning_rate_factor, limit_norms
+from softlabels.targets.holdout import choose_rows
 from softlabels.teachers import resolve
 
 HERE = Path(__file__).parents[2]
