@@ -145,7 +145,7 @@ def test_what_can_not_be_mixed():
     with pytest.raises(UsageError, match="weights have the shape"):
         MixedProbs((a, a), torch.ones(3))
     steps = StepLogits(torch.zeros(3, 4, dtype=torch.int16), None)
-    with pytest.raises(UsageError, match='not all raw logits.*mix by "prob"'):
+    with pytest.raises(UsageError, match=r'not all raw logits.*mix by "prob"'):
         MixedLogits((a, steps), torch.tensor([0.5, 0.5]))
 
 

@@ -126,7 +126,7 @@ def test_teachers_that_can_not_be_mixed(tmp_path):
     views = make_dump(tmp_path / "views", np.zeros((2, 40, 4), "float16"))
     with pytest.raises(AlignmentError, match=r"40 of 80 rows of .*views are not in .*of view 1"):
         mixed(views)
-    with pytest.raises(UsageError, match='mix is \'mean\'; .*by "prob" or by "logit"'):
+    with pytest.raises(UsageError, match=r"mix is 'mean'; .* are mixed by"):
         mixed(a, "mean")
 
 
@@ -140,7 +140,7 @@ def test_teachers_of_other_class_names_and_tasks(tmp_path):
         file.write_text(names.replace(",", "\n"))
         words = {"class_names": str(file), "labels": False}
         softlabels.dump(teacher=script, data=data, out=str(outs[name]), **words)
-    with pytest.raises(LabelSpaceMismatch, match="'cow' of .*two is no class of .*one"):
+    with pytest.raises(LabelSpaceMismatch, match=r"'cow' of .*two is no class of .*one"):
         softlabels.load({"one": outs["one"], "two": outs["two"]}).mix()
     with pytest.raises(LabelSpaceMismatch, match="in another order: class 0 is 'dog' there"):
         softlabels.load({"one": outs["one"], "three": outs["three"]})
