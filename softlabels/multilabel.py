@@ -4,6 +4,7 @@ M rows, or scored positions; C labels. Probabilities are those at T = 1; NLL is 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,7 +102,8 @@ class AveragePrecision:
     together: `sklearn.metrics.average_precision_score`. Logits are compared in float32.
 
     It needs two passes over the same rows, and memory for the positives alone: call `collect` with
-    every block of rows, then `count` with every block, then `of_each`.
+    every block of rows, then `count` with every block, then `of_each`. Where processes share the
+    rows, `begin_count` and `end_count` stand around the second pass.
     """
 
     def __init__(self, classes: int) -> None:
@@ -119,14 +121,33 @@ class AveragePrecision:
         """A row is at least as high as the positives of a label whose keys are not above its own:
         a run of the ascending keys, so only where it begins and ends is noted."""
         if self._keys is None:
-            self._keys, self._parts = np.sort(np.concatenate(self._parts)), []
-            self._changes = np.zeros(len(self._keys) + 1, np.int64)
+            self.begin_count([self.positives])
+        assert self._keys is not None, "it has begun"
         ascending = np.sort(_keys(logits_MC).T, axis=1).ravel()  # found four times as fast
         ends = np.searchsorted(self._keys, ascending, side="right")
         self._changes -= np.bincount(ends, minlength=len(self._changes))
         starts = np.searchsorted(self._keys, np.arange(self.classes) << LABEL)
         of_labels = np.bincount(starts, minlength=len(self._changes))
         self._changes += of_labels * len(logits_MC)
+
+    @property
+    def positives(self) -> np.ndarray:
+        """What the first pass has found, int64."""
+        return np.concatenate(self._parts)
+
+    @property
+    def changes(self) -> np.ndarray:
+        """What the second pass has found, int64."""
+        return self._changes
+
+    def begin_count(self, positives: Sequence[np.ndarray]) -> None:
+        """Between the passes: the positives of every process."""
+        self._keys, self._parts = np.sort(np.concatenate(positives)), []
+        self._changes = np.zeros(len(self._keys) + 1, np.int64)
+
+    def end_count(self, changes: Sequence[np.ndarray]) -> None:
+        """After both passes: the changes of every process."""
+        self._changes = np.sum(changes, axis=0)
 
     @property
     def of_each(self) -> Tensor:

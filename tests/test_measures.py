@@ -166,6 +166,15 @@ def test_average_precision_is_the_area_under_its_steps(data):
         ranked.collect(*block)
     for logits, _ in blocks:
         ranked.count(logits)
+    each = [AveragePrecision(classes), AveragePrecision(classes)]  # of two processes
+    for one, block in zip(each, blocks, strict=True):
+        one.collect(*block)
+    positives = [one.positives for one in each]
+    for one, (logits, _) in zip(each, blocks, strict=True):
+        one.begin_count(positives)
+        one.count(logits)
+    each[0].end_count([one.changes for one in each])
+    assert torch.equal(each[0].of_each.nan_to_num(-1), ranked.of_each.nan_to_num(-1))
     for c, found in enumerate(ranked.of_each.tolist()):
         if there[:, c].any():
             slow = slow_average_precision(z[:, c].tolist(), there[:, c].tolist())

@@ -276,6 +276,9 @@ def test_training_learns_from_soft_and_hard_labels(folder, tmp_path, cli):
     assert held["labelled"] in (19, 20)
     assert 0 < held["nll"] < 2
     assert "mAP" in repr(result)
+    again = softlabels.evaluate(checkpoint=str(tmp_path / "s.pt"), holdout=True)
+    assert held["map"] == pytest.approx(again["map"], rel=1e-6)
+    assert held["nll"] == pytest.approx(again["nll"], rel=1e-6)
     hard = softlabels.train(
         dump=str(folder / "dump"), T=2, alpha=0, epochs=1, batch_size=200, holdout=0, lr=1e-9,
         student="linear", out=str(tmp_path / "h.pt"),

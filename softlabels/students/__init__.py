@@ -2,7 +2,8 @@
 
 from softlabels.students.evaluation import evaluate
 from softlabels.students.exporting import export
+from softlabels.students.fitting import fit
 from softlabels.students.losses import kd_loss
-from softlabels.students.training import fit, train
+from softlabels.students.training import train
 
 __all__ = ["evaluate", "export", "fit", "kd_loss", "train"]

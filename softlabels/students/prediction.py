@@ -1,4 +1,4 @@
-"""A model's logits of many rows, and their measures against hard labels. N rows, C classes."""
+"""A model's logits of many rows. N rows, C classes."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -8,12 +8,8 @@ import torch
 from torch import Tensor
 
 from softlabels.inputs.examples import Examples
-from softlabels.inputs.label_lists import LabelLists, Labels, as_tensor, known
 from softlabels.inputs.token_inputs import TokenInputs
-from softlabels.logits import DenseLogits
-from softlabels.measures import LabelScore
 from softlabels.models.tokens import Tokens, alike
-from softlabels.multilabel import MultiLabelScore, average_precision, mean_of
 from softlabels.system.progress import Advance, ignore
 
 WINDOW = 16  # batches of tokens
@@ -65,16 +61,3 @@ def _by_length(
 def broken_rows(logits_NC: Tensor) -> int:
     """How many rows hold NaN or infinity. No measure of them means anything."""
     return int((~torch.isfinite(logits_NC).all(-1)).sum())
-
-
-def hard_measures(logits_NC: Tensor, labels: Labels) -> dict[str, Any]:
-    """Measures of logits against hard labels; of several labels a row, with `map`, the mean average
-    precision over the labels that some row has (None where no row has any). Empty where no row has
-    a label."""
-    labels_N = as_tensor(labels, logits_NC.shape[1])
-    if not isinstance(labels, LabelLists):
-        return dict(LabelScore.of(DenseLogits(logits_NC), labels_N).measures)
-    there = torch.from_numpy(known(labels))
-    logits_NC, labels_NC = logits_NC[there], labels_N[there]
-    measures = MultiLabelScore.of(DenseLogits(logits_NC, link="sigmoid"), labels_NC).measures
-    return measures | {"map": mean_of(average_precision(logits_NC, labels_NC))}

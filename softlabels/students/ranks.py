@@ -16,7 +16,7 @@ from typing import Any
 
 import accelerate
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from softlabels.errors import SoftlabelsError, TrainingError, UsageError
 from softlabels.system.devices import resolve_device
@@ -153,21 +153,6 @@ class Ranks:
         if self.world > 1:
             torch.distributed.broadcast_object_list(values, 0)
         return values[0]
-
-    def gather(self, rows: Tensor) -> Tensor | None:
-        """Rank r has computed rows r, r + world, r + 2·world, …: [n, …] on the CPU. Rank 0 gets all
-        rows in order, the others None."""
-        if self.world == 1:
-            return rows
-        parts: list[Any] | None = [None] * self.world if self.is_first else None
-        torch.distributed.gather_object(rows, parts, 0)
-        if parts is None:
-            return None
-        whole = rows.new_empty(sum(map(len, parts)), *rows.shape[1:])
-        for rank, part in enumerate(parts):
-            if len(part):
-                whole[rank :: self.world] = part
-        return whole
 
     @torch.no_grad()
     def align(self, model: nn.Module) -> None:

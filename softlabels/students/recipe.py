@@ -25,3 +25,12 @@ class Recipe:
     data_seed: int
     precision: str
     compile: bool
+
+    @property
+    def remedy(self) -> str:
+        """What to try where the loss becomes NaN or infinite."""
+        if self.lr * self.weight_decay >= 1:  # AdamW multiplies weights by 1 − lr · weight_decay
+            return (
+                f"--weight-decay {self.weight_decay:g} times --lr {self.lr:g} must be well below 1"
+            )
+        return f"try a smaller --lr than {self.lr:g}, or a longer --warmup"

@@ -22,6 +22,7 @@ from softlabels.multilabel import AveragePrecision, MultiLabelScore
 from softlabels.probabilities import looks_like
 from softlabels.reports.classes import ClassTable, LabelTable
 from softlabels.students.building import ROUNDING, SAMPLED
+from softlabels.students.label_sums import Blocks
 from softlabels.students.prediction import broken_rows, predict
 from softlabels.system.progress import Progress
 
@@ -136,11 +137,12 @@ def _score_labels(
     names: list[str],
     per_class: bool,
 ) -> tuple[dict[str, Any], LabelTable | None]:
-    """Of several labels a row. All logits are kept: average precision needs their order."""
+    """Of several labels a row. Average precision needs the order of all logits: they are read
+    twice."""
     labels = matched.labels
     chosen = torch.arange(len(names)) if matched.measured is None else matched.measured
     score, ranked = MultiLabelScore.none(len(chosen)), AveragePrecision(len(chosen))
-    pairs, blocks = Calibration(), []
+    pairs, blocks = Calibration(), Blocks(len(chosen))
     for rows, logits_NC in running.predict(examples, "eval"):
         there = rows[known(labels[rows])]
         logits_NC = logits_NC[torch.from_numpy(known(labels[rows]))][:, chosen]
@@ -149,7 +151,7 @@ def _score_labels(
         score += MultiLabelScore.of(logits, labels_NC)
         pairs += Calibration.of_pairs(logits, labels_NC)
         ranked.collect(logits_NC, labels_NC)
-        blocks.append(logits_NC)
+        blocks.add(logits_NC)
     for logits_NC in blocks:
         ranked.count(logits_NC)
     table = LabelTable.of(score, ranked.of_each, [names[number] for number in chosen.tolist()])

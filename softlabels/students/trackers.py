@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 from accelerate import tracking
@@ -26,6 +27,14 @@ def check_trackers(names: tuple[str, ...]) -> None:
         is_own = known[name].__module__ != tracking.__name__  # one that the user has registered
         if name not in installed and not is_own:
             raise UsageError(f"--log-with {name}: {name} is not installed; pip install {name}")
+
+
+def joined_ranks(device: str, precision: str, log_with: tuple[str, ...], out: str) -> Ranks:
+    """The ranks of the training that writes `out`, with these trackers. Raises UsageError."""
+    check_trackers(log_with)
+    # a folder a run, since the curves of two runs in one are drawn as one
+    logs = f"{out}.logs/{datetime.now():%Y-%m-%d-%H%M%S}"
+    return Ranks(device, precision, log_with, logs)
 
 
 class Trackers:

@@ -165,10 +165,13 @@ def test_ranks_stop_together_and_score_alike(dump_folder, tmp_path):
                           epochs=60, patience=2, lr=0.05)  # fmt: skip
     assert values[0]["metrics"] == values[1]["metrics"]
     assert values[0]["metrics"]["epoch"] < 58
-    evaluated = softlabels.evaluate(checkpoint=str(tmp_path / "s.pt"), split="train",
-                                    model=f"{HERE}:Normed")  # fmt: skip
-    assert evaluated["accuracy"] == pytest.approx(values[0]["metrics"]["held_out"]["accuracy"],
-                                                  abs=0.1)  # fmt: skip
+    evaluated = softlabels.evaluate(checkpoint=str(tmp_path / "s.pt"), holdout=True,
+                                    against=dump_folder, model=f"{HERE}:Normed")  # fmt: skip
+    held = values[0]["metrics"]["held_out"]
+    for name in ("errors", "top5", "nll", "ece"):
+        assert held[name] == pytest.approx(evaluated[name], rel=1e-5), name
+    for name in ("agreement", "kl"):
+        assert held[name] == pytest.approx(evaluated["against"][name], rel=1e-5), name
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What chooses the epoch: labels where there are enough, else the KL; never NaN."""
 
 import json
+import tempfile
 
 import datasets
 import numpy as np
@@ -9,8 +10,9 @@ import torch
 from torch import nn
 
 import softlabels
-from softlabels.errors import TeacherError, TrainingError, UntrustedPickle, UsageError
+from softlabels.errors import DiskFull, TeacherError, TrainingError, UntrustedPickle, UsageError
 from softlabels.inputs.opening import open_source
+from softlabels.students import judging, label_sums
 from softlabels.system.humanize import json_text
 from softlabels.targets.holdout import choose_rows, labels_choose
 from tests.conftest import Lines
@@ -148,6 +150,34 @@ def test_a_pickle_is_no_checkpoint_to_measure(tmp_path):
     with pytest.raises(UntrustedPickle, match=r"eval takes a checkpoint that .* wrote") as refused:
         softlabels.evaluate(checkpoint=str(tmp_path / "whole.pt"))
     assert "--trust-pickle" not in str(refused.value)
+
+
+@pytest.mark.parametrize("size", [64, 4096])
+def test_scores_of_blocks_are_those_of_all_rows(dump_folder, tmp_path, monkeypatch, size):
+    monkeypatch.setattr(judging, "SCORED", size)
+    held = train(dump_folder, tmp_path / "s.pt", epochs=1, holdout=0.4)[0]["held_out"]
+    assert held["rows"] == 480
+    again = softlabels.evaluate(checkpoint=str(tmp_path / "s.pt"), holdout=True, batch_size=480,
+                                against=dump_folder)  # fmt: skip
+    for name in ("errors", "nll", "ece", "top5"):
+        assert held[name] == pytest.approx(again[name], rel=1e-6), name
+    for name in ("agreement", "kl"):
+        assert held[name] == pytest.approx(again["against"][name], rel=1e-6), name
+
+
+def test_logits_that_find_no_room_are_named(tmp_path, monkeypatch):
+    """Those that average precision reads twice, in a file where they are many."""
+    monkeypatch.setattr(label_sums, "IN_MEMORY", 1000)
+    blocks = label_sums.Blocks(3)
+    values = [torch.randn(rows, 3) for rows in (100, 0, 7, 200)]
+    for part in values:
+        blocks.add(part)
+    for _ in range(2):
+        torch.testing.assert_close(torch.cat(list(blocks)), torch.cat(values), rtol=0, atol=0)
+    full = label_sums.Blocks(3)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    with pytest.raises(DiskFull, match="2.4 kB of logits, which .* twice, .* room by TMPDIR"):
+        full.add(torch.zeros(200, 3))
 
 
 def test_json_has_no_nan():
