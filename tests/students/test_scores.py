@@ -176,7 +176,7 @@ def test_logits_that_find_no_room_are_named(tmp_path, monkeypatch):
         torch.testing.assert_close(torch.cat(list(blocks)), torch.cat(values), rtol=0, atol=0)
     full = label_sums.Blocks(3)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
-    with pytest.raises(DiskFull, match="2.4 kB of logits, which .* twice, .* room by TMPDIR"):
+    with pytest.raises(DiskFull, match=r"2\.4 kB of logits, which .* twice, .* room by TMPDIR"):
         full.add(torch.zeros(200, 3))
 
 
