@@ -99,6 +99,7 @@ starting
 hub_address remote_copies
 hub_copies hub_files
 folders newest
+siblings
 """,
     "reports": """
 markdown recipe facts doubts choosing

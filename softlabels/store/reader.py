@@ -1,6 +1,6 @@
 """A complete dump, or some shards of it, read back in the plan's order. R rows, C classes."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +18,9 @@ from softlabels.store.ledger import read_manifest
 from softlabels.store.plan import VIEW_HASH
 from softlabels.store.shard_numbers import parse_numbers, write_numbers
 from softlabels.store.shard_reader import ShardReader
+from softlabels.system.background import in_order
+
+CONNECTIONS = 4  # shards of a remote dump that are read at a time, each by a few requests
 
 
 class DumpReader:
@@ -34,6 +37,7 @@ class DumpReader:
         self.numbers = parse_numbers(shards, self.plan.shards)
         self.records = [self.manifest.shards[number] for number in self.numbers]
         self._rows: int = sum(record.rows for record in self.records)
+        self._fetched: dict[str, pa.ChunkedArray] = {}
         try:
             _ = self.plan.parameters
         except UsageError as error:
@@ -51,10 +55,19 @@ class DumpReader:
             return self.plan.hash
         return f"{self.plan.hash} shards {write_numbers(self.numbers)}"
 
+    def fetch(self, columns: Sequence[str]) -> None:
+        """Read these columns in one pass. Each waits for the first that asks for it below."""
+        table = self.table([name for name in columns if name not in self._fetched])
+        self._fetched |= {name: table[name] for name in table.column_names}
+
+    def _column(self, name: str) -> pa.ChunkedArray:
+        waiting = self._fetched.pop(name, None)
+        return self.table([name])[name] if waiting is None else waiting
+
     @cached_property
     def ids(self) -> np.ndarray:
         """int64 or str [R]."""
-        column = self.table(["id"])["id"]
+        column = self._column("id")
         if self.plan.ids == "int64":
             return column.to_numpy().copy()
         return np.array(column.to_pylist(), dtype=np.str_)
@@ -62,33 +75,34 @@ class DumpReader:
     @cached_property
     def hashes(self) -> np.ndarray:
         """uint64 [R]."""
-        return self.table(["input_hash"])["input_hash"].to_numpy().copy()
+        return self._column("input_hash").to_numpy().copy()
 
     def hashes_of(self, source: Any) -> np.ndarray:
         """Those that inputs have where they are taken from `source`; None for what the dump holds,
         or else its source: uint64 [R]."""
         if source is not None or self.plan.stored is None:
             return self.hashes
-        return self.table([self.plan.hash_column])[self.plan.hash_column].to_numpy().copy()
+        return self._column(self.plan.hash_column).to_numpy().copy()
 
     @cached_property
     def views(self) -> np.ndarray:
         """int32 [R]: the number of each row's view."""
         if not self.plan.has_views:
             return np.zeros(len(self), np.int32)
-        return self.table(["view"])["view"].to_numpy().copy()
+        return self._column("view").to_numpy().copy()
 
     @cached_property
     def drawn(self) -> dict[str, np.ndarray]:
         """The columns that say how each row's view was drawn, [R] each."""
-        table = self.table(list(self.plan.parameters)) if self.plan.parameters else {}
-        return {name: table[name].to_numpy().copy() for name in self.plan.parameters}
+        if missing := self.plan.parameters.keys() - self._fetched.keys():
+            self.fetch(sorted(missing))
+        return {name: self._column(name).to_numpy().copy() for name in self.plan.parameters}
 
     @cached_property
     def partners(self) -> np.ndarray:
         """The id of the input that each row is mixed with, or was to be; in view 0 its own. int64
         or str [R]."""
-        return read_ids(self.table([PARTNER])[PARTNER], PARTNER)
+        return read_ids(self._column(PARTNER), PARTNER)
 
     @cached_property
     def partner_labels(self) -> Labels | None:
@@ -96,7 +110,7 @@ class DumpReader:
         or no partners."""
         if PARTNER_LABEL not in self.plan.partner_columns:
             return None
-        return of_column(self.table([PARTNER_LABEL])[PARTNER_LABEL])
+        return of_column(self._column(PARTNER_LABEL))
 
     @cached_property
     def mixed(self) -> np.ndarray:
@@ -112,7 +126,7 @@ class DumpReader:
         made of them; 0 for none."""
         if not self.plan.has_views:
             return np.zeros(len(self), np.uint64)
-        return self.table([VIEW_HASH])[VIEW_HASH].fill_null(0).to_numpy().copy()
+        return self._column(VIEW_HASH).fill_null(0).to_numpy().copy()
 
     @cached_property
     def view_rows(self) -> np.ndarray:
@@ -139,7 +153,7 @@ class DumpReader:
         none, or lists of them; None where there are none."""
         if (name := self.plan.label_column) is None:
             return None
-        return of_column(self.table([name])[name])
+        return of_column(self._column(name))
 
     def shard(self, shard: int) -> ShardReader:
         """What reads the row groups of one shard."""
@@ -195,9 +209,13 @@ class DumpReader:
 
     def table(self, columns: list[str]) -> pa.Table:
         """These columns of all shards that are read."""
-        return pa.concat_tables(
-            self.read_shard(shard, columns) for shard in range(len(self.records))
-        )
+
+        def read(shard: int) -> pa.Table:
+            return self.read_shard(shard, columns)
+
+        shards = range(len(self.records))
+        local = self.folder.is_local
+        return pa.concat_tables(map(read, shards) if local else in_order(read, shards, CONNECTIONS))
 
     def checked_path(self, shard: int) -> str:
         """The path of a shard's file in a local folder, which is there and as large as recorded,
@@ -221,15 +239,14 @@ class DumpReader:
 
     def read_shard(self, shard: int, columns: list[str]) -> pa.Table:
         """These columns of one shard. Raises DamagedDump."""
+        if not self.folder.is_local:
+            return self.shard(shard).columns(columns)
         record, number = self.records[shard], self.numbers[shard]
         where = f"{self.folder}/{record.file}"
         try:
             self.folder.size(record.file)  # no pipe, no folder
-            if self.folder.is_local:
-                path = self.folder.path(record.file)
-                return read_columns(path, self.plan, number, record.rows, columns)
-            with self.folder.open(record.file) as file:
-                return read_columns(file, self.plan, number, record.rows, columns)
+            path = self.folder.path(record.file)
+            return read_columns(path, self.plan, number, record.rows, columns)
         except FileNotFoundError as error:
             raise DamagedDump(f"{where} is missing; {self.folder.remedy}") from error
         except (DamagedDump, *PARQUET_ERRORS) as error:

@@ -1,8 +1,10 @@
 """One shard, local or remote, read row group by row group, however its pages are packed."""
 
 import io
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -16,9 +18,11 @@ from softlabels.store.folder import Folder
 from softlabels.store.footers import PARQUET_ERRORS, check_footer, refuse_empty_cells
 from softlabels.store.pages.places import plain_values
 from softlabels.store.records import Plan
+from softlabels.system.background import in_order
 
 FOOTER_BYTES = 64 << 10
 GAP_BYTES = 256 << 10  # cheaper to fetch with its neighbours than by another request
+CONNECTIONS = 4  # requests at a time, where a file needs several
 MAGIC = b"PAR1"
 
 
@@ -27,7 +31,8 @@ class ShardReader:
     threads.
 
     The footer of a remote file is fetched once, and each row group by one request, or by two where
-    inputs that were not asked for lie between its columns.
+    inputs that were not asked for lie between its columns. Some columns of all row groups take a
+    request each, or fewer where these are small.
     """
 
     def __init__(
@@ -94,12 +99,22 @@ class ShardReader:
     def table(self, group: int, columns: Sequence[str]) -> pa.Table:
         """These columns of a row group. Raises DamagedDump, also for empty cells in a column that
         must not have any."""
+        return self._table([group], columns)
+
+    def columns(self, columns: Sequence[str]) -> pa.Table:
+        """These columns of all row groups. Of a remote file little more than these is fetched.
+        Raises DamagedDump."""
+        return self._table(range(self.groups), columns)
+
+    def _table(self, groups: Sequence[int], columns: Sequence[str]) -> pa.Table:
         with self._in_words():
-            source = self._part(group, columns) if self._footer else self._local
+            source = self._part(groups, columns) if self._footer else self._local
             with pq.ParquetFile(
                 source, metadata=self._metadata, page_checksum_verification=True
             ) as parquet:
-                table = parquet.read_row_group(group, columns=list(columns), use_threads=False)
+                table = parquet.read_row_groups(
+                    list(groups), columns=list(columns), use_threads=False
+                )
             refuse_empty_cells(table, self.plan)
         return table
 
@@ -154,10 +169,10 @@ class ShardReader:
             end = self.folder.read_range(self.name, size - length, size)
         return MAGIC + end[-length:]
 
-    def _part(self, group: int, columns: Sequence[str]) -> "_Part":
-        """The bytes of these columns of a row group, and of the little that lies between them."""
-        metadata = self._metadata.row_group(group)
-        chunks = [metadata.column(i) for i in range(metadata.num_columns)]
+    def _part(self, groups: Sequence[int], columns: Sequence[str]) -> "_Part":
+        """The bytes of these columns of row groups, and of the little that lies between them."""
+        of_groups = [self._metadata.row_group(group) for group in groups]
+        chunks = [each.column(i) for each in of_groups for i in range(each.num_columns)]
         chosen = [c for c in chunks if c.path_in_schema.partition(".")[0] in columns]
         runs: list[tuple[int, int]] = []
         for start, size in sorted(
@@ -170,7 +185,11 @@ class ShardReader:
                 runs[-1] = runs[-1][0], max(runs[-1][1], start + size)
             else:
                 runs.append((start, start + size))
-        parts = [(first, self.folder.read_range(self.name, first, last)) for first, last in runs]
+
+        def fetch(run: tuple[int, int]) -> tuple[int, bytes]:
+            return run[0], self.folder.read_range(self.name, *run)
+
+        parts = list(map(fetch, runs) if len(runs) < 3 else in_order(fetch, runs, CONNECTIONS))
         return _Part(parts, self._size)
 
 
@@ -194,9 +213,10 @@ class _Part(io.RawIOBase):
         return self.at
 
     def read(self, size: int = -1) -> bytes:
-        for start, content in self.parts:
-            first = self.at - start
-            if 0 <= first <= first + size <= len(content):
-                self.at += size
-                return content[first : first + size]
+        number = bisect_right(self.parts, self.at, key=itemgetter(0)) - 1
+        start, content = self.parts[max(number, 0)] if self.parts else (0, b"")
+        first = self.at - start
+        if 0 <= first <= first + size <= len(content):
+            self.at += size
+            return content[first : first + size]
         raise OSError(f"bytes {self.at} to {self.at + size} were not fetched")

@@ -28,8 +28,8 @@ from softlabels.store.records import Commit, Plan, Statistics
 from softlabels.store.statistics import LogitStatistics
 from softlabels.store.writer import ShardWriter, shard_schema
 from tests.conftest import every
+from tests.dumps import copy_to_memory, make_dump, write_shard
 from tests.dumps import make_plan as plan
-from tests.dumps import write_shard
 
 
 def fail_after(folder: Folder, plan: Plan, rows: int) -> None:
@@ -295,12 +295,32 @@ def test_arrows_threads_never_hold_what_belongs_to_python(teacher, tmp_path, mon
             seen.append(self.named or not use_threads)
             return super().read(columns=columns, use_threads=use_threads)
 
-        def read_row_group(self, group, columns, use_threads=True):
+        def read_row_groups(self, groups, columns, use_threads=True):
             seen.append(self.named or not use_threads)
-            return super().read_row_group(group, columns=columns, use_threads=use_threads)
+            return super().read_row_groups(groups, columns=columns, use_threads=use_threads)
 
     monkeypatch.setattr(pq, "ParquetFile", Noted)
     reader = DumpReader(Folder(out))
     assert len(reader.ids) == len(every(reader)) == 1200
     assert len(seen) >= 2
     assert all(seen)
+
+
+def test_of_a_remote_dump_little_more_than_the_asked_for_is_read(tmp_path, monkeypatch):
+    """Row groups of half a megabyte, in two shards."""
+    logits = np.zeros((2048, 1000), np.float16)
+    made, read = make_dump(tmp_path / "d", logits, group=256, shard_rows=1024), []
+    real = Folder.read_range
+
+    def noted(folder, name, start, stop):
+        read.append(stop - start)
+        return real(folder, name, start, stop)
+
+    monkeypatch.setattr(Folder, "read_range", noted)
+    reader = DumpReader(Folder(copy_to_memory(made, "asked-for")))
+    reader.fetch(["id", "input_hash"])
+    assert sum(read) < 0.1 * logits.nbytes
+    requests = len(read)
+    assert reader.ids.tolist() == reader.hashes.tolist() == list(range(2048))
+    assert len(read) == requests == 2 * (1 + 4)  # the footer, and the two columns of each row group
+    assert reader.labels.tolist() == [n % 1000 for n in range(2048)]

@@ -9,7 +9,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,7 +26,7 @@ from softlabels.store.pages.places import chunk_of, plain_values
 from softlabels.system.cache import LocalCache, remove
 from softlabels.targets import mapped_rows
 from tests.conftest import Lines, whole
-from tests.dumps import OTHER_WRITERS, change, make_dump
+from tests.dumps import OTHER_WRITERS, change, copy_to_memory, make_dump
 from tests.processes import start
 
 LOGITS = np.random.default_rng(3).normal(size=(1000, 10)).astype(np.float16)
@@ -179,12 +178,6 @@ def test_a_cache_that_can_not_be_written_is_no_obstacle(tmp_path, monkeypatch):
     folder = make_dump(tmp_path / "d", LOGITS, shard_rows=300)
     (tmp_path / "file").write_text("")
     assert same(whole(load(folder, cache=tmp_path / "file" / "below")), LOGITS)
-
-
-def copy_to_memory(folder: Path, name: str) -> str:
-    fs = fsspec.filesystem("memory")
-    fs.put(f"{folder}/", f"/{name}/", recursive=True)
-    return f"memory://{name}"
 
 
 def test_the_budget_holds_and_the_oldest_make_room(tmp_path, cache, monkeypatch):

@@ -1,0 +1,72 @@
+"""The dumps of several teachers, by name: those that are named, or all that lie in one folder."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+
+from softlabels.errors import UsageError
+from softlabels.places.folders import open_folder
+from softlabels.places.hub_address import HubAddress
+from softlabels.store.names import MANIFEST, PLAN
+from softlabels.system.humanize import few
+from softlabels.system.progress import SILENT, Progress
+
+Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+def named_dumps(
+    paths: Paths | Mapping[str, str | os.PathLike[str]], progress: Progress = SILENT
+) -> dict[str, str]:
+    """Dumps by the names of their teachers: a mapping as it is; several paths by the ends of these,
+    as long as it takes to tell them apart; a folder of this disk that is no dump and holds dumps
+    as the complete ones directly in it, by the names of their folders.
+
+    Raises UsageError where nothing is named, or the same place twice.
+    """
+    if isinstance(paths, Mapping):
+        return {name: os.fspath(path) for name, path in paths.items()}
+    several = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    places = [os.fspath(path) for path in several]
+    if not places:
+        raise UsageError("no dump is named; name a folder, an address, or several")
+    if len(places) == 1 and (siblings := siblings_in(places[0], progress)):
+        return siblings
+    plain = [place.rstrip("/") or place for place in places]
+    for place in plain:
+        if plain.count(place) > 1:
+            raise UsageError(f"{place} is named twice; name each dump once")
+    return dict(zip(_short_names(plain), places, strict=True))
+
+
+def siblings_in(place: str, progress: Progress = SILENT) -> dict[str, str]:
+    """The complete dumps directly in a folder of this disk that is none itself, by the names of
+    their folders; those that aren't complete are told. Nothing for any other place."""
+    if HubAddress.parse(place) is not None or not os.path.isdir(place):
+        return {}
+    folder = open_folder(place)
+    if folder.exists(PLAN) or folder.exists(MANIFEST):
+        return {}
+    found, unfinished = {}, []
+    for name in sorted(os.listdir(place)):
+        inside = os.path.join(place, name)
+        if os.path.isfile(os.path.join(inside, MANIFEST)):
+            found[name] = inside
+        elif os.path.isfile(os.path.join(inside, PLAN)):
+            unfinished.append(name)
+    if unfinished:
+        progress.say(
+            f"warning: {few(unfinished)} in {place} {'is' if len(unfinished) == 1 else 'are'} not "
+            f"complete and left out; the same softlabels dump with --resume goes on"
+        )
+    return found
+
+
+def _short_names(places: list[str]) -> list[str]:
+    """The last parts of the paths, as many as it takes until none comes twice."""
+    parts = [PurePosixPath(place).parts for place in places]
+    most = max(map(len, parts))
+    for count in range(1, most + 1):
+        names = ["/".join(each[-count:]) for each in parts]
+        if len(set(names)) == len(names):
+            return names
+    return places
