@@ -21,6 +21,8 @@ from softlabels.inputs.views.mixing import PARTNER_LABEL, WEIGHT
 from softlabels.system.extras import need
 from softlabels.targets.batch import Batch
 from softlabels.targets.loading import load
+from softlabels.targets.mixed import Mixed, Trainable
+from softlabels.targets.side_by_side import SideBySide
 from softlabels.targets.soft_dataset import Dump, OneView, SoftDataset
 from softlabels.targets.turns import TURN
 
@@ -43,7 +45,8 @@ class TimmLoader:
     `teacher` goes where timm's tasks take one, and answers with the stored logits. Each pass is the
     next epoch, from `epoch` on; `set_epoch`, also of `loader.sampler`, chooses another.
 
-    dataset: a dump's folder or address, or what `load` gave, with any of its options
+    dataset: a dump's folder or address, or what `load` gave, with any of its options, or a mixture
+        of several teachers by "logit"
     data_config: the student's, of which input_size, mean and std are used
     batch_size: rows of this process in a step; the last may have fewer, or one or two more where
         a row would be alone, unless drop_last
@@ -78,8 +81,9 @@ class TimmLoader:
         self.device, self.dtype = torch.device(device), dtype
         self.format = torch.channels_last if channels_last else torch.contiguous_format
         opened = load(dataset, device=str(device)) if isinstance(dataset, str | Path) else dataset
-        dump = _dump_of(opened)
-        _check_targets(dump)
+        whole = _whole_of(opened)
+        _check_targets(whole)
+        dump = whole.base
         mean, std = _pixel_statistics(dump, data_config)
         self.mean, self.std = (
             torch.tensor(values, device=self.device, dtype=dtype).view(1, -1, 1, 1)
@@ -208,25 +212,32 @@ class _Given:
         return torch.equal(inputs, ours.to(inputs.dtype))
 
 
-def _dump_of(dataset: SoftDataset) -> Dump:
-    """The dump that the rows are of. Raises UsageError for those of several, or of none."""
+def _whole_of(dataset: SoftDataset) -> Trainable:
+    """The dump or mixture that the rows are of. Raises UsageError for those of several, or of
+    none."""
     whole = dataset.whole if isinstance(dataset, OneView) else dataset
-    if isinstance(whole, Dump):
+    if isinstance(whole, Trainable):
         return whole
-    raise UsageError(
-        f"TimmLoader takes one dump, and this is {dataset!r}: load one alone, or {OWN_LOOP}"
-    )
+    mixes = isinstance(whole, SideBySide)
+    remedy = "mix its teachers, with .mix('logit')" if mixes else "load one alone"
+    raise UsageError(f"TimmLoader takes one dump, and this is {dataset!r}: {remedy}, or {OWN_LOOP}")
 
 
-def _check_targets(dump: Dump) -> None:
+def _check_targets(whole: Trainable) -> None:
     """Raises UsageError unless timm's tasks can use them: all logits, and one label a row."""
+    dump = whole.base
     plan, where = dump.reader.plan, dump.reader.folder
     if plan.task != "classification" or dump.reader.codec.positions != 1:
         raise UsageError(
             f"timm's distillation compares one softmax and one label a picture, and {where} has "
             f"others: {OWN_LOOP}"
         )
-    if not dump.columns(np.zeros(1, np.int64), inputs=False)["targets"].is_dense:
+    if not whole.columns(np.zeros(1, np.int64), inputs=False)["targets"].is_dense:
+        if isinstance(whole, Mixed):
+            raise UsageError(
+                f"timm's distillation takes the softmax of logits itself, and {whole.title} has "
+                f"none: mix by 'logit', or {OWN_LOOP}"
+            )
         raise UsageError(
             f"timm's distillation compares all logits, and the codec of {where}, {plan.codec}, "
             f"does not store them all: {OWN_LOOP}, which takes any codec"

@@ -155,12 +155,14 @@ def test_what_timm_can_not_train_on_is_refused(views_folder, teacher, dump_folde
     softlabels.dump(**bare, out=str(tmp_path / "bare"))
     assert codecs.CODECS["step"]
     softlabels.dump(teacher=teacher, out=str(tmp_path / "steps"), codec="step:0.05")
-    several = softlabels.load([dump_folder])
+    several, pair = softlabels.load([dump_folder]), softlabels.load({"a": dump_folder})
     for given, config, message in (
         (tmp_path / "vectors", CONFIG, r"uint8 \[C, H, W\], and the inputs of .*vectors are othe"),
         (tmp_path / "bare", CONFIG, r"20 of 20 rows of .*bare have none: train with softlabels.kd"),
         (tmp_path / "steps", CONFIG, "compares one softmax and one label a picture, and .*steps"),
         (several, CONFIG, r"TimmLoader takes one dump, and this is Concatenated\(.*digits-t"),
+        (pair, CONFIG, r"this is SideBySide\(a=.*mix its teachers, with .mix\('logit'\), or train"),
+        (pair.mix("prob"), CONFIG, r"1·a by prob has none: mix by 'logit', or train with softlab"),
         (softlabels.load(views_folder, inputs=False), CONFIG, "was loaded without inputs"),
         (
             views_folder, CONFIG | {"input_size": (3, 224, 224)},
@@ -173,3 +175,13 @@ def test_what_timm_can_not_train_on_is_refused(views_folder, teacher, dump_folde
         UsageError, match=r"views is 3, and .*digits-views has 2 drawn views of each input"
     ):
         softlabels.TimmLoader(views_folder, CONFIG, 10, views=3)
+
+
+def test_teachers_mixed_by_their_logits_answer_as_one(views_folder):
+    teachers = softlabels.load({"a": views_folder, "b": views_folder})
+    loader = softlabels.TimmLoader(teachers.mix("logit"), CONFIG, 400, shuffle=False, epoch=1)
+    alone = softlabels.TimmLoader(views_folder, CONFIG, 400, shuffle=False, epoch=1)
+    for (input, target), (same, label) in zip(loader, alone, strict=True):
+        assert torch.equal(input, same)
+        assert torch.equal(target, label)
+        assert torch.equal(loader.answer(input), alone.answer(same))
