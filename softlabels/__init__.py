@@ -18,7 +18,20 @@ if TYPE_CHECKING:
     from softlabels.logits import DenseLogits
     from softlabels.reports import info, list_dumps, show
     from softlabels.soft_targets import SoftTargets
-    from softlabels.students import evaluate, export, fit, kd_loss, train
+    from softlabels.students import (
+        dist_loss,
+        dkd_loss,
+        evaluate,
+        export,
+        find_loss,
+        fit,
+        js_loss,
+        kd_loss,
+        mse_loss,
+        reverse_kl_loss,
+        standardised_kd_loss,
+        train,
+    )
     from softlabels.targets import SoftDataset, TimmLoader, examples, load, with_soft_targets
     from softlabels.teachers import Teacher
     from softlabels.verification import verify
@@ -33,20 +46,27 @@ __all__ = [
     "Teacher",
     "TimmLoader",
     "__version__",
+    "dist_loss",
+    "dkd_loss",
     "dump",
     "evaluate",
     "examples",
     "export",
+    "find_loss",
     "fit",
     "import_logits",
     "info",
+    "js_loss",
     "kd_loss",
     "list_dumps",
     "load",
+    "mse_loss",
     "plan",
     "pull",
     "push",
+    "reverse_kl_loss",
     "show",
+    "standardised_kd_loss",
     "train",
     "verify",
     "with_soft_targets",
@@ -60,11 +80,14 @@ _HOMES = {
     "logits": ["DenseLogits"],
     "reports": ["info", "list_dumps", "show"],
     "soft_targets": ["SoftTargets"],
-    "students": ["evaluate", "export", "fit", "kd_loss", "train"],
+    "students": [
+        "dist_loss", "dkd_loss", "evaluate", "export", "find_loss", "fit", "js_loss", "kd_loss",
+        "mse_loss", "reverse_kl_loss", "standardised_kd_loss", "train",
+    ],
     "targets": ["SoftDataset", "TimmLoader", "examples", "load", "with_soft_targets"],
     "teachers": ["Teacher"],
     "verification": ["verify"],
-}
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -186,8 +186,7 @@ class MixedTargets(SoftTargets):
     T: Temperature
 
     def log_probs(self) -> Tensor:
-        pairs = zip(self.weights.log(), self.members, strict=True)
-        return reduce(torch.logaddexp, [log_w + member.log_probs() for log_w, member in pairs])
+        return _log_weighted(self.weights, [member.log_probs() for member in self.members])
 
     def probs(self) -> Tensor:
         return _weighted(self.weights, [member.probs() for member in self.members])
@@ -218,6 +217,9 @@ class MixedLabels(SoftLabels):
     def absent(self) -> Tensor:
         return _weighted(self.weights, [member.absent() for member in self.members])
 
+    def log_absent(self) -> Tensor:
+        return _log_weighted(self.weights, [member.log_absent() for member in self.members])
+
 
 def mix(members: Sequence[Logits], weights: Sequence[float], space: Space) -> Mixture:
     """K teachers' logits as those of one, mixed in probabilities ("prob") or in logits ("logit").
@@ -237,3 +239,9 @@ def _weighted(weights: Tensor, values: Sequence[Tensor]) -> Tensor:
     for a device."""
     terms = [weight * value for weight, value in zip(weights, values, strict=True)]
     return sum(terms[1:], terms[0])
+
+
+def _log_weighted(weights: Tensor, logs: Sequence[Tensor]) -> Tensor:
+    """log Σ w·exp(l), as `_weighted`."""
+    pairs = zip(weights.log(), logs, strict=True)
+    return reduce(torch.logaddexp, [log_w + log for log_w, log in pairs])

@@ -81,10 +81,13 @@ class SoftTargets(ABC):
     `log_probs`.
 
     link: the function that makes probabilities of logits
+    has_probs: whether `log_probs` and `probs` are known; else `cross_entropy` and `kl` alone are,
+    as where samples estimate them
     """
 
     T: Temperature
     link: ClassVar[Link] = "softmax"
+    has_probs: ClassVar[bool] = True
 
     @abstractmethod
     def log_probs(self) -> Tensor:
@@ -112,6 +115,15 @@ class SoftTargets(ABC):
         in their shape. The gradient flows into them."""
         scaled = working(student_logits_MC) / _column(self.T, student_logits_MC)
         return torch.log_softmax(scaled, dim=-1)
+
+    def log_outcomes(self) -> Tensor:
+        """log q of all that may be, whose probabilities sum to 1: `log_probs`, [M, C]; of a
+        multi-label teacher log q and log(1 − q) of each label, [M, 2·C], and the sum is C."""
+        return self.log_probs()
+
+    def log_outcomes_of(self, student_logits_MC: Tensor) -> Tensor:
+        """The same of a student's logits, in the same order. The gradient flows into them."""
+        return self.log_probs_of(student_logits_MC)
 
     def cross_entropy(self, student_logits_MC: Tensor) -> Tensor:
         """−Σ q log p in nats, [M], with p the student's softmax at the same T.
@@ -192,6 +204,17 @@ class SoftLabels(SoftTargets):
         """1 − q, [M, C]. Where a label is nearly certain the difference would be 0 in float32, and
         its log p is far from 0."""
 
+    def log_absent(self) -> Tensor:
+        """log(1 − q), [M, C]; a kind that has it exactly, where 1 − q underflows, gives that."""
+        return self.absent().log()
+
+    def log_outcomes(self) -> Tensor:
+        return torch.cat([self.log_probs(), self.log_absent()], -1)
+
+    def log_outcomes_of(self, student_logits_MC: Tensor) -> Tensor:
+        x_MC = working(student_logits_MC) / _column(self.T, student_logits_MC)
+        return torch.cat([logsigmoid(x_MC), logsigmoid(-x_MC)], -1)
+
     def entropy(self) -> Tensor:
         """−Σ [q log q + (1 − q) log(1 − q)] in nats, [M]."""
         q_MC, absent_MC = self.probs(), self.absent()
@@ -221,6 +244,9 @@ class LabelTargets(SoftLabels, DenseTargets):
     def absent(self) -> Tensor:
         return torch.sigmoid(-self._scaled())
 
+    def log_absent(self) -> Tensor:
+        return logsigmoid(-self._scaled())
+
     def entropy(self) -> Tensor:
         return self.cross_entropy(self.logits_MC)
 
@@ -230,6 +256,20 @@ class LabelTargets(SoftLabels, DenseTargets):
 
 
 TARGETS: dict[str, type[DenseTargets]] = {"softmax": DenseTargets, "sigmoid": LabelTargets}
+
+
+def apart(log_q_MC: Tensor, classes_M: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A distribution as one class c and the others: log q_c and log(1 − q_c), [M], and log of the
+    others among themselves, q_i/(1 − q_c), [M, C], where c itself has 0.
+
+    log_q: [M, C], or [S, M, C]; classes: int64 [M].
+    """
+    index = classes_M[:, None]
+    is_own = torch.arange(log_q_MC.shape[-1], device=log_q_MC.device) == index
+    own = log_q_MC.gather(-1, index.expand(*log_q_MC.shape[:-1], 1)).squeeze(-1)
+    rest_MC = log_q_MC.masked_fill(is_own, -math.inf)
+    rest = rest_MC.logsumexp(-1, keepdim=True)
+    return own, rest.squeeze(-1), (rest_MC - rest).masked_fill(is_own, 0)
 
 
 def _largest(values_MC: Tensor, k: int) -> Tensor:

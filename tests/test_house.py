@@ -107,6 +107,15 @@ classes rows
 survey
 info figures card
 """,
+    "students.losses": """
+hard
+part
+divergences matching decoupled relations
+registry
+checks
+blending
+functions
+""",
     "targets": """
 batch orders joining holdout
 turns
@@ -243,9 +252,10 @@ def test_softmax_has_one_home():
 def test_public_names_are_pinned():
     assert softlabels.__all__ == [
         "DenseLogits", "SoftDataset", "SoftTargets", "SoftlabelsError", "Teacher", "TimmLoader",
-        "__version__", "dump", "evaluate", "examples", "export", "fit", "import_logits", "info",
-        "kd_loss", "list_dumps", "load", "plan", "pull", "push", "show", "train", "verify",
-        "with_soft_targets",
+        "__version__", "dist_loss", "dkd_loss", "dump", "evaluate", "examples", "export",
+        "find_loss", "fit", "import_logits", "info", "js_loss", "kd_loss", "list_dumps", "load",
+        "mse_loss", "plan", "pull", "push", "reverse_kl_loss", "show", "standardised_kd_loss",
+        "train", "verify", "with_soft_targets",
     ]  # fmt: skip
     for name in softlabels.__all__:
         assert getattr(softlabels, name) is not None

@@ -26,6 +26,7 @@ from typing import (
 
 from softlabels.errors import UsageError
 from softlabels.options.objects import Objects
+from softlabels.system.humanize import either
 from softlabels.system.progress import SILENT, Progress
 
 LARGEST = 2**63  # seeds and counts are stored as int64
@@ -174,7 +175,7 @@ def checked(name: str, value: Any, hint: Any) -> Any:
         return tuple(checked(name, one, get_args(kind)[0]) for one in several)
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
-            raise UsageError(f"{name} is {value!r}; use {_either(get_args(kind))}")
+            raise UsageError(f"{name} is {value!r}; use {either(get_args(kind))}")
         return value
     if kind is bool:
         if not isinstance(value, bool):
@@ -254,8 +255,3 @@ def _may_be_none(hint: Any) -> bool:
 
 def _is_union(hint: Any) -> bool:
     return get_origin(hint) in (Union, types.UnionType)
-
-
-def _either(choices: tuple[str, ...]) -> str:
-    *first, last = choices
-    return f"{', '.join(first)} or {last}" if first else last

@@ -28,6 +28,12 @@ def few(names: Sequence[str], between: str = ", ", most: int = 3) -> str:
     return between.join(names[:most]) + (f"{between}…" if len(names) > most else "")
 
 
+def either(choices: Sequence[str]) -> str:
+    """`a, b or c`."""
+    *first, last = choices
+    return f"{', '.join(first)} or {last}" if first else last
+
+
 def size_words(count: float) -> str:
     """Bytes in decimal units."""
     for unit in ("bytes", "kB", "MB", "GB"):

@@ -1,0 +1,96 @@
+"""A soft part and the hard labels' cross-entropy become a loss.
+
+M scored positions, C classes, S students at once.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from softlabels.logits import Logits
+from softlabels.soft_targets import Temperature
+from softlabels.students.losses.checks import (
+    as_logits,
+    check_alpha,
+    check_shape,
+    check_teacher,
+    check_unlabelled,
+)
+from softlabels.students.losses.hard import HardLabels
+from softlabels.students.losses.part import SoftPart
+from softlabels.students.losses.registry import parse_loss
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A distillation loss by its word, to be called as `kd_loss` is; `str()` gives its word."""
+
+    part: SoftPart
+
+    def __str__(self) -> str:
+        return str(self.part)
+
+    def __call__(
+        self,
+        student_logits: Tensor,
+        teacher_logits: Logits | Tensor,
+        labels: Tensor | None = None,
+        *,
+        T: Temperature,
+        alpha: float | Tensor,
+        partner_labels: Tensor | None = None,
+        mix_weight: Tensor | None = None,
+    ) -> Tensor:
+        """See `blend`."""
+        return blend(
+            self.part,
+            student_logits,
+            teacher_logits,
+            labels,
+            T=T,
+            alpha=alpha,
+            partner_labels=partner_labels,
+            mix_weight=mix_weight,
+        )
+
+
+def find_loss(text: str) -> Loss:
+    """A loss by the word that `train --loss` takes, such as `"dkd(1, 8)"` or `"standardise|kd"`:
+    a function with the arguments of `kd_loss`. Where a loss has no temperature, T is left unused.
+
+    Raises UsageError for an unknown word, and for numbers that it doesn't take.
+    """
+    return Loss(parse_loss(text, "loss"))
+
+
+def blend(
+    part: SoftPart,
+    student_MC: Tensor,
+    teacher: Logits | Tensor,
+    labels: Tensor | None,
+    *,
+    T: Temperature,
+    alpha: float | Tensor,
+    partner_labels: Tensor | None = None,
+    mix_weight: Tensor | None = None,
+) -> Tensor:
+    """α·soft + (1−α)·CE(labels, student at 1): a scalar, or [S] for logits [S, M, C].
+
+    Its arguments and errors are those of `kd_loss`.
+    """
+    alpha = check_alpha(alpha, student_MC)
+    teacher = as_logits(teacher)
+    check_shape(student_MC, teacher)
+    soft = teacher.temper(T)
+    check_teacher(part, teacher, soft)
+    hard = None if labels is None else HardLabels.of(labels, partner_labels, mix_weight)
+    if hard is None:
+        check_unlabelled(part, teacher, alpha)
+    is_stack = isinstance(alpha, Tensor)
+    loss = student_MC.new_zeros((), dtype=torch.float32)
+    if is_stack or alpha > 0:
+        loss = loss + alpha * part.mean(student_MC, teacher, soft, hard)
+    if hard is not None and (is_stack or alpha < 1):
+        loss = loss + (1 - alpha) * hard.loss(student_MC, teacher.link)
+    return loss
