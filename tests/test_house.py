@@ -73,6 +73,7 @@ folder fields gathering
 side_files pilots plan_parts
 codecs
 plan lives
+label_columns
 records claims
 statistics footers
 ledger shard_reader mapping left_out

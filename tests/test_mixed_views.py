@@ -332,7 +332,7 @@ def test_a_shard_with_other_weights_is_damaged(place, tmp_path):
     for name, value, message in (
         ("mix_weight", 1.5, "outside 0 to 1"), ("mix", 3, "a mix beyond 2"),
         ("mix", 0, "a weight or a box, and is not mixed"), ("partner", None, "the wrong partner"),
-        ("partner_label", 3, "the label of the row with id .* is 3"),
+        ("partner_label", 3, "the partner_label of the row with id .* is 3"),
     ):  # fmt: skip
         column = table[name].to_pylist()
         column[4] = table["id"][4].as_py() if value is None else value

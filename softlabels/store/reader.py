@@ -9,11 +9,12 @@ import pyarrow as pa
 
 from softlabels.errors import DamagedDump, UsageError
 from softlabels.inputs.cells import read_ids
-from softlabels.inputs.label_lists import Labels, hidden, none_of, of_column
+from softlabels.inputs.label_lists import Labels, hidden, none_of
 from softlabels.inputs.views.mixing import MIX, PARTNER, PARTNER_LABEL, UNMIXED
 from softlabels.logits import Logits
 from softlabels.store.folder import Folder
 from softlabels.store.footers import PARQUET_ERRORS, read_columns
+from softlabels.store.label_columns import read_labels
 from softlabels.store.ledger import read_manifest
 from softlabels.store.plan import VIEW_HASH
 from softlabels.store.shard_numbers import parse_numbers, write_numbers
@@ -110,7 +111,7 @@ class DumpReader:
         or no partners."""
         if PARTNER_LABEL not in self.plan.partner_columns:
             return None
-        return of_column(self._column(PARTNER_LABEL))
+        return self._labels(PARTNER_LABEL)
 
     @cached_property
     def mixed(self) -> np.ndarray:
@@ -153,7 +154,14 @@ class DumpReader:
         none, or lists of them; None where there are none."""
         if (name := self.plan.label_column) is None:
             return None
-        return of_column(self._column(name))
+        return self._labels(name)
+
+    def _labels(self, name: str) -> Labels:
+        """Raises DamagedDump for the number of no class."""
+        try:
+            return read_labels(self.plan, name, self._column(name))
+        except DamagedDump as error:
+            raise DamagedDump(f"{self.folder} is damaged: {error}; {self.folder.remedy}") from error
 
     def shard(self, shard: int) -> ShardReader:
         """What reads the row groups of one shard."""
@@ -171,7 +179,9 @@ class DumpReader:
             for group in range(reader.groups):
                 table = reader.table(group, [*self.codec.names, *columns, *mixes])
                 stored = reader.decode(table)
-                of_rows = of_column(table["label"]) if columns else none_of(len(table), False)
+                of_rows = none_of(len(table), False)
+                if columns:
+                    of_rows = read_labels(self.plan, "label", table["label"])
                 if mixes:
                     of_rows = hidden(of_rows, table[MIX].to_numpy() != UNMIXED)
                 yield self.codec.of_arrays(stored), self.codec.by_position(of_rows, stored)

@@ -38,6 +38,7 @@ from softlabels.inputs.views.mixing import (
 )
 from softlabels.store.folder import Folder
 from softlabels.store.footers import PARQUET_ERRORS, check_footer, read_columns
+from softlabels.store.label_columns import read_labels
 from softlabels.store.left_out import fingerprints, put_back
 from softlabels.store.plan import VIEW_HASH
 from softlabels.store.records import Commit, Plan
@@ -122,11 +123,9 @@ def _check_content(folder: Folder, path: str, plan: Plan, commit: Commit, checke
     table = read_columns(path, plan, commit.shard, commit.rows, columns)
     ids = read_ids(table["id"], "id")
     none = none_of(len(ids), several=False)
-    labels = of_column(table[plan.label_column]) if plan.label_column else none
-    if isinstance(labels, LabelLists):
-        _check_label_lists(plan, ids, labels)
-    else:
-        _check_labels(plan, ids, labels)
+    labels, name = none, plan.label_column
+    if name:
+        labels = read_labels(plan, name, table[name], lambda row: f"the row with id {ids[row]!s}")
     scored = labels if plan.labelled else none
     if plan.mixing is not None and plan.labelled:
         scored = hidden(labels, table[MIX].to_numpy() != UNMIXED)
@@ -159,32 +158,6 @@ def _check_content(folder: Folder, path: str, plan: Plan, commit: Commit, checke
             f"{checked.positives}"
         )
     checked.planned = planned
-
-
-def _check_labels(plan: Plan, ids: np.ndarray, labels: np.ndarray) -> None:
-    """Raises DamagedDump for a label that is the number of no class, and not −1."""
-    classes = plan.classes if plan.labelled else len(plan.label_names or [])
-    strange = (labels < -1) | ((labels >= classes) if classes else False)
-    if len(rows := np.flatnonzero(strange)):
-        row, most = rows[0], f"one of the {classes} classes, from 0 on" if classes else "0 or more"
-        raise DamagedDump(
-            f"the {plan.label_column} of the row with id {ids[row]!s} is {labels[row]}; expected "
-            f"is {most}, or -1 for none"
-        )
-
-
-def _check_label_lists(plan: Plan, ids: np.ndarray, labels: LabelLists) -> None:
-    """Raises DamagedDump for a list that has the number of no class, or whose numbers don't
-    ascend."""
-    numbers, rows = labels.numbers, labels.rows
-    wrong = (numbers < 0) | (numbers >= plan.classes)
-    wrong[1:] |= (rows[1:] == rows[:-1]) & (numbers[1:] <= numbers[:-1])
-    if len(places := np.flatnonzero(wrong)):
-        row = rows[places[0]]
-        raise DamagedDump(
-            f"the labels of the row with id {ids[row]!s} are {shown(labels, row)}; expected are "
-            f"numbers of the {plan.classes} classes, from 0 on, which ascend"
-        )
 
 
 def _check_views(plan: Plan, table: pa.Table, ids: np.ndarray, labels: Labels) -> np.ndarray:
@@ -277,11 +250,10 @@ def _check_mixing(plan: Plan, mixing: Mixing, table: pa.Table, view: int) -> Non
         if rows.any():
             raise DamagedDump(f"view {view} of the row with id {ids[rows][0]!s} has {what}")
     if plan.labelled:
-        labels = of_column(table[PARTNER_LABEL])
-        if isinstance(labels, LabelLists):
-            _check_label_lists(plan, partners, labels)
-        else:
-            _check_labels(plan, partners, labels)
+        labels = read_labels(
+            plan, PARTNER_LABEL, table[PARTNER_LABEL],
+            lambda row: f"the row with id {ids[row]!s}",
+        )  # fmt: skip
         if view == CLEAN and differing(labels, of_column(table["label"])).any():
             raise DamagedDump(f"{PARTNER_LABEL} of view 0 is not the label")
 

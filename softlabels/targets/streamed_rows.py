@@ -21,7 +21,7 @@ from torch import Tensor
 from softlabels.errors import UsageError
 from softlabels.inputs.cropping import OnPicture
 from softlabels.inputs.examples import Examples
-from softlabels.inputs.label_lists import as_tensor, of_column
+from softlabels.inputs.label_lists import as_tensor
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.sources import Source
 from softlabels.inputs.text_inputs import TextInputs
@@ -34,6 +34,7 @@ from softlabels.models.named import NamedInputs
 from softlabels.models.tokens import Tokens
 from softlabels.store.codecs.codec import as_tensors
 from softlabels.store.gathering import RowGroups
+from softlabels.store.label_columns import read_labels
 from softlabels.store.pages.columns import Column
 from softlabels.store.reader import DumpReader
 from softlabels.store.shard_reader import ShardReader
@@ -146,7 +147,7 @@ class StreamedRows:
         none = {} if "label" in self.names else {"label": no_labels(len(rows), plan)}
         partners = [name for name in plan.partner_columns if name == PARTNER_LABEL]
         labels = {
-            name: as_tensor(of_column(table[name]), plan.classes)
+            name: as_tensor(read_labels(plan, name, table[name]), plan.classes)
             for name in (*plan.label_columns, *partners)
         }
         if plan.mixing is not None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given
@@ -14,12 +15,20 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 import softlabels
-from softlabels.errors import AlignmentError, IncompleteDump, SourceError, StoreError, UsageError
+from softlabels.errors import (
+    AlignmentError,
+    DamagedDump,
+    IncompleteDump,
+    SourceError,
+    StoreError,
+    UsageError,
+)
 from softlabels.inputs.opening import open_source
 from softlabels.places.newest import newest_dump
 from softlabels.store.inputs import Join
 from softlabels.targets.orders import permutation
 from tests.conftest import Linear, make_vectors, save_script
+from tests.dumps import make_dump
 
 
 @pytest.fixture
@@ -222,3 +231,21 @@ def test_info_tells_what_it_is(dump_folder):
     assert found["facts"]["teacher"] == "t (checkpoint, mlp:64)"
     assert found["manifest"]["rows"] == 1200
     assert json.loads(json.dumps(found)) == found
+
+
+@pytest.mark.parametrize("label", [4, -2])
+def test_a_label_of_no_class_is_refused_where_it_is_read(tmp_path, label):
+    def change(shard: int, table: pa.Table) -> pa.Table:
+        labels = table["label"].to_numpy().copy()
+        labels[7] = label
+        place = table.schema.get_field_index("label")
+        return table.set_column(place, "label", pa.array(labels))
+
+    zeros = np.zeros((40, 4), "float16")
+    folder = make_dump(tmp_path / "d", zeros, change=change, rewritten={})
+    for streaming in (False, True):
+        dataset = softlabels.load(folder, inputs=False, streaming=streaming)
+        with pytest.raises(DamagedDump, match=rf"the label of row 7 is {label}; .* the 4 classes"):
+            _ = dataset[:9]["label"]
+    with pytest.raises(DamagedDump, match="the label of row 7"):
+        softlabels.info(folder, per_class=True)
