@@ -9,13 +9,14 @@ counts are exact, other sums are float64.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from softlabels.logits import DenseLogits, Logits
-from softlabels.soft_targets import Link, SoftTargets
+from softlabels.soft_targets import Link, SoftLabels, SoftTargets
 
 BINS = 15
 TOP = 5  # classes
@@ -39,10 +40,20 @@ def agrees(one: SoftTargets, other: SoftTargets) -> Tensor:
     """1 where both have the same top class, else 0, float64 [M]; of equal classes, the lower number
     is the top one. Of multi-label targets the share of the labels that both hold for more probable
     than not, or both don't."""
-    if one.link == "sigmoid":
-        return ((one.probs() > 0.5) == (other.probs() > 0.5)).double().mean(-1)
-    same_M = one.top(1)[1][:, 0] == other.top(1)[1][:, 0]
-    return same_M.double()
+    return _share_equal(_decided(one), _decided(other))
+
+
+def _decided(targets: SoftTargets) -> Tensor:
+    """The top class, int64 [M], or which of several labels are more probable than not, bool
+    [M, C]."""
+    if isinstance(targets, SoftLabels):
+        return targets.probs() > 0.5
+    return targets.top(1)[1][:, 0]
+
+
+def _share_equal(one: Tensor, other: Tensor) -> Tensor:
+    same = (one == other).double()
+    return same if same.dim() == 1 else same.mean(-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,6 +219,95 @@ class TeacherScore:
         if not self.positions:
             return {}
         return {"agreement": self.same / self.positions, "kl": self.kl / self.positions}
+
+
+@dataclass(frozen=True, eq=False)
+class Diversity:
+    """How the answers of K teachers to the same positions differ, pair by pair, at T = 1.
+
+    same: positions where both have the same top class (see `agrees`), float64 [K, K]; kl: the
+        summed KL(row ‖ column), float64 [K, K].
+    """
+
+    positions: int
+    same: Tensor
+    kl: Tensor
+
+    @classmethod
+    def none(cls, teachers: int) -> "Diversity":
+        zeros = torch.zeros(teachers, teachers, dtype=torch.float64)
+        return cls(0, zeros, zeros)
+
+    @classmethod
+    def of(cls, teachers: Sequence[Logits]) -> "Diversity":
+        """Of a block of positions. teachers: of any codecs, over the same classes."""
+        soft = [logits.temper(1) for logits in teachers]
+        top = [_decided(targets) for targets in soft]
+        logs = [targets.log_outcomes() for targets in soft]
+        p = [log.exp() for log in logs]
+        found = cls.none(len(soft))
+        same, kl = found.same.clone(), found.kl.clone()
+        for i in range(len(soft)):
+            for j in range(i):
+                same[i, j] = same[j, i] = _share_equal(top[i], top[j]).sum()
+                difference = logs[i] - logs[j]
+                # what has no probability counts as 0, though its logarithm is −inf
+                kl[i, j] = (p[i] * difference).nansum(-1).double().sum()
+                kl[j, i] = (p[j] * -difference).nansum(-1).double().sum()
+        same.fill_diagonal_(len(teachers[0]))
+        return cls(len(teachers[0]), same, kl)
+
+    def __add__(self, other: "Diversity") -> "Diversity":
+        return Diversity(
+            self.positions + other.positions, self.same + other.same, self.kl + other.kl
+        )
+
+    @property
+    def measures(self) -> dict[str, float]:
+        """agreement: the mean over all pairs of teachers of the share of the positions where their
+        top classes are the same; kl: that of their mean KL, over both directions. Empty without
+        positions, and for one teacher."""
+        pairs = self.pairs
+        if not pairs:
+            return {}
+        means = [(pair["agreement"], (pair["kl"] + pair["kl_back"]) / 2) for pair in pairs]
+        agreement, kl = (math.fsum(values) / len(pairs) for values in zip(*means, strict=True))
+        return {"agreement": agreement, "kl": kl}
+
+    @property
+    def pairs(self) -> list[dict[str, float]]:
+        """Of each pair of teachers: first and second, their numbers; agreement; kl, the mean
+        KL(first ‖ second); kl_back, the mean KL(second ‖ first)."""
+        if not self.positions:
+            return []
+        same, kl = ((sums / self.positions).tolist() for sums in (self.same, self.kl))
+        return [
+            {"first": i, "second": j, "agreement": same[i][j], "kl": kl[i][j], "kl_back": kl[j][i]}
+            for i in range(len(same))
+            for j in range(i + 1, len(same))
+        ]
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """The summed entropy of soft targets, in nats."""
+
+    positions: int = 0
+    entropy: float = 0.0
+
+    @classmethod
+    def of(cls, targets: SoftTargets) -> "Uncertainty":
+        """Of a block of positions."""
+        entropy_M = targets.entropy()
+        return cls(len(entropy_M), float(entropy_M.double().sum()))
+
+    def __add__(self, other: "Uncertainty") -> "Uncertainty":
+        return Uncertainty(self.positions + other.positions, self.entropy + other.entropy)
+
+    @property
+    def measures(self) -> dict[str, float]:
+        """entropy: the mean. Empty without positions."""
+        return {"entropy": self.entropy / self.positions} if self.positions else {}
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from softlabels.logits import DenseLogits, Logits
+from softlabels.soft_targets import SoftLabels
 
 LABEL = 32  # bits below the label in a key
 BLOCK_ROWS = 4096
@@ -43,7 +44,7 @@ class MultiLabelScore:
         """Of a block of positions. labels: 0 and 1, [M, C]; positions with −1 are left out."""
         known_M = (labels_MC >= 0).all(-1)
         logits, there_MC = logits.select(known_M.nonzero()[:, 0]), labels_MC[known_M] > 0
-        x_MC = logits.dense().cpu().float()
+        x_MC = label_logits(logits).cpu().float()
         # log p of a label, and of its absence log(1 − p), which is that of the negated logit
         log_p_MC = DenseLogits(torch.where(there_MC, x_MC, -x_MC), link="sigmoid").temper(1)
         above_MC = x_MC > 0
@@ -162,6 +163,16 @@ class AveragePrecision:
         each = np.full(self.classes, np.nan)
         np.divide(precision, counts, out=each, where=counts > 0)
         return torch.from_numpy(each)
+
+
+def label_logits(logits: Logits) -> Tensor:
+    """The raw logits of labels, [M, C]; where there are none, as of a mean of probabilities, those
+    that give its probabilities at T = 1."""
+    if logits.is_dense:
+        return logits.dense()
+    soft = logits.temper(1)
+    assert isinstance(soft, SoftLabels), "of several labels a row"
+    return soft.log_odds()
 
 
 def mean_of(average_precision_C: Tensor) -> float | None:

@@ -205,8 +205,14 @@ class SoftLabels(SoftTargets):
         its log p is far from 0."""
 
     def log_absent(self) -> Tensor:
-        """log(1 − q), [M, C]; a kind that has it exactly, where 1 − q underflows, gives that."""
-        return self.absent().log()
+        """log(1 − q), [M, C]; where 1 − q underflows, that of the smallest number, unless a kind
+        has it exactly."""
+        absent_MC = self.absent()
+        return absent_MC.clamp_min(torch.finfo(absent_MC.dtype).tiny).log()
+
+    def log_odds(self) -> Tensor:
+        """The logits whose sigmoid is q, [M, C]: log q − log(1 − q)."""
+        return self.log_probs() - self.log_absent()
 
     def log_outcomes(self) -> Tensor:
         return torch.cat([self.log_probs(), self.log_absent()], -1)
@@ -246,6 +252,9 @@ class LabelTargets(SoftLabels, DenseTargets):
 
     def log_absent(self) -> Tensor:
         return logsigmoid(-self._scaled())
+
+    def log_odds(self) -> Tensor:
+        return self._scaled()
 
     def entropy(self) -> Tensor:
         return self.cross_entropy(self.logits_MC)

@@ -123,7 +123,7 @@ turns
 batches mapped_rows
 streamed_rows
 soft_dataset
-concatenated mixed labelled
+concatenated mixed labelled same_rows streamed_together
 weighting
 side_by_side
 loading

@@ -80,7 +80,10 @@ def load(
         (name, first), *others = path.items()
         without = replace(opening, inputs=False)
         dumps = {other: open_dump(where, T, without) for other, where in others}
-        return SideBySide(T, {name: open_dump(first, T, opening)} | dumps)
+        teachers = SideBySide(T, {name: open_dump(first, T, opening)} | dumps)
+        for remark in teachers.remarks:
+            progress.say(remark)
+        return teachers
     if not isinstance(path, str | Path):
         return Concatenated(T, [open_dump(one, T, opening) for one in path])
     return open_dump(path, T, opening)

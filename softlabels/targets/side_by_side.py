@@ -1,28 +1,27 @@
 """Dumps of several teachers over the same rows as one dataset. N rows, C classes."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from softlabels.errors import AlignmentError, LabelSpaceMismatch, UsageError
+from softlabels.errors import LabelSpaceMismatch, StoreError, UsageError
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.label_spaces import LabelSpace, match_label_spaces
 from softlabels.mixtures import SPACES, Space
-from softlabels.store.inputs import find_ids
-from softlabels.store.reader import DumpReader
-from softlabels.system.humanize import few
+from softlabels.system.humanize import counted, few
 from softlabels.system.progress import SILENT, Progress
 from softlabels.targets.holdout import choose_rows
 from softlabels.targets.mixed import Mixed, Teachers
 from softlabels.targets.orders import Order, order_text
+from softlabels.targets.same_rows import ONE_SOURCE, Difference, differences, find_same
 from softlabels.targets.soft_dataset import Dump
 from softlabels.targets.streamed_rows import StreamedRows
+from softlabels.targets.streamed_together import Streams
 from softlabels.targets.weighting import FIT, Fitted, Weights, checked_weights, fit_weights
-
-ONE_SOURCE = "Side by side stand dumps of one source"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -39,12 +38,11 @@ class SideBySide(Teachers):
 
     dumps: Mapping[str, Dump]
     first: Dump | None = None
+    _where: dict[str, np.ndarray | None] = field(default_factory=dict)  # found once for all copies
 
     def __post_init__(self) -> None:
         if any(dump.reader.codec.positions != 1 for dump in self.dumps.values()):
             raise UsageError("dumps whose rows have several positions can't stand side by side")
-        if any(isinstance(dump.rows, StreamedRows) for dump in self.dumps.values()):
-            raise UsageError("streamed dumps can't stand side by side; leave out streaming")
         self._check_classes()
         _ = self._positions  # refused now, not in the first batch
 
@@ -126,30 +124,29 @@ class SideBySide(Teachers):
     def _check_mixable(self, space: Space) -> None:
         if space not in SPACES:
             raise UsageError(f'mix is {space!r}; teachers are mixed by "prob" or by "logit"')
-        ours, rows = self.base.reader, np.zeros(1, np.int64)
-        for dump in self.dumps.values():
-            theirs = dump.reader
-            if ours.plan.task != theirs.plan.task:
-                raise UsageError(
-                    f"{ours.folder} is for {ours.plan.task} and {theirs.folder} for "
-                    f"{theirs.plan.task}; teachers are mixed where they do the same"
-                )
-            match_label_spaces(
-                LabelSpace(str(ours.folder), ours.plan.classes, self.base.class_names),
-                LabelSpace(str(theirs.folder), theirs.plan.classes, dump.class_names),
+        if found := self.differences():
+            texts = "; ".join(one.text for one in found)
+            raise found[0].error(
+                f"{texts}. Teachers are mixed over the same rows, views and classes"
             )
-            if len(theirs) > len(ours):  # all of ours are there
-                extra = np.flatnonzero(_find_rows(ours, theirs) < 0)
-                raise AlignmentError(
-                    f"{len(extra)} of {len(theirs)} rows of {theirs.folder} are not in "
-                    f"{ours.folder}: first the {_keys(theirs, extra)}. Teachers are mixed over the "
-                    f"same rows and views"
-                )
-            if space == "logit" and len(self) and not dump.rows.gather(rows).is_dense:
+        for dump in self.dumps.values():
+            one = np.zeros(min(1, len(dump)), np.int64)
+            if space == "logit" and len(self) and not dump.rows.gather(one).is_dense:
+                folder, plan = dump.reader.folder, dump.reader.plan
                 raise UsageError(
-                    f"the codec of {theirs.folder}, {theirs.plan.codec}, does not store all "
-                    f'logits, so they have no mean; mix by "prob"'
+                    f"the codec of {folder}, {plan.codec}, does not store all logits, so they have "
+                    f'no mean; mix by "prob"'
                 )
+
+    def differences(self) -> list[Difference]:
+        """All that keeps these teachers from being mixed: tasks, classes and their names, rows and
+        views that differ from the first dump's, with counts, ids and folders. Empty where nothing
+        does."""
+        return [
+            difference
+            for name, dump in self._others.items()
+            for difference in differences(self.base.reader, dump.reader, self._positions[name])
+        ]
 
     def tokenized(self, preprocess: Preprocess, progress: Progress = SILENT) -> "SideBySide":
         """The same rows, with their texts as the tokens that `preprocess` makes: `input` is then
@@ -158,54 +155,100 @@ class SideBySide(Teachers):
         dumps = {name: base if one is self.base else one for name, one in self.dumps.items()}
         return replace(self, dumps=dumps, first=base)
 
-    @cached_property
+    @property
     def _positions(self) -> dict[str, np.ndarray | None]:
         """For each dump, the places of the first dump's rows in it; None where both agree."""
-        ours, places = self.base.reader, {}
         for name, dump in self.dumps.items():
-            theirs = dump.reader
-            _check_views(ours, theirs)
-            where = _find_rows(theirs, ours)
-            missing = np.flatnonzero(where < 0)
-            if len(missing):
-                raise AlignmentError(
-                    f"{len(missing)} of {len(ours.ids)} rows of {ours.folder} are not in "
-                    f"{theirs.folder}: first the {_keys(ours, missing)}. {ONE_SOURCE}"
-                )
-            for what, mine, others in _compared(ours, theirs):
-                other = np.flatnonzero(others[where] != mine)
-                if len(other):
-                    raise AlignmentError(
-                        f"{len(other)} rows of {ours.folder} and {theirs.folder} have the same id "
-                        f"and other {what}: first the {_keys(ours, other)}. {ONE_SOURCE}"
-                    )
-            places[name] = None if np.array_equal(where, np.arange(len(where))) else where
-        return places
+            if name not in self._where:
+                own = dump.reader is self.base.reader
+                self._where[name] = None if own else find_same(self.base.reader, dump.reader)
+        return self._where
+
+    def _places(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Where these rows are in a dump."""
+        where = self._positions[name]
+        return rows if where is None else where[rows]
+
+    @property
+    def _base_name(self) -> str | None:
+        """None where the first dump is no teacher of these."""
+        return next((name for name, dump in self.dumps.items() if dump is self.base), None)
+
+    @property
+    def _others(self) -> dict[str, Dump]:
+        return {name: dump for name, dump in self.dumps.items() if dump is not self.base}
 
     def columns(self, rows: np.ndarray, inputs: bool = True) -> dict[str, Any]:
-        columns = self.base.columns(rows, inputs)
+        for name, dump in self._others.items():
+            if isinstance(dump.rows, StreamedRows):  # fetched while the first one is
+                dump.rows.read_ahead(self._places(name, rows))
+        with _naming(self._base_name):
+            columns = self.base.columns(rows, inputs)
         targets = {}
         for name, dump in self.dumps.items():
-            where = self._positions[name]
-            own = dump is self.base
-            theirs = rows if where is None else where[rows]
-            targets[name] = columns["targets"] if own else dump.rows.gather(theirs)
+            with _naming(name):
+                own = dump is self.base
+                gathered = None if own else dump.rows.gather(self._places(name, rows))
+                targets[name] = columns["targets"] if own else gathered
         return columns | {"targets": targets}
 
     def order(self, shuffle: bool | str, seed: int = 0, epoch: int = 0) -> Order:
-        return self.base.order(order_text(shuffle), seed, epoch)
+        text = order_text(shuffle)
+        for dump in (self.base, *self.dumps.values()):
+            text = dump.rows.order_text(text)
+        return Order(text, self._streams.bounds, seed, epoch)
+
+    @cached_property
+    def _streams(self) -> Streams:
+        return Streams.of(self.base, self._others, self._positions)
 
     def read_ahead(self, rows: np.ndarray) -> None:
-        for name, dump in self.dumps.items():
-            where = self._positions[name]
-            dump.read_ahead(rows if where is None else where[rows])
+        self.base.read_ahead(rows)
+        for name, dump in self._others.items():
+            dump.read_ahead(self._places(name, rows))
 
     def keep_all(self) -> None:
         self.base.keep_all()
 
     def settle(self) -> None:
-        for dump in self.dumps.values():
-            dump.settle()
+        with _naming(self._base_name):
+            self.base.settle()
+        for name, dump in self._others.items():
+            with _naming(name):
+                dump.settle()
+
+    @property
+    def remarks(self) -> list[str]:
+        """What is to be known of these teachers together: rows that are left out, classes that
+        have no names, streams that are read again and again."""
+        return [*self._of_rows, *self._of_names, *self._streams.remarks(self._title)]
+
+    def _title(self, dump: Dump) -> str:
+        """The name of a teacher, and its folder."""
+        name = next((name for name, one in self.dumps.items() if one is dump), None)
+        return str(dump.reader.folder) if name is None else f"{name} ({dump.reader.folder})"
+
+    @property
+    def _of_rows(self) -> Iterator[str]:
+        for dump in self._others.values():
+            extra = len(dump) - len(self)
+            if extra:
+                yield (
+                    f"{extra:,} of {counted(len(dump), 'row')} of {self._title(dump)} are left "
+                    f"out: {self._title(self.base)}, whose rows these are, has no such"
+                )
+
+    @property
+    def _of_names(self) -> Iterator[str]:
+        """Where some teachers name their classes and others don't."""
+        alike = [d for d in self.dumps.values() if d.num_classes == self.num_classes]
+        named = [dump for dump in alike if dump.class_names]
+        nameless = [self._title(dump) for dump in alike if not dump.class_names]
+        if named and nameless:
+            yield (
+                f"the classes of {few(nameless)} have no names: they are taken to be those of "
+                f"{self._title(named[0])}, in the same order"
+            )
 
     @property
     def identity(self) -> str:
@@ -244,49 +287,10 @@ class SideBySide(Teachers):
         return self.base.preprocess
 
 
-def _check_views(ours: DumpReader, theirs: DumpReader) -> None:
-    """Raises AlignmentError where a view of the same number shows another thing: columns that only
-    one of them has, the order of the words and what they fill with can't be compared row by row."""
-    mine, others = ours.plan.augmentation, theirs.plan.augmentation
-    if mine is None or others is None:  # then of view 0 alone there can be rows in both
-        return
-    sizes = [(reader.plan.view_shape or [])[1:] for reader in (ours, theirs)]
-    same = mine == others if sizes[0] == sizes[1] else mine.is_at_another_size(others)
-    if not same:
-        first, second = (
-            f"{reader.folder} are drawn by {reader.plan.augment} of {size[0]}×{size[1]} pixels"
-            for reader, size in zip((ours, theirs), sizes, strict=True)
-        )
-        raise AlignmentError(
-            f"the views of {first}, those of {second}: their teachers saw other pictures in views "
-            f"of the same number. {ONE_SOURCE}, drawn alike"
-        )
-
-
-def _find_rows(theirs: DumpReader, ours: DumpReader) -> np.ndarray:
-    """The place of each of our rows among theirs, by id and view, int64 [R]; −1 for none."""
-    if not ours.plan.has_views and not theirs.plan.has_views:
-        return find_ids(theirs.ids, ours.ids)
-    where = np.full(len(ours), -1)
-    for view in ours.plan.views:
-        mine, among = np.flatnonzero(ours.views == view), np.flatnonzero(theirs.views == view)
-        places = find_ids(theirs.ids[among], ours.ids[mine])
-        where[mine[places >= 0]] = among[places[places >= 0]]
-    return where
-
-
-def _compared(ours: DumpReader, theirs: DumpReader) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """What rows of the same id and view have in common, in ours and in theirs."""
-    yield "inputs", ours.hashes, theirs.hashes
-    for name in ours.drawn.keys() & theirs.drawn.keys():
-        yield f"{name} of their view", ours.drawn[name], theirs.drawn[name]
-    if ours.plan.mixing is not None and theirs.plan.mixing is not None:
-        yield "partner of their view", ours.partners, theirs.partners
-
-
-def _keys(reader: DumpReader, rows: np.ndarray) -> str:
-    """The ids of the first of these rows, and their views where there are several."""
-    ids = ", ".join(str(reader.ids[row]) for row in rows[:5])
-    if not reader.plan.has_views:
-        return f"ids {ids}"
-    return f"ids {ids}, of view {reader.views[rows[0]]}"
+@contextmanager
+def _naming(name: str | None) -> Iterator[None]:
+    """Errors of a dump's files say whose it is."""
+    try:
+        yield
+    except StoreError as error:
+        raise error if name is None else type(error)(f"{name}: {error}") from error

@@ -44,7 +44,10 @@ from softlabels.targets.mapped_rows import no_labels, target_columns
 from softlabels.targets.orders import HELD_GROUPS
 
 THREADS = 8
-KEPT = 3 * HELD_GROUPS  # row groups: of a window, of the next, and of where they meet
+# Row groups of a window and of the next two, where a batch lies in two of them, and of the one
+# before, which the last such batch used after it asked for the next.
+WINDOWS = 4
+KEPT = WINDOWS * HELD_GROUPS
 
 
 @dataclass(frozen=True)
@@ -96,15 +99,16 @@ class Chosen:
 
 class StreamedRows:
     """The rows of a dump by row group. `inputs`: a row group's table → its inputs, or None to leave
-    them out."""
+    them out. `kept`: how many row groups are held."""
 
     def __init__(
         self,
         reader: DumpReader,
         inputs: StoredInputs | JoinedInputs | None,
         columns: list[str],
+        kept: int = KEPT,
     ) -> None:
-        self.reader, self.inputs, self.names = reader, inputs, columns
+        self.reader, self.inputs, self.names, self.kept = reader, inputs, columns, kept
         shard_rows, plan = [record.rows for record in reader.records], reader.plan
         self.groups = RowGroups(shard_rows, plan.group_rows, 0, len(plan.views))
         self.shards = [reader.shard(shard) for shard in range(len(reader.records))]
@@ -112,12 +116,17 @@ class StreamedRows:
         self._process: int | None = None
 
     def __reduce__(self) -> tuple:
-        return StreamedRows, (self.reader, self.inputs, self.names)
+        return StreamedRows, (self.reader, self.inputs, self.names, self.kept)
 
     def prepared_by(self, preprocess: Preprocess) -> "StreamedRows":
         """The same rows, whose inputs this prepares."""
         assert self.inputs is not None, "they were asked for"
-        return StreamedRows(self.reader, replace(self.inputs, preprocess=preprocess), self.names)
+        inputs = replace(self.inputs, preprocess=preprocess)
+        return StreamedRows(self.reader, inputs, self.names, self.kept)
+
+    def keep(self, groups: int) -> None:
+        """Hold so many row groups, or more where another asked for more."""
+        self.kept = max(self.kept, groups)
 
     def gather(self, rows: np.ndarray) -> Logits:
         """The logits of these rows as they are stored."""
@@ -203,7 +212,7 @@ class StreamedRows:
             held = self._held.get(group)
             if held is None or (held.done() and held.exception() is not None):
                 self._held[group] = self._pool.submit(self._decode, group)
-                while len(self._held) > KEPT:
+                while len(self._held) > self.kept:
                     self._held.popitem(last=False)
             self._held.move_to_end(group)
             return self._held[group]

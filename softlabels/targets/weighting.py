@@ -147,9 +147,8 @@ def _of_probs(members: Sequence[Logits], labels: Tensor) -> Objective:
     for member in members:
         soft = member.temper(1)
         if isinstance(soft, SoftLabels):
-            present_MC, absent_MC = soft.log_probs(), soft.absent()
-            absent_MC = absent_MC.clamp_min(torch.finfo(absent_MC.dtype).tiny).log()
-            said.append(torch.where(labels > 0, present_MC, absent_MC).flatten().double())
+            said_MC = torch.where(labels > 0, soft.log_probs(), soft.log_absent())
+            said.append(said_MC.flatten().double())
         else:
             said.append(soft.log_probs().gather(-1, labels[:, None])[:, 0].double())
 

@@ -65,6 +65,18 @@ def first_logits(repo: str, **words: Any) -> list[list[float]]:
     return torch.cat([logits for _, logits in parts])[order].tolist()
 
 
+def mixed_epoch(
+    places: dict[str, str], **words: Any
+) -> tuple[list[str], list[list[float]], list[str]]:
+    """The ids and the soft targets, at T = 2, of a shuffled epoch of several teachers' mixture, and
+    what was said."""
+    progress = Lines()
+    mixed = softlabels.load(places, T=2, progress=progress, **words).mix("prob", "0.25,0.75")
+    batches = list(mixed.batches(7, shuffle=True))
+    targets = torch.cat([batch["soft_target"] for batch in batches]).tolist()
+    return [id for batch in batches for id in batch["id"]], targets, progress.lines
+
+
 def rows_of(repo: str, split: str = "train", **words: Any) -> list[dict[str, Any]]:
     import datasets
 

@@ -76,7 +76,7 @@ def test_what_does_not_fit_is_refused(tmp_path, dump_folder):
         softlabels.load([], T=1)
 
 
-def two_teachers(tmp_path: Path) -> tuple[str, str]:
+def two_teachers(tmp_path: Path, **words: str) -> tuple[str, str]:
     """Dumps by two teachers of the same 60 rows, in another order the second."""
     data = make_vectors(tmp_path / "v.parquet", rows=60, name=[f"r{i}" for i in range(60)])
     shuffled = rewritten(data, lambda d: d.shuffle(seed=0))
@@ -84,7 +84,8 @@ def two_teachers(tmp_path: Path) -> tuple[str, str]:
     for name, source, scale in (("a", data, 1.0), ("b", shuffled, 3.0)):
         script = save_script(Linear(scale), tmp_path / f"{name}.pt")
         outs.append(str(tmp_path / name))
-        softlabels.dump(teacher=script, data=source, out=outs[-1], id_column="name", shard_rows=20)
+        words |= {"teacher": script, "data": source, "out": outs[-1], "id_column": "name"}
+        softlabels.dump(**words, shard_rows=20)
     return outs[0], outs[1]
 
 
@@ -120,5 +121,3 @@ def test_dumps_of_other_rows_do_not_stand_side_by_side(tmp_path):
     softlabels.dump(teacher=script, data=other, out=str(tmp_path / "g"), id_column="name")
     with pytest.raises(AlignmentError, match=r"60 rows of .* have the same id and other inputs"):
         softlabels.load({"a": a, "g": tmp_path / "g"}, T=1)
-    with pytest.raises(UsageError, match="streamed dumps can't stand side by side"):
-        softlabels.load({"a": a, "b": tmp_path / "b"}, T=1, streaming=True)

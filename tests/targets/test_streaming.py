@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 
 import softlabels
 from softlabels.errors import AlignmentError, DamagedDump, UsageError
+from softlabels.store.shard_reader import ShardReader
 from tests.capture import harm
 from tests.dumps import OTHER_WRITERS, make_dump
 from tests.targets.test_loading import rewritten, vectors_dump
@@ -73,11 +74,27 @@ def test_the_same_batches_for_any_number_of_workers_and_from_the_middle(tmp_path
 def test_only_the_last_row_groups_are_kept(tmp_path):
     dataset = load(make_dump(tmp_path / "d", LOGITS, 4, 300))
     for _ in dataset.batches(30, shuffle=True):
-        assert len(dataset.rows._held) <= 48 < 250
+        assert len(dataset.rows._held) <= 64 < 250
     with pytest.raises(UsageError, match=r"'blocks\(64, 512\)'; a streamed dump has none and bloc"):
         dataset.batches(30, shuffle="blocks(64, 512)")
     with pytest.raises(UsageError, match="a streamed dump is not kept"):
         load(tmp_path / "d", keep="gpu")
+
+
+@pytest.mark.parametrize("batch_size", [64, 100])
+def test_an_epoch_decodes_each_row_group_once(tmp_path, monkeypatch, batch_size):
+    """Though batches may lie in two windows of 16 row groups."""
+    seen, real = [], ShardReader.table
+
+    def noted(reader, group, columns):
+        seen.append((reader.shard, group))
+        return real(reader, group, columns)
+
+    monkeypatch.setattr(ShardReader, "table", noted)
+    dataset = load(make_dump(tmp_path / "d", np.zeros((1600, 3), np.float16), 8, 400))
+    for _ in dataset.batches(batch_size, shuffle=True):
+        pass
+    assert len(seen) == len(set(seen)) == 200
 
 
 def test_a_damaged_page_is_told_when_it_is_read(tmp_path):
