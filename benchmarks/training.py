@@ -34,8 +34,7 @@ import yaml
 import softlabels
 from benchmarks.ratios import make_data
 from softlabels.models.specs import build_model
-from softlabels.students import training
-from softlabels.students.losses import kd_loss
+from softlabels.students.losses import Loss, kd_loss
 from softlabels.students.optimization import learning_rate_factor
 from softlabels.students.student import Student
 from softlabels.system.progress import Advance, Progress, ignore
@@ -77,7 +76,7 @@ def inside() -> Iterator[list[float]]:
 
     adamw, schedule = torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR
     calls = [
-        (torch.Tensor, "index_select"), (Student, "forward"), (training, "kd_loss"),
+        (torch.Tensor, "index_select"), (Student, "forward"), (Loss, "__call__"),
         (torch.Tensor, "backward"), (adamw, "zero_grad"), (adamw, "step"), (schedule, "step"),
     ]  # fmt: skip
     with ExitStack() as patches:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from softlabels.hub import pull, push
     from softlabels.logits import DenseLogits
     from softlabels.reports import info, list_dumps, show
+    from softlabels.schedules import temperature_schedule
     from softlabels.soft_targets import SoftTargets
     from softlabels.students import (
         dist_loss,
@@ -67,6 +68,7 @@ __all__ = [
     "reverse_kl_loss",
     "show",
     "standardised_kd_loss",
+    "temperature_schedule",
     "train",
     "verify",
     "with_soft_targets",
@@ -79,6 +81,7 @@ _HOMES = {
     "hub": ["pull", "push"],
     "logits": ["DenseLogits"],
     "reports": ["info", "list_dumps", "show"],
+    "schedules": ["temperature_schedule"],
     "soft_targets": ["SoftTargets"],
     "students": [
         "dist_loss", "dkd_loss", "evaluate", "export", "find_loss", "fit", "js_loss", "kd_loss",

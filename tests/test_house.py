@@ -17,6 +17,7 @@ ROOT = Path(softlabels.__file__).parent
 ROOMS = """
 errors
 system spec soft_targets
+schedules
 logits
 mixtures
 options label_spaces models probabilities measures multilabel
@@ -256,7 +257,7 @@ def test_public_names_are_pinned():
         "__version__", "dist_loss", "dkd_loss", "dump", "evaluate", "examples", "export",
         "find_loss", "fit", "import_logits", "info", "js_loss", "kd_loss", "list_dumps", "load",
         "mse_loss", "plan", "pull", "push", "reverse_kl_loss", "show", "standardised_kd_loss",
-        "train", "verify", "with_soft_targets",
+        "temperature_schedule", "train", "verify", "with_soft_targets",
     ]  # fmt: skip
     for name in softlabels.__all__:
         assert getattr(softlabels, name) is not None

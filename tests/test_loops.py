@@ -1,25 +1,26 @@
-"""The training loops of docs/loops.md run as they stand there."""
+"""The training loops of docs/loops.md and docs/losses.md run as they stand there."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).parents[1] / "docs" / "loops.md"
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = [DOCS / "loops.md", DOCS / "losses.md"]
 
 
 LIBRARIES = {
     "PyTorch": "torch", "Lightning": "lightning", "Views": "torch",
-    "Views with Lightning": "lightning", "transformers": "transformers",
+    "Views with Lightning": "lightning", "transformers": "transformers", "In a loop": "torch",
 }  # fmt: skip
 
 
 def run(section: str) -> dict:
     """The Python of this section of the docs, run; its names."""
-    text = PAGE.read_text(encoding="utf-8")
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     code = re.search(rf"^## {section}\n.*?```python\n(.*?)```", text, re.DOTALL | re.MULTILINE)
     names: dict = {"__name__": "loop"}
-    exec(compile(code[1], f"{PAGE.name}, {section}", "exec"), names)
+    exec(compile(code[1], f"docs, {section}", "exec"), names)
     return names
 
 

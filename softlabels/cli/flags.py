@@ -161,8 +161,9 @@ def _parameter(field: Any, hint: Any, help: str, panel: str) -> inspect.Paramete
     for kind, name in ((int, "integer"), (float, "number")):
         if kind in (hint, *get_args(hint)):
             literals = [one for part in get_args(hint) for one in get_args(part)]  # such as auto
-            looks |= {"parser": _number(kind, name, literals)}
-            hint = kind if literals else hint
+            text = str in get_args(hint)  # which the options check
+            looks |= {"parser": _number(kind, name, literals, text)}
+            hint = kind if literals or text else hint
     if field.metadata["positional"]:
         door = typer.Argument(**looks | {"metavar": field.name.upper()})
     else:
@@ -175,8 +176,8 @@ def _parameter(field: Any, hint: Any, help: str, panel: str) -> inspect.Paramete
     )
 
 
-def _number(kind: type, name: str, literals: list[str]) -> Callable[[Any], Any]:
-    """A parser of numbers whose error gives the value; these literals stay."""
+def _number(kind: type, name: str, literals: list[str], text: bool) -> Callable[[Any], Any]:
+    """A parser of numbers whose error gives the value; these literals stay, or all text does."""
 
     def parse(value: Any) -> Any:
         if value in literals:
@@ -186,6 +187,8 @@ def _number(kind: type, name: str, literals: list[str]) -> Callable[[Any], Any]:
                 raise ValueError
             return kind(value)
         except (TypeError, ValueError):
+            if text and isinstance(value, str):
+                return value
             kinds = " or ".join([f"valid {name}", *literals])
             raise typer.BadParameter(f"{value!r} is not a {kinds}") from None
 

@@ -26,6 +26,7 @@ from typing import (
 
 from softlabels.errors import UsageError
 from softlabels.options.objects import Objects
+from softlabels.schedules import EXAMPLE, check_schedule
 from softlabels.system.humanize import either
 from softlabels.system.progress import SILENT, Progress
 
@@ -39,11 +40,13 @@ P = TypeVar("P")
 @dataclass(frozen=True)
 class Bounds:
     """The numbers that an option takes. holds: whether a number is one; text: says so to people;
-    literals: what it takes in place of a number."""
+    literals: what it takes in place of a number; reads: raises UsageError unless a text can stand
+    in the place of a number, given the option's name and the text."""
 
     text: str
     holds: Callable[[float], bool]
     literals: tuple[str, ...] = ()
+    reads: Callable[[str, str], None] | None = None
 
 
 Count = Annotated[int, Bounds("a whole number, 1 or more", lambda n: n >= 1)]
@@ -57,6 +60,14 @@ CountOrAll = Annotated[
 ]
 Natural = Annotated[int, Bounds("a whole number, 0 or more", lambda n: n >= 0)]
 Positive = Annotated[float, Bounds("a finite number above 0", lambda x: 0 < x < math.inf)]
+TemperatureOrSchedule = Annotated[
+    float | str,
+    Bounds(
+        f"a finite number above 0, or text such as {EXAMPLE!r}",
+        lambda x: 0 < x < math.inf,
+        reads=check_schedule,
+    ),
+]
 NotNegative = Annotated[float, Bounds("a finite number, 0 or more", lambda x: 0 <= x < math.inf)]
 Fraction = Annotated[float, Bounds("a number from 0 to 1", lambda x: 0 <= x <= 1)]
 BelowOne = Annotated[
@@ -186,6 +197,9 @@ def checked(name: str, value: Any, hint: Any) -> Any:
     bounds = mark if isinstance(mark, Bounds) else None
     if bounds and value in bounds.literals:
         return value
+    if bounds and bounds.reads is not None and isinstance(value, str):
+        bounds.reads(name, value)
+        return value
     if kind in (int, float):
         return _number(name, value, kind, bounds)
     return value
@@ -245,7 +259,8 @@ def _parts(hint: Any) -> tuple[Any, Bounds | Objects | None]:
         hint = parts[0] if len(parts) == 1 else hint
     if get_origin(hint) is Annotated:
         kind, mark = get_args(hint)[:2]
-        return get_args(kind)[0] if isinstance(mark, Bounds) and mark.literals else kind, mark
+        also_text = isinstance(mark, Bounds) and (mark.literals or mark.reads)
+        return get_args(kind)[0] if also_text else kind, mark
     return hint, None
 
 

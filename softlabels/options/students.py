@@ -15,6 +15,7 @@ from softlabels.options.option import (
     NotNegative,
     Options,
     Positive,
+    TemperatureOrSchedule,
     option,
 )
 from softlabels.options.source import SourceOptions, TextOptions
@@ -117,10 +118,18 @@ class TrainOptions(TrainingOptions, TextOptions):
         None,
         positional=True,
     )
-    T: Positive = option(
-        "Temperature of teacher and student in the loss.", 4.0, flag="--T -T --temperature"
+    T: TemperatureOrSchedule = option(
+        "Temperature of teacher and student in the loss; or a schedule from the first step to the "
+        "last: 'cosine(20, 2)', 'linear(20, 2)' or 'exponential(20, 2)'.",
+        4.0,
+        flag="--T -T --temperature",
     )
     alpha: Fraction = option("Weight of the soft targets; 1 − alpha goes to the hard labels.", 0.9)
+    loss: str = option(
+        "What compares student and soft targets: kd, reverse_kl, 'js(0.5)', mse, 'dkd(1, 8)' or "
+        "'dist(1, 1)'; 'standardise|kd', or another, compares standardised logits.",
+        "kd",
+    )
     student: Trained = option(
         "linear, mlp:800x800, cnn:32x64, timm:NAME, torchvision:NAME, hf:FOLDER, or "
         "package.module:factory.",

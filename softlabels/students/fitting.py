@@ -120,7 +120,7 @@ def _fit(options: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:
         each=np.arange(len(source))[None],
     )
 
-    def loss(logits_NC: Tensor, batch: Batch) -> Tensor:
+    def loss(logits_NC: Tensor, batch: Batch, progress: float) -> Tensor:
         hard = hard_loss if options.task == "classification" else hard_label_loss
         if WEIGHT not in batch:
             return hard(logits_NC, batch["label"])

@@ -25,7 +25,7 @@ from softlabels.system.devices import autocast
 from softlabels.system.humanize import few
 
 Batch = Mapping[str, Any]
-Loss = Callable[[Tensor, Batch], Tensor]
+Loss = Callable[[Tensor, Batch, float], Tensor]
 
 
 class Optimization:
@@ -48,6 +48,7 @@ class Optimization:
         use_differs: bool = False,
     ) -> None:
         self.student, self.loss, self.recipe, self.ranks = student, loss, recipe, ranks
+        self.all_steps = steps
         if recipe.max_norm is not None and not hidden_layers(student.model):
             raise UsageError(
                 f"--max-norm is {recipe.max_norm:g}, and {student.spec} has no hidden layer of "
@@ -74,6 +75,11 @@ class Optimization:
     def steps(self) -> int:
         """Those that have been taken."""
         return self.schedule.last_epoch
+
+    @property
+    def progress(self) -> float:
+        """How far training is: 0 in its first step, 1 in its last."""
+        return min(1.0, self.steps / max(1, self.all_steps - 1))
 
     @property
     def rate(self) -> float:
@@ -115,7 +121,7 @@ class Optimization:
         ):
             given, named = self.student.given(inputs)
             logits_NC = self.forward(*given, **named)
-        loss = self.loss(logits_NC, batch)
+        loss = self.loss(logits_NC, batch, self.progress)
         if weight != 1:
             loss = loss * weight
         with as_training_errors(spec, len(inputs), remedy):

@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 
-from softlabels.targets.soft_dataset import Dump
+from softlabels.logits import Logits
+from softlabels.targets.mixed import Trainable
 from softlabels.targets.streamed_rows import StreamedRows
 
 ROWS = 256
@@ -13,17 +14,23 @@ AIM = 0.9
 LOWEST = 0.1
 
 
-def remark_on_softness(dataset: Dump, T: float) -> str:
+def some_logits(dataset: Trainable) -> Logits:
+    """The logits of some rows, spread over all."""
+    count = min(ROWS, len(dataset))
+    rows = np.linspace(0, len(dataset) - 1, count).astype(np.int64)
+    # a stream fetches whole row groups, of which the first is fetched anyway
+    if isinstance(dataset.base.rows, StreamedRows):
+        rows = np.arange(count)
+    logits: Logits = dataset.columns(rows, inputs=False)["targets"]
+    return logits
+
+
+def remark_on_softness(logits: Logits, T: float) -> str:
     """A warning where the soft targets at T are within 5 % of uniform, else an empty text.
 
-    Measured is the mean entropy over some rows as a share of the largest one: ln C, or for several
+    Measured is the mean entropy over these rows as a share of the largest one: ln C, or for several
     labels C · ln 2, where each is as likely as not.
     """
-    # a stream fetches whole row groups, of which the first is fetched anyway
-    count = min(ROWS, len(dataset))
-    spread = np.linspace(0, len(dataset) - 1, count).astype(np.int64)
-    rows = np.arange(count) if isinstance(dataset.rows, StreamedRows) else spread
-    logits = dataset.rows.gather(rows)
     largest = math.log(logits.classes)
     if logits.link == "sigmoid":
         largest = logits.classes * math.log(2)
@@ -42,8 +49,9 @@ def remark_on_softness(dataset: Dump, T: float) -> str:
     remedy = f"--T {fitting:g} gives {share(fitting):.0%}"
     if share(LOWEST) > AIM:
         remedy = f"no T from {LOWEST:g} on gives less than {AIM:.0%}: its teacher hardly says more"
+    even = "equal probabilities" if logits.link == "softmax" else "labels at one half"
     return (
         f"warning: at T={T:g} the soft targets are nearly uniform and say little: their mean "
-        f"entropy on {count} rows is {now:.1%} of the largest, that of {logits.classes:,} "
-        f"{'equal probabilities' if logits.link == 'softmax' else 'labels at one half'}; {remedy}"
+        f"entropy on {len(logits):,} of them is {now:.1%} of the largest, that of "
+        f"{logits.classes:,} {even}; {remedy}"
     )

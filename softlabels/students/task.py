@@ -39,7 +39,7 @@ class Task:
 
     order: (training rows, epoch) → the same rows in the order of that epoch.
     take: (rows, epoch, device) → a batch on that device, with `input` as the model takes it.
-    loss: (logits, batch) → a scalar, the mean over rows.
+    loss: (logits, batch, how far training is, from 0 to 1) → a scalar, the mean over rows.
     score: (student, held-out rows) → their score; called on every rank, the same on each.
     settle: called after each epoch; raises the damage that background checks have seen.
     remedy: what to try where the loss becomes NaN or infinite.

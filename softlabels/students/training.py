@@ -15,15 +15,13 @@ from softlabels.inputs.label_lists import Labels, hidden, known
 from softlabels.inputs.preprocessing import introduce
 from softlabels.inputs.tokenizing import Tokenizing
 from softlabels.inputs.views.augment import parse_augment
-from softlabels.inputs.views.mixing import PARTNER_LABEL, WEIGHT
 from softlabels.models.named import NamedInputs
 from softlabels.models.starting import ModelChoice
 from softlabels.options import TrainOptions, verb
 from softlabels.places.newest import newest_dump
-from softlabels.soft_targets import check_temperature
 from softlabels.students.augmenting import augmented_dump, take_augmented
+from softlabels.students.distilling import Distillation, distillation
 from softlabels.students.job import Job
-from softlabels.students.losses import kd_loss
 from softlabels.students.optimization import Batch
 from softlabels.students.origins import place_of
 from softlabels.students.ranks import Ranks
@@ -31,16 +29,11 @@ from softlabels.students.reading import begin_on_columns, begin_reading, has_tex
 from softlabels.students.recipe import Recipe
 from softlabels.students.result import TrainResult
 from softlabels.students.showing import showing
-from softlabels.students.softness import remark_on_softness
+from softlabels.students.softness import some_logits
 from softlabels.students.trackers import joined_ranks
 from softlabels.system.progress import Progress
-from softlabels.targets.batch import for_each_position
 from softlabels.targets.loading import load
 from softlabels.targets.soft_dataset import Dump
-
-# Between them float32's gradient is right to four digits, and its loss to three unless the KL is
-# far below 1 nat.
-LOW_T, HIGH_T = 0.01, 1000.0
 
 
 @verb(TrainOptions)
@@ -49,13 +42,15 @@ def train(options: TrainOptions, progress: Progress) -> TrainResult:
 
     Raises UsageError, StoreError, SourceError, AlignmentError or TrainingError.
     """
-    check_temperature(options.T)
+    learned = distillation(options.loss, options.T, options.alpha)
     ranks = joined_ranks(options.device, options.precision, options.log_with, options.out)
     with ranks.together():
-        return _train(options, ranks, progress)
+        return _train(options, learned, ranks, progress)
 
 
-def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResult:
+def _train(
+    options: TrainOptions, learned: Distillation, ranks: Ranks, progress: Progress
+) -> TrainResult:
     augment = None if options.augment is None else parse_augment(options.augment)
     folder = str(newest_dump()) if options.dump is None else options.dump
     dataset = load(
@@ -74,7 +69,9 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
     student = ModelChoice(options.student, options.weights, options.dropout, options.input_dropout)
     labels = _labels_for(dataset, options.alpha, folder)
     chosen = "" if options.dump else " (the newest complete dump)"
-    progress.say(f"from {folder}{chosen} at T={options.T:g}, alpha={options.alpha:g}")
+    progress.say(f"from {folder}{chosen} {learned}")
+    some = some_logits(dataset)
+    learned.check(some, labels is not None)
     how, begun = options.part(Tokenizing), None
     if has_texts(dataset.examples):
         plan = dataset.reader.plan
@@ -92,26 +89,12 @@ def _train(options: TrainOptions, ranks: Ranks, progress: Progress) -> TrainResu
     shown = None
     if augment is not None:
         shown = augmented_dump(dataset, augment, options.data_seed, progress)
-    remedy = options.part(Recipe).remedy
-    if not LOW_T <= options.T <= HIGH_T:
-        remedy = (
-            f"T is {options.T:g}; float32 gives the loss to three digits for T from {LOW_T:g} to "
-            f"{HIGH_T:,.0f} only"
-        )
-        progress.say(f"warning: {remedy}")
-    elif options.alpha and (remark := remark_on_softness(dataset, options.T)):
+    remedy = learned.too_far or options.part(Recipe).remedy
+    for remark in learned.remarks(some):
         progress.say(remark)
 
-    def loss(logits_NC: Tensor, batch: Batch) -> Tensor:
-        hard = None if labels is None else for_each_position(batch["label"], batch)
-        logits_MC = for_each_position(logits_NC, batch)
-        mixed_with: dict[str, Tensor] = {}
-        if hard is not None and plan.mixing is not None:
-            mixed_with["partner_labels"] = for_each_position(batch[PARTNER_LABEL], batch)
-            mixed_with["mix_weight"] = for_each_position(batch[WEIGHT], batch)
-        return kd_loss(
-            logits_MC, batch["targets"], hard, T=options.T, alpha=options.alpha, **mixed_with
-        )
+    def loss(logits_NC: Tensor, batch: Batch, progress: float) -> Tensor:
+        return learned.of(logits_NC, batch, progress, labels is not None)
 
     plan = dataset.reader.plan
     for remark in views.remarks(options.epochs):

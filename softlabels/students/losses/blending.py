@@ -42,7 +42,7 @@ class Loss:
         partner_labels: Tensor | None = None,
         mix_weight: Tensor | None = None,
     ) -> Tensor:
-        """See `blend`."""
+        """As `kd_loss`."""
         return blend(
             self.part,
             student_logits,
@@ -54,14 +54,21 @@ class Loss:
             mix_weight=mix_weight,
         )
 
+    def check(self, teacher: Logits, labelled: bool) -> None:
+        """Raises UsageError where it is not for such a teacher, or needs labels and has none."""
+        check_teacher(self.part, teacher, teacher.temper(1))
+        if not labelled:
+            check_unlabelled(self.part, teacher, 1)
 
-def find_loss(text: str) -> Loss:
+
+def find_loss(text: str, what: str = "loss") -> Loss:
     """A loss by the word that `train --loss` takes, such as `"dkd(1, 8)"` or `"standardise|kd"`:
     a function with the arguments of `kd_loss`. Where a loss has no temperature, T is left unused.
 
-    Raises UsageError for an unknown word, and for numbers that it doesn't take.
+    Raises UsageError for an unknown word, and for numbers that it doesn't take; `what` names the
+    option.
     """
-    return Loss(parse_loss(text, "loss"))
+    return Loss(parse_loss(text, what))
 
 
 def blend(
