@@ -103,7 +103,8 @@ class Answers(Protocol):
 @dataclass(frozen=True)
 class RunningTeacher:
     """A teacher on a device. batch_size: of the plan; batching: how many rows are given at once;
-    texts: their tokens; memory: of a batch of numbers, on a CPU."""
+    texts: their tokens; memory: of a batch of numbers, on a CPU; shares: whether other teachers are
+    given the same inputs after it."""
 
     model: Teacher
     preprocess: Preprocess
@@ -114,6 +115,7 @@ class RunningTeacher:
     batching: Batching = field(default_factory=lambda: Batching(256))
     texts: TokenInputs | None = None
     memory: ReusedMemory = field(default_factory=ReusedMemory, repr=False, compare=False)
+    shares: bool = False
 
     verb: ClassVar[str] = "dump"
     gives: ClassVar[Any] = Dense
@@ -200,8 +202,9 @@ class RunningTeacher:
             raise
 
     def _in_parts(self, inputs: Any, most: int) -> Tensor:
-        # what memory ran out for is answered again, and then no model has changed it in place
-        spare = self.device.type != "cpu" or not self.batching.adapts
+        # what memory ran out for is answered again, and what others are given too is theirs: no
+        # model changes it in place
+        spare = self.device.type != "cpu" or not (self.batching.adapts or self.shares)
         parts = [
             self._logits(self.lanes.to_device(inputs[start : start + most]), spare)
             for start in range(0, len(inputs), most)

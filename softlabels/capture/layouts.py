@@ -67,7 +67,7 @@ def _is_last(
         return False
     if not has_convolutions(teacher.module):
         return False
-    earlier = _earlier_plan(folder)
+    earlier = earlier_plan(folder)
     if earlier is not None:
         return earlier.memory_format == CHANNELS_LAST
     fast = device.type == "cuda" and layout.precision in GAINS
@@ -75,7 +75,7 @@ def _is_last(
     return fast and teacher.kind not in OBJECTS
 
 
-def _earlier_plan(folder: Folder) -> Plan | None:
+def earlier_plan(folder: Folder) -> Plan | None:
     """None also where the folder can't be read, such as a repository that is not made yet: a dump
     is held against the plan that is there before it writes anything."""
     try:

@@ -3,13 +3,16 @@
 Threads of `reading` read and decode. Answers are given on the calling thread, and one thread of
 `writing` encodes and writes. Whatever fails anywhere is raised here, at once, and no shard that was
 begun after it is committed.
+
+Several jobs may be fed by one reader: each batch is read once and goes to all of them that miss its
+shard.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import replace
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 
 from softlabels.capture.answers import Answers
 from softlabels.capture.job import Job
@@ -17,45 +20,83 @@ from softlabels.capture.reading import Ready, read_shards
 from softlabels.capture.timing import TEACHER, WRITING
 from softlabels.capture.transfers import Arriving
 from softlabels.capture.writing import Scribe
+from softlabels.errors import SoftlabelsError
 from softlabels.models.tokens import Tokens
 
 WRITES_IN_FLIGHT = 4
 
 
+@dataclass(frozen=True)
+class Work:
+    """A job, and its shards that are to be made."""
+
+    job: Job
+    shards: Sequence[int]
+
+
 def dump_shards(job: Job, shards: Iterable[int]) -> Iterator[int]:
     """Dump these shards, one after the other without a pause between them; yields the number of
     source rows done, batch by batch, as they are handed to the file."""
-    scribe = Scribe(job)
+    yield from dump_together([Work(job, list(shards))])
+
+
+def dump_together(works: Sequence[Work]) -> Iterator[int]:
+    """`dump_shards` of several jobs, whose inputs are the same as `reading` gives them. The timing
+    of the first counts for all."""
+    timing = works[0].job.timing
+    jobs = [replace(work.job, timing=timing) for work in works]
+    parts = [(Scribe(job), job, set(work.shards)) for job, work in zip(jobs, works, strict=True)]
+    shards = sorted({shard for work in works for shard in work.shards})
     writer = ThreadPoolExecutor(1, thread_name_prefix="write")
-    pending: deque[Future[int]] = deque()
-    timing = job.timing
+    pending: deque[list[tuple[Job, Future[int]]]] = deque()  # by batch, the jobs that it goes to
+    about = _named if len(works) > 1 else _as_it_is
 
     def written() -> int:
+        rows = 0
         with timing.of(WRITING):
-            rows = pending.popleft().result()
+            for job, writing in pending.popleft():
+                with about(job):
+                    rows = writing.result()
         timing.rows += rows
         return rows
 
+    def is_written() -> bool:
+        return bool(pending) and all(writing.done() for _, writing in pending[0])
+
     try:
-        with timing.dump(), closing(read_shards(job, shards)) as batches:
+        with timing.dump(), closing(read_shards(reader(jobs), shards)) as batches:
             for batch in timing.awaited(batches):
-                with timing.of(TEACHER):
-                    answer = _answer_to(job.answers, batch.ready)
+                takers = [(s, job) for s, job, missing in parts if batch.shard in missing]
+                answers = []
+                for scribe, job in takers:
+                    with timing.of(TEACHER), about(job):
+                        answers.append((scribe, job, _answer_to(job.answers, batch.ready)))
                 if not isinstance(batch.ready.inputs, Tokens):  # their lengths are counted
                     batch = replace(batch, ready=replace(batch.ready, inputs=None))
-                pending.append(writer.submit(scribe.write, batch, answer))
-                while len(pending) > WRITES_IN_FLIGHT or (pending and pending[0].done()):
+                pending.append([(j, writer.submit(s.write, batch, a)) for s, j, a in answers])
+                while len(pending) > WRITES_IN_FLIGHT or is_written():
                     yield written()
             while pending:
                 yield written()
             with timing.of(WRITING):
-                writer.submit(scribe.finish).result()
+                for scribe, job, _ in parts:
+                    with about(job):
+                        writer.submit(scribe.finish).result()
     except BaseException as error:
-        writer.submit(scribe.abandon, error)
-        writer.submit(scribe.finish)
+        for scribe, _, _ in parts:
+            writer.submit(scribe.abandon, error)
+            writer.submit(scribe.finish)
         raise
     finally:
         writer.shutdown(wait=True)
+
+
+def reader(jobs: Sequence[Job]) -> Job:
+    """The job whose rows are read, for all: as many at once as one of them takes, and into memory
+    for a GPU where one of them uses it."""
+    first = next((job for job in jobs if job.answers.on_gpu), jobs[0])
+    rows = max(job.pace.batch_size for job in jobs)
+    return replace(first, pace=replace(first.pace, batch_size=rows))
 
 
 def _answer_to(answers: Answers, ready: Ready) -> Arriving | None:
@@ -63,3 +104,19 @@ def _answer_to(answers: Answers, ready: Ready) -> Arriving | None:
     if not len(ready.rows):
         return None
     return answers.answer(ready.rows, ready.inputs)
+
+
+@contextmanager
+def _named(job: Job) -> Iterator[None]:
+    """Of several jobs an error says whose it is."""
+    try:
+        yield
+    except SoftlabelsError as error:
+        if str(job.folder) in str(error):
+            raise
+        raise type(error)(f"{job.folder}: {error}") from error
+
+
+@contextmanager
+def _as_it_is(job: Job) -> Iterator[None]:
+    yield

@@ -201,8 +201,13 @@ def group_rows(logit_bytes: int, input_bytes: int) -> int:
 
 def default_name(source: Source, teacher: str) -> str:
     """`digits-t`; splits other than train say so: `digits-test-t`."""
+    return f"{data_name(source)}-{teacher}".replace("/", "-")
+
+
+def data_name(source: Source) -> str:
+    """`digits`, or of another split than train `digits-test`."""
     split = "" if source.split == "train" else f"-{source.split}"
-    return f"{source.name}{split}-{teacher}".replace("/", "-")
+    return f"{source.name}{split}".replace("/", "-")
 
 
 def mean_input_bytes(source: Source, stored: Resized | None, preprocess: Preprocess) -> int:

@@ -1,6 +1,7 @@
 """The door of `dump` and `plan`: from options to a teacher and its data, tried on each other. Below
 it nothing takes the options of a command."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -48,17 +49,17 @@ def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
 
     Raises TeacherError, SourceError, LogitsError or UsageError where they don't fit together.
     """
-    views = options.part(Views)
-    resolve_device(options.device)  # one that is not here is refused before anything is opened,
-    _ = views.fields  # and so is an unknown word
-    resized = Resized.parse(options.store_inputs)
-    opened = _open(options, progress)
+    return try_out(options, open_teacher(options, progress), progress)
+
+
+def try_out(options: DumpOptions, opened: "Opened", progress: Progress) -> Setup:
+    """A teacher and its data, tried on each other."""
+    views, resized = options.part(Views), Resized.parse(options.store_inputs)
     teacher, examples = opened.teacher, opened.examples
     if resized is not None:
         examples = Examples(examples.source, resized.within(examples.preprocess, examples.source))
     device = own_device(teacher.device_for(options.device))
     teacher.to(device)
-    teacher.name = options.name or teacher.name
     kind = examples.source.kind
     if (isinstance(examples, TokenInputs) or kind == "columns") and views.augment is not None:
         kind = {"columns": "columns of numbers"}.get(kind, kind.rstrip("s") + "s")
@@ -72,7 +73,7 @@ def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
     for text in (*seen, *_numbered(source, names.names), *teacher.remarks, *opened.remarks):
         progress.say(text)
     after = "class" if teacher.kind in OBJECTS else "file"
-    for text in suggest_name(teacher.name, after) if options.name is None else ():
+    for text in suggest_name(teacher.name, after) if options.the_name is None else ():
         progress.say(text)
     out = options.out or f"data/{default_name(source, teacher.name)}"
     ledger = Ledger(open_folder(out))
@@ -110,7 +111,7 @@ def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
         pace=pace,
         views=views,
         view_shape=view_shape,
-        name=options.name,
+        name=options.the_name,
         reopen=partial(prepare, options),
     )
     for text in (str(answers), *tried):
@@ -177,7 +178,7 @@ def _title(teacher: Any) -> str:
 
 
 @dataclass(frozen=True)
-class _Opened:
+class Opened:
     """The teacher and its data. names: the teacher's; remarks: about them; preprocessing: who chose
     that of the data, such as "by default"."""
 
@@ -202,14 +203,19 @@ def _reads(teacher: Teacher, source: Source, how: Tokenizing) -> bool:
     return known and source.kind != "tokens" and teacher.kind not in OBJECTS
 
 
-def _open(options: DumpOptions, progress: Progress) -> _Opened:
+def open_teacher(
+    options: DumpOptions, progress: Progress, open_data: Callable[..., Source] = open_chosen
+) -> Opened:
     """The teacher; the data as they were chosen, else as the teacher remembers them, preprocessed
-    likewise.
+    likewise. open_data: opens them, as `open_chosen` does.
 
     A bare state dict remembers nothing, and its model needs the shape of an input: then the data
     come first, and are opened once all the same.
     """
-    choice, data = options.part(TeacherChoice), options.part(DataChoice)
+    resolve_device(options.device)  # one that is not here is refused before anything is opened,
+    _ = options.part(Views).fields, Resized.parse(options.store_inputs)  # and so are unknown words
+    choice = replace(options.part(TeacherChoice), teacher=options.the_teacher)
+    data = options.part(DataChoice)
 
     def examples(
         remembered: dict[str, Any], known: str | None
@@ -218,7 +224,7 @@ def _open(options: DumpOptions, progress: Progress) -> _Opened:
         labels, how = options.part(LabelChoice), options.part(Tokenizing)
         texts = options.preprocess is None and teacher is not None and _may_read(teacher, how)
         try:
-            source = open_chosen(data, title, remembered, progress, labels, texts)
+            source = open_data(data, title, remembered, progress, labels, texts)
         except LabelSpaceMismatch as error:
             raise LabelSpaceMismatch(f"{error}. {WAYS_OUT}") from error
         if teacher is not None and _reads(teacher, source, how):
@@ -253,9 +259,10 @@ def _open(options: DumpOptions, progress: Progress) -> _Opened:
         opened.append(examples({"class_names": named.names}, None))
         return opened[0][0].input_shape
 
-    teacher = resolve(**vars(choice), input_shape=input_shape, name=options.name)
+    teacher = resolve(**vars(choice), input_shape=input_shape, name=options.the_name)
     names, about = names_of_teacher(options.class_names, teacher.class_names)
     teacher.class_names = names.names
+    teacher.name = options.the_name or teacher.name
     unasked = teacher.title if teacher.kind in OBJECTS else ""
     whose = f"the teacher's {'checkpoint' if teacher.kind == 'checkpoint' else 'own configuration'}"
     if options.preprocess is None and not unasked:
@@ -263,4 +270,4 @@ def _open(options: DumpOptions, progress: Progress) -> _Opened:
     elif teacher.preprocess is not None and options.preprocess is not None:
         about = [*about, *differing(options.preprocess, teacher.preprocess, whose)]
     first = (opened or [examples(teacher.remembered, teacher.preprocess)])[0]
-    return _Opened(teacher, names, about, *first)
+    return Opened(teacher, names, about, *first)

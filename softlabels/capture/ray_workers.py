@@ -6,11 +6,12 @@ Ray schedules, replaces lost workers and tries their shard again; the plan decid
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import replace
 from typing import Any
 
+from softlabels.capture.part import Part
 from softlabels.capture.pipeline import dump_shards
 from softlabels.capture.planning import Setup, make_plan
 from softlabels.capture.timing import Timing
@@ -56,17 +57,24 @@ class ShardWorker:
         self.stack.close()
 
 
-def run_on_ray(setup: Setup, plan: Plan, shards: list[int], run: str, progress: Progress) -> Timing:
-    """All these shards on the cluster that RAY_ADDRESS names, else on this machine."""
-    if not shards:
-        return Timing()
+def run_on_ray(parts: Sequence[Part], progress: Progress) -> Timing:
+    """All these shards on the cluster that RAY_ADDRESS names, else on this machine: those of one
+    dump after those of another."""
+    timing = Timing()
+    for part in parts:
+        if part.shards:
+            timing = timing.followed_by(_run_part(part, progress))
+    return timing
+
+
+def _run_part(part: Part, progress: Progress) -> Timing:
     ray = _import_ray()
     began_here = not ray.is_initialized()
     if began_here:
         ray.init(log_to_driver=False, include_dashboard=False, logging_level="error")
     try:
         with redirect_stdout(sys.stderr):  # where Ray tells of lost workers; results stand alone
-            return _hand_out(ray, setup, plan, shards, run, progress)
+            return _hand_out(ray, part, progress)
     except ray.exceptions.RayTaskError as error:
         raise (error.cause if isinstance(error.cause, Exception) else error) from None
     except ray.exceptions.RayActorError as error:
@@ -79,9 +87,8 @@ def run_on_ray(setup: Setup, plan: Plan, shards: list[int], run: str, progress: 
             ray.shutdown()
 
 
-def _hand_out(
-    ray: Any, setup: Setup, plan: Plan, shards: list[int], run: str, progress: Progress
-) -> Timing:
+def _hand_out(ray: Any, part: Part, progress: Progress) -> Timing:
+    setup, plan, shards, run = part.setup, part.job.plan, part.shards, part.run
     assert setup.reopen is not None, "a dump by ranks or on Ray is opened by each process"
     resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0))

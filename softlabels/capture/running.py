@@ -5,13 +5,14 @@ there; finished shards are looked at; the missing ones are made; the card and th
 last. Of several ranks the first plans, and the last to finish writes the manifest.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 
 from softlabels.capture.engines import ENGINES
 from softlabels.capture.job import Job
+from softlabels.capture.part import Part
 from softlabels.capture.planning import Setup, make_plan
 from softlabels.capture.refusing import refuse_unstorable
 from softlabels.capture.resuming import (
@@ -38,7 +39,9 @@ from softlabels.store.claims import claimed, is_lost, new_run
 from softlabels.store.folder import Folder
 from softlabels.store.records import Manifest, Plan
 from softlabels.system.humanize import counted
-from softlabels.system.progress import Progress
+from softlabels.system.progress import Progress, Titled
+
+UNUSABLE = (LogitsError, TeacherError, UnreadableInput)  # another plan is the remedy
 
 
 @dataclass(frozen=True)
@@ -59,9 +62,14 @@ class Looking:
 class Begun:
     """A dump that holds its folder. missing: None where there is nothing to do."""
 
+    setup: Setup
     job: Job
     missing: list[int] | None
     run: str
+
+    def part(self, shards: list[int]) -> Part:
+        """These shards of it."""
+        return Part(self.setup, self.job, shards, self.run)
 
 
 @contextmanager
@@ -82,31 +90,41 @@ def enter(
     job, missing = _agree(setup, looking, team, progress)
     if missing is None:
         progress.say(f"{setup.folder} is complete already; nothing to do")
-    return Begun(job, missing, run)
+    return Begun(setup, job, missing, run)
 
 
 def carry_out(
-    setup: Setup, begun: Begun, shards: list[int], engine: str, alone: bool, progress: Progress
-) -> tuple[Manifest | None, Timing]:
-    """Make these shards, then card and manifest, which is None where other ranks still have shards
-    to do; and what the shards' time went to.
+    parts: Sequence[Part], engine: str, alone: bool, progress: Progress
+) -> tuple[list[Manifest | None], Timing]:
+    """Make the shards of these dumps, of several in one pass over their rows; then card and
+    manifest of each, which is None where other ranks still have shards to do; and what the shards'
+    time went to.
 
     alone: there are no other ranks
     """
-    job = begun.job
     try:
-        timing = _run(setup, begun, shards, engine, progress)
-    except (LogitsError, TeacherError, UnreadableInput):
+        timing = _run(parts, engine, progress)
+    except UNUSABLE:
         if alone and engine == "local":
-            withdraw(job.ledger)
+            for part in parts:
+                withdraw(part.job.ledger)
         raise
+    several = len(parts) > 1
+    finished = [
+        _finish(part.job, alone, Titled(progress, str(part.job.folder)) if several else progress)
+        for part in parts
+    ]
+    return finished, timing
+
+
+def _finish(job: Job, alone: bool, progress: Progress) -> Manifest | None:
     manifest = finish(job)
     if manifest is None and alone:
         raise StoreError(f"{job.ledger.state}, the others vanished; use --resume")
     if manifest is not None:
         for doubt in doubts(manifest, job.plan):
             progress.say(f"warning: {doubt}")
-    return manifest, timing
+    return manifest
 
 
 def _claim(folder: Folder, team: Team, stack: ExitStack, progress: Progress) -> str:
@@ -172,12 +190,18 @@ def _agree(
     return job, missing
 
 
-def _run(setup: Setup, begun: Begun, shards: list[int], engine: str, progress: Progress) -> Timing:
-    ledger = begun.job.ledger
+def _run(parts: Sequence[Part], engine: str, progress: Progress) -> Timing:
     try:
-        return ENGINES[engine](setup, begun.job.plan, shards, begun.run, progress)
+        return ENGINES[engine](parts, progress)
     except DiskFull as error:
-        raise DiskFull(f"{error}: {ledger.state}") from error
+        raise DiskFull(f"{error}: {_state(parts)}") from error
     except KeyboardInterrupt:
-        progress.say(f"stopped: {ledger.state}. Go on with the same command and --resume")
+        progress.say(f"stopped: {_state(parts)}. Go on with the same command and --resume")
         raise
+
+
+def _state(parts: Sequence[Part]) -> str:
+    """How far they have got, in a clause for a message."""
+    if len(parts) == 1:
+        return parts[0].job.ledger.state
+    return "; ".join(f"{part.job.folder}: {part.job.ledger.state}" for part in parts)

@@ -36,7 +36,8 @@ class Team:
 
     resumes: torchrun started the run again after it had begun the dump
     hosts_store: whether the key-value store ends with this process
-    is_lost: whether a rank that had claimed the folder is gone
+    is_lost: whether a rank that had claimed its folder, or the first of several, is gone
+    about: begins the keys of what is shared, where several dumps share values of the same names
     """
 
     rank: int = 0
@@ -45,6 +46,7 @@ class Team:
     resumes: bool = False
     hosts_store: bool = False
     is_lost: Callable[[int], bool] = none_lost
+    about: str = ""
 
     @property
     def is_first(self) -> bool:
@@ -62,8 +64,20 @@ class Team:
         finally:
             self._leave()
 
+    @contextmanager
+    def sharing(self, about: str) -> Iterator[None]:
+        """The block in which the values of one of several dumps are shared."""
+        self.about = f"{about}/"
+        try:
+            yield
+        finally:
+            self.about = ""
+
     def share(self, key: str, make: Callable[[], Any]) -> Any:
         """The value of `make()` on rank 0, on every rank; JSON."""
+        return self._share(self.about + key, make)
+
+    def _share(self, key: str, make: Callable[[], Any]) -> Any:
         if not self.is_first:
             return self._wait(key, 0)
         value = make()
@@ -75,20 +89,23 @@ class Team:
     ) -> Any:
         """The value of `combine` on rank 0, on every rank. It gets the values of `make()` of all
         ranks, in order."""
+        key = self.about + key
         if not self.is_first:
             self._tell(f"{key}/{self.rank}", make())
             return self._wait(key, 0)
         values = [make()] + [self._wait(f"{key}/{r}", r) for r in range(1, self.world)]
-        return self.share(key, lambda: combine(values))
+        return self._share(key, lambda: combine(values))
 
     def part_of(self, shards: list[int]) -> list[int]:
         """This rank's part: every `world`-th."""
         return shards[self.rank :: self.world]
 
     def came(self, is_lost: Callable[[int], bool]) -> None:
-        """Report that this rank has claimed the folder: from now on its death can be detected."""
-        self.is_lost = is_lost
-        self._tell(f"came/{self.rank}", True)
+        """Report that this rank has claimed the folder: from now on its death can be detected. Of
+        several folders, all of which it holds until its end, the first tells."""
+        if self.is_lost is none_lost:
+            self.is_lost = is_lost
+            self._tell(f"came/{self.rank}", True)
 
     def begun(self) -> None:
         """Note that the dump has begun: if torchrun starts this run again, it resumes."""

@@ -8,7 +8,7 @@ or it waits for batches that are written. What takes most of it is the part to m
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -46,6 +46,10 @@ class Timing:
             storing=self.storing + other.storing,
             seconds={part: self.seconds[part] + other.seconds[part] for part in PARTS},
         )
+
+    def followed_by(self, other: "Timing") -> "Timing":
+        """Of this process, and of what it did afterwards."""
+        return replace(self + other, elapsed=self.elapsed + other.elapsed)
 
     @contextmanager
     def of(self, part: str) -> Iterator[None]:

@@ -82,16 +82,26 @@ def dump(terminal: Terminal, options: DumpOptions) -> None:
     - `softlabels dump --teacher t.pt`
     - `softlabels dump --teacher w.pt --model mlp:1200x1200 --data my.parquet --out data/my`
     - `softlabels dump --teacher t.pt --resume`
+    - `softlabels dump --teacher a.pt --teacher b.pt --out data/both`
     """
     result = terminal.run(softlabels.dump, options)
+    dumps = result.dumps or {"": result}
+    if result.rank and not any(one.rows_run or one.manifest is None for one in dumps.values()):
+        return  # this rank had nothing to do; rank 0 reports
+    told = {name: _dumped(one) for name, one in dumps.items()}
+    text = "\n".join(text for text, _ in told.values()) + f"; {terminal.took}"
+    values = {name: value for name, (_, value) in told.items()}
+    terminal.result(text, {"out": result.out, "dumps": values} if result.dumps else values[""])
+
+
+def _dumped(result: Any) -> tuple[str, dict[str, Any]]:
+    """A dump in a line and as a value."""
     manifest = result.manifest
     pace = {name: getattr(result, name) for name in ("rows_per_second", "shares", "bound")}
     if manifest is None:
         done = f"rank {result.rank} has done its {counted(result.rows_run, 'row')}"
-        text = f"{result.out}: {done}; {terminal.took}"
         value = {"out": result.out, "rank": result.rank, "rows_run": result.rows_run}
-        terminal.result(text, value | pace | {"complete": False})
-        return
+        return f"{result.out}: {done}", value | pace | {"complete": False}
     text = f"{result.out}: {counted(manifest.rows, 'row')}, {size_words(manifest.bytes)}"
     statistics = manifest.statistics
     if statistics and statistics.accuracy is not None:
@@ -104,12 +114,9 @@ def dump(terminal: Terminal, options: DumpOptions) -> None:
         text += f"; {counted(len(manifest.skipped), what)} left out (softlabels info names them)"
     if statistics and statistics.tokens:
         text += f"; {statistics.padded} were padding"
-    text += f"; {terminal.took}"
     value = {"out": result.out, "rows": manifest.rows, "bytes": manifest.bytes, "complete": True}
     value |= {"rows_run": result.rows_run, "statistics": manifest.as_json["statistics"]} | pace
-    if result.rank and not result.rows_run:
-        return  # this rank had nothing to do; rank 0 reports
-    terminal.result(text, value | {"skipped": manifest.as_json["skipped"]})
+    return text, value | {"skipped": manifest.as_json["skipped"]}
 
 
 @command(PlanOptions)

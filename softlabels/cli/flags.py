@@ -155,7 +155,8 @@ def _parameter(field: Any, hint: Any, help: str, panel: str) -> inspect.Paramete
     default = field.default
     if get_origin(hint) is tuple:  # said again for each value
         kind = get_args(hint)[0]
-        hint, default = list[kind if kind in (int, float) else str], list(default)  # type: ignore[misc]
+        hint = list[kind if kind in (int, float) else str]  # type: ignore[misc]
+        default = default if default is MISSING else list(default)
     # No column of types, and defaults in the text: in 80 columns there is room for what counts.
     looks: dict[str, Any] = {"help": help, "metavar": "", "show_default": False}
     for kind, name in ((int, "integer"), (float, "number")):
@@ -251,8 +252,11 @@ def _read_config(context: typer.Context, path: str | None) -> str | None:
         raise typer.BadParameter(str(error)) from None
     for param in context.command.params:  # of several values one may stand alone
         value = context.default_map.get(param.name or "")
-        if getattr(param, "multiple", False) and value is not None and not isinstance(value, list):
-            context.default_map[param.name or ""] = [value]
+        if not getattr(param, "multiple", False) or value is None or isinstance(value, list):
+            continue
+        if isinstance(value, dict):
+            raise typer.BadParameter(f"{path}: {param.name} is a mapping; write a list")
+        context.default_map[param.name or ""] = [value]
     return path
 
 

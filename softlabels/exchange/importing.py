@@ -68,7 +68,7 @@ def import_logits(options: ImportOptions, progress: Progress) -> Imported:
         if begun.missing is None:
             manifest = begun.job.ledger.complete()
         else:
-            made, _ = carry_out(setup, begun, begun.missing, "local", True, progress)
+            (made,), _ = carry_out([begun.part(begun.missing)], "local", True, progress)
             assert made is not None, "no other process works on it"
             manifest = made
     return Imported(str(setup.folder), manifest)

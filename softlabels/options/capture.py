@@ -1,14 +1,17 @@
 """The options of `softlabels dump` and `plan`."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from softlabels.errors import UsageError
-from softlabels.options.objects import Data, Teacher
+from softlabels.options.objects import Data, Names, Teachers
 from softlabels.options.option import Count, CountOrAuto, Natural, Options, option
 from softlabels.options.source import LabelOptions, SourceOptions, TextOptions
+from softlabels.system.progress import Progress
 
 MOST_VIEWS = 9_999
+OF_ONE = ("model", "weights", "key", "logits", "version")  # options about one teacher's file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,20 +57,26 @@ class ViewOptions(Options):
 class DumpOptions(ViewOptions, LabelOptions, SourceOptions, TextOptions):
     """Run the teacher over the data once and store its raw logits."""
 
-    teacher: Teacher = option(
+    teacher: Teachers = option(
         "A checkpoint of `softlabels fit`, a TorchScript archive, a .pt2 program, an ONNX file, "
         "a state dict with --model, a folder of save_pretrained, timm:NAME, torchvision:NAME, "
-        "hf:ORG/NAME, or package.module:factory."
+        "hf:ORG/NAME, or package.module:factory. Said again for each of several teachers, which "
+        "get the same rows in one pass, and a dump each, OUT/NAME."
     )
     data: Data | None = option(
         "digits, a file or folder of data, or a Hub id. Default: the checkpoint's training data.",
         None,
     )
-    name: str | None = option(
-        "Name of the teacher in records. Default: its file's name without the ending.",
+    name: Names = option(
+        "Name of the teacher in records; of several teachers, said again for each, in their order. "
+        "Default: its file's name without the ending.",
+        (),
+    )
+    out: str | None = option(
+        "The dump's folder, or of several teachers the one that holds theirs. Default: "
+        "data/DATASET-TEACHER, or data/DATASET/TEACHER.",
         None,
     )
-    out: str | None = option("The dump's folder. Default: data/DATASET-TEACHER.", None)
     resume: bool = option("Go on with an unfinished dump; redo damaged shards of any dump.", False)
     check: Literal["full", "size"] = option(
         "How --resume checks finished shards: full hashes them, size compares sizes.",
@@ -150,7 +159,37 @@ class DumpOptions(ViewOptions, LabelOptions, SourceOptions, TextOptions):
         only_python=True,
     )
 
+    def __post_init__(self, progress: Progress) -> None:
+        if isinstance(self.teacher, Mapping):
+            if self.name:
+                raise UsageError("the keys of teacher= are the names; leave name= out")
+            object.__setattr__(self, "name", tuple(self.teacher))
+            object.__setattr__(self, "teacher", tuple(self.teacher.values()))
+        super().__post_init__(progress)
+
+    @property
+    def each(self) -> "list[DumpOptions]":
+        """The same for each teacher alone."""
+        teachers: Any = self.teacher  # a tuple, once it is checked
+        return [
+            replace(self, teacher=(teacher,), name=tuple(self.name[place : place + 1]))
+            for place, teacher in enumerate(teachers)
+        ]
+
+    @property
+    def the_teacher(self) -> Any:
+        """The only one."""
+        teachers: Any = self.teacher
+        (teacher,) = teachers
+        return teacher
+
+    @property
+    def the_name(self) -> str | None:
+        """What the only one is called; None for what its file says."""
+        return next(iter(self.name), None)
+
     def check_together(self) -> None:
+        self._check_teachers()
         self.check_views()
         self.check_labels(self.label_column)
         if self.outputs == "binary" and self.task == "multilabel":
@@ -163,8 +202,28 @@ class DumpOptions(ViewOptions, LabelOptions, SourceOptions, TextOptions):
                 "--batch-size is auto, and --allow-batch-dependence is about a teacher whose "
                 "answers depend on it: give a number, which the plan then holds"
             )
-        if self.name is not None and not self.name.isprintable():
-            raise UsageError(f"--name is {self.name!r}; write a name that can be read")
+
+    def _check_teachers(self) -> None:
+        teachers: Any = self.teacher
+        count = len(teachers)
+        if not count:
+            raise UsageError("--teacher is empty; give one teacher, or several")
+        if len(self.name) not in (0, count):
+            raise UsageError(
+                f"--name is given {len(self.name)} times, for {count} "
+                f"{'teacher' if count == 1 else 'teachers'}: name each of them, in their order, or "
+                f"none"
+            )
+        for name in self.name:
+            if not name.isprintable():
+                raise UsageError(f"--name is {name!r}; write a name that can be read")
+        given = {name: getattr(self, name) for name in OF_ONE}
+        for name, value in given.items() if count > 1 else ():
+            if value is not None:
+                raise UsageError(
+                    f"--{name} is {value!r}, which is about one teacher, and {count} are given: "
+                    f"dump that one alone, beside the others, with --out OUT/NAME"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Options that are an object in Python: a data set or a model in memory. On the command line and in
 YAML files they are text, so there they have the type `str`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -86,6 +86,20 @@ else:
         Objects("an nn.Module, or a callable from a batch to logits", _may_be_teacher,
                 _teacher_types),
     ]  # fmt: skip
+
+
+def _teachers_types() -> Any:
+    return _teacher_types() | Sequence | Mapping
+
+
+# one, several in order, or several by name
+if TYPE_CHECKING:
+    Teachers = Teacher | Sequence[Teacher] | Mapping[str, Teacher]
+else:
+    Teachers = Annotated[
+        tuple[Teacher, ...],
+        Objects("a teacher, several, or several by their names", _may_be_teacher, _teachers_types),
+    ]
 
 
 def _tokenizer_types() -> Any:

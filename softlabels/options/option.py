@@ -107,7 +107,8 @@ class Options:
                 given = ()
             value = checked(name_of(one), given, types[one.name])
             object.__setattr__(self, one.name, value)
-            empty = isinstance(value, str) and not value
+            values = value if isinstance(value, tuple) else (value,)
+            empty = any(isinstance(each, str) and not each for each in values)
             if empty and one.name != "preprocess":  # an empty preprocessing is one
                 raise UsageError(f"{name_of(one)} is empty; write what is meant, or leave it out")
         self.check_together()

@@ -32,3 +32,36 @@ class Progress:
 
 
 SILENT = Progress()
+
+
+class Once(Progress):
+    """Says each line once."""
+
+    def __init__(self, inner: Progress) -> None:
+        self.inner = inner
+        self.said: set[str] = set()
+
+    def say(self, text: str) -> None:
+        if text not in self.said:
+            self.said.add(text)
+            self.inner.say(text)
+
+    @contextmanager
+    def bar(self, what: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
+        with self.inner.bar(what, total, unit, done) as advance:
+            yield advance
+
+
+class Titled(Progress):
+    """Begins each line with what it is about."""
+
+    def __init__(self, inner: Progress, title: str) -> None:
+        self.inner, self.title = inner, title
+
+    def say(self, text: str) -> None:
+        self.inner.say(f"{self.title}: {text}")
+
+    @contextmanager
+    def bar(self, what: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
+        with self.inner.bar(what, total, unit, done) as advance:
+            yield advance

@@ -204,5 +204,5 @@ def test_a_recipe_has_every_option_that_decides_a_row(place):
     given = eval(f"dict({', '.join(call_of(without))})", {"TEACHER": "t.pt", "NAMES": "n.txt"})
     assert (given["tokenizer"], given["max_length"]) == ("ORG/TOK", 128)
     assert "preprocess" not in given
-    assert make_options(DumpOptions, given).teacher == "t.pt"
+    assert make_options(DumpOptions, given).teacher == ("t.pt",)
     assert "labels=False" in call_of(without)
