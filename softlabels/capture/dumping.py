@@ -121,9 +121,10 @@ def _dump_several(
                 begun[name] = enter(setup, looking, team, stack, Titled(progress, name))
     results = {n: _nothing_to_do(one, team) for n, one in begun.items() if one.missing is None}
     with _freeing(begun, options, team, *UNUSABLE):
-        for group in passes(begun, options.engine, first):
-            made = _made(list(group.values()), options, team, progress)
-            results |= dict(zip(group, made, strict=True))
+        todo = {name: one.job for name, one in begun.items() if one.missing is not None}
+        for names in passes(todo, options.engine, first):
+            made = _made([begun[name] for name in names], options, team, progress)
+            results |= dict(zip(names, made, strict=True))
     run = sum(one.rows_run for one in results.values())
     return DumpResult(place, None, run, team.rank, dumps={name: results[name] for name in begun})
 

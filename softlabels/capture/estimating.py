@@ -2,31 +2,26 @@
 time too, from a measured sample, for `plan`."""
 
 import shutil
-import tempfile
-import time
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from softlabels.capture.bottleneck import advice
-from softlabels.capture.pilot import with_pilot
-from softlabels.capture.pipeline import dump_shards
+from softlabels.capture.measuring import Left, sample_of
 from softlabels.capture.planning import (
     Setup,
     make_plan,
     mean_input_bytes,
 )
 from softlabels.capture.preparing import prepare
-from softlabels.capture.reading import read_shards
 from softlabels.capture.refusing import refuse_unstorable
+from softlabels.capture.siblings import passes, prepare_siblings, with_common_shards
 from softlabels.capture.timing import PARTS, READING, TEACHER, THE, WRITING
 from softlabels.options import PlanOptions, verb
 from softlabels.store.folder import Folder
-from softlabels.store.ledger import Ledger
 from softlabels.store.records import Plan
 from softlabels.system.humanize import counted, size_words, time_words
-from softlabels.system.progress import SILENT, Progress
+from softlabels.system.progress import Progress, Titled
 
 SAMPLE_SECONDS, SAMPLE_BATCHES = 1.0, 8
 PACKED_BYTES = 11  # of a row beside its logits: 8 of the input's hash; id, view and label, packed
@@ -49,6 +44,9 @@ class Estimate:
     reading, teacher, writing: rows/s of each alone
     bound: the slowest of them
     advice: what would make it faster, if an option does
+    dumps: of several teachers the estimate of each, by its name, whose time is that of the pass
+        which it shares; `out` is then the folder that holds their dumps, rows, shards, bytes and
+        seconds are sums, and the rest is of the longest pass
     """
 
     out: str
@@ -65,6 +63,7 @@ class Estimate:
     writing: float
     bound: str
     advice: list[str]
+    dumps: "dict[str, Estimate]" = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return (
@@ -75,11 +74,13 @@ class Estimate:
     @property
     def facts(self) -> dict[str, str]:
         """For people, in the order in which they ask."""
-        facts = {
-            "folder": self.out,
-            "rows": f"{self.rows:,}",
+        shards = f"{self.shards:,} of up to {self.shard_rows:,} source rows"
+        facts = {"folder": self.out, "rows": f"{self.rows:,}"}
+        for one in self.dumps.values():
+            facts[one.out] = f"{counted(one.rows, 'row')}, about {size_words(one.bytes)}"
+        facts |= {
             "batches": f"of {self.batch_size:,} rows",
-            "shards": f"{self.shards:,} of up to {self.shard_rows:,} source rows",
+            "shards": shards,
             "size": f"about {size_words(self.bytes)}",
             "time": f"{time_words(self.seconds)}, {self.rows_per_second:,.0f} rows/s",
         }
@@ -102,25 +103,51 @@ def plan(options: PlanOptions, progress: Progress) -> Estimate:
     A few batches are read, run through the teacher and encoded; of a dump that is there already,
     what is left counts. Raises what `dump` would raise.
     """
+    if len(options.each) > 1:
+        return _plan_several(options, progress)
     setup = prepare(options, progress)
     refuse_unstorable(setup)
-    drafted, missing = _left(setup, progress)
-    return _estimate(setup, drafted, missing)
+    return _estimate([_left(setup, progress)])[0]
 
 
-def _left(setup: Setup, progress: Progress) -> tuple[Plan, list[int]]:
-    """The plan, and the shards that a dump in the folder lacks."""
+def _plan_several(options: PlanOptions, progress: Progress) -> Estimate:
+    place, setups = prepare_siblings(options, progress)
+    left: dict[str, Left] = {}
+    for name, setup in with_common_shards(setups).items():
+        refuse_unstorable(setup)
+        left[name] = _left(setup, Titled(progress, name))
+    jobs = {name: one.setup.job(one.plan) for name, one in left.items()}
+    groups = passes(jobs, "local", progress)
+    by_pass = [_estimate([left[name] for name in names]) for names in groups]
+    found = {
+        name: estimate
+        for names, estimates in zip(groups, by_pass, strict=True)
+        for name, estimate in zip(names, estimates, strict=True)
+    }
+    dumps = {name: found[name] for name in setups}
+    return replace(
+        max((estimates[0] for estimates in by_pass), key=lambda one: one.seconds),
+        out=place,
+        rows=sum(one.rows for one in dumps.values()),
+        shards=sum(one.shards for one in dumps.values()),
+        bytes=sum(one.bytes for one in dumps.values()),
+        seconds=sum(estimates[0].seconds for estimates in by_pass),
+        dumps=dumps,
+    )
+
+
+def _left(setup: Setup, progress: Progress) -> Left:
     folder, ledger = setup.folder, setup.ledger
     earlier = ledger.read_plan()
     plan = make_plan(setup, earlier)
     if earlier is None:
-        return plan, list(range(plan.shards))
+        return Left(setup, plan, list(range(plan.shards)))
     plan.check_same(earlier, folder)
     ledger.plan = plan
     missing = ledger.missing
     done = plan.shards - len(missing)
     progress.say(f"{folder} holds {done:,} of its {counted(plan.shards, 'shard')} already")
-    return plan, missing
+    return Left(setup, plan, missing)
 
 
 def tell_size(setup: Setup, plan: Plan, missing: list[int], progress: Progress) -> None:
@@ -157,77 +184,43 @@ def _footer_bytes(plan: Plan) -> int:
     return FOOTER_BYTES + of_views + 3 * sum(map(len, names))  # twice, and once in base64
 
 
-def _estimate(setup: Setup, plan: Plan, missing: list[int]) -> Estimate:
-    batch = setup.pace.batch_size
-    sample = _sample(setup, plan, batch)
+def _estimate(lefts: Sequence[Left]) -> list[Estimate]:
+    """Of dumps that are made in one pass."""
+    batch = max(left.setup.pace.batch_size for left in lefts)
+    source = lefts[0].setup.source
+    sample = sample_of(lefts, batch)
     count = int(min(SAMPLE_BATCHES, SAMPLE_SECONDS / max(sample.seconds, 1e-6)))
-    if count > 1 and len(setup.source) > batch:
-        sample = _sample(setup, plan, batch * count)
+    if count > 1 and len(source) > batch:
+        sample = sample_of(lefts, batch * count)
     speed = sample.rows / max(sample.seconds, 1e-9)
     alone = {part: sample.rows / max(sample.alone[part], 1e-9) for part in PARTS}
     bound = min(alone, key=lambda part: alone[part])
-    rows = plan.inputs_of(missing) * len(plan.views)
-    return Estimate(
-        out=str(setup.folder),
-        batch_size=batch,
-        rows=rows,
-        shards=len(missing),
-        shard_rows=plan.shard_inputs,
-        bytes=round(rows * sample.row_bytes + len(missing) * sample.shard_bytes),
-        seconds=rows / speed,
-        rows_per_second=speed,
-        free=_free(setup.folder),
-        **alone,
-        bound=bound,
-        advice=advice(setup.job(plan), bound),
-    )
-
-
-@dataclass(frozen=True)
-class _Sample:
-    """Rows that were dumped, how long that took, bytes that each of them and a file itself cost.
-    alone: the seconds that reading, the teacher and writing take of them, each alone"""
-
-    rows: int
-    seconds: float
-    alone: dict[str, float]
-    row_bytes: float
-    shard_bytes: int
-
-
-def _sample(setup: Setup, plan: Plan, rows: int) -> _Sample:
-    """Dump the first rows as one shard into a passing folder."""
-    rows = min(rows, len(setup.source))
-    shards = [setup.source.key_fingerprint(0, rows)]
-    source = plan.source.replace(rows=rows, shards=shards)
-    small = plan.replace(inputs=rows, shard_inputs=rows, source=source)
-    with tempfile.TemporaryDirectory(prefix="softlabels-") as place:
-        folder = Folder(place)
-        if small.make_codec().fits:
-            small = with_pilot(setup, small, SILENT, folder)
-        ledger = Ledger(folder, small)
-        pace = replace(setup.pace, on_error="skip")
-        job = replace(setup.job(plan), plan=small, ledger=ledger, pace=pace)
-        for _ in dump_shards(job, [0]):
-            pass
-        timing = job.timing
-        began = time.perf_counter()
-        for _ in read_shards(job, [0]):
-            pass
-        alone = {
-            READING: time.perf_counter() - began,
-            TEACHER: max(timing.answering, timing.computing),  # one launches, the other waits
-            WRITING: timing.storing,
-        }
-        file = small.file(0)
-        footer = pq.read_metadata(job.folder.path(file))
-        pages = 0
-        if footer.num_row_groups:
-            last = footer.row_group(footer.num_row_groups - 1)
-            chunk = last.column(last.num_columns - 1)  # the rows end with these logits
-            pages = chunk.data_page_offset + chunk.total_compressed_size
-        size = job.folder.size(file) - pages
-        return _Sample(small.rows, timing.elapsed, alone, pages / small.rows, size)
+    every = sorted({shard for left in lefts for shard in left.missing})
+    plan = lefts[0].plan
+    seconds = plan.inputs_of(every) * len(plan.views) / speed
+    helps = advice(lefts[0].setup.job(plan), bound)
+    estimates = []
+    for left, (row_bytes, shard_bytes) in zip(lefts, sample.sizes, strict=True):
+        rows = left.plan.inputs_of(left.missing) * len(left.plan.views)
+        estimates.append(
+            Estimate(
+                out=str(left.setup.folder),
+                batch_size=batch,
+                rows=rows,
+                shards=len(left.missing),
+                shard_rows=left.plan.shard_inputs,
+                bytes=round(rows * row_bytes + len(left.missing) * shard_bytes),
+                seconds=seconds,
+                rows_per_second=speed,
+                free=_free(left.setup.folder),
+                reading=alone[READING],
+                teacher=alone[TEACHER],
+                writing=alone[WRITING],
+                bound=bound,
+                advice=helps,
+            )
+        )
+    return estimates
 
 
 def _too_small(size: int, free: int | None) -> list[str]:

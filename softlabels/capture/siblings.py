@@ -10,14 +10,13 @@ from dataclasses import replace
 from typing import Any
 
 from softlabels.capture.answers import RunningTeacher
+from softlabels.capture.job import Job
 from softlabels.capture.layouts import earlier_plan
 from softlabels.capture.planning import Setup, data_name, draft
 from softlabels.capture.preparing import Opened, open_teacher, try_out
-from softlabels.capture.running import Begun
 from softlabels.errors import StoreError, UsageError
-from softlabels.inputs.opening import open_chosen
+from softlabels.inputs.opening import DataChoice, LabelChoice, open_chosen
 from softlabels.inputs.sources import Source
-from softlabels.inputs.steps import TOKENIZER
 from softlabels.options import DumpOptions
 from softlabels.places.folders import open_folder
 from softlabels.store.names import MANIFEST, PLAN
@@ -39,7 +38,7 @@ def prepare_siblings(options: DumpOptions, progress: Progress) -> tuple[str, dic
     once, data = Once(progress), _Data()
     each = [(own, open_teacher(own, once, data.open)) for own in options.each]
     opened = [one for _, one in each]
-    names = _names(opened)
+    names = _names(opened, [_given(own.the_teacher) for own, _ in each])
     _check_same_rows(opened)
     place = options.out or f"data/{data_name(opened[0].examples.source)}"
     _refuse_dump(place)
@@ -72,60 +71,54 @@ def with_common_shards(setups: Mapping[str, Setup]) -> dict[str, Setup]:
     return {name: common.get(name, setup) for name, setup in setups.items()}
 
 
-def passes(begun: Mapping[str, Begun], engine: str, progress: Progress) -> list[dict[str, Begun]]:
-    """The siblings that have something to do, by the pass in which they do it. Says why there are
-    several passes."""
-    todo = {name: one for name, one in begun.items() if one.missing is not None}
-    if engine != "local" and len(todo) > 1:
-        progress.say(f"--engine {engine} makes {few(list(todo))} one after the other")
-        return [{name: one} for name, one in todo.items()]
-    groups: list[dict[str, Begun]] = []
-    for name, one in todo.items():
-        group = next((g for g in groups if not _differing(_first(g)[1], one)), None)
+def passes(jobs: Mapping[str, Job], engine: str, progress: Progress) -> list[list[str]]:
+    """The names of these siblings, by the pass in which they are made. Says why there are several
+    passes."""
+    if engine != "local" and len(jobs) > 1:
+        progress.say(f"--engine {engine} makes {few(list(jobs))} one after the other")
+        return [[name] for name in jobs]
+    groups: list[list[str]] = []
+    for name, job in jobs.items():
+        group = next((g for g in groups if not _differing(job, jobs[g[0]])), None)
         if group is not None:
-            group[name] = one
+            group.append(name)
             continue
         if groups:
-            first, other = _first(groups[0])
-            progress.say(f"{name} has a pass of its own after {first}: {_differing(other, one)}")
-        groups.append({name: one})
+            first = groups[0][0]
+            why = "; ".join(_differing(job, jobs[first]))
+            progress.say(f"{name} has a pass of its own, after that of {first}: {why}")
+        groups.append([name])
     return groups
 
 
-def _first(group: dict[str, Begun]) -> tuple[str, Begun]:
-    return next(iter(group.items()))
-
-
-def _differing(one: Begun, other: Begun) -> str:
-    """What the reading of two siblings differs in, in words; empty where they can share it."""
-    ours, theirs = _reading(one), _reading(other)
-    differing = [
-        f"its {what} {'are' if what.endswith('s') else 'is'} {short(str(theirs[what]))}, and "
-        f"{short(str(ours[what]))} there"
+def _differing(job: Job, first: Job) -> list[str]:
+    """In what the reading of two siblings differs, in words; empty where they can share it."""
+    ours, theirs = _reading(job), _reading(first)
+    return [
+        f"{what}: {short(str(ours[what]))}, and there {short(str(theirs[what]))}"
         for what in ours
         if ours[what] != theirs[what]
     ]
-    return "; ".join(differing)
 
 
-def _reading(begun: Begun) -> dict[str, Any]:
-    """All that decides what is read, decoded, cropped and drawn for a teacher, but for the options
-    that siblings have in common."""
-    plan, preprocess = begun.job.plan, begun.job.answers.preprocess
+def _reading(job: Job) -> dict[str, Any]:
+    """All that decides what is read, decoded, cropped and drawn for a teacher."""
+    plan, preprocess = job.plan, job.answers.preprocess
     steps = list(preprocess.picture)
-    if preprocess.is_tokenizer:  # whose name decides nothing: the model's own, or a folder's
+    if preprocess.is_tokenizer:  # what it is called decides nothing
         steps = [replace(steps[0], args=steps[0].args[1:])]
-    source = plan.source
+    columns = plan.source.columns
     return {
-        "steps on pictures" if not preprocess.is_tokenizer else TOKENIZER: "|".join(
-            map(str, steps)
-        ),
+        "steps before the numbers": "|".join(map(str, steps)),
         "decoder": plan.decoder,
-        "views": (plan.views, plan.augment, plan.data_seed, plan.view_shape),
-        "stored inputs": plan.store_inputs,
-        "shard rows": plan.shard_inputs,
-        "labels": (source.fingerprint, source.columns.label, source.columns.label_source),
-        "batch size": plan.batch_size,
+        "views": plan.views,
+        "augment": plan.augment,
+        "data_seed": plan.data_seed,
+        "view_shape": plan.view_shape,
+        "store_inputs": plan.store_inputs,
+        "rows of a shard": plan.shard_inputs,
+        "labels": (columns.label, columns.label_source, plan.source.fingerprint),
+        "batch_size": plan.batch_size,
     }
 
 
@@ -136,36 +129,50 @@ class _Data:
         self.known: dict[str, Source] = {}
 
     def open(
-        self, choice: Any, model: str, remembered: dict[str, Any], *more: Any
-    ) -> Source:  # fmt: skip
-        words = [remembered.get(name) for name in REMEMBERED], more[1:]
-        key = repr(words)
+        self,
+        choice: DataChoice,
+        model: str,
+        remembered: dict[str, Any],
+        progress: Progress,
+        labels: LabelChoice,
+        texts: bool,
+    ) -> Source:
+        key = repr([remembered.get(name) for name in REMEMBERED] + [texts])
         if key not in self.known:
-            self.known[key] = open_chosen(choice, model, remembered, *more)
+            self.known[key] = open_chosen(choice, model, remembered, progress, labels, texts)
         return self.known[key]
 
 
-def _names(opened: list[Opened]) -> list[str]:
-    """The siblings' names, which are those of their folders. Raises UsageError where one can't be,
-    or where two are the same."""
+def _given(teacher: Any) -> str:
+    return teacher if isinstance(teacher, str) else f"a {type(teacher).__name__}"
+
+
+def _names(opened: list[Opened], given: list[str]) -> list[str]:
+    """The siblings' names, which are those of their folders. given: what messages call the teachers
+
+    Raises UsageError for a name that no folder can have, and for two that are the same.
+    """
     names: list[str] = []
-    for one in opened:
-        given = one.teacher.name
-        name = given.replace("/", "-")
+    for one, teacher in zip(opened, given, strict=True):
+        name = one.teacher.name.replace("/", "-")
         if name.startswith(".") or not name.strip():
             raise UsageError(
-                f"the teacher {given!r} can't name a folder of its own: say how to call each "
-                f"teacher with --name, in their order"
+                f"the teacher {teacher} is called {name!r}, and its dump can't lie in a folder of "
+                f"that name: name each teacher with --name, in their order"
             )
-        twin = next((i for i, known in enumerate(names) if known.lower() == name.lower()), None)
-        if twin is not None:
+        twins = [other for known, other in zip(names, given, strict=False) if _same(known, name)]
+        if twins:
             raise UsageError(
-                f"teachers {twin + 1} and {len(names) + 1} are called "
-                f"{opened[twin].teacher.name!r} and {given!r}, and their dumps would lie in the "
-                f"same folder: give each teacher a name of its own with --name, in their order"
+                f"the teachers {twins[0]} and {teacher} are both called {name!r}, and their dumps "
+                f"would lie in one folder: name each teacher with --name, in their order"
             )
         names.append(name)
     return names
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether some file systems take two names for one."""
+    return one.casefold() == other.casefold()
 
 
 def _check_same_rows(opened: list[Opened]) -> None:

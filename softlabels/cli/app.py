@@ -132,7 +132,14 @@ def plan(terminal: Terminal, options: PlanOptions) -> None:
     """
     estimate = terminal.run(softlabels.plan, options)
     lines = _facts(estimate.facts)
-    terminal.result("\n".join(lines + estimate.warnings), asdict(estimate))
+    terminal.result("\n".join(lines + estimate.warnings), _estimated(estimate))
+
+
+def _estimated(estimate: Any) -> dict[str, Any]:
+    """As a value; with those of several dumps, where there are several."""
+    dumps = {name: _estimated(one) for name, one in estimate.dumps.items()}
+    value = {name: each for name, each in asdict(estimate).items() if name != "dumps"}
+    return value | ({"dumps": dumps} if dumps else {})
 
 
 @command(TrainOptions)
