@@ -2,7 +2,7 @@
 
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 
@@ -49,7 +49,7 @@ def test_a_verb_shows_every_option_with_its_default_and_what_it_does(name):
 
 def test_an_option_that_takes_an_object_says_so():
     shown = inspect.signature(softlabels.dump).parameters
-    taken = [str, Path, torch.nn.Module, Callable]
+    taken = [str, Path, torch.nn.Module, Callable, Sequence, Mapping]
     assert list(typing.get_args(shown["teacher"].annotation)) == taken
     assert datasets.Dataset in typing.get_args(shown["data"].annotation)
     assert typing.get_type_hints(softlabels.dump)["teacher"] == shown["teacher"].annotation

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from softlabels.capture.bottleneck import bottleneck
 from softlabels.capture.estimating import tell_size
-from softlabels.capture.preparing import prepare
+from softlabels.capture.preparing import prepare, prepare_siblings
 from softlabels.capture.resuming import withdraw
 from softlabels.capture.running import (
     UNUSABLE,
@@ -17,7 +17,7 @@ from softlabels.capture.running import (
     enter,
     saying_how_to_go_on,
 )
-from softlabels.capture.siblings import passes, prepare_siblings, with_common_shards
+from softlabels.capture.siblings import passes, with_common_shards
 from softlabels.capture.team import Team, join_team
 from softlabels.errors import SoftlabelsError, UsageError
 from softlabels.options import DumpOptions, verb

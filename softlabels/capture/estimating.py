@@ -13,9 +13,9 @@ from softlabels.capture.planning import (
     make_plan,
     mean_input_bytes,
 )
-from softlabels.capture.preparing import prepare
+from softlabels.capture.preparing import prepare, prepare_siblings
 from softlabels.capture.refusing import refuse_unstorable
-from softlabels.capture.siblings import passes, prepare_siblings, with_common_shards
+from softlabels.capture.siblings import passes, with_common_shards
 from softlabels.capture.timing import PARTS, READING, TEACHER, THE, WRITING
 from softlabels.options import PlanOptions, verb
 from softlabels.store.folder import Folder

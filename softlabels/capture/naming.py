@@ -56,3 +56,11 @@ def names_of_dump(source: Source, teacher: ClassNames) -> ClassNames:
     if source.class_names == teacher.names:
         return replace(teacher, come_from="data") if teacher.come_from == "model" else teacher
     return ClassNames(source.class_names)
+
+
+def taken_as_numbered(source: Source, names: list[str] | None) -> list[str]:
+    """What is taken for granted where labels are numbers and the teacher has names for them."""
+    if not names or not source.labelled or source.own_labels or source.class_names is not None:
+        return []
+    shown = ", ".join(f"{i} is {name!r}" for i, name in enumerate(names[:3]))
+    return [f"labels of {source.name} are numbers, taken as the teacher's: {shown}"]

@@ -20,7 +20,7 @@ from softlabels.capture.reading import Ready, read_shards
 from softlabels.capture.timing import TEACHER, WRITING
 from softlabels.capture.transfers import Arriving
 from softlabels.capture.writing import Scribe
-from softlabels.errors import SoftlabelsError
+from softlabels.errors import LogitsError, TeacherError
 from softlabels.models.tokens import Tokens
 
 WRITES_IN_FLIGHT = 4
@@ -108,13 +108,14 @@ def _answer_to(answers: Answers, ready: Ready) -> Arriving | None:
 
 @contextmanager
 def _named(job: Job) -> Iterator[None]:
-    """Of several jobs an error says whose it is."""
+    """Of several teachers an error says whose it is."""
     try:
         yield
-    except SoftlabelsError as error:
-        if str(job.folder) in str(error):
-            raise
-        raise type(error)(f"{job.folder}: {error}") from error
+    except (LogitsError, TeacherError) as error:
+        raise type(error)(
+            f"{job.folder}: {error}. What is committed of the other dumps is safe: mend this "
+            f"teacher, or leave it out, and go on with --resume"
+        ) from error
 
 
 @contextmanager

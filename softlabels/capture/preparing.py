@@ -10,10 +10,21 @@ from softlabels.capture.answers import RunningTeacher
 from softlabels.capture.batching import TRIED, Batching, Found, Most, as_many_as_fit, find, repeated
 from softlabels.capture.job import Pace
 from softlabels.capture.layouts import Layout, lay_out
-from softlabels.capture.naming import ClassNames, names_of_dump, names_of_teacher
+from softlabels.capture.naming import (
+    ClassNames,
+    names_of_dump,
+    names_of_teacher,
+    taken_as_numbered,
+)
 from softlabels.capture.partners import remark_on_reading
 from softlabels.capture.pipeline import WRITES_IN_FLIGHT
-from softlabels.capture.planning import Setup, Storage, default_name
+from softlabels.capture.planning import Setup, Storage, data_name, default_name
+from softlabels.capture.siblings import (
+    SharedData,
+    check_same_rows,
+    folder_names,
+    refuse_dump,
+)
 from softlabels.capture.tokenizing import read_texts
 from softlabels.capture.trying import TeacherRun, try_teacher
 from softlabels.capture.viewing import Views
@@ -33,7 +44,7 @@ from softlabels.options import DumpOptions
 from softlabels.places.folders import open_folder
 from softlabels.store.ledger import Ledger
 from softlabels.system.devices import own_device, resolve_device
-from softlabels.system.progress import SILENT, Progress
+from softlabels.system.progress import SILENT, Once, Progress, Titled
 from softlabels.teachers import Teacher, resolve
 from softlabels.teachers.probing import check_large
 from softlabels.teachers.reading_columns import fit_to_columns
@@ -49,11 +60,35 @@ def prepare(options: DumpOptions, progress: Progress = SILENT) -> Setup:
 
     Raises TeacherError, SourceError, LogitsError or UsageError where they don't fit together.
     """
-    return try_out(options, open_teacher(options, progress), progress)
+    return _try_out(options, _open(options, progress), progress)
 
 
-def try_out(options: DumpOptions, opened: "Opened", progress: Progress) -> Setup:
-    """A teacher and its data, tried on each other."""
+def prepare_siblings(options: DumpOptions, progress: Progress) -> tuple[str, dict[str, Setup]]:
+    """The folder that holds the dumps of several teachers, and the setup of each by its name: all
+    are loaded, then tried on the data one after the other.
+
+    Raises what `prepare` raises, and UsageError for names that can't be those of folders side by
+    side, for teachers that remember other data than the first, and for a folder that is a dump.
+    """
+    each, once, data = options.each, Once(progress), SharedData()
+    opened = [_open(own, once, data.open) for own in each]
+    teachers, sources = [one.teacher for one in opened], [one.examples.source for one in opened]
+    names = folder_names(teachers, [own.the_teacher for own in each])
+    check_same_rows(teachers, sources)
+    place = options.out or f"data/{data_name(sources[0])}"
+    refuse_dump(place)
+    setups = {}
+    for name, own, one in zip(names, each, opened, strict=True):
+        own = replace(own, out=f"{place.rstrip('/')}/{name}")
+        setups[name] = _try_out(own, one, Titled(progress, name), shares=True)
+    return place, setups
+
+
+def _try_out(
+    options: DumpOptions, opened: "_Opened", progress: Progress, shares: bool = False
+) -> Setup:
+    """A teacher and its data, tried on each other. shares: whether other teachers are given the
+    same inputs."""
     views, resized = options.part(Views), Resized.parse(options.store_inputs)
     teacher, examples = opened.teacher, opened.examples
     if resized is not None:
@@ -70,7 +105,7 @@ def try_out(options: DumpOptions, opened: "Opened", progress: Progress) -> Setup
         progress.say(slow)
     names = names_of_dump(source, opened.names)
     seen = remarks(examples, opened.preprocessing)
-    for text in (*seen, *_numbered(source, names.names), *teacher.remarks, *opened.remarks):
+    for text in (*seen, *taken_as_numbered(source, names.names), *teacher.remarks, *opened.remarks):
         progress.say(text)
     after = "class" if teacher.kind in OBJECTS else "file"
     for text in suggest_name(teacher.name, after) if options.the_name is None else ():
@@ -100,6 +135,7 @@ def try_out(options: DumpOptions, opened: "Opened", progress: Progress) -> Setup
         batch_size=tried_rows if options.allow_batch_dependence else None,
         batching=Batching(tried_rows, finds, teacher.feed.rows or 1, progress.say),
         texts=examples if isinstance(examples, TokenInputs) else None,
+        shares=shares,
     )
     pace = replace(options.part(Pace), batch_size=tried_rows)
     setup = Setup(
@@ -164,21 +200,13 @@ def _check_found(answers: RunningTeacher, examples: Examples | TokenInputs, trie
     check_large(answers.model, few_NC, many_NC, rows.ids.tolist(), answers.rounding)
 
 
-def _numbered(source: Source, names: list[str] | None) -> list[str]:
-    """What is taken for granted where labels are numbers and the teacher has names for them."""
-    if not names or not source.labelled or source.own_labels or source.class_names is not None:
-        return []
-    shown = ", ".join(f"{i} is {name!r}" for i, name in enumerate(names[:3]))
-    return [f"labels of {source.name} are numbers, taken as the teacher's: {shown}"]
-
-
 def _title(teacher: Any) -> str:
     """What messages call what the user gave."""
     return teacher if isinstance(teacher, str) else f"the teacher, a {type(teacher).__name__},"
 
 
 @dataclass(frozen=True)
-class Opened:
+class _Opened:
     """The teacher and its data. names: the teacher's; remarks: about them; preprocessing: who chose
     that of the data, such as "by default"."""
 
@@ -203,9 +231,9 @@ def _reads(teacher: Teacher, source: Source, how: Tokenizing) -> bool:
     return known and source.kind != "tokens" and teacher.kind not in OBJECTS
 
 
-def open_teacher(
+def _open(
     options: DumpOptions, progress: Progress, open_data: Callable[..., Source] = open_chosen
-) -> Opened:
+) -> _Opened:
     """The teacher; the data as they were chosen, else as the teacher remembers them, preprocessed
     likewise. open_data: opens them, as `open_chosen` does.
 
@@ -270,4 +298,4 @@ def open_teacher(
     elif teacher.preprocess is not None and options.preprocess is not None:
         about = [*about, *differing(options.preprocess, teacher.preprocess, whose)]
     first = (opened or [examples(teacher.remembered, teacher.preprocess)])[0]
-    return Opened(teacher, names, about, *first)
+    return _Opened(teacher, names, about, *first)

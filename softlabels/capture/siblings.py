@@ -9,46 +9,21 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from softlabels.capture.answers import RunningTeacher
 from softlabels.capture.job import Job
 from softlabels.capture.layouts import earlier_plan
-from softlabels.capture.planning import Setup, data_name, draft
-from softlabels.capture.preparing import Opened, open_teacher, try_out
+from softlabels.capture.planning import Setup, draft
 from softlabels.errors import StoreError, UsageError
 from softlabels.inputs.opening import DataChoice, LabelChoice, open_chosen
 from softlabels.inputs.sources import Source
-from softlabels.options import DumpOptions
 from softlabels.places.folders import open_folder
 from softlabels.store.names import MANIFEST, PLAN
 from softlabels.system.humanize import few, short
-from softlabels.system.progress import Once, Progress, Titled
+from softlabels.system.progress import Progress
+from softlabels.teachers import Teacher
 
 REMEMBERED = (
     "data", "live", "revision", "input_column", "label_column", "id_column", "class_names",
 )  # fmt: skip
-
-
-def prepare_siblings(options: DumpOptions, progress: Progress) -> tuple[str, dict[str, Setup]]:
-    """The folder that holds the siblings, and each by its name: teachers loaded and tried on the
-    data, one after the other.
-
-    Raises what `prepare` raises, and UsageError for names that can't be those of folders side by
-    side, for teachers that remember other data than the first, and for a folder that is a dump.
-    """
-    once, data = Once(progress), _Data()
-    each = [(own, open_teacher(own, once, data.open)) for own in options.each]
-    opened = [one for _, one in each]
-    names = _names(opened, [_given(own.the_teacher) for own, _ in each])
-    _check_same_rows(opened)
-    place = options.out or f"data/{data_name(opened[0].examples.source)}"
-    _refuse_dump(place)
-    setups = {}
-    for name, (own, one) in zip(names, each, strict=True):
-        own = replace(own, out=f"{place.rstrip('/')}/{name}")
-        setup = try_out(own, one, Titled(progress, name))
-        assert isinstance(setup.answers, RunningTeacher)
-        setups[name] = replace(setup, answers=replace(setup.answers, shares=True))
-    return place, setups
 
 
 def with_common_shards(setups: Mapping[str, Setup]) -> dict[str, Setup]:
@@ -122,7 +97,7 @@ def _reading(job: Job) -> dict[str, Any]:
     }
 
 
-class _Data:
+class SharedData:
     """Data that several teachers ask for in the same words are opened once."""
 
     def __init__(self) -> None:
@@ -137,33 +112,31 @@ class _Data:
         labels: LabelChoice,
         texts: bool,
     ) -> Source:
+        """As `open_chosen` does."""
         key = repr([remembered.get(name) for name in REMEMBERED] + [texts])
         if key not in self.known:
             self.known[key] = open_chosen(choice, model, remembered, progress, labels, texts)
         return self.known[key]
 
 
-def _given(teacher: Any) -> str:
-    return teacher if isinstance(teacher, str) else f"a {type(teacher).__name__}"
-
-
-def _names(opened: list[Opened], given: list[str]) -> list[str]:
-    """The siblings' names, which are those of their folders. given: what messages call the teachers
+def folder_names(teachers: list[Teacher], given: list[Any]) -> list[str]:
+    """The siblings' names, which are those of their folders. given: what the user named each by
 
     Raises UsageError for a name that no folder can have, and for two that are the same.
     """
+    words = [one if isinstance(one, str) else f"a {type(one).__name__}" for one in given]
     names: list[str] = []
-    for one, teacher in zip(opened, given, strict=True):
-        name = one.teacher.name.replace("/", "-")
+    for teacher, word in zip(teachers, words, strict=True):
+        name = teacher.name.replace("/", "-")
         if name.startswith(".") or not name.strip():
             raise UsageError(
-                f"the teacher {teacher} is called {name!r}, and its dump can't lie in a folder of "
+                f"the teacher {word} is called {name!r}, and its dump can't lie in a folder of "
                 f"that name: name each teacher with --name, in their order"
             )
-        twins = [other for known, other in zip(names, given, strict=False) if _same(known, name)]
+        twins = [other for known, other in zip(names, words, strict=False) if _same(known, name)]
         if twins:
             raise UsageError(
-                f"the teachers {twins[0]} and {teacher} are both called {name!r}, and their dumps "
+                f"the teachers {twins[0]} and {word} are both called {name!r}, and their dumps "
                 f"would lie in one folder: name each teacher with --name, in their order"
             )
         names.append(name)
@@ -175,34 +148,32 @@ def _same(one: str, other: str) -> bool:
     return one.casefold() == other.casefold()
 
 
-def _check_same_rows(opened: list[Opened]) -> None:
-    """Raises UsageError where teachers remember other data, or other columns of them."""
-    first, *others = opened
-    for other in others:
-        ours, theirs = _rows(first.examples.source), _rows(other.examples.source)
-        differing = [what for what in ours if ours[what] != theirs[what]]
-        if differing:
-            what = differing[0]
-            raise UsageError(
-                f"{first.teacher.title} remembers the {what} {ours[what]}, and "
-                f"{other.teacher.title} {theirs[what]}; in one command all teachers answer the "
-                f"same rows: name them, such as with --data"
-            )
+def check_same_rows(teachers: list[Teacher], sources: list[Source]) -> None:
+    """Raises UsageError where teachers remember other data than the first, or other columns."""
+    ours = _rows(sources[0])
+    for teacher, source in zip(teachers, sources, strict=True):
+        theirs = _rows(source)
+        for what in ours:
+            if ours[what] != theirs[what]:
+                raise UsageError(
+                    f"{teachers[0].title} remembers the {what} {ours[what]}, and {teacher.title} "
+                    f"{theirs[what]}; in one command all teachers answer the same rows: name "
+                    f"them, such as with --data"
+                )
 
 
 def _rows(source: Source) -> dict[str, Any]:
-    columns = source.columns
     return {
         "data": source.data,
         "split": source.split,
         "revision": source.revision,
-        "input columns": few(list(columns.inputs)),
-        "column of ids": columns.id,
+        "input columns": few(list(source.columns.inputs)),
+        "column of ids": source.columns.id,
         "number of rows": len(source),
     }
 
 
-def _refuse_dump(place: str) -> None:
+def refuse_dump(place: str) -> None:
     """Raises UsageError for a folder that holds a dump itself."""
     folder = open_folder(place)
     try:

@@ -11,7 +11,7 @@ import typer
 import softlabels
 from softlabels.cli import exchange, publishing
 from softlabels.cli.flags import Terminal, Terminated, make_command
-from softlabels.cli.listing import as_table, as_values, dumps_at
+from softlabels.cli.listing import as_estimated, as_made, as_table, as_values, dumps_at
 from softlabels.errors import UsageError
 from softlabels.options import (
     CacheOptions,
@@ -88,35 +88,10 @@ def dump(terminal: Terminal, options: DumpOptions) -> None:
     dumps = result.dumps or {"": result}
     if result.rank and not any(one.rows_run or one.manifest is None for one in dumps.values()):
         return  # this rank had nothing to do; rank 0 reports
-    told = {name: _dumped(one) for name, one in dumps.items()}
+    told = {name: as_made(one) for name, one in dumps.items()}
     text = "\n".join(text for text, _ in told.values()) + f"; {terminal.took}"
     values = {name: value for name, (_, value) in told.items()}
     terminal.result(text, {"out": result.out, "dumps": values} if result.dumps else values[""])
-
-
-def _dumped(result: Any) -> tuple[str, dict[str, Any]]:
-    """A dump in a line and as a value."""
-    manifest = result.manifest
-    pace = {name: getattr(result, name) for name in ("rows_per_second", "shares", "bound")}
-    if manifest is None:
-        done = f"rank {result.rank} has done its {counted(result.rows_run, 'row')}"
-        value = {"out": result.out, "rank": result.rank, "rows_run": result.rows_run}
-        return f"{result.out}: {done}", value | pace | {"complete": False}
-    text = f"{result.out}: {counted(manifest.rows, 'row')}, {size_words(manifest.bytes)}"
-    statistics = manifest.statistics
-    if statistics and statistics.accuracy is not None:
-        labelled = counted(statistics.labelled, f"labelled {statistics.unit}")
-        several = statistics.positives is not None
-        what = "top label is one of the row's in" if several else "accuracy"
-        text += f"; teacher's {what} {statistics.accuracy:.4f} on {labelled}"
-    if manifest.skipped:
-        what = "input" if manifest.plan.has_views else "row"
-        text += f"; {counted(len(manifest.skipped), what)} left out (softlabels info names them)"
-    if statistics and statistics.tokens:
-        text += f"; {statistics.padded} were padding"
-    value = {"out": result.out, "rows": manifest.rows, "bytes": manifest.bytes, "complete": True}
-    value |= {"rows_run": result.rows_run, "statistics": manifest.as_json["statistics"]} | pace
-    return text, value | {"skipped": manifest.as_json["skipped"]}
 
 
 @command(PlanOptions)
@@ -132,14 +107,7 @@ def plan(terminal: Terminal, options: PlanOptions) -> None:
     """
     estimate = terminal.run(softlabels.plan, options)
     lines = _facts(estimate.facts)
-    terminal.result("\n".join(lines + estimate.warnings), _estimated(estimate))
-
-
-def _estimated(estimate: Any) -> dict[str, Any]:
-    """As a value; with those of several dumps, where there are several."""
-    dumps = {name: _estimated(one) for name, one in estimate.dumps.items()}
-    value = {name: each for name, each in asdict(estimate).items() if name != "dumps"}
-    return value | ({"dumps": dumps} if dumps else {})
+    terminal.result("\n".join(lines + estimate.warnings), as_estimated(estimate))
 
 
 @command(TrainOptions)

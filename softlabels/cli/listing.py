@@ -1,10 +1,10 @@
-"""Dumps as a table and as values."""
+"""Dumps, made or planned, as text and as values."""
 
 import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from softlabels.system.humanize import short, size_words
+from softlabels.system.humanize import counted, short, size_words
 
 if TYPE_CHECKING:
     from softlabels.reports.info import Listed
@@ -39,3 +39,35 @@ def as_table(dumps: "list[Listed]") -> str:
 
 def as_values(dumps: "list[Listed]") -> list[dict[str, Any]]:
     return [asdict(one) | {"state": one.state} for one in dumps]
+
+
+def as_made(result: Any) -> tuple[str, dict[str, Any]]:
+    """A dump in a line and as a value."""
+    manifest = result.manifest
+    pace = {name: getattr(result, name) for name in ("rows_per_second", "shares", "bound")}
+    if manifest is None:
+        done = f"rank {result.rank} has done its {counted(result.rows_run, 'row')}"
+        value = {"out": result.out, "rank": result.rank, "rows_run": result.rows_run}
+        return f"{result.out}: {done}", value | pace | {"complete": False}
+    text = f"{result.out}: {counted(manifest.rows, 'row')}, {size_words(manifest.bytes)}"
+    statistics = manifest.statistics
+    if statistics and statistics.accuracy is not None:
+        labelled = counted(statistics.labelled, f"labelled {statistics.unit}")
+        several = statistics.positives is not None
+        what = "top label is one of the row's in" if several else "accuracy"
+        text += f"; teacher's {what} {statistics.accuracy:.4f} on {labelled}"
+    if manifest.skipped:
+        what = "input" if manifest.plan.has_views else "row"
+        text += f"; {counted(len(manifest.skipped), what)} left out (softlabels info names them)"
+    if statistics and statistics.tokens:
+        text += f"; {statistics.padded} were padding"
+    value = {"out": result.out, "rows": manifest.rows, "bytes": manifest.bytes, "complete": True}
+    value |= {"rows_run": result.rows_run, "statistics": manifest.as_json["statistics"]} | pace
+    return text, value | {"skipped": manifest.as_json["skipped"]}
+
+
+def as_estimated(estimate: Any) -> dict[str, Any]:
+    """As a value; with those of several dumps, where there are several."""
+    dumps = {name: as_estimated(one) for name, one in estimate.dumps.items()}
+    value = {name: each for name, each in asdict(estimate).items() if name != "dumps"}
+    return value | ({"dumps": dumps} if dumps else {})

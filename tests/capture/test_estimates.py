@@ -64,7 +64,7 @@ def test_the_command_and_the_first_lines_of_a_dump(teacher, cli):
 def test_a_dump_says_its_size_without_a_forward_pass(tmp_path, words, shard_rows, monkeypatch):
     data = make_vectors(tmp_path / "v.parquet", 5000, name=[f"{i:06d}.png" for i in range(5000)])
     monkeypatch.setattr(estimating, "size_words", lambda size: f"{size:.0f} bytes")
-    monkeypatch.setattr(estimating, "_sample", None)
+    monkeypatch.setattr(estimating, "sample_of", None)
     progress = Lines()
     manifest = softlabels.dump(
         progress=progress, teacher=save_script(Linear(), tmp_path / "s.pt"), data=data,
