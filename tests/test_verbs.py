@@ -98,6 +98,6 @@ def test_what_a_verb_does_not_take_is_refused_in_words(call, message):
 
 def test_paths_and_numbers_of_other_types_are_taken():
     options = known.TrainOptions(dump=Path("data") / "d", epochs=np.int64(3), rows=8.0, T=8)
-    assert (options.dump, options.epochs, options.rows, options.T) == ("data/d", 3, 8, 8.0)
+    assert (options.dump, options.epochs, options.rows, options.T) == (("data/d",), 3, 8, 8.0)
     assert [type(value) for value in (options.epochs, options.rows, options.T)] == [int, int, float]
     assert "progress" not in vars(options)

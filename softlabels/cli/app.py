@@ -112,11 +112,12 @@ def plan(terminal: Terminal, options: PlanOptions) -> None:
 
 @command(TrainOptions)
 def train(terminal: Terminal, options: TrainOptions) -> None:
-    """Train a student from a dump; no teacher in memory.
+    """Train a student from a dump, or from several mixed ones; no teacher in memory.
 
     Examples:
 
     - `softlabels train --T 8`
+    - `softlabels train data/in-vit data/in-cnn --mix prob --mix-weights 0.7,0.3 --T 4`
     - `softlabels train data/digits-t --T 4 --alpha 1 --student mlp:30x30 --out small.pt`
     - `softlabels train --T 8 --resume`
     """
@@ -133,6 +134,7 @@ def eval_(terminal: Terminal, options: EvalOptions) -> None:
 
     - `softlabels eval s.pt`
     - `softlabels eval s.pt --against data/digits-t`
+    - `softlabels eval s.pt --against data/in-vit --against data/in-cnn --mix prob`
     """
     evaluation = terminal.run(softlabels.evaluate, options)
     terminal.result("\n".join(evaluation.lines), evaluation)

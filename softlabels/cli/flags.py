@@ -66,7 +66,7 @@ Body = Callable[..., None]
 
 PANELS = {
     "SourceOptions": "Data", "LabelOptions": "Labels", "TrainingOptions": "Training",
-    "ViewOptions": "Views", "TextOptions": "Texts",
+    "ViewOptions": "Views", "TextOptions": "Texts", "MixOptions": "Several teachers",
 }  # fmt: skip
 
 
@@ -252,11 +252,13 @@ def _read_config(context: typer.Context, path: str | None) -> str | None:
         raise typer.BadParameter(str(error)) from None
     for param in context.command.params:  # of several values one may stand alone
         value = context.default_map.get(param.name or "")
-        if not getattr(param, "multiple", False) or value is None or isinstance(value, list):
-            continue
-        if isinstance(value, dict):
+        several = getattr(param, "multiple", False) or param.nargs == -1
+        if several and isinstance(value, dict):
             raise typer.BadParameter(f"{path}: {param.name} is a mapping; write a list")
-        context.default_map[param.name or ""] = [value]
+        if several and value is not None and not isinstance(value, list):
+            context.default_map[param.name or ""] = [value]
+        elif not several and isinstance(value, list):  # as on the command line: 0.7,0.3
+            context.default_map[param.name or ""] = ",".join(map(str, value))
     return path
 
 

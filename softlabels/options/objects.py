@@ -58,6 +58,40 @@ if TYPE_CHECKING:
 else:
     Names = tuple[str, ...]
 
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _dumps_types() -> Any:
+    return str | Path | Sequence[str | Path] | Mapping[str, str | Path]
+
+
+# dumps of several teachers: a folder or address of each, in Python also by a name of each
+if TYPE_CHECKING:
+    Dumps = str | Path | Sequence[str | Path] | Mapping[str, str | Path]
+else:
+    Dumps = Annotated[
+        tuple[str, ...], Objects("a mapping from names to dumps", _is_mapping, _dumps_types)
+    ]
+
+
+def _may_be_weights(value: Any) -> bool:
+    return isinstance(value, Mapping) or (hasattr(value, "__len__") and hasattr(value, "__iter__"))
+
+
+def _weights_types() -> Any:
+    return str | Sequence[float] | Mapping[str, float]
+
+
+if TYPE_CHECKING:
+    MixWeights = str | Sequence[float] | Mapping[str, float]
+else:
+    MixWeights = Annotated[
+        str,
+        Objects("numbers, or a mapping from names to numbers", _may_be_weights, _weights_types),
+    ]
+
 if TYPE_CHECKING:
     Preprocessing = str | Callable[[Any], Any]
 else:

@@ -122,12 +122,7 @@ class Options:
     def plain(self) -> dict[str, Any]:
         """All options as plain values, for records and for ranks to compare; of an object its
         type's name."""
-        values = {one.name: getattr(self, one.name) for one in fields(self)}
-        values = {n: list(v) if isinstance(v, tuple) else v for n, v in values.items()}
-        return {
-            name: value if isinstance(value, PLAIN | list) else type(value).__name__
-            for name, value in values.items()
-        }
+        return {one.name: _plain(getattr(self, one.name)) for one in fields(self)}
 
     def check_together(self) -> None:
         """Raises UsageError for options that exclude each other or need another one."""
@@ -183,6 +178,8 @@ def checked(name: str, value: Any, hint: Any) -> Any:
     if value is None and _may_be_none(hint):
         return None
     if get_origin(kind) is tuple:  # of several values one may stand alone
+        if isinstance(mark, Objects) and mark.takes(value):
+            return value
         several = value if isinstance(value, list | tuple) else [value]
         return tuple(checked(name, one, get_args(kind)[0]) for one in several)
     if get_origin(kind) is Literal:
@@ -251,6 +248,20 @@ def objects_of(hint: Any) -> Objects | None:
     """The objects that an option of this type takes in Python, if any."""
     _, mark = _parts(hint)
     return mark if isinstance(mark, Objects) else None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
+    if isinstance(value, Mapping):
+        parts = {str(name): _path(part) for name, part in value.items()}
+        if all(isinstance(part, PLAIN) for part in parts.values()):
+            return parts
+    return value if isinstance(value, PLAIN | list) else type(value).__name__
+
+
+def _path(value: Any) -> Any:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _parts(hint: Any) -> tuple[Any, Bounds | Objects | None]:

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from softlabels.errors import UsageError
-from softlabels.options.objects import Data, Preprocessing, Teacher, Trained
+from softlabels.options.mixing import MixOptions
+from softlabels.options.objects import Data, Dumps, Preprocessing, Teacher, Trained
 from softlabels.options.option import (
     BelowOne,
     Between,
@@ -110,12 +111,13 @@ class FitOptions(TrainingOptions, SourceOptions, TextOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions(TrainingOptions, TextOptions):
-    """Train a student from a stored dump; no teacher in memory."""
+class TrainOptions(MixOptions, TrainingOptions, TextOptions):
+    """Train a student from stored dumps; no teacher in memory."""
 
-    dump: str | None = option(
-        "A dump: folder, address or ORG/NAME. Default: the newest complete one under data/.",
-        None,
+    dump: Dumps = option(
+        "A dump: folder, address or ORG/NAME. Several, of teachers over the same rows, with --mix. "
+        "Default: the newest complete one under data/.",
+        (),
         positional=True,
     )
     T: TemperatureOrSchedule = option(
@@ -164,9 +166,32 @@ class TrainOptions(TrainingOptions, TextOptions):
     )
     out: str = option("The checkpoint to write.", "s.pt")
 
+    def check_together(self) -> None:
+        super().check_together()
+        self.check_mix("dump", self.dump)
+        if isinstance(self.mix_weights, str) and self.mix_weights == "fit" and not self.holdout:
+            raise UsageError(
+                "--mix-weights fit fits them on the labels of held-out rows, and --holdout is 0; "
+                "hold rows out, or give numbers such as --mix-weights 0.7,0.3"
+            )
+        if self.mix is not None and self.weights is not None and are_shares(self.weights):
+            raise UsageError(
+                f"--weights is {self.weights!r}, and names what the student starts from: a file, "
+                f"or pretrained. How much of each dump is in the mix says --mix-weights "
+                f"{self.weights}"
+            )
+
+
+def are_shares(text: str) -> bool:
+    """Whether it is a text of numbers, or `fit`."""
+    try:
+        return bool([float(part) for part in text.split(",")])
+    except ValueError:
+        return text == "fit"
+
 
 @dataclass(frozen=True, kw_only=True)
-class EvalOptions(SourceOptions, TextOptions):
+class EvalOptions(MixOptions, SourceOptions, TextOptions):
     """Measure a checkpoint on labelled data, and against a dump."""
 
     checkpoint: Teacher = option(
@@ -204,8 +229,10 @@ class EvalOptions(SourceOptions, TextOptions):
         True,
         flag="--labels/--no-labels",
     )
-    against: str | None = option(
-        "A dump: also measure agreement and KL with its teacher, on its rows.", None
+    against: Dumps = option(
+        "A dump: also measure agreement and KL with its teacher, on its rows. Said again for each "
+        "of several teachers, with --mix, it is their mixture, and each of them.",
+        (),
     )
     model: str | None = option(
         "The factory that the checkpoint names, to confirm that its code may run; of a module that "
@@ -221,7 +248,8 @@ class EvalOptions(SourceOptions, TextOptions):
     device: str = option("auto, cpu, cuda, cuda:1 or mps.", "auto")
 
     def check_together(self) -> None:
-        if not self.labels and self.against is None:
+        self.check_mix("--against", self.against)
+        if not self.labels and not self.against:
             raise UsageError(
                 "--no-labels leaves nothing to measure on but a dump; name one with --against"
             )

@@ -9,15 +9,17 @@ from softlabels.inputs.views.augment import Augment
 from softlabels.system.humanize import counted
 from softlabels.system.progress import Progress
 from softlabels.targets.batch import Batch
-from softlabels.targets.soft_dataset import Dump
+from softlabels.targets.mixed import Trainable
 
 
-def augmented_dump(dataset: Dump, augment: Augment, seed: int, progress: Progress) -> Augmented:
+def augmented_dump(
+    dataset: Trainable, augment: Augment, seed: int, progress: Progress
+) -> Augmented:
     """The inputs of a dump, augmented. Raises UsageError where they can't be."""
-    plan, examples = dataset.reader.plan, numbers_alone(dataset.examples, "--augment")
+    plan, examples = dataset.base.reader.plan, numbers_alone(dataset.base.examples, "--augment")
     if plan.has_views:
         raise UsageError(
-            f"--augment is {str(augment)!r}, and {dataset.reader.folder} has "
+            f"--augment is {str(augment)!r}, and {dataset.base.reader.folder} has "
             f"{counted(len(plan.views), 'view')} of each input, drawn by {plan.augment}: the "
             f"student sees what the teacher saw, and not something else. Leave out --augment"
         )
@@ -39,7 +41,7 @@ def augmented_dump(dataset: Dump, augment: Augment, seed: int, progress: Progres
     return shown
 
 
-def take_augmented(dataset: Dump, shown: Augmented, rows: np.ndarray, epoch: int) -> Batch:
+def take_augmented(dataset: Trainable, shown: Augmented, rows: np.ndarray, epoch: int) -> Batch:
     """A batch of these rows, with inputs as this epoch shows them."""
     columns = dataset.columns(rows, inputs=False)
     columns["input"] = shown.gather(rows, epoch)

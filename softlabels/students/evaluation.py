@@ -20,28 +20,25 @@ from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.preprocessing import introduce
 from softlabels.inputs.sources import Source
 from softlabels.inputs.tables.opening import is_one_split
-from softlabels.inputs.text_inputs import numbers_alone
 from softlabels.inputs.token_inputs import TokenInputs
 from softlabels.inputs.tokenizing import Tokenizing
 from softlabels.label_spaces import LabelSpace, told_apart
-from softlabels.measures import TeacherScore
 from softlabels.models.model import Loading, Model
 from softlabels.models.objects import hold_object
 from softlabels.models.opening import open_model
 from softlabels.models.outputs import describe_pair
 from softlabels.options import EvalOptions, verb
+from softlabels.places.siblings import named_dumps
 from softlabels.reports.classes import ClassTable, LabelTable
-from softlabels.soft_targets import LINKS
+from softlabels.students.against import against, opening
 from softlabels.students.held_out import Held, held_out, held_rows
-from softlabels.students.label_maps import BY_NUMBER, match_by_name, match_classes
+from softlabels.students.label_maps import BY_NUMBER, match_classes
 from softlabels.students.measuring import open_rows, steps_of
 from softlabels.students.reading import has_texts
 from softlabels.students.scoring import Matched, Running, score
+from softlabels.students.teaching import HeldOut, Teaching, is_fit, mixture, one_dump
 from softlabels.system.humanize import counted, html_table, measured
 from softlabels.system.progress import Progress
-from softlabels.targets.batch import for_each_position
-from softlabels.targets.loading import load
-from softlabels.targets.soft_dataset import Dump
 
 AT_ONCE, TOKENS_AT_ONCE = 1024, 256  # rows in a forward pass
 
@@ -63,11 +60,16 @@ class Evaluation(dict[str, Any]):
             where = f"{self['checkpoint']} on {self['data']}, split {self['split']}"
             where += ", the rows that training held out" * ("held_out" in self)
             lines.append(f"{where}: {self._of_labels if 'map' in self else self._of_label}")
-        if against := self.get("against"):
+        if beside := self.get("against"):
             lines.append(
-                f"against {against['dump']}: agreement {against['agreement']:.4f}, "
-                f"KL {measured(against['kl'])} nats over {against['rows']:,} rows"
+                f"against {beside['dump']}: agreement {beside['agreement']:.4f}, "
+                f"KL {measured(beside['kl'])} nats over {beside['rows']:,} rows"
             )
+            lines += [
+                f"  {one['name']}, weight {one['weight']:.3g}: agreement {one['agreement']:.4f}, "
+                f"KL {measured(one['kl'])} nats"
+                for one in beside.get("teachers", [])
+            ]
         return lines + ([] if self.table is None else ["", *self.table.lines])
 
     @property
@@ -92,7 +94,14 @@ class Evaluation(dict[str, Any]):
         return f"Evaluation({'; '.join(lines)})"
 
     def _repr_html_(self) -> str:
-        against = {f"against, {name}": value for name, value in self.get("against", {}).items()}
+        against = {
+            f"against, {name}": value
+            for name, value in self.get("against", {}).items()
+            if name != "teachers"
+        }
+        for one in self.get("against", {}).get("teachers", []):
+            shown = {name: one[name] for name in ("weight", "agreement", "kl")}
+            against |= {f"against {one['name']}, {name}": value for name, value in shown.items()}
         others = {name: self[name] for name in self if name not in ("against", "per_class")}
         return html_table(others | against)
 
@@ -120,7 +129,7 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
     chosen = steps_of(model, source, options.preprocess, how, is_object)
     held = Held()
     if options.holdout:
-        held = held_out(title, model.data, source, options.against, progress)
+        held = held_out(title, model.data, source, _places(options), progress)
     examples = open_rows(source, chosen.preprocess, held, progress)
     introduce(progress, examples, chosen.origin)
     model.binary = task == "classification" and has_two_classes(
@@ -145,18 +154,19 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
             space = replace(space, names=source.class_names)
         measures, evaluation.table = score(running, examples, labels, space, options.per_class)
         evaluation.update(measures)
-    if options.against is not None:
-        steps = None if chosen.preprocess.is_tokenizer else chosen.preprocess
-        inputs = _source_against(options, steps, title)
-        dataset = load(options.against, preprocess=steps, source=inputs)
-        assert isinstance(dataset, Dump), "one folder was named"
-        if steps is None and has_texts(dataset.examples):
-            dataset = dataset.tokenized(chosen.preprocess, progress)
-        rows = np.arange(len(dataset))
+    if options.against:
+        taught = _taught(options, model, title, chosen.preprocess, progress)
+        rows = np.arange(len(taught.dataset))
         if options.holdout:
-            rows = held_rows(held, title, model.data, source, dataset.reader)
-        evaluation["against"] = _against(options.against, dataset, rows, running, space, task)
+            rows = held_rows(held, title, model.data, source, taught.dataset.base.reader)
+        evaluation["against"] = against(taught, rows, running, space, task)
     return evaluation
+
+
+def _places(options: EvalOptions) -> list[str]:
+    """Of the dumps that `--against` names."""
+    dumps: Any = options.against  # a tuple of texts, or a mapping
+    return list(named_dumps(dumps).values()) if dumps else []
 
 
 def _task_of(model: Model, title: str, options: EvalOptions) -> str:
@@ -207,18 +217,6 @@ def _open_file(checkpoint: str, options: EvalOptions) -> Model:
     return model
 
 
-def _source_against(options: EvalOptions, steps: Preprocess | None, title: str) -> Any:
-    """The inputs of a dump whose source was a data set in memory: the one that is measured on.
-    Raises UsageError where the dump stores pictures that these steps are not for."""
-    dataset = load(str(options.against), inputs=False)
-    assert isinstance(dataset, Dump), "one folder was named"
-    plan = dataset.reader.plan
-    if plan.stored is not None and steps is not None:
-        plan.stored.check_shows(steps, str(options.against), title)
-    needed = plan.source.origin == "live" and not plan.with_inputs
-    return options.data if needed and not isinstance(options.data, str) else None
-
-
 def _labels_of(
     examples: Examples | TokenInputs, model: LabelSpace, given: str | None, progress: Progress
 ) -> Matched:
@@ -255,26 +253,24 @@ def _labels_of(
     return Matched(mapped, measured)
 
 
-def _against(
-    name: str, dataset: Dump, rows: np.ndarray, running: Running, space: LabelSpace, task: str
-) -> dict[str, Any]:
-    """The model beside a dump's teacher on these rows; its classes may be in another order."""
-    examples: Any = dataset.examples
-    if not isinstance(examples, TokenInputs):
-        examples = numbers_alone(examples, "eval --against")
-    plan = dataset.reader.plan
-    if plan.link != LINKS[task]:
-        raise UsageError(
-            f"--against {name}: its task is {plan.task}, and {running.checkpoint} is of the task "
-            f"{task}; name a dump of the same task"
-        )
-    theirs = LabelSpace(name, plan.classes, dataset.class_names)
-    order = match_by_name(space, theirs, running.progress)
-    total = TeacherScore()
-    for part, student_NC in running.predict(examples, "against", rows):
-        if order is not None:  # the student's classes in the teacher's order
-            student_NC = student_NC[:, order]
-        columns = dataset.rows.columns(part)
-        total += TeacherScore.of(for_each_position(student_NC, columns), columns["targets"])
-    dataset.settle()
-    return {"dump": name, "rows": len(rows)} | total.measures
+def _taught(
+    options: EvalOptions, model: Model, title: str, steps: Preprocess, progress: Progress
+) -> Teaching:
+    """What `--against` names, with inputs as the model takes them."""
+    opened = opening(options.data, None if steps.is_tokenizer else steps, title)
+    dumps: Any = options.against  # a tuple of texts, or a mapping
+    if options.mix is None:
+        taught = one_dump(dumps, opened)
+    else:
+        drawn = model.data.get("held_out") or {}
+        if is_fit(options.mix_weights) and not drawn.get("holdout"):
+            raise UsageError(
+                f"--mix-weights fit fits them on the rows that the training of a checkpoint held "
+                f"out, and {title} held out none, or does not say which; give numbers such as "
+                f"--mix-weights 0.7,0.3"
+            )
+        held = HeldOut(drawn.get("holdout", 0.0), drawn.get("data_seed", 0))
+        taught = mixture(dumps, options.mix, options.mix_weights, held, opened, progress)
+    if steps.is_tokenizer and has_texts(taught.dataset.base.examples):
+        return replace(taught, dataset=taught.dataset.tokenized(steps))
+    return taught

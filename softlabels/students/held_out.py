@@ -1,5 +1,6 @@
 """The rows that a checkpoint's training held out, drawn again from what it remembers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from softlabels.places.folders import dump_folder
 from softlabels.store.inputs import Join
 from softlabels.store.ledger import read_manifest
 from softlabels.store.reader import DumpReader
-from softlabels.system.humanize import counted
+from softlabels.system.humanize import counted, few
 from softlabels.system.progress import Progress
 from softlabels.targets.holdout import choose_rows
 
@@ -26,11 +27,15 @@ class Held:
 
 
 def held_out(
-    title: str, remembered: dict[str, Any], source: Source, dump: str | None, progress: Progress
+    title: str,
+    remembered: dict[str, Any],
+    source: Source,
+    dumps: Sequence[str],
+    progress: Progress,
 ) -> Held:
     """The rows of the source that were held out. remembered: the checkpoint's `data`.
 
-    dump: where the dump of a student is, if not where the checkpoint says.
+    dumps: where the dump of a student is, if not where the checkpoint says: one of these.
 
     Raises UsageError where it held out none, or doesn't say, AlignmentError where the data, or the
     dump, are not what they were.
@@ -55,7 +60,7 @@ def held_out(
                 f"data, with the same columns"
             )
         return Held(_drawn(len(source), drawn, progress))
-    reader = _reader(title, remembered, dump)
+    reader = _reader(title, remembered, dumps)
     inputs = reader.view_rows[0]
     rows = inputs[_drawn(len(inputs), drawn, progress)]
     held = Held(Join(source, str(reader.folder)).positions(reader.ids[rows]), reader.hashes[rows])
@@ -94,23 +99,26 @@ def _drawn(total: int, drawn: dict[str, Any], progress: Progress) -> np.ndarray:
     return held
 
 
-def _reader(title: str, remembered: dict[str, Any], dump: str | None) -> DumpReader:
+def _reader(title: str, remembered: dict[str, Any], dumps: Sequence[str]) -> DumpReader:
     """The dump that the student learned from, and its shards."""
-    place = dump or remembered["dump"]
-    try:
-        folder = dump_folder(place, "nothing")
-        _, plan = read_manifest(folder)
-    except StoreError as error:
-        raise StoreError(
-            f"--holdout: {title} is a student of the dump {place}, whose rows were held out, and "
-            f"that can't be read: {error}. Say where it is with --against"
-        ) from error
-    if plan.hash != remembered["plan"]:
-        raise AlignmentError(
-            f"--holdout: {place} is not the dump that {title} learned from: its plan is "
-            f"{plan.hash}, and was {remembered['plan']}. Name that one with --against"
-        )
-    return DumpReader(folder, remembered.get("shards"))
+    found: dict[str, str] = {}
+    for place in dumps or [remembered["dump"]]:
+        try:
+            folder = dump_folder(place, "nothing")
+            _, plan = read_manifest(folder)
+        except StoreError as error:
+            raise StoreError(
+                f"--holdout: {title} is a student of the dump {remembered['dump']}, whose rows "
+                f"were held out, and {place} can't be read: {error}. Say where it is with --against"
+            ) from error
+        if plan.hash == remembered["plan"]:
+            return DumpReader(folder, remembered.get("shards"))
+        found[place] = plan.hash
+    places, hashes = few(list(found)), few(list(found.values()))
+    raise AlignmentError(
+        f"--holdout: {places} is not the dump that {title} learned from: its plan is {hashes}, and "
+        f"was {remembered['plan']}. Name that one with --against"
+    )
 
 
 def _check_inputs(held: Held, source: Source, title: str) -> None:

@@ -36,7 +36,7 @@ from softlabels.students.trainer import Trainer
 from softlabels.system.humanize import counted, few
 from softlabels.system.progress import Progress
 from softlabels.targets.holdout import FEW, choose_rows
-from softlabels.targets.soft_dataset import Dump
+from softlabels.targets.mixed import Trainable
 
 SHOWN = 8  # names
 
@@ -60,7 +60,7 @@ class Job:
     model: ModelChoice
     examples: Examples | TokenInputs
     labels: Labels | None
-    teacher: Dump | None
+    teacher: Trainable | None
     classes: int
     class_names: list[str] | None
     data: dict[str, Any]

@@ -23,7 +23,7 @@ from softlabels.students.task import Score
 from softlabels.system.humanize import counted, measured
 from softlabels.targets.batch import for_each_position
 from softlabels.targets.holdout import labels_choose
-from softlabels.targets.soft_dataset import Dump
+from softlabels.targets.mixed import Trainable
 
 SCORED = 1024  # rows in a forward pass
 
@@ -39,7 +39,7 @@ class Judge:
 
     examples: Examples | TokenInputs
     labels: Labels | None
-    teacher: Dump | None
+    teacher: Trainable | None
     ranks: Ranks
     batch_size: int
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from softlabels.system.humanize import counted, few
+from softlabels.targets.mixed import Trainable
 from softlabels.targets.orders import permutation
-from softlabels.targets.soft_dataset import Dump
 from softlabels.targets.turns import TURN, Choice, choose_views, no_views
 
 
@@ -18,7 +18,7 @@ class Showing:
     the first of them
     """
 
-    dataset: Dump
+    dataset: Trainable
     choice: Choice
     rows: np.ndarray
 
@@ -39,7 +39,7 @@ class Showing:
 
     def remarks(self, epochs: int) -> list[str]:
         """What is shown in so many epochs, for the user; nothing of a dump without views."""
-        plan, numbers = self.dataset.reader.plan, self.choice.numbers
+        plan, numbers = self.dataset.base.reader.plan, self.choice.numbers
         if not plan.has_views:
             return []
         views = counted(len(numbers), "view")
@@ -74,14 +74,14 @@ class Showing:
         return every[chosen[every]]
 
 
-def showing(dataset: Dump, views: int | str | None) -> Showing:
+def showing(dataset: Trainable, views: int | str | None) -> Showing:
     """What `--views` asks for; None: all views in turn. Raises UsageError for views that the dump
     doesn't have."""
-    plan, folder = dataset.reader.plan, str(dataset.reader.folder)
+    plan, folder = dataset.base.reader.plan, str(dataset.base.reader.folder)
     if views is not None and not plan.has_views:
         raise no_views(views, folder, "--views")
     choice = choose_views(plan.views, TURN if views is None else views, folder, "--views")
-    return Showing(dataset, choice, dataset.reader.view_rows[: len(choice.numbers)])
+    return Showing(dataset, choice, dataset.base.reader.view_rows[: len(choice.numbers)])
 
 
 def _listed(numbers: list[int]) -> str:

@@ -4,6 +4,7 @@ N rows of a batch, C classes.
 """
 
 from collections import ChainMap
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from softlabels.students.recipe import Recipe
 from softlabels.students.result import TrainResult
 from softlabels.students.showing import showing
 from softlabels.students.softness import some_logits
+from softlabels.students.teaching import HeldOut, Teaching, mixture, one_dump
 from softlabels.students.trackers import joined_ranks
 from softlabels.system.progress import Progress
 from softlabels.targets.loading import load
@@ -38,7 +40,8 @@ from softlabels.targets.soft_dataset import Dump
 
 @verb(TrainOptions)
 def train(options: TrainOptions, progress: Progress) -> TrainResult:
-    """Train a student from a stored dump and write its checkpoint; no teacher is loaded.
+    """Train a student from a stored dump and write its checkpoint; no teacher is loaded. Several
+    dumps are one teacher by `mix`: a list of them, or a mapping from names.
 
     Raises UsageError, StoreError, SourceError, AlignmentError or TrainingError.
     """
@@ -52,39 +55,28 @@ def _train(
     options: TrainOptions, learned: Distillation, ranks: Ranks, progress: Progress
 ) -> TrainResult:
     augment = None if options.augment is None else parse_augment(options.augment)
-    folder = str(newest_dump()) if options.dump is None else options.dump
-    dataset = load(
-        folder,
-        source=options.source,
-        preprocess=options.preprocess,
-        keep=options.keep,
-        device=options.device if ranks.world == 1 else str(ranks.device),
-        cache=options.cache,
-        streaming=options.streaming,
-        shards=options.shards,
-        progress=progress,
-    )
-    assert isinstance(dataset, Dump), "one folder was named"
+    taught = _taught(options, ranks, progress)
+    dataset = taught.dataset
     views = showing(dataset, options.views)
     student = ModelChoice(options.student, options.weights, options.dropout, options.input_dropout)
-    labels = _labels_for(dataset, options.alpha, folder)
+    labels = _labels_for(dataset.base, options.alpha, taught.base_place)
     chosen = "" if options.dump else " (the newest complete dump)"
-    progress.say(f"from {folder}{chosen} {learned}")
+    progress.say(f"from {taught.title}{chosen} {learned}")
     some = some_logits(dataset)
     learned.check(some, labels is not None)
     how, begun = options.part(Tokenizing), None
-    if has_texts(dataset.examples):
-        plan = dataset.reader.plan
+    plan = dataset.base.reader.plan
+    if has_texts(dataset.base.examples):
         reading = begin_reading(student, plan.classes, how, options.seed, plan)
         begun, dataset = reading.begun, dataset.tokenized(reading.preprocess, progress)
-    elif (inputs := dataset.examples) is not None and is_by_name(inputs):
+    elif (inputs := dataset.base.examples) is not None and is_by_name(inputs):
         how.refuse_any(student.title, inputs.source.data)
         steps = inputs.preprocess
         reading = begin_on_columns(student, dataset.num_classes, inputs.source, steps, options.seed)
         begun = reading.begun
     else:
         how.refuse_any(f"--student {student.title}, over these inputs,")
-    examples: Any = dataset.examples
+    examples: Any = dataset.base.examples
     introduce(progress, examples, "from the dump" if options.preprocess is None else "")
     shown = None
     if augment is not None:
@@ -96,10 +88,9 @@ def _train(
     def loss(logits_NC: Tensor, batch: Batch, progress: float) -> Tensor:
         return learned.of(logits_NC, batch, progress, labels is not None)
 
-    plan = dataset.reader.plan
     for remark in views.remarks(options.epochs):
         progress.say(remark)
-    scored = None if labels is None else hidden(labels, dataset.reader.mixed)
+    scored = None if labels is None else hidden(labels, dataset.base.reader.mixed)
     if plan.mixing is not None and options.holdout:
         progress.say(
             f"warning: {plan.mixing} mixes inputs with any others of the data, so about "
@@ -118,7 +109,7 @@ def _train(
         "id_column": columns.id,
         "fingerprint": plan.source.fingerprint,
         "rows": len(views.inputs),
-        "dump": folder,
+        **taught.remembered,
         **(
             {"views": list(views.choice.numbers), "augment": plan.augment} if plan.has_views else {}
         ),
@@ -135,7 +126,7 @@ def _train(
         classes=plan.classes,
         class_names=dataset.class_names,
         data=data,
-        identity=dataset.identity,
+        identity=taught.identity,
         out=options.out,
         recipe=options.part(Recipe),
         options=options.plain,
@@ -160,6 +151,25 @@ def _train(
     in_blocks = dataset.order(options.shuffle).text != "full" and not examples.source.runs_code
     ahead = in_blocks or (shown or examples).reads_ahead
     return job.run(loss, take, order, remedy, progress, ahead)
+
+
+def _taught(options: TrainOptions, ranks: Ranks, progress: Progress) -> Teaching:
+    opened = partial(
+        load,
+        source=options.source,
+        preprocess=options.preprocess,
+        keep=options.keep,
+        device=options.device if ranks.world == 1 else str(ranks.device),
+        cache=options.cache,
+        streaming=options.streaming,
+        shards=options.shards,
+        progress=progress,
+    )
+    dumps: Any = options.dump  # a tuple of texts, or a mapping
+    if options.mix is None:
+        return one_dump(dumps or [str(newest_dump())], opened)
+    held, weights = options.part(HeldOut), options.mix_weights
+    return mixture(dumps, options.mix, weights, held, opened, progress, ranks.on_first)
 
 
 def _labels_for(dataset: Dump, alpha: float, folder: str) -> Labels | None:

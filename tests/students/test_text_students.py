@@ -123,6 +123,19 @@ def test_its_checkpoint_is_measured_and_is_a_teacher_on_another_machine(trained,
     np.testing.assert_allclose(stored, expected, atol=2e-5, rtol=1e-4)
 
 
+def test_teachers_of_texts_are_mixed(trained, tmp_path):
+    """One of them twice: its student, and the measures against it."""
+    folder = str(trained.place / "dump")
+    twice = {"one": folder, "two": folder}
+    result = softlabels.train(dump=twice, mix="prob", student=f"hf:{trained.place / 'small'}",
+                              out=str(tmp_path / "s.pt"), **FAST)  # fmt: skip
+    assert result.metrics["held_out"] == pytest.approx(trained.result.metrics["held_out"], rel=1e-3)
+    found = softlabels.evaluate(checkpoint=str(tmp_path / "s.pt"), holdout=True, against=twice,
+                                mix="prob")["against"]  # fmt: skip
+    for one in (found, *found["teachers"]):
+        assert one["kl"] == pytest.approx(result.metrics["held_out"]["kl"], rel=1e-4)
+
+
 def test_the_rows_that_training_held_out_and_those_of_a_dump(trained):
     measured = softlabels.evaluate(checkpoint=str(trained.place / "s.pt"), holdout=True,
                                    against=str(trained.place / "dump"))  # fmt: skip

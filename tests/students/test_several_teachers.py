@@ -1,0 +1,192 @@
+"""Students of several teachers: mixtures of dumps, weights given and fitted, what is refused."""
+
+import shutil
+
+import pytest
+import torch
+
+import softlabels
+from softlabels.errors import AlignmentError, UsageError
+from softlabels.targets.holdout import choose_rows
+from tests.conftest import Lines
+
+QUICK = {"student": "linear", "T": 4, "epochs": 2, "batch_size": 128, "lr": 1e-2}
+
+
+@pytest.fixture(scope="module")
+def place(made, tmp_path_factory):
+    """both/: the dumps vit and cnn of two teachers of digits, cnn the worse one and with its rows
+    in other shards, and begun, which is not complete."""
+    folder = tmp_path_factory.mktemp("several")
+    softlabels.fit(data="digits", model="linear", epochs=2, out=str(folder / "c.pt"))
+    shutil.copytree(made / "digits-t", folder / "both" / "vit")
+    softlabels.dump(teacher=str(folder / "c.pt"), shard_rows=400, out=str(folder / "both" / "cnn"))
+    shutil.copytree(folder / "both" / "cnn", folder / "both" / "begun")
+    (folder / "both" / "begun" / "softlabels.json").unlink()
+    return folder
+
+
+def both(place) -> list[str]:
+    return [str(place / "both" / name) for name in ("vit", "cnn")]
+
+
+def train(dump, out, **options):
+    heard = Lines()
+    words = QUICK | {"dump": dump, "out": str(out)} | options
+    return softlabels.train(progress=heard, **words), str(heard)
+
+
+def weights(path) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+@pytest.mark.parametrize("space", ["prob", "logit"])
+def test_a_student_learns_from_the_mixture(place, tmp_path, space):
+    """Its score on held-out rows is its KL with the mixture, computed here anew."""
+    result, said = train(both(place), tmp_path / "s.pt", mix=space, mix_weights="0.7,0.3")
+    assert f"from 0.7·vit + 0.3·cnn by {space} of " in said
+    data = result.checkpoint.data
+    assert data["mix"] == space
+    assert [(one["name"], one["weight"]) for one in data["teachers"]] == [
+        ("vit", 0.7), ("cnn", 0.3)
+    ]  # fmt: skip
+    found = softlabels.evaluate(
+        checkpoint=str(tmp_path / "s.pt"), holdout=True, against=both(place)[::-1], mix=space,
+        mix_weights={"vit": 7, "cnn": 3},
+    )  # fmt: skip
+    held = result.metrics["held_out"]
+    for name in ("kl", "agreement"):
+        assert found["against"][name] == pytest.approx(held[name], rel=1e-5)
+    model = torch.nn.Linear(64, 10)
+    weight, bias = weights(tmp_path / "s.pt").values()
+    model.load_state_dict({"weight": weight, "bias": bias})
+    dataset = softlabels.load({path[-3:]: path for path in both(place)}).mix(space, [0.7, 0.3])
+    batch = dataset.take(dataset.rows_of(held_ids(dataset)))
+    targets = batch["targets"].temper(1).probs()
+    log_p = model(batch["input"].flatten(1)).log_softmax(-1)
+    kl = (torch.xlogy(targets, targets) - targets * log_p).sum(-1).mean()
+    assert held["kl"] == pytest.approx(kl.item(), rel=1e-4)
+    assert [one["name"] for one in found["against"]["teachers"]] == ["cnn", "vit"]
+    alone = softlabels.evaluate(checkpoint=str(tmp_path / "s.pt"), holdout=True,
+                                against=both(place)[0])["against"]  # fmt: skip
+    assert found["against"]["teachers"][1]["kl"] == pytest.approx(alone["kl"])
+
+
+def held_ids(dataset):
+    _, held = choose_rows(len(dataset), None, holdout=0.1, rows=None, data_seed=0)
+    return dataset.ids[held]
+
+
+@pytest.mark.parametrize(
+    ("views", "options"),
+    [
+        (False, {"alpha": 0.5}),
+        (False, {"shards": "1-2", "shuffle": "blocks(64, 4)", "alpha": 1}),
+        (False, {"augment": "random_crop(8, 1)", "rows": 300}),
+        (True, {"views": "all", "epochs": 1}),
+        (True, {"views": 1, "preprocess": "upright|scale(200)"}),
+    ],
+)
+def test_one_dump_twice_is_that_dump(place, views_folder, tmp_path, views, options):
+    """A mixture of one teacher with itself trains what the dump alone does, whatever is asked."""
+    folder = str(views_folder) if views else both(place)[0]
+    mixing = {"mix": "logit", "mix_weights": [0.25, 0.75]}
+    two, _ = train({"a": folder, "b": folder}, tmp_path / "two.pt", **mixing, **options)
+    one, _ = train(folder, tmp_path / "one.pt", **options)
+    for name, weight in one.checkpoint.state_dict.items():
+        torch.testing.assert_close(two.checkpoint.state_dict[name], weight, atol=1e-5, rtol=1e-4)
+    for name, value in one.metrics["held_out"].items():
+        assert two.metrics["held_out"][name] == pytest.approx(value, rel=1e-3, abs=1e-6), name
+
+
+def test_weights_are_fitted_on_the_rows_that_are_held_out(place, tmp_path):
+    result, said = train(str(place / "both"), tmp_path / "s.pt", mix="prob", mix_weights="fit",
+                         holdout=0.3, data_seed=5)  # fmt: skip
+    assert "begun in " in said, "what is not complete is said"
+    assert "weights fitted on 360 held-out rows: " in said
+    loaded = softlabels.load({path[-3:]: path for path in both(place)[::-1]}, inputs=False)
+    fitted = loaded.fit_weights("prob", holdout=0.3, data_seed=5).weights
+    found = {one["name"]: one["weight"] for one in result.checkpoint.data["teachers"]}
+    assert found == pytest.approx(fitted, abs=1e-4)
+    for refused, words in (
+        ({"holdout": 0}, "--mix-weights fit .* and --holdout is 0"),
+        ({"holdout": 0.005}, "weights are fitted on held-out rows with labels"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            train(both(place), tmp_path / "n.pt", mix="prob", mix_weights="fit", **refused)
+
+
+def test_a_training_goes_on_with_the_same_mixture_alone(place, tmp_path):
+    """Wherever the dumps lie; other weights, another space or other dumps are other targets."""
+    words = {"mix": "prob", "mix_weights": [0.7, 0.3]}
+    first, _ = train(both(place), tmp_path / "s.pt", **words)
+    moved = tmp_path / "moved"
+    shutil.copytree(place / "both", moved / "here")
+    there = [str(moved / "here" / name) for name in ("vit", "cnn")]
+    again, said = train(there, tmp_path / "s.pt", resume=True, **words)
+    assert "is complete; nothing is left to do" in said
+    assert again.metrics == first.metrics
+    for change in (
+        {"mix_weights": [0.6, 0.4]},
+        {"mix": "logit"},
+        {"dump": there[::-1]},
+        {"dump": there[0], "mix": None, "mix_weights": None},
+    ):
+        with pytest.raises(UsageError, match="is complete, and was made otherwise"):
+            train(**({"dump": there, "out": tmp_path / "s.pt", "resume": True} | words | change))
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "words"),
+    [
+        (["vit", "cnn"], {}, r"dump names 2 dumps, .*vit, .*cnn; say how .* --mix prob"),
+        (["vit"], {"mix": "prob"}, r"--mix is 'prob', and there is one dump, .*vit; name two"),
+        ([], {"mix": "prob"}, "--mix is 'prob', and no dump is named; name two or more"),
+        (["vit"], {"mix_weights": "0.7,0.3"}, "--mix-weights is '0.7,0.3', and nothing is mixed"),
+        ([""], {}, r"both.* is no dump and holds 2 dumps, cnn, vit: name one, or .* --mix prob"),
+        (["vit", "cnn"], {"mix": "prob", "weights": "0.7,0.3"},
+         "--weights is '0.7,0.3', and names what the student starts from.* --mix-weights 0.7,0.3"),
+        (["vit", "cnn"], {"mix": "prob", "mix_weights": [1, 2, 3]}, "3 weights; there are 2 teach"),
+        (["vit", "cnn"], {"mix": "prob", "mix_weights": [1, -1]}, "weights are finite numbers of"),
+        (["vit", "cnn"], {"mix": "mean"}, "--mix is 'mean'; use prob or logit"),
+    ],
+)  # fmt: skip
+def test_what_can_not_be_mixed_is_refused(place, tmp_path, names, options, words):
+    dumps = [str(place / "both" / name) for name in names]
+    with pytest.raises(UsageError, match=words):
+        train(dumps, tmp_path / "s.pt", **options)
+    assert not (tmp_path / "s.pt").exists()
+
+
+def test_the_command_line_and_yaml_name_several(place, tmp_path, cli):
+    (tmp_path / "t.yaml").write_text(
+        f"dump: [{', '.join(both(place))}]\nmix: logit\nmix_weights: [3, 1]\nepochs: 1\n"
+        "student: linear\n"
+    )
+    done = cli("train", "--config", "t.yaml")
+    assert "from 0.75·vit + 0.25·cnn by logit" in done.err
+
+
+def test_measures_of_a_mixture_are_lines(place, tmp_path):
+    train(both(place), tmp_path / "s.pt", mix="prob")
+    words = {"checkpoint": str(tmp_path / "s.pt"), "labels": False}
+    found = softlabels.evaluate(**words, against=place / "both", mix="prob")
+    assert found.lines[0].startswith("against 0.5·cnn + 0.5·vit by prob of ")
+    assert [line.split(":")[0] for line in found.lines[1:]] == [
+        "  cnn, weight 0.5", "  vit, weight 0.5"
+    ]  # fmt: skip
+    assert "against vit, kl" in found._repr_html_()
+    heard = Lines()
+    fitted = softlabels.evaluate(**words, against=both(place), mix="logit", mix_weights="fit",
+                                 progress=heard)["against"]  # fmt: skip
+    assert "weights fitted on 120 held-out rows" in str(heard)
+    assert sum(one["weight"] for one in fitted["teachers"]) == pytest.approx(1)
+    with pytest.raises(UsageError, match="--against names 2 dumps"):
+        softlabels.evaluate(**words, against=both(place))
+
+
+def test_held_out_rows_need_one_of_the_dumps_that_were_learned_from(place, tmp_path):
+    train(both(place), tmp_path / "s.pt", mix="prob")
+    with pytest.raises(AlignmentError, match=r"is not the dump that .* learned from"):
+        softlabels.evaluate(checkpoint=str(tmp_path / "s.pt"), holdout=True,
+                            against=both(place)[1])  # fmt: skip
