@@ -235,6 +235,18 @@ def test_students_at_once_have_the_losses_of_each_alone(word):
     torch.testing.assert_close(same, torch.stack(each), check_dtype=False)
 
 
+@pytest.mark.parametrize("word", WORDS)
+def test_temperatures_and_shares_may_lie_on_another_device_than_the_logits(word):
+    """`meta` stands for an accelerator: it too refuses to mix devices."""
+    stack, teacher = torch.zeros(2, 3, 4, device="meta"), torch.zeros(3, 4, device="meta")
+    labels, weight = torch.zeros(3, device="meta").long(), torch.ones(3, device="meta")
+    loss = softlabels.find_loss(word)(
+        stack, DenseLogits(teacher), labels, T=torch.ones(2, 1), alpha=torch.tensor([0.5, 1.0]),
+        partner_labels=labels, mix_weight=weight,
+    )  # fmt: skip
+    assert (loss.device.type, loss.shape) == ("meta", (2,))
+
+
 @pytest.mark.parametrize("word", ["kd", "reverse_kl", "js", "dkd"])
 def test_a_temperature_for_each_position(word):
     z, s = (torch.from_numpy(x) for x in pair(8, 3, 4))
@@ -488,6 +500,10 @@ def test_what_every_loss_refuses(word):
         ({"teacher_logits": {"a": z, "b": z}}, UsageError, r"those of 2 dumps, by name; .*'a'"),
         ({"teacher_logits": z[:3]}, UsageError, "4 rows and the targets of 3"),
         ({"teacher_logits": z[:, :4]}, UsageError, "4 classes; build the student with as many"),
+        ({"teacher_logits": DenseLogits(z).temper(2)}, UsageError, "soft targets, a DenseTargets"),
+        ({"teacher_logits": z.numpy()}, UsageError, "no logits, a ndarray; give batch"),
+        ({"teacher_logits": {"targets": z}}, UsageError, "no logits, a dict; give batch"),
+        ({"student_logits": {"logits": s}}, UsageError, "are a dict; .* such as outputs.logits"),
         ({"student_logits": s[0]}, UsageError, r"shape \[5\]; expected are \[M, C\]"),
         ({"T": 0}, UsageError, "T is 0"),
         ({"T": torch.ones(2)}, UsageError, r"T has the shape \[2\]"),

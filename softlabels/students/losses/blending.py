@@ -86,9 +86,9 @@ def blend(
 
     Its arguments and errors are those of `kd_loss`.
     """
-    alpha = check_alpha(alpha, student_MC)
     teacher = as_logits(teacher)
     check_shape(student_MC, teacher)
+    alpha = check_alpha(alpha, student_MC)
     soft = teacher.temper(T)
     check_teacher(part, teacher, soft)
     hard = None if labels is None else HardLabels.of(labels, partner_labels, mix_weight)

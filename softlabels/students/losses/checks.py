@@ -69,6 +69,11 @@ def check_unlabelled(part: SoftPart, teacher: Logits, alpha: float | Tensor) -> 
 
 def check_shape(student_logits_MC: Tensor, teacher: Logits) -> None:
     """Raises UsageError where a student's logits are not [M, C], or [S, M, C], of these targets."""
+    if not isinstance(student_logits_MC, Tensor):
+        raise UsageError(
+            f"the student's logits are a {type(student_logits_MC).__name__}; give the tensor in "
+            f"it, such as outputs.logits"
+        )
     shape = tuple(student_logits_MC.shape)
     if len(shape) not in (2, 3):
         raise UsageError(
@@ -88,14 +93,22 @@ def check_shape(student_logits_MC: Tensor, teacher: Logits) -> None:
 
 
 def as_logits(teacher: Logits | Tensor) -> Logits:
-    """Raises UsageError for a tensor of another shape, and for the targets of several dumps;
-    LogitsError for probabilities."""
-    if isinstance(teacher, Mapping):
+    """Raises UsageError for a tensor of another shape, for the targets of several dumps and for
+    what is no logits; LogitsError for probabilities."""
+    if isinstance(teacher, Tensor):
+        return _wrapped(teacher)
+    if isinstance(teacher, Mapping) and "targets" not in teacher:
         raise UsageError(
             f"the targets are those of {counted(len(teacher), 'dump')}, by name; choose one, such "
             f'as batch["targets"][{next(iter(teacher), "")!r}], or mix them'
         )
-    return _wrapped(teacher) if isinstance(teacher, Tensor) else teacher
+    if not hasattr(teacher, "temper"):
+        what = "soft targets" if isinstance(teacher, SoftTargets) else "no logits"
+        raise UsageError(
+            f"the teacher's logits are {what}, a {type(teacher).__name__}; give "
+            f'batch["targets"], or a tensor of raw logits, which the loss tempers itself'
+        )
+    return teacher
 
 
 def _wrapped(teacher_logits_MC: Tensor) -> Logits:
