@@ -6,9 +6,8 @@ M positions, C classes, S students at once.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from softlabels.errors import UsageError
 from softlabels.soft_targets import Link, working
@@ -78,11 +77,15 @@ def hard_loss(logits_MC: Tensor, labels_M: Tensor, weight_M: Tensor | None = Non
     """Cross-entropy with hard labels, a scalar, or [S] for logits [S, M, C]; positions with label
     −1 count as 0. weight: by which each position's is multiplied."""
     if logits_MC.dim() == 3:
-        return torch.stack([hard_loss(one_MC, labels_M, weight_M) for one_MC in logits_MC])
+        loss_SM = cross_entropy(
+            working(logits_MC).flatten(0, 1),
+            labels_M.expand(logits_MC.shape[:2]).flatten(),
+            ignore_index=-1,
+            reduction="none",
+        ).view(logits_MC.shape[:2])
+        return (loss_SM if weight_M is None else loss_SM * weight_M).mean(-1)
     how = "sum" if weight_M is None else "none"
-    loss_M = torch.nn.functional.cross_entropy(
-        working(logits_MC), labels_M, ignore_index=-1, reduction=how
-    )
+    loss_M = cross_entropy(working(logits_MC), labels_M, ignore_index=-1, reduction=how)
     summed = loss_M if weight_M is None else (loss_M * weight_M).sum()
     return summed / len(labels_M)
 
