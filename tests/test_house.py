@@ -109,6 +109,12 @@ classes rows
 survey
 info figures card
 """,
+    "students.stack": """
+layers adamw
+optimization judging
+trainer
+running
+""",
     "students.losses": """
 hard
 part

@@ -3,10 +3,11 @@
 N rows of a batch; M scored positions of them, C classes.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from softlabels.inputs.views.mixing import PARTNER_LABEL, WEIGHT
@@ -35,12 +36,7 @@ class Distillation:
     alpha: float
 
     def __str__(self) -> str:
-        T = f"{self.T:g}" if isinstance(self.T, float) else str(self.T)
-        words = [f"T={T}"] if self.loss.part.has_T else []
-        words.append(f"alpha={self.alpha:g}")
-        if str(self.loss) != "kd":
-            words.append(f"loss {self.loss}")
-        return f"at {', '.join(words)}"
+        return said([self])
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -79,19 +75,53 @@ class Distillation:
     ) -> Tensor:
         """The mean over the positions of a batch. labelled: whether its hard labels count;
         progress: of the training, from 0 to 1."""
-        hard = for_each_position(batch["label"], batch) if labelled else None
-        mixed_with: dict[str, Tensor] = {}
-        if hard is not None and PARTNER_LABEL in batch and WEIGHT in batch:
-            mixed_with["partner_labels"] = for_each_position(batch[PARTNER_LABEL], batch)
-            mixed_with["mix_weight"] = for_each_position(batch[WEIGHT], batch)
-        return self.loss(
-            for_each_position(logits_NC, batch),
-            batch["targets"],
-            hard,
-            T=self.T if isinstance(self.T, float) else self.T(progress),
-            alpha=self.alpha,
-            **mixed_with,
-        )
+        logits_MC = for_each_position(logits_NC, batch)
+        hard = hard_labels(batch) if labelled else {}
+        return self.loss(logits_MC, batch["targets"], T=self.at(progress), alpha=self.alpha, **hard)
+
+    def at(self, progress: float) -> float:
+        """T, when training is as far as this, from 0 to 1."""
+        return self.T if isinstance(self.T, float) else self.T(progress)
+
+
+def stacked_loss(
+    learned: Sequence[Distillation],
+    logits_SMC: Tensor,
+    batch: Mapping[str, Any],
+    progress: float,
+    labelled: bool,
+) -> Tensor:
+    """`Distillation.of` for S students whose loss has one name, [S]. Rows are positions."""
+    # on the CPU, where they are checked without waiting for an accelerator
+    T_S1 = torch.tensor([[one.at(progress)] for one in learned])
+    alpha_S = torch.tensor([one.alpha for one in learned])
+    hard = hard_labels(batch) if labelled else {}
+    return learned[0].loss(logits_SMC, batch["targets"], T=T_S1, alpha=alpha_S, **hard)
+
+
+def hard_labels(batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The labels of each position, by the names that a loss gives them; of mixed inputs also those
+    of their partners."""
+    labels = {"labels": for_each_position(batch["label"], batch)}
+    if PARTNER_LABEL in batch and WEIGHT in batch:
+        labels["partner_labels"] = for_each_position(batch[PARTNER_LABEL], batch)
+        labels["mix_weight"] = for_each_position(batch[WEIGHT], batch)
+    return labels
+
+
+def said(learned: Sequence[Distillation]) -> str:
+    """What a student learns, or several of one loss, in words."""
+
+    def listed(values: Iterable[float | Schedule]) -> str:
+        texts = [f"{one:g}" if isinstance(one, float | int) else str(one) for one in values]
+        return " | ".join(dict.fromkeys(texts))
+
+    loss = learned[0].loss
+    words = [f"T={listed(one.T for one in learned)}"] if loss.part.has_T else []
+    words.append(f"alpha={listed(one.alpha for one in learned)}")
+    if str(loss) != "kd":
+        words.append(f"loss {loss}")
+    return f"at {', '.join(words)}"
 
 
 def distillation(loss: str, T: float | str, alpha: float) -> Distillation:

@@ -4,6 +4,8 @@ N rows of a batch, C classes.
 """
 
 from collections import ChainMap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,7 +23,7 @@ from softlabels.models.starting import ModelChoice
 from softlabels.options import TrainOptions, verb
 from softlabels.places.newest import newest_dump
 from softlabels.students.augmenting import augmented_dump, take_augmented
-from softlabels.students.distilling import Distillation, distillation
+from softlabels.students.distilling import Distillation, distillation, said
 from softlabels.students.job import Job
 from softlabels.students.optimization import Batch
 from softlabels.students.origins import place_of
@@ -48,22 +50,51 @@ def train(options: TrainOptions, progress: Progress) -> TrainResult:
     learned = distillation(options.loss, options.T, options.alpha)
     ranks = joined_ranks(options.device, options.precision, options.log_with, options.out)
     with ranks.together():
-        return _train(options, learned, ranks, progress)
+        return prepare(options, [learned], ranks, progress).run(learned, progress)
 
 
-def _train(
-    options: TrainOptions, learned: Distillation, ranks: Ranks, progress: Progress
-) -> TrainResult:
+@dataclass(frozen=True)
+class Prepared:
+    """A training whose data are open, for any student of these data.
+
+    labelled: whether hard labels count
+    take, order, ahead: as of `Task`
+    """
+
+    job: Job
+    labelled: bool
+    take: Callable[[np.ndarray, int, torch.device], Batch]
+    order: Callable[[np.ndarray, int], np.ndarray]
+    ahead: bool
+
+    def run(self, learned: Distillation, progress: Progress) -> TrainResult:
+        """Train the job's student."""
+
+        def loss(logits_NC: Tensor, batch: Batch, progress: float) -> Tensor:
+            return learned.of(logits_NC, batch, progress, self.labelled)
+
+        remedy = learned.too_far or self.job.recipe.remedy
+        return self.job.run(loss, self.take, self.order, remedy, progress, self.ahead)
+
+
+def prepare(
+    options: TrainOptions, learned: Sequence[Distillation], ranks: Ranks, progress: Progress
+) -> Prepared:
+    """Open what a student learns from, or what several do, and say what there is to say of it.
+    Raises the errors of `train`.
+
+    learned: by the student, or by each of several, of one loss
+    """
     augment = None if options.augment is None else parse_augment(options.augment)
     taught = _taught(options, ranks, progress)
     dataset = taught.dataset
     views = showing(dataset, options.views)
     student = ModelChoice(options.student, options.weights, options.dropout, options.input_dropout)
-    labels = _labels_for(dataset.base, options.alpha, taught.base_place)
+    labels = _labels_for(dataset.base, min(one.alpha for one in learned), taught.base_place)
     chosen = "" if options.dump else " (the newest complete dump)"
-    progress.say(f"from {taught.title}{chosen} {learned}")
+    progress.say(f"from {taught.title}{chosen} {said(learned)}")
     some = some_logits(dataset)
-    learned.check(some, labels is not None)
+    learned[0].check(some, labels is not None)
     how, begun = options.part(Tokenizing), None
     plan = dataset.base.reader.plan
     if has_texts(dataset.base.examples):
@@ -81,13 +112,8 @@ def _train(
     shown = None
     if augment is not None:
         shown = augmented_dump(dataset, augment, options.data_seed, progress)
-    remedy = learned.too_far or options.part(Recipe).remedy
-    for remark in learned.remarks(some):
+    for remark in dict.fromkeys(remark for one in learned for remark in one.remarks(some)):
         progress.say(remark)
-
-    def loss(logits_NC: Tensor, batch: Batch, progress: float) -> Tensor:
-        return learned.of(logits_NC, batch, progress, labels is not None)
-
     for remark in views.remarks(options.epochs):
         progress.say(remark)
     scored = None if labels is None else hidden(labels, dataset.base.reader.mixed)
@@ -150,7 +176,7 @@ def _train(
     # A live source's code may draw from the generators that the training step draws from.
     in_blocks = dataset.order(options.shuffle).text != "full" and not examples.source.runs_code
     ahead = in_blocks or (shown or examples).reads_ahead
-    return job.run(loss, take, order, remedy, progress, ahead)
+    return Prepared(job, labels is not None, take, order, ahead)
 
 
 def _taught(options: TrainOptions, ranks: Ranks, progress: Progress) -> Teaching:

@@ -1,0 +1,179 @@
+"""Several students of a job, trained as one stack: each ends as `Job.run` alone would end it.
+
+S students.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from softlabels.inputs.examples import Examples
+from softlabels.inputs.label_lists import LabelLists
+from softlabels.models.checkpoint import Checkpoint
+from softlabels.models.specs import MLP, is_own
+from softlabels.models.starting import ModelChoice
+from softlabels.students.building import Built, build, built_by
+from softlabels.students.distilling import Distillation, stacked_loss
+from softlabels.students.history import History
+from softlabels.students.job import Job
+from softlabels.students.optimization import Batch
+from softlabels.students.recipe import Recipe
+from softlabels.students.resuming import check_out
+from softlabels.students.stack.judging import StackJudge
+from softlabels.students.stack.layers import StackedMLP
+from softlabels.students.stack.trainer import StackTask, StackTrainer
+from softlabels.students.state_file import StateFile
+from softlabels.students.task import Outcome, seed_everything, smallest_share
+from softlabels.system.local_files import sweep_partials
+from softlabels.system.progress import Progress
+
+STACKED = ("linear", "mlp")  # families
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What a student of a stack has of its own: `train`'s options, as it would be trained alone.
+
+    options: all of them as plain values, for its checkpoint
+    """
+
+    learned: Distillation
+    recipe: Recipe
+    options: dict[str, Any]
+    out: str
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all students of a stack learn from: `Job` and what `Job.run` is given.
+
+    labelled: whether hard labels count
+    """
+
+    job: Job
+    labelled: bool
+    take: Callable[[np.ndarray, int, torch.device], Batch]
+    order: Callable[[np.ndarray, int], np.ndarray]
+    ahead: bool
+
+
+def can_stack(job: Job) -> bool:
+    """Whether such students can be trained as a stack: perceptrons by name, over inputs that are
+    one tensor, with one label a row, in this process alone."""
+    name, recipe, examples = job.model.model, job.recipe, job.examples
+    is_perceptron = isinstance(name, str) and is_own(name) and name.partition(":")[0] in STACKED
+    return (
+        is_perceptron
+        and isinstance(examples, Examples)
+        and isinstance(examples.sample(1), Tensor)
+        and not isinstance(job.labels, LabelLists)
+        and job.ranks.world == 1
+        and recipe.precision != "fp16"  # has a loss scale, which is one for all
+        and not recipe.compile
+    )
+
+
+def train_stack(
+    shared: Shared, learners: Sequence[Learner], place: str, progress: Progress
+) -> list[Checkpoint | str]:
+    """Train them and write the checkpoint of each, and its history beside it. Returns for each the
+    checkpoint, or why it has none.
+
+    learners: students of the job's model, which `can_stack`; of their recipes only what is in
+        `optimization.OWN` differs
+    place: `PLACE.state` is the state from which an unfinished training goes on; removed at the end
+
+    Raises the errors of `train`, but those about a loss that is no number.
+    """
+    job = shared.job
+    jobs = [
+        replace(job, recipe=one.recipe, options=one.options, out=one.out, model=_model(job, one))
+        for one in learners
+    ]
+    for one in learners:
+        check_out(one.out)
+    kept, held = job.chosen
+    rows = np.sort(job.each[:, kept].ravel()), job.inputs[held]
+    assert isinstance(job.examples, Examples), "can_stack says so"
+    job.examples.only(np.concatenate(rows))
+    built, stack = _stacked(jobs, len(rows[0]))
+    facts: dict[str, Any] = {
+        str(number): one.facts(built.student) for number, one in enumerate(jobs)
+    }
+    learned = [one.learned for one in learners]
+
+    def loss(logits_SNC: Tensor, batch: Batch, progress: float) -> Tensor:
+        return stacked_loss(learned, logits_SNC, batch, progress, shared.labelled)
+
+    task = StackTask(
+        order=shared.order,
+        take=shared.take,
+        loss=loss,
+        judge=StackJudge(job.judge),
+        rows=rows,
+        settle=lambda: None if job.teacher is None else job.teacher.settle(),
+        ahead=shared.ahead,
+        views_in=job.views_in,
+    )
+    file = StateFile(place, facts)
+    recipes = [one.recipe for one in learners]
+    outcomes = StackTrainer(stack, task, recipes, file, progress).run()
+    ends = [
+        outcome if isinstance(outcome, str) else _end(one, built, outcome, rows[1])
+        for one, outcome in zip(jobs, outcomes, strict=True)
+    ]
+    file.remove()
+    sweep_partials(file.path)
+    return ends
+
+
+def _model(job: Job, learner: Learner) -> ModelChoice:
+    recipe = learner.recipe
+    return replace(job.model, dropout=recipe.dropout, input_dropout=recipe.input_dropout)
+
+
+def _stacked(jobs: Sequence[Job], rows: int) -> tuple[Built, StackedMLP]:
+    """The first student, tried as `train` tries it, and all of them as one; each is drawn by its
+    seed, and so is its dropout from there on."""
+    first, device = jobs[0], jobs[0].ranks.device
+    recipe, examples = first.recipe, first.examples
+    share = smallest_share(rows, recipe.batch_size, 1, recipe.accumulate)
+    modules: list[MLP] = []
+    generators = []
+    for job in jobs:
+        seed_everything(job.recipe.seed)
+        module = built_by(job.model, examples.input_shape, job.classes).module
+        assert isinstance(module, MLP), "can_stack says so"
+        modules.append(module)
+        generators.append(_generator(device, job.recipe.seed))
+    stack = StackedMLP(modules, generators, device)
+    begun = built_by(first.model, examples.input_shape, job.classes)
+    built = build(first.model, begun, examples, job.classes, recipe.precision, share, first.ranks)
+    return built, stack
+
+
+def _generator(device: torch.device, seed: int) -> torch.Generator:
+    """Of the draws after the weights. Only a CPU goes on where the weights have ended."""
+    generator = torch.Generator(device)
+    if device.type == "cpu":
+        generator.set_state(torch.get_rng_state())
+    else:
+        generator.manual_seed(seed)
+    return generator
+
+
+def _end(job: Job, built: Built, outcome: Outcome, held: np.ndarray) -> Checkpoint:
+    """Measure the chosen weights as `train` does, and write them."""
+    module: nn.Module = built.student.model
+    module.load_state_dict(outcome.state_dict)
+    if len(held):
+        _, measures = job.judge.measure(built.student, held)
+        outcome.history[outcome.epoch - 1]["held_out"] = measures
+    checkpoint = job.checkpoint(built.student, built.begun, outcome)
+    checkpoint.save(job.out)
+    History(job.out).add(outcome.history)
+    return checkpoint
