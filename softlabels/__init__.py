@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         mse_loss,
         reverse_kl_loss,
         standardised_kd_loss,
+        sweep,
         train,
     )
     from softlabels.targets import SoftDataset, TimmLoader, examples, load, with_soft_targets
@@ -68,6 +69,7 @@ __all__ = [
     "reverse_kl_loss",
     "show",
     "standardised_kd_loss",
+    "sweep",
     "temperature_schedule",
     "train",
     "verify",
@@ -85,7 +87,8 @@ _HOMES = {
     "soft_targets": ["SoftTargets"],
     "students": [
         "dist_loss", "dkd_loss", "evaluate", "export", "find_loss", "fit", "js_loss", "kd_loss",
-        "mse_loss", "reverse_kl_loss", "standardised_kd_loss", "train",
+        "mse_loss", "reverse_kl_loss", "standardised_kd_loss", "sweep",
+        "train",
     ],
     "targets": ["SoftDataset", "TimmLoader", "examples", "load", "with_soft_targets"],
     "teachers": ["Teacher"],

@@ -15,6 +15,7 @@ COMMANDS = {
     "dump": (app.dump, known.DumpOptions),
     "plan": (app.plan, known.PlanOptions),
     "train": (app.train, known.TrainOptions),
+    "sweep": (app.sweep, known.SweepOptions),
     "eval": (app.eval_, known.EvalOptions),
     "export": (exchange.export, known.ExportOptions),
     "ls": (app.ls, known.LsOptions),
@@ -56,7 +57,7 @@ def row(options: type, field) -> str:
     name = field.name.upper() if field.metadata["positional"] else flag
     value = field.default
     if isinstance(value, tuple):
-        value = ", ".join(f"{one:g}" for one in value) or None
+        value = ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value) or None
     default = "required" if value is MISSING else "" if value is None else f"`{value}`"
     return f"| `{name}` | {default} | {described(options, field).replace('|', chr(92) + '|')} |"
 

@@ -109,6 +109,11 @@ classes rows
 survey
 info figures card
 """,
+    "students.sweeps": """
+grid
+results
+figure
+""",
     "students.stack": """
 layers adamw
 optimization judging
@@ -263,7 +268,7 @@ def test_public_names_are_pinned():
         "__version__", "dist_loss", "dkd_loss", "dump", "evaluate", "examples", "export",
         "find_loss", "fit", "import_logits", "info", "js_loss", "kd_loss", "list_dumps", "load",
         "mse_loss", "plan", "pull", "push", "reverse_kl_loss", "show", "standardised_kd_loss",
-        "temperature_schedule", "train", "verify", "with_soft_targets",
+        "sweep", "temperature_schedule", "train", "verify", "with_soft_targets",
     ]  # fmt: skip
     for name in softlabels.__all__:
         assert getattr(softlabels, name) is not None

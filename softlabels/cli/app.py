@@ -23,6 +23,7 @@ from softlabels.options import (
     LsOptions,
     PlanOptions,
     ShowOptions,
+    SweepOptions,
     TrainOptions,
     VerifyOptions,
 )
@@ -124,6 +125,23 @@ def train(terminal: Terminal, options: TrainOptions) -> None:
     result = terminal.run(softlabels.train, options)
     if result.rank == 0:
         terminal.result(_trained(result, terminal.took), {"out": result.out, **result.metrics})
+
+
+@command(SweepOptions)
+def sweep(terminal: Terminal, options: SweepOptions) -> None:
+    """Train students at every combination of settings, and from hard labels alone; compare them.
+
+    A table and a plot of held-out errors, all students, and the best one as best.pt. Students of
+    one shape, linear or mlp, are trained together.
+
+    Examples:
+
+    - `softlabels sweep --T 1 --T 2 --T 4 --T 8 --student mlp:30x30 --seeds 5`
+    - `softlabels sweep data/digits-t --alpha 0.5 --alpha 0.9 --lr 1e-3 --lr 3e-3 --out data/sweep`
+    - `softlabels sweep data/digits-t --out data/sweep --resume`
+    """
+    result = terminal.run(softlabels.sweep, options)
+    terminal.result(f"{result.text}\n{terminal.took}", result.as_json)
 
 
 @command(EvalOptions)

@@ -12,6 +12,7 @@ from softlabels.options.option import Options, flag_of, make_options
 from softlabels.options.publishing import PullOptions, PushOptions
 from softlabels.options.source import SourceOptions
 from softlabels.options.students import EvalOptions, FitOptions, TrainingOptions, TrainOptions
+from softlabels.options.sweep import SweepOptions
 from softlabels.options.verb import verb
 from softlabels.options.verification import VerifyOptions
 
@@ -31,6 +32,7 @@ __all__ = [
     "PushOptions",
     "ShowOptions",
     "SourceOptions",
+    "SweepOptions",
     "TrainOptions",
     "TrainingOptions",
     "VerifyOptions",

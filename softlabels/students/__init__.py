@@ -13,6 +13,7 @@ from softlabels.students.losses import (
     reverse_kl_loss,
     standardised_kd_loss,
 )
+from softlabels.students.sweeping import sweep
 from softlabels.students.training import train
 
 __all__ = [
@@ -27,5 +28,6 @@ __all__ = [
     "mse_loss",
     "reverse_kl_loss",
     "standardised_kd_loss",
+    "sweep",
     "train",
 ]

@@ -109,6 +109,7 @@ def train_stack(
     def loss(logits_SNC: Tensor, batch: Batch, progress: float) -> Tensor:
         return stacked_loss(learned, logits_SNC, batch, progress, shared.labelled)
 
+    job.say(rows, built, progress)
     task = StackTask(
         order=shared.order,
         take=shared.take,

@@ -1,0 +1,210 @@
+"""The verb `sweep`: students at every combination of settings, whose data are opened once."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from softlabels.errors import MissingExtra, TrainingError, UsageError
+from softlabels.inputs.label_lists import LabelLists
+from softlabels.models.checkpoint import Checkpoint
+from softlabels.options import SweepOptions, TrainOptions, verb
+from softlabels.soft_targets import check_temperature
+from softlabels.students.building import built_by
+from softlabels.students.distilling import Distillation, distillation
+from softlabels.students.job import Job
+from softlabels.students.ranks import Ranks
+from softlabels.students.recipe import Recipe
+from softlabels.students.resuming import FREE, facts_of, finished
+from softlabels.students.stack.running import Learner, Shared, can_stack, train_stack
+from softlabels.students.sweeps.figure import draw
+from softlabels.students.sweeps.grid import Setting, Trial, settings_of
+from softlabels.students.sweeps.results import Ended, Measure, SweepResult
+from softlabels.students.trackers import joined_ranks
+from softlabels.students.training import Prepared, prepare
+from softlabels.system.humanize import counted, json_text
+from softlabels.system.local_files import appearing
+from softlabels.system.progress import Progress
+
+STUDENTS, TABLE, RECORD, BEST, PLOT = (
+    "students", "results.parquet", "results.json", "best.pt", "results.png"
+)  # fmt: skip
+STACK_BYTES = 1 << 30  # of all that a stack keeps of its parameters
+COPIES = 6  # weights, gradients, two means of AdamW, the best epoch, an average
+
+
+@verb(SweepOptions)
+def sweep(options: SweepOptions, progress: Progress) -> SweepResult:
+    """Train a student at every combination of T, alpha, student, lr and weight decay, each with
+    every seed, and from hard labels alone; compare them on the held-out rows. Writes a checkpoint
+    of each, a table as Parquet and JSON, a plot, and the best student as best.pt.
+
+    Raises the errors of `train`.
+    """
+    for T in options.T:
+        check_temperature(T)
+    ranks = joined_ranks(options.device, options.precision, (), options.out)
+    if ranks.world > 1:
+        raise UsageError(
+            f"a sweep runs in one process, and here are {ranks.world}; start it without torchrun"
+        )
+    folder = _folder(options)
+    return _Sweep(options, folder, ranks, progress).run()
+
+
+def learned_of(training: TrainOptions) -> Distillation:
+    return distillation(training.loss, training.T, training.alpha)
+
+
+def _folder(options: SweepOptions) -> Path:
+    folder = Path(options.out)
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--out is {options.out}, a file; a sweep writes a folder")
+    if not options.resume and any(path.is_file() for path in folder.rglob("*")):
+        raise UsageError(
+            f"--out is {options.out}, which is not empty. Add --resume to go on with the sweep in "
+            f"it, or choose another folder"
+        )
+    return folder
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    options: SweepOptions
+    folder: Path
+    ranks: Ranks
+    progress: Progress
+
+    def run(self) -> SweepResult:
+        settings = self._settings(with_hard=False)
+        trained = [self._training(Trial(setting, self.options.seed)) for setting in settings]
+        learned = [learned_of(one) for one in trained]
+        ready = prepare(trained[0], learned, self.ranks, self.progress)
+        if ready.job.labels is None:
+            self.progress.say("the dump has no labels, so there are no students of hard labels")
+        else:
+            settings = self._settings(with_hard=True)
+        seeds = range(self.options.seed, self.options.seed + self.options.seeds)
+        trials = [Trial(setting, seed) for setting in settings for seed in seeds]
+        self.progress.say(
+            f"{counted(len(trials), 'student')}: {counted(len(settings), 'setting')}, each with "
+            f"{counted(len(seeds), 'seed')}"
+        )
+        ended: dict[Trial, Ended] = {}
+        for of_spec in self._each_student(ready):
+            spec = of_spec.job.model.model
+            own = [trial for trial in trials if trial.setting.student == spec]
+            train = self._together if can_stack(of_spec.job) else self._one_by_one
+            ended |= {one.trial: one for one in train(of_spec, own)}
+        return self._written(ready.job, [ended[trial] for trial in trials])
+
+    def _each_student(self, ready: Prepared) -> list[Prepared]:
+        """The training of each model. Raises UsageError for one that can't be built, before the
+        others are trained."""
+        job = ready.job
+        choices = [replace(job.model, model=spec) for spec in dict.fromkeys(self.options.student)]
+        if job.begun is None:
+            for choice in choices:
+                built_by(choice, job.examples.input_shape, job.classes)
+        return [replace(ready, job=replace(job, model=choice)) for choice in choices]
+
+    def _settings(self, with_hard: bool) -> list[Setting]:
+        o = self.options
+        found = settings_of(o.student, o.lr, o.weight_decay, o.T, o.alpha, with_hard)
+        return found or settings_of(o.student, o.lr, o.weight_decay, o.T, o.alpha, True)
+
+    def _training(self, trial: Trial) -> TrainOptions:
+        """As `train` would be called for it."""
+        shared = {one.name: getattr(self.options, one.name) for one in fields(TrainOptions)}
+        out = self.folder / STUDENTS / f"{trial.name}.pt"
+        begun = out.exists() or out.with_name(f"{out.name}.state").exists()
+        own = {"seed": trial.seed, "out": str(out), "resume": begun}
+        return TrainOptions(**(shared | trial.setting.training | own))
+
+    def _one_by_one(self, ready: Prepared, trials: Sequence[Trial]) -> Iterator[Ended]:
+        for number, trial in enumerate(trials, 1):
+            each = self._training(trial)
+            self.progress.say(f"student {number:,} of {len(trials):,}, {trial.name}")
+            learned = learned_of(each)
+            if ready.job.begun is not None:  # it is the one that is trained
+                ready = prepare(each, [learned], self.ranks, self.progress)
+            job = replace(ready.job, recipe=each.part(Recipe), options=each.plain, out=each.out)
+            try:
+                found = replace(ready, job=job).run(learned, self.progress)
+                yield Ended(trial, each.out, found.metrics)
+            except TrainingError as error:
+                yield Ended(trial, each.out, None, str(error))
+
+    def _together(self, ready: Prepared, trials: Sequence[Trial]) -> Iterator[Ended]:
+        job = ready.job
+        weights = built_by(job.model, job.examples.input_shape, job.classes).module.state_dict()
+        left = []
+        for trial in trials:
+            each = self._training(trial)
+            facts = facts_of(
+                each.plain,
+                identity=job.identity,
+                preprocess=str(job.examples.preprocess.without_files),
+                state_dict=weights,
+            )
+            done = finished(each.out, {n: facts[n] for n in facts if n not in FREE})
+            if done is not None:
+                yield Ended(trial, each.out, done.metrics)
+            else:
+                left.append((trial, each))
+        if len(left) < len(trials):
+            self.progress.say(
+                f"{counted(len(trials) - len(left), 'student')} of {len(trials):,} "
+                f"{'is' if len(trials) - len(left) == 1 else 'are'} complete"
+            )
+        size = sum(value.numel() * value.element_size() for value in weights.values())
+        most = max(1, STACK_BYTES // (COPIES * size))
+        for start in range(0, len(left), most):
+            yield from self._stack(ready, left[start : start + most])
+
+    def _stack(
+        self, ready: Prepared, members: Sequence[tuple[Trial, TrainOptions]]
+    ) -> Iterator[Ended]:
+        names = "\n".join(trial.name for trial, _ in members)
+        place = self.folder / f"stack-{hashlib.sha256(names.encode()).hexdigest()[:12]}"
+        learners = [
+            Learner(learned_of(each), each.part(Recipe), each.plain, each.out)
+            for _, each in members
+        ]
+        shared = Shared(ready.job, ready.labelled, ready.take, ready.order, ready.ahead)
+        ends = train_stack(shared, learners, str(place), self.progress)
+        for (trial, each), end in zip(members, ends, strict=True):
+            failed = end if isinstance(end, str) else ""
+            metrics = end.metrics if isinstance(end, Checkpoint) else None
+            yield Ended(trial, each.out, metrics, failed)
+
+    def _written(self, job: Job, ended: list[Ended]) -> SweepResult:
+        there = [one for one in ended if one.metrics is not None]
+        if not there:
+            raise TrainingError(f"no student came to an end: {ended[0].failure}")
+        held, metrics = job.inputs[job.chosen[1]], there[0].metrics or {}
+        name = "kl"
+        if job.judge.by_labels(held):
+            name = "map" if isinstance(job.labels, LabelLists) else "errors"
+        rows = metrics["held_out"].get("labelled", metrics["held_out"]["rows"])
+        result = SweepResult(str(self.folder), Measure(name, rows), ended)
+        try:
+            self._write(PLOT, draw(result))
+            result = replace(result, plot=str(self.folder / PLOT))
+        except MissingExtra as error:
+            self.progress.say(f"{error} (everything else is done)")
+        self._write(BEST, Path(result.best_student.checkpoint).read_bytes())
+        rows_of_table = pa.Table.from_pylist([one.row for one in ended])
+        with appearing(self.folder / TABLE) as file:
+            pq.write_table(rows_of_table, file)
+        self._write(RECORD, (json_text(result.as_json) + "\n").encode())
+        for state in self.folder.glob("stack-*.state"):  # of a sweep that was asked for otherwise
+            state.unlink()
+        return result
+
+    def _write(self, name: str, content: bytes) -> None:
+        with appearing(self.folder / name) as file:
+            file.write(content)
