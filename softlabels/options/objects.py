@@ -136,6 +136,25 @@ else:
     ]
 
 
+def _may_be_measured(value: Any) -> bool:
+    if hasattr(value, "with_temperature"):
+        raise UsageError(
+            f"checkpoint is {value!r}, stored answers and no model; softlabels.info(dataset) "
+            f"measures teachers by their answers, and their mixture"
+        )
+    return _may_be_teacher(value)
+
+
+if TYPE_CHECKING:
+    Measured = str | Path | torch.nn.Module | Callable[[torch.Tensor], Any]
+else:
+    Measured = Annotated[
+        str,
+        Objects("an nn.Module, or a callable from a batch to logits", _may_be_measured,
+                _teacher_types),
+    ]  # fmt: skip
+
+
 def _tokenizer_types() -> Any:
     return str | Path | Callable
 

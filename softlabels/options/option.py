@@ -178,7 +178,7 @@ def checked(name: str, value: Any, hint: Any) -> Any:
     if value is None and _may_be_none(hint):
         return None
     if get_origin(kind) is tuple:  # of several values one may stand alone
-        if isinstance(mark, Objects) and mark.takes(value):
+        if isinstance(value, Mapping) and isinstance(mark, Objects) and mark.takes(value):
             return value
         several = value if isinstance(value, list | tuple) else [value]
         return tuple(checked(name, one, get_args(kind)[0]) for one in several)

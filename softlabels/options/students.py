@@ -5,7 +5,7 @@ from typing import Literal
 
 from softlabels.errors import UsageError
 from softlabels.options.mixing import MixOptions
-from softlabels.options.objects import Data, Dumps, Preprocessing, Teacher, Trained
+from softlabels.options.objects import Data, Dumps, Measured, Preprocessing, Trained
 from softlabels.options.option import (
     BelowOne,
     Between,
@@ -194,7 +194,7 @@ def are_shares(text: str) -> bool:
 class EvalOptions(MixOptions, SourceOptions, TextOptions):
     """Measure a checkpoint on labelled data, and against a dump."""
 
-    checkpoint: Teacher = option(
+    checkpoint: Measured = option(
         "A checkpoint of `softlabels fit` or `train`, or a model with --data, such as m.onnx.",
         positional=True,
     )

@@ -174,6 +174,22 @@ def test_ranks_stop_together_and_score_alike(dump_folder, tmp_path):
         assert held[name] == pytest.approx(evaluated["against"][name], rel=1e-5), name
 
 
+def test_ranks_learn_from_one_mixture(dump_folder, tmp_path):
+    """Its weights are fitted by one of them; the second teacher answers by chance."""
+    folders = {"a": dump_folder, "b": str(tmp_path / "b")}
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    softlabels.dump(teacher=net, data="digits", name="chance", out=folders["b"])
+    words = {"dump": folders, "mix": "prob", "mix_weights": "fit", "student": "linear"}
+    values = train_in_two(tmp_path, **words)
+    assert values[0]["metrics"] == values[1]["metrics"]
+    result = softlabels.train(**words, T=2.0, epochs=3, batch_size=64, lr=1e-2,
+                              out=str(tmp_path / "one.pt"))  # fmt: skip
+    assert result.checkpoint.data["teachers"][0]["weight"] > 0.5
+    held = values[0]["metrics"]["held_out"]
+    for name in ("kl", "nll"):
+        assert held[name] == pytest.approx(result.metrics["held_out"][name], rel=1e-2)
+
+
 @pytest.mark.parametrize(
     ("harm", "one", "zero"),
     [

@@ -83,6 +83,7 @@ def held_ids(dataset):
         (False, {"alpha": 0.5}),
         (False, {"shards": "1-2", "shuffle": "blocks(64, 4)", "alpha": 1}),
         (False, {"augment": "random_crop(8, 1)", "rows": 300}),
+        (False, {"streaming": True}),
         (True, {"views": "all", "epochs": 1}),
         (True, {"views": 1, "preprocess": "upright|scale(200)"}),
     ],
@@ -183,6 +184,11 @@ def test_measures_of_a_mixture_are_lines(place, tmp_path):
     assert sum(one["weight"] for one in fitted["teachers"]) == pytest.approx(1)
     with pytest.raises(UsageError, match="--against names 2 dumps"):
         softlabels.evaluate(**words, against=both(place))
+    mixed = softlabels.load({path[-3:]: path for path in both(place)}, inputs=False).mix("prob")
+    with pytest.raises(
+        UsageError, match=r"0\.5·cnn by prob.* no model; softlabels\.info\(dataset\)"
+    ):
+        softlabels.evaluate(checkpoint=mixed)
 
 
 def test_held_out_rows_need_one_of_the_dumps_that_were_learned_from(place, tmp_path):
