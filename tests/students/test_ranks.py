@@ -178,7 +178,8 @@ def test_ranks_learn_from_one_mixture(dump_folder, tmp_path):
     """Its weights are fitted by one of them; the second teacher answers by chance."""
     folders = {"a": dump_folder, "b": str(tmp_path / "b")}
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    softlabels.dump(teacher=net, data="digits", name="chance", out=folders["b"])
+    softlabels.dump(teacher=net, data="digits", name="chance", out=folders["b"],
+                    preprocess="upright|scale(255)")  # fmt: skip
     words = {"dump": folders, "mix": "prob", "mix_weights": "fit", "student": "linear"}
     values = train_in_two(tmp_path, **words)
     assert values[0]["metrics"] == values[1]["metrics"]
