@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from softlabels.exchange import import_logits
     from softlabels.hub import pull, push
     from softlabels.logits import DenseLogits
-    from softlabels.reports import info, list_dumps, show
+    from softlabels.reports import list_dumps, show
     from softlabels.schedules import temperature_schedule
     from softlabels.soft_targets import SoftTargets
     from softlabels.students import (
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         sweep,
         train,
     )
-    from softlabels.targets import SoftDataset, TimmLoader, examples, load, with_soft_targets
+    from softlabels.targets import SoftDataset, TimmLoader, examples, info, load, with_soft_targets
     from softlabels.teachers import Teacher
     from softlabels.verification import verify
 
@@ -82,7 +82,7 @@ _HOMES = {
     "exchange": ["import_logits"],
     "hub": ["pull", "push"],
     "logits": ["DenseLogits"],
-    "reports": ["info", "list_dumps", "show"],
+    "reports": ["list_dumps", "show"],
     "schedules": ["temperature_schedule"],
     "soft_targets": ["SoftTargets"],
     "students": [
@@ -90,7 +90,7 @@ _HOMES = {
         "mse_loss", "reverse_kl_loss", "standardised_kd_loss", "sweep",
         "train",
     ],
-    "targets": ["SoftDataset", "TimmLoader", "examples", "load", "with_soft_targets"],
+    "targets": ["SoftDataset", "TimmLoader", "examples", "info", "load", "with_soft_targets"],
     "teachers": ["Teacher"],
     "verification": ["verify"],
 }  # fmt: skip

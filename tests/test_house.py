@@ -106,7 +106,7 @@ siblings
     "reports": """
 markdown recipe facts doubts choosing
 classes rows
-survey
+survey ensemble
 info figures card
 """,
     "students.sweeps": """
@@ -139,7 +139,7 @@ concatenated mixed labelled same_rows streamed_together
 weighting
 side_by_side
 loading
-transform timm_loader
+transform timm_loader describing
 """,
 }
 LAYERS = {"softlabels": ROOMS} | {f"softlabels.{room}": text for room, text in INSIDE.items()}

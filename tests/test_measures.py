@@ -15,6 +15,7 @@ from softlabels.measures import (
     BINS,
     PARTS,
     Calibration,
+    Diversity,
     LabelScore,
     Softness,
     TeacherScore,
@@ -88,6 +89,37 @@ def test_blocks_in_any_split_measure_as_all_at_once(data):
     assert (close.positions, close.same) == (rows, together.same)
     assert close.measures == pytest.approx(together.measures, rel=1e-12, abs=1e-12)
     assert soft.counts.equal(Softness.of(DenseLogits(teacher).temper(4), classes).counts)
+    differ = Diversity.none(2)
+    for block in blocks:
+        differ += Diversity.of([DenseLogits(teacher[block]), DenseLogits(student[block])])
+    (pair,) = differ.pairs
+    back = TeacherScore.of(teacher, DenseLogits(student)).measures
+    assert pair["agreement"] == back["agreement"] == together.measures["agreement"]
+    expected = [together.measures["kl"], back["kl"]]
+    assert [pair["kl"], pair["kl_back"]] == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    assert differ.measures["kl"] == pytest.approx(sum(expected) / 2, rel=1e-4, abs=1e-5)
+
+
+def test_diversity_by_hand():
+    """The second says what the first one says, but for the second row; of equal classes the first
+    is the top one."""
+    one = torch.tensor([[0.0, 0.0], [0.0, 0.0]])
+    other = torch.tensor([[0.0, 0.0], [0.0, math.log(3)]])
+    found = Diversity.of([DenseLogits(one), DenseLogits(other), DenseLogits(one)])
+    there, back = (0.5 * math.log(4 / 3), 0.25 * math.log(0.5) + 0.75 * math.log(1.5))
+    assert [pair["agreement"] for pair in found.pairs] == [0.5, 1, 0.5]
+    assert found.pairs[0]["kl"] == pytest.approx(there / 2, rel=1e-6)
+    assert found.pairs[0]["kl_back"] == pytest.approx(back / 2, rel=1e-6)
+    assert found.measures["agreement"] == pytest.approx(2 / 3)
+    assert Diversity.none(2).measures == Diversity.of([DenseLogits(one)]).measures == {}
+
+
+def test_classes_without_probability_make_an_infinite_kl_in_one_direction_alone():
+    some = DenseLogits(torch.tensor([[0.0, -math.inf, 0.0]]))
+    every = DenseLogits(torch.zeros(1, 3))
+    (pair,) = Diversity.of([some, every]).pairs
+    assert pair["kl"] == pytest.approx(math.log(3 / 2), rel=1e-6)
+    assert pair["kl_back"] == math.inf
 
 
 def test_softness_counts_the_ends_of_the_range():

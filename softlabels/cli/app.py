@@ -2,7 +2,6 @@
 
 import os
 import signal
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -27,7 +26,7 @@ from softlabels.options import (
     TrainOptions,
     VerifyOptions,
 )
-from softlabels.system.humanize import counted, measured, size_words
+from softlabels.system.humanize import counted, fact_lines, measured, size_words
 
 SHOWN = 20  # findings in a terminal
 
@@ -107,7 +106,7 @@ def plan(terminal: Terminal, options: PlanOptions) -> None:
     - `softlabels plan --config configs/mnist/dump.yaml`
     """
     estimate = terminal.run(softlabels.plan, options)
-    lines = _facts(estimate.facts)
+    lines = fact_lines(estimate.facts)
     terminal.result("\n".join(lines + estimate.warnings), as_estimated(estimate))
 
 
@@ -161,26 +160,33 @@ def eval_(terminal: Terminal, options: EvalOptions) -> None:
 @command(InfoOptions)
 def info(terminal: Terminal, options: InfoOptions) -> None:
     """Describe a dump: teacher, source, rows, logits, statistics. Of a folder that holds dumps,
-    list them.
+    list them. Measure several teachers over the same rows, and their mixture: accuracy,
+    calibration, how they differ.
 
     Examples:
 
     - `softlabels info data/digits-t`
     - `softlabels info data/digits-t --json`
     - `softlabels info data`
+    - `softlabels info data/in-vit data/in-cnn --mix prob --mix-weights 0.7,0.3`
     """
-    if dumps := dumps_at(options.dump):
-        if options.per_class:
+    place = options.dump[0]
+    mixing: dict[str, Any] = {"mix": options.mix, "mix_weights": options.mix_weights}
+    several = len(options.dump) > 1 or options.mix is not None
+    if not several and (dumps := dumps_at(place)):
+        if options.per_class or options.mix_weights:
+            flag = (
+                "--per-class is for one dump" if options.per_class else "--mix-weights needs --mix"
+            )
             raise UsageError(
-                f"--per-class is for one dump, and {options.dump} holds "
-                f"{counted(len(dumps), 'dump')}; name one, such as {dumps[0].path}"
+                f"{flag}, and {place} holds {counted(len(dumps), 'dump')}; name one, such as "
+                f"{dumps[0].path}, or mix them with --mix prob"
             )
         terminal.result(as_table(dumps), as_values(dumps))
         return
-    dump = softlabels.info(options.dump, options.per_class)
-    skipped = [f"  left out: id {s['id']}, {s['reason']}" for s in dump["manifest"]["skipped"]]
-    table = ["", *dump.table.lines] if dump.table else []
-    terminal.result("\n".join(_facts(dump.readable) + skipped + table), dump)
+    dump: Any = options.dump if len(options.dump) > 1 else place
+    found = softlabels.info(dump, options.per_class, **mixing, progress=terminal.progress)
+    terminal.result("\n".join(found.lines), found)
 
 
 @command(ShowOptions)
@@ -281,12 +287,6 @@ def _trained(result: Any, took: str) -> str:
     lines = [f"held out: {'; '.join(facts)}"] if facts else []
     model = f"{result.out}: epoch {metrics['epoch']}, loss {measured(metrics['loss'])}"
     return "\n".join([model, *lines, took])
-
-
-def _facts(facts: Mapping[str, str]) -> list[str]:
-    """A line for each fact, the values aligned."""
-    width = max(map(len, facts))
-    return [f"{name:<{width}}  {value}" for name, value in facts.items()]
 
 
 def _verdict(verdict: Any, took: str) -> str:

@@ -2,15 +2,19 @@
 
 from dataclasses import dataclass
 
+from softlabels.options.mixing import MixOptions
+from softlabels.options.objects import Names
 from softlabels.options.option import Count, Options, Positive, option
 
 
 @dataclass(frozen=True, kw_only=True)
-class InfoOptions(Options):
-    """Describe a dump, or list those in a folder."""
+class InfoOptions(MixOptions):
+    """Describe a dump, list those in a folder, or measure several teachers over the same rows."""
 
-    dump: str = option(
-        "A dump: folder, address or ORG/NAME; or a folder of dumps.", positional=True
+    dump: Names = option(
+        "A dump: folder, address or ORG/NAME; or a folder of dumps. Several are measured, each and "
+        "how they differ; with --mix their mixture too.",
+        positional=True,
     )
     per_class: bool = option(
         "Also measure the teacher class by class: rows, recall, precision; of several labels a row "

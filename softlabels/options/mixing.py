@@ -1,4 +1,4 @@
-"""The options that make one teacher of several dumps, which `train` and `eval` share."""
+"""The options that make one teacher of several dumps, which `train`, `eval` and `info` share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What is in a folder: `info` of one dump, a list of several."""
+"""What is in a folder: the facts of one dump, a list of several."""
 
 import os
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from softlabels.store.folder import Folder
 from softlabels.store.ledger import Ledger, read_manifest
 from softlabels.store.names import MANIFEST, PLAN
 from softlabels.store.reader import DumpReader
-from softlabels.system.humanize import counted, html_table
+from softlabels.system.humanize import counted, fact_lines, html_table
 
 
 class Info(dict[str, Any]):
@@ -37,8 +37,15 @@ class Info(dict[str, Any]):
         """The facts as people read them."""
         return readable(self["facts"])
 
+    @property
+    def lines(self) -> list[str]:
+        """The facts, what was left out, and the table, a line each."""
+        skipped = [f"  left out: id {s['id']}, {s['reason']}" for s in self["manifest"]["skipped"]]
+        table = ["", *self.table.lines] if self.table else []
+        return fact_lines(self.readable) + skipped + table
 
-def info(path: str | Path, per_class: bool = False) -> Info:
+
+def dump_info(path: str | Path, per_class: bool = False) -> Info:
     """Describe a dump: `facts`, with numbers as numbers, and the `manifest` as written.
 
     per_class: read all logits and add `per_class`, the teacher's measures of each class, as those

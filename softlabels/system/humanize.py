@@ -75,6 +75,12 @@ def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
+def fact_lines(facts: Mapping[str, str]) -> list[str]:
+    """A line for each fact, the values aligned."""
+    width = max(map(len, facts))
+    return [f"{name:<{width}}  {value}" for name, value in facts.items()]
+
+
 def html_table(facts: Mapping[str, Any]) -> str:
     """Names and values as an HTML table, for notebooks."""
     rows = [

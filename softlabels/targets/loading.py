@@ -81,7 +81,7 @@ def load(
         without = replace(opening, inputs=False)
         dumps = {other: open_dump(where, T, without) for other, where in others}
         teachers = SideBySide(T, {name: open_dump(first, T, opening)} | dumps)
-        for remark in teachers.remarks:
+        for remark in (*teachers.remarks, *teachers.streams.remarks(teachers.title)):
             progress.say(remark)
         return teachers
     if not isinstance(path, str | Path):

@@ -196,10 +196,11 @@ class SideBySide(Teachers):
         text = order_text(shuffle)
         for dump in (self.base, *self.dumps.values()):
             text = dump.rows.order_text(text)
-        return Order(text, self._streams.bounds, seed, epoch)
+        return Order(text, self.streams.bounds, seed, epoch)
 
     @cached_property
-    def _streams(self) -> Streams:
+    def streams(self) -> Streams:
+        """Those of the teachers that are streamed."""
         return Streams.of(self.base, self._others, self._positions)
 
     def read_ahead(self, rows: np.ndarray) -> None:
@@ -220,10 +221,10 @@ class SideBySide(Teachers):
     @property
     def remarks(self) -> list[str]:
         """What is to be known of these teachers together: rows that are left out, classes that
-        have no names, streams that are read again and again."""
-        return [*self._of_rows, *self._of_names, *self._streams.remarks(self._title)]
+        have no names."""
+        return [*self._of_rows, *self._of_names]
 
-    def _title(self, dump: Dump) -> str:
+    def title(self, dump: Dump) -> str:
         """The name of a teacher, and its folder."""
         name = next((name for name, one in self.dumps.items() if one is dump), None)
         return str(dump.reader.folder) if name is None else f"{name} ({dump.reader.folder})"
@@ -234,8 +235,8 @@ class SideBySide(Teachers):
             extra = len(dump) - len(self)
             if extra:
                 yield (
-                    f"{extra:,} of {counted(len(dump), 'row')} of {self._title(dump)} are left "
-                    f"out: {self._title(self.base)}, whose rows these are, has no such"
+                    f"{extra:,} of {counted(len(dump), 'row')} of {self.title(dump)} are left "
+                    f"out: {self.title(self.base)}, whose rows these are, has no such"
                 )
 
     @property
@@ -243,11 +244,11 @@ class SideBySide(Teachers):
         """Where some teachers name their classes and others don't."""
         alike = [d for d in self.dumps.values() if d.num_classes == self.num_classes]
         named = [dump for dump in alike if dump.class_names]
-        nameless = [self._title(dump) for dump in alike if not dump.class_names]
+        nameless = [self.title(dump) for dump in alike if not dump.class_names]
         if named and nameless:
             yield (
                 f"the classes of {few(nameless)} have no names: they are taken to be those of "
-                f"{self._title(named[0])}, in the same order"
+                f"{self.title(named[0])}, in the same order"
             )
 
     @property

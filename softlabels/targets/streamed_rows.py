@@ -6,7 +6,7 @@ threads, page checksums verified, each by one request; nothing is written. N row
 
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -57,6 +57,16 @@ class Group:
     table: pa.Table
     stored: dict[str, Any]
     inputs: Examples | TextInputs | TokenInputs | None
+
+    def only(self, rows: np.ndarray) -> "Group":
+        """Copies of these rows, without inputs."""
+        stored = {
+            name: values[torch.from_numpy(rows)]
+            if isinstance(values, Tensor)
+            else [values[row] for row in rows]
+            for name, values in self.stored.items()
+        }
+        return Group(self.table.take(pa.array(rows)), stored, None)
 
 
 @dataclass(frozen=True)
@@ -130,23 +140,14 @@ class StreamedRows:
 
     def gather(self, rows: np.ndarray) -> Logits:
         """The logits of these rows as they are stored."""
-        logits: Logits = self.columns(rows)["targets"]
-        return logits
+        chosen = self._choose(rows, inputs=False)
+        return self.reader.codec.wrap(self._stored(chosen, len(rows)))
 
     def columns(self, rows: np.ndarray, inputs: bool = False) -> dict[str, Any]:
         """These rows, in their order: id, label and targets, and their inputs if asked for."""
-        chosen = self._choose(rows)
+        chosen = self._choose(rows, inputs)
         codec, plan = self.reader.codec, self.reader.plan
-        stored = {
-            column.name: _spread(
-                column,
-                len(rows),
-                [group.stored[column.name] for group in chosen.groups],
-                chosen.parts,
-                chosen.local,
-            )
-            for column in codec.columns
-        }
+        stored = self._stored(chosen, len(rows))
         table = chosen.table
         columns: dict[str, Any] = {"id": _ids(table["id"])}
         if "view" in self.names:
@@ -163,28 +164,49 @@ class StreamedRows:
             labels[WEIGHT] = torch.from_numpy(table[WEIGHT].to_numpy().copy())
         return columns | none | labels | target_columns(codec, stored)
 
+    def _stored(self, chosen: Chosen, rows: int) -> dict[str, Any]:
+        """The codec's columns of these so many rows."""
+        return {
+            column.name: _spread(
+                column,
+                rows,
+                [group.stored[column.name] for group in chosen.groups],
+                chosen.parts,
+                chosen.local,
+            )
+            for column in self.reader.codec.columns
+        }
+
     def inputs_of(self, rows: np.ndarray, preprocesses: Sequence[OnPicture] | None = None) -> Any:
         """The inputs of these rows, [N, …], or texts; pictures by a preprocessing of their own, if
         given."""
-        return self._choose(rows).inputs(preprocesses)
+        return self._choose(rows, inputs=True).inputs(preprocesses)
 
     def examples(self, group: int) -> Examples | TextInputs | TokenInputs | None:
         """The inputs of the rows of a row group."""
         return self._ask(group).result().inputs
 
-    def _choose(self, rows: np.ndarray) -> "Chosen":
+    def _choose(self, rows: np.ndarray, inputs: bool) -> Chosen:
         groups = np.searchsorted(self.row_bounds, rows, side="right") - 1
         numbers, where = np.unique(groups, return_inverse=True)
         if not len(rows):
             numbers = np.zeros(1, np.int64)  # none of its rows, but its dtypes
-        asked = [self._ask(int(group)) for group in numbers]
-        groups_read = [future.result() for future in asked]
         order = np.argsort(where, kind="stable")
         parts = np.split(order, np.cumsum(np.bincount(where, minlength=len(numbers)))[:-1])
         local = [rows[p] - self.row_bounds[g] for p, g in zip(parts, numbers, strict=True)]
         back = np.empty(len(rows), np.int64)
         back[order] = np.arange(len(rows))
-        return Chosen(groups_read, parts, local, back)
+        if len(numbers) > self.kept and not inputs:  # which would be in memory at once
+            read = [group.only(own) for group, own in zip(self._each(numbers), local, strict=True)]
+            return Chosen(read, parts, [np.arange(len(own)) for own in local], back)
+        asked = [self._ask(int(group)) for group in numbers]
+        return Chosen([future.result() for future in asked], parts, local, back)
+
+    def _each(self, numbers: np.ndarray) -> Iterator[Group]:
+        """These row groups, a few ahead."""
+        for place in range(len(numbers)):
+            ahead = [self._ask(int(group)) for group in numbers[place : place + THREADS]]
+            yield ahead[0].result()
 
     def order_text(self, text: str) -> str:
         """Rows that are far apart can't be mixed here: `full` becomes `blocks`.

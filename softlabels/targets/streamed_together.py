@@ -62,6 +62,12 @@ class Streams:
         pairs = zip([dump for dump, *_ in groups], readings, strict=True)
         return cls(bounds, base, list(pairs))
 
+    @property
+    def is_stored_often(self) -> bool:
+        """Whether an epoch in the order of the rows reads one of them again and again."""
+        return any(one.groups > one.kept and one.stored > OFTEN * one.groups
+                   for _, one in self.readings)  # fmt: skip
+
     def remarks(self, title: Callable[[Dump], str]) -> list[str]:
         """A warning for each dump that is read again and again. title: what a dump is called."""
         blocks = min(HELD_GROUPS, len(self.bounds) - 1)

@@ -97,6 +97,16 @@ def test_an_epoch_decodes_each_row_group_once(tmp_path, monkeypatch, batch_size)
     assert len(seen) == len(set(seen)) == 200
 
 
+def test_rows_of_more_row_groups_than_are_kept_are_gathered(tmp_path):
+    dataset = load(make_dump(tmp_path / "d", LOGITS, 4, 300))
+    rows = np.random.default_rng(0).permutation(1000)
+    batch = dataset.take(rows)
+    assert np.array_equal(batch["logits"].numpy(), LOGITS[rows])
+    assert batch["id"].tolist() == rows.tolist()
+    assert np.array_equal(dataset.rows.gather(rows).dense().numpy(), LOGITS[rows])
+    assert len(dataset.rows._held) <= 64
+
+
 def test_a_damaged_page_is_told_when_it_is_read(tmp_path):
     folder = make_dump(tmp_path / "d", LOGITS, 16, 300)
     harm.flip_a_logit(folder)
