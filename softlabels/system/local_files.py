@@ -91,11 +91,17 @@ def needing_space(where: str) -> Iterator[None]:
 
 
 def make_directory(path: str) -> None:
-    """Make a directory and its parents, even while other processes remove empty ones on the way."""
+    """Make a directory and its parents, even while other processes or threads remove empty ones on
+    the way."""
     for _ in range(20):
         with suppress(FileNotFoundError):
-            os.makedirs(path, exist_ok=True)
-            return
+            try:
+                os.makedirs(path, exist_ok=True)
+            except FileExistsError:  # also where it was there, and is gone when that is looked at
+                if os.path.lexists(path) and not os.path.isdir(path):
+                    raise
+            else:
+                return
     os.makedirs(path, exist_ok=True)
 
 

@@ -350,6 +350,105 @@ def test_errors_of_workers_can_travel():
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
+class Waiting(torch.nn.Module):
+    """Gives some pixels as logits; 25 batches of it take a second."""
+
+    def __init__(self, first: int) -> None:
+        super().__init__()
+        self.first = first
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.04)
+        return x.flatten(1)[:, self.first : self.first + 10] * 9
+
+
+def one() -> Waiting:
+    return Waiting(20)
+
+
+def other() -> Waiting:
+    return Waiting(30)
+
+
+@pytest.fixture(scope="module")
+def siblings() -> dict:
+    """Two teachers: 24 shards of 50 rows."""
+    names = "one", "other"
+    return {"teacher": [f"tests.capture.test_engines:{name}" for name in names], "name": names,
+            "data": "digits", "preprocess": "scale(255)", "outputs": "logits",
+            "shard_rows": 50, "batch_size": 25}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def both(siblings, tmp_path_factory) -> dict[str, bytes]:
+    """What one process makes of them."""
+    out = tmp_path_factory.mktemp("siblings")
+    softlabels.dump(**siblings, out=str(out))
+    return harm.contents(out)
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_make_the_same_siblings(siblings, both, tmp_path, world):
+    out = tmp_path / "o"
+    assert finish(ranks(world, **siblings, out=str(out))) == [0] * world
+    assert harm.contents(out) == both
+    assert not list(out.glob("*/.*"))
+
+
+def test_a_lost_ranks_part_of_all_siblings_is_done_on_resume(siblings, both, tmp_path):
+    out = tmp_path / "o"
+    processes = ranks(3, **siblings, out=str(out))
+    wait_for(lambda: len(commits(out / "other")) >= 3)
+    assert kill(processes[1])
+    assert [code for rank, code in enumerate(finish(processes)) if rank != 1] == [0, 0]
+    assert not list(out.glob("*/softlabels.json"))
+    missing = {name: set(range(24)) - commits(out / name) for name in ("one", "other")}
+    assert {shard % 3 for lost in missing.values() for shard in lost} == {1}
+    result = softlabels.dump(**siblings, out=str(out), resume=True)
+    assert {name: one.rows_run for name, one in result.dumps.items()} == {
+        name: 50 * len(lost) for name, lost in missing.items()
+    }
+    assert harm.contents(out) == both
+
+
+def test_a_rank_that_dies_between_two_siblings_stops_the_others(siblings, both, tmp_path):
+    out, said = tmp_path / "o", tmp_path / "said"
+    words = siblings | {"out": str(out), "said": str(said)}
+    assert finish(ranks(3, work=die_at_the_second, **words)) == [3, 3, -9]
+    assert "rank 2 was lost before the dump began; start it again" in said.read_text()
+    softlabels.dump(**siblings, out=str(out), resume=True)
+    assert harm.contents(out) == both
+
+
+def die_at_the_second(**words) -> None:
+    """Rank 2 is killed when it enters the second folder."""
+    from softlabels.capture import dumping
+
+    real, entered = dumping.enter, []
+
+    def enter(*given):
+        entered.append(0)
+        if len(entered) == 2 and os.environ["RANK"] == "2":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*given)
+
+    dumping.enter = enter
+    dump_aloud(**words)
+
+
+def test_ray_makes_siblings_one_after_the_other(siblings, both, tmp_path, cli):
+    options = [
+        word for name, value in siblings.items()
+        for each in ([value] if isinstance(value, str | int) else value)
+        for word in (f"--{name.replace('_', '-')}", str(each))
+    ]  # fmt: skip
+    done = cli("dump", *options, "--out", tmp_path / "o", "--engine", "ray", "--json", cwd=ROOT)
+    assert done.code == 0, done.err
+    assert "--engine ray makes one, other one after the other" in done.err
+    assert {one["rows_run"] for one in done.value["dumps"].values()} == {1200}
+    assert harm.contents(tmp_path / "o") == both
+
+
 def test_ray_where_there_is_none(slow, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtra, match=r"pip install 'softlabels\[ray\]'"):

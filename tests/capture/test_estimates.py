@@ -37,6 +37,36 @@ def test_a_plan_is_near_what_the_dump_is(tmp_path, words):
     assert found.seconds == pytest.approx(5000 / found.rows_per_second)
 
 
+def test_a_plan_of_several_teachers_has_the_size_of_each_and_the_time_of_the_pass(tmp_path, cli):
+    data = make_vectors(tmp_path / "v.parquet", rows=3000)
+    for name, scale in (("a", 1.0), ("b", 2.0)):
+        save_script(Linear(scale), tmp_path / f"{name}.pt")
+    words = ["--teacher", "a.pt", "--teacher", "b.pt", "--data", data, "--out", "o",
+             "--shard-rows", "1000"]  # fmt: skip
+    found = cli("plan", *words, "--json").value
+    assert found["out"] == "o"
+    assert found["dumps"].keys() == {"a", "b"}
+    assert not (tmp_path / "o").exists()
+    each = found["dumps"].values()
+    assert (found["rows"], found["shards"]) == (6000, 6)
+    assert {(one["rows"], one["shards"], one["out"]) for one in each} == {
+        (3000, 3, "o/a"), (3000, 3, "o/b"),
+    }  # fmt: skip
+    assert found["bytes"] == sum(one["bytes"] for one in each)
+    assert {one["seconds"] for one in each} == {found["seconds"]}, "they share one pass"
+    script = {name: str(tmp_path / f"{name}.pt") for name in "ab"}
+    made = softlabels.dump(teacher=script, data=data, out=str(tmp_path / "o"), shard_rows=1000)
+    for name, one in made.dumps.items():
+        assert one.manifest is not None
+        assert one.manifest.bytes == pytest.approx(found["dumps"][name]["bytes"], rel=0.25)
+    (tmp_path / "o" / "b" / "commits" / "00002.json").unlink()
+    left = softlabels.plan(teacher=script, data=data, out=str(tmp_path / "o"), shard_rows=1000)
+    assert (left.rows, left.dumps["a"].rows, left.dumps["b"].rows) == (1000, 0, 1000)
+    assert left.facts[f"{tmp_path / 'o'}/b"].startswith("1,000 rows, about ")
+    assert "time" in left.facts
+    assert left.seconds == pytest.approx(1000 / left.rows_per_second)
+
+
 def test_the_command_and_the_first_lines_of_a_dump(teacher, cli):
     planned = cli("plan", "--teacher", teacher, "--shard-rows", 500)
     assert planned.code == 0

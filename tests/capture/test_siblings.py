@@ -282,6 +282,25 @@ def test_teachers_that_see_other_pictures_have_a_pass_of_their_own_and_it_is_sai
     assert harm.contents(tmp_path / "o") == alone(teachers, tmp_path / "p", **words)
 
 
+def test_texts_are_read_once_where_the_tokens_are_the_same(tmp_path):
+    pytest.importorskip("transformers")
+    from tests.text_models import make_tokenizer, save_classifier, sentences
+
+    for name, kind, side in (("a", "absolute", "right"), ("b", "relative", "left"),
+                             ("other", "absolute", "right")):  # fmt: skip
+        save_classifier(tmp_path / name, kind, side)
+    make_tokenizer(more=4).save_pretrained(tmp_path / "other")
+    lines = "\n".join(f'"{text}",{row % 3}' for row, text in enumerate(sentences(60)))
+    (tmp_path / "t.csv").write_text(f"text,label\n{lines}\n")
+    words = {"data": str(tmp_path / "t.csv"), "shard_rows": 25, "batch_size": 8}
+    teachers = {name: f"hf:{tmp_path / name}" for name in ("a", "b", "other")}
+    said = Lines()
+    softlabels.dump(teacher=teachers, out=str(tmp_path / "o"), progress=said, **words)
+    [line] = [line for line in said.lines if "pass of its own" in line]
+    assert line.startswith("other has a pass of its own, after that of a: steps before the")
+    assert harm.contents(tmp_path / "o") == alone(teachers, tmp_path / "p", **words)
+
+
 def test_siblings_without_shard_rows_get_common_ones_and_an_earlier_one_keeps_its_own(
     linear, tmp_path, monkeypatch
 ):
