@@ -123,7 +123,9 @@ def _dump_several(
     with _freeing(begun, options, team, *UNUSABLE):
         todo = {name: one.job for name, one in begun.items() if one.missing is not None}
         for names in passes(todo, options.engine, first):
-            made = _made([begun[name] for name in names], options, team, progress)
+            group = [begun[name] for name in names]
+            alone = Titled(progress, str(group[0].job.folder))
+            made = _made(group, options, team, progress if len(group) > 1 else alone)
             results |= dict(zip(names, made, strict=True))
     run = sum(one.rows_run for one in results.values())
     return DumpResult(place, None, run, team.rank, dumps={name: results[name] for name in begun})

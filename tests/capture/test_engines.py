@@ -442,7 +442,8 @@ def test_ray_makes_siblings_one_after_the_other(siblings, both, tmp_path, cli):
         for each in ([value] if isinstance(value, str | int) else value)
         for word in (f"--{name.replace('_', '-')}", str(each))
     ]  # fmt: skip
-    done = cli("dump", *options, "--out", tmp_path / "o", "--engine", "ray", "--json", cwd=ROOT)
+    more = ["--out", tmp_path / "o", "--engine", "ray", "--json"]
+    done = cli("dump", *options, *more, cwd=ROOT, timeout=300)
     assert done.code == 0, done.err
     assert "--engine ray makes one, other one after the other" in done.err
     assert {one["rows_run"] for one in done.value["dumps"].values()} == {1200}

@@ -279,6 +279,7 @@ def test_teachers_that_see_other_pictures_have_a_pass_of_their_own_and_it_is_sai
     [line] = [line for line in lines.lines if "pass of its own" in line]
     assert line.startswith("wide has a pass of its own, after that of a: steps before the numbers:")
     assert "center_crop(8" in line
+    assert any(line.startswith(f"{tmp_path}/o/wide: 40 rows, 3 shards") for line in lines.lines)
     assert harm.contents(tmp_path / "o") == alone(teachers, tmp_path / "p", **words)
 
 
