@@ -46,6 +46,11 @@ class Distillation:
         return min(self.T.first, self.T.last), max(self.T.first, self.T.last)
 
     @property
+    def T_at(self) -> Schedule | None:
+        """The temperature by how far training is, where the loss has one that changes."""
+        return self.T if isinstance(self.T, Schedule) and self.loss.part.has_T else None
+
+    @property
     def too_far(self) -> str:
         """What is to be said of a T at which float32 is not exact; else an empty text."""
         far = [T for T in self.ends if not LOW_T <= T <= HIGH_T]

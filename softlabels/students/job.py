@@ -53,6 +53,7 @@ class Job:
     inputs: for each input, the row that stands for it when it is held out, with all its views.
     each: for each input, the rows that it has in an epoch, int64 [rows, inputs].
     views_in: the views that an epoch shows, of inputs that have several
+    T_at: the temperature by how far training is, of one that changes
     begun: a model that reads texts, which was begun before they were tokenised
     options: all of them, for the checkpoint, and for ranks to compare.
     """
@@ -73,6 +74,7 @@ class Job:
     each: np.ndarray
     begun: Beginning | None = None
     views_in: Callable[[int], list[int]] | None = None
+    T_at: Callable[[float], float] | None = None
 
     def run(
         self, loss: Any, take: Any, order: Any, remedy: str, progress: Progress, ahead: bool = False
@@ -105,6 +107,7 @@ class Job:
             score=self.judge.score,
             remedy=remedy,
             views_in=self.views_in,
+            T_at=self.T_at,
         )
         result: list[Checkpoint] = []
 

@@ -78,8 +78,13 @@ class Optimization:
 
     @property
     def progress(self) -> float:
-        """How far training is: 0 in its first step, 1 in its last."""
+        """How far training is in the next step: 0 in its first, 1 in its last."""
         return min(1.0, self.steps / max(1, self.all_steps - 1))
+
+    @property
+    def reached(self) -> float:
+        """How far it was in the last step that was taken."""
+        return max(0, self.steps - 1) / max(1, self.all_steps - 1)
 
     @property
     def rate(self) -> float:

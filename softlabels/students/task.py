@@ -45,6 +45,7 @@ class Task:
     remedy: what to try where the loss becomes NaN or infinite.
     ahead: take each batch while the one before it is trained on.
     views_in: epoch → the views that it shows, for the history; None for inputs without views.
+    T_at: how far training is → the temperature, for the history; None for one that stays.
     """
 
     order: Callable[[np.ndarray, int], np.ndarray]
@@ -55,6 +56,7 @@ class Task:
     remedy: str
     ahead: bool = False
     views_in: Callable[[int], list[int]] | None = None
+    T_at: Callable[[float], float] | None = None
 
 
 @dataclass

@@ -233,6 +233,8 @@ class Trainer:
         entry["rows_per_second"] = round(self.pace, 1)
         if self.task.views_in is not None:
             entry["views"] = self.task.views_in(epoch)
+        if self.task.T_at is not None:
+            entry["T"] = self.task.T_at(self.optimization.reached)
         if self.optimization.scale.is_on:
             entry["skipped_steps"] = self.step - len(self.losses)
         score = Score(None if loss is None else (-epoch,))

@@ -5,7 +5,7 @@ N rows of a batch, C classes.
 
 from collections import ChainMap
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -73,8 +73,9 @@ class Prepared:
         def loss(logits_NC: Tensor, batch: Batch, progress: float) -> Tensor:
             return learned.of(logits_NC, batch, progress, self.labelled)
 
-        remedy = learned.too_far or self.job.recipe.remedy
-        return self.job.run(loss, self.take, self.order, remedy, progress, self.ahead)
+        job = replace(self.job, T_at=learned.T_at)
+        remedy = learned.too_far or job.recipe.remedy
+        return job.run(loss, self.take, self.order, remedy, progress, self.ahead)
 
 
 def prepare(

@@ -1,6 +1,7 @@
 """`train --loss` and `--T` with a schedule: what a step learns is the loss of the batch."""
 
 import json
+import shutil
 from functools import partial
 
 import numpy as np
@@ -30,12 +31,16 @@ class Fixed(torch.nn.Module):
         return self.layer(x.flatten(1))
 
 
-def trained(dump: str, out, **words) -> list[float]:
+def trained(dump: str | list[str], out, **words) -> list[float]:
     """The losses of epochs of one step each, with a learning rate that changes nothing."""
     whole = {"epochs": 1, "batch_size": 2000, "holdout": 0, "lr": 1e-30, "out": out / "s.pt"}
     softlabels.train(dump=dump, student=f"{__name__}:Fixed", **whole | words)
+    return history(out, "loss")
+
+
+def history(out, name: str) -> list[float]:
     lines = (out / "s.pt.history.jsonl").read_text().splitlines()
-    return [json.loads(line)["loss"] for line in lines]
+    return [json.loads(line)[name] for line in lines]
 
 
 @pytest.fixture(scope="module")
@@ -63,14 +68,29 @@ def test_a_student_is_trained_with_a_loss(word, dump_folder, batch, tmp_path):
 def test_the_temperature_follows_its_schedule(T, dump_folder, batch, tmp_path):
     with torch.no_grad():
         logits = Fixed()(batch["input"])
-    schedule = softlabels.temperature_schedule(T)
+    schedule = [softlabels.temperature_schedule(T)(x) for x in (0, 0.25, 0.5, 0.75, 1)]
     expected = [
         softlabels.kd_loss(logits, batch["targets"], batch["label"], T=t, alpha=0.9).item()
-        for t in map(schedule, (0, 0.25, 0.5, 0.75, 1))
+        for t in schedule
     ]
-    found = trained(dump_folder, tmp_path, T=T, epochs=5, log_with=())
+    found = trained(dump_folder, tmp_path, T=T, epochs=5)
     assert found == pytest.approx(expected, rel=1e-5)
     assert len(set(found)) == 5
+    assert history(tmp_path, "T") == pytest.approx(schedule)
+
+
+def test_of_a_mixture_a_loss_takes_what_there_is(dump_folder, tmp_path):
+    """A teacher twice is the teacher; probabilities that are mixed have no logits."""
+    twice = shutil.copytree(dump_folder, tmp_path / "twice")
+    dumps = [dump_folder, str(twice)]
+    alone, mixed = tmp_path / "alone", tmp_path / "mixed"
+    alone.mkdir(), mixed.mkdir()
+    for word, space in (("dkd(1, 8)", "prob"), ("mse", "logit")):
+        words = {"loss": word, "T": "cosine(9, 2)"}
+        expected = trained(dump_folder, alone, **words)
+        assert trained(dumps, mixed, mix=space, **words) == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(UsageError, match=r"MixedProbs, have the .* alone; use kd, reverse_kl, js"):
+        trained(dumps, mixed, loss="mse", mix="prob")
 
 
 def test_what_is_learned_is_said_with_warnings_about_its_temperatures(dump_folder, tmp_path):

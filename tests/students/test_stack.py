@@ -1,5 +1,6 @@
 """Students of one shape, trained together: each is the student that `train` makes."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,11 @@ def flat(metrics: dict[str, Any]) -> dict[str, Any]:
     return metrics | {"held_out": None} | (metrics["held_out"] or {})
 
 
+def temperatures(checkpoint: Path) -> list[float | None]:
+    lines = Path(f"{checkpoint}.history.jsonl").read_text().splitlines()
+    return [json.loads(line).get("T") for line in lines]
+
+
 def assert_each_is_as_alone(
     folder: Path, common: dict[str, Any], own: list[dict[str, Any]]
 ) -> None:
@@ -55,6 +61,7 @@ def assert_each_is_as_alone(
         torch.testing.assert_close(written["state_dict"], alone.state_dict, atol=1e-5, rtol=0)
         assert flat(end.metrics) == pytest.approx(flat(alone.metrics), abs=1e-5)
         assert end.data == alone.data
+        assert temperatures(folder / f"{number}.pt") == temperatures(folder / "alone.pt")
 
 
 # A hidden unit whose sum is within rounding of 0 may be on here and off there; a step of Adam is as

@@ -61,6 +61,11 @@ class StackOptimization:
         """How far training is: 0 in its first step, 1 in its last."""
         return min(1.0, self.steps / max(1, self.total - 1))
 
+    @property
+    def reached(self) -> float:
+        """How far it was in the last step that was taken."""
+        return max(0, self.steps - 1) / max(1, self.total - 1)
+
     def factor(self, step: int) -> float:
         """Of the peak learning rate, at a step from 0."""
         return learning_rate_factor(step, self.total, self.recipe.warmup)

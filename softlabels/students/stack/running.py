@@ -119,6 +119,7 @@ def train_stack(
         settle=lambda: None if job.teacher is None else job.teacher.settle(),
         ahead=shared.ahead,
         views_in=job.views_in,
+        T_at=[one.T_at for one in learned],
     )
     file = StateFile(place, facts)
     recipes = [one.recipe for one in learners]

@@ -38,6 +38,7 @@ class StackTask:
     order, take, settle, ahead, views_in: as of `Task`
     loss: (logits [S, N, C], batch, progress) → [S], the mean over rows of each student
     rows: numbers of the rows to train on, and of those that are held out
+    T_at: of each student as of `Task`
     """
 
     order: Callable[[np.ndarray, int], np.ndarray]
@@ -46,6 +47,7 @@ class StackTask:
     judge: StackJudge
     rows: tuple[np.ndarray, np.ndarray]
     settle: Callable[[], None]
+    T_at: Sequence[Callable[[float], float] | None]
     ahead: bool = False
     views_in: Callable[[int], list[int]] | None = None
 
@@ -192,6 +194,8 @@ class StackTrainer:
         for number, member in enumerate(self.members):
             rate = float(self.optimization.rate_S[number]) * factor
             entry = {"epoch": epoch, "loss": losses[number], "learning_rate": rate, **shown}
+            if (T_at := self.task.T_at[number]) is not None:
+                entry["T"] = T_at(self.optimization.reached)
             if scores[number].measures is not None:
                 entry["held_out"] = scores[number].measures
             if member.add(entry, scores[number], self.recipe.patience):
