@@ -78,10 +78,10 @@ def against(
     measures = {"dump": name, "rows": len(rows)} | scores.pop(WHOLE, TeacherScore()).measures
     if not isinstance(dataset, Mixed):
         return measures
-    members = [
-        member | scores.get(member["name"], TeacherScore()).measures
-        for member in taught.remembered["teachers"]
-    ]
+    members = {
+        member: facts | scores.get(member, TeacherScore()).measures
+        for member, facts in taught.remembered["teachers"].items()
+    }
     return measures | {"mix": dataset.space, "teachers": members}
 
 

@@ -66,9 +66,9 @@ class Evaluation(dict[str, Any]):
                 f"KL {measured(beside['kl'])} nats over {beside['rows']:,} rows"
             )
             lines += [
-                f"  {one['name']}, weight {one['weight']:.3g}: agreement {one['agreement']:.4f}, "
+                f"  {name}, weight {one['weight']:.3g}: agreement {one['agreement']:.4f}, "
                 f"KL {measured(one['kl'])} nats"
-                for one in beside.get("teachers", [])
+                for name, one in beside.get("teachers", {}).items()
             ]
         return lines + ([] if self.table is None else ["", *self.table.lines])
 
@@ -99,9 +99,9 @@ class Evaluation(dict[str, Any]):
             for name, value in self.get("against", {}).items()
             if name != "teachers"
         }
-        for one in self.get("against", {}).get("teachers", []):
+        for teacher, one in self.get("against", {}).get("teachers", {}).items():
             shown = {name: one[name] for name in ("weight", "agreement", "kl")}
-            against |= {f"against {one['name']}, {name}": value for name, value in shown.items()}
+            against |= {f"against {teacher}, {name}": value for name, value in shown.items()}
         others = {name: self[name] for name in self if name not in ("against", "per_class")}
         return html_table(others | against)
 

@@ -56,15 +56,14 @@ class Teaching:
         """For the checkpoint. Of a mixture `dump` is the one whose rows these are."""
         if not isinstance(self.dataset, Mixed) or self.teachers is None:
             return {"dump": self.base_place}
-        members = [
-            {
-                "name": name,
+        members = {
+            name: {
                 "dump": place,
                 "plan": self.teachers.dumps[name].reader.plan.hash,
                 "weight": self.dataset.weights.get(name, 0.0),
             }
             for name, place in self.places.items()
-        ]
+        }
         return {"dump": self.base_place, "mix": self.dataset.space, "teachers": members}
 
 

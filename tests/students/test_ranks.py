@@ -185,7 +185,7 @@ def test_ranks_learn_from_one_mixture(dump_folder, tmp_path):
     assert values[0]["metrics"] == values[1]["metrics"]
     result = softlabels.train(**words, T=2.0, epochs=3, batch_size=64, lr=1e-2,
                               out=str(tmp_path / "one.pt"))  # fmt: skip
-    assert result.checkpoint.data["teachers"][0]["weight"] > 0.5
+    assert result.checkpoint.data["teachers"]["a"]["weight"] > 0.5
     held = values[0]["metrics"]["held_out"]
     for name in ("kl", "nll"):
         assert held[name] == pytest.approx(result.metrics["held_out"][name], rel=1e-2)

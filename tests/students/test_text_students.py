@@ -132,7 +132,7 @@ def test_teachers_of_texts_are_mixed(trained, tmp_path):
     assert result.metrics["held_out"] == pytest.approx(trained.result.metrics["held_out"], rel=1e-3)
     found = softlabels.evaluate(checkpoint=str(tmp_path / "s.pt"), holdout=True, against=twice,
                                 mix="prob")["against"]  # fmt: skip
-    for one in (found, *found["teachers"]):
+    for one in (found, *found["teachers"].values()):
         assert one["kl"] == pytest.approx(result.metrics["held_out"]["kl"], rel=1e-4)
 
 
