@@ -60,7 +60,7 @@ def passes(jobs: Mapping[str, Job], engine: str, progress: Progress) -> list[lis
             continue
         if groups:
             first = groups[0][0]
-            why = "; ".join(_differing(job, jobs[first]))
+            why = _differing(job, jobs[first])[0]
             progress.say(f"{name} has a pass of its own, after that of {first}: {why}")
         groups.append([name])
     return groups
@@ -92,7 +92,9 @@ def _reading(job: Job) -> dict[str, Any]:
         "view_shape": plan.view_shape,
         "store_inputs": plan.store_inputs,
         "rows of a shard": plan.shard_inputs,
-        "labels": (columns.label, columns.label_source, plan.source.fingerprint),
+        "labels": columns.label or columns.label_source,
+        "classes of the labels": few(job.source.class_names or []),
+        "ids and labels": plan.source.fingerprint,
         "batch_size": plan.batch_size,
     }
 

@@ -283,6 +283,24 @@ def test_teachers_that_see_other_pictures_have_a_pass_of_their_own_and_it_is_sai
     assert harm.contents(tmp_path / "o") == alone(teachers, tmp_path / "p", **words)
 
 
+def test_labels_that_teachers_number_otherwise_are_read_for_each(tmp_path):
+    lines = "\n".join(f"{row % 7},{row % 3},{'cat' if row % 2 else 'dog'}" for row in range(40))
+    (tmp_path / "t.csv").write_text(f"x,y,label\n{lines}\n")
+    data = str(tmp_path / "t.csv")
+    softlabels.fit(data=data, model="linear", epochs=1, out=str(tmp_path / "a.pt"))
+    kept = torch.load(tmp_path / "a.pt", weights_only=True)
+    assert kept["class_names"] == ["cat", "dog"]
+    torch.save(kept | {"class_names": ["dog", "cat"]}, tmp_path / "b.pt")
+    teachers, said = {name: str(tmp_path / f"{name}.pt") for name in "ab"}, Lines()
+    words = {"data": data, "shard_rows": 25}
+    softlabels.dump(teacher=teachers, out=str(tmp_path / "o"), progress=said, **words)
+    assert "b has a pass of its own, after that of a: classes of the labels: dog, cat, and " in str(
+        said
+    )
+    assert harm.contents(tmp_path / "o") == alone(teachers, tmp_path / "p", **words)
+
+
+@pytest.mark.slow
 def test_texts_are_read_once_where_the_tokens_are_the_same(tmp_path):
     pytest.importorskip("transformers")
     from tests.text_models import make_tokenizer, save_classifier, sentences
