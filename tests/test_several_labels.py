@@ -15,6 +15,7 @@ import softlabels
 from softlabels.errors import LabelSpaceMismatch, SourceError, UsageError
 from softlabels.exchange import import_logits
 from tests.conftest import Linear, png, save_script
+from tests.students.test_ranks import train_in_two
 
 NAMES = ["cat", "dog", "eel"]
 ROWS = 200
@@ -300,6 +301,18 @@ def test_training_learns_from_soft_and_hard_labels(folder, tmp_path, cli):
     assert {line[0]: int(line[1]) for line in table[1:]} == {
         label["name"]: label["positives"] for label in found
     }
+
+
+@pytest.mark.slow
+def test_ranks_share_the_order_of_all_logits(folder, tmp_path):
+    """Average precision over two processes, each with its share of the held-out rows."""
+    values = train_in_two(tmp_path, dump=str(folder / "dump"), alpha=0.5, student="linear",
+                          holdout=0.4)  # fmt: skip
+    held = values[0]["metrics"]["held_out"]
+    assert values[1]["metrics"]["held_out"] == held
+    found = softlabels.evaluate(checkpoint=str(tmp_path / "s.pt"), holdout=True)
+    for name in ("map", "nll", "labels_each"):
+        assert held[name] == pytest.approx(found[name], rel=1e-6), name
 
 
 def test_fit_learns_several_labels(tmp_path):

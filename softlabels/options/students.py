@@ -249,6 +249,11 @@ class EvalOptions(MixOptions, SourceOptions, TextOptions):
 
     def check_together(self) -> None:
         self.check_mix("--against", self.against)
+        if self.mix is not None and not self.against:
+            raise UsageError(
+                f"--mix is {self.mix!r}, and --against names no dump; name two or more, or a "
+                f"folder that holds them, or leave out --mix"
+            )
         if not self.labels and not self.against:
             raise UsageError(
                 "--no-labels leaves nothing to measure on but a dump; name one with --against"

@@ -184,6 +184,8 @@ def test_measures_of_a_mixture_are_lines(place, tmp_path):
     assert sum(one["weight"] for one in fitted["teachers"].values()) == pytest.approx(1)
     with pytest.raises(UsageError, match="--against names 2 dumps"):
         softlabels.evaluate(**words, against=both(place))
+    with pytest.raises(UsageError, match="--mix is 'prob', and --against names no dump"):
+        softlabels.evaluate(checkpoint=words["checkpoint"], mix="prob")
     mixed = softlabels.load({path[-3:]: path for path in both(place)}, inputs=False).mix("prob")
     with pytest.raises(
         UsageError, match=r"0\.5·cnn by prob.* no model; softlabels\.info\(dataset\)"
