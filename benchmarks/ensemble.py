@@ -63,13 +63,15 @@ def compare(place: Path, given: argparse.Namespace) -> None:
     best = min(fits["prob"].alone, key=lambda name: fits["prob"].alone[name])
     print(f"best member by the held-out NLL: {best}")
     on_test = softlabels.load(dumps["test"], inputs=False)
-    tell("teachers, on the test rows", {name: on_test.only(name).mix() for name in teachers})
+    print("on the test rows:")
+    for name in teachers:
+        tell(name, on_test.only(name).mix())
     mixtures: dict[str, dict[str, Any]] = {"best member": {"dump": dumps["train"][best]}}
     for space, fit in fits.items():
         print(f"{space}: {fit}")
         for how, weights in (("equal", None), ("fitted", fit.weights)):
-            tell(f"{space}, {how}", {how: on_test.mix(space, weights)})
-            words = {"dump": dumps["train"], "mix": space, "weights": weights}
+            tell(f"{space}, {how} weights", on_test.mix(space, weights))
+            words = {"dump": dumps["train"], "mix": space, "mix_weights": weights}
             mixtures[f"{space}, {how} weights"] = words
     students(place, train, test, mixtures, given)
 
@@ -83,18 +85,14 @@ def fitted(path: Path, train: str, seed: int, epochs: int) -> str:
     return str(path)
 
 
-def tell(title: str, mixed: dict[str, Any]) -> None:
+def tell(title: str, dataset: Any) -> None:
     """Errors, NLL and calibration error of what is stored, against its labels."""
-    for name, dataset in mixed.items():
-        score = LabelScore()
-        for batch in dataset.batches(4096):
-            score += LabelScore.of(batch["targets"], batch["label"])
-        found = score.measures
-        print(
-            f"{title}, {name}: {found['errors']} errors, NLL {found['nll']:.4f}, "
-            f"ECE {found['ece']:.4f}",
-            flush=True,
-        )
+    score = LabelScore()
+    for batch in dataset.batches(4096):
+        score += LabelScore.of(batch["targets"], batch["label"])
+    found = score.measures
+    measured = f"NLL {found['nll']:.4f}, ECE {found['ece']:.4f}"
+    print(f"{title}: {found['errors']} errors, {measured}", flush=True)
 
 
 def students(
