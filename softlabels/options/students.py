@@ -1,5 +1,6 @@
 """The options of `softlabels fit`, `train` and `eval`."""
 
+import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -168,22 +169,27 @@ class TrainOptions(MixOptions, TrainingOptions, TextOptions):
 
     def check_together(self) -> None:
         super().check_together()
+        # beside --mix, numbers are no file: so the dumps' weights may be called --weights, too
+        if self.mix is not None and self.weights is not None and are_shares(self.weights):
+            if self.mix_weights is not None:
+                raise UsageError(
+                    f"--weights is {self.weights!r} and --mix-weights {self.mix_weights!r}, both "
+                    f"weights of dumps; give one"
+                )
+            object.__setattr__(self, "mix_weights", self.weights)
+            object.__setattr__(self, "weights", None)
         self.check_mix("dump", self.dump)
         if isinstance(self.mix_weights, str) and self.mix_weights == "fit" and not self.holdout:
             raise UsageError(
                 "--mix-weights fit fits them on the labels of held-out rows, and --holdout is 0; "
                 "hold rows out, or give numbers such as --mix-weights 0.7,0.3"
             )
-        if self.mix is not None and self.weights is not None and are_shares(self.weights):
-            raise UsageError(
-                f"--weights is {self.weights!r}, and names what the student starts from: a file, "
-                f"or pretrained. How much of each dump is in the mix says --mix-weights "
-                f"{self.weights}"
-            )
 
 
 def are_shares(text: str) -> bool:
-    """Whether it is a text of numbers, or `fit`."""
+    """Whether it is a text of numbers, or `fit`, and no file's name."""
+    if os.path.exists(text):
+        return False
     try:
         return bool([float(part) for part in text.split(",")])
     except ValueError:

@@ -21,9 +21,12 @@ def named_dumps(
     as long as it takes to tell them apart; a folder of this disk that is no dump and holds dumps
     as the complete ones directly in it, by the names of their folders.
 
-    Raises UsageError where nothing is named, or the same place twice.
+    Raises UsageError where nothing is named, or the same place twice, and for a name that is none.
     """
     if isinstance(paths, Mapping):
+        for name in paths:
+            if not isinstance(name, str) or not name.strip():
+                raise UsageError(f"a teacher is called {name!r}; a name is a text")
         return {name: os.fspath(path) for name, path in paths.items()}
     several = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     places = [os.fspath(path) for path in several]
@@ -31,11 +34,24 @@ def named_dumps(
         raise UsageError("no dump is named; name a folder, an address, or several")
     if len(places) == 1 and (siblings := siblings_in(places[0], progress)):
         return siblings
-    plain = [place.rstrip("/") or place for place in places]
-    for place in plain:
-        if plain.count(place) > 1:
+    where = [_whole(place) for place in places]
+    for place, one in zip(places, where, strict=True):
+        if where.count(one) > 1:
             raise UsageError(f"{place} is named twice; name each dump once")
-    return dict(zip(_short_names(plain), places, strict=True))
+    return dict(zip(_short_names(list(map(_spelled_out, places))), places, strict=True))
+
+
+def _whole(place: str) -> str:
+    """The same place, however it is spelled."""
+    if "://" in place or HubAddress.parse(place) is not None:
+        return place.rstrip("/")
+    return os.path.abspath(place)
+
+
+def _spelled_out(place: str) -> str:
+    """A place as it is written, but for those such as `.` and `../..`, which name no folder."""
+    parts = PurePosixPath(place).parts
+    return _whole(place) if not parts or ".." in parts else place.rstrip("/")
 
 
 def siblings_in(place: str, progress: Progress = SILENT) -> dict[str, str]:

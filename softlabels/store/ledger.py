@@ -13,6 +13,7 @@ from softlabels.store.folder import Folder
 from softlabels.store.footers import whose_shard
 from softlabels.store.names import MANIFEST, PLAN, commit_name
 from softlabels.store.records import Commit, Manifest, Plan
+from softlabels.system.humanize import counted, few
 
 Kind = TypeVar("Kind", bound=Record)
 
@@ -277,12 +278,25 @@ def _check_names(manifest: Manifest, folder: Folder) -> None:
             )
 
 
+def _dumps_in(folder: Folder) -> list[str]:
+    """The names of the folders directly in it that are complete dumps; none for a remote one."""
+    if not folder.is_local or not os.path.isdir(folder.root):
+        return []
+    names = sorted(os.listdir(folder.root))
+    return [name for name in names if os.path.isfile(os.path.join(folder.root, name, MANIFEST))]
+
+
 def _refuse(ledger: Ledger) -> Manifest:
     """Raise the error that says why a folder without a manifest can't be read as a dump."""
     folder, plan = ledger.folder, ledger.read_plan()
     if plan is None:
         if folder.is_local and os.path.isfile(folder.root):
             raise StoreError(f"{folder} is a file; a dump is a folder")
+        if inside := _dumps_in(folder):
+            raise StoreError(
+                f"{folder} is no dump and holds {counted(len(inside), 'dump')}, {few(inside)}: "
+                f"name one, such as {folder}/{inside[0]}"
+            )
         what = "has no dump in it" if folder.exists() else "does not exist"
         raise StoreError(f"{folder} {what}; make one with softlabels dump --out {folder}")
     verb = "import" if plan.is_imported else "dump"

@@ -20,7 +20,7 @@ from softlabels.targets.loading import load
 from softlabels.targets.mixed import Mixed
 from softlabels.targets.side_by_side import SideBySide
 from softlabels.targets.soft_dataset import Dump, SoftDataset
-from softlabels.targets.weighting import FIT, Fitted, Weights
+from softlabels.targets.weighting import Fitted, Weights, is_fit
 
 Paths = str | Path | Sequence[str | Path] | Mapping[str, str | Path]
 BLOCK_ROWS = 4096
@@ -136,9 +136,7 @@ class _Chosen:
     def of_teachers(cls, teachers: SideBySide, space: Space | None, weights: Weights) -> "_Chosen":
         if space is None:
             return cls(teachers)
-        fitted = (
-            teachers.fit_weights(space) if isinstance(weights, str) and weights == FIT else None
-        )
+        fitted = teachers.fit_weights(space) if is_fit(weights) else None
         mixed = teachers.mix(space, weights if fitted is None else fitted.weights)
         return cls(teachers, space, mixed.weights, fitted)
 

@@ -10,6 +10,7 @@ from softlabels.inputs.preprocess import Preprocess
 from softlabels.inputs.rendering import DECODER
 from softlabels.places.folders import dump_folder
 from softlabels.places.remote_copies import local_copy
+from softlabels.places.siblings import named_dumps
 from softlabels.soft_targets import check_temperature
 from softlabels.store.folder import Folder
 from softlabels.store.inputs import Join, named_source
@@ -77,7 +78,7 @@ def load(
     if not isinstance(path, str | Path) and not path:
         raise UsageError("no dump is named; name a folder, an address, or several")
     if isinstance(path, Mapping):
-        (name, first), *others = path.items()
+        (name, first), *others = named_dumps(path).items()
         without = replace(opening, inputs=False)
         dumps = {other: open_dump(where, T, without) for other, where in others}
         teachers = SideBySide(T, {name: open_dump(first, T, opening)} | dumps)

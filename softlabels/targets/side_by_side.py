@@ -21,7 +21,7 @@ from softlabels.targets.same_rows import ONE_SOURCE, Difference, differences, fi
 from softlabels.targets.soft_dataset import Dump
 from softlabels.targets.streamed_rows import StreamedRows
 from softlabels.targets.streamed_together import Streams
-from softlabels.targets.weighting import FIT, Fitted, Weights, checked_weights, fit_weights
+from softlabels.targets.weighting import Fitted, Weights, checked_weights, fit_weights, is_fit
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -67,13 +67,13 @@ class SideBySide(Teachers):
 
     def only(self, *names: str) -> "SideBySide":
         """The same rows and inputs, with these teachers alone. Raises UsageError for another."""
-        for name in names:
-            if name not in self.dumps:
-                raise UsageError(
-                    f"no teacher is called {name!r}; there are {few(list(self.dumps))}"
-                )
-        if not names:
-            raise UsageError(f"no teacher is named; there are {few(list(self.dumps))}")
+        strange = [name for name in names if not isinstance(name, str) or name not in self.dumps]
+        if strange or not names:
+            what = f"no teacher is called {strange[0]!r}" if strange else "no teacher is named"
+            raise UsageError(
+                f"{what}; there are {few(list(self.dumps), most=8)}, to be named one by one, as in "
+                f"only({', '.join(map(repr, list(self.dumps)[:2]))})"
+            )
         return replace(self, dumps={name: self.dumps[name] for name in names}, first=self.base)
 
     def mix(
@@ -97,7 +97,7 @@ class SideBySide(Teachers):
         LabelSpaceMismatch where the teachers answered other rows, or have other classes or tasks.
         """
         self._check_mixable(space)
-        if weights == FIT:
+        if is_fit(weights):
             weights = self.fit_weights(space, holdout=holdout, data_seed=data_seed).weights
         shares = checked_weights(weights, list(self.dumps))
         used = {name: share for name, share in shares.items() if share}
@@ -117,6 +117,8 @@ class SideBySide(Teachers):
         raises.
         """
         self._check_mixable(space)
+        if not isinstance(data_seed, int) or data_seed < 0:
+            raise UsageError(f"data_seed is {data_seed!r}; a seed is a whole number, 0 or more")
         inputs = self.base.reader.view_rows[0]
         _, held = choose_rows(len(inputs), None, holdout=holdout, rows=None, data_seed=data_seed)
         return fit_weights(self, space, inputs[held])
@@ -221,8 +223,8 @@ class SideBySide(Teachers):
     @property
     def remarks(self) -> list[str]:
         """What is to be known of these teachers together: rows that are left out, classes that
-        have no names."""
-        return [*self._of_rows, *self._of_names]
+        have no names, dumps that are the same."""
+        return [*self._of_rows, *self._of_names, *self._of_twins]
 
     def title(self, dump: Dump) -> str:
         """The name of a teacher, and its folder."""
@@ -250,6 +252,18 @@ class SideBySide(Teachers):
                 f"the classes of {few(nameless)} have no names: they are taken to be those of "
                 f"{self.title(named[0])}, in the same order"
             )
+
+    @property
+    def _of_twins(self) -> Iterator[str]:
+        """Dumps by one plan hold the same logits, wherever they lie."""
+        known: dict[str, Dump] = {}
+        for dump in self.dumps.values():
+            first = known.setdefault(dump.reader.plan.hash, dump)
+            if first is not dump:
+                yield (
+                    f"warning: {self.title(first)} and {self.title(dump)} are the same dump, which "
+                    f"counts twice in a mixture"
+                )
 
     @property
     def identity(self) -> str:

@@ -4,7 +4,7 @@ K teachers, N rows, C classes.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import reduce
 
@@ -27,6 +27,11 @@ FIT = "fit"
 MOST_VALUES = 1 << 24  # logits that weights are fitted on: thousands of rows say K numbers well
 STEPS = 100
 LEAST = 1e-4  # of a weight
+
+
+def is_fit(weights: Weights) -> bool:
+    """Whether they are to be fitted."""
+    return isinstance(weights, str) and weights == FIT
 
 
 def checked_weights(weights: Weights, names: Sequence[str]) -> dict[str, float]:
@@ -52,6 +57,8 @@ def checked_weights(weights: Weights, names: Sequence[str]) -> dict[str, float]:
             raise UsageError(f"{what}: {wrong} of {teachers}; give one of each, 0 leaves it out")
         given = [given[name] for name in names]
     try:
+        if isinstance(given, Set):  # whose order is not that of the teachers
+            raise TypeError
         numbers = [float(weight) for weight in given]
     except (TypeError, ValueError):
         raise UsageError(f"{what}; expected is a number of each of {teachers}, or fit") from None
@@ -62,8 +69,8 @@ def checked_weights(weights: Weights, names: Sequence[str]) -> dict[str, float]:
         )
     if not all(math.isfinite(weight) and weight >= 0 for weight in numbers) or not any(numbers):
         raise UsageError(f"{what}; weights are finite numbers of 0 or more, and not all 0")
-    total = math.fsum(numbers)
-    return {name: weight / total for name, weight in zip(names, numbers, strict=True)}
+    parts = [weight / max(numbers) for weight in numbers]  # whose sum is a number, too
+    return {name: part / math.fsum(parts) for name, part in zip(names, parts, strict=True)}
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The dumps of several teachers by name."""
 
+import os
 import shutil
 
 import numpy as np
@@ -23,13 +24,18 @@ def test_each_path_has_a_name_of_its_own_that_is_its_end(paths):
     assert all(path.endswith(name) for name, path in names.items())
 
 
-def test_names_are_as_short_as_they_can_be(tmp_path):
+def test_names_are_as_short_as_they_can_be(tmp_path, monkeypatch):
     assert named_dumps(["x/a/", "s3://y/b"]) == {"a": "x/a/", "b": "s3://y/b"}
     assert list(named_dumps(["x/a", "s3://y/a"])) == ["x/a", "y/a"]
     assert named_dumps({"one": tmp_path}) == {"one": str(tmp_path)}
-    for twice in (["a", "b", "a"], ["a", "a/"]):
+    for twice in (["a", "b", "a"], ["a", "a/"], ["./a", "a"], ["a", os.path.abspath("a")]):
         with pytest.raises(UsageError, match="a is named twice; name each dump once"):
             named_dumps(twice)
+    for name in ("", " ", 3):
+        with pytest.raises(UsageError, match=f"a teacher is called {name!r}"):
+            named_dumps({name: "a", "b": "b"})
+    monkeypatch.chdir(tmp_path)
+    assert named_dumps([".", "../x"]) == {tmp_path.name: ".", "x": "../x"}
     with pytest.raises(UsageError, match="no dump is named"):
         named_dumps([])
 

@@ -43,7 +43,7 @@ def weights(path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("space", ["prob", "logit"])
 def test_a_student_learns_from_the_mixture(place, tmp_path, space):
     """Its score on held-out rows is its KL with the mixture, computed here anew."""
-    result, said = train(both(place), tmp_path / "s.pt", mix=space, mix_weights="0.7,0.3")
+    result, said = train(both(place), tmp_path / "s.pt", mix=space, weights="0.7,0.3")
     assert f"from 0.7·vit + 0.3·cnn by {space} of " in said
     data = result.checkpoint.data
     assert data["mix"] == space
@@ -145,8 +145,9 @@ def test_a_training_goes_on_with_the_same_mixture_alone(place, tmp_path):
         ([], {"mix": "prob"}, "--mix is 'prob', and no dump is named; name two or more"),
         (["vit"], {"mix_weights": "0.7,0.3"}, "--mix-weights is '0.7,0.3', and nothing is mixed"),
         ([""], {}, r"both.* is no dump and holds 2 dumps, cnn, vit: name one, or .* --mix prob"),
-        (["vit", "cnn"], {"mix": "prob", "weights": "0.7,0.3"},
-         "--weights is '0.7,0.3', and names what the student starts from.* --mix-weights 0.7,0.3"),
+        (["vit", "cnn"], {"mix": "prob", "weights": "0.7,0.3", "mix_weights": "1,2"},
+         "--weights is '0.7,0.3' and --mix-weights '1,2', both weights of dumps; give one"),
+        (["vit", "cnn"], {"mix": "prob", "weights": "0.7,0.2,0.1"}, "3 weights; there are 2 te"),
         (["vit", "cnn"], {"mix": "prob", "mix_weights": [1, 2, 3]}, "3 weights; there are 2 teach"),
         (["vit", "cnn"], {"mix": "prob", "mix_weights": [1, -1]}, "weights are finite numbers of"),
         (["vit", "cnn"], {"mix": "mean"}, "--mix is 'mean'; use prob or logit"),

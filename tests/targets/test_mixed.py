@@ -1,6 +1,7 @@
 """Several teachers' dumps mixed into one, and weights fitted on held-out rows."""
 
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,10 @@ import torch
 from torch.utils.data import DataLoader
 
 import softlabels
-from softlabels.errors import AlignmentError, LabelSpaceMismatch, UsageError
+from softlabels.errors import AlignmentError, LabelSpaceMismatch, StoreError, UsageError
 from softlabels.mixtures import MixedProbs
 from softlabels.targets.holdout import choose_rows
-from tests.conftest import Linear, make_vectors, save_script
+from tests.conftest import Linear, Lines, make_vectors, save_script
 from tests.dumps import make_dump
 
 RANDOM = np.random.default_rng(5)
@@ -48,6 +49,8 @@ def test_rows_of_a_mixture(tmp_path):
         assert "logits" not in batches[0]
     with pytest.raises(UsageError, match='by "prob" has no logits'):
         dataset[:3]["logits"]
+    with pytest.raises(UsageError, match='by "prob" has no logits'):
+        dataset["logits"]
     assert dataset.column_names == ["id", "view", "label", "soft_target"]
     row = dataset.with_temperature(1)[7]
     torch.testing.assert_close(
@@ -62,6 +65,8 @@ def test_rows_of_a_mixture(tmp_path):
     torch.testing.assert_close(by_logit["logits"], logits)
     torch.testing.assert_close(by_logit["soft_target"], torch.softmax(logits / 3, -1))
     assert [*teachers.mix().weights.values()] == pytest.approx([1 / 3] * 3)
+    for large in (np.array([1.7e308] * 3), torch.ones(3)):
+        assert [*teachers.mix("prob", large).weights.values()] == pytest.approx([1 / 3] * 3)
     assert teachers.mix("logit", "0.5,0.25, .25").weights == {"a": 0.5, "b": 0.25, "c": 0.25}
 
 
@@ -72,7 +77,10 @@ def test_members_are_chosen_without_a_new_dump(tmp_path):
     assert list(some[0]["logits"]) == ["c", "b"]
     torch.testing.assert_close(some.mix("logit")["logits"], (z["b"] + z["c"]) / 2)
     assert some.base is teachers.base, "whose inputs and labels are there"
-    for names, words in ((("d",), "called 'd'; there are a, b, c"), ((), "no teacher is named")):
+    for names, words in (
+        (("d",), "called 'd'; there are a, b, c"), ((), "no teacher is named"),
+        ((["a", "b"],), r"called \['a', 'b'\]; there are a, b, c, to be named one by one"),
+    ):  # fmt: skip
         with pytest.raises(UsageError, match=words):
             teachers.only(*names)
 
@@ -99,6 +107,7 @@ def test_an_epoch_goes_on_only_with_the_same_mixture(tmp_path):
         ({"a": 1, "b": 1, "c": 1, "d": 1}, "'d' is none of 3 teachers"),
         ("0.5,half,0.1", "expected is a number of each of 3 teachers, a, b, c, or fit"),
         ([None, 1, 1], "expected is a number of each"),
+        ({0.5, 0.2, 0.3}, "expected is a number of each"),
     ],
 )
 def test_weights_that_are_none(tmp_path, weights, words):
@@ -171,6 +180,8 @@ def test_fitted_weights_are_the_best_on_held_out_rows(tmp_path, space):
     grid = [(i / 10, j / 10, (10 - i - j) / 10) for i in range(11) for j in range(11 - i)]
     best = min(nll(z, list(weights), held, space) for weights in grid)
     assert fitted.nll <= best + 1e-9
+    with pytest.raises(UsageError, match="data_seed is -1; a seed is"):
+        teachers.mix(space, "fit", data_seed=-1)
     mixed = teachers.mix(space, "fit", holdout=0.5, data_seed=3)
     assert dict(mixed.weights) == {n: w for n, w in fitted.weights.items() if w}
     text = f"weights fitted on 300 held-out rows: a {found[0]:.3f}, b {found[1]:.3f}"
@@ -201,3 +212,14 @@ def test_inputs_and_labels_are_those_of_the_first(tmp_path, teacher):
     torch.testing.assert_close(dataset[:9]["soft_target"], alone[:9]["soft_target"])
     assert (dataset.class_names, dataset.num_classes) == (alone.class_names, 10)
     assert len(list(dataset.batches(100, shuffle=True, rank=1, world=2))) == 3
+
+
+def test_what_is_said_of_folders_of_dumps_and_of_twins(tmp_path):
+    folders = three(tmp_path / "all")
+    with pytest.raises(StoreError, match=r"all is no dump and holds 3 dumps, a, b, c: name one, "):
+        softlabels.load(tmp_path / "all")
+    said = Lines()
+    shutil.copytree(folders["a"], tmp_path / "copy")
+    softlabels.load({"a": folders["a"], "twin": tmp_path / "copy"}, inputs=False, progress=said)
+    assert "/a) and twin (" in str(said)
+    assert "are the same dump, which counts twice in a mixture" in str(said)
