@@ -9,22 +9,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from softlabels.errors import MissingExtra, TrainingError, UsageError
-from softlabels.inputs.label_lists import LabelLists
 from softlabels.models.checkpoint import Checkpoint
 from softlabels.options import SweepOptions, TrainOptions, verb
 from softlabels.soft_targets import check_temperature
 from softlabels.students.building import built_by
+from softlabels.students.comparing import measure_of
 from softlabels.students.distilling import Distillation, distillation
 from softlabels.students.job import Job
+from softlabels.students.prepared import Prepared
 from softlabels.students.ranks import Ranks
 from softlabels.students.recipe import Recipe
 from softlabels.students.resuming import FREE, facts_of, finished
 from softlabels.students.stack.running import Learner, Shared, can_stack, train_stack
 from softlabels.students.sweeps.figure import draw
 from softlabels.students.sweeps.grid import Setting, Trial, settings_of
-from softlabels.students.sweeps.results import Ended, Measure, SweepResult
+from softlabels.students.sweeps.results import Ended, SweepResult
 from softlabels.students.trackers import joined_ranks
-from softlabels.students.training import Prepared, prepare
+from softlabels.students.training import prepare
 from softlabels.system.humanize import counted, json_text
 from softlabels.system.local_files import appearing
 from softlabels.system.progress import Progress
@@ -185,12 +186,8 @@ class _Sweep:
         there = [one for one in ended if one.metrics is not None]
         if not there:
             raise TrainingError(f"no student came to an end: {ended[0].failure}")
-        held, metrics = job.inputs[job.chosen[1]], there[0].metrics or {}
-        name = "kl"
-        if job.judge.by_labels(held):
-            name = "map" if isinstance(job.labels, LabelLists) else "errors"
-        rows = metrics["held_out"].get("labelled", metrics["held_out"]["rows"])
-        result = SweepResult(str(self.folder), Measure(name, rows), ended)
+        measure = measure_of(job, (there[0].metrics or {})["held_out"])
+        result = SweepResult(str(self.folder), measure, ended)
         try:
             self._write(PLOT, draw(result))
             result = replace(result, plot=str(self.folder / PLOT))

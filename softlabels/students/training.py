@@ -4,14 +4,12 @@ N rows of a batch, C classes.
 """
 
 from collections import ChainMap
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from softlabels.errors import UsageError
 from softlabels.inputs.label_lists import Labels, hidden, known
@@ -27,6 +25,7 @@ from softlabels.students.distilling import Distillation, distillation, said
 from softlabels.students.job import Job
 from softlabels.students.optimization import Batch
 from softlabels.students.origins import place_of
+from softlabels.students.prepared import Prepared
 from softlabels.students.ranks import Ranks
 from softlabels.students.reading import begin_on_columns, begin_reading, has_texts, is_by_name
 from softlabels.students.recipe import Recipe
@@ -34,6 +33,7 @@ from softlabels.students.result import TrainResult
 from softlabels.students.showing import showing
 from softlabels.students.softness import some_logits
 from softlabels.students.teaching import HeldOut, Teaching, mixture, one_dump
+from softlabels.students.temperature import AUTO, candidates, with_best
 from softlabels.students.trackers import joined_ranks
 from softlabels.system.progress import Progress
 from softlabels.targets.loading import load
@@ -47,35 +47,16 @@ def train(options: TrainOptions, progress: Progress) -> TrainResult:
 
     Raises UsageError, StoreError, SourceError, AlignmentError or TrainingError.
     """
-    learned = distillation(options.loss, options.T, options.alpha)
+    if options.T == AUTO:
+        learned = candidates(options.loss, options.alpha, options.holdout)
+    else:
+        learned = [distillation(options.loss, options.T, options.alpha)]
     ranks = joined_ranks(options.device, options.precision, options.log_with, options.out)
     with ranks.together():
-        return prepare(options, [learned], ranks, progress).run(learned, progress)
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A training whose data are open, for any student of these data.
-
-    labelled: whether hard labels count
-    take, order, ahead: as of `Task`
-    """
-
-    job: Job
-    labelled: bool
-    take: Callable[[np.ndarray, int, torch.device], Batch]
-    order: Callable[[np.ndarray, int], np.ndarray]
-    ahead: bool
-
-    def run(self, learned: Distillation, progress: Progress) -> TrainResult:
-        """Train the job's student."""
-
-        def loss(logits_NC: Tensor, batch: Batch, progress: float) -> Tensor:
-            return learned.of(logits_NC, batch, progress, self.labelled)
-
-        job = replace(self.job, T_at=learned.T_at)
-        remedy = learned.too_far or job.recipe.remedy
-        return job.run(loss, self.take, self.order, remedy, progress, self.ahead)
+        ready = prepare(options, learned, ranks, progress)
+        if options.T == AUTO:
+            ready, learned = with_best(ready, learned, progress)
+        return ready.run(learned[0], progress)
 
 
 def prepare(

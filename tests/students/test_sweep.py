@@ -195,6 +195,39 @@ def test_the_baseline_is_in_the_grid_once():
     assert settings_of(["mlp:8"], [1e-3], [0.0], [4.0, 4.0], [0, 0.9], True) == [HARD, SOFT]
 
 
+@pytest.mark.parametrize("student", ["mlp:16", "cnn:4"])
+def test_auto_takes_the_best_temperature_of_short_trainings(dump_folder, tmp_path, student):
+    words = QUICK | {"dump": dump_folder, "student": student, "epochs": 4, "alpha": 1}
+    told = Lines()
+    result = softlabels.train(**words, T="auto", out=tmp_path / "s.pt", progress=told)
+    tried = sweep(
+        tmp_path / "o",
+        **(words | {"epochs": 3}),
+        T=[1, 2, 4, 8, 16],
+        seeds=3 if ":1" in student else 1,
+    )
+    soft = [line for line in tried.lines if not line.setting.is_hard]
+    best = min(soft, key=lambda line: line.key).setting.T
+    assert result.checkpoint.training["T"] == best
+    assert f"T is {best:g}, the best of these: errors of 120 held-out rows: " in str(told)
+    plain = softlabels.train(**words, T=best, out=tmp_path / "plain.pt").checkpoint.state_dict
+    assert all(torch.equal(plain[name], v) for name, v in result.checkpoint.state_dict.items())
+    assert sorted(p.name for p in tmp_path.iterdir() if p.suffix == ".pt") == ["plain.pt", "s.pt"]
+
+
+def test_where_no_temperature_can_be_chosen(dump_folder, tmp_path):
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    for words, message in (
+        ({"alpha": 0}, "with --alpha 0 every T is the same"),
+        ({"loss": "mse"}, "the loss mse has no temperature"),
+        ({"holdout": 0}, "chooses by held-out rows, and --holdout is 0"),
+        ({"student": module}, "is one model that is trained itself"),
+    ):
+        given = QUICK | {"dump": dump_folder, "student": "linear", "T": "auto"} | words
+        with pytest.raises(UsageError, match=message):
+            softlabels.train(**given, out=tmp_path / "s.pt")
+
+
 @pytest.mark.slow
 def test_a_killed_sweep_of_24_goes_on(dump_folder, tmp_path):
     """A real process, killed once its state is there; the results are those of one run."""
