@@ -20,7 +20,7 @@ from softlabels.students.prepared import Prepared
 from softlabels.students.ranks import Ranks
 from softlabels.students.recipe import Recipe
 from softlabels.students.resuming import FREE, facts_of, finished
-from softlabels.students.stack.running import Learner, Shared, can_stack, train_stack
+from softlabels.students.stack.running import Learner, can_stack, train_stack
 from softlabels.students.sweeps.figure import draw
 from softlabels.students.sweeps.grid import Setting, Trial, settings_of
 from softlabels.students.sweeps.results import Ended, SweepResult
@@ -53,7 +53,11 @@ def sweep(options: SweepOptions, progress: Progress) -> SweepResult:
             f"a sweep runs in one process, and here are {ranks.world}; start it without torchrun"
         )
     folder = _folder(options)
-    return _Sweep(options, folder, ranks, progress).run()
+    try:
+        return _Sweep(options, folder, ranks, progress).run()
+    except KeyboardInterrupt:
+        progress.say(f"stopped; --resume goes on with the sweep in {folder}")
+        raise
 
 
 def learned_of(training: TrainOptions) -> Distillation:
@@ -175,8 +179,7 @@ class _Sweep:
             Learner(learned_of(each), each.part(Recipe), each.plain, each.out)
             for _, each in members
         ]
-        shared = Shared(ready.job, ready.labelled, ready.take, ready.order, ready.ahead)
-        ends = train_stack(shared, learners, str(place), self.progress)
+        ends = train_stack(ready, learners, str(place), self.progress)
         for (trial, each), end in zip(members, ends, strict=True):
             failed = end if isinstance(end, str) else ""
             metrics = end.metrics if isinstance(end, Checkpoint) else None

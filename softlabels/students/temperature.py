@@ -15,7 +15,7 @@ from softlabels.students.comparing import measure_of
 from softlabels.students.distilling import Distillation, distillation
 from softlabels.students.prepared import Prepared
 from softlabels.students.recipe import Recipe
-from softlabels.students.stack.running import Learner, Shared, can_stack, train_stack
+from softlabels.students.stack.running import Learner, can_stack, train_stack
 from softlabels.system.humanize import counted, few
 from softlabels.system.progress import SILENT, Progress
 
@@ -94,8 +94,7 @@ def _tried(
         for number, recipe in enumerate(recipes)
     ]
     if can_stack(job):
-        shared = Shared(job, ready.labelled, ready.take, ready.order, ready.ahead)
-        ends = train_stack(shared, learners, str(folder / "stack"), SILENT)
+        ends = train_stack(ready, learners, str(folder / "stack"), SILENT)
     else:
         ends = [_alone(ready, one) for one in learners]
     found = [end.metrics["held_out"] if isinstance(end, Checkpoint) else None for end in ends]

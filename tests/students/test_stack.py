@@ -14,7 +14,7 @@ from softlabels.errors import UsageError
 from softlabels.options import TrainOptions
 from softlabels.students.distilling import distillation
 from softlabels.students.recipe import Recipe
-from softlabels.students.stack.running import Learner, Shared, can_stack, train_stack
+from softlabels.students.stack.running import Learner, can_stack, train_stack
 from softlabels.students.stack.trainer import StackTrainer
 from softlabels.students.trackers import joined_ranks
 from softlabels.students.training import prepare
@@ -37,8 +37,7 @@ def together(folder: Path, common: dict[str, Any], own: list[dict[str, Any]]) ->
         Learner(its, one.part(Recipe), one.plain, one.out)
         for its, one in zip(learned, each, strict=True)
     ]
-    shared = Shared(ready.job, ready.labelled, ready.take, ready.order, ready.ahead)
-    return train_stack(shared, learners, str(folder / "stack"), SILENT)
+    return train_stack(ready, learners, str(folder / "stack"), SILENT)
 
 
 def flat(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -179,5 +178,5 @@ def test_the_state_of_other_students_is_refused(dump_folder, tmp_path, monkeypat
     with pytest.raises(ZeroDivisionError):
         together(tmp_path, common, TWO)
     monkeypatch.undo()
-    with pytest.raises(UsageError, match="is the state of a training made otherwise"):
+    with pytest.raises(UsageError, match="made otherwise: another set of students"):
         together(tmp_path, common, [TWO[0], {**TWO[1], "T": 9}])

@@ -14,6 +14,7 @@ from softlabels.students.optimization import Batch, learning_rate_factor
 from softlabels.students.recipe import Recipe
 from softlabels.students.stack.adamw import StackedAdamW
 from softlabels.students.stack.layers import StackedMLP
+from softlabels.students.student import as_training_errors
 from softlabels.system.devices import autocast
 
 StackLoss = Callable[[Tensor, Batch, float], Tensor]
@@ -34,11 +35,18 @@ class StackOptimization:
 
     loss: (logits [S, N, C], batch, how far training is, from 0 to 1) → [S]
     steps: of the whole training, for the schedule
+    spec: what messages call a student
     """
 
     def __init__(
-        self, stack: StackedMLP, loss: StackLoss, recipes: Sequence[Recipe], steps: int
+        self,
+        stack: StackedMLP,
+        loss: StackLoss,
+        recipes: Sequence[Recipe],
+        steps: int,
+        spec: str,
     ) -> None:
+        self.spec = spec
         self.stack, self.loss, self.recipe, self.total = stack, loss, shared(recipes), steps
         self.rate_S = torch.tensor([one.lr for one in recipes], dtype=torch.float64)
         decay_S = torch.tensor([one.weight_decay for one in recipes], dtype=torch.float64)
@@ -87,11 +95,16 @@ class StackOptimization:
         return total
 
     def _backward(self, batch: Batch, weight: float) -> tuple[Tensor, list[Tensor]]:
-        with autocast(self.stack.device, self.recipe.precision, training=True):
-            logits_SNC = self.stack.logits(batch["input"], self.parameters, training=True)
+        inputs, spec = batch["input"], f"{self.spec} in a stack of {len(self.stack)}"
+        with (
+            as_training_errors(spec, len(inputs)),
+            autocast(self.stack.device, self.recipe.precision, training=True),
+        ):
+            logits_SNC = self.stack.logits(inputs, self.parameters, training=True)
         loss_S = self.loss(logits_SNC, batch, self.progress) * weight
-        # the loss of a student depends on its own parameters alone, so the sum's gradient is its
-        gradients = torch.autograd.grad(loss_S.sum(), self.parameters)
+        with as_training_errors(spec, len(inputs)):
+            # a student's loss depends on its own parameters alone: the sum's gradient is its own
+            gradients = torch.autograd.grad(loss_S.sum(), self.parameters)
         return loss_S.detach(), list(gradients)
 
     @torch.no_grad()

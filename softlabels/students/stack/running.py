@@ -3,7 +3,7 @@
 S students.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,8 +21,9 @@ from softlabels.students.distilling import Distillation, stacked_loss
 from softlabels.students.history import History
 from softlabels.students.job import Job
 from softlabels.students.optimization import Batch
+from softlabels.students.prepared import Prepared
 from softlabels.students.recipe import Recipe
-from softlabels.students.resuming import check_out
+from softlabels.students.resuming import FREE, check_out
 from softlabels.students.stack.judging import StackJudge
 from softlabels.students.stack.layers import StackedMLP
 from softlabels.students.stack.trainer import StackTask, StackTrainer
@@ -47,20 +48,6 @@ class Learner:
     out: str
 
 
-@dataclass(frozen=True)
-class Shared:
-    """What all students of a stack learn from: `Job` and what `Job.run` is given.
-
-    labelled: whether hard labels count
-    """
-
-    job: Job
-    labelled: bool
-    take: Callable[[np.ndarray, int, torch.device], Batch]
-    order: Callable[[np.ndarray, int], np.ndarray]
-    ahead: bool
-
-
 def can_stack(job: Job) -> bool:
     """Whether such students can be trained as a stack: perceptrons by name, over inputs that are
     one tensor, with one label a row, in this process alone."""
@@ -78,7 +65,7 @@ def can_stack(job: Job) -> bool:
 
 
 def train_stack(
-    shared: Shared, learners: Sequence[Learner], place: str, progress: Progress
+    ready: Prepared, learners: Sequence[Learner], place: str, progress: Progress
 ) -> list[Checkpoint | str]:
     """Train them and write the checkpoint of each, and its history beside it. Returns for each the
     checkpoint, or why it has none.
@@ -89,7 +76,7 @@ def train_stack(
 
     Raises the errors of `train`, but those about a loss that is no number.
     """
-    job = shared.job
+    job = ready.job
     jobs = [
         replace(job, recipe=one.recipe, options=one.options, out=one.out, model=_model(job, one))
         for one in learners
@@ -101,23 +88,26 @@ def train_stack(
     assert isinstance(job.examples, Examples), "can_stack says so"
     job.examples.only(np.concatenate(rows))
     built, stack = _stacked(jobs, len(rows[0]))
-    facts: dict[str, Any] = {
-        str(number): one.facts(built.student) for number, one in enumerate(jobs)
-    }
+    each = [
+        {name: value for name, value in one.facts(built.student).items() if name not in FREE}
+        for one in jobs
+    ]
+    facts = each[0] | {"set of students": each}
     learned = [one.learned for one in learners]
 
     def loss(logits_SNC: Tensor, batch: Batch, progress: float) -> Tensor:
-        return stacked_loss(learned, logits_SNC, batch, progress, shared.labelled)
+        return stacked_loss(learned, logits_SNC, batch, progress, ready.labelled)
 
     job.say(rows, built, progress)
     task = StackTask(
-        order=shared.order,
-        take=shared.take,
+        order=ready.order,
+        take=ready.take,
         loss=loss,
         judge=StackJudge(job.judge),
         rows=rows,
+        spec=built.student.spec,
         settle=lambda: None if job.teacher is None else job.teacher.settle(),
-        ahead=shared.ahead,
+        ahead=ready.ahead,
         views_in=job.views_in,
         T_at=[one.T_at for one in learned],
     )

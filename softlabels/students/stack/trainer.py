@@ -37,6 +37,7 @@ class StackTask:
 
     order, take, settle, ahead, views_in: as of `Task`
     loss: (logits [S, N, C], batch, progress) → [S], the mean over rows of each student
+    spec: what messages call a student
     rows: numbers of the rows to train on, and of those that are held out
     T_at: of each student as of `Task`
     """
@@ -46,6 +47,7 @@ class StackTask:
     loss: StackLoss
     judge: StackJudge
     rows: tuple[np.ndarray, np.ndarray]
+    spec: str
     settle: Callable[[], None]
     T_at: Sequence[Callable[[float], float] | None]
     ahead: bool = False
@@ -101,7 +103,7 @@ class StackTrainer:
         parts, count = steps(len(self.train_rows), self.recipe.batch_size, 1), recipes[0].accumulate
         self.steps = [parts[i : i + count] for i in range(0, len(parts), count)]
         total = self.recipe.epochs * len(self.steps)
-        self.optimization = StackOptimization(stack, task.loss, recipes, total)
+        self.optimization = StackOptimization(stack, task.loss, recipes, total, task.spec)
         self.members = [Member() for _ in recipes]
         self.best = [values.detach().clone() for values in self.optimization.parameters]
         self.epoch, self.step, self.losses = 1, 0, list[Tensor]()

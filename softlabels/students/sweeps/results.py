@@ -110,7 +110,12 @@ class Line:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What a sweep found. out: its folder; rank: this process's."""
+    """What a sweep found.
+
+    out: its folder
+    ended: its students, in the order of the grid
+    plot: the picture's file; None without matplotlib
+    """
 
     out: str
     measure: Measure
