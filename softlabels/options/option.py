@@ -63,7 +63,7 @@ Positive = Annotated[float, Bounds("a finite number above 0", lambda x: 0 < x < 
 TemperatureOrSchedule = Annotated[
     float | str,
     Bounds(
-        f"a finite number above 0, auto, or text such as {EXAMPLE!r}",
+        f"a finite number above 0, or text such as {EXAMPLE!r} or 'auto'",
         lambda x: 0 < x < math.inf,
         literals=("auto",),
         reads=check_schedule,
