@@ -20,8 +20,9 @@ class MixOptions(Options):
         None,
     )
     mix_weights: MixWeights | None = option(
-        "The weight of each dump in the mix, in their order: 0.7,0.3; or fit, those by which the "
-        "mixture's NLL on the labels of held-out rows is smallest. Default: equal ones.",
+        "The weight of each dump in the mix, in their order, 0.7,0.3, or by name, vit=0.7,cnn=0.3; "
+        "or fit, those by which the mixture's NLL on the labels of held-out rows is smallest. "
+        "Default: equal ones.",
         None,
     )
 

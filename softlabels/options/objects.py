@@ -20,11 +20,14 @@ class Objects:
     text: says so to people
     takes: whether an object may be one; the code that opens it says what is wrong with it
     types: the types for a signature; a function, since it imports large libraries
+    reads: the object that a text stands for, given the option's name and the text; the text itself
+        where it stands for none
     """
 
     text: str
     takes: Callable[[Any], bool]
     types: Callable[[], Any]
+    reads: Callable[[str, str], Any] = lambda name, text: text
 
     def checked(self, name: str, value: Any) -> Any:
         """Raises UsageError for something else."""
@@ -84,13 +87,36 @@ def _weights_types() -> Any:
     return str | Sequence[float] | Mapping[str, float]
 
 
+def _weights_by_name(name: str, text: str) -> str | dict[str, float]:
+    """`vit=0.7,cnn=0.3` by name; a text without names as it is. Raises UsageError for a part
+    without a name or a number, and for a name that comes twice."""
+    if "=" not in text:
+        return text
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        who, _, number = (word.strip() for word in part.rpartition("="))
+        try:
+            weight = float(number)
+        except ValueError:
+            weight = None
+        if not who or weight is None or who in found:
+            wrong = f"has {who!r} twice" if who in found else f"has {part!r}"
+            raise UsageError(
+                f"{name} is {text!r}, which {wrong}; write each teacher's name once with its "
+                f"weight, such as vit=0.7,cnn=0.3"
+            )
+        found[who] = weight
+    return found
+
+
 if TYPE_CHECKING:
     MixWeights = str | Sequence[float] | Mapping[str, float]
 else:
     MixWeights = Annotated[
         str,
-        Objects("numbers, or a mapping from names to numbers", _may_be_weights, _weights_types),
-    ]
+        Objects("numbers, or a mapping from names to numbers", _may_be_weights, _weights_types,
+                _weights_by_name),
+    ]  # fmt: skip
 
 if TYPE_CHECKING:
     Preprocessing = str | Callable[[Any], Any]

@@ -212,7 +212,7 @@ def _text(name: str, value: Any, objects: Objects | None) -> Any:
         raise UsageError(f"{name} is {value!r}; it must be text")
     if "\0" in text:
         raise UsageError(f"{name} is {text!r}; no name has a zero byte")
-    return text
+    return text if objects is None else objects.reads(name, text)
 
 
 def _number(name: str, value: Any, kind: type, bounds: Bounds | None) -> int | float:
