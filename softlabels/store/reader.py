@@ -50,9 +50,14 @@ class DumpReader:
         return self._rows
 
     @property
+    def is_whole(self) -> bool:
+        """Whether all shards are read."""
+        return len(self.numbers) == self.plan.shards
+
+    @property
     def identity(self) -> str:
         """What these rows are: the same for the same shards of the same plan."""
-        if len(self.numbers) == self.plan.shards:
+        if self.is_whole:
             return self.plan.hash
         return f"{self.plan.hash} shards {write_numbers(self.numbers)}"
 

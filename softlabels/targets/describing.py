@@ -11,9 +11,11 @@ import numpy as np
 from softlabels.errors import AlignmentError, UsageError
 from softlabels.inputs.label_lists import as_tensor, hidden, none_of
 from softlabels.mixtures import Space, mix
+from softlabels.places.folders import dump_folder
 from softlabels.places.siblings import named_dumps
 from softlabels.reports.ensemble import Block, Ensemble, survey_ensemble
 from softlabels.reports.info import Info, dump_info
+from softlabels.store.ledger import read_manifest
 from softlabels.system.humanize import counted, fact_lines, few, html_table, short
 from softlabels.system.progress import SILENT, Progress
 from softlabels.targets.loading import load
@@ -92,9 +94,10 @@ def info(
     _refuse("several dumps are measured as a whole", per_class)
     places = named_dumps(path, progress)
     if len(places) == 1 and mix is not None:
+        (place,) = places.values()
+        read_manifest(dump_folder(place, "nothing"))  # refuses what is no dump
         raise UsageError(
-            f"--mix is {mix}, and {next(iter(places.values()))} is one dump; name several, or a "
-            f"folder that holds several"
+            f"--mix is {mix}, and {place} is one dump; name several, or a folder that holds several"
         )
     if len(places) == 1:
         return info(next(iter(places.values())), mix_weights=mix_weights)

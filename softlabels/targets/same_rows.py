@@ -11,6 +11,8 @@ from softlabels.inputs.views.mixing import PARTNER
 from softlabels.label_spaces import LabelSpace, match_label_spaces
 from softlabels.store.inputs import find_ids
 from softlabels.store.reader import DumpReader
+from softlabels.store.shard_numbers import write_numbers
+from softlabels.system.humanize import counted
 
 ONE_SOURCE = "Side by side stand dumps of one source"
 SHOWN = 5  # ids in a message
@@ -33,6 +35,7 @@ def find_same(ours: DumpReader, theirs: DumpReader) -> np.ndarray | None:
         raise AlignmentError(
             f"{len(missing)} of {len(ours.ids)} rows of {ours.folder} are not in "
             f"{theirs.folder}: first the {_keys(ours, missing)}. {ONE_SOURCE}"
+            f"{_cut_otherwise(ours, theirs)}"
         )
     for what, mine, others in _compared(ours, theirs):
         other = np.flatnonzero(others[where] != mine)
@@ -70,7 +73,7 @@ def differences(ours: DumpReader, theirs: DumpReader, where: np.ndarray | None) 
     if len(rows := np.flatnonzero(extra)):
         text = (
             f"{len(rows)} of {len(theirs)} rows of {theirs.folder} are not in {ours.folder}: first "
-            f"the {_keys(theirs, rows)}"
+            f"the {_keys(theirs, rows)}{_cut_otherwise(ours, theirs)}"
         )
         found.append(Difference(text, AlignmentError))
     return found
@@ -128,6 +131,19 @@ def _compared(ours: DumpReader, theirs: DumpReader) -> Iterator[tuple[str, np.nd
         yield f"{name} of their view", ours.drawn[name], theirs.drawn[name]
     if ours.plan.mixing is not None and theirs.plan.mixing is not None:
         yield "partner of their view", ours.partners, theirs.partners
+
+
+def _cut_otherwise(ours: DumpReader, theirs: DumpReader) -> str:
+    """What there is to say of shards where some of each dump are chosen by their numbers."""
+    sizes = [reader.plan.shard_inputs for reader in (ours, theirs)]
+    if sizes[0] == sizes[1] or all(reader.is_whole for reader in (ours, theirs)):
+        return ""
+    numbers = write_numbers(ours.numbers)
+    return (
+        f". By --shards {numbers} they have other rows, since a shard of {ours.folder} has "
+        f"{counted(sizes[0], 'input')} and one of {theirs.folder} {sizes[1]:,}: leave it out, or "
+        f"dump with one --shard-rows"
+    )
 
 
 def _keys(reader: DumpReader, rows: np.ndarray) -> str:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import softlabels
-from softlabels.errors import AlignmentError, LabelSpaceMismatch, UsageError
+from softlabels.errors import AlignmentError, LabelSpaceMismatch, StoreError, UsageError
 from softlabels.logits import DenseLogits
 from softlabels.measures import LabelScore, TeacherScore
 from softlabels.multilabel import average_precision, mean_of
@@ -192,6 +192,9 @@ def test_what_is_not_measured_is_refused(tmp_path):
     for words, message in cases:
         with pytest.raises(UsageError, match=message):
             softlabels.info(**words)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(StoreError, match="empty has no dump in it"):
+        softlabels.info(tmp_path / "empty", mix="prob")
     folders["other"] = make_dump(tmp_path / "other", np.zeros((120, 5), np.float16))
     with pytest.raises(LabelSpaceMismatch, match="these are not the same classes"):
         softlabels.info(folders)
