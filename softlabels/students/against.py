@@ -19,10 +19,8 @@ from softlabels.students.scoring import Running
 from softlabels.students.teaching import Opened, Teaching
 from softlabels.targets.batch import for_each_position
 from softlabels.targets.loading import load
-from softlabels.targets.mixed import Mixed
+from softlabels.targets.mixed import Mixed, Trainable
 from softlabels.targets.soft_dataset import Dump, SoftDataset
-
-WHOLE = ""  # beside the names of members, which are never empty
 
 
 def opening(data: Any, steps: Preprocess | None, title: str) -> Opened:
@@ -65,30 +63,32 @@ def against(
         )
     theirs = LabelSpace(name, plan.classes, dataset.class_names)
     order = match_by_name(space, theirs, running.progress)
-    scores: dict[str, TeacherScore] = {}
+    score = TeacherScore()
+    of_members: dict[str, TeacherScore] = {}
     for part, student_NC in running.predict(examples, "against", rows):
         if order is not None:  # the student's classes in the teacher's order
             student_NC = student_NC[:, order]
         columns = (taught.teachers or dataset).columns(part, inputs=False)
         student_MC = for_each_position(student_NC, columns)
-        for who, logits in _teachers(taught, columns["targets"]).items():
+        targets = columns["targets"]
+        score += TeacherScore.of(student_MC, _as_one(dataset, targets))
+        for member, logits in targets.items() if isinstance(dataset, Mixed) else ():
             found = TeacherScore.of(student_MC, logits)
-            scores[who] = scores.get(who, TeacherScore()) + found
+            of_members[member] = of_members.get(member, TeacherScore()) + found
     (taught.teachers or dataset).settle()
-    measures = {"dump": name, "rows": len(rows)} | scores.pop(WHOLE, TeacherScore()).measures
+    measures = {"dump": name, "rows": len(rows)} | score.measures
     if not isinstance(dataset, Mixed):
         return measures
     members = {
-        member: facts | scores.get(member, TeacherScore()).measures
+        member: facts | of_members.get(member, TeacherScore()).measures
         for member, facts in taught.remembered["teachers"].items()
     }
     return measures | {"mix": dataset.space, "teachers": members}
 
 
-def _teachers(taught: Teaching, targets: Any) -> dict[str, Logits]:
-    """The teacher's logits, and beside those of a mixture its members'."""
-    mixed = taught.dataset
-    if not isinstance(mixed, Mixed):
-        return {WHOLE: targets}
-    used = [targets[name] for name in mixed.weights]
-    return {WHOLE: mix(used, list(mixed.weights.values()), mixed.space), **targets}
+def _as_one(dataset: Trainable, targets: Any) -> Logits:
+    """The teacher's logits; of a mixture those of its members as one's."""
+    if not isinstance(dataset, Mixed):
+        return targets
+    used = [targets[name] for name in dataset.weights]
+    return mix(used, list(dataset.weights.values()), dataset.space)

@@ -1,5 +1,6 @@
 """How good a model is, and how close to its teacher. N rows, C classes."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -31,14 +32,16 @@ from softlabels.options import EvalOptions, verb
 from softlabels.places.siblings import named_dumps
 from softlabels.reports.classes import ClassTable, LabelTable
 from softlabels.students.against import against, opening
-from softlabels.students.held_out import Held, held_out, held_rows
+from softlabels.students.held_out import Held, held_out, held_rows, rows_to_fit
 from softlabels.students.label_maps import BY_NUMBER, match_classes
 from softlabels.students.measuring import open_rows, steps_of
 from softlabels.students.reading import has_texts
 from softlabels.students.scoring import Matched, Running, score
-from softlabels.students.teaching import HeldOut, Teaching, is_fit, mixture, one_dump
+from softlabels.students.teaching import Teaching, mixture, one_dump
 from softlabels.system.humanize import counted, html_table, measured
 from softlabels.system.progress import Progress
+from softlabels.targets.side_by_side import SideBySide
+from softlabels.targets.weighting import Fitted, fit_weights
 
 AT_ONCE, TOKENS_AT_ONCE = 1024, 256  # rows in a forward pass
 
@@ -155,7 +158,11 @@ def evaluate(options: EvalOptions, progress: Progress) -> Evaluation:
         measures, evaluation.table = score(running, examples, labels, space, options.per_class)
         evaluation.update(measures)
     if options.against:
-        taught = _taught(options, model, title, chosen.preprocess, progress)
+
+        def fit(teachers: SideBySide) -> Fitted:
+            return _fitted(teachers, options, model, title, task, source, progress)
+
+        taught = _taught(options, title, chosen.preprocess, fit, progress)
         rows = np.arange(len(taught.dataset))
         if options.holdout:
             rows = held_rows(held, title, model.data, source, taught.dataset.base.reader)
@@ -199,6 +206,31 @@ def _open_data(
         remembered = remembered | {"class_names": None}
     texts = options.preprocess is None and (model.own_tokenizer or options.tokenizer) is not None
     return open_chosen(choice, title, remembered, progress, labels, texts)
+
+
+def _fitted(
+    teachers: SideBySide,
+    options: EvalOptions,
+    model: Model,
+    title: str,
+    task: str,
+    measured_on: Source,
+    progress: Progress,
+) -> Fitted:
+    """Weights by the rows that the model's training held out, whatever it is measured on."""
+
+    def of_training() -> Source:
+        if options.holdout or measured_on.fingerprint == model.data["fingerprint"]:
+            return measured_on
+        named = ("data", "revision", "input_column", "label_column", "id_column", "map_labels")
+        own: dict[str, Any] = dict.fromkeys(named) | {"split": model.data["split"], "labels": True}
+        return _open_data(model, title, task, replace(options, **own), progress)
+
+    assert options.mix is not None, "weights are of a mixture"
+    teachers.mix(options.mix)  # refuses teachers of other rows
+    reader = teachers.base.reader
+    rows = rows_to_fit(title, model.data, of_training, _places(options), reader, progress)
+    return fit_weights(teachers, options.mix, rows)
 
 
 def _open_file(checkpoint: str, options: EvalOptions) -> Model:
@@ -254,7 +286,11 @@ def _labels_of(
 
 
 def _taught(
-    options: EvalOptions, model: Model, title: str, steps: Preprocess, progress: Progress
+    options: EvalOptions,
+    title: str,
+    steps: Preprocess,
+    fit: Callable[[SideBySide], Fitted],
+    progress: Progress,
 ) -> Teaching:
     """What `--against` names, with inputs as the model takes them."""
     opened = opening(options.data, None if steps.is_tokenizer else steps, title)
@@ -262,15 +298,7 @@ def _taught(
     if options.mix is None:
         taught = one_dump(dumps, opened)
     else:
-        drawn = model.data.get("held_out") or {}
-        if is_fit(options.mix_weights) and not drawn.get("holdout"):
-            raise UsageError(
-                f"--mix-weights fit fits them on the rows that the training of a checkpoint held "
-                f"out, and {title} held out none, or does not say which; give numbers such as "
-                f"--mix-weights 0.7,0.3"
-            )
-        held = HeldOut(drawn.get("holdout", 0.0), drawn.get("data_seed", 0))
-        taught = mixture(dumps, options.mix, options.mix_weights, held, opened, progress)
+        taught = mixture(dumps, options.mix, options.mix_weights, fit, opened, progress)
     if steps.is_tokenizer and has_texts(taught.dataset.base.examples):
         return replace(taught, dataset=taught.dataset.tokenized(steps))
     return taught

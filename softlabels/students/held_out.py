@@ -1,6 +1,6 @@
 """The rows that a checkpoint's training held out, drawn again from what it remembers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,8 @@ from softlabels.store.reader import DumpReader
 from softlabels.system.humanize import counted, few
 from softlabels.system.progress import Progress
 from softlabels.targets.holdout import choose_rows
+
+FITTING = "--mix-weights fit"
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,12 @@ def held_out(
     source: Source,
     dumps: Sequence[str],
     progress: Progress,
+    asked: str = "--holdout",
 ) -> Held:
     """The rows of the source that were held out. remembered: the checkpoint's `data`.
 
     dumps: where the dump of a student is, if not where the checkpoint says: one of these.
+    asked: the option that needs them.
 
     Raises UsageError where it held out none, or doesn't say, AlignmentError where the data, or the
     dump, are not what they were.
@@ -54,22 +58,26 @@ def held_out(
     if "plan" not in remembered:
         if source.fingerprint != remembered["fingerprint"]:
             raise AlignmentError(
-                f"--holdout: {source.data!r}, split {source.split!r}, is not what {title} was "
+                f"{asked}: {source.data!r}, split {source.split!r}, is not what {title} was "
                 f"trained on: the fingerprint of its rows is {source.fingerprint}, and was "
                 f"{remembered['fingerprint']}. Which rows were held out is known only of the same "
                 f"data, with the same columns"
             )
         return Held(_drawn(len(source), drawn, progress))
-    reader = _reader(title, remembered, dumps)
-    inputs = reader.view_rows[0]
-    rows = inputs[_drawn(len(inputs), drawn, progress)]
+    reader = _reader(title, remembered, dumps, asked)
+    rows = _drawn_inputs(reader, drawn, progress)
     held = Held(Join(source, str(reader.folder)).positions(reader.ids[rows]), reader.hashes[rows])
     _check_inputs(held, source, title)
     return held
 
 
 def held_rows(
-    held: Held, title: str, remembered: dict[str, Any], source: Source, reader: DumpReader
+    held: Held,
+    title: str,
+    remembered: dict[str, Any],
+    source: Source,
+    reader: DumpReader,
+    asked: str = "--holdout",
 ) -> np.ndarray:
     """The rows of a dump whose inputs are the held-out ones of the source, int64.
 
@@ -80,11 +88,50 @@ def held_rows(
         keys, _ = source.key_fingerprints(reader.plan.shard_inputs)
         if keys != reader.plan.source.fingerprint:
             raise AlignmentError(
-                f"--holdout --against {reader.folder}: that is no dump of {source.data!r}, split "
+                f"{asked} --against {reader.folder}: that is no dump of {source.data!r}, split "
                 f"{source.split!r}, as {title} was trained on: ids or labels differ. Measure "
-                f"against it without --holdout"
+                f"against it without {asked}"
             )
     return np.flatnonzero(np.isin(reader.ids, source.ids[held.positions]))
+
+
+def rows_to_fit(
+    title: str,
+    remembered: dict[str, Any],
+    source: Callable[[], Source],
+    dumps: Sequence[str],
+    reader: DumpReader,
+    progress: Progress,
+) -> np.ndarray:
+    """The rows of a dump, int64, on which weights of a mixture are fitted: of each held-out input
+    one, as in training. Of a student the dumps alone say which these are.
+
+    source: opens the data of the training of a model that is no student.
+    dumps: of the mixture; all have the same rows. reader: of that whose rows are numbered.
+
+    Raises UsageError, StoreError or AlignmentError as `held_out` and `held_rows` do.
+    """
+    drawn = remembered.get("held_out") or {}
+    if not drawn.get("holdout"):
+        raise UsageError(
+            f"{FITTING} fits them on the rows that the training of a checkpoint held out, and "
+            f"{title} held out none, or does not say which; give numbers such as --mix-weights "
+            f"0.7,0.3"
+        )
+    inputs = reader.view_rows[0]
+    if "plan" in remembered:
+        learned = _reader(title, remembered, dumps, FITTING)
+        ids = learned.ids[_drawn_inputs(learned, drawn, progress)]
+        return inputs[np.isin(reader.ids[inputs], ids)]
+    opened = source()
+    held = held_out(title, remembered, opened, dumps, progress, FITTING)
+    return np.intersect1d(inputs, held_rows(held, title, remembered, opened, reader, FITTING))
+
+
+def _drawn_inputs(reader: DumpReader, drawn: dict[str, Any], progress: Progress) -> np.ndarray:
+    """The rows of the held-out inputs, in their view as they are."""
+    inputs = reader.view_rows[0]
+    return inputs[_drawn(len(inputs), drawn, progress)]
 
 
 def _drawn(total: int, drawn: dict[str, Any], progress: Progress) -> np.ndarray:
@@ -99,7 +146,7 @@ def _drawn(total: int, drawn: dict[str, Any], progress: Progress) -> np.ndarray:
     return held
 
 
-def _reader(title: str, remembered: dict[str, Any], dumps: Sequence[str]) -> DumpReader:
+def _reader(title: str, remembered: dict[str, Any], dumps: Sequence[str], asked: str) -> DumpReader:
     """The dump that the student learned from, and its shards."""
     found: dict[str, str] = {}
     for place in dumps or [remembered["dump"]]:
@@ -108,7 +155,7 @@ def _reader(title: str, remembered: dict[str, Any], dumps: Sequence[str]) -> Dum
             _, plan = read_manifest(folder)
         except StoreError as error:
             raise StoreError(
-                f"--holdout: {title} is a student of the dump {remembered['dump']}, whose rows "
+                f"{asked}: {title} is a student of the dump {remembered['dump']}, whose rows "
                 f"were held out, and {place} can't be read: {error}. Say where it is with --against"
             ) from error
         if plan.hash == remembered["plan"]:
@@ -116,7 +163,7 @@ def _reader(title: str, remembered: dict[str, Any], dumps: Sequence[str]) -> Dum
         found[place] = plan.hash
     places, hashes = few(list(found)), few(list(found.values()))
     raise AlignmentError(
-        f"--holdout: {places} is not the dump that {title} learned from: its plan is {hashes}, and "
+        f"{asked}: {places} is not the dump that {title} learned from: its plan is {hashes}, and "
         f"was {remembered['plan']}. Name that one with --against"
     )
 

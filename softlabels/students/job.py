@@ -154,6 +154,7 @@ class Job:
         """What must be the same for all ranks, and for a training that goes on."""
         return facts_of(
             self.options,
+            data=self.data,
             identity=self.identity,
             preprocess=str(self.examples.preprocess.without_files),
             state_dict=student.model.state_dict(),

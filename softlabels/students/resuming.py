@@ -16,6 +16,7 @@ from softlabels.system.progress import Progress
 
 # may differ between ranks; of a tokenizer the preprocessing has the hash
 PLACES = ("dump", "data", "source", "out", "device", "keep", "cache", "tokenizer")
+DIGITS = 9  # of a weight; 1/3 and 0.1/0.3 differ in the last of 17
 FREE = ("--resume", "--log-with")  # beside PLACES, what may differ when a training goes on
 
 
@@ -64,16 +65,35 @@ def elsewhere(state: dict[str, Any], ranks: Ranks) -> str:
 
 
 def facts_of(
-    options: dict[str, Any], *, identity: str, preprocess: str, state_dict: dict[str, Tensor]
+    options: dict[str, Any],
+    *,
+    data: dict[str, Any],
+    identity: str,
+    preprocess: str,
+    state_dict: dict[str, Tensor],
 ) -> dict[str, Any]:
-    """What decides the weights, by the names that messages give."""
+    """What decides the weights, by the names that messages give. data: of the checkpoint."""
     given = {
         f"--{name.replace('_', '-')}": value
         for name, value in options.items()
-        if name not in PLACES
+        if name not in (*PLACES, "mix_weights")
     }
     shapes = [[name, list(value.shape)] for name, value in state_dict.items()]
-    return given | {"set of rows": identity, "preprocessing": preprocess, "model": shapes}
+    learned = {"set of rows": identity} if data.get("mix") is None else _mixed(data, identity)
+    return given | learned | {"preprocessing": preprocess, "model": shapes}
+
+
+def _mixed(data: dict[str, Any], identity: str) -> dict[str, Any]:
+    """What a mixture comes to, however its weights and the names of its dumps were written."""
+    members = sorted(
+        [one["plan"], round(one["weight"], DIGITS)]
+        for one in data["teachers"].values()
+        if one["weight"]
+    )
+    return {
+        "first dump, whose rows these are": identity,
+        "mixture, of other dumps or by other --mix-weights": members,
+    }
 
 
 def finished(out: str, facts: dict[str, Any]) -> Checkpoint | None:
@@ -92,6 +112,7 @@ def finished(out: str, facts: dict[str, Any]) -> Checkpoint | None:
         return None
     theirs = facts_of(
         options,
+        data=checkpoint.data,
         identity=checkpoint.data.get("identity", ""),
         preprocess=checkpoint.preprocess,
         state_dict=checkpoint.state_dict,

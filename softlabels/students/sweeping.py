@@ -151,6 +151,7 @@ class _Sweep:
             each = self._training(trial)
             facts = facts_of(
                 each.plain,
+                data=job.data,
                 identity=job.identity,
                 preprocess=str(job.examples.preprocess.without_files),
                 state_dict=weights,

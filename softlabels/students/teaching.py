@@ -6,24 +6,18 @@ from typing import Any
 
 from softlabels.errors import UsageError
 from softlabels.mixtures import Space
+from softlabels.places.folders import dump_folder
 from softlabels.places.siblings import named_dumps, siblings_in
+from softlabels.store.ledger import read_manifest
 from softlabels.system.humanize import counted, few
 from softlabels.system.progress import Progress
 from softlabels.targets.mixed import Mixed, Trainable
 from softlabels.targets.side_by_side import SideBySide
 from softlabels.targets.soft_dataset import Dump, SoftDataset
-from softlabels.targets.weighting import FIT, Weights
+from softlabels.targets.weighting import FIT, Fitted, Weights
 
 Opened = Callable[[Any], SoftDataset]  # from a path, or from paths by name
 Paths = Sequence[str] | Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """The rows that a training holds out, on which weights are fitted."""
-
-    holdout: float
-    data_seed: int
 
 
 @dataclass(frozen=True)
@@ -42,14 +36,8 @@ class Teaching:
 
     @property
     def identity(self) -> str:
-        """What its rows and targets are, wherever the dumps lie."""
-        if not isinstance(self.dataset, Mixed):
-            return self.dataset.identity
-        of_each = [
-            f"{weight!r} of {self.dataset.teachers.dumps[name].identity}"
-            for name, weight in self.dataset.weights.items()
-        ]
-        return f"{self.dataset.space} of {self.dataset.base.identity}: {', '.join(of_each)}"
+        """What its rows are, and of one dump its targets, wherever the dumps lie."""
+        return self.dataset.base.identity
 
     @property
     def remembered(self) -> dict[str, Any]:
@@ -85,17 +73,18 @@ def mixture(
     dumps: Paths,
     space: Space,
     weights: Weights,
-    held: HeldOut,
+    fit: Callable[[SideBySide], Fitted],
     opened: Opened,
     progress: Progress,
     on_first: Callable[[Callable[[], Any]], Any] = lambda work: work(),
 ) -> Teaching:
     """Several dumps as one teacher.
 
-    held: the rows on which weights are fitted, where they are `fit`.
+    fit: fits weights, where they are `fit`.
     on_first: calls a function on the first rank, and gives its result to all.
 
-    Raises UsageError where only one is named, and as `SideBySide.mix` does.
+    Raises UsageError where only one is named, StoreError where that is none, and as
+    `SideBySide.mix` does.
     """
     if not dumps:
         raise UsageError(
@@ -104,16 +93,16 @@ def mixture(
         )
     places = named_dumps(dumps, progress)
     if len(places) == 1:
+        (place,) = places.values()
+        read_manifest(dump_folder(place, "nothing"))  # refuses what is no dump
         raise UsageError(
-            f"--mix is {space!r}, and there is one dump, {next(iter(places.values()))}; name two "
-            f"or more, or a folder that holds them, or leave out --mix"
+            f"--mix is {space!r}, and there is one dump, {place}; name two or more, or a folder "
+            f"that holds them, or leave out --mix"
         )
     teachers = opened(places)
     assert isinstance(teachers, SideBySide), "several were named"
     if is_fit(weights):
-        fitted = on_first(
-            lambda: teachers.fit_weights(space, holdout=held.holdout, data_seed=held.data_seed)
-        )
+        fitted = on_first(lambda: fit(teachers))
         progress.say(str(fitted))
         # other processors and numbers of threads differ in the last digits
         weights = {name: round(weight, 4) for name, weight in fitted.weights.items()}

@@ -32,12 +32,14 @@ from softlabels.students.recipe import Recipe
 from softlabels.students.result import TrainResult
 from softlabels.students.showing import showing
 from softlabels.students.softness import some_logits
-from softlabels.students.teaching import HeldOut, Teaching, mixture, one_dump
+from softlabels.students.teaching import Teaching, mixture, one_dump
 from softlabels.students.temperature import AUTO, candidates, with_best
 from softlabels.students.trackers import joined_ranks
 from softlabels.system.progress import Progress
 from softlabels.targets.loading import load
+from softlabels.targets.side_by_side import SideBySide
 from softlabels.targets.soft_dataset import Dump
+from softlabels.targets.weighting import Fitted
 
 
 @verb(TrainOptions)
@@ -174,10 +176,15 @@ def _taught(options: TrainOptions, ranks: Ranks, progress: Progress) -> Teaching
         progress=progress,
     )
     dumps: Any = options.dump  # a tuple of texts, or a mapping
-    if options.mix is None:
+    space = options.mix
+    if space is None:
         return one_dump(dumps or [str(newest_dump())], opened)
-    held, weights = options.part(HeldOut), options.mix_weights
-    return mixture(dumps, options.mix, weights, held, opened, progress, ranks.on_first)
+
+    def fit(teachers: SideBySide) -> Fitted:
+        holdout, data_seed = options.holdout, options.data_seed
+        return teachers.fit_weights(space, holdout=holdout, data_seed=data_seed)
+
+    return mixture(dumps, space, options.mix_weights, fit, opened, progress, ranks.on_first)
 
 
 def _labels_for(dataset: Dump, alpha: float, folder: str) -> Labels | None:

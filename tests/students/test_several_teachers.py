@@ -6,8 +6,9 @@ import pytest
 import torch
 
 import softlabels
-from softlabels.errors import AlignmentError, UsageError
+from softlabels.errors import AlignmentError, SoftlabelsError, UsageError
 from softlabels.targets.holdout import choose_rows
+from softlabels.targets.weighting import fit_weights
 from tests.conftest import Lines
 
 QUICK = {"student": "linear", "T": 4, "epochs": 2, "batch_size": 128, "lr": 1e-2}
@@ -117,6 +118,37 @@ def test_weights_are_fitted_on_the_rows_that_are_held_out(place, tmp_path):
             train(both(place), tmp_path / "n.pt", mix="prob", mix_weights="fit", **refused)
 
 
+def test_weights_are_fitted_on_the_rows_that_a_checkpoint_held_out(place, tmp_path):
+    """Those of its shards, of its split, whatever it is measured on; else it is refused."""
+    train(both(place)[0], tmp_path / "s.pt", shards="1-2", holdout=0.3, data_seed=5, epochs=1)
+    teachers = softlabels.load({path[-3:]: path for path in both(place)[::-1]}, inputs=False)
+    _, drawn = choose_rows(700, None, holdout=0.3, rows=None, data_seed=5)
+    of_all = choose_rows(1200, None, holdout=0.1, rows=None, data_seed=0)[1]
+    for checkpoint, rows in (("s.pt", teachers.rows_of(teachers.ids[500 + drawn])),
+                             (place / "c.pt", of_all)):  # fmt: skip
+        heard = Lines()
+        words = {"checkpoint": str(tmp_path / checkpoint), "labels": False, "mix": "prob"}
+        found = softlabels.evaluate(
+            **words, against=both(place)[::-1], mix_weights="fit", progress=heard
+        )["against"]["teachers"]
+        fitted = fit_weights(teachers, "prob", rows)
+        assert f"weights fitted on {fitted.rows} held-out rows: " in str(heard)
+        for name, weight in fitted.weights.items():
+            assert found[name]["weight"] == pytest.approx(weight, abs=1e-4)
+    other = str(tmp_path / "test")
+    softlabels.dump(teacher=str(place / "c.pt"), split="test", out=other)
+    for checkpoint, words in (
+        ("s.pt", r"^--mix-weights fit: .*test is not the dump that .*s\.pt learned from"),
+        (
+            place / "c.pt",
+            r"^--mix-weights fit --against .*test: that is no dump of 'digits', split",
+        ),
+    ):
+        with pytest.raises(AlignmentError, match=words):
+            softlabels.evaluate(checkpoint=str(tmp_path / checkpoint), mix="prob",
+                                against={"a": other, "b": other}, mix_weights="fit")  # fmt: skip
+
+
 def test_a_training_goes_on_with_the_same_mixture_alone(place, tmp_path):
     """Wherever the dumps lie; other weights, another space or other dumps are other targets."""
     words = {"mix": "prob", "mix_weights": [0.7, 0.3]}
@@ -124,16 +156,21 @@ def test_a_training_goes_on_with_the_same_mixture_alone(place, tmp_path):
     moved = tmp_path / "moved"
     shutil.copytree(place / "both", moved / "here")
     there = [str(moved / "here" / name) for name in ("vit", "cnn")]
-    again, said = train(there, tmp_path / "s.pt", resume=True, **words)
-    assert "is complete; nothing is left to do" in said
-    assert again.metrics == first.metrics
-    for change in (
-        {"mix_weights": [0.6, 0.4]},
-        {"mix": "logit"},
-        {"dump": there[::-1]},
-        {"dump": there[0], "mix": None, "mix_weights": None},
+    for shares in ([0.7, 0.3], [21, 9], "7,3", "cnn=3,vit=7", {"cnn": 0.3, "vit": 0.7}):
+        same = words | {"mix_weights": shares}
+        again, said = train(there, tmp_path / "s.pt", resume=True, **same)
+        assert "is complete; nothing is left to do" in said
+        assert again.metrics == first.metrics
+    mixture = "another mixture, of other dumps or by other --mix-weights"
+    rows = "another first dump, whose rows these are"
+    for change, text in (
+        ({"mix_weights": [0.6, 0.4]}, mixture),
+        ({"mix": "logit"}, '--mix is "logit" and was "prob"'),
+        ({"dump": there[::-1], "mix_weights": [0.3, 0.7]}, rows),
+        ({"dump": there[::-1]}, f"{rows}; {mixture}"),
+        ({"dump": there[0], "mix": None, "mix_weights": None}, "--mix is null and was .*"),
     ):
-        with pytest.raises(UsageError, match="is complete, and was made otherwise"):
+        with pytest.raises(UsageError, match=f"s.pt is complete, and was made otherwise: {text}. "):
             train(**({"dump": there, "out": tmp_path / "s.pt", "resume": True} | words | change))
 
 
@@ -150,12 +187,21 @@ def test_a_training_goes_on_with_the_same_mixture_alone(place, tmp_path):
         (["vit", "cnn"], {"mix": "prob", "weights": "0.7,0.2,0.1"}, "3 weights; there are 2 te"),
         (["vit", "cnn"], {"mix": "prob", "mix_weights": [1, 2, 3]}, "3 weights; there are 2 teach"),
         (["vit", "cnn"], {"mix": "prob", "mix_weights": [1, -1]}, "weights are finite numbers of"),
+        (["vit", "cnn"], {"mix": "prob", "mix_weights": "vit=1,2"},
+         r"--mix-weights is 'vit=1,2', which has '2'; write each teacher's name once with its"),
+        (["vit", "cnn"], {"mix": "prob", "mix_weights": "vit=1,=2"}, "which has '=2'; write each"),
+        (["vit", "cnn"], {"mix": "prob", "mix_weights": "vit=1,vit=2"}, "which has 'vit' twice"),
+        (["vit", "cnn"], {"mix": "prob", "mix_weights": "vit=1,CNN=2"}, "'CNN' is none of 2 teach"),
+        (["vit", "cnn"], {"mix": "prob", "shards": "0-1"},
+         r"By --shards 0-1 they have other rows, .*vit has 500 inputs and one of .*cnn 400: leave"),
+        (["cnn", "vit"], {"mix": "prob", "shards": "0-1"}, "By --shards 0-1 .* 400 .* 500: leave"),
+        ([".."], {"mix": "prob"}, r"both/\.\. has no dump in it; make one"),
         (["vit", "cnn"], {"mix": "mean"}, "--mix is 'mean'; use prob or logit"),
     ],
 )  # fmt: skip
 def test_what_can_not_be_mixed_is_refused(place, tmp_path, names, options, words):
     dumps = [str(place / "both" / name) for name in names]
-    with pytest.raises(UsageError, match=words):
+    with pytest.raises(SoftlabelsError, match=words):
         train(dumps, tmp_path / "s.pt", **options)
     assert not (tmp_path / "s.pt").exists()
 
