@@ -87,7 +87,7 @@ def _weights_types() -> Any:
     return str | Sequence[float] | Mapping[str, float]
 
 
-def _weights_by_name(name: str, text: str) -> str | dict[str, float]:
+def weights_by_name(name: str, text: str) -> str | dict[str, float]:
     """`vit=0.7,cnn=0.3` by name; a text without names as it is. Raises UsageError for a part
     without a name or a number, and for a name that comes twice."""
     if "=" not in text:
@@ -115,7 +115,7 @@ else:
     MixWeights = Annotated[
         str,
         Objects("numbers, or a mapping from names to numbers", _may_be_weights, _weights_types,
-                _weights_by_name),
+                weights_by_name),
     ]  # fmt: skip
 
 if TYPE_CHECKING:

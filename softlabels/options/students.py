@@ -6,7 +6,14 @@ from typing import Literal
 
 from softlabels.errors import UsageError
 from softlabels.options.mixing import MixOptions
-from softlabels.options.objects import Data, Dumps, Measured, Preprocessing, Trained
+from softlabels.options.objects import (
+    Data,
+    Dumps,
+    Measured,
+    Preprocessing,
+    Trained,
+    weights_by_name,
+)
 from softlabels.options.option import (
     BelowOne,
     Between,
@@ -177,7 +184,7 @@ class TrainOptions(MixOptions, TrainingOptions, TextOptions):
                     f"--weights is {self.weights!r} and --mix-weights {self.mix_weights!r}, both "
                     f"weights of dumps; give one"
                 )
-            object.__setattr__(self, "mix_weights", self.weights)
+            object.__setattr__(self, "mix_weights", weights_by_name("--weights", self.weights))
             object.__setattr__(self, "weights", None)
         self.check_mix("dump", self.dump)
         if isinstance(self.mix_weights, str) and self.mix_weights == "fit" and not self.holdout:
@@ -188,11 +195,11 @@ class TrainOptions(MixOptions, TrainingOptions, TextOptions):
 
 
 def are_shares(text: str) -> bool:
-    """Whether it is a text of numbers, or `fit`, and no file's name."""
+    """Whether it is a text of numbers, which may have names, or `fit`, and no file's name."""
     if os.path.exists(text):
         return False
     try:
-        return bool([float(part) for part in text.split(",")])
+        return bool([float(part.rpartition("=")[2]) for part in text.split(",")])
     except ValueError:
         return text == "fit"
 

@@ -14,7 +14,7 @@ from softlabels.system.progress import Progress
 from softlabels.targets.mixed import Mixed, Trainable
 from softlabels.targets.side_by_side import SideBySide
 from softlabels.targets.soft_dataset import Dump, SoftDataset
-from softlabels.targets.weighting import FIT, Fitted, Weights
+from softlabels.targets.weighting import Fitted, Weights, is_fit
 
 Opened = Callable[[Any], SoftDataset]  # from a path, or from paths by name
 Paths = Sequence[str] | Mapping[str, str]
@@ -108,7 +108,3 @@ def mixture(
         weights = {name: round(weight, 4) for name, weight in fitted.weights.items()}
     mixed = teachers.mix(space, weights)
     return Teaching(mixed, f"{mixed.title} of {few(list(places.values()))}", places, teachers)
-
-
-def is_fit(weights: Weights) -> bool:
-    return isinstance(weights, str) and weights == FIT
