@@ -7,7 +7,7 @@ computes nothing, the other is a small convolutional net; each gives 1,000 logit
 command `softlabels.dump` with both, `null` and `net` are the same command with one, into folders
 that are removed afterwards. All three run in turn in one process, after one warm-up.
 
-What is printed first is a prediction: what `softlabels.plan` says of the three, from its samples.
+The first line is a prediction: what `softlabels.plan` says of the three, before any of them runs.
 Then the ratio of `both` to `null` and `net` one after the other, the median of the rounds' ratios
 with the smallest and the largest beside it, by the clock and by the CPU time of all threads, which
 others on the machine change less. Below 1, the pass saves: a half would be two teachers for the
@@ -33,6 +33,7 @@ from torch import Tensor, nn
 import softlabels
 from benchmarks.pictures import BATCH, CLASSES, PREPROCESS, Null, save
 
+SAMPLES = 3
 WAYS = {"null": ["null"], "net": ["net"], "both": ["null", "net"]}
 
 
@@ -90,16 +91,13 @@ def teachers(way: str) -> dict[str, nn.Module]:
 
 
 def predict(place: Path, words: dict[str, Any]) -> dict[str, float]:
-    """Seconds that `plan` foretells of each way."""
-    seconds = {}
-    for way in WAYS:
-        estimate = softlabels.plan(teacher=teachers(way), out=str(place / "o"), **words)
-        seconds[way] = estimate.seconds
-        parts = ", ".join(
-            f"{part} {getattr(estimate, part):,.0f}" for part in ("reading", "teacher", "writing")
-        )
-        print(f"plan of {way}: {estimate.seconds:.1f} s; alone: {parts} rows/s")
-    return seconds
+    """Seconds that `plan` foretells of each way: the median of some samples, taken in turn."""
+    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+    for _ in range(SAMPLES):
+        for way in WAYS:
+            estimate = softlabels.plan(teacher=teachers(way), out=str(place / "o"), **words)
+            seconds[way].append(estimate.seconds)
+    return {way: median(found) for way, found in seconds.items()}
 
 
 def measure(
