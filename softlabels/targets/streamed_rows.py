@@ -218,9 +218,10 @@ class StreamedRows:
         return "blocks" if text == "full" else text
 
     def read_ahead(self, rows: np.ndarray) -> None:
-        """Begin to decode the row groups of these rows."""
-        for group in np.unique(np.searchsorted(self.row_bounds, rows, side="right") - 1):
-            self._ask(int(group))
+        """Begin to decode the row groups of these rows, unless they would push each other out."""
+        groups = np.unique(np.searchsorted(self.row_bounds, rows, side="right") - 1)
+        for group in groups.tolist() if len(groups) <= self.kept else ():
+            self._ask(group)
 
     def settle(self) -> None:
         """Every page was checked when it was read."""

@@ -13,13 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from softlabels.system.humanize import counted
-from softlabels.targets.orders import HELD_GROUPS, permutation
+from softlabels.targets.orders import HELD_GROUPS, Order, permutation
 from softlabels.targets.soft_dataset import Dump
 from softlabels.targets.streamed_rows import KEPT, WINDOWS, StreamedRows
 
 MOST_KEPT = 4 * KEPT  # row groups of a dump: of about 2 MiB each, so at most 500 MB
 LARGE = 2  # blocks may have so many times the rows of the largest row group
 OFTEN = 3  # times that an epoch may read a dump before something is said
+BATCH = 256  # rows, of a batch whose reads are counted
+BATCHES = 64
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Streams:
         own_bounds = base.rows.row_bounds
         bounds = shared_bounds([group for *_, group in groups], own_bounds, largest)
         readings = [Reading.of(group, bounds) for *_, group in groups]
-        if any(reading.is_too_much for reading in readings):
+        if not all(reading.fits for reading in readings):
             bounds = own_bounds
             readings = [Reading.of(group, bounds) for *_, group in groups]
         for (_, rows, _), reading in zip(groups, readings, strict=True):
@@ -65,19 +67,18 @@ class Streams:
     @property
     def is_stored_often(self) -> bool:
         """Whether an epoch in the order of the rows reads one of them again and again."""
-        return any(one.groups > one.kept and one.stored > OFTEN * one.groups
-                   for _, one in self.readings)  # fmt: skip
+        return any(reading.stored > OFTEN * reading.groups for _, reading in self.readings)
 
     def remarks(self, title: Callable[[Dump], str]) -> list[str]:
         """A warning for each dump that is read again and again. title: what a dump is called."""
         blocks = min(HELD_GROUPS, len(self.bounds) - 1)
         return [
-            f"warning: the rows of {title(dump)} stand in another order than those of "
-            f"{title(self.base)}: of {counted(blocks, 'block')} that are mixed at a time, rows lie "
-            f"in {reading.at_once:,} of its {counted(reading.groups, 'row group')}, and "
-            f"{reading.kept:,} are kept. A shuffled epoch fetches it {reading.shuffled_times:.1f} "
-            f"times or more, one as stored {reading.stored_times:.1f}: load without streaming, "
-            f"from a local copy"
+            f"warning: the rows of {title(dump)} stand in another order, or in other row groups, "
+            f"than those of {title(self.base)}: of {counted(blocks, 'block')} that are mixed at a "
+            f"time, rows lie in {reading.at_once:,} of its {counted(reading.groups, 'row group')}, "
+            f"and {reading.kept:,} are kept. A shuffled epoch in batches of {BATCH} fetches each "
+            f"about {reading.shuffled_times:,.0f} times, one as stored "
+            f"{reading.stored_times:,.0f}: load without streaming, from a local copy"
             for dump, reading in self.readings
             if reading.is_often
         ]
@@ -114,45 +115,41 @@ class Reading:
     """How often an epoch of blocks of rows reads a streamed dump.
 
     groups: its row groups that hold some of the rows. at_once: the most of them that hold rows of a
-    window. stored, shuffled: how many an epoch reads at least, as stored and in blocks.
+    window. fits: whether those of a few windows can be kept. kept: how many are. stored, shuffled:
+    how many an epoch reads, as stored and in blocks.
     """
 
     groups: int
     at_once: int
+    fits: bool
+    kept: int
     stored: int
     shuffled: int
 
     @classmethod
     def of(cls, group_R: np.ndarray, bounds: np.ndarray) -> "Reading":
         """group: the row group of each row; bounds: where blocks begin, and the end."""
-        block_R = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
-        group, block = _pairs(group_R, block_R)
-        order = permutation(len(bounds) - 1, 0, 0)  # any epoch is like another
-        place = np.empty(len(order), np.int64)
-        place[order] = np.arange(len(order))
-        shuffled, at_once = _reads(group, place[block] // HELD_GROUPS)
-        stored, _ = _reads(group, block // HELD_GROUPS)
-        return cls(len(np.unique(group)), at_once, stored, shuffled)
+        groups = len(np.unique(group_R))
+        group, block = _pairs(group_R, np.repeat(np.arange(len(bounds) - 1), np.diff(bounds)))
+        place = np.empty(len(bounds) - 1, np.int64)  # of each block, in an epoch like any other
+        place[permutation(len(place), 0, 0)] = np.arange(len(place))
+        shuffled, stored = place[block] // HELD_GROUPS, block // HELD_GROUPS
+        at_once = _most(group, shuffled)
+        needed = min(groups, WINDOWS * at_once)
+        fits = needed <= MOST_KEPT
+        kept = max(KEPT, needed) if fits else KEPT
 
-    @property
-    def _needed(self) -> int:
-        return min(self.groups, WINDOWS * self.at_once)
+        def reads(window: np.ndarray, order: str) -> int:
+            if min(groups, WINDOWS * _most(group, window)) <= kept:
+                return _reads(group, window)
+            return _reads_of_batches(group_R, Order(order, bounds), 1 - kept / groups)
 
-    @property
-    def is_too_much(self) -> bool:
-        """Whether more row groups would have to be kept than can be."""
-        return self._needed > MOST_KEPT
-
-    @property
-    def kept(self) -> int:
-        """How many row groups are kept."""
-        return KEPT if self.is_too_much else max(KEPT, self._needed)
+        return cls(groups, at_once, fits, kept, reads(stored, "none"), reads(shuffled, "blocks"))
 
     @property
     def is_often(self) -> bool:
-        """Whether it would be read so often that something has to be said."""
-        again = self.groups > self.kept and self.shuffled > OFTEN * self.groups
-        return self.is_too_much or again
+        """Whether a shuffled epoch reads it so often that something has to be said."""
+        return self.shuffled > OFTEN * self.groups
 
     @property
     def shuffled_times(self) -> float:
@@ -163,12 +160,25 @@ class Reading:
         return self.stored / max(1, self.groups)
 
 
-def _reads(group: np.ndarray, window: np.ndarray) -> tuple[int, int]:
-    """How many row groups are read, where those of the window before are still there; and the most
-    that a window has. group, window: pairs of which a window has rows of a group."""
+def _most(group: np.ndarray, window: np.ndarray) -> int:
+    """The most row groups of a window."""
+    return int(np.bincount(_pairs(group, window)[1]).max(initial=0))
+
+
+def _reads(group: np.ndarray, window: np.ndarray) -> int:
+    """How many row groups are read, where those of the window before are still there. group,
+    window: pairs of which a window has rows of a group."""
     group, window = _pairs(group, window)
     again = (np.diff(group) == 0) & (np.diff(window) == 1)
-    return len(group) - int(again.sum()), int(np.bincount(window).max(initial=0))
+    return len(group) - int(again.sum())
+
+
+def _reads_of_batches(group_R: np.ndarray, order: Order, missed: float) -> int:
+    """How many row groups are read where each batch finds but few of its own, as the first batches
+    tell. missed: the share that it does not find."""
+    rows = order.part(0, min(len(order), BATCHES * BATCH))
+    pairs, _ = _pairs(np.arange(len(rows)) // BATCH, group_R[rows])
+    return int(len(pairs) * missed * len(order) / len(rows))
 
 
 def _pairs(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
