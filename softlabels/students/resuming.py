@@ -13,10 +13,10 @@ from softlabels.students.ranks import Ranks
 from softlabels.students.state_file import StateFile, check_same
 from softlabels.system.local_files import partial_path
 from softlabels.system.progress import Progress
+from softlabels.targets.mixed import DIGITS
 
 # may differ between ranks; of a tokenizer the preprocessing has the hash
 PLACES = ("dump", "data", "source", "out", "device", "keep", "cache", "tokenizer")
-DIGITS = 9  # of a weight; 1/3 and 0.1/0.3 differ in the last of 17
 FREE = ("--resume", "--log-with")  # beside PLACES, what may differ when a training goes on
 
 

@@ -13,6 +13,8 @@ from softlabels.system.progress import SILENT, Progress
 from softlabels.targets.orders import Order
 from softlabels.targets.soft_dataset import Dump, SoftDataset
 
+DIGITS = 9  # of a weight, where mixtures are compared; 1/5 and 0.2/1 may differ in the last of 17
+
 
 class Teachers(SoftDataset):
     """Rows of several teachers, whose `targets` are a mapping from a name to its `Logits`.
@@ -80,7 +82,7 @@ class Mixed(SoftDataset):
 
     @property
     def identity(self) -> str:
-        shares = ",".join(f"{weight!r}" for weight in self.weights.values())
+        shares = ",".join(f"{weight:.{DIGITS}g}" for weight in self.weights.values())
         return f"{self.teachers.identity} {self.space} {shares}"
 
     @property

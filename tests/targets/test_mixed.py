@@ -87,9 +87,10 @@ def test_members_are_chosen_without_a_new_dump(tmp_path):
 
 def test_an_epoch_goes_on_only_with_the_same_mixture(tmp_path):
     teachers = softlabels.load(three(tmp_path), T=1, inputs=False)
-    state = teachers.mix("prob", [1, 1, 2]).batches(10, shuffle=True).state_dict()
-    teachers.mix("prob", [2, 2, 4]).batches(10, shuffle=True).load_state_dict(state)
-    for other in (teachers.mix("logit", [1, 1, 2]), teachers.mix("prob", [1, 2, 1])):
+    state = teachers.mix("prob", [1, 1, 3]).batches(10, shuffle=True).state_dict()
+    for same in ([2, 2, 6], [0.2, 0.2, 0.6]):  # the last digits of these differ
+        teachers.mix("prob", same).batches(10, shuffle=True).load_state_dict(state)
+    for other in (teachers.mix("logit", [1, 1, 3]), teachers.mix("prob", [1, 2, 1])):
         with pytest.raises(UsageError, match="this state is of batches whose data"):
             other.batches(10, shuffle=True).load_state_dict(state)
 
