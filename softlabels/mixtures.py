@@ -178,12 +178,21 @@ MIXTURES: dict[Space, type[MixedProbs | MixedLogits]] = {"prob": MixedProbs, "lo
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class MixedTargets(SoftTargets):
-    """The weighted mean of soft targets: q = Σ_k w_k · q_k."""
+class _Mean(SoftTargets):
+    """The weighted mean of soft targets: q = Σ_k w_k · q_k.
+
+    Where one of them has no probabilities, neither has the mean. Its cross-entropy is then Σ_k w_k
+    · (that of q_k), which is the same number, and its KL is Σ_k w_k · KL(q_k ‖ p): more than
+    KL(q ‖ p) by what the teachers differ among themselves, which no student changes.
+    """
 
     members: tuple[SoftTargets, ...]
     weights: Tensor
     T: Temperature
+
+    @property
+    def has_probs(self) -> bool:  # type: ignore[override]
+        return all(member.has_probs for member in self.members)
 
     def log_probs(self) -> Tensor:
         return _log_weighted(self.weights, [member.log_probs() for member in self.members])
@@ -191,12 +200,29 @@ class MixedTargets(SoftTargets):
     def probs(self) -> Tensor:
         return _weighted(self.weights, [member.probs() for member in self.members])
 
+    def cross_entropy(self, student_logits_MC: Tensor) -> Tensor:
+        if self.has_probs:
+            return super().cross_entropy(student_logits_MC)
+        each = [member.cross_entropy(student_logits_MC) for member in self.members]
+        return _weighted(self.weights, each)
+
+    def kl(self, student_logits_MC: Tensor) -> Tensor:
+        if self.has_probs:
+            return super().kl(student_logits_MC)
+        return _weighted(self.weights, [one.kl(student_logits_MC) for one in self.members])
+
+
+class MixedTargets(_Mean):
+    """The weighted mean of soft targets over classes of which one is right."""
+
     def entropy(self) -> Tensor:
         q_MC = self.probs()
         return -torch.xlogy(q_MC, q_MC).sum(-1)
 
     def kl(self, student_logits_MC: Tensor) -> Tensor:
         """Written as Σ q·(log q − log p), since each q is K softmaxes."""
+        if not self.has_probs:
+            return super().kl(student_logits_MC)
         with torch.no_grad():
             q_MC = self.probs()
         log_p_MC = self.log_probs_of(student_logits_MC)
@@ -204,15 +230,10 @@ class MixedTargets(SoftTargets):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class MixedLabels(SoftLabels):
+class MixedLabels(_Mean, SoftLabels):
     """The weighted mean of soft targets of multi-label teachers, label by label."""
 
     members: tuple[SoftLabels, ...]
-    weights: Tensor
-    T: Temperature
-
-    log_probs = MixedTargets.log_probs
-    probs = MixedTargets.probs
 
     def absent(self) -> Tensor:
         return _weighted(self.weights, [member.absent() for member in self.members])
