@@ -69,8 +69,13 @@ def temperature_schedule(text: str) -> Schedule:
     far training is, from 0 to 1, for the T of that step. Its words are linear, cosine and
     exponential, each with the first and the last temperature.
 
-    Raises UsageError for other text.
+    Raises UsageError for other text, and for what is none.
     """
+    if not isinstance(text, str):
+        raise UsageError(
+            f"a schedule of a temperature is text such as {EXAMPLE!r}, and this is "
+            f"{short(repr(text))}; a T that stays is given as a number in its place"
+        )
     calls = parse_pipeline(text, "T")
     if len(calls) != 1 or (calls[0].name in SHAPES and len(calls[0].args) != 2):
         raise UsageError(

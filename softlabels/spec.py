@@ -29,8 +29,11 @@ class Call:
 def parse_pipeline(text: str, what: str) -> list[Call]:
     """`"grey|resize(28)"` → [Call("grey", ()), Call("resize", (28,))].
 
-    what: the name of the option. Raises UsageError that quotes the word that can't be parsed.
+    what: the name of the option. Raises UsageError that quotes the word that can't be parsed, or
+    what is no text.
     """
+    if not isinstance(text, str):
+        raise UsageError(f"{what} is {short(repr(text))}; it must be text: name or name(1, 2)")
     return [_parse_call(part.strip(), what) for part in PART.findall(text) if part.strip()]
 
 

@@ -53,6 +53,8 @@ def test_the_shapes_by_hand():
         ("linear(1e999, 2)", "has inf for a temperature"),
         ("linear(True, 2)", "has True for a temperature"),
         ("linear(hot, 2)", "has 'hot' for a temperature"),
+        (4, "this is 4; a T that stays is given as a number in its place"),
+        (None, "is text such as 'cosine(20, 2)', and this is None"),
     ],
 )
 def test_text_that_is_no_schedule(text, message):

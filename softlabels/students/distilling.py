@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from softlabels.errors import UsageError
 from softlabels.inputs.views.mixing import PARTNER_LABEL, WEIGHT
 from softlabels.logits import Logits
 from softlabels.schedules import Schedule, temperature_schedule
@@ -18,8 +19,8 @@ from softlabels.students.losses import Loss, find_loss
 from softlabels.students.softness import remark_on_softness
 from softlabels.targets.batch import for_each_position
 
-# Between them float32's gradient is right to four digits, and its loss to three unless the KL is
-# far below 1 nat.
+# Between them float32 gives the gradient to three digits, and a loss of 1 nat or more to two: KL is
+# right to about 1e-7 nats, and T² multiplies them. A loss near 0, at a high T, is mostly rounding.
 LOW_T, HIGH_T = 0.01, 1000.0
 
 
@@ -57,8 +58,8 @@ class Distillation:
         if not far or not self.loss.part.has_T:
             return ""
         return (
-            f"T is {far[0]:g}; float32 gives the loss to three digits for T from {LOW_T:g} to "
-            f"{HIGH_T:,.0f} only"
+            f"T is {far[0]:g}; float32 gives the gradient to three digits, and a loss of 1 nat or "
+            f"more to two, for T from {LOW_T:g} to {HIGH_T:,.0f} only"
         )
 
     def remarks(self, logits: Logits) -> Iterator[str]:
@@ -131,9 +132,13 @@ def said(learned: Sequence[Distillation]) -> str:
 
 def distillation(loss: str, T: float | str, alpha: float) -> Distillation:
     """From the words of the command line. Raises UsageError for an unknown loss or schedule, and
-    for a temperature outside 1e-6 to 1e6."""
-    chosen = temperature_schedule(T) if isinstance(T, str) else float(T)
-    made = Distillation(find_loss(loss, "--loss"), chosen, alpha)
-    for end in made.ends:
-        check_temperature(end)
+    for a temperature outside 1e-6 to 1e6; it names the option."""
+    part = find_loss(loss, "--loss")
+    try:
+        chosen = temperature_schedule(T) if isinstance(T, str) else check_temperature(T)
+        made = Distillation(part, chosen, alpha)
+        for end in made.ends:
+            check_temperature(end)
+    except UsageError as error:
+        raise UsageError(f"--T: {error}") from None
     return made

@@ -122,7 +122,7 @@ def test_what_is_learned_is_said_with_warnings_about_its_temperatures(dump_folde
         ({"loss": "dkd(1)|kd"}, "--loss is 'dkd(1)|kd'; it must be one loss"),
         ({"T": "hot"}, "--T: 'hot' is not a valid number, nor a schedule such as 'cosine(20, 2)'"),
         ({"T": "cosine(20)"}, "--T: 'cosine(20)' is no schedule"),
-        ({"T": "linear(20, 1e9)"}, "T is 1e+09, where all classes are alike"),
+        ({"T": "linear(20, 1e9)"}, "--T: T is 1e+09, where all classes are alike"),
         ({"T": [1]}, "--T is [1]; it must be a finite number above 0, or text such as 'cosine("),
         ({"T": -1}, "--T is -1"),
     ],

@@ -262,7 +262,7 @@ def test_a_temperature_that_float32_hardly_holds_is_said(dump_folder, tmp_path):
     heard = Lines()
     softlabels.train(progress=heard, dump=dump_folder, student="linear", T=2000, epochs=1, alpha=1,
                      out=str(tmp_path / "s.pt"))  # fmt: skip
-    assert "to three digits for T from 0.01 to 1,000 only" in str(heard)
+    assert "1 nat or more to two, for T from 0.01 to 1,000 only" in str(heard)
 
 
 def labelled(path, labels) -> str:
