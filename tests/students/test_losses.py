@@ -347,17 +347,41 @@ def test_two_classes_have_no_others():
 
 @pytest.mark.parametrize("word", WORDS)
 def test_a_student_comes_to_the_teacher(word):
-    """By steps of the gradient alone, from logits that are all alike."""
+    """By steps of the gradient alone, from a head of zeros, whose logits are all alike."""
     z = torch.from_numpy(pair(15, 16, 4, 2.0)[0]).float()
     labels, loss = z.argmax(-1), softlabels.find_loss(word)
-    student = (0.01 * torch.from_numpy(pair(16, 16, 4)[0]).float()).requires_grad_()
+    student = torch.zeros_like(z, requires_grad=True)
     optimizer = torch.optim.Adam([student], lr=0.05)
     begun = loss(student, z, labels, T=2.0, alpha=1).item()
     for _ in range(200):
         optimizer.zero_grad()
         loss(student, z, labels, T=2.0, alpha=1).backward()
+        assert student.grad.abs().max() < 10
         optimizer.step()
     assert loss(student, z, labels, T=2.0, alpha=1).item() < 0.05 * begun
+
+
+@pytest.mark.parametrize(
+    ("word", "level"),
+    [("dist", 0.0), ("dist", 3.7), *(("standardise", x) for x in (0.0, 3.7, -1e4))],
+)
+@pytest.mark.parametrize("classes", [3, 1000])
+def test_logits_that_differ_by_rounding_alone_have_a_gradient_of_the_usual_size(
+    word, level, classes
+):
+    """They are not divided by a spread that is rounding."""
+    z = torch.from_numpy(pair(25, 8, classes)[0]).float()
+    alike = torch.full_like(z, level)
+    nearly = alike.clone()
+    nearly[:, 0] = torch.nextafter(alike[:, 0], torch.tensor(math.inf))
+    usual = torch.from_numpy(pair(26, 8, classes)[0]).float()
+    norms = []
+    for start in (usual, alike, nearly):
+        student = start.clone().requires_grad_()
+        softlabels.find_loss(word)(student, z, T=2.0, alpha=1).backward()
+        norms.append(student.grad.norm().item())
+    assert 0 < norms[1] < 10 * norms[0]
+    assert norms[2] == pytest.approx(norms[1], rel=0.01)
 
 
 def steps(z: torch.Tensor) -> StepLogits:
@@ -414,6 +438,12 @@ class Sampled(StoredLogits):
 class Estimated(SoftTargets):
     has_probs = False
 
+    def cross_entropy(self, student):
+        return DenseLogits(self.z).temper(self.T).cross_entropy(student)
+
+    def probs(self):
+        raise AssertionError("samples give no probabilities")
+
     def __init__(self, z, T):
         self.z, self.T = z, T
 
@@ -453,6 +483,30 @@ def test_a_codec_that_knows_a_cross_entropy_alone_has_kd():
             softlabels.find_loss(word)(s, Sampled(z), torch.arange(3), T=2, alpha=1)
 
 
+def test_a_mixture_with_a_member_that_knows_a_cross_entropy_alone_has_kd():
+    """Its gradient is that of the mixture's KL, and its cross-entropy that of the mixture."""
+    zs, s = [torch.from_numpy(z) for z in pair(27, 3, 4)], torch.from_numpy(pair(28, 3, 4)[0])
+    some = mix([DenseLogits(zs[0]), Sampled(zs[1])], [0.3, 0.7], "prob")
+    known = mix([DenseLogits(z) for z in zs], [0.3, 0.7], "prob")
+    found, exact = (one.temper(2.0).cross_entropy(s) for one in (some, known))
+    torch.testing.assert_close(found, exact)
+    assert (some.temper(2.0).has_probs, known.temper(2.0).has_probs) == (False, True)
+    gradients, losses = [], []
+    for teacher in (some, known):
+        student = s.clone().requires_grad_()
+        loss = softlabels.kd_loss(student, teacher, T=2.0, alpha=1)
+        loss.backward()
+        losses.append(loss.item())
+        gradients.append(student.grad)
+    torch.testing.assert_close(*gradients)
+    far = 4 * sum(w * DenseLogits(z).temper(2).entropy() for w, z in ((0.3, zs[0]), (0.7, zs[1])))
+    apart = 4 * known.temper(2).entropy() - far
+    assert losses[0] - losses[1] == pytest.approx(apart.mean().item())
+    for word in ("reverse_kl", "js", "mse", "dkd", "dist"):
+        with pytest.raises(UsageError, match=r"have a cross-entropy alone; use kd$"):
+            softlabels.find_loss(word)(s, some, torch.arange(3), T=2, alpha=1)
+
+
 class Sparse(Sampled):
     """A codec whose teacher gives nothing to all but a few classes."""
 
@@ -462,12 +516,10 @@ class Sparse(Sampled):
 
 class Few(Estimated):
     has_probs = True
+    probs, cross_entropy, kl = SoftTargets.probs, SoftTargets.cross_entropy, SoftTargets.kl
 
     def log_probs(self):
         return torch.log_softmax(self.z / self.T, -1)
-
-    def kl(self, student):
-        return SoftTargets.kl(self, student)
 
 
 def test_a_probability_of_0_counts_as_nothing_or_is_refused():
@@ -495,8 +547,10 @@ def test_a_probability_of_0_counts_as_nothing_or_is_refused():
 def test_what_every_loss_refuses(word):
     z, s = (torch.from_numpy(x).float() for x in pair(21, 4, 5))
     loss, labels = softlabels.find_loss(word), torch.arange(4)
+    mixed = {"partner_labels": labels, "mix_weight": torch.ones(4)}
     for wrong, error, message in (
-        ({"teacher_logits": torch.softmax(z, -1)}, LogitsError, "these are probabilities"),
+        ({"teacher_logits": torch.softmax(z, -1)}, LogitsError, "sum to 1: these are probab"),
+        ({"teacher_logits": 100 * torch.softmax(z, -1)}, LogitsError, "sum to 100: these are pr"),
         ({"teacher_logits": {"a": z, "b": z}}, UsageError, r"those of 2 dumps, by name; .*'a'"),
         ({"teacher_logits": z[:3]}, UsageError, "4 rows and the targets of 3"),
         ({"teacher_logits": z[:, :4]}, UsageError, "4 classes; build the student with as many"),
@@ -509,6 +563,18 @@ def test_what_every_loss_refuses(word):
         ({"T": torch.ones(2)}, UsageError, r"T has the shape \[2\]"),
         ({"alpha": 1.5}, UsageError, "alpha is 1.5"),
         ({"alpha": torch.ones(2)}, UsageError, r"alpha has the shape \[2\]; expected is a number"),
+        ({"alpha": "0.5"}, UsageError, "alpha is '0.5'; it must be a number"),
+        ({"alpha": None}, UsageError, "alpha is None; it must be a number"),
+        ({"labels": [0, 1, 2, 3]}, UsageError, r"labels are a list; expected is a tensor of \[4\]"),
+        ({"labels": labels[:1]}, UsageError, r"labels have the shape \[1\]; expected is \[4\]"),
+        ({"labels": labels[:, None]}, UsageError, r"the shape \[4, 1\]; expected is \[4\]"),
+        ({"labels": labels.float()}, UsageError, r"are torch.float32; expected are whole numbers"),
+        ({"labels": labels + 2}, UsageError, "labels have 5; expected is .* from 0 to 4, or −1"),
+        ({"labels": torch.zeros(4, 5).char()}, UsageError, r'go with batch\["targets"\]'),
+        (mixed | {"mix_weight": torch.ones(3)}, UsageError, r"is \[3\]; expected is .* \[4\]"),
+        (mixed | {"mix_weight": 2 * torch.ones(4)}, UsageError, "has values outside 0 to 1"),
+        (mixed | {"mix_weight": 0.5}, UsageError, "mix_weight is float; expected is a tensor"),
+        (mixed | {"partner_labels": labels[:1]}, UsageError, r"partner_labels have .* \[1\]; exp"),
         ({"labels": None}, UsageError, "there are no labels; use alpha 1"),
         ({"mix_weight": torch.ones(4)}, UsageError, "without partner_labels"),
     ):  # fmt: skip
@@ -522,6 +588,50 @@ def test_what_every_loss_refuses(word):
     ):
         with pytest.raises(UsageError, match=message):
             loss(stack, z, labels, T=2, alpha=alpha)
+    with pytest.raises(UsageError, match=r"shape \[1\]; expected is \[4\]"):
+        loss(stack, z, labels[:1], T=2, alpha=0.5)
+
+
+def test_values_that_a_teacher_is_refused_for_are_no_logits_of_a_loss():
+    """As `dump` refuses them. Of a few rows nothing is known; zeros are an untrained model's."""
+    z, s = (torch.from_numpy(x).float() for x in pair(29, 32, 3))
+    votes = (500 * torch.softmax(z, -1)).round()
+    votes[:, 0] += 500 - votes.sum(-1)
+    for wrong, message in (
+        (torch.sigmoid(z), r"all lie from 0 to 1, .* If these are logits, give softlabels.Dense"),
+        (votes, r"rows sum to 500: .* If these are logits, give softlabels.DenseLogits"),
+    ):
+        with pytest.raises(LogitsError, match=message):
+            softlabels.kd_loss(s, wrong, T=2, alpha=1)
+        assert softlabels.kd_loss(s, DenseLogits(wrong), T=2, alpha=1).isfinite()
+    for right in (torch.zeros_like(z), torch.relu(z), z - z.min(), torch.sigmoid(z)[:3]):
+        assert softlabels.kd_loss(s[: len(right)], right, T=2, alpha=1).isfinite()
+
+
+@pytest.mark.parametrize("word", ["kd", "dkd"])
+@pytest.mark.parametrize("students", [0, 2])
+def test_labels_of_any_whole_dtype_and_any_below_0_for_none(word, students):
+    z, s = (torch.from_numpy(x).float() for x in pair(30, 4, 5))
+    s = s.expand(students, 4, 5) if students else s
+    loss, labels = softlabels.find_loss(word), torch.tensor([0, 4, -1, 2])
+    exact = loss(s, z, labels, T=2, alpha=0.5)
+    for other in (labels.int(), labels.char(), torch.tensor([0, 4, -100, 2])):
+        assert torch.equal(loss(s, z, other, T=2, alpha=0.5), exact)
+
+
+def test_labels_of_a_multi_label_teacher_are_0_or_1():
+    z, s = (torch.from_numpy(x).float() for x in pair(31, 3, 4))
+    teacher, labels = DenseLogits(z, link="sigmoid"), torch.eye(4)[:3]
+    exact = softlabels.kd_loss(s, teacher, labels.char(), T=2, alpha=0.5)
+    for other in (labels, labels.bool(), labels.long()):
+        assert torch.equal(softlabels.kd_loss(s, teacher, other, T=2, alpha=0.5), exact)
+    for wrong, message in (
+        (labels / 2, r"labels have 0.5; expected is 0 or 1 for each class"),
+        (2 * labels.char(), r"labels have 2; expected is 0 or 1"),
+        (labels.argmax(-1), r"labels have the shape \[3\]; expected is \[3, 4\]"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            softlabels.kd_loss(s, teacher, wrong, T=2, alpha=0.5)
 
 
 def test_what_some_losses_refuse():
@@ -530,8 +640,6 @@ def test_what_some_losses_refuse():
         softlabels.dkd_loss(s, z, T=2, alpha=1)
     with pytest.raises(UsageError, match=r"no labels; use kd, reverse_kl, js, mse or dist$"):
         softlabels.find_loss("standardise|dkd")(s, z, T=2, alpha=1)
-    with pytest.raises(UsageError, match=r"shape \[4, 5\]; dkd takes the number of one class"):
-        softlabels.dkd_loss(s, z, torch.zeros(4, 5), T=2, alpha=1)
     several = DenseLogits(z, link="sigmoid")
     for word in ("dkd", "standardise"):
         with pytest.raises(
@@ -578,6 +686,8 @@ def test_words_of_losses(text, shown):
         ("dkd(0, 0)", "target and others of dkd are all 0"),
         ("dist(0, 1e999)", "intra of dist is inf; it must be a finite number"),
         ("dkd(1, 8", "can't read"),
+        (None, "loss is None; it must be text"),
+        (5, "loss is 5; it must be text"),
     ],
 )
 def test_words_that_are_no_loss(text, message):

@@ -91,7 +91,13 @@ def blend(
     alpha = check_alpha(alpha, student_MC)
     soft = teacher.temper(T)
     check_teacher(part, teacher, soft)
-    hard = None if labels is None else HardLabels.of(labels, partner_labels, mix_weight)
+    hard = (
+        None
+        if labels is None
+        else HardLabels.of(
+            labels, partner_labels, mix_weight, shape=student_MC.shape, link=teacher.link
+        )
+    )
     if hard is None:
         check_unlabelled(part, teacher, alpha)
     is_stack = isinstance(alpha, Tensor)

@@ -4,13 +4,14 @@ M scored positions, C classes, S students at once.
 """
 
 from collections.abc import Mapping
+from numbers import Real
 
 import torch
 from torch import Tensor
 
 from softlabels.errors import LogitsError, UsageError
 from softlabels.logits import DenseLogits, Logits
-from softlabels.probabilities import looks_like
+from softlabels.probabilities import looks_like, scaled_probabilities
 from softlabels.soft_targets import SoftTargets
 from softlabels.students.losses.part import WORDS, SoftPart, known
 from softlabels.students.losses.registry import fitting
@@ -18,6 +19,11 @@ from softlabels.system.humanize import counted, either
 
 LOOKED_AT = 64  # rows of a plain tensor that are checked for probabilities
 EVIDENCE = 2  # rows at least: a single row may sum to 1 by chance
+FOUND = {
+    "softmax": "are 0 or more and their rows sum to 1",
+    "percent": "are 0 or more and their rows sum to 100",
+    "sigmoid": "all lie from 0 to 1, as those of a sigmoid do",
+}
 
 
 def check_alpha(alpha: float | Tensor, student_MC: Tensor) -> float | Tensor:
@@ -31,10 +37,12 @@ def check_alpha(alpha: float | Tensor, student_MC: Tensor) -> float | Tensor:
         for value in alpha.detach().aminmax() if alpha.numel() else ():
             check_alpha(value.item(), student_MC)
         return alpha.to(student_MC.device, torch.float32)
-    number: float = alpha.item() if isinstance(alpha, Tensor) else alpha
+    number = alpha.item() if isinstance(alpha, Tensor) else alpha
+    if not isinstance(number, Real):
+        raise UsageError(f"alpha is {number!r}; it must be a number from 0 to 1, such as 0.5")
     if not 0 <= number <= 1:
         raise UsageError(f"alpha is {number}; it must be a number from 0 to 1")
-    return number
+    return float(number)
 
 
 def check_teacher(part: SoftPart, teacher: Logits, soft: SoftTargets) -> None:
@@ -117,14 +125,24 @@ def _wrapped(teacher_logits_MC: Tensor) -> Logits:
             f"the teacher's logits have the shape {list(teacher_logits_MC.shape)}; expected is "
             f"[rows, classes]"
         )
-    first = teacher_logits_MC[:LOOKED_AT]
-    positive = (
-        len(first) >= EVIDENCE and float(first.detach().min()) >= 0
-    )  # rare for logits, and quick to check
-    if positive and looks_like(first) == "softmax":
-        raise LogitsError(
-            "the rows of the teacher's logits are 0 or more and sum to 1: these are probabilities, "
-            'to which no temperature can be applied. Give raw logits, such as batch["logits"] or '
-            'batch["targets"], and not batch["soft_target"]'
-        )
+    _refuse_probabilities(teacher_logits_MC[:LOOKED_AT].detach())
     return DenseLogits(teacher_logits_MC)
+
+
+def _refuse_probabilities(first_MC: Tensor) -> None:
+    """Raises LogitsError for what `dump` refuses in a teacher's answers."""
+    if len(first_MC) < EVIDENCE or not first_MC.numel() or not float(first_MC.min()) >= 0:
+        return  # nearly all logits: some are below 0, which is quick to see
+    kind = looks_like(first_MC)
+    if kind == "sigmoid" and bool((first_MC == first_MC[0, 0]).all()):
+        kind = None  # an untrained model's zeros
+    total = None if kind else scaled_probabilities(first_MC)
+    if kind or total is not None:
+        found = FOUND[kind] if kind else f"are 0 or more and their rows sum to {total:.6g}"
+        sure = kind in ("softmax", "percent")
+        unless = "" if sure else ". If these are logits, give softlabels.DenseLogits(logits)"
+        raise LogitsError(
+            f"the teacher's logits {found}: these are probabilities, to which no temperature can "
+            f'be applied. Give raw logits, such as batch["logits"] or batch["targets"], and not '
+            f'batch["soft_target"]{unless}'
+        )

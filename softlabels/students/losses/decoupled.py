@@ -9,7 +9,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from softlabels.errors import UsageError
 from softlabels.soft_targets import Link, SoftTargets, apart
 from softlabels.students.losses.hard import HardLabels
 from softlabels.students.losses.part import Divergence, check_weights, lowest
@@ -30,11 +29,6 @@ class Decoupled(Divergence):
 
     def distance(self, student_MC: Tensor, soft: SoftTargets, labels: HardLabels | None) -> Tensor:
         assert labels is not None, "needs_labels says so"
-        if labels.own.shape != student_MC.shape[-2:-1]:
-            raise UsageError(
-                f"the labels have the shape {list(labels.own.shape)}; dkd takes the number of one "
-                f"class a position, {list(student_MC.shape[-2:-1])}"
-            )
         with torch.no_grad():
             log_q_MC = soft.log_probs()
         log_p_MC = soft.log_probs_of(student_MC)

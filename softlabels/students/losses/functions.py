@@ -33,17 +33,22 @@ def kd_loss(
     `targets`, KL and cross-entropy are sums over labels.
 
     student_logits: [M, C], or [S, M, C] of S students, whose losses are then [S].
-    teacher_logits: a batch's `targets`, or raw logits [M, C]. The first rows of a tensor are
-    checked for probabilities, which waits for an accelerator; `targets` are not checked.
-    labels: int64 [M], −1 for none; of a multi-label teacher 0 and 1 [M, C], −1 for unknown.
+    teacher_logits: a batch's `targets`, or raw logits [M, C] of classes of which one is right;
+    those of a multi-label teacher are given as `targets` or `DenseLogits(logits, link="sigmoid")`.
+    The first 64 rows of a tensor are checked for probabilities, percent, sigmoids and votes, which
+    waits for an accelerator; `targets` and `DenseLogits` are not checked.
+    labels: int64 or another whole dtype [M], below 0 for none, such as −1, or −100 in transformers;
+    of a multi-label teacher 0 and 1 [M, C] in any dtype, below 0 for unknown. Their values are
+    checked on the CPU alone, since an accelerator would be waited for.
     T: a number, or one for each position [M], or for each student [S, 1].
     alpha: a number from 0 to 1, or one for each student [S].
     partner_labels, mix_weight: of inputs mixed by mixup or cutmix, a batch's `partner_label`, as
     labels, and `mix_weight`, float32 [M]: the hard part is then w·CE(labels) + (1−w)·CE(partners').
 
     Raises UsageError for T ≤ 0 or not finite, α outside [0, 1], α < 1 without labels, one of
-    partner_labels and mix_weight without the other, and another number of classes or positions;
-    LogitsError for probabilities in the place of the teacher's logits.
+    partner_labels and mix_weight without the other, labels or weights of another kind or shape, and
+    another number of classes or positions; LogitsError for probabilities in the place of the
+    teacher's logits.
     """
     return blend(
         ForwardKL(), student_logits_MC, teacher_logits, labels_M, T=T, alpha=alpha,
@@ -180,8 +185,9 @@ def dist_loss(
     gradient doesn't either. The authors' code multiplies by T², which inter = intra = T² gives
     here. It needs probabilities, and for intra two rows in a batch; the rows that it compares are
     those of a call, so each process and each part of an accumulated step has its own. Of a
-    multi-label teacher q and p are sigmoids, as in the authors' code. Of values that are all alike,
-    to about 1e-8, ρ is 0.
+    multi-label teacher q and p are sigmoids, as in the authors' code. Of values that are all alike
+    but for float32's rounding, or to 1e-8, ρ is 0: they are not divided by their deviation, so
+    that the gradient is as large as elsewhere.
 
     inter, intra: 0 or more. Other arguments and errors are those of `kd_loss`; a UsageError too for
     targets without probabilities.
@@ -208,8 +214,9 @@ def standardised_kd_loss(
     and its logits may be as large as it likes; the hard part, which takes them as they are, says
     how large. Means and deviations are over a position's classes, the deviation with C − 1 as in
     the authors' code. Their deviation is 1 then, so T is smaller: 2 in the paper. T² as in
-    `kd_loss`; the gradient is that of standardised logits, divided by the student's deviation. It
-    needs all raw logits. `find_loss("standardise|dkd(1, 8)")` does it for other losses.
+    `kd_loss`; the gradient is that of standardised logits, divided by the student's deviation, but
+    where its logits are all alike but for float32's rounding, as those of a head of zeros. It needs
+    all raw logits. `find_loss("standardise|dkd(1, 8)")` does it for other losses.
 
     Arguments and errors are those of `kd_loss`; a UsageError too for targets that are not dense,
     and for a multi-label teacher, whose logits say by their level what is there.

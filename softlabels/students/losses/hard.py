@@ -3,9 +3,10 @@
 M positions, C classes, S students at once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
@@ -17,7 +18,7 @@ from softlabels.soft_targets import Link, working
 class HardLabels:
     """The labels of M positions, and of mixed inputs those of their partners.
 
-    own, partner: int64 [M], −1 for none; of a multi-label teacher 0 and 1 [M, C], −1 for unknown
+    own, partner: int64 [M], −1 for none; of a multi-label teacher 0 and 1 [M, C], below 0 unknown
     weight: of the own labels, float32 [M]; None where nothing is mixed
     """
 
@@ -26,8 +27,18 @@ class HardLabels:
     weight: Tensor | None = None
 
     @classmethod
-    def of(cls, own: Tensor, partner: Tensor | None, weight: Tensor | None) -> "HardLabels":
-        """Raises UsageError for one of partner and weight without the other, and other shapes."""
+    def of(
+        cls,
+        own: Tensor,
+        partner: Tensor | None,
+        weight: Tensor | None,
+        *,
+        shape: Sequence[int],
+        link: Link,
+    ) -> "HardLabels":
+        """shape: of the student's logits, [..., M, C]. Raises UsageError for one of partner and
+        weight without the other, and for what are no labels of these positions and classes."""
+        own = _checked("labels", own, shape, link)
         if partner is None and weight is None:
             return cls(own)
         if partner is None or weight is None:
@@ -35,13 +46,8 @@ class HardLabels:
             raise UsageError(
                 f"{there} is given without {missing}; a batch of mixed inputs has both"
             )
-        if partner.shape != own.shape or weight.shape != own.shape[:1]:
-            raise UsageError(
-                f"partner_labels have the shape {list(partner.shape)} and mix_weight "
-                f"{list(weight.shape)}; the labels have {list(own.shape)}, so expected are "
-                f"{list(own.shape)} and {list(own.shape[:1])}"
-            )
-        return cls(own, partner, weight)
+        partner = _checked("partner_labels", partner, shape, link)
+        return cls(own, partner, _checked_weight(weight, shape[-2]))
 
     def each(self, loss: Callable[[Tensor], Tensor]) -> Tensor:
         """The losses [M] or [S, M] that `loss` gives for labels; of mixed inputs their means with
@@ -57,6 +63,53 @@ class HardLabels:
         if self.partner is None or self.weight is None:
             return hard(logits_MC, self.own)
         return mixed_loss(hard, logits_MC, self.own, self.partner, self.weight)
+
+
+def _checked(name: str, labels: Tensor, shape: Sequence[int], link: Link) -> Tensor:
+    """Labels as int64 [M], −1 for all below 0; of a multi-label teacher [M, C], in their dtype.
+    Raises UsageError for another shape or dtype, and on the CPU for values that are no labels: on
+    an accelerator that would wait for it."""
+    expected = list(shape[-2:] if link == "sigmoid" else shape[-2:-1])
+    kind = "0 or 1 for each class" if link == "sigmoid" else "the number of a class a position"
+    if not isinstance(labels, Tensor):
+        raise UsageError(
+            f"the {name} are a {type(labels).__name__}; expected is a tensor of {expected}, {kind}"
+        )
+    if list(labels.shape) != expected:
+        hint = ""
+        if link == "softmax" and labels.shape == tuple(shape[-2:]):
+            hint = (
+                '. Those of a multi-label teacher go with batch["targets"] in the place of a plain '
+                "tensor of logits, which doesn't say whose it is; of one-hot ones take argmax(-1)"
+            )
+        raise UsageError(
+            f"the {name} have the shape {list(labels.shape)}; expected is {expected}, {kind}{hint}"
+        )
+    if link == "sigmoid":
+        _check_values(name, labels, ~((labels <= 0) | (labels == 1)), kind)
+        return labels
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise UsageError(
+            f"the {name} are {labels.dtype}; expected are whole numbers, {kind}: int64, or −1 "
+            f"where there is none"
+        )
+    _check_values(name, labels, labels >= shape[-1], f"{kind}, from 0 to {shape[-1] - 1:,}")
+    return labels.long().clamp_min(-1)
+
+
+def _check_values(name: str, labels: Tensor, is_bad: Tensor, kind: str) -> None:
+    if labels.device.type == "cpu" and bool(is_bad.any()):
+        bad = labels[is_bad][0].item()
+        raise UsageError(f"the {name} have {bad!r}; expected is {kind}, or −1 where there is none")
+
+
+def _checked_weight(weight: Tensor, rows: int) -> Tensor:
+    if not isinstance(weight, Tensor) or weight.shape != (rows,):
+        given = list(weight.shape) if isinstance(weight, Tensor) else type(weight).__name__
+        raise UsageError(f"mix_weight is {given}; expected is a tensor of [{rows}], from 0 to 1")
+    if weight.device.type == "cpu" and not bool(((weight >= 0) & (weight <= 1)).all()):
+        raise UsageError("mix_weight has values outside 0 to 1; it is each input's own share")
+    return weight
 
 
 def mixed_loss(

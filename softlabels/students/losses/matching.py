@@ -3,6 +3,7 @@
 `functions` has their formulas. M positions, C classes, S students at once.
 """
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,9 +13,7 @@ from torch import Tensor
 from softlabels.logits import DenseLogits, Logits
 from softlabels.soft_targets import Link, SoftTargets, working
 from softlabels.students.losses.hard import HardLabels
-from softlabels.students.losses.part import Needs, SoftPart
-
-LEAST_SPREAD = 1e-7  # for logits that are all alike
+from softlabels.students.losses.part import Needs, SoftPart, deviations
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,8 @@ class Standardised(SoftPart):
 
 
 def standardised(logits_MC: Tensor) -> Tensor:
-    """(z − mean z) / std z over the classes of each position, in float32."""
-    z_MC = working(logits_MC)
-    spread_M1 = z_MC.std(-1, keepdim=True).clamp_min(LEAST_SPREAD)
-    return (z_MC - z_MC.mean(-1, keepdim=True)) / spread_M1
+    """(z − mean z) / std z over the classes of each position, in float32; of logits that are all
+    alike z − mean z."""
+    unit = math.sqrt(max(logits_MC.shape[-1] - 1, 1))  # the length where the deviation is 1
+    centred_MC, length_M1 = deviations(working(logits_MC), -1, instead=unit)
+    return centred_MC * (unit / length_M1)

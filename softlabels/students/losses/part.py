@@ -23,6 +23,9 @@ WORDS: dict[Needs, str] = {
     "logits": "all raw logits",
 }
 
+ROUNDING = 8  # of a softmax and of a mean taken away, in units of the last place
+LEAST_SPREAD = 1e-8  # of what lies near 0
+
 
 def known(teacher: Logits, soft: SoftTargets) -> Needs:
     """The most that a loss can have of this teacher."""
@@ -101,6 +104,20 @@ def check_weights(word: str, **weights: float) -> None:
     if not any(weights.values()):
         names = " and ".join(weights)
         raise UsageError(f"{names} of {word} are all 0, which leaves nothing; give one a weight")
+
+
+def deviations(values: Tensor, over: int, instead: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Values less their mean over this dimension, and the length of that, which they are divided
+    by: both keep the dimension. `instead` stands for a length that is rounding alone. To divide by
+    that would blow it up, and the gradient with it; so a gradient is left by which a student whose
+    head is all zeros can begin to learn."""
+    centred = values - values.mean(over, keepdim=True)
+    squares = centred.square().sum(over, keepdim=True)
+    with torch.no_grad():
+        rounding = ROUNDING * torch.finfo(values.dtype).eps
+        least = (rounding * values.abs().amax(over, keepdim=True)).clamp_min(LEAST_SPREAD)
+        alike = squares <= values.shape[over] * least.square()
+    return centred, squares.masked_fill(alike, instead**2).sqrt()
 
 
 def lowest(values: Tensor) -> float:

@@ -8,13 +8,12 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cosine_similarity
 
 from softlabels.errors import UsageError
 from softlabels.logits import Logits
 from softlabels.soft_targets import SoftTargets
 from softlabels.students.losses.hard import HardLabels
-from softlabels.students.losses.part import SoftPart, check_weights
+from softlabels.students.losses.part import SoftPart, check_weights, deviations
 
 
 @dataclass(frozen=True)
@@ -48,5 +47,10 @@ class Relations(SoftPart):
 
 def correlation(a: Tensor, b: Tensor, over: int) -> Tensor:
     """Pearson's, over this dimension; 0 where the values of one are all alike."""
-    a, b = (values - values.mean(over, keepdim=True) for values in (a, b))
-    return cosine_similarity(a, b, dim=over)
+    return (_unit(a, over) * _unit(b, over)).sum(over)
+
+
+def _unit(values: Tensor, over: int) -> Tensor:
+    """Values less their mean, divided by their length; where they are all alike by 1."""
+    centred, length = deviations(values, over)
+    return centred / length
