@@ -107,7 +107,7 @@ def test_labels_of_mixed_inputs_count_by_their_weight():
     for wrong, message in (
         ({"mix_weight": weight}, "mix_weight is given without partner_labels"),
         ({"partner_labels": partners}, "partner_labels is given without mix_weight"),
-        (mixed | {"mix_weight": weight[:1]}, r"mix_weight \[1\]; the labels have \[3\], so"),
+        (mixed | {"mix_weight": weight[:1]}, r"mix_weight is \[1\]; expected is a tensor of \[3\]"),
         (mixed | {"partner_labels": partners[:2]}, r"partner_labels have the shape \[2\]"),
     ):
         with pytest.raises(UsageError, match=message):
