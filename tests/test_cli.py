@@ -130,6 +130,7 @@ def test_a_file_beats_the_default_and_a_flag_beats_the_file(cli, tmp_path):
         ("- a\n- b", "holds list"),
         ("a: [", "can't read"),
         ("epochs: many", "'many' is not a valid integer"),
+        ("epochs: {a: 1}", "epochs is a mapping; write one value"),
     ],
 )
 def test_bad_config_files(cli, tmp_path, text, message):

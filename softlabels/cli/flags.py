@@ -11,12 +11,20 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 import typer
 
 from softlabels.errors import SoftlabelsError, UsageError
-from softlabels.options.option import Options, flag_of, make_options, no_option
+from softlabels.options.option import (
+    Options,
+    flag_of,
+    hints_of,
+    make_options,
+    no_option,
+    objects_of,
+)
 from softlabels.options.verb import Verb, help_of, own_first, owners_of
 from softlabels.system.humanize import elapsed_words, json_text
 from softlabels.system.progress import SILENT, Progress
 
 R = TypeVar("R")
+MAPPINGS = "softlabels.mappings"  # where a run keeps what its YAML file says by names
 
 
 class Terminated(KeyboardInterrupt):
@@ -87,6 +95,7 @@ def _register(app: typer.Typer, options: type, body: Body) -> Body:
         debug = given.pop("debug")
         terminal = Terminal(given.pop("json"), given.pop("log_json"))
         given.pop("config")
+        given |= _mappings_of_file(given.pop("context"))
 
         def work() -> None:  # wrong options are refused before heavy imports
             body(terminal, make_options(options, given))
@@ -94,6 +103,7 @@ def _register(app: typer.Typer, options: type, body: Body) -> Body:
         guarded(debug, terminal, work)
 
     hints, owners = get_type_hints(options), owners_of(options)
+    by_name = _by_name(hints_of(options))
     parameters = [
         _parameter(
             one,
@@ -103,7 +113,7 @@ def _register(app: typer.Typer, options: type, body: Body) -> Body:
         )
         for one in own_first(options)
         if not one.metadata["only_python"]
-    ] + _common()
+    ] + _common(by_name)
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__doc__ = body.__doc__
     app.command(body.__name__.rstrip("_"))(run)
@@ -196,8 +206,14 @@ def _number(kind: type, name: str, literals: list[str], text: bool) -> Callable[
     return parse
 
 
-def _common() -> list[inspect.Parameter]:
-    """The flags of every command."""
+def _by_name(hints: dict[str, Any]) -> list[str]:
+    """The options that take a mapping from names."""
+    objects = {name: objects_of(hint) for name, hint in hints.items()}
+    return [name for name, kind in objects.items() if kind is not None and kind.by_name]
+
+
+def _common(by_name: list[str]) -> list[inspect.Parameter]:
+    """The flags of every command. by_name: the options that take a mapping in a YAML file"""
     doors = [
         (
             "config",
@@ -205,7 +221,7 @@ def _common() -> list[inspect.Parameter]:
             None,
             typer.Option(
                 help="A YAML file with these options; a flag beats the file.",
-                callback=_read_config,
+                callback=_reading_config(by_name),
                 is_eager=True,
                 rich_help_panel="General",
             ),
@@ -233,33 +249,61 @@ def _common() -> list[inspect.Parameter]:
             typer.Option("--debug", help="Show tracebacks.", rich_help_panel="General"),
         ),
     ]
+    keyword = inspect.Parameter.KEYWORD_ONLY
     return [
-        inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[hint, door]
-        )
-        for name, hint, default, door in doors
+        inspect.Parameter("context", keyword, annotation=typer.Context),
+        *(
+            inspect.Parameter(name, keyword, default=default, annotation=Annotated[hint, door])
+            for name, hint, default, door in doors
+        ),
     ]
 
 
-def _read_config(context: typer.Context, path: str | None) -> str | None:
+def _reading_config(
+    by_name: list[str],
+) -> Callable[[typer.Context, str | None], str | None]:
+    """The callback of --config. by_name: the options that take a mapping"""
+
+    def read(context: typer.Context, path: str | None) -> str | None:
+        if path is not None:
+            _take_defaults(context, path, by_name)
+        return path
+
+    return read
+
+
+def _take_defaults(context: typer.Context, path: str, by_name: list[str]) -> None:
     """Make a YAML file's values the defaults of this command's flags."""
-    if path is None:
-        return None
     known = [p.name for p in context.command.params if p.name not in ("config", "help")]
     try:
-        context.default_map = load_config(path, known)
+        values = load_config(path, known)
     except UsageError as error:
         raise typer.BadParameter(str(error)) from None
+    mappings = context.meta.setdefault(MAPPINGS, {})
     for param in context.command.params:  # of several values one may stand alone
-        value = context.default_map.get(param.name or "")
+        name = param.name or ""
+        value = values.get(name)
         several = getattr(param, "multiple", False) or param.nargs == -1
-        if several and isinstance(value, dict):
-            raise typer.BadParameter(f"{path}: {param.name} is a mapping; write a list")
-        if several and value is not None and not isinstance(value, list):
-            context.default_map[param.name or ""] = [value]
+        if isinstance(value, dict) and name not in by_name:
+            instead = "write a list" if several else "write one value"
+            raise typer.BadParameter(f"{path}: {name} is a mapping; {instead}")
+        if isinstance(value, dict):  # no flag can say it, so it is put in their place afterwards
+            mappings[name] = value
+            value = [str(part) for part in value.values()]
+        if several and value is not None:
+            values[name] = value if isinstance(value, list) else [value]
         elif not several and isinstance(value, list):  # as on the command line: 0.7,0.3
-            context.default_map[param.name or ""] = ",".join(map(str, value))
-    return path
+            values[name] = ",".join(map(str, value))
+    context.default_map = values
+
+
+def _mappings_of_file(context: typer.Context) -> dict[str, Any]:
+    """The options that the YAML file of this run says by names, and no flag says otherwise."""
+    return {
+        name: value
+        for name, value in context.meta.get(MAPPINGS, {}).items()
+        if (source := context.get_parameter_source(name)) and source.name == "DEFAULT_MAP"
+    }
 
 
 def load_config(path: str, known: Sequence[str | None]) -> dict[str, Any]:

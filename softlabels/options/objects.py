@@ -22,12 +22,14 @@ class Objects:
     types: the types for a signature; a function, since it imports large libraries
     reads: the object that a text stands for, given the option's name and the text; the text itself
         where it stands for none
+    by_name: whether a mapping from names may be one, which a YAML file can hold too
     """
 
     text: str
     takes: Callable[[Any], bool]
     types: Callable[[], Any]
     reads: Callable[[str, str], Any] = lambda name, text: text
+    by_name: bool = False
 
     def checked(self, name: str, value: Any) -> Any:
         """Raises UsageError for something else."""
@@ -75,7 +77,8 @@ if TYPE_CHECKING:
     Dumps = str | Path | Sequence[str | Path] | Mapping[str, str | Path]
 else:
     Dumps = Annotated[
-        tuple[str, ...], Objects("a mapping from names to dumps", _is_mapping, _dumps_types)
+        tuple[str, ...],
+        Objects("a mapping from names to dumps", _is_mapping, _dumps_types, by_name=True),
     ]
 
 
@@ -115,7 +118,7 @@ else:
     MixWeights = Annotated[
         str,
         Objects("numbers, or a mapping from names to numbers", _may_be_weights, _weights_types,
-                weights_by_name),
+                weights_by_name, by_name=True),
     ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -158,8 +161,9 @@ if TYPE_CHECKING:
 else:
     Teachers = Annotated[
         tuple[Teacher, ...],
-        Objects("a teacher, several, or several by their names", _may_be_teacher, _teachers_types),
-    ]
+        Objects("a teacher, several, or several by their names", _may_be_teacher, _teachers_types,
+                by_name=True),
+    ]  # fmt: skip
 
 
 def _may_be_measured(value: Any) -> bool:
