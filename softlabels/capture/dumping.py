@@ -6,7 +6,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from softlabels.capture.bottleneck import bottleneck
-from softlabels.capture.estimating import tell_size
+from softlabels.capture.estimating import tell_sizes
+from softlabels.capture.measuring import Left
 from softlabels.capture.preparing import prepare, prepare_siblings
 from softlabels.capture.resuming import withdraw
 from softlabels.capture.running import (
@@ -17,7 +18,7 @@ from softlabels.capture.running import (
     enter,
     saying_how_to_go_on,
 )
-from softlabels.capture.siblings import passes, with_common_shards
+from softlabels.capture.siblings import passes, whose, with_common_shards
 from softlabels.capture.team import Team, join_team
 from softlabels.errors import SoftlabelsError, UsageError
 from softlabels.options import DumpOptions, verb
@@ -76,9 +77,8 @@ def dump(options: DumpOptions, progress: Progress) -> DumpResult:
         )
     if options.engine == "ray":
         _refuse_objects(options)
-    several = len(options.each) > 1
     with saying_how_to_go_on(), ExitStack() as stack:
-        return (_dump_several if several else _dump)(options, team, stack, progress)
+        return (_dump_several if options.several else _dump)(options, team, stack, progress)
 
 
 def _refuse_objects(options: DumpOptions) -> None:
@@ -102,6 +102,7 @@ def _dump(options: DumpOptions, team: Team, stack: ExitStack, progress: Progress
         begun = enter(setup, Looking(options.resume, options.check), team, stack, progress)
     if begun.missing is None:
         return _nothing_to_do(begun, team)
+    _tell_sizes([begun], team, progress)
     return _made([begun], options, team, progress)[0]
 
 
@@ -117,11 +118,12 @@ def _dump_several(
         if team.is_first:
             setups = with_common_shards(setups)
         for name, setup in setups.items():
-            with team.sharing(name):
+            with team.sharing(name), whose(setup.title):
                 begun[name] = enter(setup, looking, team, stack, Titled(progress, name))
     results = {n: _nothing_to_do(one, team) for n, one in begun.items() if one.missing is None}
     with _freeing(begun, options, team, *UNUSABLE):
         todo = {name: one.job for name, one in begun.items() if one.missing is not None}
+        _tell_sizes([begun[name] for name in todo], team, progress)
         for names in passes(todo, options.engine, first):
             group = [begun[name] for name in names]
             alone = Titled(progress, str(group[0].job.folder))
@@ -131,6 +133,12 @@ def _dump_several(
     return DumpResult(place, None, run, team.rank, dumps={name: results[name] for name in begun})
 
 
+def _tell_sizes(begun: list[Begun], team: Team, progress: Progress) -> None:
+    if team.is_first:
+        lefts = [Left(one.setup, one.job.plan, one.missing or []) for one in begun]
+        tell_sizes(lefts, progress)
+
+
 def _nothing_to_do(begun: Begun, team: Team) -> DumpResult:
     return DumpResult(str(begun.job.folder), begun.job.ledger.complete(), 0, team.rank)
 
@@ -138,15 +146,12 @@ def _nothing_to_do(begun: Begun, team: Team) -> DumpResult:
 def _made(
     begun: list[Begun], options: DumpOptions, team: Team, progress: Progress
 ) -> list[DumpResult]:
-    """Of dumps that are made in one pass."""
-    parts, alone = [], team.world == 1
-    for one in begun:
-        assert one.missing is not None, "it has something to do"
-        if team.is_first:
-            about = progress if len(begun) == 1 else Titled(progress, str(one.job.folder))
-            tell_size(one.setup, one.job.plan, one.missing, about)
-        parts.append(one.part(team.part_of(one.missing)))
-    manifests, timing = carry_out(parts, options.engine, alone, progress)
+    """Of dumps that are made in one pass. A shard that several lack is one rank's, of all of them:
+    so its rows are read once."""
+    lacking = sorted({shard for one in begun for shard in one.missing or ()})
+    ours = set(team.part_of(lacking))
+    parts = [one.part([shard for shard in one.missing or () if shard in ours]) for one in begun]
+    manifests, timing = carry_out(parts, options.engine, team.world == 1, progress)
     if line := bottleneck(parts[0].job, timing):
         progress.say(line)
     return [

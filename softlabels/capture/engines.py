@@ -15,7 +15,7 @@ def run_here(parts: Sequence[Part], progress: Progress) -> Timing:
     """All these shards in this process, in order; a shard that several dumps miss is read once."""
     job = parts[0].job
     shards = sorted({shard for part in parts for shard in part.shards})
-    works = [Work(part.job, part.shards) for part in parts]
+    works = [Work(part.job, part.shards, part.setup.title) for part in parts]
     with progress.bar(job.answers.verb, job.plan.inputs_of(shards), job.plan.unit) as advance:
         for rows in dump_together(works):
             advance(rows, job.timing.note)

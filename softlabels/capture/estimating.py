@@ -46,7 +46,8 @@ class Estimate:
     advice: what would make it faster, if an option does
     dumps: of several teachers the estimate of each, by its name, whose time is that of the pass
         which it shares; `out` is then the folder that holds their dumps, rows, shards, bytes and
-        seconds are sums, and the rest is of the longest pass
+        seconds are sums, and the rest is of the longest pass. Of one that is complete rows, shards,
+        bytes and seconds are 0
     """
 
     out: str
@@ -103,7 +104,7 @@ def plan(options: PlanOptions, progress: Progress) -> Estimate:
     A few batches are read, run through the teacher and encoded; of a dump that is there already,
     what is left counts. Raises what `dump` would raise.
     """
-    if len(options.each) > 1:
+    if options.several:
         return _plan_several(options, progress)
     setup = prepare(options, progress)
     refuse_unstorable(setup)
@@ -116,7 +117,8 @@ def _plan_several(options: PlanOptions, progress: Progress) -> Estimate:
     for name, setup in with_common_shards(setups).items():
         refuse_unstorable(setup)
         left[name] = _left(setup, Titled(progress, name))
-    jobs = {name: one.setup.job(one.plan) for name, one in left.items()}
+    todo = {name: one for name, one in left.items() if one.missing} or left
+    jobs = {name: one.setup.job(one.plan) for name, one in todo.items()}
     groups = passes(jobs, "local", progress)
     by_pass = [_estimate([left[name] for name in names]) for names in groups]
     found = {
@@ -124,9 +126,10 @@ def _plan_several(options: PlanOptions, progress: Progress) -> Estimate:
         for names, estimates in zip(groups, by_pass, strict=True)
         for name, estimate in zip(names, estimates, strict=True)
     }
-    dumps = {name: found[name] for name in setups}
+    longest = max((estimates[0] for estimates in by_pass), key=lambda one: one.seconds)
+    dumps = {name: found.get(name) or _nothing(left[name], longest) for name in setups}
     return replace(
-        max((estimates[0] for estimates in by_pass), key=lambda one: one.seconds),
+        longest,
         out=place,
         rows=sum(one.rows for one in dumps.values()),
         shards=sum(one.shards for one in dumps.values()),
@@ -134,6 +137,14 @@ def _plan_several(options: PlanOptions, progress: Progress) -> Estimate:
         seconds=sum(estimates[0].seconds for estimates in by_pass),
         dumps=dumps,
     )
+
+
+def _nothing(left: Left, beside: Estimate) -> Estimate:
+    """Of a complete dump, beside others that are to be made."""
+    return replace(
+        beside, out=str(left.setup.folder), batch_size=left.setup.pace.batch_size, rows=0, shards=0,
+        shard_rows=left.plan.shard_inputs, bytes=0, seconds=0.0,
+    )  # fmt: skip
 
 
 def _left(setup: Setup, progress: Progress) -> Left:
@@ -150,11 +161,16 @@ def _left(setup: Setup, progress: Progress) -> Left:
     return Left(setup, plan, missing)
 
 
-def tell_size(setup: Setup, plan: Plan, missing: list[int], progress: Progress) -> None:
-    """Say what a dump of these shards takes, before it begins: by arithmetic, its bar tells the
-    time."""
-    if not missing:
-        return
+def tell_sizes(lefts: Sequence[Left], progress: Progress) -> None:
+    """Say what each of these dumps takes, before they begin, and whether there is room for all: by
+    arithmetic, their bars tell the time."""
+    sizes = [_tell_size(left, progress) for left in lefts if left.missing]
+    for warning in _too_small(sum(sizes), _free(lefts[0].setup.folder)) if sizes else ():
+        progress.say(warning)
+
+
+def _tell_size(left: Left, progress: Progress) -> int:
+    setup, plan, missing = left.setup, left.plan, left.missing
     inputs, free = plan.inputs_of(missing), _free(setup.folder)
     rows = inputs * len(plan.views)
     size = rows * _row_bytes(setup, plan) + len(missing) * _footer_bytes(plan)
@@ -163,9 +179,9 @@ def tell_size(setup: Setup, plan: Plan, missing: list[int], progress: Progress) 
         size += inputs * mean_input_bytes(setup.source, plan.stored, steps)
     what = counted(rows, "row") + f" of {counted(inputs, 'input')}" * plan.has_views
     parts = [what, counted(len(missing), "shard"), f"about {size_words(size)}"]
-    progress.say(", ".join(parts) + (f", {size_words(free)} free" if free else ""))
-    for warning in _too_small(size, free):
-        progress.say(warning)
+    about = Titled(progress, setup.title) if setup.sibling else progress
+    about.say(", ".join(parts) + (f", {size_words(free)} free" if free else ""))
+    return size
 
 
 def _row_bytes(setup: Setup, plan: Plan) -> int:

@@ -12,6 +12,7 @@ from softlabels.capture.pilot import with_pilot
 from softlabels.capture.pipeline import Work, dump_together, reader
 from softlabels.capture.planning import Setup
 from softlabels.capture.reading import read_shards
+from softlabels.capture.siblings import failing_midway
 from softlabels.capture.timing import READING, TEACHER, WRITING
 from softlabels.store.folder import Folder
 from softlabels.store.ledger import Ledger
@@ -45,10 +46,11 @@ class Sample:
 def sample_of(lefts: Sequence[Left], rows: int) -> Sample:
     """Dump the first rows as one shard into passing folders."""
     with tempfile.TemporaryDirectory(prefix="softlabels-") as place:
-        works = [
-            Work(_small(left, rows, Folder(f"{place}/{number}")), [0])
-            for number, left in enumerate(lefts)
-        ]
+        works = []
+        for number, left in enumerate(lefts):
+            with failing_midway(left.setup.title):
+                small = _small(left, rows, Folder(f"{place}/{number}"))
+            works.append(Work(small, [0], left.setup.title))
         for _ in dump_together(works):
             pass
         jobs = [work.job for work in works]

@@ -9,18 +9,18 @@ shard.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 from softlabels.capture.answers import Answers
 from softlabels.capture.job import Job
 from softlabels.capture.reading import Ready, read_shards
+from softlabels.capture.siblings import failing_midway
 from softlabels.capture.timing import TEACHER, WRITING
 from softlabels.capture.transfers import Arriving
 from softlabels.capture.writing import Scribe
-from softlabels.errors import LogitsError, TeacherError
 from softlabels.models.tokens import Tokens
 
 WRITES_IN_FLIGHT = 4
@@ -28,10 +28,14 @@ WRITES_IN_FLIGHT = 4
 
 @dataclass(frozen=True)
 class Work:
-    """A job, and its shards that are to be made."""
+    """A job, and its shards that are to be made.
+
+    title: what an error of its teacher begins with, where there are several; empty for nothing
+    """
 
     job: Job
-    shards: Sequence[int]
+    shards: Collection[int]
+    title: str = ""
 
 
 def dump_shards(job: Job, shards: Iterable[int]) -> Iterator[int]:
@@ -44,18 +48,17 @@ def dump_together(works: Sequence[Work]) -> Iterator[int]:
     """`dump_shards` of several jobs, whose inputs are the same as `reading` gives them. The timing
     of the first counts for all."""
     timing = works[0].job.timing
-    jobs = [replace(work.job, timing=timing) for work in works]
-    parts = [(Scribe(job), job, set(work.shards)) for job, work in zip(jobs, works, strict=True)]
+    works = [replace(one, job=replace(one.job, timing=timing)) for one in works]
+    parts = [(Scribe(work.job), work, set(work.shards)) for work in works]
     shards = sorted({shard for work in works for shard in work.shards})
     writer = ThreadPoolExecutor(1, thread_name_prefix="write")
-    pending: deque[list[tuple[Job, Future[int]]]] = deque()  # by batch, the jobs that it goes to
-    about = _named if len(works) > 1 else _as_it_is
+    pending: deque[list[tuple[Work, Future[int]]]] = deque()  # by batch, the works that it goes to
 
     def written() -> int:
         rows = 0
         with timing.of(WRITING):
-            for job, writing in pending.popleft():
-                with about(job):
+            for work, writing in pending.popleft():
+                with failing_midway(work.title):
                     rows = writing.result()
         timing.rows += rows
         return rows
@@ -64,23 +67,24 @@ def dump_together(works: Sequence[Work]) -> Iterator[int]:
         return bool(pending) and all(writing.done() for _, writing in pending[0])
 
     try:
-        with timing.dump(), closing(read_shards(reader(jobs), shards)) as batches:
+        reading = read_shards(reader([work.job for work in works]), shards)
+        with timing.dump(), closing(reading) as batches:
             for batch in timing.awaited(batches):
-                takers = [(s, job) for s, job, missing in parts if batch.shard in missing]
+                takers = [(s, work) for s, work, missing in parts if batch.shard in missing]
                 answers = []
-                for scribe, job in takers:
-                    with timing.of(TEACHER), about(job):
-                        answers.append((scribe, job, _answer_to(job.answers, batch.ready)))
+                for scribe, work in takers:
+                    with timing.of(TEACHER), failing_midway(work.title):
+                        answers.append((scribe, work, _answer_to(work.job.answers, batch.ready)))
                 if not isinstance(batch.ready.inputs, Tokens):  # their lengths are counted
                     batch = replace(batch, ready=replace(batch.ready, inputs=None))
-                pending.append([(j, writer.submit(s.write, batch, a)) for s, j, a in answers])
+                pending.append([(w, writer.submit(s.write, batch, a)) for s, w, a in answers])
                 while len(pending) > WRITES_IN_FLIGHT or is_written():
                     yield written()
             while pending:
                 yield written()
             with timing.of(WRITING):
-                for scribe, job, _ in parts:
-                    with about(job):
+                for scribe, work, _ in parts:
+                    with failing_midway(work.title):
                         writer.submit(scribe.finish).result()
     except BaseException as error:
         for scribe, _, _ in parts:
@@ -104,20 +108,3 @@ def _answer_to(answers: Answers, ready: Ready) -> Arriving | None:
     if not len(ready.rows):
         return None
     return answers.answer(ready.rows, ready.inputs)
-
-
-@contextmanager
-def _named(job: Job) -> Iterator[None]:
-    """Of several teachers an error says whose it is."""
-    try:
-        yield
-    except (LogitsError, TeacherError) as error:
-        raise type(error)(
-            f"{job.folder}: {error}. What is committed of the other dumps is safe: mend this "
-            f"teacher, or leave it out, and go on with --resume"
-        ) from error
-
-
-@contextmanager
-def _as_it_is(job: Job) -> Iterator[None]:
-    yield

@@ -54,6 +54,7 @@ class Setup:
 
     view_shape: of the pictures that views are made of, [C, H, W]; None where none are
     name: what the user calls the teacher; None for the name of its file
+    sibling: whether the same command makes dumps of other teachers
     reopen: makes the same setup in another process
     """
 
@@ -66,11 +67,17 @@ class Setup:
     views: Views = field(default_factory=Views)
     view_shape: list[int] | None = None
     name: str | None = None
+    sibling: bool = False
     reopen: "Callable[[], Setup] | None" = field(default=None, compare=False)
 
     @property
     def folder(self) -> Folder:
         return self.ledger.folder
+
+    @property
+    def title(self) -> str:
+        """What messages begin with, where they could be about another dump of the command."""
+        return str(self.folder) if self.sibling else ""
 
     def job(self, plan: Plan) -> Job:
         self.ledger.plan = plan

@@ -24,6 +24,7 @@ from softlabels.capture.siblings import (
     check_same_rows,
     folder_names,
     refuse_dump,
+    whose,
 )
 from softlabels.capture.tokenizing import read_texts
 from softlabels.capture.trying import TeacherRun, try_teacher
@@ -71,24 +72,28 @@ def prepare_siblings(options: DumpOptions, progress: Progress) -> tuple[str, dic
     side, for teachers that remember other data than the first, and for a folder that is a dump.
     """
     each, once, data = options.each, Once(progress), SharedData()
+    given = [own.the_teacher for own in each]
+    if options.name:  # refused before anything is opened
+        folder_names(options.name, given)
     opened = [_open(own, once, data.open) for own in each]
     teachers, sources = [one.teacher for one in opened], [one.examples.source for one in opened]
-    names = folder_names(teachers, [own.the_teacher for own in each])
+    names = folder_names([teacher.name for teacher in teachers], given)
     check_same_rows(teachers, sources)
     place = options.out or f"data/{data_name(sources[0])}"
     refuse_dump(place)
     setups = {}
     for name, own, one in zip(names, each, opened, strict=True):
         own = replace(own, out=f"{place.rstrip('/')}/{name}")
-        setups[name] = _try_out(own, one, Titled(progress, name), shares=True)
+        with whose(name):
+            setups[name] = _try_out(own, one, Titled(progress, name), sibling=True)
     return place, setups
 
 
 def _try_out(
-    options: DumpOptions, opened: "_Opened", progress: Progress, shares: bool = False
+    options: DumpOptions, opened: "_Opened", progress: Progress, sibling: bool = False
 ) -> Setup:
-    """A teacher and its data, tried on each other. shares: whether other teachers are given the
-    same inputs."""
+    """A teacher and its data, tried on each other. sibling: whether the same command makes dumps of
+    other teachers, which may be given the same inputs."""
     views, resized = options.part(Views), Resized.parse(options.store_inputs)
     teacher, examples = opened.teacher, opened.examples
     if resized is not None:
@@ -135,7 +140,7 @@ def _try_out(
         batch_size=tried_rows if options.allow_batch_dependence else None,
         batching=Batching(tried_rows, finds, teacher.feed.rows or 1, progress.say),
         texts=examples if isinstance(examples, TokenInputs) else None,
-        shares=shares,
+        shares=sibling,
     )
     pace = replace(options.part(Pace), batch_size=tried_rows)
     setup = Setup(
@@ -148,6 +153,7 @@ def _try_out(
         views=views,
         view_shape=view_shape,
         name=options.the_name,
+        sibling=sibling,
         reopen=partial(prepare, options),
     )
     for text in (str(answers), *tried):

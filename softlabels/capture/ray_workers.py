@@ -14,6 +14,7 @@ from typing import Any
 from softlabels.capture.part import Part
 from softlabels.capture.pipeline import dump_shards
 from softlabels.capture.planning import Setup, make_plan
+from softlabels.capture.siblings import failing_midway
 from softlabels.capture.timing import Timing
 from softlabels.errors import StoreError
 from softlabels.models.causes import first_line
@@ -63,7 +64,8 @@ def run_on_ray(parts: Sequence[Part], progress: Progress) -> Timing:
     timing = Timing()
     for part in parts:
         if part.shards:
-            timing = timing.followed_by(_run_part(part, progress))
+            with failing_midway(part.setup.title):
+                timing = timing.followed_by(_run_part(part, progress))
     return timing
 
 

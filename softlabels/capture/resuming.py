@@ -12,12 +12,14 @@ from softlabels.models.checkpoint import library_versions
 from softlabels.models.tokens import Tokens
 from softlabels.reports.card import card_is_good, render_card
 from softlabels.store.claims import sweep
+from softlabels.store.folder import Folder
 from softlabels.store.ledger import Ledger
 from softlabels.store.names import CARD, PLAN
 from softlabels.store.records import Manifest, Plan
 from softlabels.store.shard_check import check_shards
 from softlabels.store.side_files import SHARED
 from softlabels.store.writer import shard_features, stored_features
+from softlabels.system.humanize import few
 from softlabels.system.local_files import remove_if_empty
 from softlabels.system.progress import Progress
 
@@ -41,11 +43,7 @@ def begin(setup: Setup, resume: bool, progress: Progress) -> Plan:
         plan = left_behind(folder, plan)
     ledger.plan = plan
     if earlier is None and not _is_own(ledger):
-        others = [name for name in folder.names() if not name.startswith(".")]
-        raise StoreError(
-            f"{folder} is not empty and holds no dump (there is {others[0]!r}); "
-            f"choose another folder with --out"
-        )
+        raise StoreError(_not_empty(folder, plan))
     # all shards and no manifest: only card and manifest are left to write, which asks nobody
     begun = earlier is not None and bool(ledger.missing or ledger.manifest)
     if begun and not resume and not is_complete(ledger):
@@ -61,6 +59,21 @@ def begin(setup: Setup, resume: bool, progress: Progress) -> Plan:
         ledger.write_plan(plan)
     _note_source(setup.source, plan, progress)
     return plan
+
+
+def _not_empty(folder: Folder, plan: Plan) -> str:
+    others = [name for name in folder.names() if not name.startswith(".")]
+    dumps = [name for name in others if folder.exists(f"{name}/{PLAN}")]
+    if dumps:
+        name = plan.teacher.name.replace("/", "-")
+        return (
+            f"{folder} is no dump and holds dumps ({few(dumps)}); choose a folder beside them, "
+            f"such as with --out {str(folder).rstrip('/')}/{name}"
+        )
+    return (
+        f"{folder} is not empty and holds no dump (there is {others[0]!r}); choose another folder "
+        f"with --out"
+    )
 
 
 def look_at(job: Job, shards: list[int], check: str, progress: Progress) -> list[int]:

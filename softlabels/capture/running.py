@@ -194,14 +194,16 @@ def _run(parts: Sequence[Part], engine: str, progress: Progress) -> Timing:
     try:
         return ENGINES[engine](parts, progress)
     except DiskFull as error:
-        raise DiskFull(f"{error}: {_state(parts)}") from error
+        raise DiskFull(f"{error}: {_state(parts, parts[0].setup.sibling)}") from error
     except KeyboardInterrupt:
-        progress.say(f"stopped: {_state(parts)}. Go on with the same command and --resume")
+        progress.say(
+            f"stopped: {_state(parts, len(parts) > 1)}. Go on with the same command and --resume"
+        )
         raise
 
 
-def _state(parts: Sequence[Part]) -> str:
+def _state(parts: Sequence[Part], named: bool) -> str:
     """How far they have got, in a clause for a message."""
-    if len(parts) == 1:
+    if not named:
         return parts[0].job.ledger.state
     return "; ".join(f"{part.job.folder}: {part.job.ledger.state}" for part in parts)

@@ -5,22 +5,25 @@ Siblings whose teachers are given the same pictures, numbers or tokens share one
 read once. What is done with it on the device, such as normalising, is each teacher's own.
 """
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
 from softlabels.capture.job import Job
 from softlabels.capture.layouts import earlier_plan
 from softlabels.capture.planning import Setup, draft
-from softlabels.errors import StoreError, UsageError
+from softlabels.errors import LogitsError, StoreError, TeacherError, UsageError
 from softlabels.inputs.opening import DataChoice, LabelChoice, open_chosen
 from softlabels.inputs.sources import Source
 from softlabels.places.folders import open_folder
-from softlabels.store.names import MANIFEST, PLAN
+from softlabels.store.names import MANIFEST, OWN, PLAN
 from softlabels.system.humanize import few, short
 from softlabels.system.progress import Progress
 from softlabels.teachers import Teacher
 
+LONGEST = 255  # bytes of a folder's name, on most file systems
 REMEMBERED = (
     "data", "live", "revision", "input_column", "label_column", "id_column", "class_names",
 )  # fmt: skip
@@ -99,6 +102,24 @@ def _reading(job: Job) -> dict[str, Any]:
     }
 
 
+@contextmanager
+def whose(title: str, more: str = "") -> Iterator[None]:
+    """The block in which an error of a teacher begins with this title, where there is one, and ends
+    with `more`."""
+    try:
+        yield
+    except (LogitsError, TeacherError) as error:
+        if not title:
+            raise
+        raise type(error)(f"{title}: {error}{more}") from error
+
+
+def failing_midway(title: str) -> AbstractContextManager[None]:
+    """`whose` of a teacher's dump, while others are under way or still to come."""
+    safe = "What is committed of the other dumps is safe"
+    return whose(title, f". {safe}: mend this teacher, or leave it out, and go on with --resume")
+
+
 class SharedData:
     """Data that several teachers ask for in the same words are opened once."""
 
@@ -121,28 +142,38 @@ class SharedData:
         return self.known[key]
 
 
-def folder_names(teachers: list[Teacher], given: list[Any]) -> list[str]:
-    """The siblings' names, which are those of their folders. given: what the user named each by
+def folder_names(names: Sequence[str], given: Sequence[Any]) -> list[str]:
+    """The siblings' names as those of their folders. given: the teachers, as the user named each
 
-    Raises UsageError for a name that no folder can have, and for two that are the same.
+    Raises UsageError for a name that no folder can have, for one that would make the folder around
+    it look like a dump, and for two that are the same.
     """
     words = [one if isinstance(one, str) else f"a {type(one).__name__}" for one in given]
-    names: list[str] = []
-    for teacher, word in zip(teachers, words, strict=True):
-        name = teacher.name.replace("/", "-")
-        if name.startswith(".") or not name.strip():
+    found: list[str] = []
+    for name, word in zip((name.replace("/", "-") for name in names), words, strict=True):
+        if (why := _no_folder(name)) is not None:
             raise UsageError(
-                f"the teacher {word} is called {name!r}, and its dump can't lie in a folder of "
-                f"that name: name each teacher with --name, in their order"
+                f"the teacher {word} is called {short(repr(name))}, and its dump can't lie in a "
+                f"folder of that name{why}; name each teacher with --name, in their order"
             )
-        twins = [other for known, other in zip(names, words, strict=False) if _same(known, name)]
+        twins = [other for known, other in zip(found, words, strict=False) if _same(known, name)]
         if twins:
             raise UsageError(
                 f"the teachers {twins[0]} and {word} are both called {name!r}, and their dumps "
                 f"would lie in one folder: name each teacher with --name, in their order"
             )
-        names.append(name)
-    return names
+        found.append(name)
+    return found
+
+
+def _no_folder(name: str) -> str | None:
+    """Why no dump can lie in a folder of this name, in words after it; None where one can."""
+    size = len(os.fsencode(name))
+    if size > LONGEST:
+        return f", which has {size:,} bytes of up to {LONGEST}"
+    if any(_same(name, own) for own in OWN):
+        return ", which is that of a part of a dump: the folder around it would be taken for one"
+    return "" if name.startswith(".") or not name.strip() else None
 
 
 def _same(one: str, other: str) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from softlabels.errors import UsageError
 from softlabels.options.objects import Data, Names, Teachers
@@ -159,10 +159,13 @@ class DumpOptions(ViewOptions, LabelOptions, SourceOptions, TextOptions):
         only_python=True,
     )
 
+    by_name: ClassVar[bool] = False  # whether the teachers were given as a mapping
+
     def __post_init__(self, progress: Progress) -> None:
         if isinstance(self.teacher, Mapping):
             if self.name:
                 raise UsageError("the keys of teacher= are the names; leave name= out")
+            object.__setattr__(self, "by_name", True)
             object.__setattr__(self, "name", tuple(self.teacher))
             object.__setattr__(self, "teacher", tuple(self.teacher.values()))
         super().__post_init__(progress)
@@ -175,6 +178,12 @@ class DumpOptions(ViewOptions, LabelOptions, SourceOptions, TextOptions):
             replace(self, teacher=(teacher,), name=tuple(self.name[place : place + 1]))
             for place, teacher in enumerate(teachers)
         ]
+
+    @property
+    def several(self) -> bool:
+        """Whether each teacher gets a dump in a folder of its own in OUT; of a mapping one does,
+        too."""
+        return self.by_name or len(self.each) > 1
 
     @property
     def the_teacher(self) -> Any:

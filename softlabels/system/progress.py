@@ -53,7 +53,7 @@ class Once(Progress):
 
 
 class Titled(Progress):
-    """Begins each line with what it is about."""
+    """Begins each line and each bar with what it is about."""
 
     def __init__(self, inner: Progress, title: str) -> None:
         self.inner, self.title = inner, title
@@ -63,5 +63,5 @@ class Titled(Progress):
 
     @contextmanager
     def bar(self, what: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
-        with self.inner.bar(what, total, unit, done) as advance:
+        with self.inner.bar(f"{self.title}: {what}", total, unit, done) as advance:
             yield advance

@@ -411,6 +411,35 @@ def test_a_lost_ranks_part_of_all_siblings_is_done_on_resume(siblings, both, tmp
     assert harm.contents(out) == both
 
 
+def test_a_shard_that_several_lack_is_read_once_by_all_ranks(siblings, both, tmp_path):
+    out = tmp_path / "o"
+    softlabels.dump(**siblings, out=str(out))
+    lost = {"one": [0, 1, 2, 3, 9], "other": [1, 2, 3, 8]}
+    for name, shards in lost.items():
+        for shard in shards:
+            (out / name / "commits" / f"{shard:05d}.json").unlink()
+    words = siblings | {"out": str(out), "resume": True, "said": str(tmp_path / "said")}
+    assert finish(ranks(2, work=dump_and_say_what_is_read, **words)) == [0, 0]
+    read = [json.loads(Path(f"{words['said']}{rank}").read_text()) for rank in range(2)]
+    assert sorted(read[0] + read[1]) == [0, 1, 2, 3, 8, 9]
+    assert len(read[0]) == len(read[1]) == 3
+    assert harm.contents(out) == both
+
+
+def dump_and_say_what_is_read(said: str, **words) -> None:
+    from softlabels.capture import pipeline
+
+    real, read = pipeline.read_shards, []
+
+    def read_shards(job, shards):
+        read.extend(shards)
+        return real(job, shards)
+
+    pipeline.read_shards = read_shards
+    softlabels.dump(**words)
+    Path(said + os.environ["RANK"]).write_text(json.dumps(read))
+
+
 def test_a_rank_that_dies_between_two_siblings_stops_the_others(siblings, both, tmp_path):
     out, said = tmp_path / "o", tmp_path / "said"
     words = siblings | {"out": str(out), "said": str(said)}

@@ -37,7 +37,9 @@ def test_a_plan_is_near_what_the_dump_is(tmp_path, words):
     assert found.seconds == pytest.approx(5000 / found.rows_per_second)
 
 
-def test_a_plan_of_several_teachers_has_the_size_of_each_and_the_time_of_the_pass(tmp_path, cli):
+def test_a_plan_of_several_teachers_has_the_size_of_each_and_the_time_of_the_pass(
+    tmp_path, cli, monkeypatch
+):
     data = make_vectors(tmp_path / "v.parquet", rows=3000)
     for name, scale in (("a", 1.0), ("b", 2.0)):
         save_script(Linear(scale), tmp_path / f"{name}.pt")
@@ -60,7 +62,13 @@ def test_a_plan_of_several_teachers_has_the_size_of_each_and_the_time_of_the_pas
         assert one.manifest is not None
         assert one.manifest.bytes == pytest.approx(found["dumps"][name]["bytes"], rel=0.25)
     (tmp_path / "o" / "b" / "commits" / "00002.json").unlink()
+    tried, real = [], estimating.sample_of
+    monkeypatch.setattr(
+        estimating, "sample_of", lambda lefts, rows: tried.append(len(lefts)) or real(lefts, rows)
+    )
     left = softlabels.plan(teacher=script, data=data, out=str(tmp_path / "o"), shard_rows=1000)
+    assert set(tried) == {1}, "a complete one takes no time"
+    assert (left.dumps["a"].seconds, left.dumps["a"].out) == (0, str(tmp_path / "o" / "a"))
     assert (left.rows, left.dumps["a"].rows, left.dumps["b"].rows) == (1000, 0, 1000)
     assert left.facts[f"{tmp_path / 'o'}/b"].startswith("1,000 rows, about ")
     assert "time" in left.facts
@@ -116,6 +124,12 @@ def test_a_disk_that_is_too_small_is_said_before(teacher, tmp_path, monkeypatch)
     progress = Lines()
     softlabels.dump(progress=progress, teacher=teacher, out=str(tmp_path / "d"))
     assert [line for line in progress.lines if "are needed and 1 kB are free; a dump" in line]
+    room = int(1.5 * found.bytes)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: real(path)._replace(free=room))
+    both, progress = {"a": teacher, "b": teacher}, Lines()
+    softlabels.dump(progress=progress, teacher=both, out=str(tmp_path / "both"))
+    [line] = [line for line in progress.lines if " are needed and " in line]
+    assert line.startswith("warning: about "), "each alone would fit"
 
 
 def test_logs_that_a_cluster_keeps(teacher, cli, tmp_path):

@@ -25,6 +25,7 @@ from softlabels.errors import (
     OutOfMemory,
     PlanMismatch,
     SoftlabelsError,
+    StoreError,
     TeacherError,
     UnreadableInput,
     UsageError,
@@ -59,6 +60,11 @@ class Twice(torch.nn.Module):
 class Four(torch.nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x[:, :4]
+
+
+class Never(torch.nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :3] * float("nan")
 
 
 class Bad(torch.nn.Module):
@@ -160,7 +166,8 @@ def test_siblings_are_the_dumps_of_each_teacher_alone(two, vectors, tmp_path, cl
     assert [(bar["done"], bar["total"]) for bar in bars] == [(300, 300)]
     for name in "ab":
         assert softlabels.verify(dump=str(tmp_path / "both" / name)).good
-    told = cli("dump", *teachers, *words, "--out", "both")
+    (tmp_path / "both.yaml").write_text(f"teacher: {{a: {two[0]}, b: {two[1]}}}\n")
+    told = cli("dump", "--config", "both.yaml", *words, "--out", "both")
     assert told.out.splitlines()[0].startswith("both/a: 300 rows")
     assert told.out.splitlines()[1].startswith("both/b: 300 rows")
     assert told.err.count("is complete already") == 2
@@ -197,11 +204,11 @@ def test_rows_are_read_once_for_all_teachers_and_none_spoils_them_for_another(tm
         return data.read
 
     tried = dump(Rows(), {"x": InPlace(), "y": Linear(), "z": InPlace(3.0)}, "o")
-    alone_ = dump(Rows(), {"x": InPlace()}, "p/x")
+    alone_ = dump(Rows(), {"x": InPlace()}, "p")
     assert alone_ >= 400
     assert tried < alone_ + 300, "what is beside one pass are rows to try and to know them by"
     for name, teacher in (("y", Linear()), ("z", InPlace(3.0))):
-        dump(Rows(), {name: teacher}, f"p/{name}")
+        dump(Rows(), {name: teacher}, "p")
     assert harm.contents(tmp_path / "o") == harm.contents(tmp_path / "p")
 
 
@@ -272,7 +279,12 @@ def test_pictures_are_decoded_and_drawn_once_where_only_numbers_differ(
 def test_teachers_that_see_other_pictures_have_a_pass_of_their_own_and_it_is_said(
     pictures, checkpoints, tmp_path
 ):
-    lines = Lines()
+    class Bars(Lines):
+        def bar(self, what: str, *given: Any):
+            self.lines.append(f"bar {what}")
+            return super().bar(what, *given)
+
+    lines = Bars()
     words = {"data": pictures, "on_error": "skip", "shard_rows": 15, "dtype": "float32"}
     teachers = {name: checkpoints[name] for name in ("a", "wide", "b")}
     softlabels.dump(teacher=teachers, out=str(tmp_path / "o"), progress=lines, **words)
@@ -280,6 +292,8 @@ def test_teachers_that_see_other_pictures_have_a_pass_of_their_own_and_it_is_sai
     assert line.startswith("wide has a pass of its own, after that of a: steps before the numbers:")
     assert "center_crop(8" in line
     assert any(line.startswith(f"{tmp_path}/o/wide: 40 rows, 3 shards") for line in lines.lines)
+    bars = [line for line in lines.lines if line.startswith("bar ")]
+    assert bars == ["bar dump", f"bar {tmp_path}/o/wide: dump"]
     assert harm.contents(tmp_path / "o") == alone(teachers, tmp_path / "p", **words)
 
 
@@ -399,7 +413,15 @@ def test_whatever_fails_in_one_stops_all_and_commits_nothing_wrong(
     assert not list(out.glob("*/.*"))
 
 
-def test_a_teacher_that_fails_midway_is_named_and_the_others_keep_what_is_committed(tmp_path):
+@pytest.mark.parametrize("one_pass", [True, False])
+def test_a_teacher_that_fails_midway_is_named_and_the_others_keep_what_is_committed(
+    tmp_path, monkeypatch, one_pass
+):
+    from softlabels.capture import dumping, estimating, ray_workers
+
+    if not one_pass:
+        for module in (dumping, estimating):
+            monkeypatch.setattr(module, "passes", lambda todo, *_: [[name] for name in todo])
     data = tmp_path / "rows.csv"
     data.write_text("a,b\n" + "\n".join(f"{i - i % 3},1" for i in range(100)))
     good, bad = (save_script(m, tmp_path / n) for m, n in ((Twice(), "good.pt"), (Bad(), "b.pt")))
@@ -410,7 +432,7 @@ def test_a_teacher_that_fails_midway_is_named_and_the_others_keep_what_is_commit
     for name in ("good", "b"):
         done = sorted(path.name for path in (tmp_path / "o" / name / "commits").iterdir())
         assert done[:2] == ["00000.json", "00001.json"]
-        assert len(done) < 4
+        assert len(done) < 4 or (name == "good" and not one_pass)
     result = softlabels.dump(teacher=[good], **(words | {"out": str(tmp_path / "o" / "good")}),
                              resume=True)  # fmt: skip
     assert result.manifest.rows == 100
@@ -418,6 +440,15 @@ def test_a_teacher_that_fails_midway_is_named_and_the_others_keep_what_is_commit
         softlabels.dump(teacher=[good, bad], name=["d", "c"], shard_rows=100, data=str(data),
                         out=str(tmp_path / "o"), batch_size=10)  # fmt: skip
     assert not (tmp_path / "o" / "c").exists(), "a plan of which nothing is committed is taken back"
+    with pytest.raises(LogitsError, match=r"o/f: the teacher gave nan"):
+        softlabels.plan(teacher=[good, bad], name=["e", "f"], **words)
+
+    def fail(part: Any, progress: Any) -> None:
+        raise LogitsError("the teacher gave nan")
+
+    monkeypatch.setattr(ray_workers, "_run_part", fail)
+    with pytest.raises(LogitsError, match=r"o/e: the teacher gave nan\. .* leave it out"):
+        softlabels.dump(teacher=[good, bad], name=["e", "f"], engine="ray", **words)
 
 
 def test_an_input_that_can_t_be_read_stops_all_and_memory_that_runs_out_only_shrinks(
@@ -521,6 +552,7 @@ def test_what_does_not_go_together_is_said_before_anything_is_written(
     several = str(tmp_path / "several.pt")
     torch.save(kept | {"data": kept["data"] | {"task": "multilabel"}}, several)
     four = save_script(Four(), tmp_path / "four.pt")
+    never = save_script(Never(), tmp_path / "never.pt")
     (tmp_path / "names.txt").write_text("a\nb\nc\n")
     softlabels.dump(teacher=a, data=vectors, out=str(tmp_path / "done" / "a"), dtype="float32")
     twin = shutil.copy(b, tmp_path / "a.pt")
@@ -530,6 +562,13 @@ def test_what_does_not_go_together_is_said_before_anything_is_written(
         ({"teacher": two, "name": ["x", "X"]}, UsageError, "both called 'X'"),
         ({"teacher": two, "name": ["x/y", "x-y"]}, UsageError, "both called 'x-y'"),
         ({"teacher": two, "name": ["..", "b"]}, UsageError, r"is called '\.\.', .* can't lie"),
+        ({"teacher": ["none.pt", b], "name": ["x", "DATA"]}, UsageError,
+         r"b.pt is called 'DATA', .* can't lie in a folder of that name, which is that of a part"),
+        ({"teacher": {"plan.json": a, "x": b}}, UsageError, r"is called 'plan.json', .* --name"),
+        ({"teacher": {"ä" * 128: a}}, UsageError, "that name, which has 256 bytes of up to 255"),
+        ({"teacher": {"x": a, "nan": never}}, LogitsError, "nan: the teacher gave nan for the row"),
+        ({"teacher": a, "out": str(tmp_path / "done")}, StoreError,
+         r"done is no dump and holds dumps \(a\); .* --out .*done/a$"),
         ({"teacher": two, "name": "x"}, UsageError, "--name is given 1 times, for 2 teachers: "),
         ({"teacher": a, "name": ["x", "y"]}, UsageError, "2 times, for 1 teacher: name each"),
         ({"teacher": two, "name": ["x", "a\nb"]}, UsageError, "write a name that can be read"),
