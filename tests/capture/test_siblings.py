@@ -149,6 +149,7 @@ def alone(teachers: dict[str, Any], where: Path, **words: Any) -> dict[str, byte
     return harm.contents(where)
 
 
+@pytest.mark.slow
 def test_siblings_are_the_dumps_of_each_teacher_alone(two, vectors, tmp_path, cli):
     words = ["--data", vectors, "--shard-rows", "70", "--batch-size", "32", "--dtype", "float32"]
     teachers = ["--teacher", two[0], "--teacher", two[1]]

@@ -22,6 +22,7 @@ def places(owner, repo, tmp_path) -> dict[str, str]:
     return {name: f"{repo}/{name}" for name in "ab"}
 
 
+@pytest.mark.slow
 def test_the_mixture_of_two_addresses(stranger, strangers_home, places, tmp_path):
     local = {name: tmp_path / name for name in places}
     teachers = softlabels.load(local, T=2, inputs=False)

@@ -207,6 +207,7 @@ def test_what_can_not_be_mixed_is_refused(place, tmp_path, names, options, words
     assert not (tmp_path / "s.pt").exists()
 
 
+@pytest.mark.slow
 def test_the_command_line_and_yaml_name_several(place, tmp_path, cli):
     (tmp_path / "t.yaml").write_text(
         f"dump: [{', '.join(both(place))}]\nmix: logit\nmix_weights: [3, 1]\nepochs: 1\n"
