@@ -17,15 +17,14 @@ from softlabels.targets.holdout import choose_rows
 from tests.conftest import Linear, Lines, make_vectors, save_script
 from tests.dumps import make_dump
 
-RANDOM = np.random.default_rng(5)
-
 
 def three(tmp_path: Path, rows: int = 120, classes: int = 4) -> dict[str, Path]:
     """Three teachers, of which a knows the label, row mod classes, best, and c nothing."""
+    random = np.random.default_rng(5)
     shown = 3 * (np.arange(rows)[:, None] % classes == np.arange(classes))
     folders = {}
     for name, knows in (("a", 1.0), ("b", 0.5), ("c", 0.0)):
-        logits = (knows * shown + RANDOM.normal(size=(rows, classes))).astype("float16")
+        logits = (knows * shown + random.normal(size=(rows, classes))).astype("float16")
         folders[name] = make_dump(tmp_path / name, logits, 16, 50)
     return folders
 
@@ -180,7 +179,7 @@ def test_fitted_weights_are_the_best_on_held_out_rows(tmp_path, space):
     assert fitted.alone["b"] == pytest.approx(nll(z, [0, 1, 0], held, space), abs=1e-6)
     grid = [(i / 10, j / 10, (10 - i - j) / 10) for i in range(11) for j in range(11 - i)]
     best = min(nll(z, list(weights), held, space) for weights in grid)
-    assert fitted.nll <= best + 1e-9
+    assert fitted.nll <= best + 1e-6  # below 1/10,000 a weight is 0
     with pytest.raises(UsageError, match="data_seed is -1; a seed is"):
         teachers.mix(space, "fit", data_seed=-1)
     mixed = teachers.mix(space, "fit", holdout=0.5, data_seed=3)
