@@ -102,8 +102,25 @@ class Tally:
     total: float | None = None
 
 
+class TemperedLogits:
+    """What `Logits` say of themselves by their soft targets at T = 1. A subclass defines
+    `temper`."""
+
+    def temper(self, T: Temperature) -> SoftTargets:
+        raise NotImplementedError
+
+    def tally(self) -> Tally:
+        soft = self.temper(1)
+        return Tally(soft.top(1)[1][:, 0].numpy(), soft.entropy().numpy())
+
+    def check(self) -> tuple[np.ndarray, int | None]:
+        soft = self.temper(1)
+        bad = (~torch.isfinite(soft.entropy())).nonzero()
+        return soft.top(1)[1][:, 0].numpy(), int(bad[0]) if len(bad) else None
+
+
 @dataclass(frozen=True, eq=False, repr=False)
-class StoredLogits:
+class StoredLogits(TemperedLogits):
     """The base of `Logits` that consist of tensors of M rows, where a position is a row of each.
 
     A subclass is a dataclass. Its fields that are tensors have a row a position; others, such as a
@@ -160,18 +177,6 @@ class StoredLogits:
     def joined(self, others: Sequence[Self]) -> Self:
         parts = [self._tensors, *(other._tensors for other in others)]
         return self._of({n: torch.cat([part[n] for part in parts]) for n in parts[0]})
-
-    def temper(self, T: Temperature) -> SoftTargets:
-        raise NotImplementedError
-
-    def tally(self) -> Tally:
-        soft = self.temper(1)
-        return Tally(soft.top(1)[1][:, 0].numpy(), soft.entropy().numpy())
-
-    def check(self) -> tuple[np.ndarray, int | None]:
-        soft = self.temper(1)
-        bad = (~torch.isfinite(soft.entropy())).nonzero()
-        return soft.top(1)[1][:, 0].numpy(), int(bad[0]) if len(bad) else None
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
         return self._of({name: change(value) for name, value in self._tensors.items()})

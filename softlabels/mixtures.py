@@ -16,12 +16,11 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from typing import ClassVar, Literal, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from softlabels.errors import UsageError
-from softlabels.logits import NOT_DENSE, DenseLogits, Logits, Tally
+from softlabels.logits import NOT_DENSE, DenseLogits, Logits, Tally, TemperedLogits
 from softlabels.soft_targets import (
     TARGETS,
     DenseTargets,
@@ -43,7 +42,7 @@ NO_LOGITS = (
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Mixture:
+class Mixture(TemperedLogits):
     """The base of `MixedProbs` and `MixedLogits`, which are `Logits`: K teachers' answers to the
     same M positions.
 
@@ -115,18 +114,6 @@ class Mixture:
         """Those of mixtures of the same teachers, by the same weights."""
         columns = zip(self.members, *(other.members for other in others), strict=True)
         return replace(self, members=tuple(first.joined(more) for first, *more in columns))
-
-    def temper(self, T: Temperature) -> SoftTargets:
-        raise NotImplementedError
-
-    def tally(self) -> Tally:
-        soft = self.temper(1)
-        return Tally(soft.top(1)[1][:, 0].numpy(), soft.entropy().numpy())
-
-    def check(self) -> tuple[np.ndarray, int | None]:
-        soft = self.temper(1)
-        bad = (~torch.isfinite(soft.entropy())).nonzero()
-        return soft.top(1)[1][:, 0].numpy(), int(bad[0]) if len(bad) else None
 
     def _each(self, change: Callable[[Logits], Logits]) -> Self:
         return replace(self, members=tuple(map(change, self.members)))
