@@ -1,9 +1,10 @@
 """What a training is given, what comes of it, and what it writes. Rows are numbers of rows."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ from softlabels.students.trackers import Trackers
 from softlabels.system.humanize import counted
 from softlabels.system.local_files import sweep_partials
 from softlabels.targets.batches import steps
+
+Part = TypeVar("Part")
+Taken = TypeVar("Taken")
 
 
 @dataclass(frozen=True)
@@ -122,3 +126,18 @@ class Outputs:
         self.state.remove()
         for path in (self.out, self.state.path, self.history.path):
             sweep_partials(path)
+
+
+def taken(take: Callable[[Part], Taken], parts: Sequence[Part], ahead: bool) -> Iterator[Taken]:
+    """What `take` makes of each part, in order; ahead: the next one, in a thread, while one is
+    trained on."""
+    if not ahead:
+        yield from map(take, parts)
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:
+        waiting = [pool.submit(take, part) for part in parts[:1]]
+        for part in [*parts[1:], None][: len(parts)]:
+            now = waiting.pop()
+            if part is not None:
+                waiting.append(pool.submit(take, part))
+            yield now.result()

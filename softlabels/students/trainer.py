@@ -8,7 +8,6 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any
 
@@ -26,7 +25,7 @@ from softlabels.students.state_file import (
     restore_random,
 )
 from softlabels.students.student import Student
-from softlabels.students.task import Outcome, Outputs, Score, Task
+from softlabels.students.task import Outcome, Outputs, Score, Task, taken
 from softlabels.students.trackers import LOG_STEPS
 from softlabels.system.humanize import counted, measured
 from softlabels.system.interrupts import Interrupts
@@ -205,16 +204,7 @@ class Trainer:
             mine = part[0][rank::world]
             return self.task.take(mine, epoch, self.device), len(mine) * world / part[1]
 
-        if not self.task.ahead:
-            yield from map(take, parts)
-            return
-        with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:
-            waiting = [pool.submit(take, part) for part in parts[:1]]
-            for part in [*parts[1:], None][: len(parts)]:
-                now = waiting.pop()
-                if part is not None:
-                    waiting.append(pool.submit(take, part))
-                yield now.result()
+        yield from taken(take, parts, self.task.ahead)
 
     def _judge(self) -> None:
         """End the epoch: its loss, its held-out score, and whether it is the best so far.

@@ -9,7 +9,6 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -24,7 +23,7 @@ from softlabels.students.stack.judging import StackJudge
 from softlabels.students.stack.layers import StackedMLP
 from softlabels.students.stack.optimization import StackLoss, StackOptimization
 from softlabels.students.state_file import SaveTimes, StateFile
-from softlabels.students.task import Outcome, Score
+from softlabels.students.task import Outcome, Score, taken
 from softlabels.system.humanize import measured
 from softlabels.system.interrupts import Interrupts
 from softlabels.system.progress import Progress
@@ -172,16 +171,7 @@ class StackTrainer:
         def take(part: tuple[np.ndarray, float]) -> tuple[Batch, float]:
             return self.task.take(part[0], epoch, device), part[1]
 
-        if not self.task.ahead:
-            yield from map(take, parts)
-            return
-        with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:
-            waiting = [pool.submit(take, part) for part in parts[:1]]
-            for part in [*parts[1:], None][: len(parts)]:
-                now = waiting.pop()
-                if part is not None:
-                    waiting.append(pool.submit(take, part))
-                yield now.result()
+        yield from taken(take, parts, self.task.ahead)
 
     def _judge(self) -> None:
         """End the epoch: losses, held-out scores, and for whom it is the best so far."""
