@@ -235,6 +235,27 @@ def test_students_at_once_have_the_losses_of_each_alone(word):
     torch.testing.assert_close(same, torch.stack(each), check_dtype=False)
 
 
+@pytest.mark.parametrize(("word", "size", "alpha"), [("mse", 1e25, 0.0), ("dist", 3e38, 1.0)])
+def test_a_part_that_has_no_share_of_a_students_loss_is_not_computed(word, size, alpha):
+    """It may be infinite, and 0 times that is NaN: squares of 1e25, or the log p of a label that
+    lies 6e38 below. The same as alone, in the loss and in its gradient."""
+    wild = torch.tensor([[-size, size, 0], [0, -size, size]])
+    teacher, labels = torch.tensor([[1.0, 2, 3], [0, 0, 1]]), torch.tensor([0, 1])
+    stack = torch.stack([wild, torch.ones(2, 3), wild.flip(0)]).requires_grad_()
+    T, shares = [2.0, 4.0, 8.0], [alpha, 0.5, alpha]
+    loss = softlabels.find_loss(word)
+    together = loss(stack, teacher, labels, T=torch.tensor(T)[:, None], alpha=torch.tensor(shares))
+    alone = [
+        loss(one, teacher, labels, T=t, alpha=a) for one, t, a in zip(stack, T, shares, strict=True)
+    ]
+    torch.testing.assert_close(together, torch.stack(alone))
+    found, expected = (
+        torch.autograd.grad(total.sum(), stack)[0] for total in (together, torch.stack(alone))
+    )
+    assert bool(torch.isfinite(expected).all())
+    torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("word", WORDS)
 def test_temperatures_and_shares_may_lie_on_another_device_than_the_logits(word):
     """`meta` stands for an accelerator: it too refuses to mix devices."""

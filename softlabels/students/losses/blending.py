@@ -4,6 +4,7 @@ M scored positions, C classes, S students at once.
 """
 
 from dataclasses import dataclass
+from types import EllipsisType
 
 import torch
 from torch import Tensor
@@ -20,6 +21,10 @@ from softlabels.students.losses.checks import (
 from softlabels.students.losses.hard import HardLabels
 from softlabels.students.losses.part import SoftPart
 from softlabels.students.losses.registry import parse_loss
+
+Which = (
+    EllipsisType | Tensor
+)  # as an index into what has a student in its first dimension: all, or int64
 
 
 @dataclass(frozen=True)
@@ -100,10 +105,41 @@ def blend(
     )
     if hard is None:
         check_unlabelled(part, teacher, alpha)
-    is_stack = isinstance(alpha, Tensor)
+
+    def soft_mean(which: Which) -> Tensor:
+        if which is ...:
+            return part.mean(student_MC, teacher, soft, hard)
+        own_T = T[which] if isinstance(T, Tensor) and T.dim() == 2 else T
+        return part.mean(student_MC[which], teacher, teacher.temper(own_T), hard)
+
+    def hard_mean(which: Which) -> Tensor:
+        assert hard is not None, "without labels every alpha is 1"
+        return hard.loss(student_MC[which], teacher.link)
+
     loss = student_MC.new_zeros((), dtype=torch.float32)
-    if is_stack or alpha > 0:
-        loss = loss + alpha * part.mean(student_MC, teacher, soft, hard)
-    if hard is not None and (is_stack or alpha < 1):
-        loss = loss + (1 - alpha) * hard.loss(student_MC, teacher.link)
+    for share, mean in ((alpha, soft_mean), (1 - alpha, hard_mean)):
+        if (which := _having(share)) is not None:
+            loss = loss + _shared(share, which, mean(which))
     return loss
+
+
+def _having(share: float | Tensor) -> Which | None:
+    """The students in whose loss a part has a share: `...` for all of them, None for nobody. What
+    is infinite must not be multiplied by 0, which gives NaN, in the loss and in its gradient."""
+    if not isinstance(share, Tensor):
+        return ... if share > 0 else None
+    has_S = share.cpu() > 0
+    if bool(has_S.all()):
+        return ...
+    return has_S.nonzero().flatten() if bool(has_S.any()) else None
+
+
+def _shared(share: float | Tensor, which: Which, mean: Tensor) -> Tensor:
+    """share · mean, of the other students 0. mean: of those in `which`."""
+    if not isinstance(share, Tensor):
+        return share * mean
+    share_S = share.to(mean.device)
+    if which is ...:
+        return share_S * mean
+    part = share_S[which] * mean
+    return part.new_zeros(share_S.shape).index_put((which,), part)

@@ -6,7 +6,6 @@ M scored positions, C classes, S students at once.
 from collections.abc import Mapping
 from numbers import Real
 
-import torch
 from torch import Tensor
 
 from softlabels.errors import LogitsError, UsageError
@@ -27,7 +26,7 @@ FOUND = {
 
 
 def check_alpha(alpha: float | Tensor, student_MC: Tensor) -> float | Tensor:
-    """`alpha` as a number, or as a tensor [S] beside the student's logits [S, M, C]. Raises
+    """`alpha` as a number, or as float32 [S] of logits [S, M, C], on the device where it is. Raises
     UsageError for one outside [0, 1], and for another shape."""
     if isinstance(alpha, Tensor) and alpha.dim():
         stack = student_MC.shape[:-2]
@@ -36,7 +35,7 @@ def check_alpha(alpha: float | Tensor, student_MC: Tensor) -> float | Tensor:
             raise UsageError(f"alpha has the shape {list(alpha.shape)}; expected is {expected}")
         for value in alpha.detach().aminmax() if alpha.numel() else ():
             check_alpha(value.item(), student_MC)
-        return alpha.to(student_MC.device, torch.float32)
+        return alpha.float()
     number = alpha.item() if isinstance(alpha, Tensor) else alpha
     if not isinstance(number, Real):
         raise UsageError(f"alpha is {number!r}; it must be a number from 0 to 1, such as 0.5")
