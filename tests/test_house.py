@@ -104,10 +104,15 @@ folders newest
 siblings
 """,
     "reports": """
-markdown recipe facts doubts choosing
+markdown recipe facts doubts choosing page
 classes rows
 survey ensemble
 info figures card
+""",
+    "reports.page": """
+charts
+blocks
+rendering
 """,
     "students.sweeps": """
 grid

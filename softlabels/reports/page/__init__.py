@@ -1,0 +1,33 @@
+"""One self-contained HTML page: sections of text, facts, tables and charts, in a frame that follows
+light and dark, narrow and wide, and asks for nothing from anywhere."""
+
+from softlabels.reports.page.blocks import (
+    Block,
+    Chart,
+    Command,
+    Facts,
+    Heat,
+    Page,
+    Remark,
+    Section,
+    Table,
+    Text,
+    Tile,
+)
+from softlabels.reports.page.rendering import render, write_page
+
+__all__ = [
+    "Block",
+    "Chart",
+    "Command",
+    "Facts",
+    "Heat",
+    "Page",
+    "Remark",
+    "Section",
+    "Table",
+    "Text",
+    "Tile",
+    "render",
+    "write_page",
+]
