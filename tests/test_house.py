@@ -117,7 +117,8 @@ rendering
     "students.sweeps": """
 grid
 results
-figure
+figure tables
+folder
 """,
     "students.stack": """
 layers adamw

@@ -1,5 +1,6 @@
 """The history of a training: a line of JSON for each epoch, beside the checkpoint."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,14 @@ class History:
             return
         with self.path.open("ab") as file:
             file.write(_line(entries[-1]))
+
+    def read(self) -> list[dict[str, Any]]:
+        """The entries of the file, one an epoch. Raises OSError, and ValueError for a file that is
+        no history."""
+        entries = [json.loads(line) for line in self.path.read_text("utf-8").splitlines()]
+        if not all(isinstance(entry, dict) and "epoch" in entry for entry in entries):
+            raise ValueError(f"{self.path} has lines that are no epochs")
+        return entries
 
 
 def _line(entry: dict[str, Any]) -> bytes:

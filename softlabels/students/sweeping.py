@@ -2,14 +2,12 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from softlabels.errors import MissingExtra, TrainingError, UsageError
-from softlabels.models.checkpoint import Checkpoint
+from softlabels.errors import TrainingError, UsageError
+from softlabels.models.checkpoint import Checkpoint, library_versions
 from softlabels.options import SweepOptions, TrainOptions, verb
 from softlabels.soft_targets import check_temperature
 from softlabels.students.building import built_by
@@ -21,18 +19,15 @@ from softlabels.students.ranks import Ranks
 from softlabels.students.recipe import Recipe
 from softlabels.students.resuming import FREE, facts_of, finished
 from softlabels.students.stack.running import Learner, can_stack, train_stack
-from softlabels.students.sweeps.figure import draw
+from softlabels.students.sweeps.folder import STUDENTS, write_results
 from softlabels.students.sweeps.grid import Setting, Trial, settings_of
 from softlabels.students.sweeps.results import Ended, SweepResult
 from softlabels.students.trackers import joined_ranks
 from softlabels.students.training import prepare
-from softlabels.system.humanize import counted, json_text
-from softlabels.system.local_files import appearing
+from softlabels.system.humanize import counted
 from softlabels.system.progress import Progress
+from softlabels.targets.mixed import Mixed
 
-STUDENTS, TABLE, RECORD, BEST, PLOT = (
-    "students", "results.parquet", "results.json", "best.pt", "results.png"
-)  # fmt: skip
 STACK_BYTES = 1 << 30  # of all that a stack keeps of its parameters
 COPIES = 6  # weights, gradients, two means of AdamW, the best epoch, an average
 
@@ -41,7 +36,8 @@ COPIES = 6  # weights, gradients, two means of AdamW, the best epoch, an average
 def sweep(options: SweepOptions, progress: Progress) -> SweepResult:
     """Train a student at every combination of T, alpha, student, lr and weight decay, each with
     every seed, and from hard labels alone; compare them on the held-out rows. Writes a checkpoint
-    of each, a table as Parquet and JSON, a plot, and the best student as best.pt.
+    of each, a table as Parquet and JSON, the learning curves of all, a plot, and the best student
+    as best.pt.
 
     Raises the errors of `train`.
     """
@@ -64,6 +60,14 @@ def learned_of(training: TrainOptions) -> Distillation:
     return distillation(training.loss, training.T, training.alpha)
 
 
+def _teacher_of(job: Job) -> str:
+    """Its name, or what a mixture is of."""
+    assert job.teacher is not None, "a student of hard labels alone sees the dump, too"
+    if isinstance(job.teacher, Mixed):
+        return job.teacher.title
+    return job.teacher.base.reader.plan.teacher.name
+
+
 def _folder(options: SweepOptions) -> Path:
     folder = Path(options.out)
     if folder.exists() and not folder.is_dir():
@@ -82,6 +86,7 @@ class _Sweep:
     folder: Path
     ranks: Ranks
     progress: Progress
+    began: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def run(self) -> SweepResult:
         settings = self._settings(with_hard=False)
@@ -191,21 +196,15 @@ class _Sweep:
         if not there:
             raise TrainingError(f"no student came to an end: {ended[0].failure}")
         measure = measure_of(job, (there[0].metrics or {})["held_out"])
-        result = SweepResult(str(self.folder), measure, ended)
-        try:
-            self._write(PLOT, draw(result))
-            result = replace(result, plot=str(self.folder / PLOT))
-        except MissingExtra as error:
-            self.progress.say(f"{error} (everything else is done)")
-        self._write(BEST, Path(result.best_student.checkpoint).read_bytes())
-        rows_of_table = pa.Table.from_pylist([one.row for one in ended])
-        with appearing(self.folder / TABLE) as file:
-            pq.write_table(rows_of_table, file)
-        self._write(RECORD, (json_text(result.as_json) + "\n").encode())
+        ran = {
+            "teacher": _teacher_of(job),
+            "data": job.data,
+            "options": self.options.plain,
+            "versions": library_versions(),
+            "began": self.began.isoformat(timespec="seconds"),
+            "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        result = write_results(SweepResult(str(self.folder), measure, ended), ran, self.progress)
         for state in self.folder.glob("stack-*.state"):  # of a sweep that was asked for otherwise
             state.unlink()
         return result
-
-    def _write(self, name: str, content: bytes) -> None:
-        with appearing(self.folder / name) as file:
-            file.write(content)

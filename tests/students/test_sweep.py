@@ -1,6 +1,7 @@
 """A sweep: every combination, each student as `train` makes it, one table, the best by name."""
 
 import json
+import math
 import os
 import signal
 import time
@@ -14,6 +15,7 @@ import torch
 
 import softlabels
 from softlabels.errors import TrainingError, UsageError
+from softlabels.students.stack.optimization import StackOptimization
 from softlabels.students.stack.trainer import StackTrainer
 from softlabels.students.sweeps.grid import Setting, Trial, settings_of
 from softlabels.students.sweeps.results import Ended, Measure, SweepResult
@@ -102,6 +104,61 @@ def test_models_of_other_kinds_are_trained_one_by_one(dump_folder, tmp_path):
     assert "4 students of 4 are complete" in str(told)
     assert str(told).count("is complete; nothing is left to do") == 4
     assert again.as_json == result.as_json
+
+
+WHOSE = ("student", "T", "alpha", "lr", "weight_decay", "seed")
+
+
+def test_curves_have_every_epoch_of_every_student_also_of_one_that_fails(dump_folder, tmp_path):
+    """Of students that are trained together as of others; the first of the table fails."""
+    words = {"dump": dump_folder, "student": ["cnn:4", "mlp:8"], "T": 2, "lr": [1e30, 3e-3]}
+    words |= {"epochs": 3, "seeds": 1}
+    sweep(tmp_path / "o", **words)
+    table = pq.read_table(tmp_path / "o/curves.parquet")
+    found: dict[tuple, list[dict[str, Any]]] = {}
+    for row in table.to_pylist():
+        found.setdefault(tuple(row[name] for name in WHOSE), []).append(row)
+    students = pq.read_table(tmp_path / "o/results.parquet").to_pylist()
+    assert students[0]["failure"]
+    assert students[0]["held_out_errors"] is None
+    assert sum(row["failure"] is None for row in students) == 4
+    for row in students:
+        curve = found.get(tuple(row[name] for name in WHOSE), [])
+        if row["failure"]:
+            assert len(curve) < 3
+            continue
+        assert [one["epoch"] for one in curve] == [1, 2, 3]
+        assert all(one["learning_rate"] > 0 for one in curve)
+        chosen = curve[row["epoch"] - 1]
+        assert chosen["loss"] == row["loss"]
+        assert chosen["held_out_errors"] == row["held_out_errors"]
+        assert chosen["held_out_nll"] == pytest.approx(row["held_out_nll"], rel=1e-5)
+        assert min(one["held_out_errors"] for one in curve) == row["held_out_errors"]
+    told = Lines()
+    (tmp_path / "o/curves.parquet").unlink()
+    softlabels.sweep(**(QUICK | words), out=tmp_path / "o", resume=True, progress=told)
+    assert pq.read_table(tmp_path / "o/curves.parquet").equals(table)
+    assert "no history" not in str(told)
+
+
+def test_what_a_student_of_a_stack_did_before_it_failed_is_kept(dump_folder, tmp_path, monkeypatch):
+    step = StackOptimization.step
+
+    def breaking(self: StackOptimization, *given: Any) -> torch.Tensor:
+        losses_S = step(self, *given)
+        losses_S[0] = math.nan if self.steps > 8 else losses_S[0]  # 200 rows are 4 steps of 50
+        return losses_S
+
+    monkeypatch.setattr(StackOptimization, "step", breaking)
+    words = {"dump": dump_folder, "student": "mlp:8", "T": 2, "seeds": 2, "epochs": 4}
+    result = sweep(tmp_path / "o", **words)
+    failed = [one for one in result.ended if one.metrics is None]
+    assert [one.failure for one in failed] == ["the loss became nan in epoch 3"]
+    curves = pq.read_table(tmp_path / "o/curves.parquet").to_pylist()
+    own = [row for row in curves if row["T"] is None and row["seed"] == 0]
+    assert failed[0].trial == Trial(result.ended[0].trial.setting.hard, 0)
+    assert [row["epoch"] for row in own] == [1, 2]
+    assert len(curves) == 2 + 3 * 4
 
 
 def test_what_is_complete_is_not_trained_again(dump_folder, tmp_path, monkeypatch):

@@ -67,8 +67,8 @@ def can_stack(job: Job) -> bool:
 def train_stack(
     ready: Prepared, learners: Sequence[Learner], place: str, progress: Progress
 ) -> list[Checkpoint | str]:
-    """Train them and write the checkpoint of each, and its history beside it. Returns for each the
-    checkpoint, or why it has none.
+    """Train them and write the checkpoint of each, and its history beside it, also that of one that
+    fails. Returns for each the checkpoint, or why it has none.
 
     learners: students of the job's model, which `can_stack`; of their recipes only what is in
         `optimization.OWN` differs
@@ -113,11 +113,14 @@ def train_stack(
     )
     file = StateFile(place, facts)
     recipes = [one.recipe for one in learners]
-    outcomes = StackTrainer(stack, task, recipes, file, progress).run()
-    ends = [
-        outcome if isinstance(outcome, str) else _end(one, built, outcome, rows[1])
-        for one, outcome in zip(jobs, outcomes, strict=True)
-    ]
+    trainer = StackTrainer(stack, task, recipes, file, progress)
+    ends: list[Checkpoint | str] = []
+    for each_job, outcome, member in zip(jobs, trainer.run(), trainer.members, strict=True):
+        if isinstance(outcome, str):
+            History(each_job.out).add(member.history)
+            ends.append(outcome)
+        else:
+            ends.append(_end(each_job, built, outcome, rows[1]))
     file.remove()
     sweep_partials(file.path)
     return ends

@@ -71,10 +71,10 @@ class Member:
         """Take in an epoch. Returns whether it is the best so far."""
         if self.failure or self.over:
             return False
-        self.history.append(entry)
         if not math.isfinite(entry["loss"]):
             self.failure = f"the loss became {entry['loss']} in epoch {entry['epoch']}"
             return False
+        self.history.append(entry)
         better = score.key is not None and score.key < self.key
         if score.key is not None and better:
             self.key, self.epoch = score.key, entry["epoch"]
