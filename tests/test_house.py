@@ -104,8 +104,8 @@ folders newest
 siblings
 """,
     "reports": """
-markdown recipe facts doubts choosing page
-classes rows
+markdown recipe facts doubts choosing page confusions
+classes rows families
 survey ensemble
 info figures card
 """,

@@ -1,15 +1,19 @@
 """What all rows of a dump say of its teacher, from passes over its logits: how well its confidence
 fits the labels, and how soft its targets are. M positions of a row group, C labels."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from softlabels.inputs.label_lists import LabelLists, as_tensor, known
+from softlabels.logits import Logits
 from softlabels.measures import BINS, Calibration, Softness, most_entropy
 from softlabels.multilabel import AveragePrecision, MultiLabelScore
 from softlabels.reports.classes import ClassTable, LabelTable
+from softlabels.reports.confusions import MOST_CLASSES, Confusions
 from softlabels.reports.markdown import folded, table
 from softlabels.store.reader import DumpReader
 
@@ -20,12 +24,13 @@ TEMPERATURES = (1.0, 4.0, 8.0)
 class Survey:
     """calibration: of the labelled rows, or of their labels where they have several; softness: of
     all rows, by temperature; most: the largest entropy that there can be, in nats; labels: of a
-    multi-label teacher."""
+    multi-label teacher; confusions: which classes are held for alike, None for too many classes."""
 
     calibration: Calibration
     softness: dict[float, Softness]
     most: float
     labels: LabelTable | None = None
+    confusions: Confusions | None = None
 
     @property
     def section(self) -> str:
@@ -55,19 +60,30 @@ class Survey:
         ]  # fmt: skip
 
 
-def survey(reader: DumpReader) -> Survey:
+def survey(reader: DumpReader, also: Callable[[Logits, Tensor], None] | None = None) -> Survey:
     """Reads every row's logits, a row group at a time: once, or twice where rows have several
-    labels."""
-    calibration, classes = Calibration(), reader.plan.classes
+    labels.
+
+    also: gets each block in the same pass: its logits and labels, int64 [M], −1 for none, or 0 and
+        1 [M, C].
+    """
+    calibration, plan = Calibration(), reader.plan
+    classes = plan.classes
     softness = {T: Softness() for T in TEMPERATURES}
+    holds_all = classes <= MOST_CLASSES
+    confusions = Confusions(classes, plan.labelled, plan.several_labels) if holds_all else None
     for logits, labels in reader.groups(labels=True):
         labels_M = as_tensor(labels, classes)
         several = isinstance(labels, LabelLists)
         calibration += (Calibration.of_pairs if several else Calibration.of)(logits, labels_M)
         for T in TEMPERATURES:
             softness[T] += Softness.of(logits.temper(T), classes)
-    of_labels = survey_labels(reader) if reader.plan.several_labels else None
-    return Survey(calibration, softness, most_entropy(classes, reader.plan.link), of_labels)
+        if confusions is not None:
+            confusions.count(logits, labels_M)
+        if also is not None:
+            also(logits, labels_M)
+    of_labels = survey_labels(reader) if plan.several_labels else None
+    return Survey(calibration, softness, most_entropy(classes, plan.link), of_labels, confusions)
 
 
 def survey_classes(reader: DumpReader) -> ClassTable | LabelTable:

@@ -1,0 +1,92 @@
+"""Classes that soft targets hold for alike, side by side: a tree of them, and its branches that fit
+a page. C classes."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from softlabels.reports.confusions import SOFT, Confusions
+from softlabels.system.extras import need
+
+ORDERED = 256  # classes whose order within the tree is the best one: for 1,000 that takes seconds
+LARGEST = 10  # classes of a family
+
+
+@dataclass(frozen=True)
+class Families:
+    """A tree over the classes that have rows, by average linkage (UPGMA).
+
+    The distance of two classes is Hellinger's, √(1 − Σ √(p q)), of their mean soft targets at
+    T = 4: from 0, held for the same, to 1, never for anything in common.
+
+    classes: their numbers, int64 [K].
+    tree: as scipy's `linkage` gives it, float64 [K − 1, 4]; empty for fewer than two classes.
+    between: of all C classes, how probable one is held for the other at T = 4, float64 [C, C].
+    """
+
+    classes: np.ndarray
+    tree: np.ndarray
+    between: np.ndarray
+
+    @classmethod
+    def of(cls, confusions: Confusions) -> "Families":
+        """Raises MissingExtra without scipy."""
+        hierarchy: Any = need("scipy.cluster.hierarchy", "plot", "the order of classes")
+        distance: Any = need("scipy.spatial.distance", "plot", "the order of classes")
+        classes = np.flatnonzero(confusions.rows.numpy())
+        between = confusions.between(SOFT)
+        if len(classes) < 2:
+            return cls(classes, np.empty((0, 4)), between)
+        mean = confusions.mean(SOFT)[classes]
+        # of several labels a row sums to more than 1: what counts is how it is spread
+        roots = np.sqrt(mean / np.maximum(mean.sum(-1, keepdims=True), 1e-300))
+        apart = np.sqrt(np.clip(1 - roots @ roots.T, 0, 1))
+        np.fill_diagonal(apart, 0)
+        pairs = distance.squareform(apart, checks=False)
+        tree = hierarchy.linkage(pairs, "average")
+        if len(classes) <= ORDERED:
+            tree = hierarchy.optimal_leaf_ordering(tree, pairs)
+        return cls(classes, tree, between)
+
+    @cached_property
+    def order(self) -> list[int]:
+        """All classes with rows, alike ones side by side."""
+        return self._leaves(len(self.tree) + len(self.classes) - 1) if len(self.tree) else list(
+            map(int, self.classes)
+        )  # fmt: skip
+
+    def branches(self, largest: int = LARGEST) -> list[list[int]]:
+        """The largest branches of the tree with 2 to `largest` classes; first the one within which
+        a class is most probably held for another."""
+        if not len(self.tree):
+            return []
+        found, waiting = [], [len(self.tree) + len(self.classes) - 1]
+        while waiting:
+            node = waiting.pop()
+            if node < len(self.classes):
+                continue
+            left, right, _, count = self.tree[node - len(self.classes)]
+            if count <= largest:
+                found.append(self._leaves(node))
+            else:
+                waiting += [int(left), int(right)]
+        return sorted(found, key=lambda family: -self.within(family))
+
+    def within(self, family: list[int]) -> float:
+        """How probable a class of the family is held for another one of it at T = 4, on average."""
+        return float(self.between[np.ix_(family, family)].sum() / len(family))
+
+    def _leaves(self, node: int) -> list[int]:
+        """The classes below a node, in the tree's order; without recursion: a tree may be a chain
+        of a thousand."""
+        leaves, waiting = [], [node]
+        while waiting:
+            node = waiting.pop()
+            if node < len(self.classes):
+                leaves.append(int(self.classes[node]))
+            else:
+                left, right = self.tree[node - len(self.classes)][:2]
+                waiting += [int(right), int(left)]
+        return leaves
