@@ -34,7 +34,15 @@ if TYPE_CHECKING:
         sweep,
         train,
     )
-    from softlabels.targets import SoftDataset, TimmLoader, examples, info, load, with_soft_targets
+    from softlabels.targets import (
+        SoftDataset,
+        TimmLoader,
+        compare,
+        examples,
+        info,
+        load,
+        with_soft_targets,
+    )
     from softlabels.teachers import Teacher
     from softlabels.verification import verify
 
@@ -48,6 +56,7 @@ __all__ = [
     "Teacher",
     "TimmLoader",
     "__version__",
+    "compare",
     "dist_loss",
     "dkd_loss",
     "dump",
@@ -90,7 +99,9 @@ _HOMES = {
         "mse_loss", "reverse_kl_loss", "standardised_kd_loss", "sweep",
         "train",
     ],
-    "targets": ["SoftDataset", "TimmLoader", "examples", "info", "load", "with_soft_targets"],
+    "targets": [
+        "SoftDataset", "TimmLoader", "compare", "examples", "info", "load", "with_soft_targets",
+    ],
     "teachers": ["Teacher"],
     "verification": ["verify"],
 }  # fmt: skip

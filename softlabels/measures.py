@@ -40,10 +40,10 @@ def agrees(one: SoftTargets, other: SoftTargets) -> Tensor:
     """1 where both have the same top class, else 0, float64 [M]; of equal classes, the lower number
     is the top one. Of multi-label targets the share of the labels that both hold for more probable
     than not, or both don't."""
-    return _share_equal(_decided(one), _decided(other))
+    return _share_equal(decided(one), decided(other))
 
 
-def _decided(targets: SoftTargets) -> Tensor:
+def decided(targets: SoftTargets) -> Tensor:
     """The top class, int64 [M], or which of several labels are more probable than not, bool
     [M, C]."""
     if isinstance(targets, SoftLabels):
@@ -242,7 +242,7 @@ class Diversity:
     def of(cls, teachers: Sequence[Logits]) -> "Diversity":
         """Of a block of positions. teachers: of any codecs, over the same classes."""
         soft = [logits.temper(1) for logits in teachers]
-        top = [_decided(targets) for targets in soft]
+        top = [decided(targets) for targets in soft]
         logs = [targets.log_outcomes() for targets in soft]
         p = [log.exp() for log in logs]
         found = cls.none(len(soft))

@@ -20,6 +20,7 @@ COMMANDS = {
     "export": (exchange.export, known.ExportOptions),
     "ls": (app.ls, known.LsOptions),
     "info": (app.info, known.InfoOptions),
+    "compare": (app.compare, known.CompareOptions),
     "show": (app.show, known.ShowOptions),
     "verify": (app.verify, known.VerifyOptions),
     "cache": (app.cache, known.CacheOptions),

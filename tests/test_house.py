@@ -19,7 +19,7 @@ errors
 system spec soft_targets
 schedules
 logits
-mixtures
+mixtures differences
 options label_spaces models probabilities measures multilabel
 inputs
 store teachers
@@ -104,9 +104,11 @@ folders newest
 siblings
 """,
     "reports": """
-markdown recipe facts doubts choosing page confusions
-classes rows families
-survey ensemble
+markdown recipe facts doubts choosing page confusions flips
+classes rows families contrast
+survey ensemble wording
+comparison
+worst
 info figures card
 """,
     "reports.page": """
@@ -145,7 +147,8 @@ concatenated mixed labelled same_rows streamed_together
 weighting
 side_by_side
 loading
-transform timm_loader describing
+abreast transform timm_loader
+describing comparing
 """,
 }
 LAYERS = {"softlabels": ROOMS} | {f"softlabels.{room}": text for room, text in INSIDE.items()}
@@ -271,7 +274,7 @@ def test_softmax_has_one_home():
 def test_public_names_are_pinned():
     assert softlabels.__all__ == [
         "DenseLogits", "SoftDataset", "SoftTargets", "SoftlabelsError", "Teacher", "TimmLoader",
-        "__version__", "dist_loss", "dkd_loss", "dump", "evaluate", "examples", "export",
+        "__version__", "compare", "dist_loss", "dkd_loss", "dump", "evaluate", "examples", "export",
         "find_loss", "fit", "import_logits", "info", "js_loss", "kd_loss", "list_dumps", "load",
         "mse_loss", "plan", "pull", "push", "reverse_kl_loss", "show", "standardised_kd_loss",
         "sweep", "temperature_schedule", "train", "verify", "with_soft_targets",

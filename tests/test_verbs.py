@@ -55,6 +55,13 @@ def test_an_option_that_takes_an_object_says_so():
     assert typing.get_type_hints(softlabels.dump)["teacher"] == shown["teacher"].annotation
 
 
+def test_what_stands_by_place_at_the_command_line_may_do_so_in_python():
+    shown = inspect.signature(softlabels.compare).parameters
+    by_place = [one.name for one in shown.values() if one.kind is one.POSITIONAL_OR_KEYWORD]
+    assert by_place == ["a", "b"]
+    assert "Options:\n    a: The reference" in inspect.getdoc(softlabels.compare)
+
+
 def test_choices_and_numbers_are_in_the_signature_as_types():
     shown = inspect.signature(softlabels.dump).parameters
     assert str(shown["dtype"]) == "dtype: Literal['float16', 'float32'] = 'float16'"
@@ -71,6 +78,7 @@ def test_choices_and_numbers_are_in_the_signature_as_types():
         (lambda: softlabels.train(epoch=3), r"no option 'epoch'; did you mean 'epochs'\?"),
         (lambda: softlabels.verify(zzz=3), "no option 'zzz'; there are dump, source, data"),
         (lambda: softlabels.dump(data="digits"), "teacher is missing: A checkpoint of"),
+        (lambda: softlabels.compare("data/d"), "b is missing: What is compared with it"),
         (lambda: softlabels.train("data/d"), "train takes keywords alone; name what 'data/d' is"),
         (lambda: softlabels.dump(teacher="t", dtype="int8"),
          "--dtype is 'int8'; use float16 or float32"),

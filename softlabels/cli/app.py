@@ -14,6 +14,7 @@ from softlabels.cli.listing import as_estimated, as_made, as_table, as_values, d
 from softlabels.errors import UsageError
 from softlabels.options import (
     CacheOptions,
+    CompareOptions,
     DemoOptions,
     DumpOptions,
     EvalOptions,
@@ -187,6 +188,21 @@ def info(terminal: Terminal, options: InfoOptions) -> None:
     dump: Any = options.dump if len(options.dump) > 1 else place
     found = softlabels.info(dump, options.per_class, **mixing, progress=terminal.progress)
     terminal.result("\n".join(found.lines), found)
+
+
+@command(CompareOptions)
+def compare(terminal: Terminal, options: CompareOptions) -> None:
+    """Compare two dumps over the same rows: is the quantised model still the same?
+
+    KL at each T with percentiles, agreement, which rows change their class, worst rows.
+
+    Examples:
+
+    - `softlabels compare data/digits-t data/digits-int8`
+    - `softlabels compare data/digits-t data/digits-s --T 1 --T 2 --T 8 --rows 20`
+    """
+    found = terminal.run(softlabels.compare, options)
+    terminal.result(str(found), found.as_json)
 
 
 @command(ShowOptions)

@@ -5,7 +5,14 @@ at the front door and turned into objects there; nothing below sees them.
 """
 
 from softlabels.options.capture import DumpOptions, PlanOptions
-from softlabels.options.dumps import CacheOptions, DemoOptions, InfoOptions, LsOptions, ShowOptions
+from softlabels.options.dumps import (
+    CacheOptions,
+    CompareOptions,
+    DemoOptions,
+    InfoOptions,
+    LsOptions,
+    ShowOptions,
+)
 from softlabels.options.exchange import ImportOptions
 from softlabels.options.exporting import ExportOptions
 from softlabels.options.option import Options, flag_of, make_options
@@ -18,6 +25,7 @@ from softlabels.options.verification import VerifyOptions
 
 __all__ = [
     "CacheOptions",
+    "CompareOptions",
     "DemoOptions",
     "DumpOptions",
     "EvalOptions",

@@ -1,10 +1,10 @@
 """The options of the commands that look at dumps and at what is on this disk, and of the demo."""
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from softlabels.options.mixing import MixOptions
 from softlabels.options.objects import Names
-from softlabels.options.option import Count, Options, Positive, option
+from softlabels.options.option import Count, Natural, Options, Positive, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,23 @@ class ShowOptions(Options):
     wrong: bool = option(
         "Rows where the teacher's top class is not the label.", False, flag="--wrong"
     )
+
+
+@dataclass(frozen=True)
+class CompareOptions(Options):
+    """Compare two dumps over the same rows."""
+
+    a: str = option(
+        "The reference, such as the float32 teacher's dump: folder, address or ORG/NAME.",
+        positional=True,
+    )
+    b: str = option(
+        "What is compared with it, such as the dump of the quantised, pruned or distilled model.",
+        positional=True,
+    )
+    _: KW_ONLY
+    T: tuple[Positive, ...] = option("Temperatures; say it again for each.", (1.0, 4.0))
+    rows: Natural = option("How many rows of the largest KL at the first T are shown.", 5)
 
 
 @dataclass(frozen=True, kw_only=True)

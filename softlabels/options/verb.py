@@ -1,4 +1,5 @@
-"""From a dataclass of options to a verb: a keyword function with a signature and help."""
+"""From a dataclass of options to a verb: a keyword function with a signature and help. Options
+whose field is not `kw_only` may also be given by their place."""
 
 import inspect
 import textwrap
@@ -34,11 +35,16 @@ def verb(
     Its signature shows every option with its default, and its docstring their help.
     """
     kind = cast(type[Options], options)
+    places = [one.name for one in fields(kind) if not one.kw_only]  # few verbs have such
 
     def decorate(body: Callable[[O, Progress], R]) -> Verb[P, R]:
         def call(*args: Any, progress: Progress = SILENT, **given: Any) -> R:
-            if args:
-                raise UsageError(_no_positions(body.__name__, kind, args))
+            if len(args) > len(places):
+                raise UsageError(_no_positions(body.__name__, kind, args[len(places) :]))
+            for name, value in zip(places, args, strict=False):
+                if name in given:
+                    raise UsageError(f"{name} is given twice: {value!r} and {given[name]!r}")
+                given[name] = value
             return body(make_options(kind, given), progress)  # type: ignore[arg-type]
 
         call.__name__ = call.__qualname__ = body.__name__
@@ -64,7 +70,9 @@ def signature(options: type[Options], result: Any) -> inspect.Signature:
     keywords = [
         inspect.Parameter(
             one.name,
-            inspect.Parameter.KEYWORD_ONLY,
+            inspect.Parameter.KEYWORD_ONLY
+            if one.kw_only
+            else inspect.Parameter.POSITIONAL_OR_KEYWORD,
             default=inspect.Signature.empty if one.default is MISSING else one.default,
             annotation=types[one.name],
         )
@@ -111,6 +119,8 @@ def help_of(options: type[Options], one: Any) -> str:
 
 def _doc(body: Callable[..., Any], options: type[Options]) -> str:
     lines = [f"{one.name}: {help_of(options, one)}" for one in own_first(options)]
+    all_keywords = all(one.kw_only for one in fields(options))
+    heading = "Options, all of them keywords:" if all_keywords else "Options:"
     lines.append(f"progress: {PROGRESS}")
     wrapped = [
         textwrap.fill(
@@ -118,9 +128,12 @@ def _doc(body: Callable[..., Any], options: type[Options]) -> str:
         )
         for line in lines
     ]
-    return "\n".join([inspect.getdoc(body) or "", "", "Options, all of them keywords:", *wrapped])
+    return "\n".join([inspect.getdoc(body) or "", "", heading, *wrapped])
 
 
 def _no_positions(name: str, options: type[Options], args: tuple[Any, ...]) -> str:
-    first = "progress" if isinstance(args[0], Progress) else own_first(options)[0].name
-    return f"{name} takes keywords alone; name what {args[0]!r:.60} is, such as {first}=…"
+    others = [one for one in own_first(options) if one.kw_only]
+    first = "progress" if isinstance(args[0], Progress) else others[0].name
+    places = [repr(one.name) for one in fields(options) if not one.kw_only]
+    alone = f"alone after {' and '.join(places)}" if places else "alone"
+    return f"{name} takes keywords {alone}; name what {args[0]!r:.60} is, such as {first}=…"

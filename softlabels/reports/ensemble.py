@@ -108,19 +108,38 @@ def survey_ensemble(
     """Adds up block by block. blocks: all of them, anew each time; they are read once, or twice
     where rows have several labels. names: of the teachers. several: whether rows may have several
     labels."""
-    sums: list[_Sums] | None = None
     diversity = Diversity.none(len(names))
-    for block in blocks():
-        sums = sums or [(_OfLabels if several else _OfLabel)(classes) for _ in block.each]
-        for one, logits in zip(sums, block.each, strict=True):
-            one.add(logits, block.labels)
+
+    def add(block: Block) -> None:
+        nonlocal diversity
         diversity += Diversity.of(list(block.teachers.values()))
-    for block in blocks() if several else ():
-        for one, logits in zip(sums or [], block.each, strict=True):
-            one.add_again(logits, block.labels)
-    found = [one.measures for one in sums or [_OfLabel(classes) for _ in names]]
+
+    found = [one.measures for one in survey_each(blocks, len(names), classes, several, add)]
     mixture = found[len(names)] if len(found) > len(names) else None
     return Ensemble(dict(zip(names, found, strict=False)), mixture, diversity)
+
+
+def survey_each(
+    blocks: Callable[[], Iterable[Block]],
+    teachers: int,
+    classes: int,
+    several: bool,
+    beside: Callable[[Block], None],
+) -> "list[OfLabel] | list[OfLabels]":
+    """Of each teacher, and after them of the mixture, what `survey_ensemble` says of it. teachers:
+    how many. beside: takes each block once."""
+    kind: Any = OfLabels if several else OfLabel
+    sums: list[Any] = [kind(classes) for _ in range(teachers)]
+    for block in blocks():
+        if len(block.each) > len(sums):
+            sums.append(kind(classes))
+        for one, logits in zip(sums, block.each, strict=True):
+            one.add(logits, block.labels)
+        beside(block)
+    for block in blocks() if several else ():
+        for one, logits in zip(sums, block.each, strict=True):
+            one.add_again(logits, block.labels)
+    return sums
 
 
 @dataclass
@@ -143,7 +162,7 @@ class _Sums:
 
 
 @dataclass
-class _OfLabel(_Sums):
+class OfLabel(_Sums):
     """Of one label a row."""
 
     score: LabelScore = field(default_factory=LabelScore)
@@ -153,12 +172,16 @@ class _OfLabel(_Sums):
         self.score += LabelScore.of(logits, labels)
 
     @property
+    def labelled(self) -> int:
+        return self.score.labelled
+
+    @property
     def measures(self) -> dict[str, Any]:
         return self.score.measures | super().measures
 
 
 @dataclass
-class _OfLabels(_Sums):
+class OfLabels(_Sums):
     """Of several labels a row."""
 
     pairs: Calibration = field(default_factory=Calibration)
@@ -178,11 +201,20 @@ class _OfLabels(_Sums):
         self.ranked.count(label_logits(_known(logits, labels)[0]))
 
     @property
+    def labelled(self) -> int:
+        return self.score.rows
+
+    @property
     def measures(self) -> dict[str, Any]:
         found: dict[str, Any] = dict(self.score.measures)
         if found:
             found |= {"map": mean_of(self.ranked.of_each), "ece": self.pairs.error}
         return found | super().measures
+
+    @property
+    def of_labels(self) -> list[dict[str, Any]]:
+        """Label by label, as `MultiLabelScore.of_labels`."""
+        return self.score.of_labels(self.ranked.of_each)
 
 
 def _known(logits: Logits, labels_MC: Tensor) -> tuple[Logits, Tensor]:

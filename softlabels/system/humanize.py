@@ -62,13 +62,13 @@ def elapsed_words(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    """A table's lines, the head among them: the first column to the left, the others to the
-    right."""
+def aligned(lines: Sequence[Sequence[str]], left: int = 1) -> list[str]:
+    """A table's lines, the head among them: the first columns to the left, so many, the others to
+    the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return [
         "  ".join(
-            cell.rjust(width) if place else cell.ljust(width)
+            cell.ljust(width) if place < left else cell.rjust(width)
             for place, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines

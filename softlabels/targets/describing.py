@@ -2,14 +2,12 @@
 their logits."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from softlabels.errors import AlignmentError, UsageError
-from softlabels.inputs.label_lists import as_tensor, hidden, none_of
+from softlabels.logits import Logits
 from softlabels.mixtures import Space, mix
 from softlabels.places.folders import dump_folder
 from softlabels.places.siblings import named_dumps
@@ -18,15 +16,13 @@ from softlabels.reports.info import Info, dump_info
 from softlabels.store.ledger import read_manifest
 from softlabels.system.humanize import counted, fact_lines, few, html_table, short
 from softlabels.system.progress import SILENT, Progress
-from softlabels.targets.loading import load
+from softlabels.targets.abreast import blocks_of, open_teachers
 from softlabels.targets.mixed import Mixed
 from softlabels.targets.side_by_side import SideBySide
 from softlabels.targets.soft_dataset import Dump, SoftDataset
 from softlabels.targets.weighting import Fitted, Weights, is_fit
 
 Paths = str | Path | Sequence[str | Path] | Mapping[str, str | Path]
-BLOCK_ROWS = 4096
-BLOCK_VALUES = 1 << 21  # logits of a block of one teacher
 
 
 class TeachersInfo(dict[str, Any]):
@@ -103,7 +99,8 @@ def info(
         return info(next(iter(places.values())), mix_weights=mix_weights)
     if mix is None:
         _refuse("several dumps are mixed by --mix prob or --mix logit", mix_weights=mix_weights)
-    return _measure(_Chosen.of_teachers(_opened(places, progress), mix, mix_weights), progress)
+    teachers = open_teachers(places, progress)
+    return _measure(_Chosen.of_teachers(teachers, mix, mix_weights), progress)
 
 
 def _refuse(
@@ -149,39 +146,14 @@ class _Chosen:
 
     def blocks(self) -> Iterator[Block]:
         """All rows, in the order of the first dump."""
-        base, teachers = self.teachers.base.reader, self.teachers
-        size = max(1, min(BLOCK_ROWS, BLOCK_VALUES // teachers.num_classes))
-        for start in range(0, len(teachers), size):
-            rows = np.arange(start, min(start + size, len(teachers)))
-            ahead = np.arange(rows[-1] + 1, min(rows[-1] + 1 + size, len(teachers)))
-            found = teachers.columns(rows, inputs=False)["targets"]
-            if len(ahead):
-                teachers.read_ahead(ahead)
-            several = base.plan.task == "multilabel"
-            labels = none_of(len(rows), several) if base.labels is None else base.labels[rows]
-            label = as_tensor(hidden(labels, base.mixed[rows]), base.plan.classes)
-            targets = {name: logits.to("cpu") for name, logits in found.items()}
-            yield Block(targets, self._mixture(targets), label)
+        for block in blocks_of(self.teachers):
+            yield replace(block, mixture=self._mixture(block.teachers))
 
-    def _mixture(self, targets: dict[str, Any]) -> Any:
+    def _mixture(self, targets: Mapping[str, Logits]) -> Logits | None:
         if self.space is None or self.weights is None:
             return None
         members = [targets[name] for name in self.weights]
         return mix(members, list(self.weights.values()), self.space)
-
-
-def _opened(places: dict[str, str], progress: Progress) -> SideBySide:
-    """Streamed, so that memory is flat, unless rows of one stand in another order than the first's:
-    then they would be fetched again and again, and a local copy is mapped."""
-    teachers = load(places, inputs=False, streaming=True)
-    assert isinstance(teachers, SideBySide)
-    if teachers.streams.is_stored_often:
-        teachers = load(places, inputs=False, progress=progress)
-        assert isinstance(teachers, SideBySide)
-        return teachers
-    for remark in teachers.remarks:
-        progress.say(remark)
-    return teachers
 
 
 def _measure(chosen: _Chosen, progress: Progress) -> TeachersInfo:

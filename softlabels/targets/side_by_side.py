@@ -166,8 +166,8 @@ class SideBySide(Teachers):
                 self._where[name] = None if own else find_same(self.base.reader, dump.reader)
         return self._where
 
-    def _places(self, name: str, rows: np.ndarray) -> np.ndarray:
-        """Where these rows are in a dump."""
+    def places_of(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Where these rows are in the dump of this name, int64."""
         where = self._positions[name]
         return rows if where is None else where[rows]
 
@@ -183,14 +183,14 @@ class SideBySide(Teachers):
     def columns(self, rows: np.ndarray, inputs: bool = True) -> dict[str, Any]:
         for name, dump in self._others.items():
             if isinstance(dump.rows, StreamedRows):  # fetched while the first one is
-                dump.rows.read_ahead(self._places(name, rows))
+                dump.rows.read_ahead(self.places_of(name, rows))
         with _naming(self._base_name):
             columns = self.base.columns(rows, inputs)
         targets = {}
         for name, dump in self.dumps.items():
             with _naming(name):
                 own = dump is self.base
-                gathered = None if own else dump.rows.gather(self._places(name, rows))
+                gathered = None if own else dump.rows.gather(self.places_of(name, rows))
                 targets[name] = columns["targets"] if own else gathered
         return columns | {"targets": targets}
 
@@ -208,7 +208,7 @@ class SideBySide(Teachers):
     def read_ahead(self, rows: np.ndarray) -> None:
         self.base.read_ahead(rows)
         for name, dump in self._others.items():
-            dump.read_ahead(self._places(name, rows))
+            dump.read_ahead(self.places_of(name, rows))
 
     def keep_all(self) -> None:
         self.base.keep_all()
@@ -262,7 +262,7 @@ class SideBySide(Teachers):
             if first is not dump:
                 yield (
                     f"warning: {self.title(first)} and {self.title(dump)} are the same dump, which "
-                    f"counts twice in a mixture"
+                    f"differs in nothing from itself, and counts twice in a mixture"
                 )
 
     @property
