@@ -35,6 +35,7 @@ from softlabels.students.trackers import Trackers
 from softlabels.students.trainer import Trainer
 from softlabels.system.humanize import counted, few
 from softlabels.system.progress import Progress
+from softlabels.system.sole_writer import sole_writer
 from softlabels.targets.holdout import FEW, choose_rows
 from softlabels.targets.mixed import Trainable
 
@@ -79,8 +80,14 @@ class Job:
     def run(
         self, loss: Any, take: Any, order: Any, remedy: str, progress: Progress, ahead: bool = False
     ) -> TrainResult:
-        recipe, ranks = self.recipe, self.ranks
         check_out(self.out)
+        with self.ranks.first_holds(sole_writer(self.out, "training")):
+            return self._run(loss, take, order, remedy, progress, ahead)
+
+    def _run(
+        self, loss: Any, take: Any, order: Any, remedy: str, progress: Progress, ahead: bool
+    ) -> TrainResult:
+        recipe, ranks = self.recipe, self.ranks
         kept, held = self.chosen
         rows = np.sort(self.each[:, kept].ravel()), self.inputs[held]
         if self.teacher is not None and isinstance(self.examples, Examples):

@@ -9,7 +9,7 @@ import atexit
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from datetime import timedelta
 from functools import cache
 from typing import Any
@@ -176,6 +176,13 @@ class Ranks:
         if error is not None:
             raise error
         return result
+
+    @contextmanager
+    def first_holds(self, held: AbstractContextManager[None]) -> Iterator[None]:
+        """Rank 0 enters it for all. Raises its error on every rank."""
+        with ExitStack() as stack:
+            self.on_first(lambda: stack.enter_context(held))
+            yield
 
     def all(self, value: Any) -> list[Any]:
         """Every rank's value, on every rank, in the order of ranks."""

@@ -26,6 +26,7 @@ from softlabels.students.trackers import joined_ranks
 from softlabels.students.training import prepare
 from softlabels.system.humanize import counted
 from softlabels.system.progress import Progress
+from softlabels.system.sole_writer import sole_writer
 from softlabels.targets.mixed import Mixed
 
 STACK_BYTES = 1 << 30  # of all that a stack keeps of its parameters
@@ -50,7 +51,9 @@ def sweep(options: SweepOptions, progress: Progress) -> SweepResult:
         )
     folder = _folder(options)
     try:
-        return _Sweep(options, folder, ranks, progress).run()
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with sole_writer(folder, "sweep"):
+            return _Sweep(options, folder, ranks, progress).run()
     except KeyboardInterrupt:
         progress.say(f"stopped; --resume goes on with the sweep in {folder}")
         raise

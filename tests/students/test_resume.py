@@ -86,6 +86,19 @@ def undisturbed(dump_folder, tmp_path) -> Path:
     return tmp_path / "calm.pt"
 
 
+def test_two_trainings_do_not_write_one_checkpoint(dump_folder, tmp_path, undisturbed):
+    out = tmp_path / "s.pt"
+    process = start(train, **options(dump_folder, out))
+    wait_for(lambda: steps_in(out) >= 2)
+    for resume in (False, True):
+        with pytest.raises(UsageError, match=r"another training is writing .*--out"):
+            softlabels.train(**options(dump_folder, out), resume=resume)
+    assert kill(process), "it went on meanwhile"
+    softlabels.train(**options(dump_folder, out), resume=True)
+    assert_same_training(undisturbed, out)
+    assert not list(tmp_path.glob(".*.lock"))
+
+
 def test_a_training_that_is_killed_over_and_over_ends_as_an_undisturbed_one(
     dump_folder, tmp_path, undisturbed
 ):

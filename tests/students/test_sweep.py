@@ -285,6 +285,16 @@ def test_where_no_temperature_can_be_chosen(dump_folder, tmp_path):
             softlabels.train(**given, out=tmp_path / "s.pt")
 
 
+def test_two_sweeps_do_not_write_one_folder(dump_folder, tmp_path):
+    words = {"dump": dump_folder, "student": "mlp:30", "T": [2.0], "seeds": 1, "epochs": 2000,
+             "out": str(tmp_path / "o"), "device": "cpu"}  # fmt: skip
+    process = processes.start(softlabels.sweep, **words)
+    processes.wait_for(lambda: (tmp_path / ".o.lock").exists())
+    with pytest.raises(UsageError, match=r"another sweep is writing .*--out"):
+        softlabels.sweep(**words, resume=True)
+    assert processes.kill(process)
+
+
 @pytest.mark.slow
 def test_a_killed_sweep_of_24_goes_on(dump_folder, tmp_path):
     """A real process, killed once its state is there; the results are those of one run."""
