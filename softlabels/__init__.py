@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from softlabels.exchange import import_logits
     from softlabels.hub import pull, push
     from softlabels.logits import DenseLogits
+    from softlabels.pages import report
     from softlabels.reports import list_dumps, show
     from softlabels.schedules import temperature_schedule
     from softlabels.soft_targets import SoftTargets
@@ -75,6 +76,7 @@ __all__ = [
     "plan",
     "pull",
     "push",
+    "report",
     "reverse_kl_loss",
     "show",
     "standardised_kd_loss",
@@ -91,6 +93,7 @@ _HOMES = {
     "exchange": ["import_logits"],
     "hub": ["pull", "push"],
     "logits": ["DenseLogits"],
+    "pages": ["report"],
     "reports": ["list_dumps", "show"],
     "schedules": ["temperature_schedule"],
     "soft_targets": ["SoftTargets"],

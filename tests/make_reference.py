@@ -5,7 +5,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 
 from softlabels import options as known
-from softlabels.cli import app, exchange, publishing
+from softlabels.cli import app, exchange, pages, publishing
 from softlabels.options.verb import described
 
 PAGE = Path(__file__).parents[1] / "docs" / "commands.md"
@@ -22,6 +22,7 @@ COMMANDS = {
     "info": (app.info, known.InfoOptions),
     "compare": (app.compare, known.CompareOptions),
     "show": (app.show, known.ShowOptions),
+    "report": (pages.report, known.ReportOptions),
     "verify": (app.verify, known.VerifyOptions),
     "cache": (app.cache, known.CacheOptions),
     "push": (publishing.push, known.PushOptions),

@@ -27,7 +27,7 @@ places
 reports
 capture targets
 students verification exchange
-hub
+hub pages
 __init__
 cli
 __main__
@@ -104,7 +104,7 @@ folders newest
 siblings
 """,
     "reports": """
-markdown recipe facts doubts choosing page confusions flips
+markdown recipe facts doubts choosing page confusions flips inputs
 classes rows families contrast
 survey ensemble wording
 comparison
@@ -114,7 +114,13 @@ info figures card
     "reports.page": """
 charts
 blocks
-rendering
+rendering soft_rows
+""",
+    "pages": """
+portrait pictures
+measures classes example_rows
+dump
+reporting
 """,
     "students.sweeps": """
 grid
@@ -276,8 +282,9 @@ def test_public_names_are_pinned():
         "DenseLogits", "SoftDataset", "SoftTargets", "SoftlabelsError", "Teacher", "TimmLoader",
         "__version__", "compare", "dist_loss", "dkd_loss", "dump", "evaluate", "examples", "export",
         "find_loss", "fit", "import_logits", "info", "js_loss", "kd_loss", "list_dumps", "load",
-        "mse_loss", "plan", "pull", "push", "reverse_kl_loss", "show", "standardised_kd_loss",
-        "sweep", "temperature_schedule", "train", "verify", "with_soft_targets",
+        "mse_loss", "plan", "pull", "push", "report", "reverse_kl_loss", "show",
+        "standardised_kd_loss", "sweep", "temperature_schedule", "train", "verify",
+        "with_soft_targets",
     ]  # fmt: skip
     for name in softlabels.__all__:
         assert getattr(softlabels, name) is not None

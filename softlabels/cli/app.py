@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import softlabels
-from softlabels.cli import exchange, publishing
+from softlabels.cli import exchange, pages, publishing
 from softlabels.cli.flags import Terminal, Terminated, make_command
 from softlabels.cli.listing import as_estimated, as_made, as_table, as_values, dumps_at
 from softlabels.errors import UsageError
@@ -271,6 +271,7 @@ def cache(terminal: Terminal, options: CacheOptions) -> None:
     terminal.result(_cached(value, entries, freed), value | {"entries": entries, "freed": freed})
 
 
+pages.add_commands(command)
 publishing.add_commands(command)
 exchange.add_commands(command)
 

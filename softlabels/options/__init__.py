@@ -11,6 +11,7 @@ from softlabels.options.dumps import (
     DemoOptions,
     InfoOptions,
     LsOptions,
+    ReportOptions,
     ShowOptions,
 )
 from softlabels.options.exchange import ImportOptions
@@ -38,6 +39,7 @@ __all__ = [
     "PlanOptions",
     "PullOptions",
     "PushOptions",
+    "ReportOptions",
     "ShowOptions",
     "SourceOptions",
     "SweepOptions",

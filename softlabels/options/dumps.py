@@ -2,9 +2,12 @@
 
 from dataclasses import KW_ONLY, dataclass
 
+from softlabels.errors import UsageError
 from softlabels.options.mixing import MixOptions
 from softlabels.options.objects import Names
 from softlabels.options.option import Count, Natural, Options, Positive, option
+
+MOST_ROWS = 100  # of each kind, on a page
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +66,31 @@ class CompareOptions(Options):
     _: KW_ONLY
     T: tuple[Positive, ...] = option("Temperatures; say it again for each.", (1.0, 4.0))
     rows: Natural = option("How many rows of the largest KL at the first T are shown.", 5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions(Options):
+    """Write one HTML page about a dump."""
+
+    dump: str | None = option(
+        "A dump: folder, address or ORG/NAME. Default: the newest complete one under data/.",
+        None,
+        positional=True,
+    )
+    out: str | None = option(
+        "The page, a file. Default: the dump's name with .html, in this folder.", None
+    )
+    rows: Count = option(
+        f"How many rows to show of each kind: examples, errors, the softest; {MOST_ROWS} at most.",
+        12,
+    )
+
+    def check_together(self) -> None:
+        if self.rows > MOST_ROWS:
+            raise UsageError(
+                f"--rows is {self.rows:,}; a page that stays small shows {MOST_ROWS} of each kind "
+                f"at most. softlabels show prints more"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

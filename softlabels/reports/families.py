@@ -12,6 +12,7 @@ from softlabels.system.extras import need
 
 ORDERED = 256  # classes whose order within the tree is the best one: for 1,000 that takes seconds
 LARGEST = 10  # classes of a family
+JOINED = 0.2  # the least share between two halves of one; below, they are two families
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ class Families:
         )  # fmt: skip
 
     def branches(self, largest: int = LARGEST) -> list[list[int]]:
-        """The largest branches of the tree with 2 to `largest` classes; first the one within which
-        a class is most probably held for another."""
+        """The largest branches of the tree with 2 to `largest` classes whose two halves are held
+        for each other too; first the one within which a class is most probably held for another."""
         if not len(self.tree):
             return []
         found, waiting = [], [len(self.tree) + len(self.classes) - 1]
@@ -67,16 +68,23 @@ class Families:
             node = waiting.pop()
             if node < len(self.classes):
                 continue
-            left, right, _, count = self.tree[node - len(self.classes)]
-            if count <= largest:
-                found.append(self._leaves(node))
+            halves = [int(half) for half in self.tree[node - len(self.classes)][:2]]
+            family = self._leaves(node)
+            if len(family) <= largest and self._across(*map(self._leaves, halves)) >= JOINED:
+                found.append(family)
             else:
-                waiting += [int(left), int(right)]
+                waiting += halves
         return sorted(found, key=lambda family: -self.within(family))
 
     def within(self, family: list[int]) -> float:
         """How probable a class of the family is held for another one of it at T = 4, on average."""
         return float(self.between[np.ix_(family, family)].sum() / len(family))
+
+    def _across(self, one: list[int], other: list[int]) -> float:
+        """The share of what is confused among these classes that is between the two groups."""
+        both = [*one, *other]
+        whole = self.between[np.ix_(both, both)].sum()
+        return float(2 * self.between[np.ix_(one, other)].sum() / whole) if whole else 1.0
 
     def _leaves(self, node: int) -> list[int]:
         """The classes below a node, in the tree's order; without recursion: a tree may be a chain

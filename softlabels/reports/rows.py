@@ -9,21 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from softlabels.errors import AlignmentError, SourceError
-from softlabels.inputs.chosen_rows import check_hashes
 from softlabels.inputs.label_lists import Labels
-from softlabels.inputs.texts import Texts
 from softlabels.inputs.whereabouts import recall
 from softlabels.options import ShowOptions
 from softlabels.options.verb import verb
 from softlabels.places.folders import dump_folder
 from softlabels.places.newest import newest_dump
 from softlabels.reports.choosing import chosen_rows, first_views, rows_of_ids, spread
+from softlabels.reports.inputs import plain_inputs
 from softlabels.reports.markdown import shown, table
-from softlabels.store.inputs import Join, named_source, stored_names, stored_source
 from softlabels.store.reader import DumpReader
 from softlabels.store.records import Plan
-from softlabels.system.humanize import counted, few, short
+from softlabels.system.humanize import counted, few, probability, short
 from softlabels.system.progress import Progress
 
 NAME, BAR = 32, 16  # characters of a class's name and of the longest bar
@@ -96,7 +93,7 @@ class ShownRows:
 
     def _lines(self, row: ShownRow) -> Iterator[str]:
         yield _head(row)
-        yield from _text_lines(row)
+        yield from (f"    {line}" for line in input_lines(row))
         left = self.classes - len(row.top) if self.link == "softmax" else 0  # others sum to nothing
         others = f"{left:,} others" if left else ""
         width = max(len(text) for text in (others, *(short(one.name, NAME) for one in row.top)))
@@ -134,7 +131,7 @@ def show(options: ShowOptions, progress: Progress) -> ShownRows:
     kind = reader.plan.source.kind
     if kind is None:
         return made
-    inputs = inputs_of(reader, rows, progress)
+    inputs = plain_inputs(reader, rows, progress)
     of_row = [{str(kind): inputs.get(row.id)} for row in made.rows]  # a field is called so
     rows_with = [replace(row, **own) for row, own in zip(made.rows, of_row, strict=True)]  # type: ignore[arg-type]
     return replace(made, rows=rows_with)
@@ -175,43 +172,13 @@ def shown_rows(
     return ShownRows(str(reader.folder), plan.classes, plan.link, list(temperatures), made)
 
 
-def inputs_of(reader: DumpReader, rows: np.ndarray, progress: Progress) -> dict[int | str, Any]:
-    """The text of each of these rows by its id, or its columns, as the teacher saw them; empty,
-    with a warning, where the dump does not hold them and their data are not on this disk."""
-    plan, ids, where = reader.plan, reader.ids[rows], str(reader.folder)
-    try:
-        if plan.with_inputs:
-            source = stored_source(reader.table_of(rows, stored_names(plan)), plan, where)
-            block = source.read(0, len(source))
-        elif plan.source.origin == "hub":
-            raise SourceError(
-                f"they are in {plan.source.data!r} on the Hub, and show fetches no data: a dump "
-                f"that was made with --store-inputs original holds them"
-            )
-        else:
-            source = named_source(plan, None)
-            block = source.take(Join(source, where).positions(ids))
-        check_hashes(block, reader.hashes[rows], source.data)
-    except (SourceError, AlignmentError) as error:
-        what = "texts" if plan.source.kind == "text" else plan.source.kind
-        progress.say(f"warning: the {what} are not shown: {error}")
-        return {}
-    cells: Any = block.cells
-    if isinstance(cells, Texts):
-        return dict(zip(ids.tolist(), cells, strict=True))
-    if isinstance(cells, np.ndarray):
-        cells = ({name: row[name] for name in row.dtype.names} for row in cells)
-    plain = [{name: values.tolist() for name, values in row.items()} for row in cells]
-    return dict(zip(ids.tolist(), plain, strict=True))
-
-
 def sample(reader: DumpReader, progress: Progress) -> str:
     """A few rows for the card, in Markdown; beside them the beginnings of their texts, if the dump
     holds its inputs: whoever has the card has these, and no others are given away."""
     plan, rows = reader.plan, spread(first_views(reader), SAMPLE)
     made = shown_rows(reader, rows, SAMPLE_T, SAMPLE_TOP)
     has_texts = plan.source.kind == "text" and plan.with_inputs
-    texts = inputs_of(reader, rows, progress) if has_texts else {}
+    texts = plain_inputs(reader, rows, progress) if has_texts else {}
     names = plan.source.columns.inputs if texts else []
     has_labels = any(row.label is not None for row in made.rows)
     heads = ["id", *map(shown, names), *(["label"] if has_labels else [])]
@@ -219,7 +186,7 @@ def sample(reader: DumpReader, progress: Progress) -> str:
     lines = []
     for row in made.rows:
         cells = [
-            ", ".join(f"{shown(short(one.name, NAME))} {_number(one.probabilities[i])}"
+            ", ".join(f"{shown(short(one.name, NAME))} {probability(one.probabilities[i])}"
                       for one in row.top[:SAMPLE_TOP])
             for i in range(len(SAMPLE_T))
         ]  # fmt: skip
@@ -295,29 +262,29 @@ def _head(row: ShownRow) -> str:
     return "   ".join(parts)
 
 
-def _text_lines(row: ShownRow) -> Iterator[str]:
+def input_lines(row: ShownRow, most: int = TEXT) -> Iterator[str]:
+    """The input of a row in lines, of a text up to `most` characters."""
     if isinstance(row.text, str):
-        yield f"    {short(row.text, TEXT)}"
+        yield short(row.text, most)
     elif row.text is not None:
-        yield from (f"    {name}: {short(text, TEXT)}" for name, text in row.text.items())
+        yield from (f"{name}: {short(text, most)}" for name, text in row.text.items())
     for name, numbers in (row.tokens or {}).items():
         shown_numbers = " ".join(map(str, numbers[:TOKENS])) + " …" * (len(numbers) > TOKENS)
-        yield f"    {name}: {shown_numbers} ({counted(len(numbers), 'token')})"
+        yield f"{name}: {shown_numbers} ({counted(len(numbers), 'token')})"
     for name, value in (row.columns or {}).items():
-        flat = np.array(value)
-        some = " ".join(f"{number:.4g}" for number in flat.ravel()[:TOKENS])
-        more = f" … ({list(flat.shape)})" * (flat.size > TOKENS)
-        yield f"    {short(name, NAME)}: {some}{more}"
+        yield f"{short(name, NAME)}: {numbers_line(value)}"
+
+
+def numbers_line(value: Any) -> str:
+    """The first numbers of an array, and its shape where there are more."""
+    flat = np.array(value)
+    some = " ".join(f"{number:.4g}" for number in flat.ravel()[:TOKENS])
+    return some + f" … ({list(flat.shape)})" * (flat.size > TOKENS)
 
 
 def _line(name: str, parts: list[float], bars: list[str]) -> str:
-    cells = [f"{_number(q):<7} {bar:<{BAR}}" for q, bar in zip(parts, bars, strict=True)]
+    cells = [f"{probability(q):<7} {bar:<{BAR}}" for q, bar in zip(parts, bars, strict=True)]
     return f"{name}  {'  '.join(cells)}".rstrip()
-
-
-def _number(q: float) -> str:
-    """A probability in up to 7 characters."""
-    return f"{q:.4f}" if q >= 0.00005 or q == 0 else f"{q:.0e}"
 
 
 def _bar(part: float) -> str:

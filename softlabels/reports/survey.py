@@ -44,12 +44,13 @@ class Survey:
         head = ("confidence", what, "mean confidence", share)
         calibration = (
             f"Expected calibration error at T = 1, {BINS} bins: {error:.4f}.\n\n"
-            f"{folded('Calibration in numbers', table(head, self._rows()))}"
+            f"{folded('Calibration in numbers', table(head, self.bins))}"
         )
         return calibration if self.labels is None else f"{self.labels.section}\n\n{calibration}"
 
-    def _rows(self) -> list[tuple[str, ...]]:
-        """A row for each bin that is not empty."""
+    @property
+    def bins(self) -> list[tuple[str, ...]]:
+        """Of each bin that is not empty its confidences, how many, their mean, and the accuracy."""
         bins = self.calibration
         columns = (bins.counts.tolist(), bins.confidence.tolist(), bins.hits.tolist())
         return [

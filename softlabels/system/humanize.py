@@ -17,6 +17,11 @@ def measured(value: float) -> str:
     return f"{value:.4f}" if abs(value) < 1e6 else f"{value:.2g}"
 
 
+def probability(q: float) -> str:
+    """In up to 7 characters."""
+    return f"{q:.4f}" if q >= 0.00005 or q == 0 else f"{q:.0e}"
+
+
 def short(text: str, most: int = 60) -> str:
     """Text from outside, fit for one line of ours: printable, `most` characters at most."""
     line = "".join(c if c.isprintable() else " " for c in text)

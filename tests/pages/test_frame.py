@@ -87,7 +87,7 @@ def test_a_policy_names_the_scripts_of_the_page(monkeypatch, tmp_path):
 
     monkeypatch.setattr(rendering, "_file", lambda name: f"/* {name} */")
     monkeypatch.setattr(Text, "scripts", ("one.js",))
-    root = read(render(page("plain")))
+    root = read(render(Page("a", "b", "c", [Section("d", [Text("e"), Text("f")])])))
     (script,) = root.all("script")
     digest = base64.b64encode(hashlib.sha256(script.text.encode()).digest()).decode()
     assert any(f"'sha256-{digest}'" in str(one.attributes.get("content")) for one in root.all())

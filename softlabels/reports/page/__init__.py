@@ -15,16 +15,20 @@ from softlabels.reports.page.blocks import (
     Tile,
 )
 from softlabels.reports.page.rendering import render, write_page
+from softlabels.reports.page.soft_rows import Group, SoftRow, SoftRows
 
 __all__ = [
     "Block",
     "Chart",
     "Command",
     "Facts",
+    "Group",
     "Heat",
     "Page",
     "Remark",
     "Section",
+    "SoftRow",
+    "SoftRows",
     "Table",
     "Text",
     "Tile",

@@ -11,6 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 from softlabels.reports.page.blocks import Page
+from softlabels.system.humanize import probability
 from softlabels.system.local_files import appearing, needing_space
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -62,7 +63,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["embedded"] = embedded
+    environment.filters |= {"embedded": embedded, "probability": probability}
     return environment
 
 
