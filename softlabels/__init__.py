@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from softlabels.capture import dump, plan
     from softlabels.errors import SoftlabelsError
     from softlabels.exchange import import_logits
+    from softlabels.features import FeatureLogits, LinearHead
     from softlabels.hub import pull, push
     from softlabels.logits import DenseLogits
     from softlabels.pages import report
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         fit,
         js_loss,
         kd_loss,
+        linear_kd_loss,
         mse_loss,
         reverse_kl_loss,
         standardised_kd_loss,
@@ -51,6 +53,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "DenseLogits",
+    "FeatureLogits",
+    "LinearHead",
     "SoftDataset",
     "SoftTargets",
     "SoftlabelsError",
@@ -70,6 +74,7 @@ __all__ = [
     "info",
     "js_loss",
     "kd_loss",
+    "linear_kd_loss",
     "list_dumps",
     "load",
     "mse_loss",
@@ -91,6 +96,7 @@ _HOMES = {
     "capture": ["dump", "plan"],
     "errors": ["SoftlabelsError"],
     "exchange": ["import_logits"],
+    "features": ["FeatureLogits", "LinearHead"],
     "hub": ["pull", "push"],
     "logits": ["DenseLogits"],
     "pages": ["report"],
@@ -99,8 +105,7 @@ _HOMES = {
     "soft_targets": ["SoftTargets"],
     "students": [
         "dist_loss", "dkd_loss", "evaluate", "export", "find_loss", "fit", "js_loss", "kd_loss",
-        "mse_loss", "reverse_kl_loss", "standardised_kd_loss", "sweep",
-        "train",
+        "linear_kd_loss", "mse_loss", "reverse_kl_loss", "standardised_kd_loss", "sweep", "train",
     ],
     "targets": [
         "SoftDataset", "TimmLoader", "compare", "examples", "info", "load", "with_soft_targets",

@@ -267,6 +267,16 @@ class LabelTargets(SoftLabels, DenseTargets):
 TARGETS: dict[str, type[DenseTargets]] = {"softmax": DenseTargets, "sigmoid": LabelTargets}
 
 
+def exponentials(scaled_MC: Tensor, out_MC: Tensor) -> tuple[Tensor, Tensor]:
+    """exp(z − max z) of logits that are divided by T, written into `out`, which may be the same
+    tensor; the results are their sum, by which they are divided to be the softmax, and log Σ exp z,
+    both [M, 1]. For a loss that asks for no memory, and divides together with what it does next.
+    """
+    largest_M1 = scaled_MC.amax(-1, keepdim=True)
+    total_M1 = torch.sub(scaled_MC, largest_M1, out=out_MC).exp_().sum(-1, keepdim=True)
+    return total_M1, total_M1.log().add_(largest_M1)
+
+
 def apart(log_q_MC: Tensor, classes_M: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """A distribution as one class c and the others: log q_c and log(1 − q_c), [M], and log of the
     others among themselves, q_i/(1 − q_c), [M, C], where c itself has 0.

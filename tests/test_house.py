@@ -19,7 +19,7 @@ errors
 system spec soft_targets
 schedules
 logits
-mixtures differences
+mixtures differences features
 options label_spaces models probabilities measures multilabel
 inputs
 store teachers
@@ -139,9 +139,9 @@ hard
 part
 divergences matching decoupled relations
 registry
-checks
+checks chunked
 blending
-functions
+functions linear
 """,
     "targets": """
 batch orders joining holdout
@@ -279,12 +279,12 @@ def test_softmax_has_one_home():
 
 def test_public_names_are_pinned():
     assert softlabels.__all__ == [
-        "DenseLogits", "SoftDataset", "SoftTargets", "SoftlabelsError", "Teacher", "TimmLoader",
-        "__version__", "compare", "dist_loss", "dkd_loss", "dump", "evaluate", "examples", "export",
-        "find_loss", "fit", "import_logits", "info", "js_loss", "kd_loss", "list_dumps", "load",
-        "mse_loss", "plan", "pull", "push", "report", "reverse_kl_loss", "show",
-        "standardised_kd_loss", "sweep", "temperature_schedule", "train", "verify",
-        "with_soft_targets",
+        "DenseLogits", "FeatureLogits", "LinearHead", "SoftDataset", "SoftTargets",
+        "SoftlabelsError", "Teacher", "TimmLoader", "__version__", "compare", "dist_loss",
+        "dkd_loss", "dump", "evaluate", "examples", "export", "find_loss", "fit", "import_logits",
+        "info", "js_loss", "kd_loss", "linear_kd_loss", "list_dumps", "load", "mse_loss", "plan",
+        "pull", "push", "report", "reverse_kl_loss", "show", "standardised_kd_loss", "sweep",
+        "temperature_schedule", "train", "verify", "with_soft_targets",
     ]  # fmt: skip
     for name in softlabels.__all__:
         assert getattr(softlabels, name) is not None

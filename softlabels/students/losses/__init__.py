@@ -11,6 +11,7 @@ from softlabels.students.losses.functions import (
     standardised_kd_loss,
 )
 from softlabels.students.losses.hard import hard_label_loss, hard_loss, mixed_loss
+from softlabels.students.losses.linear import linear_kd_loss
 
 __all__ = [
     "Loss",
@@ -21,6 +22,7 @@ __all__ = [
     "hard_loss",
     "js_loss",
     "kd_loss",
+    "linear_kd_loss",
     "mixed_loss",
     "mse_loss",
     "reverse_kl_loss",
