@@ -124,7 +124,8 @@ def train(terminal: Terminal, options: TrainOptions) -> None:
     """
     result = terminal.run(softlabels.train, options)
     if result.rank == 0:
-        terminal.result(_trained(result, terminal.took), {"out": result.out, **result.metrics})
+        value = {"out": result.out, "T": result.checkpoint.training["T"], **result.metrics}
+        terminal.result(_trained(result, terminal.took), value)
 
 
 @command(SweepOptions)

@@ -1,4 +1,4 @@
-"""`train --T auto`: the temperature that is best on held-out rows after short trainings."""
+"""`train --T auto`: the temperature that is best on held-out rows after trainings to try it."""
 
 import statistics
 import tempfile
@@ -11,8 +11,10 @@ from torch import nn
 
 from softlabels.errors import TrainingError, UsageError
 from softlabels.models.checkpoint import Checkpoint
+from softlabels.students.building import built_by
 from softlabels.students.comparing import measure_of
 from softlabels.students.distilling import Distillation, distillation
+from softlabels.students.job import Job
 from softlabels.students.prepared import Prepared
 from softlabels.students.recipe import Recipe
 from softlabels.students.stack.running import Learner, can_stack, train_stack
@@ -22,6 +24,10 @@ from softlabels.system.progress import SILENT, Progress
 AUTO = "auto"
 TRIED = (1.0, 2.0, 4.0, 8.0, 16.0)
 PART, LEAST = 4, 3  # of all epochs one in 4, and 3 at least
+# weights of a student that is tried for all epochs: 15 such in a stack take some three times as
+# long as one alone (benchmarks/sweep.py). It is worth it, since short trainings lean to low T: of
+# students 30-30 of MNIST T = 1 is best after 6 and 12 epochs, and T = 3 after 25
+SMALL = 100_000
 SEEDS = 3  # of students that are trained together; of others one
 
 
@@ -56,7 +62,9 @@ def with_best(
             f"--T is {AUTO}, for which students are built anew, and {job.model.title} is one model "
             f"that is trained itself; give a number"
         )
-    epochs = min(job.recipe.epochs, max(LEAST, job.recipe.epochs // PART))
+    epochs = job.recipe.epochs
+    if not (can_stack(job) and _weights(job) <= SMALL):
+        epochs = min(epochs, max(LEAST, epochs // PART))
     seeds = range(job.recipe.seed, job.recipe.seed + (SEEDS if can_stack(job) else 1))
     recipes = [replace(job.recipe, epochs=epochs, seed=seed) for seed in seeds]
     progress.say(
@@ -81,6 +89,11 @@ def with_best(
     progress.say(f"T is {best.T:g}, the best of these: {measure.title}: {few(shown, most=9)}")
     options = job.options | {"T": best.T}
     return replace(ready, job=replace(job, options=options)), [best]
+
+
+def _weights(job: Job) -> int:
+    module = built_by(job.model, job.examples.input_shape, job.classes).module
+    return sum(one.numel() for one in module.parameters())
 
 
 def _tried(

@@ -252,16 +252,20 @@ def test_the_baseline_is_in_the_grid_once():
     assert settings_of(["mlp:8"], [1e-3], [0.0], [4.0, 4.0], [0, 0.9], True) == [HARD, SOFT]
 
 
-@pytest.mark.parametrize("student", ["mlp:16", "cnn:4"])
-def test_auto_takes_the_best_temperature_of_short_trainings(dump_folder, tmp_path, student):
+@pytest.mark.parametrize(
+    ("student", "epochs"),
+    [("mlp:16", 4), pytest.param("mlp:1400", 3, marks=pytest.mark.slow), ("cnn:4", 3)],
+)
+def test_auto_takes_the_best_temperature_of_trainings(dump_folder, tmp_path, student, epochs):
+    """Small students are tried for all epochs."""
     words = QUICK | {"dump": dump_folder, "student": student, "epochs": 4, "alpha": 1}
     told = Lines()
     result = softlabels.train(**words, T="auto", out=tmp_path / "s.pt", progress=told)
     tried = sweep(
         tmp_path / "o",
-        **(words | {"epochs": 3}),
+        **(words | {"epochs": epochs}),
         T=[1, 2, 4, 8, 16],
-        seeds=3 if ":1" in student else 1,
+        seeds=3 if "mlp" in student else 1,
     )
     soft = [line for line in tried.lines if not line.setting.is_hard]
     best = min(soft, key=lambda line: line.key).setting.T
