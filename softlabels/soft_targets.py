@@ -267,13 +267,14 @@ class LabelTargets(SoftLabels, DenseTargets):
 TARGETS: dict[str, type[DenseTargets]] = {"softmax": DenseTargets, "sigmoid": LabelTargets}
 
 
-def exponentials(scaled_MC: Tensor, out_MC: Tensor) -> tuple[Tensor, Tensor]:
-    """exp(z − max z) of logits that are divided by T, written into `out`, which may be the same
-    tensor; the results are their sum, by which they are divided to be the softmax, and log Σ exp z,
-    both [M, 1]. For a loss that asks for no memory, and divides together with what it does next.
+def exponentials(logits_MC: Tensor, T: float, out_MC: Tensor) -> tuple[Tensor, Tensor]:
+    """exp((z − max z)/T), written into `out`, which may be the logits themselves; the results are
+    their sum, by which they are divided to be the softmax, and log Σ exp(z/T), both [M, 1]. For a
+    loss that asks for no memory, and divides together with what it does next.
     """
-    largest_M1 = scaled_MC.amax(-1, keepdim=True)
-    total_M1 = torch.sub(scaled_MC, largest_M1, out=out_MC).exp_().sum(-1, keepdim=True)
+    largest_M1 = logits_MC.amax(-1, keepdim=True).div_(T)
+    shifted_MC = torch.add(-largest_M1, logits_MC, alpha=1 / T, out=out_MC)  # one pass for both
+    total_M1 = shifted_MC.exp_().sum(-1, keepdim=True)
     return total_M1, total_M1.log().add_(largest_M1)
 
 

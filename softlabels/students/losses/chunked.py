@@ -188,43 +188,49 @@ class Pass:
         for start in range(0, len(student_RC), self.block):
             rows = slice(start, min(start + self.block, len(student_RC)))
             x, q, p = self.spare[:, : rows.stop - rows.start]
+            teacher_T = 1.0
             if tempered is not None:
-                teacher_RC, T = tempered
+                teacher_RC, teacher_T = tempered
                 x.copy_(teacher_RC[rows])
-                if T != 1:
-                    x.mul_(1 / T)
             labels = None if labels_M is None else labels_M[part][rows]
-            losses_M[rows] = self._block(student_RC[rows], x, q, p, labels)
+            losses_M[rows] = self._block(student_RC[rows], x, teacher_T, labels, q, p)
 
-    def _block(self, y: Tensor, x: Tensor, q: Tensor, p: Tensor, labels_R: Tensor | None) -> Tensor:
-        """The losses of R positions. y: the student's logits; x: the teacher's over T; q and p:
-        spare memory.
+    def _block(
+        self,
+        s: Tensor,
+        x: Tensor,
+        teacher_T: float,
+        labels_R: Tensor | None,
+        q: Tensor,
+        p: Tensor,
+    ) -> Tensor:
+        """The losses of R positions. s: the student's logits; x: the teacher's, which are divided
+        by teacher_T to be those at T; q and p: spare memory.
 
         With q and p of teacher and student at T and p₁ of the student at 1, the gradient over the
         student's logits is α·T·(p − q) + (1−α)·(p₁ − label). It takes their place. No softmax is
-        divided by its sum: the factors in front of them do.
+        divided by its sum: the factors in front of them are.
         """
         task, cap = self.task, self.task.head.soft_cap
         soft, T = (task.alpha, task.T) if task.alpha else (0.0, 1.0)
-        if T != 1:
-            y.mul_(1 / T)
-        total_p, lse_p = exponentials(y, p)
+        total_p, lse_p = exponentials(s, T, p)
         of_p: float | Tensor = soft * T
         loss_R1 = torch.zeros_like(lse_p)
         if soft:
-            total_q, lse_q = exponentials(x, q)
-            dot_R1 = torch.linalg.vecdot(q, x.sub_(y))[:, None]
+            total_q, lse_q = exponentials(x, teacher_T, q)
+            apart_RC = x.sub_(s) if teacher_T == T else x.sub_(s, alpha=1 / T)
+            dot_R1 = torch.linalg.vecdot(q, apart_RC)[:, None] / teacher_T
             loss_R1 += soft * T**2 * (dot_R1 / total_q - lse_q + lse_p)
         if labels_R is not None:
             index_R1 = labels_R.clamp_min(0)[:, None]
-            hard_R1 = (1 - soft) * (labels_R >= 0)[:, None].to(y)
-            chosen_R1 = T * y.gather(-1, index_R1)
+            hard_R1 = (1 - soft) * (labels_R >= 0)[:, None].to(s)
+            chosen_R1 = s.gather(-1, index_R1)
             if T == 1:
                 of_p, lse_1 = of_p + hard_R1, lse_p
             else:
-                total_1, lse_1 = exponentials(torch.mul(y, T, out=x), x)
+                total_1, lse_1 = exponentials(s, 1, x)
             loss_R1 += hard_R1 * (lse_1 - chosen_R1)
-        gradient = torch.mul(p, of_p / total_p, out=y if cap is None else p)
+        gradient = torch.mul(p, of_p / total_p, out=s if cap is None else p)
         if soft:
             gradient.addcmul_(q, -soft * T / total_q)
         if labels_R is not None:
@@ -232,8 +238,8 @@ class Pass:
                 gradient.addcmul_(x, hard_R1 / total_1)
             gradient.scatter_add_(-1, index_R1, -hard_R1)
         if cap is not None:  # tanh' = 1 − tanh²
-            gradient.addcmul_(gradient, y.mul_(T / cap).square_(), value=-1)
-            y.copy_(gradient)
+            gradient.addcmul_(gradient, s.div_(cap).square_(), value=-1)
+            s.copy_(gradient)
         return loss_R1[:, 0]
 
     def _add_gradients(self, gradient_RC: Tensor, part: slice) -> None:
