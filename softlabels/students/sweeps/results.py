@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from softlabels.students.sweeps.grid import Setting, Trial
+from softlabels.students.sweeps.grid import Setting, Trial, plain
 from softlabels.system.humanize import aligned, counted, html_table
 
 SURE = 2.0  # standard errors
+MEASURES = {"errors": "errors of", "map": "mAP over", "kl": "KL with the teacher, nats, over"}
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,7 @@ class Measure:
 
     @property
     def title(self) -> str:
-        rows = counted(self.rows, "held-out row")
-        words = {"errors": "errors of", "map": "mAP over", "kl": "KL with the teacher, nats, over"}
-        return f"{words[self.name]} {rows}"
+        return f"{MEASURES[self.name]} {counted(self.rows, 'held-out row')}"
 
     @property
     def digits(self) -> int:
@@ -89,6 +88,12 @@ class Line:
     @property
     def mean(self) -> float:
         return statistics.fmean(self.values)
+
+    @property
+    def difference_error(self) -> float | None:
+        """The standard error of the mean difference; None of fewer than two seeds."""
+        deviation = spread(self.differences)
+        return None if deviation is None else deviation / len(self.differences) ** 0.5
 
     @property
     def key(self) -> tuple[float, ...]:
@@ -152,6 +157,28 @@ class SweepResult:
             keys = [self.measure.key(found) for found in there.values()]
             lines.append(Line(setting, values, keys, differences, len(trials) - len(there)))
         return lines
+
+    @cached_property
+    def varied(self) -> list[str]:
+        """In which of these the settings differ, beside T and alpha."""
+        names = ("student", "lr", "weight_decay")
+        return [
+            name
+            for name in names
+            if len({getattr(one.trial.setting, name) for one in self.ended}) > 1
+        ]
+
+    def way(self, setting: Setting) -> str:
+        """What tells its way of training from the others': `student mlp:8, lr 0.001`."""
+        parts = {name: getattr(setting, name) for name in self.varied}
+        return ", ".join(
+            f"{name.replace('_', ' ')} {value if isinstance(value, str) else plain(value)}"
+            for name, value in parts.items()
+        )
+
+    def named(self, setting: Setting) -> str:
+        """What it learns from, and its way."""
+        return ", ".join(part for part in (setting.targets, self.way(setting)) if part)
 
     @property
     def best(self) -> Line:
@@ -226,15 +253,10 @@ class SweepResult:
         return "\n".join(lines)
 
     def _cells(self) -> Iterator[Sequence[str]]:
-        varied = [
-            name
-            for name in ("student", "lr", "weight_decay")
-            if len({getattr(line.setting, name) for line in self.lines}) > 1
-        ]
-        yield ["learns from", *varied, "mean", "spread", "difference", "spread"]
+        yield ["learns from", *self.varied, "mean", "spread", "difference", "spread"]
         digits = self.measure.digits
         for line in self.lines:
-            own = [str(getattr(line.setting, name)) for name in varied]
+            own = [str(getattr(line.setting, name)) for name in self.varied]
             values = line.as_json
             numbers = [values[n] for n in ("mean", "spread", "difference", "difference_spread")]
             signs = ("", "", "+", "")
