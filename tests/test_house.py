@@ -125,8 +125,11 @@ reporting
     "students.sweeps": """
 grid
 results
-figure tables
+figure tables temperature_chart
 folder
+reading
+curve_charts
+page
 """,
     "students.stack": """
 layers adamw

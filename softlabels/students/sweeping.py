@@ -9,6 +9,7 @@ from pathlib import Path
 from softlabels.errors import TrainingError, UsageError
 from softlabels.models.checkpoint import Checkpoint, library_versions
 from softlabels.options import SweepOptions, TrainOptions, verb
+from softlabels.options.spelling import command_of
 from softlabels.soft_targets import check_temperature
 from softlabels.students.building import built_by
 from softlabels.students.comparing import measure_of
@@ -203,6 +204,7 @@ class _Sweep:
             "teacher": _teacher_of(job),
             "data": job.data,
             "options": self.options.plain,
+            "command": command_of("sweep", self.options, without=("resume",)),
             "versions": library_versions(),
             "began": self.began.isoformat(timespec="seconds"),
             "ended": datetime.now(UTC).isoformat(timespec="seconds"),
