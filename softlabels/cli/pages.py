@@ -16,7 +16,7 @@ def add_commands(command: Callable[[type], Callable]) -> None:
 def report(terminal: Terminal, options: ReportOptions) -> None:
     """Write one HTML page about a dump, to look at or to send: the teacher's accuracy and
     calibration, which classes it holds for alike, rows with their soft targets under a slider
-    over T.
+    over T. About a sweep: errors against T, the best settings, learning curves.
 
     The page is one file below 5 MB, which asks for nothing from anywhere. It needs
     softlabels[plot].
@@ -26,6 +26,7 @@ def report(terminal: Terminal, options: ReportOptions) -> None:
     - `softlabels report`
     - `softlabels report data/digits-t --out digits.html`
     - `softlabels report ORG/NAME --rows 24`
+    - `softlabels report sweep`
     """
     import softlabels
 

@@ -70,10 +70,11 @@ class CompareOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions(Options):
-    """Write one HTML page about a dump."""
+    """Write one HTML page about a dump, or about a sweep."""
 
     dump: str | None = option(
-        "A dump: folder, address or ORG/NAME. Default: the newest complete one under data/.",
+        "A dump: folder, address or ORG/NAME; or the folder of a sweep. Default: the newest "
+        "complete dump under data/.",
         None,
         positional=True,
     )
@@ -81,7 +82,8 @@ class ReportOptions(Options):
         "The page, a file. Default: the dump's name with .html, in this folder.", None
     )
     rows: Count = option(
-        f"How many rows to show of each kind: examples, errors, the softest; {MOST_ROWS} at most.",
+        f"How many rows of a dump to show of each kind: examples, errors, the softest; "
+        f"{MOST_ROWS} at most.",
         12,
     )
 

@@ -13,6 +13,8 @@ from softlabels.places.newest import newest_dump
 from softlabels.reports.info import dumps_in
 from softlabels.reports.page import Page, write_page
 from softlabels.store.reader import DumpReader
+from softlabels.students.sweeps.page import sweep_page
+from softlabels.students.sweeps.reading import is_sweep
 from softlabels.system.humanize import counted, size_words
 from softlabels.system.progress import Progress
 
@@ -36,14 +38,14 @@ class Report:
 def report(options: ReportOptions, progress: Progress) -> Report:
     """Write one HTML page about a dump: what it is, the teacher's accuracy and calibration, how
     soft its targets are, which classes it holds for alike, and rows with their soft targets under
-    a slider over T.
+    a slider over T. Or about a sweep: errors against T, the best settings, learning curves.
 
     The page is one file, which asks for nothing from anywhere, and stays below 5 MB. All logits
     are read, and the inputs of the rows that are shown, if they are in the dump or on this disk.
 
-    Raises UsageError where `out` is a file that is no page of softlabels, or where the dump has no
-    rows; MissingExtra without matplotlib and scipy (softlabels[plot]); IncompleteDump, StoreError
-    or DamagedDump for what is no complete dump.
+    Raises UsageError where `out` is a file that is no page of softlabels, where the dump has no
+    rows, or where the sweep is not finished; MissingExtra without matplotlib and scipy
+    (softlabels[plot]); IncompleteDump, StoreError or DamagedDump for what is no complete dump.
     """
     place = options.dump
     if place is None:
@@ -56,7 +58,9 @@ def report(options: ReportOptions, progress: Progress) -> Report:
 
 
 def _page(place: str, rows: int, progress: Progress) -> Page:
-    """The page about what is there."""
+    """The page about what is there, which its contents tell."""
+    if is_sweep(place):
+        return sweep_page(place)
     folder = dump_folder(place, "nothing", progress)
     if dumps := dumps_in(folder):
         raise StoreError(

@@ -176,6 +176,14 @@ def test_a_command_says_all_options_that_it_can():
     assert command_of("sweep", SweepOptions(source=[{"image": 1}])) is None
 
 
+def test_report_tells_a_sweep_from_a_dump(place, tmp_path, monkeypatch):
+    monkeypatch.setattr(Chart, "pictures", [])  # to draw them takes long
+    out = tmp_path / "page.html"
+    done = softlabels.report(dump=str(place), out=str(out))
+    assert (done.about, done.bytes) == ("Sweep", out.stat().st_size)
+    assert read(out.read_text()).all("p", class_="lead")[0].text == sweep_page(str(place)).lead
+
+
 def test_an_unfinished_sweep_is_refused(copy):
     (copy / "results.json").unlink()
     assert is_sweep(str(copy))
