@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from softlabels.features import FeatureLogits, LinearHead
     from softlabels.hub import pull, push
     from softlabels.logits import DenseLogits
-    from softlabels.pages import report
+    from softlabels.pages import compare, report
     from softlabels.reports import list_dumps, show
     from softlabels.schedules import temperature_schedule
     from softlabels.soft_targets import SoftTargets
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from softlabels.targets import (
         SoftDataset,
         TimmLoader,
-        compare,
         examples,
         info,
         load,
@@ -99,7 +98,7 @@ _HOMES = {
     "features": ["FeatureLogits", "LinearHead"],
     "hub": ["pull", "push"],
     "logits": ["DenseLogits"],
-    "pages": ["report"],
+    "pages": ["compare", "report"],
     "reports": ["list_dumps", "show"],
     "schedules": ["temperature_schedule"],
     "soft_targets": ["SoftTargets"],
@@ -108,7 +107,7 @@ _HOMES = {
         "linear_kd_loss", "mse_loss", "reverse_kl_loss", "standardised_kd_loss", "sweep", "train",
     ],
     "targets": [
-        "SoftDataset", "TimmLoader", "compare", "examples", "info", "load", "with_soft_targets",
+        "SoftDataset", "TimmLoader", "examples", "info", "load", "with_soft_targets",
     ],
     "teachers": ["Teacher"],
     "verification": ["verify"],

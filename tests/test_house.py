@@ -114,13 +114,13 @@ info figures card
     "reports.page": """
 charts
 blocks
-rendering soft_rows
+rendering soft_rows paired_rows
 """,
     "pages": """
-portrait pictures
-measures classes example_rows
+portrait pictures earlier
+measures classes example_rows comparison
 dump
-reporting
+reporting comparing
 """,
     "students.sweeps": """
 grid

@@ -200,7 +200,7 @@ def compare(terminal: Terminal, options: CompareOptions) -> None:
     Examples:
 
     - `softlabels compare data/digits-t data/digits-int8`
-    - `softlabels compare data/digits-t data/digits-s --T 1 --T 2 --T 8 --rows 20`
+    - `softlabels compare data/digits-t data/digits-s --T 1 --T 20 --rows 20 --out page.html`
     """
     found = terminal.run(softlabels.compare, options)
     terminal.result(str(found), found.as_json)

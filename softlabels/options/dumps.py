@@ -64,8 +64,16 @@ class CompareOptions(Options):
         positional=True,
     )
     _: KW_ONLY
-    T: tuple[Positive, ...] = option("Temperatures; say it again for each.", (1.0, 4.0))
+    T: tuple[Positive, ...] = option("Temperatures; say it again for each.", (1.0, 2.0, 4.0, 8.0))
     rows: Natural = option("How many rows of the largest KL at the first T are shown.", 5)
+    out: str | None = option("Also write an HTML page: this file.", None)
+
+    def check_together(self) -> None:
+        if self.out is not None and self.rows > MOST_ROWS:
+            raise UsageError(
+                f"--rows is {self.rows:,}; a page that stays small shows {MOST_ROWS} at most. "
+                f"--json without --out has more"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

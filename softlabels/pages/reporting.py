@@ -1,13 +1,13 @@
 """`report`: one HTML page about what is in a folder."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from softlabels.errors import StoreError, UsageError
+from softlabels.errors import StoreError
 from softlabels.options import ReportOptions
 from softlabels.options.verb import verb
 from softlabels.pages.dump import dump_page
+from softlabels.pages.earlier import check_out
 from softlabels.places.folders import dump_folder
 from softlabels.places.newest import newest_dump
 from softlabels.reports.info import dumps_in
@@ -17,9 +17,6 @@ from softlabels.students.sweeps.page import sweep_page
 from softlabels.students.sweeps.reading import is_sweep
 from softlabels.system.humanize import counted, size_words
 from softlabels.system.progress import Progress
-
-MARK = b'<meta name="generator" content="softlabels">'
-HEAD = 4096  # bytes of a page in which its mark stands
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ def report(options: ReportOptions, progress: Progress) -> Report:
         place = str(newest_dump())
         progress.say(f"dump: {place}, the newest complete one")
     out = options.out or f"{_name(place)}.html"
-    _check_out(out)
+    check_out(out)
     page = _page(place, options.rows, progress)
     return Report(out, write_page(page, out), page.kind)
 
@@ -74,22 +71,3 @@ def _name(place: str) -> str:
     """The last part of a dump's name: of a folder, an address or ORG/NAME."""
     last = place.rstrip("/").rpartition("/")[2].partition("@")[0]
     return last if last not in ("", ".", "..") else Path(place).resolve().name or "report"
-
-
-def _check_out(out: str) -> None:
-    """A page may take the place of an older one, and of nothing else."""
-    path = Path(out)
-    if path.is_dir():
-        raise UsageError(f"--out is {out}, a folder; name a file, such as {out.rstrip('/')}/a.html")
-    if not os.path.lexists(path):
-        return
-    if not path.is_file() or MARK not in _head(path):
-        raise UsageError(
-            f"--out is {out}, which is there and is no page of softlabels; name another file, or "
-            f"remove it first"
-        )
-
-
-def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(HEAD)

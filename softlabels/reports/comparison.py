@@ -23,12 +23,13 @@ MEASURES = {
 @dataclass(frozen=True)
 class Side:
     """One of both. measures: against the labels at T = 1, as those of `evaluate`, and the entropy.
-    labels: of several labels a row, label by label."""
+    labels: of several labels a row, label by label. made: by which version, when, by which plan."""
 
     name: str
     dump: str
     teacher: str
     codec: str
+    made: str
     measures: dict[str, Any]
     labels: list[dict[str, Any]] | None = None
 

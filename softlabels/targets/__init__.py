@@ -1,7 +1,6 @@
 """Stage two: a stored dump as a torch dataset, at any temperature."""
 
 from softlabels.targets.batches import as_it_is
-from softlabels.targets.comparing import compare
 from softlabels.targets.describing import info
 from softlabels.targets.labelled import examples
 from softlabels.targets.loading import load
@@ -13,7 +12,6 @@ __all__ = [
     "SoftDataset",
     "TimmLoader",
     "as_it_is",
-    "compare",
     "examples",
     "info",
     "load",

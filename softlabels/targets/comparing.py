@@ -1,12 +1,11 @@
 """`compare`: two dumps over the same rows, such as a teacher's and that of its quantised self."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from softlabels.errors import AlignmentError, StoreError, UsageError
-from softlabels.options import CompareOptions
-from softlabels.options.verb import verb
 from softlabels.places.siblings import named_dumps
 from softlabels.reports.comparison import Comparison, Side
 from softlabels.reports.contrast import Contrast
@@ -21,26 +20,22 @@ from softlabels.targets.side_by_side import SideBySide
 ALIKE = "Two dumps are compared over the same rows, views and classes: make both from the same data"
 
 
-@verb(CompareOptions)
-def compare(options: CompareOptions, progress: Progress) -> Comparison:
-    """How far the soft targets of b, the dump of a quantised, pruned or distilled model, are from
-    those of a, its reference, over the same rows. Logits of any codec; in any order, since rows are
-    joined by id and view, and the hash of each input is compared.
+@dataclass(frozen=True)
+class Compared:
+    """readers: of the reference and of the other; rows: places of the worst rows in the first, in
+    the order of `found.worst`, int64."""
 
-    At each T: the mean KL(a ‖ b) in nats and its percentiles, exact over all rows, with 8 bytes of
-    memory for a row and a T; the total variation; what storing both made of it by itself. Which
-    rows change their first class, from which class to which; against the labels, if there are any,
-    accuracy, NLL and calibration of both at T = 1. One pass over all logits; two where rows have
-    several labels, whose KL is the sum over labels, and which are compared label by label.
+    found: Comparison
+    readers: Sequence[DumpReader]
+    rows: np.ndarray
 
-    Raises UsageError for a T that is none; AlignmentError for other rows or views,
-    LabelSpaceMismatch for other classes or an order of its own; IncompleteDump for an unfinished
-    dump, StoreError or DamagedDump for other folders.
-    """
-    temperatures = list(dict.fromkeys(check_temperature(T) for T in options.T))
+
+def compared(a: str, b: str, T: Sequence[float], rows: int, progress: Progress) -> Compared:
+    """See `softlabels.compare`. a, b: folders or addresses; rows: how many of the worst."""
+    temperatures = list(dict.fromkeys(check_temperature(one) for one in T))
     if not temperatures:
         raise UsageError("--T names no temperature; name some, such as --T 1 --T 4")
-    places = named_dumps([options.a, options.b], progress)
+    places = named_dumps([a, b], progress)
     teachers = _aligned(places, progress)
     plan = teachers.base.reader.plan
     several = plan.task == "multilabel"
@@ -58,7 +53,7 @@ def compare(options: CompareOptions, progress: Progress) -> Comparison:
 
         measured = survey_each(blocks, len(places), plan.classes, several, add)
     teachers.settle()
-    return _told(teachers, contrast, measured, options.rows)
+    return _told(teachers, contrast, measured, rows)
 
 
 def _aligned(places: dict[str, str], progress: Progress) -> SideBySide:
@@ -79,7 +74,7 @@ def _told(
     contrast: Contrast,
     measured: Sequence[OfLabel | OfLabels],
     most: int,
-) -> Comparison:
+) -> Compared:
     readers = [dump.reader for dump in teachers.dumps.values()]
     base, plan = teachers.base, readers[0].plan
     names = plan.source.class_names or readers[1].plan.source.class_names
@@ -91,7 +86,7 @@ def _told(
         _side(name, reader, sums)
         for name, reader, sums in zip(teachers.dumps, readers, measured, strict=True)
     ]
-    return Comparison(
+    found = Comparison(
         reference=sides[0],
         other=sides[1],
         data=plan.source.data,
@@ -107,6 +102,7 @@ def _told(
         views=_views(base.reader, contrast),
         worst=worst_rows(readers, [rows, places], contrast),
     )
+    return Compared(found, readers, rows)
 
 
 def _side(name: str, reader: DumpReader, sums: OfLabel | OfLabels) -> Side:
@@ -114,7 +110,10 @@ def _side(name: str, reader: DumpReader, sums: OfLabel | OfLabels) -> Side:
     of_labels = sums.of_labels if isinstance(sums, OfLabels) and sums.labelled else None
     codec = plan.dtype if plan.codec == "dense" else plan.codec
     measures = {name: value for name, value in sums.measures.items() if name != "rows"}
-    return Side(name, str(reader.folder), plan.teacher.name, codec, measures, of_labels)
+    manifest = reader.manifest
+    version = manifest.versions.get("softlabels", "?")
+    made = f"made by softlabels {version} on {manifest.created}, plan {manifest.plan_hash}"
+    return Side(name, str(reader.folder), plan.teacher.name, codec, made, measures, of_labels)
 
 
 def _stated(reader: DumpReader, T: float) -> float | None:

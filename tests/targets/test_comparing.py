@@ -16,6 +16,7 @@ from softlabels.measures import LabelScore
 from tests.conftest import Linear, Lines, save_script
 from tests.dumps import copy_to_memory, make_dump
 from tests.onnx_files import save_net
+from tests.pages.html import read
 from tests.test_several_labels import CLASSES, HOT, NUMBERS, write
 
 TEMPERATURES = (1, 0.5, 8)
@@ -178,7 +179,12 @@ def test_what_storing_made_is_told_apart_from_what_the_models_differ_by(teacher,
             assert 0.3 * at.storage < at.kl["mean"] < 3 * at.storage
     stated = softlabels.info(codes)["manifest"]["statistics"]["kl"]
     assert found.temperatures[0].storage == pytest.approx(stated, rel=1e-3)
-    found = softlabels.compare(half, codes)
+    page = tmp_path / "page.html"
+    found = softlabels.compare(half, codes, rows=4, out=page)
+    pictures = read(page.read_text()).all("img")
+    assert [one.attributes["alt"] for one in pictures] == [
+        f"input of id {row.id}" for row in found.worst
+    ]
     assert found.temperatures[0].is_of_storage
     assert "so the models may be the same" in found.summary[-1]
     drawn = make_dump(tmp_path / "a", np.eye(5, dtype=np.float32))

@@ -14,6 +14,7 @@ from softlabels.reports.page.blocks import (
     Text,
     Tile,
 )
+from softlabels.reports.page.paired_rows import PairedClass, PairedRow, PairedRows
 from softlabels.reports.page.rendering import render, write_page
 from softlabels.reports.page.soft_rows import Group, SoftRow, SoftRows
 
@@ -25,6 +26,9 @@ __all__ = [
     "Group",
     "Heat",
     "Page",
+    "PairedClass",
+    "PairedRow",
+    "PairedRows",
     "Remark",
     "Section",
     "SoftRow",
