@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -65,19 +66,38 @@ class CNN(nn.Module):
         channels, height, width = input_shape
         sizes = [channels, *widths]
         self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(sizes))
-        shrink = 2 ** len(widths)
-        self.head = nn.Linear(
-            widths[-1] * max(1, height // shrink) * max(1, width // shrink), num_classes
-        )
+        for _ in widths:
+            if is_pooled(height, width):
+                height, width = height // 2, width // 2
+        self.head = nn.Linear(widths[-1] * height * width, num_classes)
         self.input_dropout = nn.Dropout(input_dropout)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.input_dropout(x)
         for convolution in self.convolutions:
-            x = convolution(x).relu()
-            x = nn.functional.max_pool2d(x, 2) if min(x.shape[-2:]) > 1 else x
+            x = pooled(convolution(by_pixel(x)))
         return self.head(self.dropout(x.flatten(1)))
+
+
+def by_pixel(x_NCHW: Tensor) -> Tensor:
+    """The same numbers with a pixel's channels beside each other in memory: a CPU pools several of
+    them at once, and convolutions of few channels are faster too. Not measured on other devices."""
+    if x_NCHW.device.type != "cpu":
+        return x_NCHW
+    return x_NCHW.contiguous(memory_format=torch.channels_last)
+
+
+def pooled(x_NCHW: Tensor) -> Tensor:
+    """2×2 maxima, while there are two rows and two columns, then ReLU. It comes last, where it has
+    the fewest numbers: the largest of four is the same before and after, and so is its gradient."""
+    if is_pooled(*x_NCHW.shape[-2:]):
+        x_NCHW = nn.functional.max_pool2d(by_pixel(x_NCHW), 2)
+    return x_NCHW.relu()
+
+
+def is_pooled(height: int, width: int) -> bool:
+    return min(height, width) > 1
 
 
 def is_factory(spec: str) -> bool:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -277,3 +278,16 @@ def test_text_labels_keep_their_numbers_in_a_split_that_lacks_a_class(tmp_path):
         assert done.manifest.accuracy == wanted
     with pytest.raises(SourceError, match=r"the label 'z' .* is none of the model's 3 classes"):
         softlabels.evaluate(checkpoint=out, data=str(tmp_path / "other.csv"), split="train")
+
+
+def test_a_convolutional_net_for_pictures_that_are_no_squares(tmp_path):
+    """The third layer has one column and four rows, which are not pooled."""
+    pixels = np.random.default_rng(0).normal(size=(40, 1, 9, 3)).astype(np.float32)
+    features = datasets.Features(
+        {"x": datasets.Array3D((1, 9, 3), "float32"), "label": datasets.Value("int64")}
+    )
+    data = datasets.Dataset.from_dict(
+        {"x": list(pixels), "label": [n % 2 for n in range(40)]}, features=features
+    )
+    made = softlabels.fit(data=data, model="cnn:2x2x2", epochs=1, out=tmp_path / "t.pt")
+    assert made.checkpoint.state_dict["head.weight"].shape == (2, 2 * 4)
