@@ -1,10 +1,11 @@
 """24 students in a sweep, over the same students one after another by `train`.
 
-    python -m benchmarks.sweep [--student mlp:30x30] [--rows 0] [--epochs 20] [--repeats 3]
-                               [--threads 2]
+    python -m benchmarks.sweep [--student mlp:30x30] [--rows 0] [--shape 784] [--epochs 20]
+                               [--batch-size 256] [--repeats 3] [--threads 2]
 
 The students learn from the digits, at three temperatures and from hard labels, or with --rows from
-so many made rows of 784 numbers without labels, at four; with six seeds each. Both ways are whole:
+so many made rows of 784 numbers, or of pictures such as --shape 1 28 28, without labels, at four;
+with six seeds each. Both ways are whole:
 `train` opens the dump 24 times and the sweep once, checkpoints are written, and the sweep also
 writes its tables. They run in turns after one warm-up of each, in one process. A ratio is the
 median of the pairs' ratios, by the clock and by CPU time, with the smallest and the largest beside
@@ -41,7 +42,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--student", default="mlp:30x30")
     parser.add_argument("--rows", type=int, default=0)
+    parser.add_argument("--shape", type=int, nargs="+", default=[784])
     parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
@@ -54,8 +57,9 @@ def main() -> None:
 
 def measure(place: Path, given: argparse.Namespace) -> None:
     words = {
-        "dump": make_dump(place, given.rows), "student": given.student, "epochs": given.epochs,
-        "device": "cpu", "alpha": 1.0 if given.rows else 0.9,
+        "dump": make_dump(place, given.rows, given.shape), "student": given.student,
+        "epochs": given.epochs, "batch_size": given.batch_size, "device": "cpu",
+        "alpha": 1.0 if given.rows else 0.9,
     }  # fmt: skip
     temperatures = [2.0, 1.0, 4.0, 8.0] if given.rows else [None, 1.0, 4.0, 8.0]
     students = [(T, seed) for T in temperatures for seed in range(SEEDS)]
@@ -112,13 +116,13 @@ def difference(place: Path, T: float | None, seed: int) -> float:
     return max(float((one[name] - other[name]).abs().max()) for name in one)
 
 
-def make_dump(place: Path, rows: int) -> str:
+def make_dump(place: Path, rows: int, shape: list[int]) -> str:
     data, teacher, out = "digits", str(place / "t.pt"), str(place / "d")
     if rows:
         data = str(place / "data.parquet")
-        make_data(data, [784], rows)
+        make_data(data, shape, rows)
         torch.manual_seed(0)
-        torch.save(build_model("mlp:100", [784], 10).state_dict(), teacher)
+        torch.save(build_model("mlp:100", shape, 10).state_dict(), teacher)
     else:
         softlabels.fit(data=data, model="mlp:100", epochs=3, device="cpu", out=teacher)
     model = "mlp:100" if rows else None

@@ -133,7 +133,7 @@ page
 """,
     "students.stack": """
 layers adamw
-optimization judging
+convolutions optimization judging
 trainer
 running
 """,

@@ -133,7 +133,7 @@ def sweep(terminal: Terminal, options: SweepOptions) -> None:
     """Train students at every combination of settings, and from hard labels alone; compare them.
 
     A table and a plot of held-out errors, all students, and the best one as best.pt. Students of
-    one shape, linear or mlp, are trained together.
+    one shape, linear, mlp or on a CPU cnn, are trained together.
 
     Examples:
 

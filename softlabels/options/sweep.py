@@ -27,8 +27,8 @@ class SweepOptions(TrainOptions):
         (0.9,),
     )
     student: tuple[str, ...] = option(  # type: ignore[assignment]
-        "Students by name, as of train; may be repeated. Those of one shape, linear or mlp, are "
-        "trained together.",
+        "Students by name, as of train; may be repeated. Those of one shape, linear, mlp "
+        "or on a CPU cnn, are trained together.",
         ("mlp:800x800",),
     )
     lr: tuple[Positive, ...] = option(  # type: ignore[assignment]

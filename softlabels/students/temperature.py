@@ -17,7 +17,7 @@ from softlabels.students.distilling import Distillation, distillation
 from softlabels.students.job import Job
 from softlabels.students.prepared import Prepared
 from softlabels.students.recipe import Recipe
-from softlabels.students.stack.running import Learner, can_stack, train_stack
+from softlabels.students.stack.running import Learner, can_stack, is_cheap, train_stack
 from softlabels.system.humanize import counted, few
 from softlabels.system.progress import SILENT, Progress
 
@@ -28,7 +28,7 @@ PART, LEAST = 4, 3  # of all epochs one in 4, and 3 at least
 # long as one alone (benchmarks/sweep.py). It is worth it, since short trainings lean to low T: of
 # students 30-30 of MNIST T = 1 is best after 6 and 12 epochs, and T = 3 after 25
 SMALL = 100_000
-SEEDS = 3  # of students that are trained together; of others one
+SEEDS = 3  # of students that are cheap together; of others one
 
 
 def candidates(loss: str, alpha: float, holdout: float) -> list[Distillation]:
@@ -63,9 +63,9 @@ def with_best(
             f"that is trained itself; give a number"
         )
     epochs = job.recipe.epochs
-    if not (can_stack(job) and _weights(job) <= SMALL):
+    if not (is_cheap(job) and _weights(job) <= SMALL):
         epochs = min(epochs, max(LEAST, epochs // PART))
-    seeds = range(job.recipe.seed, job.recipe.seed + (SEEDS if can_stack(job) else 1))
+    seeds = range(job.recipe.seed, job.recipe.seed + (SEEDS if is_cheap(job) else 1))
     recipes = [replace(job.recipe, epochs=epochs, seed=seed) for seed in seeds]
     progress.say(
         f"tries T = {', '.join(f'{one.T:g}' for one in learned)} for {counted(epochs, 'epoch')} "

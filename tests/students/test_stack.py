@@ -110,6 +110,17 @@ def test_options_of_training_mean_the_same(dump_folder, tmp_path, how):
     assert_each_is_as_alone(tmp_path, {"dump": dump_folder, "student": "mlp:8", **how}, own)
 
 
+@pytest.mark.parametrize("at_once", [None, 0], ids=["at once", "one after the other"])
+def test_convolutional_students(dump_folder, tmp_path, monkeypatch, at_once):
+    """The last layer is of one pixel, which is not pooled; how many are run at once
+    changes nothing."""
+    if at_once is not None:
+        monkeypatch.setattr("softlabels.students.stack.convolutions.AT_ONCE_BYTES", at_once)
+    own = [*TWO, {"T": 1, "alpha": 0, "lr": 2e-3, "seed": 2, "dropout": 0.3, "input_dropout": 0.2}]
+    common = {"dump": dump_folder, "student": "cnn:3x2x2x2", "max_norm": 0.5, "clip_norm": 0.5}
+    assert_each_is_as_alone(tmp_path, common, own)
+
+
 def test_a_dump_with_views(views_folder, tmp_path):
     """Epochs of a dump with views see them in turn, also stacked."""
     assert_each_is_as_alone(tmp_path, {"dump": views_folder, "student": "mlp:8", "epochs": 3}, TWO)

@@ -22,7 +22,13 @@ from softlabels.students.sweeps.results import Ended, Measure, SweepResult
 from tests import processes
 from tests.conftest import Lines
 
+OTHER = "tests.students.test_sweep:own_code"  # such students can't be trained together
 QUICK = {"epochs": 2, "rows": 200, "batch_size": 50, "lr": 3e-3, "device": "cpu"}
+
+
+def own_code() -> torch.nn.Module:
+    layers = torch.nn.Linear(64, 8), torch.nn.ReLU(), torch.nn.Linear(8, 10)
+    return torch.nn.Sequential(torch.nn.Flatten(), *layers)
 
 
 def sweep(out: Path, **words: Any) -> SweepResult:
@@ -86,16 +92,16 @@ def test_the_table_is_means_spreads_and_differences_by_seed(dump_folder, tmp_pat
 
 
 def test_models_of_other_kinds_are_trained_one_by_one(dump_folder, tmp_path):
-    words = {"dump": dump_folder, "student": ["cnn:4", "mlp:8"], "T": 2, "seeds": 2}
+    words = {"dump": dump_folder, "student": [OTHER, "mlp:8"], "T": 2, "seeds": 2}
     result = sweep(tmp_path / "o", **words)
-    assert [one.trial.setting.student for one in result.ended].count("cnn:4") == 4
+    assert [one.trial.setting.student for one in result.ended].count(OTHER) == 4
     alone = softlabels.train(
-        **QUICK, dump=dump_folder, student="cnn:4", T=2, alpha=0.9, seed=1, out=tmp_path / "a.pt"
+        **QUICK, dump=dump_folder, student=OTHER, T=2, alpha=0.9, seed=1, out=tmp_path / "a.pt"
     )
     path = next(
         one.checkpoint
         for one in result.ended
-        if one.trial == Trial(Setting("cnn:4", 3e-3, 0.0, 2.0, 0.9), 1)
+        if one.trial == Trial(Setting(OTHER, 3e-3, 0.0, 2.0, 0.9), 1)
     )
     weights = torch.load(path, weights_only=True)["state_dict"]
     assert all(torch.equal(weights[k], v) for k, v in alone.checkpoint.state_dict.items())
@@ -111,7 +117,7 @@ WHOSE = ("student", "T", "alpha", "lr", "weight_decay", "seed")
 
 def test_curves_have_every_epoch_of_every_student_also_of_one_that_fails(dump_folder, tmp_path):
     """Of students that are trained together as of others; the first of the table fails."""
-    words = {"dump": dump_folder, "student": ["cnn:4", "mlp:8"], "T": 2, "lr": [1e30, 3e-3]}
+    words = {"dump": dump_folder, "student": [OTHER, "mlp:8"], "T": 2, "lr": [1e30, 3e-3]}
     words |= {"epochs": 3, "seeds": 1}
     sweep(tmp_path / "o", **words)
     table = pq.read_table(tmp_path / "o/curves.parquet")

@@ -15,7 +15,7 @@ from softlabels.inputs.label_lists import LabelLists, as_tensor
 from softlabels.logits import DenseLogits
 from softlabels.students.judging import SCORED, Judge
 from softlabels.students.prediction import predict
-from softlabels.students.stack.layers import StackedMLP
+from softlabels.students.stack.layers import Stacked
 from softlabels.students.task import Score
 from softlabels.system.humanize import counted, measured
 
@@ -30,9 +30,7 @@ class StackJudge:
     def __post_init__(self) -> None:
         assert not isinstance(self.judge.labels, LabelLists), "mAP is of one student"
 
-    def scores(
-        self, stack: StackedMLP, parameters: Sequence[Tensor], rows: np.ndarray
-    ) -> list[Score]:
+    def scores(self, stack: Stacked, parameters: Sequence[Tensor], rows: np.ndarray) -> list[Score]:
         """One for each student."""
         by_labels, judge = self.judge.by_labels(rows), self.judge
         broken_S = torch.zeros(len(stack), dtype=torch.int64)
@@ -40,7 +38,7 @@ class StackJudge:
         total = 0
 
         def logits(inputs: Tensor) -> Tensor:
-            return stack.logits(inputs, parameters, training=False)
+            return stack.predicted(inputs, parameters)
 
         for part, logits_SNC in predict(logits, judge.examples, rows, judge.ranks.device, SCORED):
             broken_S += (~torch.isfinite(logits_SNC).all(-1)).sum(-1)

@@ -13,11 +13,11 @@ from torch import Tensor
 from softlabels.students.optimization import Batch, learning_rate_factor
 from softlabels.students.recipe import Recipe
 from softlabels.students.stack.adamw import StackedAdamW
-from softlabels.students.stack.layers import StackedMLP
+from softlabels.students.stack.layers import Stacked
 from softlabels.students.student import as_training_errors
 from softlabels.system.devices import autocast
 
-StackLoss = Callable[[Tensor, Batch, float], Tensor]
+StackLoss = Callable[[Tensor, Batch, float, slice], Tensor]
 OWN = ("lr", "weight_decay", "dropout", "input_dropout", "seed")  # what students may differ in
 
 
@@ -33,14 +33,15 @@ def shared(recipes: Sequence[Recipe]) -> Recipe:
 class StackOptimization:
     """A stack, its optimizer and its schedule.
 
-    loss: (logits [S, N, C], batch, how far training is, from 0 to 1) → [S]
+    loss: (logits [S, N, C], batch, how far training is, from 0 to 1, whose logits these are) → [S],
+        the mean over rows of each student
     steps: of the whole training, for the schedule
     spec: what messages call a student
     """
 
     def __init__(
         self,
-        stack: StackedMLP,
+        stack: Stacked,
         loss: StackLoss,
         recipes: Sequence[Recipe],
         steps: int,
@@ -95,16 +96,26 @@ class StackOptimization:
         return total
 
     def _backward(self, batch: Batch, weight: float) -> tuple[Tensor, list[Tensor]]:
+        """Losses, [S], and gradients. Forward and backward pass are of one part of the students
+        after the other."""
+        ends = [self._backward_of(part, batch, weight) for part in self.stack.parts(batch["input"])]
+        if len(ends) == 1:
+            return ends[0]
+        losses, gradients = zip(*ends, strict=True)
+        return torch.cat(losses), [torch.cat(each) for each in zip(*gradients, strict=True)]
+
+    def _backward_of(self, part: slice, batch: Batch, weight: float) -> tuple[Tensor, list[Tensor]]:
         inputs, spec = batch["input"], f"{self.spec} in a stack of {len(self.stack)}"
+        own = [values[part] for values in self.parameters]
         with (
             as_training_errors(spec, len(inputs)),
             autocast(self.stack.device, self.recipe.precision, training=True),
         ):
-            logits_SNC = self.stack.logits(inputs, self.parameters, training=True)
-        loss_S = self.loss(logits_SNC, batch, self.progress) * weight
+            logits_SNC = self.stack.logits(inputs, own, part, training=True)
+        loss_S = self.loss(logits_SNC, batch, self.progress, part) * weight
         with as_training_errors(spec, len(inputs)):
             # a student's loss depends on its own parameters alone: the sum's gradient is its own
-            gradients = torch.autograd.grad(loss_S.sum(), self.parameters)
+            gradients = torch.autograd.grad(loss_S.sum(), own)
         return loss_S.detach(), list(gradients)
 
     @torch.no_grad()

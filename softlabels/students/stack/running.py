@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from softlabels.inputs.examples import Examples
 from softlabels.inputs.label_lists import LabelLists
 from softlabels.models.checkpoint import Checkpoint
-from softlabels.models.specs import MLP, is_own
+from softlabels.models.specs import CNN, MLP, is_own
 from softlabels.models.starting import ModelChoice
 from softlabels.students.building import Built, build, built_by
 from softlabels.students.distilling import Distillation, stacked_loss
@@ -24,15 +24,17 @@ from softlabels.students.optimization import Batch
 from softlabels.students.prepared import Prepared
 from softlabels.students.recipe import Recipe
 from softlabels.students.resuming import FREE, check_out
+from softlabels.students.stack.convolutions import StackedCNN
 from softlabels.students.stack.judging import StackJudge
-from softlabels.students.stack.layers import StackedMLP
+from softlabels.students.stack.layers import Stacked, StackedMLP
 from softlabels.students.stack.trainer import StackTask, StackTrainer
 from softlabels.students.state_file import StateFile
 from softlabels.students.task import Outcome, seed_everything, smallest_share
 from softlabels.system.local_files import sweep_partials
 from softlabels.system.progress import Progress
 
-STACKED = ("linear", "mlp")  # families
+STACKED: dict[str, type[Stacked]] = {"linear": StackedMLP, "mlp": StackedMLP, "cnn": StackedCNN}
+ON_CPU = ("cnn",)  # families that are stacked there alone: elsewhere it was not measured
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,13 @@ class Learner:
 
 
 def can_stack(job: Job) -> bool:
-    """Whether such students can be trained as a stack: perceptrons by name, over inputs that are
-    one tensor, with one label a row, in this process alone."""
-    name, recipe, examples = job.model.model, job.recipe, job.examples
-    is_perceptron = isinstance(name, str) and is_own(name) and name.partition(":")[0] in STACKED
+    """Whether such students can be trained as a stack: our own, by name, over inputs that are one
+    tensor, with one label a row, in this process alone."""
+    recipe, examples = job.recipe, job.examples
+    family = _family(job.model)
     return (
-        is_perceptron
+        family in STACKED
+        and (family not in ON_CPU or job.ranks.device.type == "cpu")
         and isinstance(examples, Examples)
         and isinstance(examples.sample(1), Tensor)
         and not isinstance(job.labels, LabelLists)
@@ -62,6 +65,18 @@ def can_stack(job: Job) -> bool:
         and recipe.precision != "fp16"  # has a loss scale, which is one for all
         and not recipe.compile
     )
+
+
+def is_cheap(job: Job) -> bool:
+    """Whether a stack of such students takes far less time than they do one after the other: of
+    perceptrons. What convolutions take is mostly their arithmetic."""
+    return can_stack(job) and _family(job.model) not in ON_CPU
+
+
+def _family(choice: ModelChoice) -> str:
+    """Of one of our own models by name; else an empty text."""
+    name = choice.model
+    return name.partition(":")[0] if isinstance(name, str) and is_own(name) else ""
 
 
 def train_stack(
@@ -95,8 +110,8 @@ def train_stack(
     facts = each[0] | {"set of students": each}
     learned = [one.learned for one in learners]
 
-    def loss(logits_SNC: Tensor, batch: Batch, progress: float) -> Tensor:
-        return stacked_loss(learned, logits_SNC, batch, progress, ready.labelled)
+    def loss(logits_SNC: Tensor, batch: Batch, progress: float, part: slice) -> Tensor:
+        return stacked_loss(learned[part], logits_SNC, batch, progress, ready.labelled)
 
     job.say(rows, built, progress)
     task = StackTask(
@@ -131,21 +146,21 @@ def _model(job: Job, learner: Learner) -> ModelChoice:
     return replace(job.model, dropout=recipe.dropout, input_dropout=recipe.input_dropout)
 
 
-def _stacked(jobs: Sequence[Job], rows: int) -> tuple[Built, StackedMLP]:
+def _stacked(jobs: Sequence[Job], rows: int) -> tuple[Built, Stacked]:
     """The first student, tried as `train` tries it, and all of them as one; each is drawn by its
     seed, and so is its dropout from there on."""
     first, device = jobs[0], jobs[0].ranks.device
     recipe, examples = first.recipe, first.examples
     share = smallest_share(rows, recipe.batch_size, 1, recipe.accumulate)
-    modules: list[MLP] = []
+    modules: list[MLP | CNN] = []
     generators = []
     for job in jobs:
         seed_everything(job.recipe.seed)
         module = built_by(job.model, examples.input_shape, job.classes).module
-        assert isinstance(module, MLP), "can_stack says so"
+        assert isinstance(module, MLP | CNN), "can_stack says so"
         modules.append(module)
         generators.append(_generator(device, job.recipe.seed))
-    stack = StackedMLP(modules, generators, device)
+    stack = STACKED[_family(first.model)](modules, generators, device)
     begun = built_by(first.model, examples.input_shape, job.classes)
     built = build(first.model, begun, examples, job.classes, recipe.precision, share, first.ranks)
     return built, stack

@@ -20,7 +20,7 @@ from torch import Tensor
 from softlabels.students.optimization import Batch
 from softlabels.students.recipe import Recipe
 from softlabels.students.stack.judging import StackJudge
-from softlabels.students.stack.layers import StackedMLP
+from softlabels.students.stack.layers import Stacked
 from softlabels.students.stack.optimization import StackLoss, StackOptimization
 from softlabels.students.state_file import SaveTimes, StateFile
 from softlabels.students.task import Outcome, Score, taken
@@ -35,7 +35,7 @@ class StackTask:
     """What students of a stack learn: all the same rows in the same order.
 
     order, take, settle, ahead, views_in: as of `Task`
-    loss: (logits [S, N, C], batch, progress) → [S], the mean over rows of each student
+    loss: as of `StackOptimization`
     spec: what messages call a student
     rows: numbers of the rows to train on, and of those that are held out
     T_at: of each student as of `Task`
@@ -90,7 +90,7 @@ class StackTrainer:
 
     def __init__(
         self,
-        stack: StackedMLP,
+        stack: Stacked,
         task: StackTask,
         recipes: Sequence[Recipe],
         state: StateFile,
