@@ -63,13 +63,13 @@ def render_page(
     where: Where,
     given: Mapping[str, str | None],
     survey: str,
-    picture: str | None,
+    pictures: Mapping[str, str],
     before: str,
 ) -> str:
     """The dump's own README.md. At the top of a repository its header tells of all dumps there.
 
     survey: what its rows say of the teacher, in Markdown.
-    picture: the name of the picture beside it, if there is one.
+    pictures: the files of the pictures beside it, by what stands for them in words.
     before: the card that stands there, or beside the dump. Its text outside of our marks stays, and
     so do the fields of its header that are not ours.
     """
@@ -78,8 +78,8 @@ def render_page(
     if not where.place.folder:
         ours = where.add(ours, before)
         text = _listed(text, ours, where)
-    image = f"\n![Calibration of the teacher, and softness of its targets]({picture})\n"
-    more = f"{image if picture else ''}\n{survey}\n"
+    images = "".join(f"\n![{words}]({file})\n" for words, file in pictures.items())
+    more = f"{images}\n{survey}\n"
     body = card_body(manifest, plan, where.dump, more, where.call, _licences(given, before))
     return write_header(ours, theirs, given) + _replaced(text, body, BEGIN, END)
 

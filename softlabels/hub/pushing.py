@@ -36,7 +36,7 @@ from softlabels.hub.repository import (
 from softlabels.options import PushOptions, verb
 from softlabels.places.folders import open_folder
 from softlabels.places.hub_address import HubAddress, quiet, translated
-from softlabels.reports.figures import PICTURE, draw
+from softlabels.reports.figures import pictures_of
 from softlabels.reports.rows import sample
 from softlabels.reports.survey import survey
 from softlabels.store.folder import Folder
@@ -194,7 +194,7 @@ def _pages(
     cards: dict[str, str],
     progress: Progress,
 ) -> dict[str, bytes]:
-    """The new card and its picture; for a dump in a folder, the card at the top too.
+    """The new card and its pictures; for a dump in a folder, the card at the top too.
 
     there: the files of the repository.
     cards: those of them that are cards; what others wrote into them stays.
@@ -207,14 +207,19 @@ def _pages(
     where = Where(at.repo, Place.of(at.folder, plan), dumps, data_folders(there) - dumps)
     reader = DumpReader(folder)
     surveyed = survey(reader)
-    rows = f"{sample(reader, progress)}\n\n{surveyed.section}"
-    pages = {}
+    names = plan.source.class_names or [str(number) for number in range(plan.classes)]
+    parts = [sample(reader, progress), surveyed.section, surveyed.pairs_section(names)]
+    rows = "\n\n".join(part for part in parts if part)
+    drawn: dict[str, bytes] = {}
+    pictures: dict[str, str] = {}
     try:
-        pages[at.inside(PICTURE)] = draw(surveyed)
+        for file, (words, picture) in pictures_of(surveyed, names).items():
+            drawn[at.inside(file)], pictures[words] = picture, file
     except MissingExtra as error:
-        progress.say(f"the card has no picture: {error}")
-    picture = PICTURE if pages else None
-    page = render_page(folder, manifest, plan, where, licences, rows, picture, before)
+        drawn, pictures = {}, {}
+        progress.say(f"the card has no pictures: {error}")
+    page = render_page(folder, manifest, plan, where, licences, rows, pictures, before)
+    pages = drawn
     pages[at.inside(CARD)] = page.encode()
     if at.folder:
         index = render_index(folder, manifest, plan, where, licences, cards.get(CARD, ""))

@@ -34,6 +34,7 @@ class Confusions:
 
     by: `label`, or `top class` where there are no labels: what rows are summed by. A row with
         several labels counts for each; positions whose labels are unknown are left out.
+    held: what the teacher does with a pair, in words.
     rows: how many positions there are of each class, float64 [C].
     soft: by T, their summed soft targets, float64 [C, C], rows by class.
     taken: by label and top class, how many positions, float64 [C, C]; None as for `Pair.errors`.
@@ -42,6 +43,7 @@ class Confusions:
     def __init__(self, classes: int, labelled: bool, several: bool = False) -> None:
         square = (classes, classes)
         self.by = "label" if labelled else "top class"
+        self.held = "given together" if labelled and several else "held for each other"
         self.rows = torch.zeros(classes, dtype=torch.float64)
         self.soft = {T: torch.zeros(square, dtype=torch.float64) for T in (AT_ONE, SOFT)}
         is_counted = labelled and not several

@@ -1,7 +1,7 @@
 """What all rows of a dump say of its teacher, from passes over its logits: how well its confidence
 fits the labels, and how soft its targets are. M positions of a row group, C labels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +14,12 @@ from softlabels.measures import BINS, Calibration, Softness, most_entropy
 from softlabels.multilabel import AveragePrecision, MultiLabelScore
 from softlabels.reports.classes import ClassTable, LabelTable
 from softlabels.reports.confusions import MOST_CLASSES, Confusions
-from softlabels.reports.markdown import folded, table
+from softlabels.reports.markdown import folded, shown, table
 from softlabels.store.reader import DumpReader
+from softlabels.system.humanize import short
 
 TEMPERATURES = (1.0, 4.0, 8.0)
+PAIRS = 10  # of classes, on a card
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,21 @@ class Survey:
             f"{folded('Calibration in numbers', table(head, self.bins))}"
         )
         return calibration if self.labels is None else f"{self.labels.section}\n\n{calibration}"
+
+    def pairs_section(self, names: Sequence[str]) -> str:
+        """What the card says of classes that are held for each other, in Markdown; empty where
+        that is not known, or none are. names: of all classes"""
+        if self.confusions is None or not (pairs := self.confusions.pairs(PAIRS)):
+            return ""
+        held = self.confusions.held
+        head = ("classes", f"{held}, T = 1", "T = 4", "errors")
+        rows = [
+            (f"{shown(short(names[pair.first]))}, {shown(short(names[pair.second]))}",
+             f"{pair.probability:.2%}", f"{pair.softly:.2%}",
+             "" if pair.errors is None else f"{pair.errors:,}")
+            for pair in pairs
+        ]  # fmt: skip
+        return folded(f"Pairs of classes that are {held}, in numbers", table(head, rows))
 
     @property
     def bins(self) -> list[tuple[str, ...]]:
