@@ -23,7 +23,7 @@ from softlabels.inputs.views.augment import parse_augment
 from softlabels.inputs.views.mixing import PARTNER_LABEL, WEIGHT
 from softlabels.models.starting import ModelChoice, reads_texts
 from softlabels.options import FitOptions, verb
-from softlabels.students.job import Job
+from softlabels.students.job import Job, held_place
 from softlabels.students.losses import hard_label_loss, hard_loss, mixed_loss
 from softlabels.students.optimization import Batch
 from softlabels.students.origins import place, remembered
@@ -133,7 +133,8 @@ def _fit(options: FitOptions, ranks: Ranks, progress: Progress) -> TrainResult:
         return mixed(rows, options.data_seed, epoch)
 
     ahead = (shown or examples).reads_ahead
-    return job.run(loss, take, order, options.part(Recipe).remedy, progress, ahead)
+    with held_place(options.out, ranks, progress):
+        return job.run(loss, take, order, options.part(Recipe).remedy, progress, ahead)
 
 
 def _all_labels(source: Source) -> Labels:

@@ -3,7 +3,8 @@
 N rows of a batch, C classes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -40,6 +41,15 @@ from softlabels.targets.holdout import FEW, choose_rows
 from softlabels.targets.mixed import Trainable
 
 SHOWN = 8  # names
+
+
+@contextmanager
+def held_place(out: str, ranks: Ranks, progress: Progress) -> Iterator[None]:
+    """Keep other trainings from writing the checkpoint `out` within the block. Raises UsageError
+    where another does, and where it can't be written."""
+    check_out(out)
+    with ranks.first_holds(sole_writer(out, "training", progress)):
+        yield
 
 
 @dataclass(frozen=True)
@@ -81,12 +91,6 @@ class Job:
         self, loss: Any, take: Any, order: Any, remedy: str, progress: Progress, ahead: bool = False
     ) -> TrainResult:
         check_out(self.out)
-        with self.ranks.first_holds(sole_writer(self.out, "training")):
-            return self._run(loss, take, order, remedy, progress, ahead)
-
-    def _run(
-        self, loss: Any, take: Any, order: Any, remedy: str, progress: Progress, ahead: bool
-    ) -> TrainResult:
         recipe, ranks = self.recipe, self.ranks
         kept, held = self.chosen
         rows = np.sort(self.each[:, kept].ravel()), self.inputs[held]

@@ -63,10 +63,11 @@ class Optimization:
         parameters = list(student.model.parameters())
         # fused: one pass over the weights in place of about ten. In fp16 it would skip a step that
         # overflows inside, unseen by LossScale, which counts the steps that are taken; and it takes
-        # no whole numbers, which a quantised net that is partly trained has
+        # no whole numbers, which a quantised net that is partly trained has. Then None: False would
+        # keep torch from its foreach loop, too
         fused = recipe.precision != "fp16" and all(one.is_floating_point() for one in parameters)
         self.optimizer = torch.optim.AdamW(
-            parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=fused
+            parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=fused or None
         )
         self.scale = LossScale(self.optimizer, ranks.device.type, recipe.precision)
         self.factor = partial(learning_rate_factor, steps=steps, warmup=recipe.warmup)

@@ -10,6 +10,7 @@ from torch import Tensor
 from softlabels.students.distilling import Distillation
 from softlabels.students.job import Job
 from softlabels.students.optimization import Batch
+from softlabels.students.recipe import Recipe
 from softlabels.students.result import TrainResult
 from softlabels.system.progress import Progress
 
@@ -35,5 +36,10 @@ class Prepared:
             return learned.of(logits_NC, batch, progress, self.labelled)
 
         job = replace(self.job, T_at=learned.T_at)
-        remedy = learned.too_far or job.recipe.remedy
+        remedy = remedy_of(learned, job.recipe)
         return job.run(loss, self.take, self.order, remedy, progress, self.ahead)
+
+
+def remedy_of(learned: Distillation, recipe: Recipe) -> str:
+    """What to try where the loss becomes NaN or infinite."""
+    return learned.too_far or recipe.remedy

@@ -53,7 +53,7 @@ def sweep(options: SweepOptions, progress: Progress) -> SweepResult:
     folder = _folder(options)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with sole_writer(folder, "sweep"):
+        with sole_writer(folder, "sweep", progress):
             return _Sweep(options, folder, ranks, progress).run()
     except KeyboardInterrupt:
         progress.say(f"stopped; --resume goes on with the sweep in {folder}")

@@ -22,7 +22,7 @@ from softlabels.options import TrainOptions, verb
 from softlabels.places.newest import newest_dump
 from softlabels.students.augmenting import augmented_dump, take_augmented
 from softlabels.students.distilling import Distillation, distillation, said
-from softlabels.students.job import Job
+from softlabels.students.job import Job, held_place
 from softlabels.students.optimization import Batch
 from softlabels.students.origins import place_of
 from softlabels.students.prepared import Prepared
@@ -56,9 +56,10 @@ def train(options: TrainOptions, progress: Progress) -> TrainResult:
     ranks = joined_ranks(options.device, options.precision, options.log_with, options.out)
     with ranks.together():
         ready = prepare(options, learned, ranks, progress)
-        if options.T == AUTO:
-            ready, learned = with_best(ready, learned, progress)
-        return ready.run(learned[0], progress)
+        with held_place(options.out, ranks, progress):  # before the trials, which may take long
+            if options.T == AUTO:
+                ready, learned = with_best(ready, learned, progress)
+            return ready.run(learned[0], progress)
 
 
 def prepare(

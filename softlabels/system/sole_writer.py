@@ -1,5 +1,6 @@
 """One process at a time writes a file or a folder."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -8,14 +9,19 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from softlabels.errors import UsageError
+from softlabels.system.progress import Progress
+
+# of a file system without locks. Any other error says that nothing can be written there
+NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 
 
 @contextmanager
-def sole_writer(path: str | os.PathLike[str], writing: str) -> Iterator[None]:
+def sole_writer(path: str | os.PathLike[str], writing: str, progress: Progress) -> Iterator[None]:
     """Hold `path` within the block, by a lock on a hidden file beside it. The kernel releases the
-    lock of a process that dies. writing: what would write there a second time, such as "training".
+    lock of a process that dies. Where the file system has no locks, it warns and holds nothing.
+    writing: what would write there a second time, such as "training".
 
-    Raises UsageError while it is held, in this process too.
+    Raises UsageError while it is held, in this process too, and where that file can't be made.
     """
     whole = Path(os.path.abspath(path))
     beside = whole.with_name(f".{whole.name}.lock")
@@ -27,13 +33,22 @@ def sole_writer(path: str | os.PathLike[str], writing: str) -> Iterator[None]:
             f"another {writing} is writing {path}. Wait until it is done, or choose another place "
             f"with --out"
         ) from error
-    except (NotImplementedError, OSError):  # a file system without locks
-        yield
-        return
+    except (NotImplementedError, OSError) as error:  # NotImplementedError: filelock's, for ENOSYS
+        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+            raise UsageError(
+                f"{beside}, which keeps a second {writing} from writing {path}, can't be made: "
+                f"{error.strerror or error}. Choose another place with --out"
+            ) from error
+        progress.say(
+            f"warning: the file system of {path} has no locks; start no second {writing} that "
+            f"writes it"
+        )
     try:
         yield
     finally:
-        # removed while it is held: who opens it from here on opens a new one
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
-        lock.release()
+        if lock.is_locked:
+            # removed while it is held: who opens it from here on opens a new one, and who has
+            # opened it finds, once it has its lock, that the file has no name (filelock >= 3.21)
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
+            lock.release()

@@ -56,6 +56,17 @@ def bad_steps(monkeypatch):
     return lambda *steps: monkeypatch.setattr(Net, "bad", frozenset(steps))
 
 
+def test_torch_may_choose_its_foreach_loop(dump_folder, tmp_path):
+    """fused=False would forbid that, too."""
+    groups = []
+    hook = register_optimizer_step_post_hook(lambda one, *_: groups.extend(one.param_groups))
+    try:
+        train(dump_folder, tmp_path / "s.pt", **TRAIN, epochs=1)
+    finally:
+        hook.remove()
+    assert {(one["fused"], one["foreach"]) for one in groups} == {(None, None)}
+
+
 def test_a_student_learns_in_fp16_what_it_does_in_float32(dump_folder, tmp_path):
     whole = train(dump_folder, tmp_path / "whole.pt", student=f"{HERE}:Net")
     assert Net.last.dtype == torch.float32

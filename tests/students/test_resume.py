@@ -16,6 +16,8 @@ from torch import nn
 import softlabels
 from softlabels.errors import SoftlabelsError, TrainingError, UsageError
 from softlabels.students import state_file
+from softlabels.system.progress import SILENT
+from softlabels.system.sole_writer import sole_writer
 from tests.conftest import Lines
 from tests.processes import kill, start, wait_for
 from tests.students.test_ranks import free_port
@@ -97,6 +99,18 @@ def test_two_trainings_do_not_write_one_checkpoint(dump_folder, tmp_path, undist
     softlabels.train(**options(dump_folder, out), resume=True)
     assert_same_training(undisturbed, out)
     assert not list(tmp_path.glob(".*.lock"))
+
+
+def test_temperatures_are_not_tried_for_a_checkpoint_that_another_training_writes(
+    dump_folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("softlabels.students.training.with_best", lambda *_: pytest.fail("tried"))
+    words = options(dump_folder, tmp_path / "s.pt") | {"T": "auto"}
+    with (
+        sole_writer(tmp_path / "s.pt", "training", SILENT),
+        pytest.raises(UsageError, match=r"another training is writing .*--out"),
+    ):
+        softlabels.train(**words)
 
 
 def test_a_training_that_is_killed_over_and_over_ends_as_an_undisturbed_one(

@@ -21,7 +21,7 @@ from softlabels.students.distilling import Distillation, stacked_loss
 from softlabels.students.history import History
 from softlabels.students.job import Job
 from softlabels.students.optimization import Batch
-from softlabels.students.prepared import Prepared
+from softlabels.students.prepared import Prepared, remedy_of
 from softlabels.students.recipe import Recipe
 from softlabels.students.resuming import FREE, check_out
 from softlabels.students.stack.convolutions import StackedCNN
@@ -130,10 +130,12 @@ def train_stack(
     recipes = [one.recipe for one in learners]
     trainer = StackTrainer(stack, task, recipes, file, progress)
     ends: list[Checkpoint | str] = []
-    for each_job, outcome, member in zip(jobs, trainer.run(), trainer.members, strict=True):
+    for each_job, one, outcome, member in zip(
+        jobs, learners, trainer.run(), trainer.members, strict=True
+    ):
         if isinstance(outcome, str):
             History(each_job.out).add(member.history)
-            ends.append(outcome)
+            ends.append(f"{outcome}; {remedy_of(one.learned, one.recipe)}")
         else:
             ends.append(_end(each_job, built, outcome, rows[1]))
     file.remove()
