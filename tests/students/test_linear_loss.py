@@ -17,6 +17,9 @@ from softlabels.students.losses import chunked
 
 SMALL = chunked.Sizes(chunk=64, teacher=32, block=16)  # so that few positions are many chunks
 
+HALF_AND_DOUBLE = (torch.float16, torch.float64)
+FLOAT_AND_DOUBLE = (torch.float32, torch.float64)
+
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch):
@@ -267,6 +270,43 @@ def test_a_scaled_loss_keeps_gradients_that_float16_could_not_hold():
     torch.testing.assert_close(found.double() / scale, expected, rtol=0.02, atol=1e-10)
 
 
+def test_sums_over_many_positions_do_not_overflow_in_float16(monkeypatch):
+    monkeypatch.setattr(chunked, "PROCESSOR", chunked.Sizes(1 << 22, 1 << 21, 1 << 17))
+    case, exact = (make(16, count=40_000, width=4, dtype=kind) for kind in HALF_AND_DOUBLE)
+    for one, other in zip(exact.parameters(), case.parameters(), strict=True):
+        one.data = other.data.double()
+    case.hidden.data, exact.hidden.data = (x.hidden.data.abs() for x in (case, exact))
+    exact.targets = case.targets = DenseLogits(torch.tensor([[20.0, 0, 0, 0, 0]]).expand(40_000, 5))
+    given = {"T": 4, "alpha": 1}
+    (found,), (expected,) = (
+        torch.autograd.grad(loss, one.weight)
+        for loss, one in ((case.loss(**given), case), (exact.whole(**given), exact))
+    )
+    assert float(expected.abs().max()) * 40_000 > torch.finfo(torch.float16).max
+    torch.testing.assert_close(found.double(), expected, rtol=0.01, atol=1e-3)
+
+
+def test_a_class_that_is_rare_keeps_its_gradient_in_float16():
+    """Of autocast, whose parameters are float32: that of a class of probability 1e-9 too."""
+    case, exact = (make(17, count=4, dtype=kind, bias=False) for kind in FLOAT_AND_DOUBLE)
+    for one, other in zip(exact.parameters(), case.parameters(), strict=True):
+        one.data = other.data.half().double()
+        other.data = other.data.half().float()
+    rare = torch.tensor([0.0, 0, 0, -20, -21])
+    case.targets = exact.targets = DenseLogits((case.logits() + rare).detach())
+    with torch.no_grad():
+        for one in (case, exact):
+            one.weight[3:] = one.weight[3:] / 64
+            one.hidden[:] = one.hidden.abs()
+            one.weight[3:] -= 8
+    with torch.autocast("cpu", torch.float16):
+        found = torch.autograd.grad(case.loss(T=1, alpha=1), [case.weight, case.hidden])
+    expected = torch.autograd.grad(exact.whole(T=1, alpha=1), [exact.weight, exact.hidden])
+    assert 0 < float(expected[0][3:].abs().max()) < torch.finfo(torch.float16).tiny / 8
+    torch.testing.assert_close(found[0].double(), expected[0], rtol=0.03, atol=1e-9)
+    assert bool(found[0].all())
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast_says_what_products_run_in(dtype):
     case = make(10, count=40, width=16, dtype=torch.float32)
@@ -301,6 +341,23 @@ def test_a_student_that_is_not_finite_has_no_loss():
     case = make(12)
     case.weight.data[1, 0] = float("nan")
     assert case.loss(T=2, alpha=0.5).isnan()
+
+
+def test_targets_are_made_again_in_parts_when_the_student_is_not_finite():
+    """One position at a time took four times as long as the loss itself."""
+    case = make(12, count=64, features=True, dtype=torch.float32)
+    case.weight.data[1, 0] = float("nan")
+    case.mask, made = None, []
+
+    class Counted(FeatureLogits):
+        def dense(self):
+            made.append(len(self))
+            return super().dense()
+
+    case.targets = Counted(case.targets.hidden_MD, case.targets.head)
+    assert case.loss(T=2, alpha=0.5).isnan()
+    assert sum(made) == 2 * 64
+    assert min(made) > 1
 
 
 @pytest.mark.parametrize(

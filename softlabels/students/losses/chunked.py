@@ -41,6 +41,8 @@ class Sizes:
 PROCESSOR = Sizes(1 << 22, 1 << 21, 1 << 17)
 ACCELERATOR = Sizes(1 << 27, 1 << 26, 1 << 24)
 
+HEADROOM = 0.5  # of the largest number of float16, since what is summed is rounded first
+
 
 @dataclass(frozen=True, eq=False)
 class Task:
@@ -93,8 +95,8 @@ class ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, factor: Tensor) -> Any:
         """The gradients are handed over without a copy, unless the graph is kept for another
-        backward. They are in the dtype of the arithmetic until here: a loss scaled for float16
-        keeps what is too small for float16 without its scale."""
+        backward. They are in the dtype of the arithmetic until here: of a loss scaled for float16
+        they keep what is too small for float16 without its scale."""
         if torch.is_grad_enabled():
             raise UsageError(
                 "linear_kd_loss has no gradient of its gradient, which create_graph=True asks for; "
@@ -133,6 +135,8 @@ class Pass:
         self.task, self.exact = task, exact
         self.hidden_MD = hidden_MD.to(kind)
         self.weight_CD = weight_VD[: task.head.classes].to(kind)
+        # bfloat16 has the range of float32, and needs no help
+        self.is_narrow = torch.finfo(kind).max < torch.finfo(torch.bfloat16).max
         bias = task.head.bias_V
         self.bias_C = bias if bias is None else bias[: task.head.classes].to(exact)
         sizes, classes = PROCESSOR if device.type == "cpu" else ACCELERATOR, task.head.classes
@@ -247,17 +251,41 @@ class Pass:
         of_hidden, of_weight, of_bias = self.gradients
         share, classes = self.task.head.scale / len(self.hidden_MD), self.task.head.classes
         hidden_RD = self.hidden_MD[part]
-        is_exact = hidden_RD.dtype == self.exact
-        given_RC = gradient_RC.to(hidden_RD.dtype)
-        if of_hidden is not None:
-            if is_exact:
-                torch.mm(given_RC, self.weight_CD, out=of_hidden[part])
-            else:
-                of_hidden[part] = given_RC @ self.weight_CD
-            of_hidden[part].mul_(share)
-        if of_weight is not None and is_exact:
-            of_weight[:classes].addmm_(given_RC.T, hidden_RD, alpha=share)
-        elif of_weight is not None:
-            of_weight[:classes].add_(given_RC.T @ hidden_RD, alpha=share)
         if of_bias is not None:
             of_bias[:classes].add_(gradient_RC.sum(0), alpha=share)
+        if hidden_RD.dtype == self.exact:
+            if of_hidden is not None:
+                torch.mm(gradient_RC, self.weight_CD, out=of_hidden[part]).mul_(share)
+            if of_weight is not None:
+                of_weight[:classes].addmm_(gradient_RC.T, hidden_RD, alpha=share)
+            return
+        if of_hidden is not None:
+            given_RC, by_R1 = self._fitted(gradient_RC, -1, self.weight_CD)
+            of_hidden[part] = given_RC @ self.weight_CD
+            of_hidden[part].mul_(share if by_R1 is None else share / by_R1)
+        if of_weight is not None:
+            given_RC, by_1C = self._fitted(gradient_RC, 0, hidden_RD)
+            product_CD = given_RC.T @ hidden_RD
+            if by_1C is None:
+                of_weight[:classes].add_(product_CD, alpha=share)
+            else:
+                of_weight[:classes].addcmul_(product_CD, share / by_1C.T)
+
+    def _fitted(
+        self, gradient_RC: Tensor, over: int, other: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """The gradient in the dtype of products, and by what it was multiplied to fit float16.
+
+        It is summed over `over` times numbers of `other`. No partial sum is above Σ |gradient| ·
+        max |other|: each row, or column, is multiplied so that this is near float16's largest
+        number. So no sum overflows, and what is lost is below about 1e-12 of that bound: a class
+        that is rare, or nearly learned, keeps its gradient.
+        """
+        if not self.is_narrow:
+            return gradient_RC.to(other.dtype), None
+        size = torch.linalg.vector_norm(gradient_RC, 1, over, keepdim=True)
+        size.clamp_min_(torch.finfo(self.exact).tiny ** 0.5)  # so that no quotient overflows
+        # the factors themselves have to fit too, however small those of `other` are
+        largest = torch.linalg.vector_norm(other, torch.inf).to(self.exact).clamp_min(1)
+        by = HEADROOM * torch.finfo(other.dtype).max / (size * largest)
+        return (gradient_RC * by).to(other.dtype), by

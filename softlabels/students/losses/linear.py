@@ -14,7 +14,7 @@ from softlabels.features import LinearHead, check_hidden
 from softlabels.logits import Logits
 from softlabels.soft_targets import check_temperature
 from softlabels.students.losses.checks import as_logits, check_alpha, check_unlabelled
-from softlabels.students.losses.chunked import ChunkedLoss, Task
+from softlabels.students.losses.chunked import PROCESSOR, ChunkedLoss, Task
 from softlabels.students.losses.divergences import ForwardKL
 from softlabels.students.losses.hard import HardLabels
 
@@ -164,13 +164,18 @@ def _scored_labels(
 
 def _name_what_is_not_finite(task: Task, positions_M: Tensor | None) -> None:
     """Raises LogitsError for the first position whose targets are not finite, if there is one."""
-    for number, one in enumerate(task.teacher(1)):
-        values_C = task.tempered(one)[0][0]
-        bad = (~values_C.isfinite()).nonzero()
-        if len(bad):
+    size, before = max(1, PROCESSOR.teacher // task.head.classes), 0
+    for targets in task.teacher(size):
+        values_RC, _ = task.tempered(targets)
+        bad_R = (~values_RC.isfinite().all(-1)).nonzero()[:, 0]
+        if len(bad_R):
+            number = before + int(bad_R[0])
+            values_C = values_RC[bad_R[0]]
+            bad_class = int((~values_C.isfinite()).nonzero()[0, 0])
             position = number if positions_M is None else int(positions_M[number])
             raise LogitsError(
                 f"the teacher's logits of position {position} are not finite: "
-                f"{values_C[bad[0, 0]].item()} for class {int(bad[0, 0])}. Leave such "
+                f"{values_C[bad_class].item()} for class {bad_class}. Leave such "
                 f"positions out by the mask, and padding of the vocabulary by valid"
             )
+        before += len(values_RC)
