@@ -4,6 +4,7 @@ M positions, C classes. KL is in nats. What all logits are stored of is compared
 and its quantised self may differ by less than the rounding of float32.
 """
 
+import torch
 from torch import Tensor
 
 from softlabels.logits import DenseLogits, Logits
@@ -73,6 +74,23 @@ def variance_of_rounding(logits: Logits) -> Tensor | None:
 
 def kl_of_noise(logits: Logits, variance_MC: Tensor, T: float) -> Tensor:
     """The KL at T that noise of this variance in the logits makes on average, float64 [M], to the
-    second order, where KL is half the variance of z/T under q: Σ q_i (1 − q_i) σ_i² / 2T²."""
+    second order, where KL is half the variance of z/T under q: Σ q_i (1 − q_i) σ_i² / 2T².
+
+    NaN where the noise in z/T has a standard deviation above 1, weighted by q, or of several labels
+    a row that of any label: there the next orders are as large, and the sum says nothing."""
     q_MC = logits.temper(T).probs().double()
-    return (q_MC * (1 - q_MC) * variance_MC).sum(-1) / (2 * T**2)
+    noise_M = (q_MC * variance_MC).sum(-1) if logits.link == "softmax" else variance_MC.amax(-1)
+    kl_M = (q_MC * (1 - q_MC) * variance_MC).sum(-1) / (2 * T**2)
+    return kl_M.masked_fill(noise_M > T**2, torch.nan)
+
+
+def within_rounding(logits: Logits, one_M: Tensor, other_M: Tensor) -> Tensor:
+    """Whether the logits of two classes, int64 [M] each, are closer than storing rounded both, so
+    that the model may have had either above the other, bool [M]; False where not all logits are
+    stored."""
+    if not logits.is_dense:
+        return torch.zeros(len(one_M), dtype=torch.bool)
+    both_M2 = torch.stack([one_M, other_M], dim=-1)
+    z_M2 = logits.dense().double().gather(-1, both_M2)
+    r_M2 = logits.rounding().gather(-1, both_M2)
+    return (z_M2[:, 0] - z_M2[:, 1]).abs() <= r_M2.sum(-1)

@@ -22,7 +22,7 @@ from softlabels.reports.page import (
     Tile,
     charts,
 )
-from softlabels.reports.wording import SMALL
+from softlabels.reports.wording import SMALL, verdict
 from softlabels.system.humanize import counted, measured, short
 
 NAME = 40  # characters
@@ -49,10 +49,11 @@ def comparison_page(found: Comparison, inputs: ShownInputs) -> Page:
     if found.worst:
         sections.append(Section("Rows", _rows(found, inputs)))
     a, b = (short(side.name, LONG) for side in (found.reference, found.other))
+    answer = verdict(found.temperatures, found.flips, found.task == "multilabel")
     return Page(
         kind="Comparison",
-        title=f"{b} beside {a}",
-        lead=f"Is {b} still {a}? Soft targets of both over {counted(found.rows, 'row')} of "
+        title=f"{b} compared with {a}",
+        lead=f"Is {b} still {a}? {answer} Compared over {counted(found.rows, 'row')} of "
              f"{short(found.data)}, split {found.split}.",
         sections=sections,
         tiles=_tiles(found),
@@ -62,11 +63,12 @@ def comparison_page(found: Comparison, inputs: ShownInputs) -> Page:
 
 def _tiles(found: Comparison) -> list[Tile]:
     first, several = found.temperatures[0], found.task == "multilabel"
+    same = "same label decisions" if several else "same top-1 prediction"
     tiles = [
-        Tile(measured(found.agreement), "decide alike" if several else "same first class",
+        Tile(measured(found.agreement), same,
              f"share of {'the labels of ' * several}{counted(found.rows, 'row')}"),
         Tile(nats(first.kl["mean"]), f"mean KL at T = {first.T:g}", "nats"),
-        Tile(nats(first.kl["p99"]), f"99 % of the rows below, T = {first.T:g}", "nats"),
+        Tile(nats(first.kl["p99"]), f"99th percentile of KL at T = {first.T:g}", "nats"),
     ]  # fmt: skip
     measure = "map" if several else "accuracy"
     both = [side.measures.get(measure) for side in (found.reference, found.other)]
@@ -84,12 +86,10 @@ def _foot(found: Comparison) -> str:
 def _changes(found: Comparison) -> list[Block]:
     names = ("A, the reference", "B")
     facts = dict(zip(names, map(_title, (found.reference, found.other)), strict=True))
-    what = (
-        "labels decided alike" if found.task == "multilabel" else "rows with the same first class"
-    )
+    what = "same label decisions" if found.task == "multilabel" else "same top-1 prediction"
     facts[what] = f"{100 * found.agreement:.2f} %"
     if found.top5_agreement is not None:
-        facts["of the top 5 classes the same"] = f"{100 * found.top5_agreement:.2f} %"
+        facts["overlap of the top 5 classes"] = f"{100 * found.top5_agreement:.2f} %"
     both = (found.reference.measures, found.other.measures)
     rows: list[list[Any]] = [
         [title, *(None if name not in one else measured(one[name]) for one in both)]
@@ -100,8 +100,8 @@ def _changes(found: Comparison) -> list[Block]:
     first = found.temperatures[0]
     if first.is_of_storage and first.kl["max"]:
         blocks.insert(1, Remark(
-            "The mean KL is not above what rounding the stored logits made of it. Nothing here "
-            "says that the models differ.", "warning"))  # fmt: skip
+            "The mean KL is no larger than rounding in storage explains. Nothing here shows that "
+            "the models differ.", "warning"))  # fmt: skip
     head = ["measure, at T = 1", "A", "B"]
     return [*blocks, Table("Both against the labels", head, rows, (1, 2))]
 
@@ -122,10 +122,10 @@ def _distance(found: Comparison) -> list[Block]:
                   rows, range(len(head)))  # fmt: skip
     blocks: list[Block] = [
         Text(
-            "KL(A ‖ B) is what a row's soft target by B misses of that by A, in nats. Total "
-            "variation is by how much the probability of any set of classes may differ. What "
-            "storing the logits made of the KL is estimated from how far they are rounded, or "
-            "stands in the records of the codec."
+            "KL(A ‖ B) is the divergence of B's soft target from A's, in nats. Total variation is "
+            "the largest difference in probability over all sets of classes. KL of storage is the "
+            "part that storing the logits explains, as the codec recorded it or as estimated from "
+            "their rounding; a dash where it is unknown, or where T is too low for an estimate."
         )
     ]
     first = found.temperatures[0].kl
@@ -137,7 +137,7 @@ def _distance(found: Comparison) -> list[Block]:
         f"{nats(first['max'])}."
     )
     blocks.append(Chart("KL over the temperature", description, _draw_kl(found), table,
-                        "The higher T, the flatter both soft targets."))  # fmt: skip
+                        "A higher T flattens both soft targets."))  # fmt: skip
     blocks.append(_histogram(found))
     return blocks
 
@@ -201,29 +201,32 @@ def _histogram(found: Comparison) -> Chart:
         for place, (low, high) in enumerate(pairwise(edges), first)
     ]  # fmt: skip
     numbers = Table("Rows by their KL", head, rows, range(len(head)), folded=True)
-    return Chart("KL of the rows", "How many rows have which KL, on a logarithmic axis, a line for "
-                 "each temperature.", draw, numbers)  # fmt: skip
+    return Chart("KL of the rows", "Distribution of KL over rows, on a logarithmic axis, a line "
+                 "for each temperature.", draw, numbers)  # fmt: skip
 
 
 def _classes(found: Comparison) -> list[Block]:
     flips, several = found.flips, found.task == "multilabel"
     if not flips.changed:
-        what = "decide alike about every label" if several else "have the same first class"
-        return [Text(f"A and B {what} in all rows.")]
+        what = "label decisions" if several else "top-1 predictions"
+        return [Text(f"A and B make the same {what} in all rows.")]
     blocks: list[Block] = []
     if not several:
         blocks += [*_matrix(found), _pairs(found)]
-    named = {"reference": "A", "other": "B", "left": "A alone", "came": "B alone"} if several else {
-        "reference": "rows by A", "other": "rows by B", "left": "left", "came": "came"
+    named = {"reference": "A", "other": "B", "left": "A only", "came": "B only"} if several else {
+        "reference": "predicted by A", "other": "predicted by B", "left": "A only",
+        "came": "B only",
     }  # fmt: skip
     if flips.right_to_wrong is not None:
         named |= {"right_to_wrong": "became wrong", "wrong_to_right": "became right"}
     changed = sorted((one for one in flips.classes if one["left"] or one["came"]),
                      key=lambda one: -one["left"] - one["came"])  # fmt: skip
     rows = [[short(one["name"], NAME), *(one[name] for name in named)] for one in changed[:LINES]]
-    more = f", the {LINES} that changed most of {len(changed):,}" if len(changed) > LINES else ""
+    more = (
+        f": the {LINES} with the most changes, of {len(changed):,}" if len(changed) > LINES else ""
+    )
     what = "label" if several else "class"
-    caption = f"Each {what} that changed{more}"
+    caption = f"Changes by {what}{more}"
     table = Table(caption, [what, *named.values()], rows, range(1, len(named) + 1), not several)
     return [*blocks, table]
 
@@ -241,28 +244,39 @@ def _matrix(found: Comparison) -> list[Block]:
     texts = [[f"{counts[i, j]:,}" if (i, j) in counts else "" for j in chosen] for i in chosen]
     names = [short(found.flips.classes[c]["name"], NAME) for c in chosen]
     changed = sum(1 for one in found.flips.classes if one["left"] or one["came"])
-    of = f", the {len(chosen)} of {changed:,} between which most moved" if changed > MOST else ""
-    caption = f"Rows by their first class: A's in rows, B's in columns{of}"
+    of = f"; the {len(chosen)} of {changed:,} with the most changes" if changed > MOST else ""
+    caption = f"Changed top-1 predictions: A's in rows, B's in columns{of}"
     return [Heat(caption, "A ↓  B →", names, names, values, texts, diagonal=False)]
 
 
 def _pairs(found: Comparison) -> Table:
     pairs, labelled = found.flips.pairs, found.flips.right_to_wrong is not None
-    head = ["A says", "B says", "rows", *(["became wrong", "became right"] if labelled else [])]
+    head = [
+        "A predicts",
+        "B predicts",
+        "rows",
+        *(["became wrong", "became right"] if labelled else []),
+    ]
     rows = [
         [short(pair["from_name"], NAME), short(pair["to_name"], NAME), pair["rows"],
          *([pair["right_to_wrong"], pair["wrong_to_right"]] if labelled else [])]
         for pair in pairs[:LINES]
     ]  # fmt: skip
-    more = f", the {LINES} most frequent of {len(pairs):,}" if len(pairs) > LINES else ""
-    return Table(f"From which class to which{more}", head, rows, range(2, len(head)), folded=True)
+    more = f": the {LINES} most frequent of {len(pairs):,}" if len(pairs) > LINES else ""
+    return Table(
+        f"Changed top-1 predictions by pair of classes{more}",
+        head,
+        rows,
+        range(2, len(head)),
+        folded=True,
+    )
 
 
 def _of_views(found: Comparison) -> Table:
     head = ["view", "rows", "agreement", *(f"KL, T = {at.T:g}" for at in found.temperatures)]
     rows = [[str(one["view"]), one["rows"], one["agreement"], *map(nats, one["kl"])]
             for one in found.views]  # fmt: skip
-    return Table("Each view of the inputs", head, rows, range(1, len(head)))
+    return Table("By view of the inputs", head, rows, range(1, len(head)))
 
 
 def _rows(found: Comparison, inputs: ShownInputs) -> list[Block]:
@@ -278,7 +292,7 @@ def _rows(found: Comparison, inputs: ShownInputs) -> list[Block]:
         for row, shown in zip(found.worst, inputs.inputs, strict=True)
     ]
     names = (f"A, {short(found.reference.name, NAME)}", f"B, {short(found.other.name, NAME)}")
-    text = f"The {counted(len(rows), 'row')} of the largest KL at T = {first.T:g}."
+    text = f"The {counted(len(rows), 'row')} with the largest KL at T = {first.T:g}."
     titles = [f"T = {found.temperatures[place].T:g}" for place in places]
     missing = [Remark(inputs.missing)] if inputs.missing else []
     return [Text(text), *missing, PairedRows(names, titles, rows)]

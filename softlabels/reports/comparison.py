@@ -7,7 +7,7 @@ from typing import Any
 
 from softlabels.reports.contrast import PERCENTILES, At
 from softlabels.reports.flips import Flips
-from softlabels.reports.wording import of_changes, of_distances, of_labels
+from softlabels.reports.wording import of_changes, of_distances, of_labels, verdict
 from softlabels.system.humanize import aligned, counted, fact_lines, measured, short
 
 NAME = 40  # characters
@@ -65,8 +65,8 @@ class Comparison:
 
     reference, other: the two, A and B; rows: all of them, labelled: those whose label counts
     temperatures: how far apart they are at each
-    agreement: the share of the rows with the same top class, or of several labels a row of the
-        labels about which both decide alike, at a probability of a half
+    agreement: the share of the rows with the same top-1 prediction, or of several labels a row of
+        the label decisions that are the same, at a probability of a half
     top5_agreement: the share of the 5 most probable classes that is the same, the mean over rows;
         None where there are no more classes, and for several labels a row
     flips: the rows, or labels of rows, that they decide otherwise, by class
@@ -112,9 +112,10 @@ class Comparison:
         """What changed, in sentences."""
         several = self.task == "multilabel"
         return [
+            f"Is B still A? {verdict(self.temperatures, self.flips, several)}",
             *of_changes(self.flips, several),
             *of_labels(self.reference.measures, self.other.measures, self.flips, not self.views),
-            *of_distances(self.temperatures),
+            *of_distances(self.temperatures, [self.reference.codec, self.other.codec]),
         ]
 
     @property
@@ -165,7 +166,7 @@ class Comparison:
         """The pairs of classes between which most rows moved, or the labels that changed most."""
         pairs = self.flips.pairs
         if pairs:
-            heads = ["A says", "B says", "rows"]
+            heads = ["A predicts", "B predicts", "rows"]
             named = [[short(pair["from_name"], CLASS), short(pair["to_name"], CLASS),
                       f"{pair['rows']:,}"] for pair in pairs]  # fmt: skip
             entries: list[dict[str, Any]] = pairs
@@ -174,7 +175,7 @@ class Comparison:
                 (one for one in self.flips.classes if one["left"] or one["came"]),
                 key=lambda one: -one["left"] - one["came"],
             )
-            heads = ["label", "A alone", "B alone"]
+            heads = ["label", "A only", "B only"]
             named = [[short(one["name"], CLASS), f"{one['left']:,}", f"{one['came']:,}"]
                      for one in entries]  # fmt: skip
         if not entries:
@@ -202,7 +203,7 @@ class Comparison:
         if not self.worst:
             return
         labelled = any(row.label is not None for row in self.worst)
-        heads = ["worst rows", *(["label"] if labelled else []), "A says", "B says"]
+        heads = ["worst rows", *(["label"] if labelled else []), "A predicts", "B predicts"]
         table = [
             [
                 _key(row),

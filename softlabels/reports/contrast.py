@@ -4,6 +4,7 @@ N rows of all blocks, M of one, C classes. Of each row its KL at each temperatur
 so that percentiles are exact; all else is sums.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,6 +39,7 @@ class At:
     histogram: how many rows have a KL between two neighbours of `EDGES`; what is below the first or
         above the last lies in the first bin, or in the last.
     storage: about what storing both made of the mean KL by itself; None where it is unknown.
+    is_coarse: whether it is unknown since logits are rounded too coarsely for this T.
     """
 
     T: float
@@ -45,6 +47,7 @@ class At:
     total_variation: dict[str, float]
     histogram: list[int]
     storage: float | None
+    is_coarse: bool
 
     @property
     def is_of_storage(self) -> bool:
@@ -55,7 +58,7 @@ class At:
 @dataclass
 class _Sums:
     """Those of one temperature. lost: what storing made of each of both, as estimated; None where
-    it is unknown."""
+    it is unknown, NaN where it can't be estimated at this T."""
 
     kl_N: np.ndarray
     variation: float = 0.0
@@ -99,7 +102,7 @@ class Contrast:
         self.same_N[rows] = agrees(*(one.temper(1) for one in (ours, theirs))).numpy()
         if self.has_top:
             self.shared += float(shared_top(ours, theirs, TOP).sum())
-        self.flips.add(ours, theirs, labels)
+        self.flips.add(ours, theirs, labels, (reference, other))
 
     @property
     def agreement(self) -> float:
@@ -130,7 +133,7 @@ class Contrast:
             estimate / self.done if own is None and estimate is not None else own
             for own, estimate in zip(stated, sums.lost, strict=True)
         ]
-        known = [one for one in lost if one is not None]
+        known = [one for one in lost if one is not None and not math.isnan(one)]
         return At(
             T=T,
             kl={"mean": float(sums.kl_N.mean()), **dict(zip(PERCENTILES, percentiles, strict=True)),
@@ -138,6 +141,7 @@ class Contrast:
             total_variation={"mean": sums.variation / self.done, "max": sums.most_variation},
             histogram=np.histogram(sums.kl_N.clip(EDGES[0], EDGES[-1]), EDGES)[0].tolist(),
             storage=sum(known) if len(known) == len(lost) else None,
+            is_coarse=any(one is not None and math.isnan(one) for one in lost),
         )  # fmt: skip
 
     def worst(self, T: float, count: int) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from softlabels.differences import within_rounding
 from softlabels.logits import Logits
 from softlabels.measures import decided
 
@@ -20,8 +21,10 @@ UNKNOWN = -1
 
 @dataclass(frozen=True)
 class Flips:
-    """decisions: how many there are; changed: those that differ; right_to_wrong, wrong_to_right:
-    those of them that were as the label says, and that became so; None without labels.
+    """decisions: how many there are; changed: those that differ; within_rounding: those of them
+    that storing the logits may have made by itself, since in one of both dumps the logits that
+    decide are closer than their rounding; right_to_wrong, wrong_to_right: those that were as the
+    label says, and that became so; None without labels.
 
     classes: of each class its number and name, how many rows the reference gives it and the other
         model, how many of them left it and came to it, and of the rows with this label how many
@@ -32,6 +35,7 @@ class Flips:
 
     decisions: int
     changed: int
+    within_rounding: int
     right_to_wrong: int | None
     wrong_to_right: int | None
     classes: list[dict[str, Any]]
@@ -50,9 +54,13 @@ class TopFlips:
         self.rows = self.labelled = 0
         self.given = np.zeros((2, classes), np.int64)  # by the reference, by the other model
         self.flipped: list[np.ndarray] = [np.empty((3, 0), np.int64)]
+        self.within_rounding = 0
 
-    def add(self, reference: Logits, other: Logits, labels: Tensor) -> None:
-        """labels: int64 [M], −1 for none."""
+    def add(
+        self, reference: Logits, other: Logits, labels: Tensor, stored: Sequence[Logits]
+    ) -> None:
+        """labels: int64 [M], −1 for none. stored: both as their codecs have them, which know how
+        far they are rounded."""
         top_2M = np.stack([decided(one.temper(1)).numpy() for one in (reference, other)])
         for given_C, top_M in zip(self.given, top_2M, strict=True):
             given_C += np.bincount(top_M, minlength=self.classes)
@@ -61,6 +69,11 @@ class TopFlips:
         self.labelled += int((labels_M >= 0).sum())
         flips_M = top_2M[0] != top_2M[1]
         self.flipped.append(np.concatenate([top_2M, labels_M[None]])[:, flips_M])
+        if flips_M.any():
+            flipped = torch.from_numpy(np.flatnonzero(flips_M))
+            tops = [torch.from_numpy(top_M[flips_M]) for top_M in top_2M]
+            first, second = (within_rounding(one.select(flipped), *tops) for one in stored)
+            self.within_rounding += int((first | second).sum())
 
     def found(self, names: Sequence[str]) -> Flips:
         before, after, label = np.concatenate(self.flipped, axis=1)
@@ -80,6 +93,7 @@ class TopFlips:
         return Flips(
             decisions=self.rows,
             changed=len(before),
+            within_rounding=self.within_rounding,
             right_to_wrong=int(wrong.sum()) if is_known else None,
             wrong_to_right=int(right.sum()) if is_known else None,
             classes=classes,
@@ -115,9 +129,12 @@ class LabelFlips:
         counts = torch.zeros(classes, dtype=torch.int64)
         self.given = [counts, counts]
         self.lost = self.gained = self.right_to_wrong = self.wrong_to_right = counts
+        self.within_rounding = 0
 
-    def add(self, reference: Logits, other: Logits, labels: Tensor) -> None:
-        """labels: 0 and 1, [M, C], −1 where they are unknown."""
+    def add(
+        self, reference: Logits, other: Logits, labels: Tensor, stored: Sequence[Logits]
+    ) -> None:
+        """labels: 0 and 1, [M, C], −1 where they are unknown. stored: as those of `TopFlips`."""
         first_MC, second_MC = (decided(one.temper(1)) for one in (reference, other))
         flips_MC = first_MC != second_MC
         was_right_MC = (labels >= 0) & (first_MC == (labels > 0))
@@ -129,6 +146,11 @@ class LabelFlips:
         self.gained = self.gained + (flips_MC & second_MC).sum(0)
         self.right_to_wrong = self.right_to_wrong + (flips_MC & was_right_MC).sum(0)
         self.wrong_to_right = self.wrong_to_right + (flips_MC & is_right_MC).sum(0)
+        may_be_storage_MC = torch.zeros_like(flips_MC)
+        for logits in stored:
+            if logits.is_dense:  # a label is decided by the sign of its logit
+                may_be_storage_MC |= logits.dense().double().abs() <= logits.rounding()
+        self.within_rounding += int((flips_MC & may_be_storage_MC).sum())
 
     def found(self, names: Sequence[str]) -> Flips:
         is_known = self.labelled > 0
@@ -144,6 +166,7 @@ class LabelFlips:
         return Flips(
             decisions=self.rows * len(names),
             changed=int(self.lost.sum() + self.gained.sum()),
+            within_rounding=self.within_rounding,
             right_to_wrong=int(self.right_to_wrong.sum()) if is_known else None,
             wrong_to_right=int(self.wrong_to_right.sum()) if is_known else None,
             classes=classes,
