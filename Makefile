@@ -4,9 +4,11 @@
 # make test-slow   the long harms: kills at random moments, ranks, Ray, servers that hang
 # make check   lint and types, as CI runs them
 # make bench   the ratios of benchmarks/RESULTS.md beside other formats, half an hour; tables, and JSON in data/
+# make paper DATA=FOLDER   the paper's experiments on MNIST, hours; goes on where it was stopped; benchmarks/hinton2015.md
 PYTHON ?= python3
 VENV   ?= .venv
 VISION_VENV ?= .venv-vision
+JOBS   ?= 2
 PYTEST_ARGS ?= -n 2 --dist worksteal
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
@@ -15,7 +17,7 @@ BENCH_STAMP := $(VENV)/.bench-installed
 VISION_BIN   := $(VISION_VENV)/bin
 VISION_STAMP := $(VISION_VENV)/.installed
 
-.PHONY: demo test test-vision test-slow check bench clean
+.PHONY: demo test test-vision test-slow check bench paper clean
 
 demo: $(STAMP)
 	$(BIN)/softlabels demo
@@ -38,6 +40,10 @@ bench: $(BENCH_STAMP)
 	$(BIN)/python -m benchmarks.ratios --json data/bench-ratios.json
 	$(BIN)/python -m benchmarks.dumping --json data/bench-dumping.json
 	PYTHONPATH=$(RIVALS) $(BIN)/python -m benchmarks.loading --json data/bench-loading.json
+
+paper: $(STAMP)
+	@test -n "$(DATA)" || { echo "say where MNIST is: make paper DATA=FOLDER, which holds train.parquet and test.parquet"; exit 2; }
+	$(BIN)/python -m benchmarks.hinton2015 --data "$(DATA)" --jobs $(JOBS)
 
 $(STAMP): constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "softlabels needs Python 3.11 or newer; try make PYTHON=python3.12")'

@@ -104,7 +104,7 @@ def plan(terminal: Terminal, options: PlanOptions) -> None:
     Examples:
 
     - `softlabels plan --teacher t.pt`
-    - `softlabels plan --config configs/mnist/dump.yaml`
+    - `softlabels plan --config configs/hinton2015/dump.yaml`
     """
     estimate = terminal.run(softlabels.plan, options)
     lines = fact_lines(estimate.facts)

@@ -1,0 +1,1 @@
+"""The experiments of Hinton, Vinyals, Dean 2015 on MNIST."""
