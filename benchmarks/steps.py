@@ -20,6 +20,8 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 
 @dataclass(frozen=True)
 class Step:
@@ -100,8 +102,11 @@ class Steps:
                     order.done(name)
 
     def _once(self, step: Step, jobs: int, stopped: threading.Event) -> None:
-        if stopped.is_set() or self.record(step.name) is not None:
-            return
+        with FileLock(self._path(step.name).with_suffix(".lock")):  # another run may be at it
+            if not stopped.is_set() and self.record(step.name) is None:
+                self._do(step, jobs, stopped)
+
+    def _do(self, step: Step, jobs: int, stopped: threading.Event) -> None:
         print(f"{time.strftime('%H:%M:%S')} {step.command if step.work is None else step.name}",
               flush=True)  # fmt: skip
         started = time.monotonic()

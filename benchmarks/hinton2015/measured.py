@@ -72,9 +72,10 @@ def _answers(checkpoint: Path, data: Path) -> tuple[np.ndarray, np.ndarray]:
     with tempfile.TemporaryDirectory() as place:
         out = str(Path(place) / "answers")
         softlabels.dump(teacher=str(checkpoint), data=str(data), out=out)
-        batches = list(softlabels.load(out, inputs=False).batches(4096))
-    logits = np.concatenate([batch["logits"].float().numpy() for batch in batches])
-    return logits, np.concatenate([batch["label"].numpy() for batch in batches])
+        batches = softlabels.load(out, inputs=False).batches(4096)
+        answers = [(batch["logits"].float().numpy(), batch["label"].numpy()) for batch in batches]
+    logits, labels = (np.concatenate(each) for each in zip(*answers, strict=True))
+    return logits, labels
 
 
 def _wrong(
