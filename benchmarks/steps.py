@@ -8,6 +8,7 @@ of the steps it needs. A step whose fingerprint has changed, and all that need i
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -36,6 +37,12 @@ class Step:
     @property
     def command(self) -> str:
         return " ".join(("softlabels", *self.arguments))
+
+    @property
+    def out(self) -> Path | None:
+        """The file or folder that it writes."""
+        words = self.arguments
+        return Path(words[words.index("--out") + 1]) if "--out" in words else None
 
     @property
     def config(self) -> str:
@@ -109,6 +116,8 @@ class Steps:
     def _do(self, step: Step, jobs: int, stopped: threading.Event) -> None:
         print(f"{time.strftime('%H:%M:%S')} {step.command if step.work is None else step.name}",
               flush=True)  # fmt: skip
+        if self._path(step.name).exists() and step.out is not None:
+            _remove(step.out)  # made otherwise: --resume would refuse to go on with it
         started = time.monotonic()
         try:
             result = step.work() if step.work is not None else self._command(step, jobs)
@@ -140,3 +149,12 @@ class Steps:
             raise SystemExit(f"{step.command}\n{ended.stderr[-2000:]}")
         result: dict[str, Any] = json.loads(ended.stdout)
         return result
+
+
+def _remove(out: Path) -> None:
+    """What a command has written there, with the files beside it that begin with its name."""
+    if out.is_dir():
+        shutil.rmtree(out)
+    for path in out.parent.glob(f"{out.name}*"):
+        if path == out or path.name.startswith(f"{out.name}."):
+            path.unlink()

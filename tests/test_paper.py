@@ -68,6 +68,19 @@ def test_a_run_that_failed_goes_on(tmp_path):
     assert kitchen.done == {"eat": 1, "cook": 1, "buy": 1, "lay": 1}
 
 
+def test_what_was_made_otherwise_is_removed_first(tmp_path):
+    out = tmp_path / "s.pt"
+
+    def make() -> dict:
+        with out.open("x"):
+            return {}
+
+    for rate in "12":
+        (tmp_path / "s.pt.state").touch()
+        Steps([Step("train", ("--lr", rate, "--out", f"{out}"), work=make)], tmp_path).run(1)
+        assert (tmp_path / "s.pt.state").exists() == (rate == "1")
+
+
 def test_only_some_steps_and_what_they_need(tmp_path):
     kitchen = Kitchen(tmp_path)
     kitchen.steps().run(1, ["coo"])

@@ -61,7 +61,7 @@ def errors_of_all(sweep: Path, test: Path) -> dict[str, Any]:
     rows = pq.read_table(sweep / "results.parquet").to_pylist()
     found = []
     for row in rows:
-        result = softlabels.evaluate(checkpoint=str(sweep / row["checkpoint"]), data=str(test))
+        result = softlabels.evaluate(checkpoint=row["checkpoint"], data=str(test))
         kept = {name: row[name] for name in ("T", "alpha", "seed", "held_out_errors")}
         found.append(kept | {"errors": result["errors"]})
     return {"students": found}
