@@ -23,12 +23,12 @@ from softlabels.system.progress import SILENT, Progress
 
 AUTO = "auto"
 TRIED = (1.0, 2.0, 4.0, 8.0, 16.0)
-PART, LEAST = 4, 3  # of all epochs one in 4, and 3 at least
-# weights of a student that is tried for all epochs: 15 such in a stack take some three times as
-# long as one alone (benchmarks/sweep.py). It is worth it, since short trainings lean to low T: of
-# students 30-30 of MNIST T = 1 is best after 6 and 12 epochs, and T = 3 after 25
-SMALL = 100_000
-SEEDS = 3  # of students that are cheap together; of others one
+# Trainings that are too short lean to low T: of students 30-30 of MNIST T = 1 is best after 6 and 12
+# epochs and T = 3 after 25; of 300-300 T = 1 after 3 and T = 8 after 7 and 15. So a student is tried
+# for all epochs, or a half of them where that is dear.
+PART, LEAST = 2, 3  # of all epochs one in 2, and 3 at least
+SMALL = 100_000  # weights: 15 such in a stack take some three times as long as one alone
+SEEDS, FEWER = 3, 2  # of small students, and of others that are cheap together; of the rest one
 
 
 def candidates(loss: str, alpha: float, holdout: float) -> list[Distillation]:
@@ -62,10 +62,11 @@ def with_best(
             f"--T is {AUTO}, for which students are built anew, and {job.model.title} is one model "
             f"that is trained itself; give a number"
         )
-    epochs = job.recipe.epochs
+    epochs, count = job.recipe.epochs, SEEDS
     if not (is_cheap(job) and _weights(job) <= SMALL):
         epochs = min(epochs, max(LEAST, epochs // PART))
-    seeds = range(job.recipe.seed, job.recipe.seed + (SEEDS if is_cheap(job) else 1))
+        count = FEWER if is_cheap(job) else 1
+    seeds = range(job.recipe.seed, job.recipe.seed + count)
     recipes = [replace(job.recipe, epochs=epochs, seed=seed) for seed in seeds]
     progress.say(
         f"tries T = {', '.join(f'{one.T:g}' for one in learned)} for {counted(epochs, 'epoch')} "
