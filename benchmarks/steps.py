@@ -1,8 +1,10 @@
 """A graph of steps that is run once: what is done is not done again.
 
 A step is `softlabels` with arguments, or a function. Its record, FOLDER/steps/NAME.json, holds what
-it printed or returned, and its fingerprint: of the arguments, of the file that `--config` names and
-of the steps it needs. A step whose fingerprint has changed, and all that need it, are run again.
+it printed or returned, and its fingerprint: of the arguments, of the files that it reads, of that
+which `--config` names and of the steps it needs. A step whose fingerprint has changed, and all that
+need it, are run again, and what they had written is removed. The code is not in it: to run a step
+again with other code, remove its record.
 """
 
 import hashlib
@@ -21,13 +23,17 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock
 
 
 @dataclass(frozen=True)
 class Step:
-    """arguments: of `softlabels`, or `work` and what it is to be told apart by. It runs after
-    the steps of `needs`."""
+    """arguments: of `softlabels`, or, where `work` is given, what tells it from other work. Those
+    that name files outside the folder of all steps are read.
+
+    needs: the steps before it
+    """
 
     name: str
     arguments: tuple[str, ...]
@@ -58,6 +64,7 @@ class Steps:
 
     def __init__(self, steps: Iterable[Step], folder: Path) -> None:
         self.by_name = {step.name: step for step in steps}
+        self.folder, self._hashes = folder, dict[str, str]()
         self.records = folder / "steps"
         self.records.mkdir(parents=True, exist_ok=True)
 
@@ -66,9 +73,20 @@ class Steps:
         found: dict[str, str] = {}
         for name in TopologicalSorter(self._needs).static_order():
             step = self.by_name[name]
-            parts = [step.arguments, step.config, [found[need] for need in step.needs]]
+            files = [self._hash(argument) for argument in step.arguments]
+            parts = [step.arguments, files, step.config, [found[need] for need in step.needs]]
             found[name] = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
         return found
+
+    def _hash(self, argument: str) -> str | None:
+        """Of a file that no step writes: one of another folder. None where it is none."""
+        path = Path(argument)
+        is_made = path.absolute().is_relative_to(self.folder.absolute())
+        if is_made or not path.is_file():
+            return None
+        if argument not in self._hashes:
+            self._hashes[argument] = hashlib.sha256(path.read_bytes()).hexdigest()
+        return self._hashes[argument]
 
     @property
     def _needs(self) -> dict[str, tuple[str, ...]]:
@@ -85,7 +103,8 @@ class Steps:
         return {name: step.needs for name, step in self.by_name.items() if name in found}
 
     def record(self, name: str) -> dict[str, Any] | None:
-        """{fingerprint, seconds, result} of a step that is done; None of one that is not."""
+        """What is known of a step that is done; None of one that is not. seconds: since its last
+        start, of `starts`; on: which machine; result: what it printed or returned."""
         try:
             found = json.loads(self._path(name).read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -116,8 +135,7 @@ class Steps:
     def _do(self, step: Step, jobs: int, stopped: threading.Event) -> None:
         print(f"{time.strftime('%H:%M:%S')} {step.command if step.work is None else step.name}",
               flush=True)  # fmt: skip
-        if self._path(step.name).exists() and step.out is not None:
-            _remove(step.out)  # made otherwise: --resume would refuse to go on with it
+        starts = self._begin(step)
         started = time.monotonic()
         try:
             result = step.work() if step.work is not None else self._command(step, jobs)
@@ -126,13 +144,23 @@ class Steps:
             raise
         record = {
             "fingerprint": self.fingerprints[step.name], "command": step.command,
-            "seconds": time.monotonic() - started, "date": time.strftime("%Y-%m-%d"),
-            "load": os.getloadavg()[0], "result": result,
+            "seconds": time.monotonic() - started, "starts": starts,
+            "date": time.strftime("%Y-%m-%d"), "load": os.getloadavg()[0], "on": machine(),
+            "result": result,
         }  # fmt: skip
-        path = self._path(step.name)
-        written = path.with_suffix(".part")
-        written.write_text(json.dumps(record, indent=1), encoding="utf-8")
-        written.rename(path)
+        _write(self._path(step.name), record)
+
+    def _begin(self, step: Step) -> int:
+        """How often it has been started as it is; what was made otherwise is removed."""
+        note = self._path(step.name).with_suffix(".begun")
+        fingerprint, starts = self.fingerprints[step.name], 1
+        begun = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
+        if begun.get("fingerprint") == fingerprint:
+            starts = begun["starts"] + 1
+        elif step.out is not None:
+            _remove(step.out)  # --resume would refuse to go on with it
+        _write(note, {"fingerprint": fingerprint, "starts": starts})
+        return starts
 
     def _path(self, name: str) -> Path:
         return self.records / f"{name.replace('/', '-')}.json"
@@ -158,3 +186,15 @@ def _remove(out: Path) -> None:
     for path in out.parent.glob(f"{out.name}*"):
         if path == out or path.name.startswith(f"{out.name}."):
             path.unlink()
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    written = path.with_suffix(f"{path.suffix}.part")
+    written.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    written.rename(path)
+
+
+def machine() -> str:
+    """What steps are run on here, in words."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return f"{os.cpu_count()} CPU cores, {device}, torch {torch.__version__}"

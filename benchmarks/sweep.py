@@ -1,13 +1,12 @@
 """24 students in a sweep, over the same students one after another by `train`.
 
     python -m benchmarks.sweep [--student mlp:30x30] [--rows 0] [--shape 784] [--epochs 20]
-                               [--batch-size 256] [--repeats 3] [--threads 2]
+                               [--batch-size 256] [--repeats 3] [--threads 2] [--dump DIR] [--cold]
 
-The students learn from the digits, at three temperatures and from hard labels, or with --rows from
-so many made rows of 784 numbers, or of pictures such as --shape 1 28 28, without labels, at four;
-with six seeds each. Both ways are whole:
-`train` opens the dump 24 times and the sweep once, checkpoints are written, and the sweep also
-writes its tables. They run in turns after one warm-up of each, in one process. A ratio is the
+The students learn from the digits or from --dump, at three temperatures and from hard labels, or
+with --rows from so many made rows of 784 numbers, or of pictures such as --shape 1 28 28, without
+labels, at four; with six seeds each. Both ways are whole: `train` opens the dump 24 times and the
+sweep once, checkpoints are written, and the sweep also writes its tables. They run in turns after one warm-up of each, in one process. A ratio is the
 median of the pairs' ratios, by the clock and by CPU time, with the smallest and the largest beside
 it. It also says by how much the weights differ at most, and in how many students by more than 1e-5.
 Nothing here is a test.
@@ -46,6 +45,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--dump", help="learn from this dump, which has labels")
+    parser.add_argument("--cold", action="store_true", help="without a warm-up")
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -57,7 +58,7 @@ def main() -> None:
 
 def measure(place: Path, given: argparse.Namespace) -> None:
     words = {
-        "dump": make_dump(place, given.rows, given.shape), "student": given.student,
+        "dump": given.dump or make_dump(place, given.rows, given.shape), "student": given.student,
         "epochs": given.epochs, "batch_size": given.batch_size, "device": "cpu",
         "alpha": 1.0 if given.rows else 0.9,
     }  # fmt: skip
@@ -68,7 +69,7 @@ def measure(place: Path, given: argparse.Namespace) -> None:
         "alone": lambda: alone(place, words, students),
     }
     pairs = []
-    for repeat in range(given.repeats + 1):
+    for repeat in range(given.cold, given.repeats + 1):
         times = {name: timed(run) for name, run in runs.items()}
         if repeat:  # the first one warms up
             pairs.append(times)

@@ -68,17 +68,40 @@ def test_a_run_that_failed_goes_on(tmp_path):
     assert kitchen.done == {"eat": 1, "cook": 1, "buy": 1, "lay": 1}
 
 
-def test_what_was_made_otherwise_is_removed_first(tmp_path):
-    out = tmp_path / "s.pt"
+def test_a_step_that_was_stopped_goes_on_and_one_made_otherwise_begins_anew(tmp_path):
+    """It finds what it has written, unless it was made otherwise."""
+    state, is_stopped, found = tmp_path / "s.pt.state", True, []
 
     def make() -> dict:
-        with out.open("x"):
-            return {}
+        found.append(state.exists())
+        state.touch()
+        if is_stopped:
+            raise KeyboardInterrupt
+        return {}
 
-    for rate in "12":
-        (tmp_path / "s.pt.state").touch()
-        Steps([Step("train", ("--lr", rate, "--out", f"{out}"), work=make)], tmp_path).run(1)
-        assert (tmp_path / "s.pt.state").exists() == (rate == "1")
+    def run(rate: str) -> Steps:
+        arguments = ("--lr", rate, "--out", f"{tmp_path / 's.pt'}")
+        steps = Steps([Step("train", arguments, work=make)], tmp_path)
+        steps.run(1)
+        return steps
+
+    for rate in "1122":
+        with pytest.raises(KeyboardInterrupt):
+            run(rate)
+    assert found == [False, True, False, True]
+    is_stopped = False
+    assert run("2").record("train")["starts"] == 3
+    assert run("1").record("train")["starts"] == 1
+    assert found[4:] == [True, False]
+
+
+def test_other_data_under_the_same_name_are_seen(tmp_path):
+    data, count = tmp_path / "train.parquet", Counter()
+    for content in "aab":
+        data.write_text(content)
+        step = Step("fit", ("--data", f"{data}"), work=lambda: count.update("x") or {})
+        Steps([step], tmp_path / "out").run(1)
+    assert count["x"] == 2
 
 
 def test_only_some_steps_and_what_they_need(tmp_path):
@@ -94,7 +117,7 @@ def test_a_page_of_nothing_says_so(tmp_path):
     assert "| student 800-800, hard labels | 146 | not run |" in page
 
 
-def test_the_page_in_the_repository_is_what_the_template_says():
+def test_the_page_in_the_repository_is_whole():
     page = (ROOT / "benchmarks/hinton2015.md").read_text(encoding="utf-8")
     assert "not run" not in page
     for picture in re.findall(r"\]\((hinton2015[^)]*\.png)\)", page):
@@ -123,13 +146,13 @@ def test_all_experiments_of_a_small_data_set(tmp_path, monkeypatch):
         if not isinstance(options.get("T"), list):
             less.pop("T", None)
         (CONFIGS / recipe.name).write_text(yaml.safe_dump(options | less), encoding="utf-8")
-    experiments = Experiments(tmp_path, tmp_path / "out", members=2, seeds=2, views=2)
+    experiments = Experiments(tmp_path, tmp_path / "out", members=2, seeds=1, views=2)
     steps = Steps(experiments.steps(), tmp_path / "out")
     steps.run(2)
     page = Page(experiments, steps).render()
     assert "not run" not in page
-    hard = [steps.record(f"hard-{seed}.test")["result"]["errors"] for seed in (0, 1)]
-    soft = [steps.record(f"distilled-{seed}.test")["result"]["errors"] for seed in (0, 1)]
-    assert f"({hard[0] - soft[0]:+d}, {hard[1] - soft[1]:+d})" in page
+    hard, soft = (steps.record(f"{name}-0.test")["result"]["errors"]
+                  for name in ("hard", "distilled"))  # fmt: skip
+    assert f"| hard labels, distilled at T = 20 | {hard - soft:+d} |" in page
     moved = steps.record("no3-0.bias")["result"]
     assert moved["test"]["errors"] <= moved["plain"]["errors"]

@@ -62,10 +62,17 @@ class Experiments:
                 dump = f"{part}/teacher-{seed}"
                 yield self.dump(dump, f"teacher-{seed}", data=source, needs=("parts",))
                 yield from self.distil(student, "distilled", dump, seed)
-                yield self.measure(
-                    f"{student}.bias", measured.moved_biases, self.out / f"{student}.pt",
-                    self.out / f"{HELD}.parquet", self.test, classes, needs=(student,),
-                )  # fmt: skip
+                yield self.moved(student, classes)
+        for seed in self.seeds:
+            student = f"only78-long-{seed}"
+            yield from self.distil(student, "only78-long", f"only78/teacher-{seed}", seed)
+            yield self.moved(student, BIASED["only78"])
+
+    def moved(self, student: str, classes: list[int]) -> Step:
+        return self.measure(
+            f"{student}.bias", measured.moved_biases, self.out / f"{student}.pt",
+            self.out / f"{HELD}.parquet", self.test, classes, needs=(student,),
+        )  # fmt: skip
 
     def ensemble(self) -> Iterator[Step]:
         """Many teachers into one student, beside a student of each of the first."""

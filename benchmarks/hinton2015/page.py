@@ -1,6 +1,5 @@
 """The page: the paper's numbers beside ours, of what has been run."""
 
-import os
 import shutil
 import statistics
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import torch
 
 from benchmarks.hinton2015.experiments import CURVES, Experiments
 from benchmarks.steps import Steps
@@ -94,11 +92,11 @@ class Page:
         days = " to ".join(dict.fromkeys((dates[0], dates[-1])))
         loads = [record["load"] for record in records]
         hours = sum(record["seconds"] for record in records) / 3600
-        device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+        machines = "; ".join(sorted({record["on"] for record in records}))
         return (
-            f"{days}; {os.cpu_count()} CPU cores, {device}, torch {torch.__version__}; load "
-            f"{min(loads):.0f} to {max(loads):.0f}.\n{len(records)} of {len(self.steps.by_name)} "
-            f"steps, {hours:.1f} hours in all. A time is the median of its row's trainings."
+            f"{days}; {machines}; load {min(loads):.0f} to {max(loads):.0f}.\n{len(records)} of "
+            f"{len(self.steps.by_name)} steps, {hours:.1f} hours in all. A time is the median of "
+            f"those trainings of its row that were not stopped on the way."
         )
 
     def errors(self, name: str, seeds: int | None = None) -> str:
@@ -107,7 +105,8 @@ class Page:
 
     def time(self, name: str, seeds: int | str | None = None) -> str:
         records = self._records([name]) if seeds == "" else self._by_seed(name, "", seeds)
-        return f"{statistics.median(one['seconds'] for one in records):.0f} s" if records else ""
+        seconds = [one["seconds"] for one in records if one["starts"] == 1]
+        return f"{statistics.median(seconds):.0f} s" if seconds else ""
 
     def pairs(self, one: str, other: str) -> str:
         """By how much fewer errors the other makes, by seed."""

@@ -23,9 +23,9 @@ from softlabels.system.progress import SILENT, Progress
 
 AUTO = "auto"
 TRIED = (1.0, 2.0, 4.0, 8.0, 16.0)
-# Trainings that are too short lean to low T: of students 30-30 of MNIST T = 1 is best after 6 and 12
-# epochs and T = 3 after 25; of 300-300 T = 1 after 3 and T = 8 after 7 and 15. So a student is tried
-# for all epochs, or a half of them where that is dear.
+# Trainings that are too short lean to low T: of students 30-30 of MNIST T = 1 is best after 6 and
+# 12 epochs and T = 3 after 25; of 300-300 T = 1 after 3 and T = 8 after 7 and 15. So a student is
+# tried for all epochs, or a half of them where that is dear.
 PART, LEAST = 2, 3  # of all epochs one in 2, and 3 at least
 SMALL = 100_000  # weights: 15 such in a stack take some three times as long as one alone
 SEEDS, FEWER = 3, 2  # of small students, and of others that are cheap together; of the rest one
