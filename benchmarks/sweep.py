@@ -6,10 +6,10 @@
 The students learn from the digits or from --dump, at three temperatures and from hard labels, or
 with --rows from so many made rows of 784 numbers, or of pictures such as --shape 1 28 28, without
 labels, at four; with six seeds each. Both ways are whole: `train` opens the dump 24 times and the
-sweep once, checkpoints are written, and the sweep also writes its tables. They run in turns after one warm-up of each, in one process. A ratio is the
-median of the pairs' ratios, by the clock and by CPU time, with the smallest and the largest beside
-it. It also says by how much the weights differ at most, and in how many students by more than 1e-5.
-Nothing here is a test.
+sweep once, checkpoints are written, and the sweep also writes its tables. They run in turns after
+one warm-up of each, in one process. A ratio is the median of the pairs' ratios, by the clock and by
+CPU time, with the smallest and the largest beside it. It also says by how much the weights differ
+at most, and in how many students by more than 1e-5. Nothing here is a test.
 
 A student's arithmetic bounds the gain: it is the same either way. What is saved is everything
 around it, for each of 24: opening, checks, gathering rows, and the start of each small kernel.
