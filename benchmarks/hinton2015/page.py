@@ -71,6 +71,7 @@ class Page:
         template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
         doors = (
             self.where,
+            self.mean,
             self.errors,
             self.time,
             self.biased,
@@ -102,6 +103,11 @@ class Page:
     def errors(self, name: str, seeds: int | None = None) -> str:
         """Test errors over seeds."""
         return _listed(self._each(name, _errors, ".test", seeds))
+
+    def mean(self, name: str) -> str:
+        """Of test errors, over seeds."""
+        found = self._each(name, _errors, ".test", None)
+        return f"{statistics.fmean(found):.1f}" if found else MISSING
 
     def time(self, name: str, seeds: int | str | None = None) -> str:
         records = self._records([name]) if seeds == "" else self._by_seed(name, "", seeds)
