@@ -1,4 +1,4 @@
-"""Classes that soft targets hold for alike, side by side: a tree of them, and its branches that fit
+"""Classes whose soft targets are similar, side by side: a tree of them, and its branches that fit
 a page. C classes."""
 
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ class Families:
     """A tree over the classes that have rows, by average linkage (UPGMA).
 
     The distance of two classes is Hellinger's, √(1 − Σ √(p q)), of their mean soft targets at
-    T = 4: from 0, held for the same, to 1, never for anything in common.
+    T = 4: from 0, the same, to 1, nothing in common.
 
     classes: their numbers, int64 [K].
     tree: as scipy's `linkage` gives it, float64 [K − 1, 4]; empty for fewer than two classes.
-    between: of all C classes, how probable one is held for the other at T = 4, float64 [C, C].
+    between: of all C classes, how probable one is for rows of the other at T = 4, float64 [C, C].
     """
 
     classes: np.ndarray
@@ -53,14 +53,14 @@ class Families:
 
     @cached_property
     def order(self) -> list[int]:
-        """All classes with rows, alike ones side by side."""
+        """All classes with rows, similar ones side by side."""
         return self._leaves(len(self.tree) + len(self.classes) - 1) if len(self.tree) else list(
             map(int, self.classes)
         )  # fmt: skip
 
     def branches(self, largest: int = LARGEST) -> list[list[int]]:
-        """The largest branches of the tree with 2 to `largest` classes whose two halves are held
-        for each other too; first the one within which a class is most probably held for another."""
+        """The largest branches of the tree with 2 to `largest` classes whose two halves are
+        confused with each other too; first the one within which classes are confused the most."""
         if not len(self.tree):
             return []
         found, waiting = [], [len(self.tree) + len(self.classes) - 1]
@@ -77,7 +77,7 @@ class Families:
         return sorted(found, key=lambda family: -self.within(family))
 
     def within(self, family: list[int]) -> float:
-        """How probable a class of the family is held for another one of it at T = 4, on average."""
+        """How probable the other classes of the family are for rows of one, at T = 4, on average."""
         return float(self.between[np.ix_(family, family)].sum() / len(family))
 
     def _across(self, one: list[int], other: list[int]) -> float:

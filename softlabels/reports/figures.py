@@ -30,8 +30,8 @@ def pictures_of(survey: Survey, names: Sequence[str]) -> dict[str, tuple[str, by
     }
     if survey.confusions is not None and survey.confusions.pairs(1):
         words = (
-            f"Which classes are {survey.confusions.held} by the soft targets: all as a matrix, "
-            f"alike ones side by side, and the first pairs, which are also in a table below"
+            "Which classes the soft targets confuse: all as a matrix, similar classes side by "
+            "side, and the most confused pairs, which are also in a table below"
         )
         pictures[CLASSES_PICTURE] = words, draw_classes(survey.confusions, names)
     return pictures
@@ -73,7 +73,7 @@ def _draw_survey(figure: Any, survey: Survey) -> None:
 
 
 def draw_classes(confusions: Confusions, names: Sequence[str]) -> bytes:
-    """The mean soft target of each class, alike classes side by side, and the pairs that are most
+    """The mean soft target of each class, similar classes side by side, and the pairs that are most
     confused. Places are fixed, so it is as readable for 1,000 classes as for ten.
 
     names: of all classes. Raises MissingExtra without matplotlib and scipy.
@@ -102,7 +102,7 @@ def _draw_classes(
     left.tick_params(length=0)
     left.spines[:].set_color(GREY)
     title = f"Mean soft target of each {confusions.by}, T = {SOFT:g}"
-    across = f"{len(order):,} classes, alike ones side by side; darkest {most:.1%}"
+    across = f"{len(order):,} classes, similar ones side by side; darkest {most:.1%}"
     left.set_title(f"{title}\n{across}", fontsize=9, loc="left")
     right = figure.add_axes((0.54, 0.04, 0.44, 0.85))
     pairs = confusions.pairs(PAIRS)
@@ -114,7 +114,7 @@ def _draw_classes(
         right.text(0, place - 0.26, text, fontsize=8.5, va="bottom", color=INK, clip_on=True)
     right.set(xlim=(0, 1), ylim=(PAIRS - 0.7, -0.8), xticks=[], yticks=[])
     right.spines[:].set_visible(False)
-    right.set_title(f"{confusions.held.capitalize()}, T = {AT_ONE:g}", fontsize=9, loc="left")
+    right.set_title(f"Most confused pairs, T = {AT_ONE:g}", fontsize=9, loc="left")
 
 
 def _drawable(name: str, number: int, most: int) -> str:

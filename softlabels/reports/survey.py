@@ -26,7 +26,7 @@ PAIRS = 10  # of classes, on a card
 class Survey:
     """calibration: of the labelled rows, or of their labels where they have several; softness: of
     all rows, by temperature; most: the largest entropy that there can be, in nats; labels: of a
-    multi-label teacher; confusions: which classes are held for alike, None for too many classes."""
+    multi-label teacher; confusions: which classes are confused, None for too many."""
 
     calibration: Calibration
     softness: dict[float, Softness]
@@ -51,19 +51,19 @@ class Survey:
         return calibration if self.labels is None else f"{self.labels.section}\n\n{calibration}"
 
     def pairs_section(self, names: Sequence[str]) -> str:
-        """What the card says of classes that are held for each other, in Markdown; empty where
+        """What the card says of classes that are confused with each other, in Markdown; empty where
         that is not known, or none are. names: of all classes"""
         if self.confusions is None or not (pairs := self.confusions.pairs(PAIRS)):
             return ""
-        held = self.confusions.held
-        head = ("classes", f"{held}, T = 1", "T = 4", "errors")
+        head = ("classes", "rows of each", "probability, T = 1", "T = 4", "errors")
         rows = [
             (f"{shown(short(names[pair.first]))}, {shown(short(names[pair.second]))}",
+             " + ".join(f"{rows:,}" for rows in pair.rows),
              f"{pair.probability:.2%}", f"{pair.softly:.2%}",
              "" if pair.errors is None else f"{pair.errors:,}")
             for pair in pairs
         ]  # fmt: skip
-        return folded(f"Pairs of classes that are {held}, in numbers", table(head, rows))
+        return folded("The most confused pairs of classes, in numbers", table(head, rows))
 
     @property
     def bins(self) -> list[tuple[str, ...]]:

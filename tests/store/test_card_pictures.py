@@ -69,13 +69,13 @@ def test_a_card_has_the_picture_of_classes_where_some_are_confused():
     whole = surveyed(confusions(8))
     pictures = pictures_of(whole, names)
     assert list(pictures) == [PICTURE, CLASSES_PICTURE]
-    assert "held for each other" in pictures[CLASSES_PICTURE][0]
+    assert "confuse" in pictures[CLASSES_PICTURE][0]
     lines = whole.pairs_section(names).splitlines()
     rows = [line for line in lines if line.startswith("| ")][2:]
     assert len(rows) == len(whole.confusions.pairs(10))
     assert f"| {whole.confusions.pairs(1)[0].probability:.2%} |" in rows[0]
     several = pictures_of(surveyed(confusions(8, several=True)), names)
-    assert "given together" in several[CLASSES_PICTURE][0]
+    assert "confuse" in several[CLASSES_PICTURE][0]
     for none in (None, Confusions(8, labelled=True)):  # too many classes; no rows
         assert list(pictures_of(surveyed(none), names)) == [PICTURE]
         assert surveyed(none).pairs_section(names) == ""

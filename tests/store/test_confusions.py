@@ -1,4 +1,4 @@
-"""Which classes a teacher holds for alike: sums beside numpy's, and the order of the classes."""
+"""Which classes a teacher confuses: sums beside numpy's, and the order of the classes."""
 
 import numpy as np
 import pytest
@@ -41,9 +41,8 @@ def test_means_pairs_and_errors_of_labelled_rows(logits):
         assert pair.probability == pytest.approx(np.mean(there), abs=1e-6)
         both = ((labels == i) & (top == j)) | ((labels == j) & (top == i))
         assert pair.errors == both.sum()
-    ranked = [pair.probability for pair in found.pairs(100)]
-    assert len(ranked) == 10
-    assert ranked == sorted(ranked, reverse=True)
+        assert pair.rows == ((labels == i).sum(), (labels == j).sum())
+    assert len(found.pairs(100)) == 10
     assert found.pairs(3) == found.pairs(100)[:3]
 
 
@@ -60,8 +59,31 @@ def test_a_row_with_several_labels_counts_for_each(logits):
     hot = np.random.default_rng(5).integers(0, 2, logits.shape).astype(np.int8)
     hot[7] = -1  # unknown
     found, there = confusions(logits, hot, several=True), hot[:, 1] == 1
-    np.testing.assert_allclose(found.mean(4)[1], expit(logits[there] / 4).mean(0), atol=1e-6)
+    q = expit(logits[there] / 4)
+    expected = [q[hot[there][:, c] == 0, c].mean() if c != 1 else q[:, 1].mean() for c in range(5)]
+    np.testing.assert_allclose(found.mean(4)[1], expected, atol=1e-6)
     assert found.rows.tolist() == (hot == 1).sum(0).tolist()
+
+
+def test_what_two_labels_of_a_row_have_is_not_confused():
+    """Both labels of half of the rows are certain, and right; each alone is told from the other."""
+    hot = np.array([[1, 1], [1, 0], [0, 1]] * 20, np.int8)
+    found = confusions(np.where(hot == 1, 9, -9).astype(np.float32), hot, several=True)
+    (pair,) = found.pairs(9)
+    assert pair.probability == pytest.approx(expit(-9.0), rel=1e-3)
+    assert pair.rows == (20, 20)
+
+
+def test_pairs_of_one_row_do_not_come_before_pairs_of_many():
+    """Classes 0 and 1 are confused in a hundred rows; 2 and 3 in the only row of each."""
+    labels = np.array([0, 1] * 50 + [2, 3])
+    values = np.full((102, 4), -9, np.float32)
+    values[:100, :2] = 1, 0.5
+    values[100, [2, 3]] = values[101, [2, 3]] = 0
+    found = confusions(values, labels)
+    pairs = [(pair.first, pair.second, pair.rows) for pair in found.pairs(2)]
+    assert pairs == [(0, 1, (50, 50)), (2, 3, (1, 1))]
+    assert found.pairs(2)[1].probability == pytest.approx(0.5, abs=1e-3)
 
 
 def test_classes_that_are_held_for_alike_are_a_family():
