@@ -134,7 +134,7 @@ def _answers(
         outputs=options.outputs,
         leaves_out=options.on_missing == "skip",
     )
-    progress.say(f"{file}: {foreign.rows:,} rows of {foreign.classes:,} classes; {origin}")
+    progress.say(f"{file}: {counted(foreign.rows, 'row')} of {foreign.classes:,} classes; {origin}")
     if foreign.unproven:
         progress.say(
             f"warning: {file}: {foreign.unproven}. If augmentation or mixup was on, "

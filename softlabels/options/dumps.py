@@ -4,7 +4,7 @@ from dataclasses import KW_ONLY, dataclass
 
 from softlabels.errors import UsageError
 from softlabels.options.mixing import MixOptions
-from softlabels.options.objects import Names
+from softlabels.options.objects import Data, Names
 from softlabels.options.option import Count, Natural, Options, Positive, option
 
 MOST_ROWS = 100  # of each kind, on a page
@@ -76,7 +76,7 @@ class CompareOptions(Options):
             )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ReportOptions(Options):
     """Write one HTML page about a dump, or about a sweep."""
 
@@ -85,6 +85,12 @@ class ReportOptions(Options):
         "complete dump under data/.",
         None,
         positional=True,
+    )
+    _: KW_ONLY
+    source: Data | None = option(
+        "Where the inputs are, to show them, if they are not in the dump and not where it says: a "
+        "file, folder or Hub id.",
+        None,
     )
     out: str | None = option(
         "The page, a file. Default: the dump's name with .html, in this folder.", None

@@ -1,16 +1,16 @@
-"""The classes of a report: which are held for alike, and how well each is known."""
+"""The classes of a report: which are confused, and how well each is known."""
 
 from typing import Any
 
 from softlabels.pages.portrait import Portrait
 from softlabels.reports.classes import CLASS_COLUMNS, LABEL_COLUMNS
-from softlabels.reports.confusions import MOST_CLASSES, SOFT, Confusions
+from softlabels.reports.confusions import MOST_CLASSES, SOFT, Confusions, Pair
 from softlabels.reports.families import Families
 from softlabels.reports.page import Block, Chart, Heat, Remark, Section, Table, Text
 from softlabels.reports.page.blocks import Cell
 from softlabels.store.reader import DumpReader
 from softlabels.system.extras import need
-from softlabels.system.humanize import probability, short
+from softlabels.system.humanize import counted, probability, shortened
 
 NAME = 32  # characters
 PAIRS, MORE_PAIRS = 12, 60
@@ -28,46 +28,68 @@ def confusion_section(reader: DumpReader, portrait: Portrait, names: list[str]) 
     if found is None:
         return Section(
             title,
-            [Remark(f"Which classes are held for alike is found for up to {MOST_CLASSES:,} "
-                    f"classes; this dump has {reader.plan.classes:,}.")],
+            [Remark(f"Which classes are confused is found for up to {MOST_CLASSES:,} classes; "
+                    f"this dump has {reader.plan.classes:,}.")],
         )  # fmt: skip
-    names = [short(name, NAME) for name in names]
+    whole, names = names, shortened(names, NAME)
     families = Families.of(found)
-    by = "label" if found.by == "label" else "top class, for want of labels"
-    what = (
-        "How probable the teacher holds each other label of rows that have one"
-        if reader.plan.several_labels
-        else "What the soft targets say beside the top class: how probable the teacher holds each "
-        "other class for the rows of one"
-    )
-    blocks: list[Block] = [
-        Text(f"{what}. It is the mean over all rows, by their {by}."),
-        *_pairs(found, names),
-    ]
+    blocks: list[Block] = [Text(_over(found, reader.plan.several_labels)), *_pairs(found, names)]
     if len(families.order) <= WHOLE:
-        blocks += [_matrix(found, families.order, names, f"{WHAT}; alike classes side by side")]
+        blocks += [_matrix(found, families.order, names, whole,
+                           f"{WHAT}; similar classes side by side")]  # fmt: skip
     else:
-        blocks += _blocks(found, families, names)
+        blocks += _blocks(found, families, names, whole)
     if 3 <= len(families.order) <= LEAVES:
         blocks.append(_tree(families, names))
     return Section(title, blocks)
 
 
+def _over(found: Confusions, several: bool) -> str:
+    """What the means of the section are over."""
+    rows, there = int(found.rows.sum()), int((found.rows > 0).sum())
+    if several:
+        text = (
+            "Which labels the teacher gives to rows that don't have them: for rows with one label, "
+            "the mean probability of each other label among the rows without that one."
+        )
+    elif found.by == "label":
+        text = (
+            f"What the soft targets say beyond the top class: for rows of one class, the mean "
+            f"probability of each other class, over {counted(rows, 'row')} with a label."
+        )
+    else:
+        text = (
+            f"What the soft targets say beyond the top class: for rows of one class, the mean "
+            f"probability of each other class, over {counted(rows, 'row')}. The rows have no "
+            f"labels, so they are grouped by their top class."
+        )
+    without = len(found.rows) - there
+    if without:
+        text += (
+            f" {without:,} of {len(found.rows):,} classes have no rows, and are not among the "
+            f"classes below."
+            if several or found.by == "label"
+            else f" {without:,} of {len(found.rows):,} classes are the top class of no row."
+        )
+    return text
+
+
 def _pairs(found: Confusions, names: list[str]) -> list[Block]:
     pairs = found.pairs(MORE_PAIRS)
     if not pairs:
-        return [Remark("No class is ever held for another.")]
+        return [Remark("No class is ever confused with another.")]
     errors = found.taken is not None
-    head = ["classes", "at T = 1", f"at T = {SOFT:g}", *["errors"] * errors]
+    head = ["classes", "rows of each", "at T = 1", f"at T = {SOFT:g}", *["errors"] * errors]
     rows: list[list[Cell]] = [
-        [f"{names[one.first]} ↔ {names[one.second]}", probability(one.probability),
-         probability(one.softly), *[one.errors] * errors]
+        [*_direction(one, names), probability(one.probability), probability(one.softly),
+         *[one.errors] * errors]
         for one in pairs
     ]  # fmt: skip
     columns = range(1, len(head))
     tables: list[Block] = [
         Table(
-            "The most confused pairs: how probable rows of one are held for the other, both ways",
+            "The most confused pairs: the mean probability of the other class, both ways (→: one "
+            "way, where only the first class has rows). Classes of few rows rank lower",
             head,
             rows[:PAIRS],
             tuple(columns),
@@ -79,17 +101,29 @@ def _pairs(found: Confusions, names: list[str]) -> list[Block]:
     return tables
 
 
-def _matrix(found: Confusions, classes: list[int], names: list[str], caption: str) -> Heat:
+def _direction(pair: Pair, names: list[str]) -> tuple[str, str]:
+    """The classes of a pair, and the rows of each: the only one that has rows comes first."""
+    order = [(pair.first, pair.rows[0]), (pair.second, pair.rows[1])]
+    order.sort(key=lambda one: one[1] == 0)
+    (first, rows), (second, others) = order
+    return f"{names[first]} {'↔' if others else '→'} {names[second]}", f"{rows:,} + {others:,}"
+
+
+def _matrix(
+    found: Confusions, classes: list[int], names: list[str], whole: list[str], caption: str
+) -> Heat:
+    """names: of all classes, short; whole: as they are."""
     mean = found.mean(SOFT)[classes][:, classes]
     own = [names[c] for c in classes]
     return Heat(
         caption,
-        f"{found.by} ↓, held for →",
+        f"{found.by} ↓, confused with →",
         own,
         own,
         mean.tolist(),
         [[_percent(q) for q in row] for row in mean],
         diagonal=False,
+        whole_names=[whole[c] for c in classes],
     )
 
 
@@ -97,25 +131,27 @@ def _percent(q: float) -> str:
     return "0" if q == 0 else "<0.1" if q < 0.0005 else f"{100 * q:.1f}"
 
 
-def _blocks(found: Confusions, families: Families, names: list[str]) -> list[Block]:
+def _blocks(
+    found: Confusions, families: Families, names: list[str], whole: list[str]
+) -> list[Block]:
     """Of many classes the families within which they are confused, the most confused first."""
     branches = families.branches()
     blocks: list[Block] = [
         Text(
-            f"Of {len(families.order):,} classes these families are the most confused within. "
-            f"{WHAT}."
+            f"Of {len(families.order):,} classes, these are the groups whose classes are confused "
+            f"with each other the most. {WHAT}."
         )
     ]
     for place, family in enumerate(branches[:BLOCKS], 1):
-        blocks.append(_matrix(found, family, names, f"Family {place}"))
+        blocks.append(_matrix(found, family, names, whole, f"Group {place}"))
     rest = branches[BLOCKS : BLOCKS + MORE_BLOCKS]
     if rest:
         rows: list[list[Cell]] = [
             [", ".join(names[c] for c in family), len(family), probability(families.within(family))]
             for family in rest
         ]
-        head = ["classes", "how many", f"held for another of them, at T = {SOFT:g}"]
-        blocks.append(Table(f"{len(rest)} more families", head, rows, (1, 2), folded=True))
+        head = ["classes", "how many", f"probability of the others, at T = {SOFT:g}"]
+        blocks.append(Table(f"{len(rest)} more groups", head, rows, (1, 2), folded=True))
     return blocks
 
 
@@ -138,11 +174,10 @@ def _tree(families: Families, names: list[str]) -> Chart:
 
     return Chart(
         "A tree of the classes",
-        "A dendrogram. Classes that join at a small distance are held for alike: in its order, "
+        "A dendrogram. Classes that join at a small distance have similar soft targets. Its order: "
         + ", ".join(names[c] for c in families.order),
         draw,
-        caption="Classes that join early have mean soft targets alike: the teacher holds them for "
-        "much the same.",
+        caption="Classes that join early have similar mean soft targets.",
         height=90 + 22 * len(own),
     )
 
@@ -163,10 +198,15 @@ def class_section(portrait: Portrait, names: list[str]) -> Section | None:
         what = "classes, the least recalled first"
     if not entries:
         return None
-    head = ["label" if last == [] else "class", *columns.values(), *["often taken for"] * len(last)]
+    shorter = dict(zip(names, shortened(names, NAME), strict=True))
+    head = [
+        "label" if last == [] else "class",
+        *columns.values(),
+        *["often mistaken for"] * len(last),
+    ]
     rows = [
-        [short(one["name"], NAME), *(_cell(one[name]) for name in columns),
-         *(short(one[name] or "", NAME) for name in last)]
+        [shorter[one["name"]], *(_cell(one[name]) for name in columns),
+         *(shorter.get(one[name], "") for name in last)]
         for one in entries
     ]  # fmt: skip
     numbers = tuple(range(1, 1 + len(columns)))

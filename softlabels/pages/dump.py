@@ -1,6 +1,9 @@
 """The report of a dump as a page."""
 
+from typing import Any
+
 from softlabels.errors import UsageError
+from softlabels.measures import BINS
 from softlabels.pages.classes import class_section, confusion_section
 from softlabels.pages.example_rows import row_section
 from softlabels.pages.measures import calibration_section, softness_section
@@ -15,13 +18,19 @@ from softlabels.system.humanize import counted, measured, short, size_words
 from softlabels.system.progress import Progress
 
 SKIPPED = 20  # rows that were left out, by name
-FLATTERED = "Where the teacher was trained on these rows, its measures flatter it."
+FLATTERED = (
+    "These rows are the split {split}. If the teacher was trained on them, its accuracy and "
+    "calibration are better here than on rows it has not seen."
+)
 
 
-def dump_page(reader: DumpReader, name: str, rows: int, progress: Progress) -> Page:
+def dump_page(
+    reader: DumpReader, name: str, rows: int, progress: Progress, source: Any = None
+) -> Page:
     """Reads all logits, and the inputs of the rows that are shown.
 
-    name: of the dump, as its reader knows it; rows: of each kind, how many are shown at most.
+    name: of the dump, as its reader knows it; rows: of each kind, how many are shown at most;
+    source: of the inputs, if not where the dump says.
 
     Raises MissingExtra without matplotlib or scipy, UsageError for a dump of no rows.
     """
@@ -32,7 +41,7 @@ def dump_page(reader: DumpReader, name: str, rows: int, progress: Progress) -> P
     names = plan.source.class_names or list(map(str, range(plan.classes)))
     sections = [
         confusion_section(reader, portrait, names),
-        row_section(reader, portrait, rows),
+        row_section(reader, portrait, rows, source),
         calibration_section(portrait),
         softness_section(portrait),
         class_section(portrait, names),
@@ -41,8 +50,8 @@ def dump_page(reader: DumpReader, name: str, rows: int, progress: Progress) -> P
         _origin(reader),
     ]
     remarks = [Remark(text, "warning") for text in doubts(manifest, plan)]
-    if plan.labelled:
-        remarks.append(Remark(FLATTERED))
+    if plan.labelled and plan.source.split.startswith("train"):
+        remarks.append(Remark(FLATTERED.format(split=short(plan.source.split))))
     made = manifest.versions.get("softlabels", "?")
     return Page(
         kind="Dump of soft targets",
@@ -51,7 +60,8 @@ def dump_page(reader: DumpReader, name: str, rows: int, progress: Progress) -> P
         sections=[section for section in sections if section is not None],
         tiles=_tiles(reader, portrait),
         remarks=remarks,
-        foot=f"Made by softlabels {made} on {manifest.created}; plan {manifest.plan_hash}.",
+        foot=f"The dump was made by softlabels {made} on {manifest.created}; its plan is "
+        f"{manifest.plan_hash}.",
     )
 
 
@@ -69,7 +79,10 @@ def _lead(reader: DumpReader) -> str:
 
 def _tiles(reader: DumpReader, portrait: Portrait) -> list[Tile]:
     plan, manifest = reader.plan, reader.manifest
-    tiles = [Tile(f"{manifest.rows:,}", "rows"), Tile(f"{plan.classes:,}", "classes")]
+    tiles = [
+        Tile(f"{manifest.rows:,}", "row" if manifest.rows == 1 else "rows"),
+        Tile(f"{plan.classes:,}", "class" if plan.classes == 1 else "classes"),
+    ]
     measures = portrait.looked.score.measures
     if measures:
         of = f"of {counted(int(measures['rows']), 'labelled row')}"
@@ -78,14 +91,14 @@ def _tiles(reader: DumpReader, portrait: Portrait) -> list[Tile]:
         if "top5" in measures:
             tiles.append(Tile(f"{100 * measures['top5']:.2f} %", "top-5 accuracy"))
         tiles.append(Tile(measured(measures["nll"]), "NLL", "nats"))
-        tiles.append(Tile(f"{measures['ece']:.4f}", "calibration error", "ECE, 15 bins"))
+        tiles.append(Tile(f"{measures['ece']:.4f}", "calibration error", f"ECE, {BINS} bins"))
     elif portrait.survey.labels is not None:
         found = portrait.survey.labels.measures
         if found.get("map") is not None:
             tiles.append(Tile(f"{found['map']:.4f}", "mean average precision"))
         if portrait.survey.calibration.error is not None:
             error = portrait.survey.calibration.error
-            tiles.append(Tile(f"{error:.4f}", "calibration error", "ECE over labels, 15 bins"))
+            tiles.append(Tile(f"{error:.4f}", "calibration error", f"ECE over labels, {BINS} bins"))
     entropy = portrait.looked.entropies[1.0].measures.get("entropy")
     if entropy is not None:
         tiles.append(Tile(measured(entropy), "mean entropy at T = 1", "nats"))

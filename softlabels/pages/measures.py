@@ -24,10 +24,10 @@ def calibration_section(portrait: Portrait) -> Section:
     several = portrait.survey.labels is not None
     what = "labels that are there" if several else "top classes that are the label"
     text = (
-        f"How often the teacher is right, beside how sure it is: {BINS} equal bins of confidence, "
-        f"the probability at T = 1. Where bars reach the line it is calibrated; below it the "
-        f"teacher is too sure. The expected calibration error is {bins.error:.4f} (Guo et al. "
-        f"2017)."
+        f"How often the teacher is right against how confident it is, in {BINS} equal bins of "
+        f"confidence (the probability at T = 1). A teacher is calibrated where bars reach the "
+        f"line, and overconfident where they stay below it. The expected calibration error is "
+        f"{bins.error:.4f} (Guo et al. 2017)."
     )
     accuracy = "share there" if several else "accuracy"
     head = ["confidence", "labels" if several else "rows", "mean confidence", accuracy]
@@ -41,9 +41,9 @@ def calibration_section(portrait: Portrait) -> Section:
         full = counts > 0
         share = hits[full] / counts[full]
         top.bar(centers[full], share, 0.86 / BINS, color=charts.SERIES[0], label=accuracy)
-        top.plot([0, 1], [0, 1], color=charts.SERIES[1], linestyle="--", label="confidence")
+        top.plot([0, 1], [0, 1], color=charts.INK, linestyle="--", zorder=3, label="calibrated")
         top.set(xlim=(0, 1), ylim=(0, 1), ylabel=accuracy)
-        top.legend(loc="upper left")
+        charts.legend_above(top)
         bottom.bar(centers, counts / counts.sum(), 0.86 / BINS, color=charts.SERIES[5])
         bottom.set(xlabel="confidence at T = 1", ylabel=f"share of\n{head[1]}", ylim=(0, None))
 
@@ -60,29 +60,29 @@ def softness_section(portrait: Portrait) -> Section:
     most = portrait.survey.most
     means = [(T, one.measures["entropy"]) for T, one in portrait.looked.entropies.items()]
     text = (
-        "A higher temperature makes soft targets softer. Their entropy says how much they hold "
-        "beside the top class: 0 is a hard label; the most there can be, all classes alike, is "
+        "A higher temperature makes soft targets softer. Their entropy says how much they spread "
+        f"beyond the top class: 0 is a hard label, and the maximum, a uniform distribution, is "
         f"{most:.4g} nats here."
     )
     rows = [[f"{T:g}", measured(mean), f"{mean / most:.4f}" if most else "–"] for T, mean in means]
-    head = ["T", "mean entropy, nats", "of the most"]
+    head = ["T", "mean entropy, nats", "fraction of the maximum"]
 
     def curve(figure: Any) -> None:
         axes = figure.subplots()
         axes.plot(*zip(*means, strict=True), marker="o", label="mean of all rows")
-        axes.axhline(most, color=charts.SERIES[1], linestyle="--", label="all classes alike")
+        axes.axhline(most, color=charts.SERIES[1], linestyle="--", label="maximum (uniform)")
         ticks = [1, 4, 20] if charts.is_narrow(figure) else TEMPERATURES
         axes.set_xscale("log")
         axes.set_xticks(ticks, [f"{T:g}" for T in ticks])
         axes.minorticks_off()
-        axes.set(xlabel="temperature T", ylabel="entropy, nats", ylim=(0, 1.18 * most or 1))
-        axes.legend(loc="upper left", ncols=2 - charts.is_narrow(figure))
+        axes.set(xlabel="temperature T", ylabel="entropy, nats", ylim=(0, 1.05 * most or 1))
+        charts.legend_above(axes)
 
     blocks: list[Block] = [
         Text(text),
         Chart(
             "Entropy against T",
-            "A line that rises with T towards the entropy of classes that are all alike.",
+            "A line that rises with T towards the entropy of a uniform distribution.",
             curve,
             Table("Entropy in numbers", head, rows, (0, 1, 2), folded=True),
         ),
@@ -104,7 +104,7 @@ def _histogram(survey: Survey) -> Chart:
             axes.fill_between(nats, share, step="mid", alpha=0.12, color=drawn.get_color())
         axes.set(xlim=(0, survey.most or 1), ylim=(0, None))
         axes.set(xlabel="entropy of a soft target, nats", ylabel="share of the rows")
-        axes.legend(loc="upper right")
+        charts.legend_above(axes, columns=len(shares))
 
     # in fifths: fifty lines would say no more to who reads them
     parts = {T: share.reshape(5, -1).sum(-1) for T, share in shares.items()}

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +14,9 @@ from softlabels.inputs.decoding import decode_image
 from softlabels.inputs.preprocess import Preprocess
 from softlabels.reports.inputs import cells_of, plain_values
 from softlabels.reports.rows import ShownRow, input_lines, numbers_line
+from softlabels.store.inputs import source_place
 from softlabels.store.reader import DumpReader
+from softlabels.system.humanize import short
 
 SIDE = 160  # pixels of a picture at most
 SMALL = 64  # pixels a side up to which each is shown as a square
@@ -40,11 +43,23 @@ class ShownInputs:
     missing: str = ""
 
 
-def show_inputs(reader: DumpReader, rows: np.ndarray, shown: list[ShownRow]) -> ShownInputs:
+def show_inputs(
+    reader: DumpReader,
+    rows: np.ndarray,
+    shown: list[ShownRow],
+    source: Any = None,
+    times: np.ndarray | None = None,
+) -> ShownInputs:
     """The inputs of these rows, ascending, each once: where a picture can't be read, and where the
-    data are not at hand, that is said in their place."""
+    data are not at hand, that is said in their place.
+
+    source: where the inputs are, if not where the dump says; times: how often the page shows each
+        of them, by default once.
+    """
+    if source is None and (gone := _gone(reader)):
+        return ShownInputs([ShownInput()] * len(rows), gone)
     try:
-        cells: Any = cells_of(reader, rows)
+        cells: Any = cells_of(reader, rows, source)
     except (SourceError, AlignmentError) as error:
         return ShownInputs([ShownInput()] * len(rows), f"The inputs are not shown: {error}.")
     kind = reader.plan.source.kind
@@ -53,12 +68,30 @@ def show_inputs(reader: DumpReader, rows: np.ndarray, shown: list[ShownRow]) -> 
                   for row, value in zip(shown, plain_values(cells), strict=True)]  # fmt: skip
         return ShownInputs([ShownInput(lines=tuple(input_lines(row, TEXT))) for row in values])
     made, left = [], BUDGET
-    for row, cell in zip(shown, cells, strict=True):
+    often = np.ones(len(rows), int) if times is None else times
+    for row, cell, count in zip(shown, cells, often.tolist(), strict=True):
         one = _shown(cell, row.id)
-        left -= len(one.picture or "")
+        left -= count * len(one.picture or "")
         made.append(one if left >= 0 else ShownInput(lines=("its picture is left out",)))
     too_many = "" if left >= 0 else "Some pictures are left out, so that the page stays small."
     return ShownInputs(made, too_many)
+
+
+def _gone(reader: DumpReader) -> str:
+    """Why no inputs can be at hand, to whoever reads the page; empty where they may be."""
+    plan = reader.plan
+    if plan.with_inputs or plan.source.origin not in ("local", "live"):
+        return ""
+    place = source_place(plan)
+    if plan.source.origin == "local" and os.path.exists(place):
+        return ""
+    which = "were a data set in memory"
+    if plan.source.origin == "local":
+        which = f"({short(place)}) were not on the machine that made this page"
+    return (
+        f"The inputs are not shown: the dump does not hold them, and its data {which}. To show "
+        f"them from a copy: softlabels report DUMP --source COPY"
+    )
 
 
 def _shown(cell: bytes | np.ndarray, id: Any) -> ShownInput:

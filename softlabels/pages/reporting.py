@@ -34,15 +34,17 @@ class Report:
 @verb(ReportOptions)
 def report(options: ReportOptions, progress: Progress) -> Report:
     """Write one HTML page about a dump: what it is, the teacher's accuracy and calibration, how
-    soft its targets are, which classes it holds for alike, and rows with their soft targets under
-    a slider over T. Or about a sweep: errors against T, the best settings, learning curves.
+    soft its targets are, which classes it confuses, and rows with their soft targets under a slider
+    over T. Or about a sweep: errors against T, the best settings, learning curves.
 
     The page is one file, which asks for nothing from anywhere, and stays below 5 MB. All logits
-    are read, and the inputs of the rows that are shown, if they are in the dump or on this disk.
+    are read, and the inputs of the rows that are shown, if they are in the dump or on this disk, or
+    `source` has them.
 
-    Raises UsageError where `out` is a file that is no page of softlabels, where the dump has no
-    rows, or where the sweep is not finished; MissingExtra without matplotlib and scipy
-    (softlabels[plot]); IncompleteDump, StoreError or DamagedDump for what is no complete dump.
+    Raises UsageError where `out` is a file that is no page of softlabels, or in no folder that may
+    be written, where the dump has no rows, or where the sweep is not finished; MissingExtra without
+    matplotlib and scipy (softlabels[plot]); IncompleteDump, StoreError or DamagedDump for what is
+    no complete dump.
     """
     place = options.dump
     if place is None:
@@ -50,11 +52,11 @@ def report(options: ReportOptions, progress: Progress) -> Report:
         progress.say(f"dump: {place}, the newest complete one")
     out = options.out or f"{_name(place)}.html"
     check_out(out)
-    page = _page(place, options.rows, progress)
+    page = _page(place, options, progress)
     return Report(out, write_page(page, out), page.kind)
 
 
-def _page(place: str, rows: int, progress: Progress) -> Page:
+def _page(place: str, options: ReportOptions, progress: Progress) -> Page:
     """The page about what is there, which its contents tell."""
     if is_sweep(place):
         return sweep_page(place)
@@ -64,7 +66,7 @@ def _page(place: str, rows: int, progress: Progress) -> Page:
             f"{place} is no dump but holds {counted(len(dumps), 'dump')}; name one, such as "
             f"softlabels report {dumps[0].path}"
         )
-    return dump_page(DumpReader(folder), place, rows, progress)
+    return dump_page(DumpReader(folder), place, options.rows, progress, options.source)
 
 
 def _name(place: str) -> str:

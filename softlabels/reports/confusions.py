@@ -89,7 +89,7 @@ class Confusions:
         return self.rows[:, None] - self._together + self.rows.diag()
 
     def mean(self, T: float) -> np.ndarray:
-        """The mean soft target of the rows of each class, float64 [C, C]; 0 where there are none."""
+        """The mean soft target of the rows of each class, float64 [C, C]; 0 without rows."""
         return (self.soft[T] / self.counts.clamp_min(1)).numpy()
 
     def between(self, T: float, unconfused: int = 0) -> np.ndarray:
@@ -120,7 +120,8 @@ class Confusions:
         order = np.argsort(-values, kind="stable")[:most]
         return [
             Pair(int(i), int(j), float(at_one[i, j]), float(softly[i, j]),
-                 None if taken is None else int(taken[i, j]), (int(counts[i, j]), int(counts[j, i])))
+                 None if taken is None else int(taken[i, j]),
+                 (int(counts[i, j]), int(counts[j, i])))
             for i, j in zip(first[order], second[order], strict=True)
             if at_one[i, j] > 0
         ]  # fmt: skip

@@ -77,7 +77,7 @@ class Families:
         return sorted(found, key=lambda family: -self.within(family))
 
     def within(self, family: list[int]) -> float:
-        """How probable the other classes of the family are for rows of one, at T = 4, on average."""
+        """How probable the other classes of the family are for rows of one, T = 4, a mean."""
         return float(self.between[np.ix_(family, family)].sum() / len(family))
 
     def _across(self, one: list[int], other: list[int]) -> float:

@@ -16,24 +16,26 @@ from softlabels.system.progress import Progress
 Cells = list[bytes] | np.ndarray | Texts | Tokens
 
 
-def cells_of(reader: DumpReader, rows: np.ndarray) -> Cells:
+def cells_of(reader: DumpReader, rows: np.ndarray, data: Any = None) -> Cells:
     """The inputs of these rows, ascending, whose hashes are those that the teacher saw; see `Rows`.
     Of several views of an input the dump may hold it with the first one alone.
+
+    data: what to read them from, if not from the dump or where it says.
 
     Raises SourceError or AlignmentError where the dump does not hold them and their data are not
     on this disk, or are others.
     """
     plan, where = reader.plan, str(reader.folder)
-    if plan.with_inputs:
+    if plan.with_inputs and data is None:
         source = stored_source(reader.table_of(rows, stored_names(plan)), plan, where)
         block = source.read(0, len(source))
-    elif plan.source.origin == "hub":
+    elif plan.source.origin == "hub" and data is None:
         raise SourceError(
             f"they are in {plan.source.data!r} on the Hub, and to look at a dump fetches no data: "
             f"one that was made with --store-inputs original holds them"
         )
     else:
-        source = named_source(plan, None)
+        source = named_source(plan, data)
         block = source.take(Join(source, where).positions(reader.ids[rows]))
     check_hashes(block, reader.hashes_of(None)[rows], source.data)
     return block.cells

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -26,6 +27,18 @@ def short(text: str, most: int = 60) -> str:
     """Text from outside, fit for one line of ours: printable, `most` characters at most."""
     line = "".join(c if c.isprintable() else " " for c in text)
     return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def shortened(names: Sequence[str], most: int) -> list[str]:
+    """Names from outside as `short` makes them, but for long ones both ends: names often differ in
+    their ends alone. Those that are still the same text get their place, `abc…xyz (7)`."""
+    lines = [short(name, max(len(name), 1)) for name in names]
+    made = [
+        line if len(line) <= most else f"{line[: most // 2]}…{line[len(line) - (most - 1) // 2 :]}"
+        for line in lines
+    ]
+    seen = Counter(made)
+    return [f"{name} ({place})" if seen[name] > 1 else name for place, name in enumerate(made)]
 
 
 def few(names: Sequence[str], between: str = ", ", most: int = 3) -> str:

@@ -64,7 +64,7 @@ def test_a_row_of_two_classes(tmp_path):
     softlabels.dump(teacher=Two(), data=data, out=str(tmp_path / "d"))
     root = page_of(tmp_path / "d", tmp_path)
     assert "The inputs are not shown" in root.text  # a data set in memory is gone
-    expected = f"{1 / (1 + np.exp(-1)):.4f}"
+    expected = f"{1 / (1 + np.exp(-1 / 4)):.4f}"
     firsts = [next(iter(probabilities.values())) for _, _, probabilities in cards(root)]
     assert firsts == [expected] * 2
 
@@ -88,7 +88,7 @@ def test_several_labels(tmp_path):
     assert f"{info['facts']['mean average precision']:.4f}" in tiles
     for _, title, probabilities in cards(root):
         id = title.removeprefix("id ")
-        (row,) = softlabels.show(dump=str(tmp_path / "d"), id=[id], T=[1]).rows
+        (row,) = softlabels.show(dump=str(tmp_path / "d"), id=[id], T=[4]).rows
         assert {one.name: f"{one.probabilities[0]:.4f}" for one in row.top} == probabilities
 
 
@@ -115,7 +115,9 @@ def test_pictures_of_a_folder_and_without_it(tmp_path):
     os.rename(folder, tmp_path / "elsewhere")
     root = page_of(tmp_path / "d", tmp_path, rows=9)
     assert not root.all("img")
-    assert "is not here" in root.text
+    assert "--source COPY" in root.text
+    root = page_of(tmp_path / "d", tmp_path, rows=9, source=str(tmp_path / "elsewhere"))
+    assert len(root.all("img")) == len(cards(root))
 
 
 @pytest.mark.parametrize("codec", ["dense", "int8"])

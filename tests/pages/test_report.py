@@ -1,6 +1,7 @@
 """`softlabels report`: one page that says what the dump and other commands say."""
 
 import base64
+import json
 from pathlib import Path
 
 import datasets
@@ -10,7 +11,11 @@ import torch
 
 import softlabels
 from softlabels.errors import IncompleteDump, StoreError, UsageError
-from softlabels.reports.page.soft_rows import TEMPERATURES, packed
+from softlabels.logits import DenseLogits
+from softlabels.pages.example_rows import VALUES, WRITTEN, kept_values
+from softlabels.reports.page.soft_rows import TEMPERATURES, SoftRow, packed
+from softlabels.reports.rows import ShownRow
+from softlabels.system.humanize import shortened
 from tests.conftest import Linear
 from tests.pages.html import Element, check_nothing_is_asked_for, embedded_in, facts_of, read
 
@@ -21,7 +26,7 @@ HOSTILE = "</script><img src=x onerror=alert(1)>$a$\"'&amp;"
 @pytest.fixture(scope="module")
 def digits(dump_folder, tmp_path_factory) -> Element:
     out = tmp_path_factory.mktemp("page") / "digits.html"
-    made = softlabels.report(dump=dump_folder, out=str(out), rows=4)
+    made = softlabels.report(dump_folder, out=str(out), rows=4)
     assert made.bytes == out.stat().st_size < MOST_BYTES
     return read(out.read_text(encoding="utf-8"))
 
@@ -61,7 +66,7 @@ def test_rows_have_the_soft_targets_of_show_and_the_logits_of_the_dump(digits, d
     assert data["temperatures"] == list(TEMPERATURES)
     for place, title, probabilities in found:
         id = int(title.removeprefix("id "))
-        (row,) = softlabels.show(dump=dump_folder, id=[id], T=[1]).rows
+        (row,) = softlabels.show(dump=dump_folder, id=[id], T=[4]).rows
         assert {one.name: f"{one.probabilities[0]:.4f}" for one in row.top}.items() <= {
             name: f"{float(text):.4f}" for name, text in probabilities.items()
         }.items()
@@ -113,9 +118,42 @@ def test_names_from_outside_are_text(tmp_path):
     assert not root.all("img")
     assert not root.all("b")
     assert len(root.all("script")) == 2
-    shown = HOSTILE[:31] + "…"
+    shown = f"{HOSTILE[:16]}…{HOSTILE[-15:]}"
     assert any(shown in one.text for one in root.all("th"))
     assert any(shown in one.text for one in root.all("text"))
+    assert HOSTILE in [one.attributes.get("title") for one in root.all("th")]
+
+
+def test_the_rest_of_a_row_is_a_sum_of_its_own(digits, dump_folder):
+    """1 less the top classes has no digits left in float32 where they are nearly all."""
+    by_id = {row["id"]: row for row in softlabels.load(dump_folder, inputs=False)}
+    for card in digits.all("li", class_="card"):
+        id = int(card.all("p", class_="name")[0].text.removeprefix("id "))
+        q = (by_id[id]["logits"].double() / 4).softmax(-1).numpy()
+        (line,) = card.all("tr", class_="others")
+        names = [one.all("th")[0].text.removesuffix(" label") for one in card.all("tr")]
+        others = sum(p for c, p in enumerate(q) if str(c) not in names)
+        share = float((line.attributes["style"] or "").removeprefix("--share: "))
+        assert share == pytest.approx(others, rel=1e-5)
+
+
+def test_what_a_page_writes_of_many_classes_is_bounded():
+    random = np.random.default_rng(2)
+    logits = DenseLogits(torch.from_numpy(random.normal(size=(60, 9000)).astype(np.float32)))
+    shown = [ShownRow(id, None, None, None, None, None, [], None) for id in range(60)]
+    assert logits.classes > VALUES / WRITTEN / len(shown)
+    written = [SoftRow("", [], [], 0, *value).embedded for value in kept_values(logits, shown)]
+    assert 0.7 * VALUES < len(json.dumps(written)) < VALUES + 60 * 60
+
+
+def test_long_names_stay_different():
+    names = ["a", "the same start of both, and the end, one", "the same start of both, and two"]
+    twins = [f"{end}{middle}{end}" for end in ["x" * 20] for middle in "ab"]
+    made = shortened([*names, *twins], 20)
+    assert len(set(made)) == 5
+    assert made[0] == "a"
+    assert made[1] == "the same s… end, one"
+    assert made[4].endswith("(4)")
 
 
 @pytest.mark.parametrize("most", [400, 2000])
@@ -142,6 +180,9 @@ def test_what_can_be_no_page_is_refused(dump_folder, tmp_path):
     with pytest.raises(UsageError, match="no page of softlabels"):
         softlabels.report(dump=dump_folder, out=str(mine))
     assert mine.read_text() == "<p>my own"
+    with pytest.raises(UsageError, match="make it first"):
+        softlabels.report(dump=dump_folder, out=str(tmp_path / "none" / "a.html"))
+    assert not (tmp_path / "none").exists()
     with pytest.raises(UsageError, match="a folder"):
         softlabels.report(dump=dump_folder, out=str(tmp_path))
     with pytest.raises(StoreError, match="name one"):

@@ -86,7 +86,9 @@ class Heat(Block):
     values: [rows][columns], 0 or more; the largest that is `scored` has the darkest cell.
     diagonal: whether the cells on the diagonal count; where not, they are empty, and so the others
         can be told from each other though those are far larger.
-    corner: what rows and columns are, such as `label ↓ top class →`.
+    corner: what rows and columns are, such as `label ↓ top class →`; on narrow screens it is part
+        of the caption.
+    whole_names: those of the rows where `row_names` are shortened, to read under the pointer.
     """
 
     caption: str
@@ -97,7 +99,13 @@ class Heat(Block):
     texts: Sequence[Sequence[str]]
     diagonal: bool = True
     folded: bool = False
+    whole_names: Sequence[str] = ()
     template = "heat.html"
+
+    def whole(self, place: int) -> str:
+        """What a pointer over the name of a row shows; empty where that is the name itself."""
+        names = self.whole_names
+        return names[place] if names and names[place] != self.row_names[place] else ""
 
     def is_scored(self, row: int, column: int) -> bool:
         return self.diagonal or row != column

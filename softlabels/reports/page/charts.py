@@ -60,6 +60,14 @@ def is_narrow(figure: Any) -> bool:
     return bool(figure.get_figwidth() < WIDE)
 
 
+def legend_above(axes: Any, columns: int = 2) -> None:
+    """The legend of these axes above them, where it hides nothing that is drawn."""
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2,
+        columnspacing=1.2,
+    )  # fmt: skip
+
+
 def _style(name: str) -> dict[str, Any]:
     """Settings of matplotlib's."""
     cycler = need("cycler", "plot", "a page with charts").cycler

@@ -11,6 +11,7 @@ import numpy as np
 from softlabels.reports.page.blocks import Block
 from softlabels.soft_targets import Link
 
+START = 4.0  # where the slider is at first: at 1 most rows show their top class alone
 TEMPERATURES = (
     0.5, 0.7, 1, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 25, 30, 40, 60, 100,
 )  # fmt: skip
@@ -24,7 +25,9 @@ class SoftRow:
     lines: its input, where that is text or numbers; picture: as a data URI, where it is one;
         is_small: a picture of few pixels, which are shown as squares.
     classes: names of the classes that are shown, whether each is a label of the row, and its
-        probability at T = 1.
+        probability at the temperature at first.
+    rest: the probability of all others, their sum: 1 less that of the classes has no digits left
+        where it is small.
     values: float32 [K], raw logits: of the classes that are shown, in their order, then of others.
     counts: for how many classes each value stands, int64 [K]; None where each is one.
     """
@@ -32,6 +35,7 @@ class SoftRow:
     title: str
     facts: Sequence[str]
     classes: Sequence[tuple[str, bool, float]]
+    rest: float
     values: np.ndarray
     counts: np.ndarray | None = None
     lines: Sequence[str] = ()
@@ -43,11 +47,6 @@ class SoftRow:
         """How many classes there are that are not shown."""
         every = len(self.values) if self.counts is None else int(self.counts.sum())
         return every - len(self.classes)
-
-    @property
-    def rest(self) -> float:
-        """The probability of these at T = 1."""
-        return max(0.0, 1 - sum(q for _, _, q in self.classes))
 
     @property
     def embedded(self) -> dict[str, Any]:
@@ -68,8 +67,8 @@ class Group:
 class SoftRows(Block):
     """Rows in groups, under one slider. One in a page.
 
-    is_exact: whether raw logits are there, so that there is a slider; without it the probabilities
-        are those at T = 1.
+    is_exact: whether raw logits are there, so that there is a slider; with it the probabilities are
+        at first those at T = 4, without it those at T = 1.
     """
 
     rows: Sequence[SoftRow]
@@ -79,6 +78,7 @@ class SoftRows(Block):
     template = "soft_rows.html"
     scripts = ("soft_rows.js",)
     temperatures = TEMPERATURES
+    start = START
 
     @property
     def embedded(self) -> dict[str, Any]:

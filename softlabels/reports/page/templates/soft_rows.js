@@ -20,6 +20,9 @@
     return parts.map((part) => part / sum);
   };
   const sigmoid = ({ logits }, T) => logits.map((z) => 1 / (1 + Math.exp(-z / T)));
+  // of the classes that are not shown: 1 less the others would have no digits where it is small
+  const others = (q, { counts }, from) =>
+    q.slice(from).reduce((sum, part, i) => sum + part * (counts ? counts[from + i] : 1), 0);
   const temper = data.link === "sigmoid" ? sigmoid : softmax;
   const written = (q) => (q >= 0.00005 || q === 0 ? q.toFixed(4) : q.toExponential(0));
 
@@ -33,10 +36,8 @@
     slider.setAttribute("aria-valuetext", `T = ${T}`);
     for (const { row, lines } of cards) {
       const q = temper(row, T);
-      let rest = 1;
       lines.forEach((line, i) => {
-        const value = line.classList.contains("others") ? Math.max(0, rest) : q[i];
-        rest -= value;
+        const value = line.classList.contains("others") ? others(q, row, i) : q[i];
         line.style.setProperty("--share", value);
         line.querySelector(".number").textContent = written(value);
       });
