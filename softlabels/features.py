@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from softlabels.errors import UsageError
-from softlabels.logits import PackedLogits
+from softlabels.logits import PackedLogits, last_place
 from softlabels.soft_targets import working
 
 SLICE_VALUES = 1 << 20  # of a weight in half precision that become float32 at a time
@@ -157,10 +157,8 @@ class FeatureLogits(PackedLogits):
     def rounding(self) -> Tensor:
         """What half a unit in the last place of each hidden number may make of a logit: at most
         |scale| · Σ |W_vd| · unit_d / 2, since a soft cap never stretches."""
-        size_MD = self.hidden_MD.abs()
-        unit_MD = torch.nextafter(size_MD, torch.full_like(size_MD, math.inf)) - size_MD
         weight_CD = self.head.on(self.device).weight_VD[: self.classes].double().abs()
-        return (unit_MD.double() @ weight_CD.T) * abs(self.head.scale) / 2
+        return (last_place(self.hidden_MD) @ weight_CD.T) * abs(self.head.scale) / 2
 
 
 def check_hidden(hidden_MD: Any, head: LinearHead, whose: str) -> None:

@@ -185,6 +185,14 @@ class StoredLogits(TemperedLogits):
         return replace(self, **tensors)
 
 
+def last_place(values: Tensor) -> Tensor:
+    """The unit in the last place of each number, float64; NaN of what is not finite. `np.spacing`
+    has no bfloat16, and the distance to the next number is infinite for the largest."""
+    limits, size = torch.finfo(values.dtype), values.double().abs()
+    exponents = torch.frexp(size.clamp_min(limits.tiny)).exponent  # size = m · 2^e, ½ ≤ m < 1
+    return torch.where(size.isfinite(), limits.eps * torch.exp2(exponents.double() - 1), torch.nan)
+
+
 class PackedLogits(StoredLogits):
     """The base of `Logits` from whose tensors all raw logits can be restored.
 
@@ -239,8 +247,7 @@ class DenseLogits(StoredLogits):
 
     def rounding(self) -> Tensor:
         """Half a unit in the last place, by the stored dtype."""
-        spacing_MC = np.spacing(self.values_MC.abs().cpu().numpy()).astype(np.float64)
-        return torch.from_numpy(spacing_MC / 2)
+        return last_place(self.values_MC.cpu()) / 2
 
     def check(self) -> tuple[np.ndarray, int | None]:
         return _top_and_finite(self.values_MC.numpy())

@@ -357,3 +357,16 @@ def test_a_stack_of_students_has_a_loss_each():
         kd_loss(one, teacher, labels, T=t, alpha=0.7) for one, t in zip(stack, (2, 8), strict=True)
     ]
     torch.testing.assert_close(losses, torch.stack(alone))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_rounding_is_half_the_distance_between_neighbours(dtype):
+    limits = torch.finfo(dtype)
+    smallest = limits.tiny * limits.eps
+    values = torch.tensor([[0, 1, -1.5, 3, limits.tiny, limits.max]], dtype=dtype)
+    expected = [smallest, limits.eps, limits.eps, 2 * limits.eps, smallest]
+    below = torch.nextafter(values[0, -1], torch.zeros((), dtype=dtype))
+    expected.append(limits.max - below.item())
+    found = DenseLogits(values).rounding()
+    assert found.dtype == torch.float64
+    assert found.tolist() == [[each / 2 for each in expected]]
