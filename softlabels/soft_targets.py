@@ -25,6 +25,8 @@ from torch.nn.functional import logsigmoid
 from softlabels.errors import UsageError
 
 LOWEST_T, HIGHEST_T = 1e-6, 1e6  # beyond: one-hot, or uniform but for float32's rounding
+# Above it T², by which losses multiply, times float32's error of a KL, 1e-7 nats, passes 1e-4 nats.
+FLOAT32_T = 32.0
 
 Temperature = float | Tensor
 Link = Literal["softmax", "sigmoid"]
@@ -66,6 +68,14 @@ def check_temperatures(T: Temperature, positions: int) -> Temperature:
     for value in T.detach().aminmax() if T.numel() else ():
         check_temperature(value.item())
     return T
+
+
+def needs_double(T: Temperature, device: torch.device) -> bool:
+    """Whether T² times a divergence is wrong in float32: of a difference of log Σ exp, which are
+    near log C, T² makes too much. Apple's GPUs have no float64."""
+    if device.type == "mps":
+        return False
+    return bool((torch.as_tensor(T) > FLOAT32_T).any())
 
 
 def working(logits_MC: Tensor) -> Tensor:

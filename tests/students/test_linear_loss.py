@@ -234,6 +234,39 @@ def test_targets_of_any_codec_that_knows_probabilities():
         torch.testing.assert_close(case.loss(T=2, alpha=0.6), expected)
 
 
+def test_sequences_may_keep_their_shape():
+    case = make(18, count=6, masked=True)
+    expected = case.loss(T=2, alpha=0.5)
+    case.hidden = case.hidden.view(2, 3, 3)
+    case.labels, case.mask = case.labels.view(2, 3), case.mask.view(2, 3)
+    assert case.loss(T=2, alpha=0.5) == expected
+    case.targets = case.targets.values_MC.view(2, 3, 5)
+    assert case.loss(T=2, alpha=0.5) == expected
+    case.mask = case.mask.T
+    with pytest.raises(UsageError, match=r"mask is torch.bool \[3, 2\]; expected"):
+        case.loss(T=2, alpha=0.5)
+
+
+@pytest.mark.parametrize("T", [100, 1e4])
+@pytest.mark.parametrize("features", [False, True])
+def test_a_high_temperature_is_exact(T, features):
+    case, exact = (
+        make(19, count=9, classes=200, features=features, dtype=kind) for kind in FLOAT_AND_DOUBLE
+    )
+    for one, other in zip(exact.parameters(), case.parameters(), strict=True):
+        one.data = other.data.double()
+    exact.targets = DenseLogits(case.teacher().double())
+    found, expected = case.loss(T=T, alpha=0.9), exact.whole(T=T, alpha=0.9)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=0)
+    gradients = [
+        torch.autograd.grad(loss, one.parameters())
+        for loss, one in ((found, case), (expected, exact))
+    ]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=1e-3, atol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("features", [False, True])
 def test_half_precision(dtype, features):
@@ -373,7 +406,7 @@ def test_targets_are_made_again_in_parts_when_the_student_is_not_finite():
         ({"mask": torch.ones(7)}, r"mask is torch.float32 \[7\]; expected is a tensor of bool"),
         ({"mask": torch.ones(8).bool()}, r"mask is torch.bool \[8\]; expected .* \[7\]"),
         ({"hidden_ND": torch.ones(7, 4)}, r"student's hidden states are .* \[7, 4\]; its head"),
-        ({"hidden_ND": torch.ones(1, 7, 3)}, r"\[1, 7, 3\]; .* hidden.flatten\(0, 1\)"),
+        ({"hidden_ND": torch.ones(2, 4, 3)}, "are of 8 positions, and the targets of 7"),
         ({"hidden_ND": (torch.ones(7, 3),)}, "hidden states are a tuple; give the tensor"),
         ({"head_weight_VD": torch.nn.Linear(3, 5)}, "is a Linear; give the tensor .*weight"),
         ({"head_weight_VD": torch.ones(5)}, r"weight of the head is .* \[5\]; expected are floats"),

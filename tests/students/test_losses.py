@@ -326,6 +326,30 @@ def test_at_a_high_temperature_logits_are_matched():
     torch.testing.assert_close(found, exact, rtol=1e-3, atol=0)
 
 
+@pytest.mark.parametrize("word", ["kd", "reverse_kl", "js", "dkd", "standardise"])
+@pytest.mark.parametrize("T", [100, 1e4, torch.tensor([[2.0], [1e4]])])
+def test_a_high_temperature_is_exact(word, T):
+    random = torch.Generator().manual_seed(0)
+    z, s = (torch.randn(4, 1000, generator=random) for _ in range(2))
+    s = s.expand(2, 4, 1000) if isinstance(T, torch.Tensor) else s
+    labels = torch.arange(4)
+    found = softlabels.find_loss(word)(s, z, labels, T=T, alpha=0.9)
+    expected = softlabels.find_loss(word)(s.double(), z.double(), labels, T=T, alpha=0.9)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), expected.double(), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_no_position_gives_no_loss_and_no_gradient(word):
+    for shape in ((0, 5), (2, 0, 5)):
+        student = torch.zeros(shape, requires_grad=True)
+        labels = torch.zeros(0, dtype=torch.long)
+        loss = softlabels.find_loss(word)(student, torch.zeros(0, 5), labels, T=2, alpha=0.5)
+        assert loss.tolist() == ([0, 0] if len(shape) == 3 else 0)
+        loss.sum().backward()
+        assert student.grad.shape == shape
+
+
 def test_at_a_low_temperature_the_teachers_class_is_a_hard_label():
     z, s = (torch.from_numpy(x) for x in pair(11, 5, 6))
     T, top = 0.01, z.argmax(-1)

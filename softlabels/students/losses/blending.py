@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from softlabels.logits import Logits
-from softlabels.soft_targets import Temperature
+from softlabels.soft_targets import Temperature, working
 from softlabels.students.losses.checks import (
     as_logits,
     check_alpha,
@@ -105,6 +105,8 @@ def blend(
     )
     if hard is None:
         check_unlabelled(part, teacher, alpha)
+    if not student_MC.shape[-2]:  # as on a rank whose part of a batch scores nothing
+        return working(student_MC).sum((-2, -1))
 
     def soft_mean(which: Which) -> Tensor:
         if which is ...:

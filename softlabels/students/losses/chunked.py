@@ -20,7 +20,7 @@ from torch import Tensor
 from softlabels.errors import UsageError
 from softlabels.features import LinearHead
 from softlabels.logits import Logits
-from softlabels.soft_targets import exponentials
+from softlabels.soft_targets import exponentials, needs_double
 
 
 @dataclass(frozen=True)
@@ -127,11 +127,13 @@ def _keeps_graph() -> bool:
 
 
 class Pass:
-    """One pass over all positions: products in the dtype `kind`, else float32, or float64."""
+    """One pass over all positions: products in the dtype `kind`, gradients in float32, or
+    float64; logits and losses too, but at a high T in float64."""
 
     def __init__(self, hidden_MD: Tensor, task: Task, kind: torch.dtype) -> None:
         weight_VD, device = task.head.weight_VD, hidden_MD.device
         exact = torch.float64 if kind == torch.float64 else torch.float32
+        is_high = task.alpha > 0 and needs_double(task.T, device)
         self.task, self.exact = task, exact
         self.hidden_MD = hidden_MD.to(kind)
         self.weight_CD = weight_VD[: task.head.classes].to(kind)
@@ -144,13 +146,13 @@ class Pass:
         self.block = min(max(1, sizes.block // classes), count)
         self.teachers = min(max(1, sizes.teacher // classes), count)
         self.chunk = min(sizes.chunk // sizes.teacher * self.teachers, count)
-        new: Any = {"dtype": exact, "device": device}
+        new: Any = {"dtype": torch.float64 if is_high else exact, "device": device}
         self.student_MC = torch.empty(self.chunk, classes, **new)
         self.spare = torch.empty(3, self.block, classes, **new)
         self.losses_M = torch.zeros(len(hidden_MD), **new)
         shapes = (hidden_MD.shape, weight_VD.shape, (len(weight_VD),))
         self.gradients = [
-            torch.zeros(shape, **new) if wanted else None
+            torch.zeros(shape, dtype=exact, device=device) if wanted else None
             for wanted, shape in zip(task.with_gradients, shapes, strict=True)
         ]
 
@@ -163,12 +165,12 @@ class Pass:
             self._losses(student, teacher, part)
             if any(self.task.with_gradients):
                 self._add_gradients(student, part)
-        return self.losses_M.sum() / max(count, 1), self.gradients
+        return (self.losses_M.sum() / max(count, 1)).to(self.exact), self.gradients
 
     def _logits(self, hidden_RD: Tensor) -> Tensor:
         """The student's, before T."""
         out = self.student_MC[: len(hidden_RD)]
-        if hidden_RD.dtype == self.exact:
+        if hidden_RD.dtype == out.dtype:
             torch.mm(hidden_RD, self.weight_CD.T, out=out)
         else:
             out.copy_(hidden_RD @ self.weight_CD.T)
@@ -250,7 +252,7 @@ class Pass:
         """From the gradient over logits, before the head's scale and the mean."""
         of_hidden, of_weight, of_bias = self.gradients
         share, classes = self.task.head.scale / len(self.hidden_MD), self.task.head.classes
-        hidden_RD = self.hidden_MD[part]
+        hidden_RD, gradient_RC = self.hidden_MD[part], gradient_RC.to(self.exact)
         if of_bias is not None:
             of_bias[:classes].add_(gradient_RC.sum(0), alpha=share)
         if hidden_RD.dtype == self.exact:

@@ -29,8 +29,9 @@ def kd_loss(
 
     Hinton, Vinyals, Dean 2015, section 2: gradients of the soft part scale as 1/T², so T² keeps
     the two parts' shares when T changes. Positions with label −1 have no hard part. With α = 1
-    labels are not needed. float32 inside, whatever the logits' dtype. Of a multi-label teacher's
-    `targets`, KL and cross-entropy are sums over labels.
+    labels are not needed. float32 inside, whatever the logits' dtype; above T = 32, where T²
+    makes much of float32's rounding, float64 for targets that are dense. Of no positions it is 0.
+    Of a multi-label teacher's `targets`, KL and cross-entropy are sums over labels.
 
     student_logits: [M, C], or [S, M, C] of S students, whose losses are then [S].
     teacher_logits: a batch's `targets`, or raw logits [M, C] of classes of which one is right;

@@ -5,6 +5,7 @@ that count.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,7 +47,8 @@ def linear_kd_loss(
 
         hidden, labels = outputs[0][:, :-1].flatten(0, 1), input_ids[:, 1:].flatten()
 
-    hidden: [N, D], as the student's head takes them. Products run in the dtype that autocast asks
+    hidden: [N, D], as the student's head takes them, or [B, S, D]; labels, mask and a tensor of
+    targets may have B and S too. Products run in the dtype that autocast asks
     for, else in that of hidden states and weight; all else in float32, or float64.
     head_weight: [V, D]; gradients are in each parameter's dtype.
     targets: raw logits [N, C] in any float dtype, a batch's `targets` or `FeatureLogits`, which
@@ -69,6 +71,7 @@ def linear_kd_loss(
     logits are not finite (on an accelerator, which would be waited for, the loss is NaN then, as it
     is for a student whose logits are not finite).
     """
+    hidden_ND, targets, labels_N, mask = _flattened(hidden_ND, targets, labels_N, mask)
     head = LinearHead(head_weight_VD, bias, soft_cap, scale, valid)
     check_hidden(hidden_ND, head, "the student's")
     T, alpha = check_temperature(T), float(check_alpha(alpha, hidden_ND))
@@ -91,6 +94,18 @@ def linear_kd_loss(
     if loss.device.type == "cpu" and alpha and not loss.isfinite():
         _name_what_is_not_finite(task, positions_M)
     return loss
+
+
+def _flattened(hidden: Tensor, *others: Any) -> tuple[Any, ...]:
+    """Hidden states [..., D] as [N, D], and whatever has a value for each position likewise."""
+    if not isinstance(hidden, Tensor) or hidden.dim() < 3:
+        return hidden, *others
+    shape = hidden.shape[:-1]
+    last = len(shape) - 1
+    return hidden.flatten(0, last), *(
+        x.flatten(0, last) if isinstance(x, Tensor) and x.shape[: last + 1] == shape else x
+        for x in others
+    )
 
 
 def _common_classes(head: LinearHead, targets: Logits) -> int:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from softlabels.errors import UsageError
-from softlabels.logits import Logits
-from softlabels.soft_targets import Link, SoftTargets
+from softlabels.logits import DenseLogits, Logits
+from softlabels.soft_targets import Link, SoftTargets, needs_double, working
 from softlabels.students.losses.hard import HardLabels
 
 Needs = Literal["cross-entropy", "probabilities", "logits"]
@@ -75,15 +75,22 @@ class SoftPart(ABC):
 class Divergence(SoftPart):
     """A soft part T²·d(teacher, student), both at T, by position.
 
-    T² since gradients of d scale as 1/T²: Hinton, Vinyals, Dean 2015, section 2.
+    T² since gradients of d scale as 1/T²: Hinton, Vinyals, Dean 2015, section 2. At a high T the
+    arithmetic is float64, of teachers all of whose logits are known.
     """
 
     def mean(
         self, student_MC: Tensor, teacher: Logits, soft: SoftTargets, labels: HardLabels | None
     ) -> Tensor:
+        kind = working(student_MC[..., :0]).dtype
+        if teacher.is_dense and needs_double(soft.T, student_MC.device):
+            student_MC = student_MC.double()
+            with torch.no_grad():
+                double = DenseLogits(teacher.dense().double(), link=teacher.link)
+            soft = double.temper(soft.T)
         distance_M = self.distance(student_MC, soft, labels)
         T = soft.T.to(distance_M) if isinstance(soft.T, Tensor) else soft.T
-        return (T**2 * distance_M).mean(-1)
+        return (T**2 * distance_M).mean(-1).to(kind)
 
     @abstractmethod
     def distance(self, student_MC: Tensor, soft: SoftTargets, labels: HardLabels | None) -> Tensor:
