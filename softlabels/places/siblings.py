@@ -41,6 +41,15 @@ def named_dumps(
     return dict(zip(_short_names(list(map(_spelled_out, places))), places, strict=True))
 
 
+def named_pair(one: str, other: str) -> dict[str, str]:
+    """Two dumps, as `named_dumps` names them; the same place twice is two, of which the other is
+    called the same again."""
+    if _whole(one) != _whole(other):
+        return named_dumps([one, other])
+    (name,) = _short_names([_spelled_out(one)])
+    return {name: one, f"{name}, again": other}
+
+
 def _whole(place: str) -> str:
     """The same place, however it is spelled."""
     if "://" in place or HubAddress.parse(place) is not None:

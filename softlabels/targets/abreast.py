@@ -1,6 +1,6 @@
 """All rows of several teachers, a block at a time: memory does not grow with their number."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -14,11 +14,18 @@ BLOCK_ROWS = 4096
 BLOCK_VALUES = 1 << 21  # logits of a block of one teacher
 
 
-def open_teachers(places: dict[str, str], progress: Progress) -> SideBySide:
+def open_teachers(
+    places: dict[str, str],
+    progress: Progress,
+    check: Callable[[SideBySide], None] | None = None,
+) -> SideBySide:
     """Streamed, so that memory is flat, unless rows of one stand in another order than the first's:
-    then they would be fetched again and again, and a local copy is mapped."""
+    then they would be fetched again and again, and a local copy is mapped. check: may refuse them,
+    before anything is said of them or fetched."""
     teachers = load(places, inputs=False, streaming=True)
     assert isinstance(teachers, SideBySide)
+    if check is not None:
+        check(teachers)
     if teachers.streams.is_stored_often:
         teachers = load(places, inputs=False, progress=progress)
         assert isinstance(teachers, SideBySide)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from softlabels.errors import AlignmentError, StoreError, UsageError
-from softlabels.places.siblings import named_dumps
+from softlabels.places.siblings import named_pair
 from softlabels.reports.comparison import Comparison, Side
 from softlabels.reports.contrast import Contrast
 from softlabels.reports.ensemble import Block, OfLabel, OfLabels, survey_each
@@ -35,7 +35,7 @@ def compared(a: str, b: str, T: Sequence[float], rows: int, progress: Progress) 
     temperatures = list(dict.fromkeys(check_temperature(one) for one in T))
     if not temperatures:
         raise UsageError("--T names no temperature; name some, such as --T 1 --T 4")
-    places = named_dumps([a, b], progress)
+    places = named_pair(a, b)
     teachers = _aligned(places, progress)
     plan = teachers.base.reader.plan
     several = plan.task == "multilabel"
@@ -59,14 +59,17 @@ def compared(a: str, b: str, T: Sequence[float], rows: int, progress: Progress) 
 def _aligned(places: dict[str, str], progress: Progress) -> SideBySide:
     """Both over the same rows. Raises for all in which they differ, at once."""
     try:
-        teachers = open_teachers(places, progress)
+        return open_teachers(places, progress, _check_alike)
     except AlignmentError as error:
-        raise AlignmentError(f"{error}. {ALIKE}") from error
+        said = "" if ALIKE in str(error) else f". {ALIKE}"
+        raise AlignmentError(f"{error}{said}") from error
+
+
+def _check_alike(teachers: SideBySide) -> None:
     if found := teachers.differences():
         raise found[0].error(f"{'; '.join(one.text for one in found)}. {ALIKE}")
     if not len(teachers):
         raise StoreError(f"{teachers.base.reader.folder} has no rows, so there is no difference")
-    return teachers
 
 
 def _told(

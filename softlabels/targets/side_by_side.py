@@ -261,8 +261,8 @@ class SideBySide(Teachers):
             first = known.setdefault(dump.reader.plan.hash, dump)
             if first is not dump:
                 yield (
-                    f"warning: {self.title(first)} and {self.title(dump)} are the same dump, which "
-                    f"differs in nothing from itself, and counts twice in a mixture"
+                    f"warning: {self.title(first)} and {self.title(dump)} are copies of one dump, "
+                    f"with the same logits"
                 )
 
     @property

@@ -110,10 +110,13 @@ def test_a_copy_differs_in_nothing(tmp_path):
     shutil.copytree(folder, tmp_path / "b")
     said = Lines()
     found = softlabels.compare(folder, tmp_path / "b", progress=said)
-    assert "are the same dump" in str(said)
+    assert "are copies of one dump, with the same logits" in str(said)
     assert {value for at in found.temperatures for value in at.kl.values()} == {0}
     assert (found.agreement, found.top5_agreement, found.flips.changed) == (1, 1, 0)
     assert not found.worst
+    itself = softlabels.compare(folder, f"{folder}/")
+    assert (itself.reference.name, itself.other.name) == ("a", "a, again")
+    assert (itself.temperatures, itself.summary) == (found.temperatures, found.summary)
     assert found.summary[:2] == [
         "Is B still A? Yes: the soft targets are the same in all rows.",
         "B makes the same top-1 predictions as A in all rows.",
@@ -133,6 +136,11 @@ def test_view_by_view(tmp_path):
     assert np.mean(kls) == pytest.approx(found.temperatures[0].kl["mean"])
     assert found.worst[0].view == 2
     assert "significant" not in str(found), "views of an input are no independent rows"
+    clean, said = make_dump(tmp_path / "clean", z[0]), Lines()
+    with pytest.raises(AlignmentError, match=r"40 of 60 rows of .* are compared over") as refused:
+        softlabels.compare(clean, a, progress=said)
+    assert str(refused.value).count("are compared over") == 1
+    assert "left out" not in str(said)
     drawn = make_dump(tmp_path / "drawn", other, augment="jitter(3)")
     with pytest.raises(AlignmentError, match=r"saw other pictures in views.*are compared over"):
         softlabels.compare(a, drawn)
@@ -243,8 +251,6 @@ def test_what_can_not_be_compared_is_refused(tmp_path):
     empty = [make_dump(tmp_path / name, z[:0], shard_rows=1) for name in ("x", "y")]
     with pytest.raises(StoreError, match="has no rows"):
         softlabels.compare(*empty)
-    with pytest.raises(UsageError, match="a is named twice"):
-        softlabels.compare(a, a)
     with pytest.raises(UsageError, match="takes keywords alone after 'a' and 'b'; name what 4"):
         softlabels.compare(a, fewer, 4)
     with pytest.raises(UsageError, match="a is given twice"):

@@ -222,4 +222,4 @@ def test_what_is_said_of_folders_of_dumps_and_of_twins(tmp_path):
     shutil.copytree(folders["a"], tmp_path / "copy")
     softlabels.load({"a": folders["a"], "twin": tmp_path / "copy"}, inputs=False, progress=said)
     assert "/a) and twin (" in str(said)
-    assert "are the same dump, which differs in nothing from itself, and counts twice" in str(said)
+    assert "are copies of one dump, with the same logits" in str(said)
