@@ -11,6 +11,7 @@ from softlabels.pages.portrait import Portrait, portray
 from softlabels.reports.doubts import doubts
 from softlabels.reports.facts import describe, readable
 from softlabels.reports.page import Block, Command, Facts, Page, Remark, Section, Table, Text, Tile
+from softlabels.reports.page.blocks import Cell
 from softlabels.reports.recipe import as_block, what_is_teacher
 from softlabels.store.reader import DumpReader
 from softlabels.store.records import Plan
@@ -42,6 +43,7 @@ def dump_page(
     sections = [
         confusion_section(reader, portrait, names),
         row_section(reader, portrait, rows, source),
+        _views(portrait),
         calibration_section(portrait),
         softness_section(portrait),
         class_section(portrait, names),
@@ -87,6 +89,8 @@ def _tiles(reader: DumpReader, portrait: Portrait) -> list[Tile]:
     if measures:
         of = f"of {counted(int(measures['rows']), 'labelled row')}"
         errors = counted(int(measures["errors"]), "error")
+        if portrait.looked.by_view:
+            of += f" of view {min(portrait.looked.by_view)}"
         tiles.append(Tile(f"{100 * measures['accuracy']:.2f} %", "accuracy", f"{errors} {of}"))
         if "top5" in measures:
             tiles.append(Tile(f"{100 * measures['top5']:.2f} %", "top-5 accuracy"))
@@ -103,6 +107,30 @@ def _tiles(reader: DumpReader, portrait: Portrait) -> list[Tile]:
     if entropy is not None:
         tiles.append(Tile(measured(entropy), "mean entropy at T = 1", "nats"))
     return [*tiles, Tile(size_words(manifest.bytes), "on disk")]
+
+
+def _views(portrait: Portrait) -> Section | None:
+    """The teacher on each view, where there are several: None without, or without labels."""
+    scores = {view: one.measures for view, one in sorted(portrait.looked.by_view.items())}
+    rows: list[list[Cell]] = [
+        [
+            view,
+            int(one["rows"]),
+            f"{one['accuracy']:.4f}",
+            measured(one["nll"]),
+            f"{one['ece']:.4f}",
+        ]
+        for view, one in scores.items()
+        if one
+    ]
+    if not rows:
+        return None
+    text = (
+        f"The numbers at the top of the page are of view {min(scores)}. Calibration, softness and "
+        f"the confused classes are over the rows of all views."
+    )
+    head = ["view", "labelled rows", "accuracy", "NLL, nats", "ECE"]
+    return Section("Views", [Text(text), Table("View by view", head, rows, (0, 1, 2, 3, 4))])
 
 
 def _about(reader: DumpReader) -> Section:

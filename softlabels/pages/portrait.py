@@ -21,13 +21,18 @@ TEMPERATURES = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 20.0, 40.0)
 class Looked:
     """What is kept of each position, in the order of the rows; sums over all.
 
-    score: against the hard labels, of rows that have one.
+    score: against the hard labels, of rows that have one; of several views only the first of each
+        input, since augmented inputs are harder.
+    by_view: the same for each view, where there are several.
     entropies: of the soft targets by T, in nats.
     """
 
-    def __init__(self, several: bool) -> None:
+    def __init__(self, several: bool, views: np.ndarray | None = None) -> None:
+        """views: the view of each position, in order, int [all M]; None where there is one."""
         self.several = several
-        self.score = LabelScore()
+        self._views = views
+        self._all = LabelScore()
+        self.by_view: dict[int, LabelScore] = {}
         self.entropies = {T: Uncertainty() for T in TEMPERATURES}
         self._parts: list[tuple[np.ndarray, ...]] = []
 
@@ -36,7 +41,12 @@ class Looked:
         for T in TEMPERATURES:
             self.entropies[T] += Uncertainty.of(logits.temper(T))
         if not self.several:
-            self.score += LabelScore.of(logits, labels)
+            self._all += LabelScore.of(logits, labels)
+            if self._views is not None:
+                view_M = torch.from_numpy(self._views[len(self) : len(self) + len(labels)])
+                for view in view_M.unique().tolist():
+                    of_view = LabelScore.of(logits, labels.where(view_M == view, -1))
+                    self.by_view[view] = self.by_view.get(view, LabelScore()) + of_view
         soft = logits.temper(1)
         confidence_M, top_M = (one[:, 0].cpu() for one in soft.top(1))
         if self.several:
@@ -48,6 +58,10 @@ class Looked:
             wrong_M = torch.where((labels >= 0) & (top_M != labels), confidence_M, -1.0)
         parts = (wrong_M, soft.entropy().cpu(), top_M, label_M)
         self._parts.append(tuple(part.numpy() for part in parts))
+
+    @property
+    def score(self) -> LabelScore:
+        return self.by_view[min(self.by_view)] if self.by_view else self._all
 
     def __len__(self) -> int:
         return sum(len(part[0]) for part in self._parts)
@@ -89,7 +103,7 @@ class Portrait:
 def portray(reader: DumpReader, rows: int, progress: Progress) -> Portrait:
     """rows: how many of each kind are chosen at most."""
     plan = reader.plan
-    looked = Looked(plan.several_labels)
+    looked = Looked(plan.several_labels, reader.views if plan.has_views else None)
     with progress.bar("report", len(reader), "rows") as advance:
 
         def also(logits: Logits, labels: Tensor) -> None:

@@ -41,6 +41,12 @@ def test_views_show_the_first_of_each_input(views_folder, tmp_path):
     assert "view 0" in facts
     assert not any(text.startswith("view 1") for text in facts)
     assert "several views" in root.text
+    (table,) = [one for one in root.all("table") if "View by view" in one.text]
+    scores = [line.all("td")[1].text for line in table.all("tbody")[0].all("tr")]
+    assert len(scores) > 1
+    (accuracy,) = [tile.all("dd")[0].text for tile in root.all("div", class_="tile")
+                   if tile.all("dt")[0].text == "accuracy"]  # fmt: skip
+    assert accuracy == f"{100 * float(scores[0]):.2f} %"
 
 
 def test_without_labels_nothing_is_scored(tmp_path):
