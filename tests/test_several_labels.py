@@ -10,8 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
+from typer.testing import CliRunner
 
 import softlabels
+from softlabels.cli.app import app
 from softlabels.errors import LabelSpaceMismatch, SourceError, UsageError
 from softlabels.exchange import import_logits
 from tests.conftest import Linear, png, save_script
@@ -333,7 +335,11 @@ def test_a_file_of_logits_joins_them(folder, tmp_path):
         logits = Linear(3.0)(X).numpy()
     np.savez(tmp_path / "z.npz", logits=logits[20:], ids=np.arange(20, ROWS))
     given = {"data": str(folder / "x.parquet"), "out": str(tmp_path / "d"), "name": "z"}
-    import_logits(file=str(tmp_path / "z.npz"), task="multilabel", on_missing="skip", **given)
+    words = [word for name, value in given.items() for word in (f"--{name}", value)]
+    words += ["--task", "multilabel", "--on-missing", "skip"]
+    done = CliRunner().invoke(app, ["import", str(tmp_path / "z.npz"), *words])
+    assert done.exit_code == 0, done.output
+    assert "; teacher's top label is one of the row's in " in done.output
     assert softlabels.verify(dump=str(tmp_path / "d"), source=True).good
     found = softlabels.load(str(tmp_path / "d"), inputs=False)
     assert found.take(np.arange(ROWS - 20))["label"].equal(HOT[20:])

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 from softlabels.cli.flags import Body, Terminal
+from softlabels.cli.listing import accuracy_words
 from softlabels.options import ExportOptions, ImportOptions
 from softlabels.system.humanize import counted, size_words
 
@@ -33,9 +34,7 @@ def import_(terminal: Terminal, options: ImportOptions) -> None:
     text = f"{imported.out}: {counted(manifest.rows, 'row')}, {size_words(manifest.bytes)}"
     statistics = manifest.statistics
     if statistics and statistics.accuracy is not None:
-        accuracy = f"{statistics.accuracy:.4f}"
-        rows = counted(statistics.labelled, f"labelled {statistics.unit}")
-        text += f"; accuracy of these logits {accuracy} on {rows}"
+        text += f"; {accuracy_words(statistics)}"
     if manifest.skipped:
         text += f"; {counted(len(manifest.skipped), 'source row')} had none"
     text += f"; {terminal.took}"

@@ -8,6 +8,7 @@ from softlabels.system.humanize import counted, short, size_words
 
 if TYPE_CHECKING:
     from softlabels.reports.info import Listed
+    from softlabels.store.records import Statistics
 
 
 def dumps_at(path: str) -> "list[Listed]":
@@ -41,6 +42,14 @@ def as_values(dumps: "list[Listed]") -> list[dict[str, Any]]:
     return [asdict(one) | {"state": one.state} for one in dumps]
 
 
+def accuracy_words(statistics: "Statistics") -> str:
+    """How often the teacher is right, of rows with one label or several: of a dump's logits."""
+    labelled = counted(statistics.labelled, f"labelled {statistics.unit}")
+    several = statistics.positives is not None
+    what = "top label is one of the row's in" if several else "accuracy"
+    return f"teacher's {what} {statistics.accuracy:.4f} on {labelled}"
+
+
 def as_made(result: Any) -> tuple[str, dict[str, Any]]:
     """A dump in a line and as a value."""
     manifest = result.manifest
@@ -52,10 +61,7 @@ def as_made(result: Any) -> tuple[str, dict[str, Any]]:
     text = f"{result.out}: {counted(manifest.rows, 'row')}, {size_words(manifest.bytes)}"
     statistics = manifest.statistics
     if statistics and statistics.accuracy is not None:
-        labelled = counted(statistics.labelled, f"labelled {statistics.unit}")
-        several = statistics.positives is not None
-        what = "top label is one of the row's in" if several else "accuracy"
-        text += f"; teacher's {what} {statistics.accuracy:.4f} on {labelled}"
+        text += f"; {accuracy_words(statistics)}"
     if manifest.skipped:
         what = "input" if manifest.plan.has_views else "row"
         text += f"; {counted(len(manifest.skipped), what)} left out (softlabels info names them)"

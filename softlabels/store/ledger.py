@@ -301,8 +301,10 @@ def _refuse(ledger: Ledger) -> Manifest:
         raise StoreError(f"{folder} {what}; make one with softlabels dump --out {folder}")
     verb = "import" if plan.is_imported else "dump"
     again = f"the same softlabels {verb} command and --resume"
+    done = f"{len(ledger.commits)} of {counted(plan.shards, 'shard')} are committed"
+    if len(ledger.commits) == plan.shards:
+        done = f"its shards are committed, and its record, {MANIFEST}, is missing"
     raise IncompleteDump(
-        f"{folder} holds an unfinished dump: {len(ledger.commits)} of "
-        f"{plan.shards} shards are committed. Finish it with "
+        f"{folder} holds an unfinished dump: {done}. Finish it with "
         f"{folder.origin.command or again}"
     )

@@ -206,7 +206,8 @@ class _Sweep:
             "options": self.options.plain,
             "command": command_of("sweep", self.options, without=("resume",)),
             "versions": library_versions(),
-            "began": self.began.isoformat(timespec="seconds"),
+            # a sweep may have been stopped and resumed: of what ran before, no time is kept
+            "last_run_began": self.began.isoformat(timespec="seconds"),
             "ended": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         result = write_results(SweepResult(str(self.folder), measure, ended), ran, self.progress)

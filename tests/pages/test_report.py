@@ -13,6 +13,7 @@ import softlabels
 from softlabels.errors import IncompleteDump, StoreError, UsageError
 from softlabels.logits import DenseLogits
 from softlabels.pages.example_rows import VALUES, WRITTEN, kept_values
+from softlabels.reports.page import Chart
 from softlabels.reports.page.soft_rows import TEMPERATURES, SoftRow, packed
 from softlabels.reports.rows import ShownRow
 from softlabels.system.humanize import shortened
@@ -25,8 +26,11 @@ HOSTILE = "</script><img src=x onerror=alert(1)>$a$\"'&amp;"
 
 @pytest.fixture(scope="module")
 def digits(dump_folder, tmp_path_factory) -> Element:
+    """Without its charts, which take long to draw; `test_names_from_outside_are_text` has them."""
     out = tmp_path_factory.mktemp("page") / "digits.html"
-    made = softlabels.report(dump_folder, out=str(out), rows=4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Chart, "pictures", [])
+        made = softlabels.report(dump_folder, out=str(out), rows=4)
     assert made.bytes == out.stat().st_size < MOST_BYTES
     return read(out.read_text(encoding="utf-8"))
 

@@ -123,6 +123,30 @@ def test_charts_draw_means_and_spreads(place):
                 assert high > max(*line.values, line.mean + spread(line.values))
 
 
+def test_numbers_of_charts_are_rounded_as_in_the_tables(place):
+    found = {chart.title: chart.numbers for chart in blocks(sweep_page(str(place)), Chart)}
+    for title, names in (
+        ("Errors against the temperature", ["mean", "spread"]),
+        ("Difference to hard labels, by seed", ["standard error"]),
+    ):
+        numbers = found[title]
+        for name in names:
+            column = numbers.head.index(name)
+            assert all(row[column].partition(".")[2].isdigit() for row in numbers.rows)
+            assert max(len(row[column].partition(".")[2]) for row in numbers.rows) == 1
+
+
+def test_two_seeds_have_no_bars_of_standard_errors(tmp_path):
+    figures = pytest.importorskip("matplotlib.figure")
+    for seeds in (2, 3):
+        page = sweep_page(made(tmp_path / str(seeds), [1, 2], seeds))
+        (chart,) = [one for one in blocks(page, Chart) if one.title.startswith("Difference")]
+        figure = figures.Figure(figsize=(charts.WIDE, 4))
+        chart.draw(figure)
+        drawn = [one.has_xerr for one in figure.axes[0].containers]
+        assert drawn == [seeds > 2] * 2
+
+
 @pytest.mark.slow
 def test_the_page_is_whole_and_follows_the_rules_of_pages(place):
     pytest.importorskip("matplotlib")
@@ -161,6 +185,16 @@ def test_what_ran_and_the_command_that_runs_it_again(place, monkeypatch):
     assert done.exit_code == 0, done.output
     plain = json.loads((place / "results.json").read_text())["ran"]["options"]
     assert given[0].plain == plain
+
+
+def test_the_time_is_that_of_the_last_run(copy):
+    ran = json.loads((copy / "results.json").read_text())["ran"]
+    times = {"last_run_began": "2026-01-02T10:00:00+00:00", "ended": "2026-01-02T11:00:00+00:00"}
+    assert set(times) < set(ran)
+    options = ran["options"] | {"resume": True}
+    changed(copy / "results.json", ran=ran | times | {"options": options})
+    ended = blocks(sweep_page(str(copy)), Facts)[0].facts["ended"]
+    assert ended == "2026-01-02 11:00 UTC, after 1 h 0 min of the run that ended it"
 
 
 def test_a_command_says_all_options_that_it_can():

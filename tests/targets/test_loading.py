@@ -204,6 +204,8 @@ def test_preprocess_can_be_another(dump_folder):
 def test_unfinished_dumps_are_not_loaded(dump_folder, tmp_path):
     copy = shutil.copytree(dump_folder, tmp_path / "copy")
     (copy / "softlabels.json").unlink()
+    with pytest.raises(IncompleteDump, match=r"its record, softlabels\.json, is missing\. Finish"):
+        softlabels.load(copy, T=1)
     (copy / "commits" / "00001.json").unlink()
     with pytest.raises(IncompleteDump, match="2 of 3 shards are committed"):
         softlabels.load(copy, T=1)

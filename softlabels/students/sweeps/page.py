@@ -244,7 +244,7 @@ def _listed(value: Any) -> str | None:
 
 def _ended(ran: dict[str, Any]) -> str:
     try:
-        began, ended = (datetime.fromisoformat(ran[name]) for name in ("began", "ended"))
+        began, ended = (datetime.fromisoformat(ran[name]) for name in ("last_run_began", "ended"))
         took = elapsed_words((ended - began).total_seconds())
     except (LookupError, TypeError, ValueError):
         return ""

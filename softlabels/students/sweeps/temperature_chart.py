@@ -9,6 +9,7 @@ from softlabels.students.sweeps.grid import plain
 from softlabels.students.sweeps.results import Line, SweepResult, spread
 
 CURVES = 5  # in colours of their own
+BARS = 3  # seeds: two standard errors of two seeds reach far less than a 95 % interval does
 DODGE = 0.022  # of T, between the error bars of two curves
 NOUNS = {"errors": "errors", "map": "mAP", "kl": "KL"}
 TITLES = NOUNS | {"errors": "Errors"}
@@ -65,7 +66,7 @@ class Course:
             marker="o", markersize=5, linewidth=2, elinewidth=1.4, capsize=3, label=self.name,
         )  # fmt: skip
         for x, line in zip(at, lines, strict=True):
-            axes.scatter([x] * len(line.values), line.values, 9, color=colour, alpha=0.35)
+            axes.scatter([x] * len(line.values), line.values, 22, color=colour, alpha=0.5)
 
 
 def _chart(
@@ -99,10 +100,11 @@ def _chart(
         title += f", {student}"
     digits = result.measure.digits
     description = (
-        f"{result.measure.title} of students, for each temperature the mean and the standard "
-        f"deviation over seeds. The best is {best.mean:.{digits}f} with {best.setting.targets}"
+        f"{result.measure.title} of students, for each temperature the mean and the spread "
+        f"(standard deviation) over seeds. The best is {best.mean:.{digits}f} with "
+        f"{best.setting.targets}"
     )
-    caption = "Dots are students, bars a standard deviation over the seeds"
+    caption = "Dots are students, bars the spread (standard deviation) over the seeds"
     if hard is not None:
         description += f"; hard labels have {hard.mean:.{digits}f}"
         caption += ", the band hard labels alone with theirs"
@@ -137,10 +139,11 @@ def _band(axes: Any, hard: Line) -> None:
 
 def _numbers(result: SweepResult, title: str, lines: Sequence[Line]) -> Table:
     rows = [
-        [result.named(line.setting), line.mean, spread(line.values), len(line.values)]
+        [result.named(line.setting), *_rounded(result, line.mean, spread(line.values)),
+         len(line.values)]
         for line in lines
-    ]
-    head = ["learns from", "mean", "standard deviation", "seeds"]
+    ]  # fmt: skip
+    head = ["learns from", "mean", "spread", "seeds"]
     return Table(f"{title}, in numbers", head, rows, (1, 2, 3), folded=True)
 
 
@@ -156,12 +159,12 @@ def difference_chart(result: SweepResult, most: int) -> Chart | None:
         narrow = charts.is_narrow(figure)
         for place, line in enumerate(lines):
             colour = charts.SERIES[0]
-            axes.scatter(line.differences, [place] * len(line.differences), 12,
-                         color=colour, alpha=0.4)  # fmt: skip
+            axes.scatter(line.differences, [place] * len(line.differences), 26,
+                         color=colour, alpha=0.5)  # fmt: skip
             mean = sum(line.differences) / len(line.differences)
-            reach = 2 * (line.difference_error or 0)
-            axes.errorbar([mean], [place], xerr=[reach], fmt="o", color=colour, capsize=4,
-                          linewidth=2, markersize=7)  # fmt: skip
+            reach = 2 * (line.difference_error or 0) if len(line.differences) >= BARS else 0
+            axes.errorbar([mean], [place], xerr=[reach] if reach else None, fmt="o",
+                          color=colour, capsize=4, linewidth=2, markersize=7)  # fmt: skip
         names = [result.named(line.setting) for line in lines]
         axes.set_ylim(len(lines) - 0.5, -0.8 if narrow else -0.5)
         axes.axvline(0, color=charts.MUTED, linestyle="--", linewidth=1.2)
@@ -177,7 +180,8 @@ def difference_chart(result: SweepResult, most: int) -> Chart | None:
 
     title = "Difference to hard labels, by seed"
     rows = [
-        [result.named(line.setting), *_difference(line), len(line.differences)] for line in lines
+        [result.named(line.setting), *_rounded(result, *_difference(line)), len(line.differences)]
+        for line in lines
     ]
     head = ["learns from", "difference", "standard error", "seeds"]
     better = "more" if result.measure.sign < 0 else "fewer"
@@ -185,14 +189,21 @@ def difference_chart(result: SweepResult, most: int) -> Chart | None:
     return Chart(
         title,
         f"For each of the {len(lines)} best settings the difference to hard labels with the same "
-        f"seed, its mean, and two standard errors to both sides.",
+        f"seed, its mean, and from {BARS} seeds on two standard errors to both sides.",
         draw,
         Table(f"{title}, in numbers", head, rows, (1, 2, 3), folded=True),
-        f"Dots are pairs of students with one seed; bars reach two standard errors from the mean. "
+        f"Dots are pairs of students with one seed; bars, from {BARS} seeds "
+        f"on, reach two standard errors from the mean. "
         f"What lies {where} of the dashed line has {better} {NOUNS[result.measure.name]} than "
         f"hard labels.",
         90 + (46 if len(lines) < 8 else 36) * len(lines),
     )
+
+
+def _rounded(result: SweepResult, *values: float | None) -> list[str | None]:
+    """As the other tables show them."""
+    digits = result.measure.digits
+    return [None if value is None else f"{value:.{digits}f}" for value in values]
 
 
 def _difference(line: Line) -> tuple[float, float | None]:
