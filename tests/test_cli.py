@@ -145,10 +145,11 @@ def test_recipes_are_known_words_and_open_with_their_command():
     for path in (Path(__file__).parents[1] / "configs").rglob("*.yaml"):
         text = path.read_text()
         assert text.startswith("# ")
-        assert f"--config configs/{path.parent.name}/{path.name}" in text
-        command = text.split("softlabels ")[1].split()[0]
+        named = f"--config configs/{path.parent.name}/{path.name}"
+        (line,) = (line for line in text.splitlines() if named in line)
+        command = line.split("softlabels ")[1].split()[0]
         options = {"fit": known.FitOptions, "dump": known.DumpOptions,
-                   "train": known.TrainOptions}[command]  # fmt: skip
+                   "train": known.TrainOptions, "sweep": known.SweepOptions}[command]  # fmt: skip
         assert load_config(str(path), [one.name for one in fields(options)])
 
 

@@ -301,7 +301,7 @@ def _refuse(ledger: Ledger) -> Manifest:
         raise StoreError(f"{folder} {what}; make one with softlabels dump --out {folder}")
     verb = "import" if plan.is_imported else "dump"
     again = f"the same softlabels {verb} command and --resume"
-    done = f"{len(ledger.commits)} of {counted(plan.shards, 'shard')} are committed"
+    done = f"{len(ledger.commits):,} of {plan.shards:,} shards are committed"
     if len(ledger.commits) == plan.shards:
         done = f"its shards are committed, and its record, {MANIFEST}, is missing"
     raise IncompleteDump(
