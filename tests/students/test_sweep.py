@@ -2,9 +2,6 @@
 
 import json
 import math
-import os
-import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ import torch
 
 import softlabels
 from softlabels.errors import TrainingError, UsageError
+from softlabels.students import state_file
 from softlabels.students.stack.optimization import StackOptimization
 from softlabels.students.stack.trainer import StackTrainer
 from softlabels.students.sweeps.grid import Setting, Trial, settings_of
@@ -306,31 +304,25 @@ def test_two_sweeps_do_not_write_one_folder(dump_folder, tmp_path):
     assert processes.kill(process)
 
 
+def sweep_saving_often(**words: Any) -> None:
+    """As `softlabels.sweep`, but it saves its state after each step."""
+    state_file.SAVE_SECONDS, state_file.MOST_SHARE = 0.0, float("inf")
+    softlabels.sweep(**words)
+
+
 @pytest.mark.slow
 def test_a_killed_sweep_of_24_goes_on(dump_folder, tmp_path):
     """A real process, killed once its state is there; the results are those of one run."""
-    words = ["--T", 1, "--T", 2, "--T", 8, "--student", "mlp:64x64", "--seeds", 6, "--rows", 1000]
-    words += ["--batch-size", 20, "--epochs", 30, "--dropout", "0.1", "--device", "cpu"]
-
-    def start(out: Path, *more: object) -> Any:
-        said = {name: tmp_path / f"{out.name}.{name}" for name in ("out", "err")}
-        return processes.command(
-            "sweep", dump_folder, *words, "--out", out, *more, cwd=tmp_path, **said
-        )
-
-    whole = start(tmp_path / "whole")
-    whole.join(600)
-    process = start(tmp_path / "o")
-    deadline = time.monotonic() + 300
-    while not list((tmp_path / "o").glob("stack-*.state")) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    os.kill(process.pid, signal.SIGKILL)
-    process.join(60)
+    words = {"dump": dump_folder, "T": [1, 2, 8], "student": "mlp:64x64", "seeds": 6, "rows": 1000,
+             "batch_size": 20, "epochs": 10, "dropout": 0.1, "device": "cpu"}  # fmt: skip
+    softlabels.sweep(**words, out=tmp_path / "whole")
+    process = processes.start(sweep_saving_often, **words, out=tmp_path / "o")
+    processes.wait_for(lambda: list((tmp_path / "o").glob("stack-*.state")))
+    assert processes.kill(process), "one step was enough for all"
     assert not list((tmp_path / "o/students").glob("*.pt"))
-    again = start(tmp_path / "o", "--resume")
-    again.join(600)
-    assert (whole.exitcode, again.exitcode) == (0, 0)
-    assert "goes on after epoch" in (tmp_path / "o.err").read_text()
+    told = Lines()
+    softlabels.sweep(**words, out=tmp_path / "o", resume=True, progress=told)
+    assert "goes on after epoch" in str(told)
     for path in (tmp_path / "whole/students").glob("*.pt"):
         one, other = (
             torch.load(p, weights_only=True)["state_dict"]
