@@ -29,11 +29,11 @@ def pictures_of(survey: Survey, names: Sequence[str]) -> dict[str, tuple[str, by
         PICTURE: ("Calibration of the teacher, and softness of its targets", draw(survey)),
     }
     if survey.confusions is not None and survey.confusions.pairs(1):
-        words = (
+        alt_text = (
             "Which classes the soft targets confuse: all as a matrix, similar classes side by "
             "side, and the most confused pairs, which are also in a table below"
         )
-        pictures[CLASSES_PICTURE] = words, draw_classes(survey.confusions, names)
+        pictures[CLASSES_PICTURE] = alt_text, draw_classes(survey.confusions, names)
     return pictures
 
 

@@ -61,8 +61,8 @@ def _aligned(places: dict[str, str], progress: Progress) -> SideBySide:
     try:
         return open_teachers(places, progress, _check_alike)
     except AlignmentError as error:
-        said = "" if ALIKE in str(error) else f". {ALIKE}"
-        raise AlignmentError(f"{error}{said}") from error
+        remedy = "" if ALIKE in str(error) else f". {ALIKE}"
+        raise AlignmentError(f"{error}{remedy}") from error
 
 
 def _check_alike(teachers: SideBySide) -> None:

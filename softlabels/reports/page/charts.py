@@ -117,11 +117,11 @@ def _as_element(drawn: bytes, title: str, description: str, name: str) -> Markup
                 parent.remove(child)
     for attribute in ("width", "height", "version"):
         root.attrib.pop(attribute, None)
-    words = {"title": title, "desc": description}
+    alternatives = {"title": title, "desc": description}
     root.set("role", "img")
     root.set("aria-labelledby", f"{name}-title")
     root.set("aria-describedby", f"{name}-desc")
-    for place, (tag, text) in enumerate(words.items()):
+    for place, (tag, text) in enumerate(alternatives.items()):
         element = ElementTree.Element(f"{{{SVG}}}{tag}", {"id": f"{name}-{tag}"})
         element.text = text
         root.insert(place, element)

@@ -152,8 +152,8 @@ class Pass:
         self.losses_M = torch.zeros(len(hidden_MD), **new)
         shapes = (hidden_MD.shape, weight_VD.shape, (len(weight_VD),))
         self.gradients = [
-            torch.zeros(shape, dtype=exact, device=device) if wanted else None
-            for wanted, shape in zip(task.with_gradients, shapes, strict=True)
+            torch.zeros(shape, dtype=exact, device=device) if has_gradient else None
+            for has_gradient, shape in zip(task.with_gradients, shapes, strict=True)
         ]
 
     def run(self) -> tuple[Tensor, list[Tensor | None]]:

@@ -88,8 +88,10 @@ def linear_kd_loss(
     if positions_M is not None:
         hidden_ND = hidden_ND.index_select(0, positions_M)
     parameters = (hidden_ND, head_weight_VD, bias)
-    wanted = [torch.is_grad_enabled() and x is not None and x.requires_grad for x in parameters]
-    task = Task(head, targets, of_targets, labels_M, T, alpha, wanted)
+    with_gradients = [
+        torch.is_grad_enabled() and x is not None and x.requires_grad for x in parameters
+    ]
+    task = Task(head, targets, of_targets, labels_M, T, alpha, with_gradients)
     loss = ChunkedLoss.apply(*parameters, task)
     if loss.device.type == "cpu" and alpha and not loss.isfinite():
         _name_what_is_not_finite(task, positions_M)
