@@ -39,13 +39,13 @@ def moved_biases(checkpoint: Path, held: Path, test: Path, classes: list[int]) -
     all of the test rows.
     """
     known = {name: _answers(checkpoint, path) for name, path in (("held", held), ("test", test))}
-    raised = (
-        BIASES if len(classes) == 1 else -BIASES
-    )  # a class unseen is too low, one seen alone too high
+    # of equal ones the smallest, and towards what is expected: a class that the student never saw
+    # is too low, classes that it saw alone are too high
+    tried = -BIASES if len(classes) == 1 else BIASES
 
     def best(name: str) -> float:
-        errors = [int((_wrong(*known[name], classes, bias)).sum()) for bias in raised]
-        return float(raised[int(np.argmin(errors))])
+        errors = [int((_wrong(*known[name], classes, bias)).sum()) for bias in tried]
+        return float(tried[int(np.argmin(errors))])
 
     def at(bias: float) -> dict[str, Any]:
         wrong = _wrong(*known["test"], classes, bias)

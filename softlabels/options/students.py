@@ -131,7 +131,7 @@ class TrainOptions(MixOptions, TrainingOptions, TextOptions):
     T: TemperatureOrSchedule = option(
         "Temperature of teacher and student in the loss; or a schedule from the first step to the "
         "last: 'cosine(20, 2)', 'linear(20, 2)' or 'exponential(20, 2)'; or auto: the best of 1, "
-        "2, 4, 8 and 16 on the held-out rows, after short trainings.",
+        "2, 4, 8 and 16 on the held-out rows, after training with each.",
         4.0,
         flag="--T -T --temperature",
     )
